@@ -1,0 +1,1 @@
+"""Scoring, controls, statistics and the verdict."""

@@ -1,0 +1,338 @@
+"""Predictions written down before the results, and what became of them.
+
+A prediction is one claim about one pooled row: the bound it must keep. A file of
+predictions is a JSON list of objects with the fields of ``Prediction``; it is
+committed with the config, and its hash goes into the results, so that nobody, the
+authors included, can change a line once the numbers are known.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+
+
+class Claim(StrEnum):
+    """What a prediction says of a value and its interval.
+
+    ``REPORTED`` claims nothing but that the value is measured with an interval, and
+    takes no bound.
+    """
+
+    VALUE_AT_LEAST = "value_at_least"
+    VALUE_AT_MOST = "value_at_most"
+    LOWER_AT_LEAST = "lower_at_least"
+    UPPER_AT_MOST = "upper_at_most"
+    UPPER_AT_MOST_CHANCE_PLUS = "upper_at_most_chance_plus"
+    INTERVAL_CONTAINS = "interval_contains"
+    REPORTED = "reported"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One claim about one pooled row.
+
+    Attributes:
+      cell: the cell, or ``None`` for a row of the base that belongs to no cell.
+      library: the adapters.
+      method: how they are combined.
+      claim: what is said of the value or its interval.
+      bound: the number in the claim; ``None`` for ``reported``.
+      statement: the claim in words, with its reason.
+      split: what is asked.
+      metric: what is measured.
+      condition: entries that the row's condition must have. Where several rows
+        qualify (coverage levels, say), the claim is made of each of them.
+    """
+
+    cell: Cell | None
+    library: Library
+    method: Method
+    claim: Claim
+    bound: float | None
+    statement: str
+    split: Split = Split.TWO_HOP
+    metric: Metric = Metric.ACCURACY
+    condition: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+
+class Outcome(NamedTuple):
+    """A prediction beside the row it speaks of.
+
+    ``held`` is ``None`` where the claim could not be checked: no such row, no value,
+    or no interval.
+    """
+
+    prediction: Prediction
+    value: float | None
+    lo: float | None
+    hi: float | None
+    held: bool | None
+    sentence: str
+
+
+def load(path: str | Path) -> tuple[Prediction, ...]:
+    """Reads a JSON list of predictions.
+
+    Raises:
+      ValueError: if the file is no UTF-8 JSON list, or an entry has a field, cell,
+        library, method, claim, split or metric that does not exist, lacks one, or
+        has a bound that does not fit its claim. The message names file and entry.
+    """
+    try:
+        records = json.loads(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x} "
+            f"at offset {error.start}; save the file as UTF-8."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}: expected JSON, but {error.msg.lower()} at "
+            f"column {error.colno}."
+        ) from None
+    return parse(records, source=str(path))
+
+
+def parse(records: Any, source: str = "predictions") -> tuple[Prediction, ...]:
+    """Returns the predictions in a list of objects, such as a config holds.
+
+    Args:
+      records: list of mappings with the fields of ``Prediction``.
+      source: what to call the list in messages.
+
+    Raises:
+      ValueError: as in ``load``.
+
+    >>> parse([{"cell": "R-OI", "library": "2-combination", "method": "mean",
+    ...         "claim": "reported", "statement": "whatever it is"}])[0].split.value
+    'two-hop'
+    """
+    if not isinstance(records, list):
+        raise ValueError(
+            f"{source}: expected a list of predictions, got {type(records).__name__}."
+        )
+    found: list[Prediction] = []
+    for i, record in enumerate(records, start=1):
+        prediction = _parse_one(record, f"{source}, prediction {i}")
+        if prediction in found:
+            first = found.index(prediction) + 1
+            raise ValueError(f"{source}: prediction {i} repeats prediction {first}.")
+        found.append(prediction)
+    return tuple(found)
+
+
+def digest(predictions: Iterable[Prediction]) -> str:
+    """Returns the SHA-256, in hex, of the predictions as canonical JSON.
+
+    Independent of the order of predictions, and of the fields in each.
+
+    >>> digest([])[:8]
+    '4f53cda1'
+    """
+    records = sorted(_canonical(dataclasses.asdict(x)) for x in predictions)
+    return hashlib.sha256(f"[{','.join(records)}]".encode()).hexdigest()
+
+
+def check(
+    predictions: Sequence[Prediction], pooled_rows: Iterable[Mapping[str, Any]]
+) -> list[Outcome]:
+    """Returns what became of each prediction, one outcome for each row it speaks of.
+
+    Args:
+      predictions: the claims.
+      pooled_rows: rows as ``schema.row`` makes them; those of a single seed are
+        passed over.
+    """
+    rows = [dict(row) for row in pooled_rows if row["seed"] == "all"]
+    for row in rows:
+        row["condition"] = json.loads(row["condition"])
+    outcomes: list[Outcome] = []
+    for prediction in predictions:
+        spoken_of = [row for row in rows if _speaks_of(prediction, row)]
+        outcomes += [_outcome(prediction, row, rows) for row in spoken_of or [None]]
+    return outcomes
+
+
+class _Rule(NamedTuple):
+    """A claim in words, the numbers it needs, and its test on bound and numbers."""
+
+    text: str
+    needs: tuple[str, ...]
+    test: Callable[..., bool]
+
+
+_RULES = {
+    Claim.VALUE_AT_LEAST: _Rule("at least {bound}", ("value",), operator.le),
+    Claim.VALUE_AT_MOST: _Rule("at most {bound}", ("value",), operator.ge),
+    Claim.LOWER_AT_LEAST: _Rule("lower bound at least {bound}", ("lo",), operator.le),
+    Claim.UPPER_AT_MOST: _Rule("upper bound at most {bound}", ("hi",), operator.ge),
+    Claim.UPPER_AT_MOST_CHANCE_PLUS: _Rule(
+        "upper bound at most chance {chance} + {bound}",
+        ("hi", "chance"),
+        lambda bound, hi, chance: hi <= chance + bound,
+    ),
+    Claim.INTERVAL_CONTAINS: _Rule(
+        "interval contains {bound}",
+        ("lo", "hi"),
+        lambda bound, lo, hi: lo <= bound <= hi,
+    ),
+    Claim.REPORTED: _Rule(
+        "reported with an interval", ("value", "lo", "hi"), lambda *_: True
+    ),
+}
+
+
+def _outcome(
+    x: Prediction, row: dict[str, Any] | None, rows: list[dict[str, Any]]
+) -> Outcome:
+    got = {key: _number(row, key) for key in ("value", "lo", "hi")}
+    chance = _number(_chance_row(row, rows), "value")
+    rule = _RULES[x.claim]
+    needs = [(got | {"chance": chance})[key] for key in rule.needs]
+    held = None if None in needs else rule.test(x.bound, *needs)
+    claim = rule.text.format(
+        bound=x.bound, chance="unknown" if chance is None else f"{chance:.2f}"
+    )
+    verdict = {True: "held", False: "missed", None: "could not be checked"}[held]
+    shown = _show(**got) if row else "no such row"
+    sentence = f"{_place(x, row)}: {shown}; predicted {claim}: {verdict}."
+    return Outcome(x, **got, held=held, sentence=sentence)
+
+
+def _place(x: Prediction, row: Mapping[str, Any] | None) -> str:
+    place = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
+    condition = row["condition"] if row else dict(x.condition)
+    at = f" at {json.dumps(condition, sort_keys=True)}" if condition else ""
+    return place + at
+
+
+def _address(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    keys = ("familiarity", "knows", "library", "method", "split")
+    return tuple(row[key] for key in keys)
+
+
+def _speaks_of(x: Prediction, row: Mapping[str, Any]) -> bool:
+    cell = (x.cell.familiarity, x.cell.knows) if x.cell else ("", "")
+    same = _address(row) == (*cell, x.library, x.method, x.split)
+    return (
+        same
+        and row["metric"] == x.metric
+        and all(
+            key in row["condition"] and row["condition"][key] == value
+            for key, value in x.condition.items()
+        )
+    )
+
+
+def _chance_row(
+    row: dict[str, Any] | None, rows: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The chance measured on the same items: same place and same condition."""
+    for other in rows:
+        if (
+            row is not None
+            and other["metric"] == Metric.CHANCE
+            and _address(other) == _address(row)
+            and other["condition"] == row["condition"]
+        ):
+            return other
+    return None
+
+
+def _number(row: Mapping[str, Any] | None, key: str) -> float | None:
+    value = row[key] if row else None
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _show(value: float | None, lo: float | None, hi: float | None) -> str:
+    if value is None:
+        return "no value"
+    interval = "" if lo is None or hi is None else f" [{lo:.2f}, {hi:.2f}]"
+    return f"{value:.2f}{interval}"
+
+
+_KINDS: dict[str, type[StrEnum]] = {
+    "cell": Cell,
+    "library": Library,
+    "method": Method,
+    "claim": Claim,
+    "split": Split,
+    "metric": Metric,
+}
+
+
+def _parse_one(record: Any, place: str) -> Prediction:
+    if not isinstance(record, Mapping):
+        raise ValueError(
+            f"{place}: expected an object with fields, got {type(record).__name__}."
+        )
+    _check_fields(record, place)
+    fields = dict(record)
+    for name, kind in _KINDS.items():
+        if name in fields and not (name == "cell" and fields[name] is None):
+            fields[name] = _member(kind, fields[name], f"{place}, {name}")
+    fields["bound"] = _bound(fields["claim"], fields.get("bound"), place)
+    if not isinstance(fields["statement"], str) or not fields["statement"].strip():
+        raise ValueError(f"{place}: expected a statement in words, got nothing.")
+    if not isinstance(fields.get("condition", {}), Mapping):
+        raise ValueError(
+            f'{place}: expected a condition such as {{"coverage": 1.0}}, got '
+            f"{fields['condition']!r}."
+        )
+    return Prediction(**fields)
+
+
+def _check_fields(record: Mapping[str, Any], place: str) -> None:
+    known = [field.name for field in dataclasses.fields(Prediction)]
+    for name in record:
+        if name not in known:
+            raise ValueError(
+                f"{place}: unknown field {name!r}{_nearest(str(name), known)} Fields: "
+                f"{', '.join(known)}."
+            )
+    needed = ("cell", "library", "method", "claim", "statement")
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise ValueError(f"{place}: missing {', '.join(missing)}.")
+
+
+def _member(kind: type[StrEnum], value: Any, place: str) -> StrEnum:
+    try:
+        return kind(value)
+    except ValueError:
+        names = [member.value for member in kind]
+        raise ValueError(
+            f"{place}: got {value!r}{_nearest(str(value), names)} There are: "
+            f"{', '.join(names)}."
+        ) from None
+
+
+def _bound(claim: Claim, bound: Any, place: str) -> float | None:
+    if claim is Claim.REPORTED:
+        if bound is not None:
+            raise ValueError(f"{place}: claim reported takes no bound, got {bound!r}.")
+        return None
+    number = isinstance(bound, int | float) and not isinstance(bound, bool)
+    if not number or not math.isfinite(bound):
+        raise ValueError(
+            f"{place}: claim {claim} needs a finite number as its bound, got {bound!r}."
+        )
+    return float(bound)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ";"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,296 @@
+"""LoRA parameter trees: an adapter mirrors the base and touches only its kernels.
+
+An *adapter* is a nested dictionary with a :class:`LoraWeight` where ``base`` has an
+adapted kernel, and nothing elsewhere. A *library* is several adapters stacked on a
+leading expert axis E. Kernels are ``[..., D, F]``; the leading axes (L, where layers
+are scanned) carry over to the adapter.
+
+Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685).
+Kalajdzievski, A Rank Stabilization Scaling Factor (arXiv 2312.03732), for rsLoRA.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxlora import tree as named
+from jaxlora.tree import Tree
+
+Adapter: TypeAlias = Any
+Library: TypeAlias = Any
+
+ALL_LINEAR = (r"layers/.*_proj/kernel",)
+
+
+@struct.dataclass
+class LoraWeight:
+    """One low-rank update of one kernel: ``delta = scale * a @ b``.
+
+    Shapes: ``a`` [..., D, R], ``b`` [..., R, F], ``scale`` [...], where the leading
+    axes are those of the kernel, after E in a library. ``scale`` is a leaf so that it
+    survives stacking, padding, sharding and export; it is never trained.
+    """
+
+    a: jax.Array
+    b: jax.Array
+    scale: jax.Array
+
+    @property
+    def rank(self) -> int:
+        """R, padding included."""
+        return self.a.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """How adapters are made.
+
+    ``scale = alpha / rank``, or ``alpha / sqrt(rank)`` with ``use_rslora``.
+    """
+
+    rank: int = 8
+    """Rank R of every adapted kernel, 1 <= R <= min(D, F)."""
+    alpha: float = 16.0
+    """Positive, unitless."""
+    use_rslora: bool = False
+    """Divide alpha by the square root of the rank, not by the rank."""
+    targets: tuple[str, ...] = ALL_LINEAR
+    """Regular expressions on full kernel names; each must match a kernel."""
+    dtype: str = "float32"
+    """Type of a and b. The base may be bfloat16 and its adapters float32."""
+
+    @property
+    def scale(self) -> float:
+        """The one place where alpha and rank become a scale."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+
+def is_lora(leaf: Any) -> bool:
+    """``is_leaf`` for trees whose leaves are :class:`LoraWeight`."""
+    return isinstance(leaf, LoraWeight)
+
+
+def lora_map(fn: Any, adapter: Adapter, *rest: Tree) -> Tree:
+    """``jax.tree.map`` with :class:`LoraWeight` as the leaf."""
+    return jax.tree.map(fn, adapter, *rest, is_leaf=is_lora)
+
+
+def sites(adapter: Adapter) -> dict[str, LoraWeight]:
+    """Returns ``{kernel name: LoraWeight}``.
+
+    >>> base = {"q_proj": {"kernel": jnp.ones((4, 6))}}
+    >>> adapter = init(jax.random.key(0), base, LoraConfig(rank=2, targets=(".*",)))
+    >>> {name: w.a.shape for name, w in sites(adapter).items()}
+    {'q_proj/kernel': (4, 2)}
+    """
+    return named.flatten(adapter, is_lora)
+
+
+def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Returns ``{pattern: kernels it claims}``; its lengths are the counts to report.
+
+    Raises:
+      ValueError: if a pattern matches no kernel (a leaf called ``kernel``).
+    """
+    kernels = [name for name in named.flatten(base) if name.endswith("kernel")]
+    return named.match(patterns, kernels)
+
+
+def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
+    """Returns a fresh adapter: ``a ~ N(0, 1/D)``, ``b = 0``, so that ``delta = 0``.
+
+    Args:
+      key: PRNG key; each site folds in its own number.
+      base: params tree; kernels are [..., D, F].
+      config: rank, scale, targets and dtype.
+
+    Raises:
+      ValueError: if the rank is below 1 or above min(D, F) of a targeted kernel, or a
+        pattern matches nothing.
+
+    >>> base = {"q_proj": {"kernel": jnp.ones((4, 6))}}
+    >>> adapter = init(jax.random.key(0), base, LoraConfig(rank=2, targets=(".*",)))
+    >>> bool((fuse(base, adapter)["q_proj"]["kernel"] == 1).all())
+    True
+    """
+    if not math.isfinite(config.alpha) or config.alpha <= 0:
+        raise ValueError(f"alpha is {config.alpha}, expected a positive number.")
+    found = targets(base, config.targets)
+    chosen = sorted(name for names in found.values() for name in names)
+    flat = named.flatten(base)
+    return named.unflatten(
+        {
+            name: _init_site(jax.random.fold_in(key, i), name, flat[name], config)
+            for i, name in enumerate(chosen)
+        }
+    )
+
+
+def _init_site(key: jax.Array, name: str, kernel: Any, config: LoraConfig):
+    *lead, d, f = kernel.shape
+    if not 1 <= config.rank <= min(d, f):
+        raise ValueError(
+            f"LoRA rank is {config.rank}, expected 1 to {min(d, f)}: the kernel "
+            f"{name!r} is {d} x {f}, and a higher rank adds nothing to it."
+        )
+    dtype = jnp.dtype(config.dtype)
+    noise = jax.random.normal(key, (*lead, d, config.rank), dtype)
+    return LoraWeight(
+        a=noise * jnp.asarray(d**-0.5, dtype),
+        b=jnp.zeros((*lead, config.rank, f), dtype),
+        scale=jnp.full(tuple(lead), config.scale, jnp.float32),
+    )
+
+
+def delta(weight: LoraWeight) -> jax.Array:
+    """Returns ``scale * a @ b``, [..., D, F], computed and returned in float32.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(0.5))
+    >>> delta(w).tolist()
+    [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
+    """
+    a, b = weight.a.astype(jnp.float32), weight.b.astype(jnp.float32)
+    product = jnp.matmul(a, b, precision="highest")
+    return weight.scale.astype(jnp.float32)[..., None, None] * product
+
+
+def fuse(base: Tree, adapter: Adapter) -> Tree:
+    """Adds every delta into its kernel; the sum is rounded once, to the kernel's dtype.
+
+    Raises:
+      ValueError: if the adapter names a kernel that the base lacks, or shapes differ.
+    """
+    check(base, adapter)
+    found = sites(adapter)
+
+    def add(name: str, leaf: jax.Array) -> jax.Array:
+        if name not in found:
+            return leaf
+        return (leaf.astype(jnp.float32) + delta(found[name])).astype(leaf.dtype)
+
+    return named.map_named(add, base)
+
+
+def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
+    """Refuses an adapter (or library of ``experts``) that does not fit ``base``.
+
+    Flax ignores a variable at a path that no module reads, so a misspelt path would
+    be a silent no-op; this is where it becomes an error.
+
+    Raises:
+      ValueError: naming the site, what it got and what it expected.
+    """
+    kernels = named.flatten(base)
+    found = sites(adapter)
+    if not found:
+        raise ValueError("The adapter is empty: it adapts no kernel of the base.")
+    for name, weight in found.items():
+        if not is_lora(weight):
+            raise ValueError(
+                f"Adapter leaf {name!r} is a {type(weight).__name__}, expected a "
+                f"LoraWeight."
+            )
+        if name not in kernels:
+            raise ValueError(
+                f"The adapter has a site {name!r} that the base lacks; the base has "
+                f"{', '.join(repr(k) for k in kernels if k.endswith('kernel'))}."
+            )
+        _check_shapes(name, weight, tuple(kernels[name].shape), experts)
+
+
+def _check_shapes(name: str, weight: LoraWeight, kernel: tuple[int, ...], experts):
+    lead = () if experts is None else (experts,)
+    *axes, d, f = kernel
+    expected = (
+        (*lead, *axes, d, weight.rank),
+        (*lead, *axes, weight.rank, f),
+        (*lead, *axes),
+    )
+    got = (weight.a.shape, weight.b.shape, jnp.shape(weight.scale))
+    if got != expected:
+        raise ValueError(
+            f"Site {name!r} has a, b, scale of shapes {got}, expected {expected} for "
+            f"a kernel of shape {kernel}"
+            + ("." if experts is None else f" and {experts} experts.")
+        )
+
+
+def stack(adapters: Sequence[Adapter]) -> Library:
+    """Stacks adapters on a new leading axis E, padded with zeros to a common rank.
+
+    Raises:
+      ValueError: if there is none, or two adapt different sites.
+    """
+    if not adapters:
+        raise ValueError("Cannot stack an empty sequence of adapters.")
+    first = set(sites(adapters[0]))
+    for i, adapter in enumerate(adapters):
+        if set(sites(adapter)) != first:
+            odd = sorted(set(sites(adapter)) ^ first)
+            raise ValueError(
+                f"Adapter {i} adapts other sites than adapter 0; they differ in "
+                f"{', '.join(odd[:4])}."
+            )
+    rank = max(w.rank for adapter in adapters for w in sites(adapter).values())
+    padded = [pad(adapter, rank) for adapter in adapters]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
+
+
+def unstack(library: Library) -> list[Adapter]:
+    """The inverse of :func:`stack`, padding kept."""
+    return [
+        jax.tree.map(lambda x, i=i: x[i], library) for i in range(num_experts(library))
+    ]
+
+
+def num_experts(library: Library) -> int:
+    """Returns E, the length of the leading axis.
+
+    Raises:
+      ValueError: if the library is empty or its leaves disagree on E.
+    """
+    sizes = {jnp.shape(w.scale)[:1] for w in sites(library).values()}
+    if len(sizes) != 1 or sizes == {()}:
+        raise ValueError(
+            f"Not a library: leading axes are {sorted(sizes)}, expected one common "
+            f"expert axis; stack() makes a library of adapters."
+        )
+    return sizes.pop()[0]
+
+
+def pad(adapter: Adapter, rank: int) -> Adapter:
+    """Widens every site to ``rank`` with zero columns; the delta stays bit-equal.
+
+    Raises:
+      ValueError: if a site already has a higher rank.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(0.5))
+    >>> pad({"kernel": w}, 4)["kernel"].b.shape
+    (4, 3)
+    """
+
+    def one(weight: LoraWeight) -> LoraWeight:
+        extra = rank - weight.rank
+        if extra < 0:
+            raise ValueError(
+                f"Cannot pad a site of rank {weight.rank} down to {rank}; "
+                f"re-rank it by a merge with rank={rank}."
+            )
+        lead = [(0, 0)] * (weight.a.ndim - 2)
+        return LoraWeight(
+            a=jnp.pad(weight.a, [*lead, (0, 0), (0, extra)]),
+            b=jnp.pad(weight.b, [*lead, (0, extra), (0, 0)]),
+            scale=weight.scale,
+        )
+
+    return lora_map(one, adapter)
+
+
+def count(adapter: Adapter) -> int:
+    """Number of trainable parameters, that is of a and b (scale is never trained)."""
+    return sum(w.a.size + w.b.size for w in sites(adapter).values())

@@ -1,0 +1,106 @@
+"""Building blocks: projections that read the ``lora`` collection, norms, positions.
+
+Activations are flattened to tokens [N, D], N = B * T, before every product: on XLA:CPU
+the gradient of a [B, T, D] product is several times slower than that of [N, D].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlora.lora import LoraWeight
+from jaxlora.models.config import DecoderConfig
+from jaxlora.route.route import Route, mix
+
+
+class Projection(nn.Module):
+    """``x W (+ bias) (+ x delta)``: [N, D] to [N, F].
+
+    Reads ``lora/.../kernel`` if it is there. Without a route that is one adapter
+    (a [D, R]); with one, a library (a [E, D, R]) and ``gate/.../kernel`` its state.
+    """
+
+    features: int
+    config: DecoderConfig
+    route: Route | None = None
+    use_bias: bool = False
+    init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Applies the projection to x [N, D]; labels [N, E] reach the gate."""
+        dtype = jnp.dtype(self.config.dtype)
+        param_dtype = jnp.dtype(self.config.param_dtype)
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.init, shape, param_dtype)
+        y = x @ kernel.astype(dtype)
+        if self.use_bias:
+            zeros = nn.initializers.zeros_init()
+            bias = self.param("bias", zeros, (self.features,), param_dtype)
+            y = y + bias.astype(dtype)[None, :]
+        if self.has_variable("lora", "kernel"):
+            y = y + self._update(self.get_variable("lora", "kernel"), x, labels)
+        return y
+
+    def _update(self, weight: LoraWeight, x: jax.Array, labels) -> jax.Array:
+        if self.route is None:
+            return apply_lora(weight, x)
+        state = self.get_variable("gate", "kernel")
+        return mix(weight, x, self.route.weights(state, x, labels))
+
+
+def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:
+    """Returns ``scale * (x a) b`` in the dtype of x; x [N, D], a [D, R], b [R, F]."""
+    low = x.astype(weight.a.dtype) @ weight.a
+    low = low * weight.scale.astype(weight.a.dtype)
+    return (low @ weight.b).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """``x / sqrt(mean(x^2) + eps) * scale`` in float32 (arXiv 1910.07467)."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of x [..., D]."""
+        ones = nn.initializers.ones_init()
+        dtype = jnp.dtype(self.config.param_dtype)
+        scale = self.param("scale", ones, (x.shape[-1],), dtype)
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(
+            jnp.mean(y * y, axis=-1, keepdims=True) + self.config.norm_eps
+        )
+        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (y * scale).astype(x.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary positions in the half-split form of Llama (arXiv 2104.09864).
+
+    Args:
+      x: queries or keys [B, T, H, K] with K even.
+      positions: [B, T] integers.
+      theta: base of the frequencies ``theta^(-2 i / K)``.
+    """
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions.astype(jnp.float32)[:, :, None, None] * frequency.reshape(
+        1, 1, 1, half
+    )
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def activation(name: str) -> Callable[[Any], jax.Array]:
+    """The MLP's non-linearity by its name in :class:`DecoderConfig`."""
+    return {
+        "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+        "gelu_tanh": jax.nn.gelu,
+        "silu": jax.nn.silu,
+    }[name]

@@ -1,0 +1,142 @@
+"""Marks that all figures share: colours, bars, dots, and what stands for no value.
+
+Figures are plain ``Figure`` objects: nothing here touches pyplot or its global state.
+Colours follow Okabe and Ito's palette, which survives colour blindness; greys are
+negative controls throughout.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxlora.report.readings import UNAVAILABLE, Line, Reading
+
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
+RED, ORANGE, YELLOW, PURPLE = "#D55E00", "#E69F00", "#F0E442", "#CC79A7"
+GREYS = ("#C8C8C8", "#9A9A9A", "#6B6B6B")
+INK, FAINT = "#222222", "#8A8A8A"
+DPI = 150
+_BAR = {"ecolor": INK, "capsize": 2.0, "error_kw": {"elinewidth": 0.9, "capthick": 0.9}}
+
+
+class Mark(NamedTuple):
+    """A line of readings and how it looks."""
+
+    line: Line
+    label: str
+    color: str
+
+
+def canvas(width: float, height: float, title: str) -> Figure:
+    """Returns an empty figure, in inches, with its title at the left."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
+    return figure
+
+
+def plain(axes: Axes, share: str) -> None:
+    """Leaves only what carries information; ``share`` is the axis from 0 to 1."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9.5, length=0)
+    axes.grid(axis="y" if share == "y" else "x", color="#E4E4E4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    ticks, limits = [0, 0.25, 0.5, 0.75, 1], (-0.015, 1.03)
+    names = ["0", "0.25", "0.5", "0.75", "1"]
+    if share == "y":
+        axes.set_yticks(ticks, names)
+        axes.set_ylim(*limits)
+    else:
+        axes.set_xticks(ticks, names)
+        axes.set_xlim(*limits)
+
+
+def legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """Places one legend for the figure below its panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9.5,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+
+
+def spread(readings: Sequence[Reading]) -> tuple[list[float], list[list[float]]]:
+    """Returns values and error lengths [2, N] as matplotlib wants them, NaN for none."""
+    values = [math.nan if r.value is None else r.value for r in readings]
+    below = [
+        math.nan if r.value is None or r.lo is None else max(0.0, r.value - r.lo)
+        for r in readings
+    ]
+    above = [
+        math.nan if r.value is None or r.hi is None else max(0.0, r.hi - r.value)
+        for r in readings
+    ]
+    return values, [below, above]
+
+
+def bars(
+    axes: Axes, x: Sequence[float], readings: Sequence[Reading], width: float, mark: Mark
+) -> None:
+    """Draws one series of bars with intervals; words stand where there is no value."""
+    values, errors = spread(readings)
+    axes.bar(
+        x,
+        values,
+        width,
+        yerr=errors,
+        color=mark.color,
+        edgecolor=mark.color,
+        linewidth=1.4,
+        label=mark.label,
+        **_BAR,
+    )
+    for position, reading in zip(x, readings, strict=True):
+        if not reading.measured:
+            missing(axes, position, 0.02, reading, rotation=90)
+
+
+def missing(axes: Axes, x: float, y: float, reading: Reading, rotation: int = 0) -> None:
+    """Writes why there is no value."""
+    upright = rotation == 90
+    axes.text(
+        x,
+        y,
+        UNAVAILABLE if reading.status == UNAVAILABLE else "not measured",
+        rotation=rotation,
+        ha="center" if upright else "left",
+        va="bottom" if upright else "center",
+        fontsize=7.5,
+        style="italic",
+        color=FAINT,
+    )
+
+
+def dots(
+    axes: Axes, y: Sequence[float], readings: Sequence[Reading], color: str, label: str
+) -> None:
+    """Draws one series of dots with horizontal intervals."""
+    values, errors = spread(readings)
+    axes.errorbar(
+        values,
+        y,
+        xerr=errors,
+        fmt="o",
+        color=color,
+        markersize=5,
+        elinewidth=1.4,
+        capsize=2.5,
+        label=label,
+    )
+    for position, reading in zip(y, readings, strict=True):
+        if not reading.measured:
+            missing(axes, 0.01, position, reading)

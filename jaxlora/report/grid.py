@@ -1,0 +1,89 @@
+"""A grid of words and its two drawings: a terminal table and a Markdown table."""
+
+import html
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {
+    "failed": "bold red",
+    "invalid": "bold red",
+    "degrades": "red",
+    "no transfer": "yellow",
+    "held": "green",
+    "composes": "bold green",
+    "retrieves": "cyan",
+    "preserved": "green",
+    "unavailable": "dim",
+}
+
+
+class Grid(NamedTuple):
+    """A table of words; a line of ``body`` with a single entry is a heading."""
+
+    title: str
+    header: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    note: str = ""
+    numeric: bool = False
+
+
+def rich_table(grid: Grid) -> Table:
+    """Returns the grid for a terminal; words are shown as they are, never as markup."""
+    table = Table(
+        title=Text(grid.title, "bold"),
+        caption=Text(grid.note, "dim") if grid.note else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for i, name in enumerate(grid.header):
+        table.add_column(
+            Text(name), justify="right" if i and grid.numeric else "left", max_width=60
+        )
+    for line in grid.body:
+        if len(line) == 1:
+            table.add_section()
+            table.add_row(Text(line[0], "bold"))
+        else:
+            table.add_row(*(_styled(word) for word in line))
+    return table
+
+
+def markdown_table(grid: Grid) -> str:
+    r"""Returns the grid as a GitHub table; bars and HTML in the words are escaped.
+
+    >>> print(markdown_table(Grid("Gates", ("gate", "seed 0"), (("a|b", "0.99"),))))
+    | gate | seed 0 |
+    |:--|:--|
+    | a\|b | 0.99 |
+    """
+    width = len(grid.header)
+    lines = [grid.header, *grid.body]
+    if not width:
+        return ""
+    rule = "".join("--:|" if i and grid.numeric else ":--|" for i in range(width))
+    texts = [_markdown_line(line, width) for line in lines]
+    return "\n".join([texts[0], f"|{rule}", *texts[1:]])
+
+
+def _markdown_line(line: tuple[str, ...], width: int) -> str:
+    words = [_escaped(word) for word in line]
+    if len(words) == 1 and width > 1:
+        words = [f"**{words[0]}**", *[""] * (width - 1)]
+    return f"| {' | '.join(words)} |"
+
+
+def _escaped(word: str) -> str:
+    plain = html.escape(" ".join(word.split()), quote=False).replace("-&gt;", "->")
+    return plain.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _styled(word: str) -> Text:
+    hits = [style for key, style in _STYLES.items() if key in word.split(" (")[0]]
+    return Text(word, hits[0] if hits else "")

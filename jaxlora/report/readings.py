@@ -1,0 +1,248 @@
+"""From result rows to readings: the one place where tables and figures look up numbers.
+
+A *book* holds the values pooled over seeds, by cell, library, method, split and metric.
+A *line* is what one line of a table or one bar of a figure shows. A control that could
+not run is a reading of its own kind, so that it never disappears.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import pandas as pd
+
+from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric, Split
+
+MEASURED, UNAVAILABLE, ABSENT = "measured", "unavailable", "absent"
+
+_WORDS = ("familiarity", "knows", "library", "method", "split", "metric", "condition")
+_SUBJECT = ["cell", "library", "method", "split"]
+_KEY = [*_SUBJECT, "metric"]
+
+Book: TypeAlias = dict[tuple[str, ...], "Reading"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One pooled value with its 95% interval, or the reason why there is none."""
+
+    value: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    n: int = 0
+    status: str = ABSENT
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a value."""
+        return self.value is not None
+
+    def text(self) -> str:
+        """Returns the value and its interval, two decimals each.
+
+        >>> Reading(0.05, 0.02, 0.13, 60, MEASURED).text()
+        '0.05 [0.02, 0.13]'
+        >>> Reading(status=UNAVAILABLE).text()
+        'unavailable'
+        """
+        return self._words("{:.2f}".format, "{} [{}, {}]")
+
+    def short(self) -> str:
+        """Returns the same in 11 characters, for values in [0, 1].
+
+        >>> Reading(0.05, 0.02, 1.0, 60, MEASURED).short()
+        '.05 .02–1.0'
+        """
+        return self._words(_three, "{} {}–{}")
+
+    def _words(self, number: Any, form: str) -> str:
+        if self.value is None:
+            return UNAVAILABLE if self.status == UNAVAILABLE else "–"
+        if self.lo is None or self.hi is None:
+            return number(self.value)
+        return form.format(number(self.value), number(self.lo), number(self.hi))
+
+
+class Line(NamedTuple):
+    """What is looked up in every cell, and what it is called."""
+
+    label: str
+    library: Library
+    method: Method = Method.NONE
+    split: Split = Split.TWO_HOP
+
+
+NEGATIVE_LINES = (
+    Line("base", Library.BASE),
+    Line("A->B alone", Library.HOP1),
+    Line("B->C alone", Library.HOP2),
+    Line("random", Library.RANDOM, Method.MEAN),
+    Line("permuted", Library.PERMUTED, Method.MEAN),
+    Line("shuffled answers", Library.SHUFFLED, Method.MEAN),
+)
+PAIR_LINES = tuple(
+    Line(method.value, Library.PAIR, method)
+    for method in Method
+    if method is not Method.NONE
+)
+FORMAT_LINES = (
+    Line("written bridge", Library.PAIR, Method.MEAN, Split.WRITTEN),
+    Line("identity rows", Library.IDENTITY, Method.MEAN),
+)
+TRIPLE_LINES = (
+    Line("with A->C", Library.TRIPLE, Method.MEAN),
+    Line("A->C of others", Library.TRIPLE_OTHERS, Method.MEAN),
+)
+POSITIVE_LINES = (
+    Line("A->C alone", Library.TARGET),
+    Line("joint LoRA", Library.JOINT),
+    Line("full fine-tuning", Library.FULL),
+    Line("one document", Library.DOCUMENT),
+    Line("facts in context", Library.BASE, Method.NONE, Split.CONTEXT),
+)
+GROUPS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+    ("Negative controls", NEGATIVE_LINES),
+    ("2-combination", PAIR_LINES),
+    ("2-combination (mean), other formats", FORMAT_LINES),
+    ("3-combination (mean)", TRIPLE_LINES),
+    ("Positive controls", POSITIVE_LINES),
+)
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows as written or as read back from CSV in one form.
+
+    Seeds become strings, missing words become "", and three columns are added: ``cell``
+    ("R-OO", "" where none), ``coverage`` (NaN where none) and ``extra``, the number of
+    other keys in ``condition``.
+
+    Raises:
+      ValueError: if a column of ``schema.COLUMNS`` is missing.
+    """
+    missing = [name for name in COLUMNS if name not in rows.columns]
+    if missing:
+        raise ValueError(
+            f"The rows lack the columns {', '.join(missing)}; they have "
+            f"{', '.join(map(str, rows.columns))}. Is this the results.csv of a study?"
+        )
+    out = rows.loc[:, list(COLUMNS)].copy()
+    out["seed"] = out["seed"].astype(str)
+    for name in _WORDS:
+        out[name] = out[name].astype(object).where(out[name].notna(), "").astype(str)
+    for name in ("value", "lo", "hi", "n"):
+        out[name] = pd.to_numeric(out[name]).astype(float)
+    conditions = [json.loads(text or "{}") for text in out["condition"]]
+    out["cell"] = [
+        f"{familiarity}-{knows}" if familiarity else ""
+        for familiarity, knows in zip(out["familiarity"], out["knows"], strict=True)
+    ]
+    out["coverage"] = pd.Series(
+        [c.get("coverage") for c in conditions], index=out.index, dtype=float
+    )
+    out["extra"] = [len(c.keys() - {"coverage"}) for c in conditions]
+    return out
+
+
+def coverages(rows: pd.DataFrame) -> list[float]:
+    """Returns the coverage levels of the pooled rows, ascending."""
+    frame = tidy(rows)
+    levels = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
+    return sorted(float(level) for level in levels)
+
+
+def cells(rows: pd.DataFrame) -> list[Cell]:
+    """Returns the cells that have any row, in the order of the schema."""
+    present = set(tidy(rows)["cell"])
+    return [cell for cell in Cell if cell.value in present]
+
+
+def at(rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+    """Returns tidy rows of one coverage level; rows that name no level belong to all.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      coverage: the level in [0, 1]; the highest one present if ``None``.
+    """
+    frame = tidy(rows)
+    levels = coverages(rows)
+    if not levels:
+        return frame
+    level = levels[-1] if coverage is None else coverage
+    return frame[frame["coverage"].isna() | (frame["coverage"] == level)]
+
+
+def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
+    """Returns every pooled value, by (cell, library, method, split, metric).
+
+    Where rows differ only in their condition (a subset of the items, say), the one with
+    the fewest keys counts. A measurement is unavailable if its value is missing, or if
+    a ``control available`` row with the same library, method and split says 0; that row
+    may name its cell, or no cell for all of them.
+    """
+    frame = at(rows, coverage)
+    pooled = frame[frame["seed"] == "all"].sort_values("extra", kind="stable")
+    out = {
+        tuple(getattr(row, name) for name in _KEY): to_reading(row)
+        for row in pooled.drop_duplicates(_KEY).itertuples()
+    }
+    everywhere = [cell.value for cell in cells(rows)]
+    for cell, *rest in _unavailable(frame):
+        for name in [cell] if cell else everywhere:
+            out[(name, *rest, Metric.ACCURACY.value)] = Reading(status=UNAVAILABLE)
+    return out
+
+
+def read(
+    found: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
+) -> Reading:
+    """Returns the reading of one line in one cell; absent where no row exists."""
+    key = (str(cell), line.library.value, line.method.value, line.split.value)
+    return found.get((*key, metric.value), Reading())
+
+
+def chance(found: Book, cell: str, line: Line | None = None) -> Reading:
+    """Returns chance for a line, or where it has none that of the mean, or the base."""
+    usual = (Line("", Library.PAIR, Method.MEAN), Line("", Library.BASE))
+    for candidate in (line, *usual) if line else usual:
+        reading = read(found, cell, candidate, Metric.CHANCE)
+        if reading.measured:
+            return reading
+    return Reading()
+
+
+def band(found: Book, cell: str) -> tuple[float, float] | None:
+    """Returns the lowest lower and highest upper bound of the negative controls."""
+    readings = [read(found, cell, line) for line in NEGATIVE_LINES]
+    ends = _present(x for r in readings for x in (r.value, r.lo, r.hi))
+    return (min(ends), max(ends)) if ends else None
+
+
+def to_reading(row: Any) -> Reading:
+    """Returns one tidy row, as ``DataFrame.itertuples`` yields it, as a reading."""
+    value, lo, hi, n = (_number(x) for x in (row.value, row.lo, row.hi, row.n))
+    status = UNAVAILABLE if value is None else MEASURED
+    return Reading(value, lo, hi, int(n or 0), status)
+
+
+def _present(values: Iterable[float | None]) -> Sequence[float]:
+    return [value for value in values if value is not None]
+
+
+def _number(x: float) -> float | None:
+    return None if pd.isna(x) else float(x)
+
+
+def _three(x: float) -> str:
+    text = f"{x:.2f}"
+    return text[:3] if text.startswith("1") else text.replace("0.", ".", 1)
+
+
+def _unavailable(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    notes = frame[frame["metric"] == Metric.AVAILABLE.value]
+    out = []
+    for key, group in notes.groupby(_SUBJECT, sort=False):
+        pooled = group[group["seed"] == "all"]
+        if (pooled if len(pooled) else group)["value"].max() == 0:
+            out.append(key)
+    return out

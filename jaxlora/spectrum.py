@@ -1,0 +1,125 @@
+"""Spectra of low-rank updates, from their factors alone.
+
+An update ``delta = scale * a @ b`` has many pairs of factors: (a G, G^-1 b) is the same
+update for every invertible G, its *gauge*. What is computed here depends on the delta
+only, and no dense D x F matrix is ever formed: with the QR decompositions a = Qa Ra and
+b^T = Qb Rb, the SVD of the small core ``scale * Ra @ Rb^T`` gives that of the delta.
+
+Everything is batched over leading axes (E, L, ...) and computed in float32. Gradients
+through a decomposition are undefined where singular values coincide, for example in
+padded columns.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora import lora
+from jaxlora.lora import Adapter, LoraWeight
+
+
+def svd(weight: LoraWeight) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The exact thin SVD of a delta: ``delta = u @ diag(s) @ vt``.
+
+    Ranks above the true one are fine (b = 0, padded columns, repeated experts): their
+    singular values are zero and their vectors arbitrary, but orthonormal and finite.
+    Vectors of equal singular values are determined only up to a rotation.
+
+    Args:
+      weight: a [..., D, R], b [..., R, F], scale [...], of any sign.
+
+    Returns:
+      u [..., D, K], s [..., K] in falling order, vt [..., K, F], where
+      K = min(D, F, R), in float32. The largest entry of each column of u is positive.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(2.0))
+    >>> u, s, vt = svd(w)
+    >>> (u.shape, vt.shape, round(float(s[0] ** 2)))
+    ((2, 1), (1, 3), 24)
+    """
+    qa, ra = jnp.linalg.qr(weight.a.astype(jnp.float32))
+    qb, rb = jnp.linalg.qr(weight.b.astype(jnp.float32).mT)
+    core = _scale(weight) * _matmul(ra, rb.mT)
+    u, s, vt = jnp.linalg.svd(core, full_matrices=False)
+    u, vt = _matmul(qa, u), _matmul(vt, qb.mT)
+    pivot = jnp.argmax(jnp.abs(u), axis=-2, keepdims=True)
+    flip = jnp.where(jnp.take_along_axis(u, pivot, axis=-2) < 0, -1.0, 1.0)
+    return u * flip, s, vt * flip.mT
+
+
+def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
+    """The balanced, gauge-free form: ``a = u sqrt(s)``, ``b = sqrt(s) vt``, scale 1.
+
+    Two adapters with the same deltas have the same canonical form (up to rotations
+    among equal singular values). Singular values below rounding, max(D, F) * eps * s_0,
+    are set to zero. Takes an adapter or a library, and returns float32.
+
+    Args:
+      adapter: any tree of :class:`LoraWeight`.
+      rank: keep the ``rank`` largest singular values of each site, the best
+        approximation of that rank (Eckart and Young, 1936), with zero columns where a
+        site has fewer. None keeps min(D, F, R), all of them: deltas are unchanged.
+
+    Raises:
+      ValueError: if the rank is below 1.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(2.0))
+    >>> lora.delta(canonical({"kernel": w})["kernel"]).round(3).tolist()
+    [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    """
+    if rank is not None and rank < 1:
+        raise ValueError(
+            f"The rank of a re-ranked adapter is {rank}, expected at least 1; leave "
+            f"rank out to keep every singular value."
+        )
+
+    def one(weight: LoraWeight) -> LoraWeight:
+        u, s, vt = svd(weight)
+        u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
+        size = max(u.shape[-2], vt.shape[-1])
+        smallest = size * jnp.finfo(jnp.float32).eps * s[..., :1]
+        root = jnp.sqrt(jnp.where(s > smallest, s, 0.0))
+        form = LoraWeight(
+            a=u * root[..., None, :],
+            b=root[..., :, None] * vt,
+            scale=jnp.ones(weight.scale.shape, jnp.float32),
+        )
+        return form if rank is None else lora.pad(form, rank)
+
+    return lora.lora_map(one, adapter)
+
+
+def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
+    """The Frobenius inner product ``<delta_x, delta_y>``, one for each leading index.
+
+    ``tr(delta_x^T delta_y) = scale_x scale_y sum((a_x^T a_y) * (b_x b_y^T))``: two
+    R_x x R_y products. The ranks may differ; leading axes, D and F may not.
+
+    Returns:
+      [...], float32.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(2.0))
+    >>> float(inner(w, w))
+    24.0
+    """
+    ax, ay = x.a.astype(jnp.float32), y.a.astype(jnp.float32)
+    bx, by = x.b.astype(jnp.float32), y.b.astype(jnp.float32)
+    product = jnp.sum(_matmul(ax.mT, ay) * _matmul(bx, by.mT), axis=(-2, -1))
+    return x.scale.astype(jnp.float32) * y.scale.astype(jnp.float32) * product
+
+
+def norm(weight: LoraWeight) -> jax.Array:
+    """The Frobenius norm of a delta, one for each leading index.
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 2)), jnp.asarray(-2.0))
+    >>> float(norm(w))
+    4.0
+    """
+    return jnp.sqrt(jnp.maximum(inner(weight, weight), 0.0))
+
+
+def _scale(weight: LoraWeight) -> jax.Array:
+    return weight.scale.astype(jnp.float32)[..., None, None]
+
+
+def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision="highest")

@@ -1,0 +1,1 @@
+"""Protocols that end in rows, a figure and a verdict."""

@@ -1,0 +1,1 @@
+"""The worlds: generators, readers and dataset builders."""

@@ -1,0 +1,1 @@
+"""The two-hop world: facts, queries, people, formats."""

@@ -1,0 +1,136 @@
+"""Records and the vocabulary: the common form of generated, stored and user data.
+
+A record is a prompt and an answer in words. Studies, dataset builders and readers all
+speak records, so that what is stored is what is trained on.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+PAD, COPY, THINK = "<pad>", "<copy>", "<think>"
+SPECIAL = (PAD, COPY, THINK)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """One question and its answer, in words.
+
+    ``kind`` names the format: ``one_hop`` (h r), ``two_hop`` (h r1 r2), ``copy`` (h
+    <copy>), ``written`` (h r1 r2 <think>, answered b c), ``document`` (h r1, continued
+    b r2 c) or ``context`` (two facts, then the query).
+    """
+
+    kind: str
+    prompt: tuple[str, ...]
+    answer: tuple[str, ...]
+    bridge: str = ""
+    """The entity that links the two hops; empty where there is one hop."""
+    role: str = ""
+    """For study people: hop1, hop2 or two_hop."""
+    cell: str = ""
+    """For study people: R-II ... F-OO."""
+    pair: int = -1
+    """For study people: number of the study relation pair."""
+    covered: bool = True
+    """For study people: is the second-hop fact part of a trained composition?"""
+
+
+class Rows(NamedTuple):
+    """Records as arrays, [N, T] each; ``weights`` is 1 where a target is an answer."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocab:
+    """Words and their ids: entities (familiar, then new), relations, special tokens."""
+
+    entities: tuple[str, ...]
+    relations: tuple[str, ...]
+    familiar: int
+    """The first ``familiar`` entities carry facts in pretraining."""
+
+    def __post_init__(self):
+        words = self.words
+        if len(set(words)) != len(words):
+            twice = sorted({w for w in words if words.count(w) > 1})
+            raise ValueError(
+                f"Vocabulary has the same word twice: {', '.join(twice[:4])}; entities "
+                f"and relations need different names."
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words; a word's position is its id."""
+        return (*self.entities, *self.relations, *SPECIAL)
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """The id of each word."""
+        return {word: i for i, word in enumerate(self.words)}
+
+
+def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
+    """Turns records into padded rows of ``length`` inputs.
+
+    The loss is on the entities of the answer: relations inside a document are
+    given, not predicted. A one-hop or copy prompt is padded *before* its answer up to
+    three tokens, so that every direct answer is read at the same position.
+
+    Raises:
+      ValueError: if a record is longer than ``length``.
+
+    >>> vocab = Vocab(("ann", "bob"), ("spouse",), familiar=2)
+    >>> ask = Record(kind="one_hop", prompt=("ann", "spouse"), answer=("bob",))
+    >>> encode([ask], vocab, 3).targets.tolist()
+    [[3, 3, 1]]
+    """
+    ids = vocab.ids
+    pad, entities = ids[PAD], len(vocab.entities)
+    tokens = np.full((len(records), length), pad, np.int32)
+    targets, weights = tokens.copy(), np.zeros((len(records), length), np.float32)
+    for i, record in enumerate(records):
+        prompt = _prompt_ids(record, ids)
+        answer = [ids[word] for word in record.answer]
+        whole = prompt + answer
+        if len(whole) - 1 > length:
+            raise ValueError(
+                f"A {record.kind} record has {len(whole)} tokens, expected at most "
+                f"{length + 1}."
+            )
+        tokens[i, : len(whole) - 1] = whole[:-1]
+        for where, target in enumerate(answer, start=len(prompt) - 1):
+            targets[i, where] = target
+            weights[i, where] = float(target < entities)
+    return Rows(tokens, targets, weights)
+
+
+def prompts(records: Iterable[Record], vocab: Vocab, length: int) -> np.ndarray:
+    """Returns the prompts alone, [N, length] token ids, padded on the right."""
+    ids = vocab.ids
+    rows = [_prompt_ids(record, ids) for record in records]
+    out = np.full((len(rows), length), ids[PAD], np.int32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def answer_position(kind: str) -> int:
+    """Position at which the first answer token is predicted.
+
+    >>> answer_position("written")
+    3
+    """
+    return {"document": 1, "written": 3, "context": 8}.get(kind, 2)
+
+
+def _prompt_ids(record: Record, ids: dict[str, int]) -> list[int]:
+    prompt = [ids[word] for word in record.prompt]
+    if record.kind in ("one_hop", "copy"):
+        prompt += [ids[PAD]] * (3 - len(prompt))
+    return prompt

@@ -1,0 +1,1 @@
+"""Training: the base, and many experts in one program."""
