@@ -200,7 +200,13 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"The adapter has a site {name!r} that the base lacks; the base has "
                 f"{', '.join(repr(k) for k in kernels if k.endswith('kernel'))}."
             )
-        _check_shapes(name, weight, tuple(kernels[name].shape), experts)
+        shape = tuple(kernels[name].shape)
+        if len(shape) < 2:
+            raise ValueError(
+                f"Site {name!r} has the shape {shape} in the base, expected a kernel "
+                f"[..., D, F]; only kernels take an adapter."
+            )
+        _check_shapes(name, weight, shape, experts)
 
 
 def _check_shapes(name: str, weight: LoraWeight, kernel: tuple[int, ...], experts):
@@ -289,6 +295,22 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
         )
 
     return lora_map(one, adapter)
+
+
+def split(adapter: Adapter) -> tuple[Tree, Tree]:
+    """Returns (a and b of every site, scales): what is trained, and what never is.
+
+    ``combine(*split(adapter))`` gives the adapter back.
+    """
+    factors = lora_map(lambda w: {"a": w.a, "b": w.b}, adapter)
+    return factors, lora_map(lambda w: w.scale, adapter)
+
+
+def combine(factors: Tree, scales: Tree) -> Adapter:
+    """The inverse of :func:`split`."""
+    return jax.tree.map(
+        lambda scale, ab: LoraWeight(ab["a"], ab["b"], scale), scales, factors
+    )
 
 
 def count(adapter: Adapter) -> int:

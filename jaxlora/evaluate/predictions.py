@@ -283,11 +283,7 @@ def _parse_one(record: Any, place: str) -> Prediction:
     fields["bound"] = _bound(fields["claim"], fields.get("bound"), place)
     if not isinstance(fields["statement"], str) or not fields["statement"].strip():
         raise ValueError(f"{place}: expected a statement in words, got nothing.")
-    if not isinstance(fields.get("condition", {}), Mapping):
-        raise ValueError(
-            f'{place}: expected a condition such as {{"coverage": 1.0}}, got '
-            f"{fields['condition']!r}."
-        )
+    _check_condition(fields.get("condition", {}), place)
     return Prediction(**fields)
 
 
@@ -296,13 +292,25 @@ def _check_fields(record: Mapping[str, Any], place: str) -> None:
     for name in record:
         if name not in known:
             raise ValueError(
-                f"{place}: unknown field {name!r}{_nearest(str(name), known)} Fields: "
-                f"{', '.join(known)}."
+                f"{place}: unknown field {name!r}{_nearest(name, known)}. "
+                f"Fields: {', '.join(known)}."
             )
     needed = ("cell", "library", "method", "claim", "statement")
     missing = [name for name in needed if name not in record]
     if missing:
         raise ValueError(f"{place}: missing {', '.join(missing)}.")
+
+
+def _check_condition(condition: Any, place: str) -> None:
+    try:
+        if not isinstance(condition, Mapping):
+            raise ValueError
+        _canonical(condition)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f'{place}: expected a condition such as {{"coverage": 1.0}}, in JSON and '
+            f"without NaN, got {condition!r}."
+        ) from None
 
 
 def _member(kind: type[StrEnum], value: Any, place: str) -> StrEnum:
@@ -311,8 +319,8 @@ def _member(kind: type[StrEnum], value: Any, place: str) -> StrEnum:
     except ValueError:
         names = [member.value for member in kind]
         raise ValueError(
-            f"{place}: got {value!r}{_nearest(str(value), names)} There are: "
-            f"{', '.join(names)}."
+            f"{place}: got {value!r}{_nearest(str(value), names)}. "
+            f"There are: {', '.join(names)}."
         ) from None
 
 
@@ -330,8 +338,8 @@ def _bound(claim: Claim, bound: Any, place: str) -> float | None:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ";"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _canonical(value: Any) -> str:

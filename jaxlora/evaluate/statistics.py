@@ -89,19 +89,22 @@ def bootstrap(
     rng: np.random.Generator,
     level: float = 0.95,
     resamples: int = 2000,
+    *,
+    share: bool = True,
 ) -> Interval:
     """Returns the mean over all items, with a percentile interval over seeds and items.
 
     Each resample draws S seeds with replacement, and for each drawn seed as many of its
-    items as it has. 0/1 items get the Wilson interval instead where there is one
-    seed, or where all items agree; other items that all agree get a point. With few
-    seeds a percentile interval is somewhat too narrow; more seeds are the cure.
+    items as it has. A share of 0/1 items gets the Wilson interval instead where there
+    is one seed, or where all items agree; other items that all agree get a point. With
+    few seeds a percentile interval is somewhat too narrow; more seeds are the cure.
 
     Args:
       samples: for each of S seeds, one value per item; the lengths may differ.
       rng: source of the resamples; the result is a function of its state.
       level: coverage of the interval, in (0, 1).
       resamples: number of resamples.
+      share: false for ranks and losses, which may all be 1 without being 1 of 1.
 
     Raises:
       ValueError: if there is no seed, a seed without items, or a value is not finite.
@@ -114,7 +117,7 @@ def bootstrap(
     values = np.concatenate(seeds)
     n, total = len(values), values.sum()
     agree = bool(values.min() == values.max())
-    if (agree or len(seeds) == 1) and np.isin(values, (0, 1)).all():
+    if share and (agree or len(seeds) == 1) and np.isin(values, (0, 1)).all():
         return wilson(int(total), n, level)
     if agree:
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
@@ -127,12 +130,14 @@ def paired(
     rng: np.random.Generator,
     level: float = 0.95,
     resamples: int = 2000,
+    *,
+    share: bool = True,
 ) -> Paired:
     """Returns the mean of x - y over the same items, and how surely it is above 0.
 
     ``p = (1 + #{resampled mean <= 0}) / (1 + resamples)``. Where all n differences
-    of 0/1 items agree, the bootstrap knows no spread and the interval follows from
-    the Wilson bound u on the share of items that would have disagreed: all 0 gives
+    of shares agree, the bootstrap knows no spread and the interval follows from the
+    Wilson bound u on the share of items that would have disagreed: all 0 gives
     ``[-u, u]``, all 1 gives ``[1 - 2u, 1]`` (each such item at its worst), all -1 its
     mirror image; and p is not below the exact sign test, ``2^-n``.
 
@@ -142,6 +147,7 @@ def paired(
       rng: source of the resamples; the result is a function of its state.
       level: coverage of the interval, in (0, 1).
       resamples: number of resamples.
+      share: false for ranks and losses, whose intervals may be points.
 
     Raises:
       ValueError: if the two sides do not have the same numbers of seeds and items, or
@@ -161,7 +167,10 @@ def paired(
     seeds = [x - y for x, y in zip(seeds_x, seeds_y, strict=True)]
     values = np.concatenate(seeds)
     if values.min() == values.max():
-        return _all_agree(float(values[0]), len(values), level, resamples)
+        value, n = float(values[0]), len(values)
+        p = 1.0 if value <= 0 else max(1 / (1 + resamples), 0.5**n)
+        ends = _unseen(value, n, level) if share else (value, value)
+        return Paired(Interval(value, *ends, n), p)
     means = _means(seeds, rng, resamples)
     p = (1 + int((means <= 0).sum())) / (1 + resamples)
     return Paired(_percentile(float(values.mean()), means, level, len(values)), p)
@@ -213,15 +222,15 @@ def _percentile(value: float, means: np.ndarray, level: float, n: int) -> Interv
     return Interval(float(value), min(float(lo), value), max(float(hi), value), n)
 
 
-def _all_agree(value: float, n: int, level: float, resamples: int) -> Paired:
-    p = 1.0 if value <= 0 else max(1 / (1 + resamples), 0.5**n)
+def _unseen(value: float, n: int, level: float) -> tuple[float, float]:
+    """Ends of the difference when n pairs agree, and a share of others may not."""
     hidden = wilson(0, n, level).hi
     ends = {
         0.0: (-hidden, hidden),
         1.0: (1 - 2 * hidden, 1.0),
         -1.0: (-1.0, 2 * hidden - 1),
     }
-    return Paired(Interval(value, *ends.get(value, (value, value)), n), p)
+    return ends.get(value, (value, value))
 
 
 def _check_level(level: float) -> None:

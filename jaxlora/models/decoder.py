@@ -44,9 +44,7 @@ class Attention(nn.Module):
             q = rotate(q, positions, c.rope_theta)
             k = rotate(k, positions, c.rope_theta)
         out = attend(q, k, v, mask).reshape(b * t, -1)
-        small = nn.initializers.variance_scaling(
-            0.5 / c.num_layers, "fan_in", "normal"
-        )
+        small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
         return Projection(c.hidden_size, c, self.route, init=small, name="o_proj")(
             out, labels
         )
@@ -96,9 +94,7 @@ class Mlp(nn.Module):
             )
         else:
             hidden = act(project("up_proj", c.mlp_size))
-        small = nn.initializers.variance_scaling(
-            0.5 / c.num_layers, "fan_in", "normal"
-        )
+        small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
         return Projection(c.hidden_size, c, self.route, init=small, name="down_proj")(
             hidden, labels
         )

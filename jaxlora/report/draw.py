@@ -9,11 +9,21 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxlora.report.readings import UNAVAILABLE, Line, Reading
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.report.readings import (
+    UNAVAILABLE,
+    Book,
+    Line,
+    Reading,
+    coverages,
+    read,
+)
+from jaxlora.report.readings import cells as present_cells
 
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 RED, ORANGE, YELLOW, PURPLE = "#D55E00", "#E69F00", "#F0E442", "#CC79A7"
@@ -29,6 +39,40 @@ class Mark(NamedTuple):
     line: Line
     label: str
     color: str
+
+
+class NothingToShowError(ValueError):
+    """The rows hold no pooled value that a figure could show."""
+
+
+def pair(method: Method) -> Line:
+    """Returns the 2-combination under a method."""
+    return Line(method.value, Library.PAIR, method)
+
+
+def has(found: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
+    """Returns whether a line has a value in any of the cells."""
+    return any(read(found, cell, line, metric).measured for cell in cells)
+
+
+def shown(rows: pd.DataFrame, found: Book, wanted: Sequence[Cell]) -> list[Cell]:
+    """Returns the wanted cells that are in the rows, if there is anything in them."""
+    cells = [cell for cell in present_cells(rows) if cell in wanted]
+    if not any(
+        reading.measured and key[0] in cells and key[-1] == Metric.ACCURACY.value
+        for key, reading in found.items()
+    ):
+        raise NothingToShowError(
+            f"No pooled accuracy in the cells {', '.join(wanted)}: expected rows with "
+            "seed 'all'. Did every seed fail its gates?"
+        )
+    return cells
+
+
+def level(rows: pd.DataFrame) -> str:
+    """Returns which coverage is shown, for a title, if there is more than one."""
+    levels = coverages(rows)
+    return f", coverage {levels[-1]:g}" if len(levels) > 1 else ""
 
 
 def canvas(width: float, height: float, title: str) -> Figure:
@@ -58,6 +102,8 @@ def plain(axes: Axes, share: str) -> None:
 def legend(figure: Figure, axes: Axes, columns: int) -> None:
     """Places one legend for the figure below its panels."""
     handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i] == "chance")
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     figure.legend(
         handles,
         labels,
@@ -71,7 +117,7 @@ def legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def spread(readings: Sequence[Reading]) -> tuple[list[float], list[list[float]]]:
-    """Returns values and error lengths [2, N] as matplotlib wants them, NaN for none."""
+    """Returns values and error lengths [2, N] for matplotlib, NaN where none."""
     values = [math.nan if r.value is None else r.value for r in readings]
     below = [
         math.nan if r.value is None or r.lo is None else max(0.0, r.value - r.lo)
@@ -85,7 +131,11 @@ def spread(readings: Sequence[Reading]) -> tuple[list[float], list[list[float]]]
 
 
 def bars(
-    axes: Axes, x: Sequence[float], readings: Sequence[Reading], width: float, mark: Mark
+    axes: Axes,
+    x: Sequence[float],
+    readings: Sequence[Reading],
+    width: float,
+    mark: Mark,
 ) -> None:
     """Draws one series of bars with intervals; words stand where there is no value."""
     values, errors = spread(readings)
@@ -105,7 +155,17 @@ def bars(
             missing(axes, position, 0.02, reading, rotation=90)
 
 
-def missing(axes: Axes, x: float, y: float, reading: Reading, rotation: int = 0) -> None:
+def chance_marks(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
+    """Draws a dashed line at chance, ``(group, chance)``, as wide as the group."""
+    if marks:
+        groups, values = zip(*marks, strict=True)
+        left, right = [g - 0.46 for g in groups], [g + 0.46 for g in groups]
+        axes.hlines(values, left, right, INK, "dashed", label="chance", linewidth=0.9)
+
+
+def missing(
+    axes: Axes, x: float, y: float, reading: Reading, rotation: int = 0
+) -> None:
     """Writes why there is no value."""
     upright = rotation == 90
     axes.text(
@@ -113,11 +173,12 @@ def missing(axes: Axes, x: float, y: float, reading: Reading, rotation: int = 0)
         y,
         UNAVAILABLE if reading.status == UNAVAILABLE else "not measured",
         rotation=rotation,
-        ha="center" if upright else "left",
+        ha="center",
         va="bottom" if upright else "center",
         fontsize=7.5,
         style="italic",
         color=FAINT,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )
 
 
@@ -132,11 +193,11 @@ def dots(
         xerr=errors,
         fmt="o",
         color=color,
-        markersize=5,
+        markersize=4.5,
         elinewidth=1.4,
         capsize=2.5,
         label=label,
     )
     for position, reading in zip(y, readings, strict=True):
         if not reading.measured:
-            missing(axes, 0.01, position, reading)
+            missing(axes, 0.5, position, reading)

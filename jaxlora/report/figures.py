@@ -7,6 +7,7 @@ paper's panels leave open: what is said instead, against which controls, and whe
 boundary lies.
 """
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -16,9 +17,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxlora.evaluate.schema import ERROR_METRICS, Cell, Library, Method, Metric
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric
 from jaxlora.report import draw, readings
+from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.draw import Mark
+from jaxlora.report.files import write_whole
 from jaxlora.report.readings import Book, Line
 
 KNOWN = {
@@ -26,11 +29,6 @@ KNOWN = {
     Cell.R_OI: "OI\nbase knows\nonly hop 2",
     Cell.R_IO: "IO\nbase knows\nonly hop 1",
     Cell.R_OO: "OO\nbase knows\nneither hop",
-}
-FAMILIAR = {
-    Cell.R_OO: "R\nA, B and C\nfamiliar",
-    Cell.H_OO: "H\nA and B new,\nC familiar",
-    Cell.F_OO: "F\nA, B and C\nnew",
 }
 MARKS = (
     Mark(Line("", Library.BASE), "base", draw.GREYS[0]),
@@ -53,11 +51,8 @@ ANSWERS = (
     (Metric.OLD, "what the base said", draw.ORANGE),
     (Metric.OTHER, "other", draw.GREYS[0]),
 )
-GROUP_COLORS = (draw.GREYS[2], draw.BLUE, draw.SKY, draw.RED, draw.GREEN)
-
-
-class NothingToShowError(ValueError):
-    """The rows hold no pooled value that a figure could show."""
+_EDGE = {"edgecolor": "white", "linewidth": 0.6}
+_STACKED = (Method.MEAN, Method.SUM, Method.ARROW, Method.ORACLE)
 
 
 def library(rows: pd.DataFrame) -> Figure:
@@ -67,15 +62,15 @@ def library(rows: pd.DataFrame) -> Figure:
 
 
 def familiarity(rows: pd.DataFrame) -> Figure:
-    """Returns panel (b): two-hop accuracy by familiarity, the base knowing neither hop."""
-    title = "Two-hop accuracy by how familiar the entities are (base knows neither hop)"
+    """Returns panel (b): two-hop accuracy by familiarity, base knowing neither."""
+    title = "Two-hop accuracy by how familiar the entities are (base knows neither)"
     return _grouped(rows, FAMILIAR, title)
 
 
 def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
     found = readings.book(rows)
-    cells = _shown(rows, found, tuple(names))
-    figure = draw.canvas(9.5, 4.6, title)
+    cells = draw.shown(rows, found, tuple(names))
+    figure = draw.canvas(9.5, 4.6, title + draw.level(rows))
     axes = figure.subplots()
     draw.plain(axes, "y")
     width = 0.86 / len(MARKS)
@@ -83,12 +78,8 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
         x = [c + (i - (len(MARKS) - 1) / 2) * width for c in range(len(cells))]
         values = [readings.read(found, cell, mark.line) for cell in cells]
         draw.bars(axes, x, values, 0.84 * width, mark)
-    label: str | None = "chance"
-    for c, cell in enumerate(cells):
-        chance = readings.chance(found, cell).value
-        if chance is not None:
-            axes.hlines(chance, c - 0.46, c + 0.46, draw.INK, "dashed", label, lw=0.9)
-            label = None
+    chances = [(c, readings.chance(found, cell).value) for c, cell in enumerate(cells)]
+    draw.chance_marks(axes, [(c, v) for c, v in chances if v is not None])
     axes.set_xticks(range(len(cells)), [names[cell] for cell in cells])
     axes.set_xlim(-0.55, len(cells) - 0.45)
     axes.set_ylabel("two-hop accuracy", fontsize=10)
@@ -97,26 +88,30 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
 
 
 def errors(rows: pd.DataFrame) -> Figure:
-    """Returns the shares of each type of answer, by cell, one panel a combination."""
+    """Returns the shares of each type of answer by cell, one panel a combination."""
     found = readings.book(rows)
-    cells = _shown(rows, found, tuple(Cell))
-    methods = [m for m in (Method.MEAN, Method.SUM, Method.ARROW, Method.ORACLE)
-               if _has(found, cells, Line("", Library.PAIR, m), Metric.OTHER)]
+    cells = draw.shown(rows, found, tuple(Cell))
+    methods = [
+        m for m in _STACKED if draw.has(found, cells, draw.pair(m), Metric.OTHER)
+    ]
     if not methods:
-        raise NothingToShowError("No error types of the 2-combination were measured.")
-    height = 1.5 + 0.3 * len(cells)
-    figure = draw.canvas(9.5, height * ((len(methods) + 1) // 2), "What the 2-combination answers")
-    panels = figure.subplots((len(methods) + 1) // 2, 2, squeeze=False, sharey=True)
-    for panel in panels.flat[len(methods):]:
-        panel.set_visible(False)
+        raise draw.NothingToShowError(
+            "No error types of the 2-combination were measured."
+        )
+    high = (len(methods) + 1) // 2
+    size = 0.9 + high * (0.75 + 0.27 * len(cells))
+    title = "What the 2-combination answers to a two-hop question"
+    figure = draw.canvas(9.5, size, title + draw.level(rows))
+    panels = figure.subplots(high, min(2, len(methods)), squeeze=False, sharey=True)
+    for axes in panels.flat[len(methods) :]:
+        axes.set_visible(False)
     for axes, method in zip(panels.flat, methods, strict=False):
         draw.plain(axes, "x")
         axes.set_title(method.value, loc="left", fontsize=10.5)
-        _stack(axes, found, cells, Line("", Library.PAIR, method))
+        axes.set_xlabel("share of answers", fontsize=9.5)
+        _stack(axes, found, cells, draw.pair(method))
     panels[0, 0].set_yticks(range(len(cells)), [cell.value for cell in cells])
     panels[0, 0].invert_yaxis()
-    for axes in panels[-1]:
-        axes.set_xlabel("share of answers", fontsize=10)
     draw.legend(figure, panels[0, 0], len(ANSWERS))
     return figure
 
@@ -124,23 +119,43 @@ def errors(rows: pd.DataFrame) -> Figure:
 def _stack(axes: Axes, found: Book, cells: Sequence[Cell], line: Line) -> None:
     left = [0.0] * len(cells)
     for metric, label, color in ANSWERS:
-        values = [readings.read(found, cell, line, metric).value or 0.0 for cell in cells]
-        axes.barh(range(len(cells)), values, 0.7, left, color=color, label=label)
-        left = [a + b for a, b in zip(left, values, strict=True)]
+        shares = [readings.read(found, c, line, metric).value or 0.0 for c in cells]
+        axes.barh(
+            range(len(cells)), shares, 0.7, left, color=color, label=label, **_EDGE
+        )
+        left = [a + b for a, b in zip(left, shares, strict=True)]
     for y, cell in enumerate(cells):
         reading = readings.read(found, cell, line)
         if not reading.measured:
-            draw.missing(axes, 0.01, y, reading)
+            draw.missing(axes, 0.5, y, reading)
 
 
-def controls(rows: pd.DataFrame) -> Figure:
-    """Returns every combination against every control, one panel a familiarity."""
-    found = readings.book(rows)
-    cells = _shown(rows, found, tuple(FAMILIAR))
-    figure = draw.canvas(9.5, 7.4, "Combinations against every control (base knows neither hop)")
-    panels = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
-    for axes, cell in zip(panels, cells, strict=True):
-        draw.plain(axes, "x")
-        axes.set_title(FAMILIAR[cell].replace("\n", ": ", 1).replace("\n", " "), loc="left", fontsize=10.5)
-        _dot_groups(axes, found, cell)
-    return figure
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "figure-library.png": library,
+    "figure-familiarity.png": familiarity,
+    "figure-errors.png": errors,
+    "figure-controls.png": controls,
+    "figure-coverage.png": coverage,
+}
+
+
+def png(figure: Figure) -> bytes:
+    """Returns the figure as PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def render(rows: pd.DataFrame) -> dict[str, bytes]:
+    """Returns ``{file name: PNG}`` of every figure that the rows can fill."""
+    out = {}
+    for name, make in FIGURES.items():
+        with contextlib.suppress(draw.NothingToShowError):
+            out[name] = png(make(rows))
+    return out
+
+
+def save_all(rows: pd.DataFrame, out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Writes every figure that the rows can fill, each whole or not at all."""
+    folder, images = Path(out_dir), render(rows)
+    return [write_whole(folder / name, data) for name, data in images.items()]

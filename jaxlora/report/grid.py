@@ -4,6 +4,7 @@ import html
 from typing import NamedTuple
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -30,28 +31,27 @@ class Grid(NamedTuple):
     numeric: bool = False
 
 
-def rich_table(grid: Grid) -> Table:
-    """Returns the grid for a terminal; words are shown as they are, never as markup."""
+def rich_table(grid: Grid) -> Group:
+    """Returns title, table and note for a terminal; words are never taken as markup."""
+    title, note = Text(grid.title, "bold"), Text(grid.note, "dim")
+    return Group(*([title, _lines(grid)] if grid.body else [title]), note)
+
+
+def _lines(grid: Grid) -> Table:
     table = Table(
-        title=Text(grid.title, "bold"),
-        caption=Text(grid.note, "dim") if grid.note else None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False
     )
+    grouped = any(len(line) == 1 for line in grid.body)
     for i, name in enumerate(grid.header):
         table.add_column(
             Text(name), justify="right" if i and grid.numeric else "left", max_width=60
         )
     for line in grid.body:
         if len(line) == 1:
-            table.add_section()
             table.add_row(Text(line[0], "bold"))
         else:
-            table.add_row(*(_styled(word) for word in line))
+            first = f"  {line[0]}" if grouped else line[0]
+            table.add_row(_styled(first), *(_styled(word) for word in line[1:]))
     return table
 
 
@@ -85,5 +85,5 @@ def _escaped(word: str) -> str:
 
 
 def _styled(word: str) -> Text:
-    hits = [style for key, style in _STYLES.items() if key in word.split(" (")[0]]
-    return Text(word, hits[0] if hits else "")
+    key = "failed" if word.endswith(" failed") else word.split("\n", 1)[0]
+    return Text(word, _STYLES.get(key, ""))

@@ -17,7 +17,7 @@ MEANINGS = {
     "degrades": "the combination no longer holds the single hops",
     "retrieves": "an expert already held the answer",
     "composes": "the combination puts two facts together",
-    "no transfer": "no better than chance",
+    "no transfer": "not clearly above chance",
     "inconclusive": "the interval decides nothing",
 }
 """Every verdict in words, in the order in which they are tried."""
@@ -55,7 +55,10 @@ def gate_grid(results: Mapping[str, Any]) -> Grid:
     if any(steps.values()):
         body.append(("steps", "", *(str(steps[s] or "–") for s in seeds)))
     header = ("gate", "needs", *(f"seed {seed}" for seed in seeds))
-    note = "A number below its gate makes every verdict of that seed invalid."
+    note = (
+        "A failed gate of the base or of an expert makes verdicts invalid; that of an "
+        "extra format makes its control unavailable."
+    )
     return Grid(
         "Gates", header, tuple(body), note if gates else "No gate was measured."
     )
@@ -71,7 +74,11 @@ def verdict_grid(results: Mapping[str, Any]) -> Grid:
         found = [named.get((library, method, cell)) for cell in cells]
         words = ("–" if v is None else _with_cause(v) for v in found)
         body.append((library_title(library, method), *words))
-    note = "In brackets: the cause." if verdicts else "There is no verdict."
+    note = (
+        "Second line: the cause, where the verdict has one."
+        if verdicts
+        else "There is no verdict."
+    )
     return Grid("Verdicts", ("", *cells), tuple(body), note)
 
 
@@ -104,7 +111,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
 
     >>> headline({"verdicts": [{"cell": "R-OO", "library": "2-combination",
     ...     "method": "mean", "label": "no transfer", "cause": "fine-tuning"}]})
-    ['2-combination (mean): no transfer in R-OO (no better than chance).']
+    ['2-combination (mean): no transfer in R-OO (not clearly above chance).']
     """
     verdicts = results.get("verdicts", [])
     if not verdicts:
@@ -116,15 +123,19 @@ def headline(results: Mapping[str, Any]) -> list[str]:
     for verdict in sorted(mean, key=lambda v: _rank(v["library"])):
         title = library_title(verdict["library"], verdict["method"])
         groups.setdefault(title, []).append(verdict)
-    return [f"{title}: {_outcome(group)}." for title, group in groups.items()]
+    told: set[str] = set()
+    return [f"{title}: {_told(group, told)}." for title, group in groups.items()]
 
 
-def _outcome(verdicts: Sequence[Mapping[str, Any]]) -> str:
+def _told(verdicts: Sequence[Mapping[str, Any]], told: set[str]) -> str:
+    """Says what a label means where it is first used; adds it to ``told``."""
     parts = []
     for label, meaning in MEANINGS.items():
         cells = [v["cell"] for v in verdicts if v["label"] == label]
         if cells:
-            parts.append(f"{label} in {_and(cells)} ({meaning})")
+            also = "" if label in told else f" ({meaning})"
+            parts.append(f"{label} in {_and(cells)}{also}")
+            told.add(label)
     return "; ".join(parts)
 
 
@@ -139,4 +150,4 @@ def _and(words: Sequence[str]) -> str:
 
 def _with_cause(verdict: Mapping[str, Any]) -> str:
     cause = verdict.get("cause")
-    return f"{verdict['label']} ({cause})" if cause else verdict["label"]
+    return f"{verdict['label']}\n{cause}" if cause else verdict["label"]

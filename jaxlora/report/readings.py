@@ -104,7 +104,7 @@ POSITIVE_LINES = (
 GROUPS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("Negative controls", NEGATIVE_LINES),
     ("2-combination", PAIR_LINES),
-    ("2-combination (mean), other formats", FORMAT_LINES),
+    ("Other formats (mean)", FORMAT_LINES),
     ("3-combination (mean)", TRIPLE_LINES),
     ("Positive controls", POSITIVE_LINES),
 )
@@ -115,11 +115,13 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
     Seeds become strings, missing words become "", and three columns are added: ``cell``
     ("R-OO", "" where none), ``coverage`` (NaN where none) and ``extra``, the number of
-    other keys in ``condition``.
+    other keys in ``condition``. Rows that are tidy are returned as they are.
 
     Raises:
       ValueError: if a column of ``schema.COLUMNS`` is missing.
     """
+    if {"cell", "coverage", "extra"} <= set(rows.columns):
+        return rows
     missing = [name for name in COLUMNS if name not in rows.columns]
     if missing:
         raise ValueError(
@@ -132,7 +134,8 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         out[name] = out[name].astype(object).where(out[name].notna(), "").astype(str)
     for name in ("value", "lo", "hi", "n"):
         out[name] = pd.to_numeric(out[name]).astype(float)
-    conditions = [json.loads(text or "{}") for text in out["condition"]]
+    parsed = {text: json.loads(text or "{}") for text in out["condition"].unique()}
+    conditions = [parsed[text] for text in out["condition"]]
     out["cell"] = [
         f"{familiarity}-{knows}" if familiarity else ""
         for familiarity, knows in zip(out["familiarity"], out["knows"], strict=True)
@@ -165,7 +168,7 @@ def at(rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
       coverage: the level in [0, 1]; the highest one present if ``None``.
     """
     frame = tidy(rows)
-    levels = coverages(rows)
+    levels = coverages(frame)
     if not levels:
         return frame
     level = levels[-1] if coverage is None else coverage
@@ -186,7 +189,7 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
         tuple(getattr(row, name) for name in _KEY): to_reading(row)
         for row in pooled.drop_duplicates(_KEY).itertuples()
     }
-    everywhere = [cell.value for cell in cells(rows)]
+    everywhere = [cell.value for cell in cells(frame)]
     for cell, *rest in _unavailable(frame):
         for name in [cell] if cell else everywhere:
             out[(name, *rest, Metric.ACCURACY.value)] = Reading(status=UNAVAILABLE)

@@ -32,6 +32,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     accuracy), hop1, hop1_lo, hop1_hi, hop2, hop2_lo, hop2_hi (what the same model keeps
     of each hop), chance, n.
     """
+    rows = readings.tidy(rows)
     levels: Sequence[float | None] = readings.coverages(rows) or [None]
     lines = [line for level in levels for line in _lines(rows, level)]
     return pd.DataFrame(lines, columns=list(_COLUMNS))
@@ -77,6 +78,7 @@ def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
       rows: as ``schema.COLUMNS``.
       short: 11 characters a value, so that six cells fit 100 columns.
     """
+    rows = readings.tidy(rows)
     found, cells = readings.book(rows), readings.cells(rows)
 
     def words(label: str, values: Iterable[Reading]) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
                 words(line.label, (readings.read(found, c, line) for c in cells))
             )
     mean = Line("", Library.PAIR, Method.MEAN)
-    body.append(("What the mean of two keeps",))
+    body.append(("Kept by the mean of 2",))
     for hop in (Split.HOP1, Split.HOP2):
         body.append(words(hop.value, (_hop(found, c, mean, hop) for c in cells)))
     body.append(("Scale",))
@@ -112,19 +114,16 @@ def difference_grid(rows: pd.DataFrame) -> Grid:
     frame = readings.at(rows)
     wanted = (Metric.DIFFERENCE.value, Metric.COUNTERFACTUAL.value)
     chosen = frame[(frame["seed"] == "all") & frame["metric"].isin(wanted)]
-    body = (
-        (
-            row.cell or "–",
-            outcome.library_title(row.library, row.method),
-            row.metric,
-            _plain(row.condition),
-            readings.to_reading(row).text(),
-            f"{row.n:.0f}",
-        )
-        for row in chosen.itertuples()
-    )
+    body = tuple(_difference(row) for row in chosen.itertuples())
     header = ("cell", "library", "measured", "condition", "value", "n")
-    return Grid("Paired differences and counterfactual experts", header, tuple(body))
+    return Grid("Paired differences and counterfactual experts", header, body)
+
+
+def _difference(row: Any) -> tuple[str, ...]:
+    use = outcome.library_title(row.library, row.method)
+    value = readings.to_reading(row).text()
+    words = row.metric, _plain(row.condition), value
+    return (row.cell or "–", use, *words, f"{row.n:.0f}")
 
 
 def terminal(rows: pd.DataFrame, results: Mapping[str, Any]) -> Group:

@@ -42,7 +42,7 @@ class WorldConfig:
     """Share of the study's known second-relation facts that are covered, in [0, 1]."""
     copy_share: float = 0.05
     """Share of the direct rows that copy a name, over familiar and new entities."""
-    context_rows: int = 8192
+    context_rows: int = 10_240
     """Rows of made-up facts followed by a query about them."""
 
     def __post_init__(self):

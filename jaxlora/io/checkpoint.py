@@ -1,0 +1,116 @@
+"""Checkpoints and caches: the only module that knows orbax.
+
+A cache entry is a folder named by the hash of everything that made it. Orbax writes
+each step under a temporary name and renames it, so a killed run leaves the last whole
+step and nothing else.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxlora import tree as named
+from jaxlora.tree import Tree
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Hash of a JSON-able description; equal parts, equal hash.
+
+    >>> fingerprint({"seed": 0})[:8]
+    'ba54ce3e'
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
+    """Writes ``tree`` and ``meta`` as ``folder/step``, and drops older steps.
+
+    Args:
+      folder: the cache entry.
+      step: number of the step, from 0.
+      tree: arrays; PRNG keys as key data.
+      meta: JSON-able facts that travel with the arrays.
+
+    Raises:
+      OSError: if the disk is full or the folder cannot be written; the last whole step
+        is left as it was.
+    """
+    facts = {"meta": dict(meta), "leaves": _leaves(tree)}
+    with _manager(folder) as manager:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(facts)
+            ),
+        )
+
+
+def restore(folder: Path, target: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+    """Reads the newest whole step, or None if there is none.
+
+    Args:
+      folder: the cache entry.
+      target: abstract arrays (``jax.eval_shape``), with shardings where wanted.
+
+    Returns:
+      Step, tree and meta.
+
+    Raises:
+      ValueError: if a stored leaf has another shape or type than ``target``; orbax
+        would cast a wrong type silently.
+    """
+    if not folder.is_dir():
+        return None
+    with _manager(folder) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        only_facts = ocp.args.Composite(facts=ocp.args.JsonRestore())
+        facts = manager.restore(step, args=only_facts)["facts"]
+        _check(folder, facts["leaves"], _leaves(target))
+        wanted = ocp.args.StandardRestore(_placed(target))
+        found = manager.restore(step, args=ocp.args.Composite(state=wanted))
+    return step, found["state"], facts["meta"]
+
+
+def _leaves(tree: Tree) -> dict[str, str]:
+    """What each leaf is, for example ``{"head": "float32[128, 98]"}``."""
+    return {
+        name: f"{jax.numpy.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        for name, leaf in named.flatten(tree).items()
+    }
+
+
+def _check(folder: Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
+    # Orbax casts a wrong type silently, and resizes nothing: compare before reading.
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise ValueError(
+                f"Checkpoint {folder} holds {name!r} as {stored.get(name, 'nothing')}, "
+                f"expected {wanted.get(name, 'nothing')}; it was written by another "
+                f"configuration, so delete the folder or use another one."
+            )
+
+
+def _placed(target: Tree) -> Tree:
+    """Gives every abstract leaf a sharding: by default the first device."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        where = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    return jax.tree.map(one, target)
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, enable_async_checkpointing=False, create=True
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options)

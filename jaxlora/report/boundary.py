@@ -1,0 +1,148 @@
+"""Two figures on where combinations stand: beside every control, and over coverage.
+
+Grey stands for negative controls: a combination whose interval lies in the grey band
+does nothing that its controls do not do.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxlora.evaluate.schema import Cell, Method, Metric
+from jaxlora.report import draw, readings
+from jaxlora.report.readings import Book, Line
+
+FAMILIAR = {
+    Cell.R_OO: "R\nA, B and C\nfamiliar",
+    Cell.H_OO: "H\nA and B new,\nC familiar",
+    Cell.F_OO: "F\nA, B and C\nnew",
+}
+CURVES = (
+    (Method.MEAN, draw.BLUE),
+    (Method.SUM, draw.RED),
+    (Method.FACTOR_MEAN, draw.PURPLE),
+    (Method.ARROW, draw.SKY),
+    (Method.UNIFORM, draw.ORANGE),
+    (Method.ORACLE, draw.GREEN),
+)
+GROUP_COLORS = (draw.GREYS[2], draw.BLUE, draw.SKY, draw.RED, draw.GREEN)
+_Groups: TypeAlias = Sequence[tuple[str, Sequence[Line]]]
+
+
+def controls(rows: pd.DataFrame) -> Figure:
+    """Returns every combination beside every control, one panel a familiarity."""
+    found = readings.book(rows)
+    cells = draw.shown(rows, found, tuple(FAMILIAR))
+    title = "Combinations and controls where the base knows neither hop"
+    title += draw.level(rows)
+    figure = draw.canvas(9.5, 7.4, title)
+    panels = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
+    groups = [(name, _kept(found, cells, lines)) for name, lines in readings.GROUPS]
+    for axes, cell in zip(panels, cells, strict=True):
+        draw.plain(axes, "x")
+        head, rest = FAMILIAR[cell].split("\n", 1)
+        words = f"{head}: {rest.replace(chr(10), ' ')}"
+        axes.set_title(words, loc="left", fontsize=10)
+        axes.set_xlabel("two-hop accuracy", fontsize=9.5)
+        _dot_groups(axes, found, cell, groups)
+    _name_groups(panels[0], groups)
+    draw.legend(figure, panels[0], 2)
+    return figure
+
+
+def _kept(found: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[Line]:
+    """Controls stay even where nobody measured them; combinations only if measured."""
+    free = lines is readings.PAIR_LINES or lines is readings.FORMAT_LINES
+    return [x for x in lines if not free or draw.has(found, cells, x, Metric.ACCURACY)]
+
+
+def _dot_groups(axes: Axes, found: Book, cell: Cell, groups: _Groups) -> None:
+    band = readings.band(found, cell)
+    if band:
+        axes.axvspan(*band, color="#EDEDED", zorder=0, label="negative controls, range")
+    chance = readings.chance(found, cell).value
+    if chance is not None:
+        axes.axvline(chance, color=draw.INK, ls="dashed", lw=0.9, label="chance")
+    y = 0
+    for (name, lines), color in zip(groups, GROUP_COLORS, strict=True):
+        values = [readings.read(found, cell, line) for line in lines]
+        draw.dots(axes, range(y + 1, y + 1 + len(lines)), values, color, "_" + name)
+        y += 1 + len(lines)
+
+
+def _name_groups(axes: Axes, groups: _Groups) -> None:
+    names = [
+        (text, head)
+        for name, lines in groups
+        if lines
+        for text, head in [(name, True), *((x.label, False) for x in lines)]
+    ]
+    axes.set_yticks(range(len(names)), [n.replace("->", "→") for n, _ in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    for label, (_, head) in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_fontweight("bold" if head else "normal")
+
+
+def coverage(rows: pd.DataFrame) -> Figure:
+    """Returns accuracy of each combination over coverage of hop 2, one panel a cell."""
+    levels = readings.coverages(rows)
+    if len(levels) < 2:
+        raise draw.NothingToShowError(
+            f"The rows hold {len(levels)} level(s) of coverage, the figure needs two: "
+            "run the study with several, as the preset 'full' does."
+        )
+    books = [readings.book(rows, level) for level in levels]
+    cells = draw.shown(rows, books[-1], tuple(Cell))
+    wide = min(3, len(cells))
+    high = -(-len(cells) // wide)
+    title = "Two-hop accuracy by coverage of the second hop in pretraining"
+    figure = draw.canvas(9.5, 1.3 + 2.5 * high, title)
+    panels = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(cells) :]:
+        axes.set_visible(False)
+    for axes, cell in zip(panels.flat, cells, strict=False):
+        draw.plain(axes, "y")
+        axes.set_title(cell.value, loc="left", fontsize=10.5)
+        axes.set_xlabel("coverage of hop 2", fontsize=9.5)
+        axes.label_outer()
+        _curves(axes, levels, books, cell)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("two-hop accuracy", fontsize=9.5)
+    draw.legend(figure, panels[0, 0], 4)
+    return figure
+
+
+def _curves(axes: Axes, levels: list[float], books: list[Book], cell: Cell) -> None:
+    bands = [readings.band(found, cell) or (math.nan, math.nan) for found in books]
+    axes.fill_between(
+        levels,
+        [low for low, _ in bands],
+        [high for _, high in bands],
+        color="#E4E4E4",
+        lw=0,
+        label="negative controls, range",
+    )
+    step = min(b - a for a, b in itertools.pairwise(levels))
+    for i, (method, color) in enumerate(CURVES):
+        found = [readings.read(book, cell, draw.pair(method)) for book in books]
+        if any(reading.measured for reading in found):
+            values, lengths = draw.spread(found)
+            x = [level + (i - (len(CURVES) - 1) / 2) * 0.06 * step for level in levels]
+            axes.errorbar(
+                x,
+                values,
+                lengths,
+                color=color,
+                marker="o",
+                markersize=4,
+                lw=1.5,
+                elinewidth=1,
+                capsize=2,
+                label=method.value,
+            )
+    axes.set_xticks(levels, [f"{level:g}" for level in levels])

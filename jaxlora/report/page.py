@@ -1,0 +1,144 @@
+"""One self-contained HTML page of a study: figures inside, no request to anywhere.
+
+The words come from ``results`` and are escaped by the template; a content security
+policy in the page forbids scripts and anything that is not in the file.
+"""
+
+import base64
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from jaxlora.report import figures, outcome, readings, tables
+from jaxlora.report.files import write_whole
+from jaxlora.report.grid import Grid
+
+NAME = "report.html"
+_PARTS = {
+    "compile_s": "compilation",
+    "pretrain_s": "pretraining",
+    "experts_s": "experts",
+    "evaluate_s": "evaluation",
+}
+
+
+def write(
+    rows: pd.DataFrame,
+    results: Mapping[str, Any],
+    out_dir: str | os.PathLike[str],
+    images: Sequence[Path] | None = None,
+) -> Path:
+    """Writes report.html, whole or not at all, and returns its path.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      results: as in results.json.
+      out_dir: the folder of the run.
+      images: what ``figures.save_all`` returned; drawn again if ``None``.
+    """
+    if images is None:
+        found = figures.render(rows)
+    else:
+        found = {path.name: path.read_bytes() for path in images}
+    page = render(rows, results, found)
+    return write_whole(Path(out_dir) / NAME, page.encode("utf-8"))
+
+
+def render(
+    rows: pd.DataFrame, results: Mapping[str, Any], images: Mapping[str, bytes]
+) -> str:
+    """Returns the page; ``images`` is ``{file name: PNG}``."""
+    rows = readings.tidy(rows)
+    first, *others = outcome.headline(results)
+    return _template().render(
+        study=str(results.get("study", "")),
+        headline=first,
+        others=others,
+        failed=list(results.get("failed_seeds", [])),
+        gates=outcome.gate_grid(results),
+        closing=tables.closing_grid(rows),
+        lines=line_grid(rows),
+        differences=tables.difference_grid(rows),
+        predictions=outcome.prediction_grid(results),
+        verdicts=outcome.verdict_grid(results),
+        reasons=outcome.reason_grid(results),
+        meanings=outcome.MEANINGS,
+        figures={
+            name: base64.b64encode(images[name]).decode("ascii")
+            for name in figures.FIGURES
+            if name in images
+        },
+        config=json.dumps(results.get("config", {}), indent=2, sort_keys=True),
+        machine=machine_grid(results),
+        timings=timing_grid(results),
+    )
+
+
+def line_grid(rows: pd.DataFrame) -> Grid:
+    """Returns ``tables.main_table`` in words, with what each line keeps of the hops."""
+    frame = tables.main_table(rows)
+    body = tuple(_line(row) for row in frame.itertuples())
+    header = ("cell", "coverage", "library", "asked", "accuracy", "hop 1", "hop 2")
+    return Grid("Every library and method", (*header, "chance", "n"), body)
+
+
+def _line(row: Any) -> tuple[str, ...]:
+    def words(*names: str) -> str:
+        value, lo, hi = (
+            None if pd.isna(x) else float(x) for x in (getattr(row, n) for n in names)
+        )
+        return readings.Reading(value, lo, hi, status=row.status).text()
+
+    return (
+        row.cell,
+        "–" if pd.isna(row.coverage) else f"{row.coverage:g}",
+        outcome.library_title(row.library, row.method),
+        row.split,
+        words("value", "lo", "hi"),
+        words("hop1", "hop1_lo", "hop1_hi"),
+        words("hop2", "hop2_lo", "hop2_hi"),
+        "–" if pd.isna(row.chance) else f"{row.chance:.2f}",
+        str(row.n),
+    )
+
+
+def machine_grid(results: Mapping[str, Any]) -> Grid:
+    """Returns versions, device and git revision."""
+    versions = results.get("versions", {})
+    body = [(str(name), str(version)) for name, version in versions.items()]
+    body += [
+        ("device", str(results.get("device") or "–")),
+        ("git revision", str(results.get("git_revision") or "–")),
+    ]
+    return Grid("Versions and device", ("", ""), tuple(body))
+
+
+def timing_grid(results: Mapping[str, Any]) -> Grid:
+    """Returns where the time went; what no part claims is ``other``."""
+    timings = results.get("timings", {})
+    total = float(timings.get("total_s") or 0.0)
+    parts = {word: float(timings.get(key) or 0.0) for key, word in _PARTS.items()}
+    parts["other"] = max(0.0, total - sum(parts.values()))
+    body = [
+        (word, f"{seconds:.1f}", f"{seconds / total:.0%}" if total else "–")
+        for word, seconds in (*parts.items(), ("total", total))
+    ]
+    return Grid("Time", ("", "seconds", "share"), tuple(body), "", True)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxlora", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")

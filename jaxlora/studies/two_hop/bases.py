@@ -1,0 +1,253 @@
+"""Bases for the study: pretrained until their gates pass, cached, and resumed."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora import models
+from jaxlora.evaluate import scoring
+from jaxlora.io import checkpoint
+from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.studies.two_hop.config import PretrainConfig
+from jaxlora.tasks.two_hop import records
+from jaxlora.tasks.two_hop import world as worlds
+from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
+from jaxlora.tasks.two_hop.world import World
+from jaxlora.train import loss as losses
+from jaxlora.train import pretrain
+from jaxlora.train.loss import Batch
+from jaxlora.tree import Tree
+
+GATES = {
+    "one-hop recall": ("one_hop", 3, "min_one_hop"),
+    "held-out two-hop": ("held_out", 3, "min_two_hop"),
+    "copy": ("copy", 3, "min_copy"),
+}
+FORMAT_GATES = {
+    "written bridge": ("held_out_written", 9, "min_format"),
+    "one document": ("held_out_document", 9, "min_format"),
+    "facts in context": ("held_out_context", 9, "min_format"),
+}
+
+
+class Base(NamedTuple):
+    """A trained base with what its gates said."""
+
+    seed: int
+    model: Decoder
+    params: Tree
+    world: World
+    steps: int
+    gates: Mapping[str, tuple[float, int]]
+    """Accuracy and number of items of each gate."""
+
+    def passed(self, config: PretrainConfig) -> bool:
+        """Whether the three gates of the base passed."""
+        return all(
+            self.gates[name][0] >= getattr(config, field)
+            for name, (_, _, field) in GATES.items()
+        )
+
+    def available(self, gate: str, config: PretrainConfig) -> bool:
+        """Whether an extra format passed, so that a control may use it."""
+        return self.gates[gate][0] >= config.min_format
+
+    @property
+    def pad(self) -> int:
+        """Id of the padding token."""
+        return self.world.vocab.ids[PAD]
+
+
+def vocabulary(model: DecoderConfig, vocab: Vocab) -> Decoder:
+    """Returns the decoder for a vocabulary."""
+    return Decoder(dataclasses.replace(model, vocab_size=len(vocab.words)))
+
+
+def key_of(
+    seed: int, world: World, model: DecoderConfig, config: PretrainConfig
+) -> str:
+    """Names the cache entry: all that decides a base, code and versions included."""
+    code = [records, worlds, losses, pretrain, models.decoder, models.layers]
+    text = "".join(inspect.getsource(module) for module in code)
+    return checkpoint.fingerprint(
+        {
+            "seed": seed,
+            "world": hashlib.sha256(repr(world).encode()).hexdigest(),
+            "model": dataclasses.asdict(model),
+            "pretrain": dataclasses.asdict(config),
+            "code": hashlib.sha256(text.encode()).hexdigest(),
+            "jax": jax.__version__,
+            "backend": jax.default_backend(),
+        }
+    )
+
+
+def train(
+    seeds: Sequence[int],
+    made: Sequence[World],
+    model_config: DecoderConfig,
+    config: PretrainConfig,
+    cache: Path,
+    at_once: int = 1,
+    tell: Callable[[int, int, Mapping[str, Any]], None] = lambda *_: None,
+) -> list[Base]:
+    """Returns a base for every seed, trained, resumed or read from the cache.
+
+    Args:
+      seeds: numbers of the bases.
+      made: the world of each.
+      model_config: shapes; its vocabulary size is replaced.
+      config: recipe and gates.
+      cache: folder of cached bases.
+      at_once: bases trained in one vmapped program.
+      tell: called with (seed, steps done, gates) after every chunk.
+    """
+    todo = list(zip(seeds, made, strict=True))
+    done: dict[int, Base] = {}
+    for i in range(0, len(todo), at_once):
+        for base in _train_some(
+            todo[i : i + at_once], model_config, config, cache, tell
+        ):
+            done[base.seed] = base
+    return [done[seed] for seed in seeds]
+
+
+class _Run(NamedTuple):
+    """One base under way."""
+
+    seed: int
+    world: World
+    model: Decoder
+    folder: Path
+    state: pretrain.State
+    gates: dict[str, tuple[float, int]]
+    finished: bool
+
+
+@functools.cache
+def _optimizer(config: PretrainConfig):
+    # One object for one recipe: jit tells compiled programs apart by identity.
+    return pretrain.optimizer(config.learning_rate, config.weight_decay, config.warmup)
+
+
+def _train_some(todo, model_config, config: PretrainConfig, cache: Path, tell):
+    runs = [_open(seed, world, model_config, config, cache) for seed, world in todo]
+    data = [_data(run.world) for run in runs]
+    while pending := [i for i, run in enumerate(runs) if not run.finished]:
+        # Runs that were cut at different steps catch up before they go on together.
+        behind = min(int(runs[i].state.step) for i in pending)
+        now = [i for i in pending if int(runs[i].state.step) == behind]
+        states = _advance([runs[i] for i in now], [data[i] for i in now], config)
+        for i, state in zip(now, states, strict=True):
+            runs[i] = _look(runs[i], state, config)
+            tell(runs[i].seed, int(state.step), runs[i].gates)
+    for run in runs:
+        tell(run.seed, int(run.state.step), run.gates)
+    return [
+        Base(r.seed, r.model, r.state.params, r.world, int(r.state.step), r.gates)
+        for r in runs
+    ]
+
+
+def _open(seed: int, world: World, model_config, config: PretrainConfig, cache) -> _Run:
+    model = vocabulary(model_config, world.vocab)
+    opt = _optimizer(config)
+    folder = cache / "bases" / key_of(seed, world, model.config, config)
+    fresh = functools.partial(pretrain.start, model, opt)
+    key = jax.random.key(seed)
+    target = jax.eval_shape(lambda key: _stored(fresh(key)), key)
+    found = checkpoint.restore(folder, target)
+    if found is None:
+        state: pretrain.State = jax.jit(fresh)(key)
+        return _Run(seed, world, model, folder, state, {}, False)
+    _, stored, meta = found
+    gates = {name: (value, n) for name, (value, n) in meta["gates"].items()}
+    state = stored.replace(key=jax.random.wrap_key_data(stored.key))
+    return _Run(seed, world, model, folder, state, gates, meta["finished"])
+
+
+def _stored(state: pretrain.State) -> pretrain.State:
+    return state.replace(key=jax.random.key_data(state.key))
+
+
+def _look(run: _Run, state: pretrain.State, config: PretrainConfig) -> _Run:
+    """Measures the gates after a chunk, and saves the run with what they said."""
+    steps = int(state.step)
+    base = Base(run.seed, run.model, state.params, run.world, steps, {})
+    base = base._replace(gates=measure(base))
+    finished = base.passed(config) or steps >= config.max_steps
+    meta = {"gates": base.gates, "finished": finished, "seed": run.seed}
+    checkpoint.save(run.folder, steps, _stored(state), meta)
+    return run._replace(state=state, gates=dict(base.gates), finished=finished)
+
+
+def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
+    model, opt, pad = runs[0].model, _optimizer(config), data[0][1]
+    sizes = pretrain.Sizes(config.batch, config.extra_batch, config.extra_every, pad)
+    if len(runs) == 1:
+        state, _ = pretrain.chunk(
+            model, opt, sizes, config.chunk, runs[0].state, data[0][0]
+        )
+        return [state]
+    stack = functools.partial(jax.tree.map, lambda *x: jnp.stack(x))
+    states, _ = pretrain.chunks(
+        model,
+        opt,
+        sizes,
+        config.chunk,
+        stack(*[run.state for run in runs]),
+        stack(*[rows for rows, _ in data]),
+    )
+    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(runs))]
+
+
+def _data(world: World) -> tuple[pretrain.Data, int]:
+    s, vocab = world.splits, world.vocab
+    direct = encode(s["one_hop"] + s["two_hop"] + s["copy"], vocab, 3)
+    extra = _interleave(s["written"], s["document"], s["context"])
+    rows, n = _padded(direct)
+    extra_rows, extra_n = _padded(encode(extra, vocab, 9))
+    return pretrain.Data(rows, n, extra_rows, extra_n), vocab.ids[PAD]
+
+
+def _interleave(
+    written: tuple[Record, ...],
+    document: tuple[Record, ...],
+    context: tuple[Record, ...],
+) -> tuple[Record, ...]:
+    # Facts in context are the hardest to learn: half of the rows, the others a quarter.
+    half = len(context) // 2
+    return written[:half] + document[:half] + context
+
+
+def _padded(rows: Rows, multiple: int = 4096) -> tuple[Batch, jax.Array]:
+    """Pads to a common shape, so that all seeds share one compiled program."""
+    n = len(rows.tokens)
+    short = -n % multiple
+    padded = [np.pad(x, [(0, short), (0, 0)]) for x in rows]
+    return Batch(*map(jnp.asarray, padded)), jnp.asarray(n, jnp.int32)
+
+
+def measure(base: Base) -> dict[str, tuple[float, int]]:
+    """Returns the accuracy and number of items of every gate."""
+    out = {}
+    for name, (split, length, _) in (GATES | FORMAT_GATES).items():
+        # Copies are repeated in training; each name is asked once.
+        asked = tuple(dict.fromkeys(base.world.splits[split]))
+        out[name] = (_accuracy(base, asked, length), len(asked))
+    return out
+
+
+def _accuracy(base: Base, asked: tuple[Record, ...], length: int) -> float:
+    rows = encode(asked, base.world.vocab, length)
+    batch, _ = _padded(rows, 512)
+    hits = scoring.right(base.model, base.pad, base.params, *batch)
+    return float(np.asarray(hits)[: len(asked)].mean())

@@ -1,0 +1,143 @@
+"""Configuration of the two-hop study: every field is a command-line flag."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+from jaxlora import merge, route
+from jaxlora.evaluate.verdict import Thresholds
+from jaxlora.lora import LoraConfig
+from jaxlora.models import DecoderConfig
+from jaxlora.tasks.two_hop.world import WorldConfig
+
+PREDICTIONS = Path(__file__).with_name("predictions.json")
+METHODS = (*merge.names(), *route.names())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How a base is trained, and the gates it must pass."""
+
+    learning_rate: float = 1e-3
+    """AdamW rate after the warm-up."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.1
+    """On all parameters but norm scales and biases."""
+    batch: int = 512
+    """Direct rows a step."""
+    extra_batch: int = 192
+    """Rows of written bridges, documents and made-up contexts, on every tenth step."""
+    extra_every: int = 10
+    """Distance of those steps; 10 keeps them at 10% of all batches."""
+    chunk: int = 250
+    """Steps between two looks at the gates; a multiple of extra_every."""
+    max_steps: int = 5000
+    """Give up on a base, and report it as failed, after this many steps."""
+    min_one_hop: float = 0.99
+    """Gate: one-hop recall of known facts."""
+    min_two_hop: float = 0.95
+    """Gate: held-out two-hop accuracy on familiar facts, on non-study relations."""
+    min_copy: float = 0.99
+    """Gate: copying familiar and new names."""
+    min_format: float = 0.9
+    """Gate of each extra format; below it the control is marked unavailable."""
+
+    def __post_init__(self):
+        if self.chunk % self.extra_every or self.extra_every < 2:
+            raise ValueError(
+                f"chunk is {self.chunk} and extra_every {self.extra_every}: expected a "
+                f"chunk that is a multiple of an extra_every of at least 2."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """How experts and their ceilings are trained: Adam, full batch."""
+
+    steps: int = 200
+    """Steps of every LoRA."""
+    learning_rate: float = 3e-3
+    """Adam rate of every LoRA."""
+    full_steps: int = 100
+    """Steps of full fine-tuning."""
+    full_learning_rate: float = 3e-4
+    """Adam rate of full fine-tuning."""
+    min_own: float = 0.99
+    """Gate: an expert's accuracy on its own facts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoHopConfig:
+    """Does combining an A->B and a B->C expert answer A->C?"""
+
+    seeds: int = 1
+    """Number of bases, worlds and expert sets."""
+    first_seed: int = 0
+    """Number of the first seed."""
+    coverages: tuple[float, ...] = ()
+    """Coverage levels to sweep; empty for world.coverage alone."""
+    methods: tuple[str, ...] = METHODS
+    """Ways to combine a library."""
+    arrow_top_k: int = 0
+    """Experts that Arrow keeps per token and site; 0 for all."""
+    arrow_temperature: float = 1.0
+    """Divides Arrow's scores before the softmax."""
+    retention_items: int = 64
+    """Held-out familiar two-hop queries that every combined model is asked."""
+    resamples: int = 2000
+    """Bootstrap resamples of pooled intervals."""
+    seeds_at_once: int = 0
+    """Bases trained in one program; 0 for 1 on CPU and all on an accelerator."""
+    facts: Path | None = None
+    """JSONL of {"head", "relation", "tail"}: your people, in the place of F-OO."""
+    allow_ties: bool = False
+    """Accept relations in which two heads share a tail; reports the majority answer."""
+    data_dir: Path | None = None
+    """Read the worlds from here, as `jaxlora data two-hop` wrote them."""
+    predictions: Path = PREDICTIONS
+    """JSON of the predictions that are checked against the results."""
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    model: DecoderConfig = dataclasses.field(
+        default_factory=lambda: DecoderConfig(max_length=9, unroll=4)
+    )
+    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+
+    def __post_init__(self):
+        for method in self.methods:
+            if method not in METHODS:
+                near = difflib.get_close_matches(method, METHODS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise ValueError(
+                    f"No method {method!r}; there are {', '.join(METHODS)}{hint}"
+                )
+        for level in self.coverages:
+            if not 0 <= level <= 1:
+                raise ValueError(f"coverage is {level}, expected a share in [0, 1].")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}, expected at least 1.")
+        if self.world.people < 3:
+            raise ValueError(
+                f"people is {self.world.people}, expected at least 3: answers are "
+                f"deranged one hop at a time and both at once, which needs 3."
+            )
+        if self.model.max_length < 9:
+            raise ValueError(
+                f"max_length is {self.model.max_length}, expected at least 9: the "
+                f"longest question holds two facts and a query of 3 tokens each."
+            )
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Coverage levels that are run."""
+        return self.coverages or (self.world.coverage,)
+
+
+PRESETS: dict[str, TwoHopConfig] = {
+    "quick": TwoHopConfig(seeds=1),
+    "standard": TwoHopConfig(seeds=3),
+    "full": TwoHopConfig(seeds=5, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),
+}

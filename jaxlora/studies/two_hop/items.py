@@ -1,0 +1,119 @@
+"""From answer logits to items: one line for each question that was asked.
+
+Items are what is stored as the study runs; every row of the results table is a function
+of them, so that a resumed study ends with identical rows.
+"""
+
+import numpy as np
+import pandas as pd
+
+from jaxlora.evaluate import metrics
+from jaxlora.evaluate.schema import Split
+from jaxlora.evaluate.scoring import Answers
+from jaxlora.studies.two_hop.questions import PEOPLE_SPLITS, Asked, Key
+from jaxlora.tasks.two_hop.experts import Group
+
+COLUMNS = (
+    "cell",
+    "pair",
+    "person",
+    "split",
+    "covered",
+    "correct",
+    "predicted",
+    "rank",
+    "loss",
+    "gap",
+    "chance",
+    "error",
+    "counterfactual",
+)
+Old = dict[tuple[str, int, str], np.ndarray]
+"""What the base alone says, by (cell, pair, split)."""
+
+
+def collect(
+    answers: Answers,
+    groups: tuple[Group, ...],
+    asked: Asked,
+    old: Old | None,
+) -> pd.DataFrame:
+    """Returns the items of one combination over all groups.
+
+    Args:
+      answers: logits with a leading axis G.
+      groups: the study people.
+      asked: what was asked.
+      old: predictions of the base; None when the base itself is asked.
+    """
+    host = Answers(*(np.asarray(x) for x in answers))
+    frames = []
+    for g, group in enumerate(groups):
+        for split in PEOPLE_SPLITS:
+            logits = _logits(host, g, split, group.size, asked.people)
+            said = old and old[str(group.cell), group.pair, str(split)]
+            frames.append(_people(logits, group, split, asked.keys[g][split], said))
+        frames.append(_familiar(host.direct[g, 3 * asked.people :], group, asked))
+    return pd.concat(frames, ignore_index=True)
+
+
+def predictions(items: pd.DataFrame) -> Old:
+    """The predictions in the base's items, to tell old answers from other errors."""
+    keyed = items.groupby(["cell", "pair", "split"], sort=False)["predicted"]
+    return {key: frame.to_numpy() for key, frame in keyed}
+
+
+def _logits(answers: Answers, g: int, split: Split, n: int, people: int):
+    if split is Split.WRITTEN:
+        return answers.written[g, :n]
+    if split is Split.CONTEXT:
+        return answers.context[g, :n]
+    start = people * (Split.HOP1, Split.HOP2, Split.TWO_HOP).index(split)
+    return answers.direct[g, start : start + n]
+
+
+def _people(logits, group: Group, split: Split, key: Key, old) -> pd.DataFrame:
+    n = group.size
+    together = np.zeros(n, int)
+    candidates = np.tile(np.unique(key.answer), (n, 1))
+    predicted = metrics.predict(logits)
+    nobody = np.full(n, -1)
+    loss = metrics.loss(logits, key.answer)
+    said = nobody if old is None else np.asarray(old)
+    return pd.DataFrame(
+        {
+            "cell": str(group.cell),
+            "pair": group.pair,
+            "person": np.arange(n),
+            "split": str(split),
+            "covered": [record.covered for record in group.two_hop],
+            "correct": (predicted == key.answer).astype(int),
+            "predicted": predicted,
+            "rank": metrics.rank(logits, key.answer, candidates),
+            "loss": loss,
+            "gap": loss - metrics.shuffled_loss(logits, key.answer, together),
+            "chance": metrics.chance(predicted, key.answer, together),
+            "error": metrics.error_types(
+                predicted, key.answer, key.bridge, key.relation2_of_a, said
+            ).astype(int),
+            "counterfactual": (predicted == key.counterfactual).astype(int),
+        },
+        columns=COLUMNS,
+    )
+
+
+def _familiar(logits: np.ndarray, group: Group, asked: Asked) -> pd.DataFrame:
+    predicted = metrics.predict(logits)
+    n = len(predicted)
+    return pd.DataFrame(
+        {
+            "cell": str(group.cell),
+            "pair": group.pair,
+            "person": np.arange(n),
+            "split": str(Split.FAMILIAR_TWO_HOP),
+            "covered": True,
+            "correct": (predicted == asked.familiar_answers).astype(int),
+            "predicted": predicted,
+        },
+        columns=COLUMNS,
+    )

@@ -1,0 +1,259 @@
+"""The two-hop world as a TensorFlow Datasets builder, without TensorFlow.
+
+Records are stored as array_record and read back through grain. Builder and study
+share one generator, so that what is stored is what is trained on. The dataset is
+written into a temporary folder and renamed when whole. Not imported by the package:
+TensorFlow Datasets is slow to import.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import BuilderConfig
+
+from jaxlora.tasks.two_hop import cells, records, world
+from jaxlora.tasks.two_hop.records import Record, Vocab
+from jaxlora.tasks.two_hop.world import World, WorldConfig
+
+Path = str | os.PathLike[str]
+
+FORMAT = "array_record"
+INFO = "dataset_info.json"
+CODE = b"".join(
+    pathlib.Path(module.__file__).read_bytes() for module in (cells, records, world)
+)
+"""The generator; its hash is part of a dataset's name."""
+
+
+@dataclasses.dataclass(eq=False)
+class TwoHopConfig(BuilderConfig):
+    """The arguments of :func:`.world.generate`; see :func:`config`."""
+
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    seed: int = 0
+    people: tuple[Record, ...] = ()
+
+
+class OwnInfo(tfds.core.DatasetInfo):
+    """Information about a dataset that is in no bucket, so that none is asked."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing; by default it looks for the dataset on Google's servers."""
+
+
+class TwoHop(tfds.core.GeneratorBasedBuilder):
+    """Every split of a two-hop world, with its vocabulary in the metadata."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        words = tfds.features.Sequence(text)
+        info = OwnInfo(
+            builder=self,
+            description="Facts and two-hop queries over permutation relations.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "index": np.int64,  # order on disk is that of a hash
+                    "kind": text,
+                    "prompt": words,
+                    "answer": words,
+                    "bridge": text,
+                    "role": text,
+                    "cell": text,
+                    "pair": np.int64,
+                    "covered": np.bool_,
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+        )
+        info.set_file_format(FORMAT)
+        return info
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        del dl_manager  # nothing is downloaded
+        asked = self.builder_config
+        made = world.generate(asked.world, asked.seed, asked.people)
+        self.info.metadata.update(_metadata(asked, made))
+        # TensorFlow Datasets cannot write a split without records; metadata names it.
+        return {
+            name: self._generate_examples(rows)
+            for name, rows in made.splits.items()
+            if rows
+        }
+
+    def _generate_examples(self, rows: Sequence[Record]) -> Iterator:
+        for index, record in enumerate(rows):
+            yield index, {"index": index, **dataclasses.asdict(record)}
+
+
+def config(
+    world_config: WorldConfig, seed: int, people: Sequence[Record] = ()
+) -> TwoHopConfig:
+    """Returns a builder config named after its arguments and the generator's code.
+
+    Equal names hold equal records: a change of the generator gives a new name.
+    """
+    people = tuple(people)
+    asked = [dataclasses.asdict(world_config), list(map(dataclasses.asdict, people))]
+    digest = hashlib.sha256(CODE + json.dumps([*asked, seed], sort_keys=True).encode())
+    return TwoHopConfig(
+        name=f"seed{seed}-{digest.hexdigest()[:12]}",
+        description=f"Seed {seed} of {world_config}.",
+        world=world_config,
+        seed=seed,
+        people=people,
+    )
+
+
+def write(
+    world_config: WorldConfig,
+    seed: int,
+    data_dir: Path,
+    people: Sequence[Record] = (),
+) -> pathlib.Path:
+    """Writes ``generate(world_config, seed, people)`` below ``data_dir``.
+
+    What is there already is kept. Interrupted, it leaves no dataset behind.
+
+    Args:
+      world_config: sizes and coverage.
+      seed: as in :func:`.world.generate`.
+      data_dir: root for datasets; made if missing.
+      people: a user's people, as :func:`.facts.people` gives them.
+
+    Returns:
+      The folder of the dataset, for :func:`read`.
+
+    Raises:
+      OSError: if the disk is full or ``data_dir`` cannot be written.
+    """
+    root = os.path.abspath(os.path.expanduser(data_dir))
+    asked = config(world_config, seed, people)
+    options = tfds.download.DownloadConfig(
+        try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+    )
+    with _quiet(), _disk_errors(root):
+        builder = TwoHop(data_dir=root, config=asked)
+        builder.download_and_prepare(
+            download_dir=os.path.join(root, "downloads"), download_config=options
+        )
+    return pathlib.Path(builder.data_path)
+
+
+def read(path: Path) -> World:
+    """Reads a written dataset; the records are those of the generator, in its order.
+
+    Args:
+      path: the folder that :func:`write` returned.
+
+    Raises:
+      ValueError: if ``path`` holds no finished two-hop dataset.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not (path / INFO).is_file():
+        raise ValueError(_nothing_there(path))
+    builder = tfds.builder_from_directory(path)
+    metadata = builder.info.metadata or {}
+    if builder.name != "two_hop" or "entities" not in metadata:
+        raise ValueError(
+            f"{path} holds a dataset {builder.name!r} ({builder.info.full_name}), "
+            f"expected 'two_hop' as builder.write makes it."
+        )
+    vocab = Vocab(
+        tuple(metadata["entities"]),
+        tuple(metadata["relations"]),
+        metadata["familiar"],
+    )
+    sizes = metadata["sizes"]
+    return World(vocab, {name: _split(builder, name, n) for name, n in sizes.items()})
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keeps stdout for results and stderr for the progress bar of a terminal.
+
+    TensorFlow Datasets announces a download that it does not make on stdout, and
+    warns of every config that is not built in.
+    """
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _disk_errors(root: str) -> Generator[None, None, None]:
+    """Array_record reports a full disk as a RuntimeError; it becomes an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), root) from error
+
+
+def _metadata(asked: TwoHopConfig, made: World) -> dict[str, Any]:
+    return {
+        "entities": made.vocab.entities,
+        "relations": made.vocab.relations,
+        "familiar": made.vocab.familiar,
+        "sizes": {name: len(rows) for name, rows in made.splits.items()},
+        "config": dataclasses.asdict(asked.world),
+        "seed": asked.seed,
+    }
+
+
+def _split(builder: Any, name: str, size: int) -> tuple[Record, ...]:
+    if not size:
+        return ()
+    stored: Any = grain.MapDataset.source(builder.as_data_source(split=name))
+    # By index: its iterator starts threads, which makes small rows slower to read.
+    rows = sorted((stored[i] for i in range(len(stored))), key=lambda r: r["index"])
+    if [row["index"] for row in rows] != list(range(size)):
+        raise ValueError(
+            f"Split {name!r} in {builder.data_path} has {len(rows)} records, expected "
+            f"those numbered 0 to {size - 1}; delete the folder and write it again."
+        )
+    return tuple(map(_record, rows))
+
+
+def _record(row: dict[str, Any]) -> Record:
+    return Record(
+        kind=row["kind"].decode(),
+        prompt=tuple(word.decode() for word in row["prompt"]),
+        answer=tuple(word.decode() for word in row["answer"]),
+        bridge=row["bridge"].decode(),
+        role=row["role"].decode(),
+        cell=row["cell"].decode(),
+        pair=int(row["pair"]),
+        covered=bool(row["covered"]),
+    )
+
+
+def _nothing_there(path: pathlib.Path) -> str:
+    below = path.rglob(INFO) if path.is_dir() else ()
+    found = [str(p.parent) for p in sorted(below) if "incomplete." not in p.parent.name]
+    return (
+        f"{path} holds no finished dataset (no {INFO}), expected the folder that "
+        f"builder.write returned; below it there is {', '.join(found[:4]) or 'none'}."
+    )

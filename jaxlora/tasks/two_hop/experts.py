@@ -1,0 +1,103 @@
+"""What each expert is trained on, for one group of study people.
+
+A group is the people of one cell and one relation pair; it gets a library of its own.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from enum import StrEnum
+
+from jaxlora.tasks.two_hop.cells import Cell
+from jaxlora.tasks.two_hop.records import Record
+from jaxlora.tasks.two_hop.world import World, copy_record, document
+
+
+class Expert(StrEnum):
+    """Names of the experts of one library."""
+
+    HOP1 = "hop1"
+    HOP2 = "hop2"
+    TARGET = "target"
+    TARGET_FIRST = "target, first half"
+    TARGET_SECOND = "target, second half"
+    COUNTER1 = "counterfactual hop1"
+    COUNTER2 = "counterfactual hop2"
+    IDENTITY = "hop2 + identity rows"
+    JOINT = "joint"
+    DOCUMENT = "document"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The n people of one cell and pair; entry i of each tuple is person i."""
+
+    cell: Cell
+    pair: int
+    hop1: tuple[Record, ...]
+    hop2: tuple[Record, ...]
+    two_hop: tuple[Record, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of people n."""
+        return len(self.two_hop)
+
+    @property
+    def first_half(self) -> tuple[bool, ...]:
+        """Which people are in the first half of the group."""
+        return tuple(i < self.size // 2 for i in range(self.size))
+
+
+def groups(world: World) -> tuple[Group, ...]:
+    """Returns the groups of a world, ordered by cell, then by pair."""
+    found: dict[tuple[Cell, int], dict[str, list[Record]]] = {}
+    for record in world.splits["people"]:
+        key = (Cell(record.cell), record.pair)
+        roles = found.setdefault(key, {"hop1": [], "hop2": [], "two_hop": []})
+        roles[record.role].append(record)
+    order = list(Cell)
+    return tuple(
+        Group(cell, pair, *(tuple(found[cell, pair][r]) for r in found[cell, pair]))
+        for cell, pair in sorted(found, key=lambda k: (order.index(k[0]), k[1]))
+    )
+
+
+def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
+    """Returns the records that an expert of a group is trained on."""
+    half = group.size // 2
+    match expert:
+        case Expert.HOP1:
+            return group.hop1
+        case Expert.HOP2:
+            return group.hop2
+        case Expert.TARGET:
+            return group.two_hop
+        case Expert.TARGET_FIRST:
+            return group.two_hop[:half]
+        case Expert.TARGET_SECOND:
+            return group.two_hop[half:]
+        case Expert.COUNTER1:
+            return deranged(group.hop1)
+        case Expert.COUNTER2:
+            return deranged(group.hop2)
+        case Expert.IDENTITY:
+            bridges = tuple(copy_record(record.answer[0]) for record in group.hop1)
+            return group.hop2 + bridges
+        case Expert.JOINT:
+            return group.hop1 + group.hop2
+        case Expert.DOCUMENT:
+            return tuple(document(record) for record in group.two_hop)
+
+
+def deranged(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Every person gets the answer of the next: a cycle, so nobody keeps their own.
+
+    Deranging one hop moves the two-hop answer to the next person's, whichever hop it
+    is; deranging both moves it by two, so three people are the fewest that can be used.
+    """
+    answers = [record.answer for record in records]
+    answers = answers[1:] + answers[:1]
+    return tuple(
+        dataclasses.replace(record, answer=answer)
+        for record, answer in zip(records, answers, strict=True)
+    )

@@ -1,0 +1,268 @@
+"""Predictions: read, hashed, checked; and every way in which a file can be wrong."""
+
+import json
+
+import pytest
+
+from jaxlora.evaluate import predictions, schema
+from jaxlora.evaluate.predictions import Claim, Prediction
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+
+RECORD = {
+    "cell": "R-OO",
+    "library": "2-combination",
+    "method": "mean",
+    "claim": "upper_at_most_chance_plus",
+    "bound": 0.1,
+    "statement": "two edits do not compose",
+}
+
+
+def row(value, lo=None, hi=None, *, metric=Metric.ACCURACY, seed="all", **changes):
+    settings = {
+        "study": "two-hop",
+        "cell": Cell.R_OO,
+        "library": Library.PAIR,
+        "method": Method.MEAN,
+        "split": Split.TWO_HOP,
+        "n": 60,
+    }
+    return schema.row(
+        seed=seed, metric=metric, value=value, lo=lo, hi=hi, **(settings | changes)
+    )
+
+
+def predict(claim, bound, **changes):
+    record = RECORD | {"claim": claim, "bound": bound} | changes
+    return predictions.parse([record])
+
+
+def outcome(claim, bound, rows):
+    (got,) = predictions.check(predict(claim, bound), rows)
+    return got
+
+
+def write(tmp_path, content):
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_load_reads_every_field(tmp_path):
+    second = {
+        "cell": None,
+        "library": "base",
+        "method": "none",
+        "split": "familiar two-hop",
+        "metric": "loss",
+        "claim": "reported",
+        "condition": {"coverage": 0.5},
+        "statement": "for the record",
+    }
+    got = predictions.load(write(tmp_path, [RECORD, second]))
+    assert got == (
+        Prediction(
+            cell=Cell.R_OO,
+            library=Library.PAIR,
+            method=Method.MEAN,
+            claim=Claim.UPPER_AT_MOST_CHANCE_PLUS,
+            bound=0.1,
+            statement="two edits do not compose",
+        ),
+        Prediction(
+            cell=None,
+            library=Library.BASE,
+            method=Method.NONE,
+            claim=Claim.REPORTED,
+            bound=None,
+            statement="for the record",
+            split=Split.FAMILIAR_TWO_HOP,
+            metric=Metric.LOSS,
+            condition={"coverage": 0.5},
+        ),
+    )
+    assert isinstance(got[0].cell, Cell)
+    assert len(set(got)) == 2
+
+
+def test_digest_is_of_the_content_only():
+    other = RECORD | {"bound": 1}
+    first = predictions.digest(predictions.parse([RECORD, other]))
+    shuffled = dict(reversed(list(RECORD.items())))
+    again = predictions.parse([other | {"bound": 1.0}, shuffled])
+    assert predictions.digest(again) == first
+    assert len(first) == 64
+    for change in (
+        {"bound": 0.11},
+        {"statement": "they do"},
+        {"cell": "F-OO"},
+        {"split": "hop 1"},
+        {"condition": {"coverage": 1}},
+    ):
+        changed = predictions.parse([RECORD | change, other])
+        assert predictions.digest(changed) != first
+
+
+ROW = row(0.5, 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("claim", "held", "missed"),
+    [
+        (Claim.VALUE_AT_LEAST, 0.5, 0.51),
+        (Claim.VALUE_AT_MOST, 0.5, 0.49),
+        (Claim.LOWER_AT_LEAST, 0.4, 0.41),
+        (Claim.UPPER_AT_MOST, 0.6, 0.59),
+        (Claim.UPPER_AT_MOST_CHANCE_PLUS, 0.41, 0.39),
+        (Claim.INTERVAL_CONTAINS, 0.4, 0.39),
+        (Claim.INTERVAL_CONTAINS, 0.6, 0.61),
+    ],
+)
+def test_each_claim_at_its_bound(claim, held, missed):
+    rows = [ROW, row(0.2, metric=Metric.CHANCE)]
+    assert outcome(claim, held, rows).held is True
+    assert outcome(claim, missed, rows).held is False
+
+
+def test_a_claim_about_nothing_but_being_reported():
+    assert outcome("reported", None, [ROW]).held is True
+    assert outcome("reported", None, [row(0.5)]).held is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "rows", "sentence"),
+    [
+        ("value_at_least", [], "no such row"),
+        ("value_at_least", [row(None)], "no value"),
+        ("value_at_least", [row(float("nan"))], "no value"),
+        ("value_at_least", [row(0.5, 0.4, 0.6, seed=0)], "no such row"),
+        ("value_at_least", [row(0.5, metric=Metric.RANK)], "no such row"),
+        ("lower_at_least", [row(0.5)], "lower bound"),
+        ("upper_at_most_chance_plus", [ROW], "chance unknown"),
+    ],
+)
+def test_what_was_not_measured_is_neither_held_nor_missed(claim, rows, sentence):
+    got = outcome(claim, 0.1, rows)
+    assert got.held is None
+    assert sentence in got.sentence
+    assert "could not be checked" in got.sentence
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cell": Cell.H_OO},
+        {"cell": Cell.R_OI},
+        {"cell": None},
+        {"library": Library.TRIPLE},
+        {"method": Method.SUM},
+        {"split": Split.HOP1},
+    ],
+)
+def test_a_prediction_speaks_of_its_own_row_only(change):
+    rows = [row(0.9, **change), ROW]
+    assert outcome("value_at_most", 0.6, rows).held is True
+    assert outcome("value_at_most", 0.6, rows[:1]).held is None
+
+
+def test_chance_is_that_of_the_same_row():
+    rows = [
+        row(0.9, metric=Metric.CHANCE, cell=Cell.F_OO),
+        row(0.9, metric=Metric.CHANCE, condition={"coverage": 0}),
+        row(0.05, metric=Metric.CHANCE),
+        row(0.02, 0.0, 0.3),
+    ]
+    assert outcome("upper_at_most_chance_plus", 0.1, rows).held is False
+
+
+def test_several_rows_each_get_an_outcome():
+    rows = [
+        row(0.9, condition={"coverage": 1.0}),
+        row(0.2, condition={"coverage": 0.0, "phi": 14}),
+    ]
+    both = predictions.check(predict("value_at_least", 0.8), rows)
+    assert [x.held for x in both] == [True, False]
+    assert '{"coverage": 1.0}' in both[0].sentence
+    (one,) = predictions.check(
+        predict("value_at_least", 0.8, condition={"coverage": 0}), rows
+    )
+    assert one.value == 0.2
+    (none,) = predictions.check(
+        predict("value_at_least", 0.8, condition={"level": 2}), rows
+    )
+    assert none.held is None
+
+
+def test_the_base_rows_of_no_cell():
+    gate = row(0.99, cell=None, library=Library.BASE, method=Method.NONE)
+    claims = predict("value_at_least", 0.95, cell=None, library="base", method="none")
+    assert [x.held for x in predictions.check(claims, [gate, ROW])] == [True]
+
+
+def test_the_sentence():
+    rows = [row(0.02, 0.0, 0.06), row(0.05, metric=Metric.CHANCE)]
+    assert outcome("upper_at_most_chance_plus", 0.1, rows).sentence == (
+        "R-OO, 2-combination, mean, two-hop accuracy: 0.02 [0.00, 0.06]; predicted "
+        "upper bound at most chance 0.05 + 0.1: held."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"librari": "base"}, "unknown field 'librari' (did you mean 'library'?)"),
+        ({"cell": "R-00"}, "prediction 1, cell: got 'R-00' (did you mean 'R-OO'?)"),
+        ({"cell": "F-II"}, "There are: R-II, R-OI, R-IO, R-OO, H-OO, F-OO"),
+        ({"library": "2-combo"}, "did you mean '2-combination'?"),
+        ({"method": "men"}, "did you mean 'mean'?"),
+        ({"claim": "value_atleast"}, "did you mean 'value_at_least'?"),
+        ({"split": "two hop"}, "did you mean 'two-hop'?"),
+        ({"metric": 3}, "metric: got 3. There are: accuracy"),
+        ({"library": None}, "library: got None"),
+        ({"bound": None}, "needs a finite number as its bound, got None"),
+        ({"bound": True}, "got True"),
+        ({"bound": "0.1"}, "got '0.1'"),
+        ({"bound": float("nan")}, "got nan"),
+        ({"claim": "reported"}, "takes no bound, got 0.1"),
+        ({"statement": " "}, "expected a statement in words"),
+        ({"condition": 1.0}, "expected a condition"),
+        ({"condition": {"coverage": float("nan")}}, "without NaN"),
+    ],
+)
+def test_a_wrong_entry_is_explained(tmp_path, change, message):
+    path = write(tmp_path, [RECORD | change])
+    with pytest.raises(ValueError, match=r"predictions\.json, prediction 1") as error:
+        predictions.load(path)
+    assert message in str(error.value)
+
+
+def test_a_missing_field_is_named(tmp_path):
+    short = {k: v for k, v in RECORD.items() if k not in ("method", "statement")}
+    with pytest.raises(ValueError, match="prediction 2: missing method, statement"):
+        predictions.load(write(tmp_path, [RECORD, short]))
+    unbound = {k: v for k, v in RECORD.items() if k != "bound"}
+    with pytest.raises(ValueError, match="got None"):
+        predictions.load(write(tmp_path, [unbound]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"predictions": []}, "expected a list of predictions, got dict"),
+        (["R-OO"], "prediction 1: expected an object with fields, got str"),
+        ([RECORD, RECORD], "prediction 2 repeats prediction 1"),
+    ],
+)
+def test_a_wrong_list_is_explained(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        predictions.load(write(tmp_path, content))
+
+
+def test_a_file_that_is_no_json(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text('[\n{"cell": }]')
+    with pytest.raises(ValueError, match=r"p\.json, line 2: expected JSON"):
+        predictions.load(path)
+    path.write_bytes(b"[\xff]")
+    with pytest.raises(ValueError, match=r"UTF-8 text, got byte 0xff at offset 1"):
+        predictions.load(path)

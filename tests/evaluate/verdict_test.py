@@ -1,0 +1,268 @@
+"""Every rule, its causes, and the order in which the rules are tried."""
+
+import dataclasses
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from jaxlora.evaluate.schema import Cell, Library, Method
+from jaxlora.evaluate.statistics import Interval, Paired
+from jaxlora.evaluate.verdict import (
+    Cause,
+    Evidence,
+    Label,
+    Thresholds,
+    adjust,
+    decide,
+)
+
+T = Thresholds()
+KEPT = Interval(1.0, 0.94, 1.0, 60)
+LOST = Interval(0.7, 0.6, 0.8, 60)
+NOTHING = Interval(0.02, 0.0, 0.06, 60)
+HALF = Interval(0.4, 0.3, 0.5, 60)
+WON = Paired(Interval(0.4, 0.3, 0.5, 60), 0.001)
+TIED = Paired(Interval(0.0, -0.06, 0.06, 60), 1.0)
+
+
+def evidence(**changes):
+    """A combination that does nothing: *no transfer*, and the joint LoRA fails too."""
+    settings = {
+        "cell": Cell.R_OO,
+        "library": Library.PAIR,
+        "method": Method.MEAN,
+        "base_ok": True,
+        "expert_ok": True,
+        "two_hop": NOTHING,
+        "base_two_hop": NOTHING,
+        "hops": {"hop 1": KEPT, "hop 2": KEPT},
+        "chance": 0.05,
+        "controls": {"base": TIED, "random": TIED},
+        "target_saw_people": False,
+        "counterfactual": {},
+        "joint": NOTHING,
+    }
+    return Evidence(**(settings | changes))
+
+
+BEATS = {"two_hop": HALF, "controls": {"base": WON, "random": WON}}
+MOVES = {"counterfactual": {"counterfactual hop 1": HALF}}
+
+# Each rule's own conditions. Merged, all of them hold at once (but for
+# one pair that excludes each other), so that only the order decides.
+CONDITIONS = {
+    Label.INVALID: {"base_ok": False},
+    Label.PRESERVED: {"cell": Cell.R_II},
+    Label.DEGRADES: {"hops": {"hop 1": KEPT, "hop 2": LOST}},
+    Label.RETRIEVES: dict(**BEATS, target_saw_people=True),
+    Label.COMPOSES: dict(**BEATS, **MOVES),
+    Label.NO_TRANSFER: {"two_hop": NOTHING},
+}
+
+
+@pytest.mark.parametrize("label", CONDITIONS)
+def test_each_rule_alone(label):
+    assert decide(evidence(**CONDITIONS[label]), T).label == label
+
+
+PAIRS = list(itertools.combinations(CONDITIONS, 2))
+PAIRS.remove((Label.RETRIEVES, Label.COMPOSES))
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_of_two_rules_that_hold_the_first_wins(first, second):
+    both = evidence(**(CONDITIONS[first] | CONDITIONS[second]))
+    # The second rule must hold by itself, or the order would not matter.
+    off = {
+        Label.INVALID: {"base_ok": True},
+        Label.PRESERVED: {"cell": Cell.R_OO},
+        Label.DEGRADES: {"hops": {"hop 1": KEPT}},
+        Label.RETRIEVES: {"controls": {"base": TIED}},
+        Label.COMPOSES: {"controls": {"base": TIED}},
+    }
+    assert decide(dataclasses.replace(both, **off[first]), T).label == second
+    assert decide(both, T).label == first
+
+
+def test_the_enum_lists_the_order():
+    assert list(CONDITIONS) == list(Label)[:-1]
+
+
+def test_a_degraded_combination_that_beats_the_controls_degrades():
+    verdict = decide(evidence(**BEATS, **MOVES, hops={"hop 2": LOST}), T)
+    assert verdict.label == Label.DEGRADES
+    assert "hop 2 0.70 [0.60, 0.80] is below 0.90" in verdict.reason
+
+
+def test_gates():
+    base = decide(evidence(base_ok=False, expert_ok=False), T)
+    expert = decide(evidence(expert_ok=False, joint=HALF), T)
+    assert (base.label, base.cause) == (Label.INVALID, Cause.BASE)
+    assert (expert.label, expert.cause) == (Label.INVALID, Cause.FINE_TUNING)
+
+
+def test_preserved_compares_the_lower_bound_with_the_base():
+    strong = {"cell": Cell.R_II, "base_two_hop": Interval(0.98, 0.93, 1, 60)}
+    kept = decide(evidence(**strong, two_hop=Interval(0.95, 0.89, 0.99, 60)), T)
+    assert (kept.label, kept.cause) == (Label.PRESERVED, Cause.NONE)
+    low = decide(evidence(**strong, two_hop=Interval(0.95, 0.87, 0.99, 60)), T)
+    assert low.label == Label.INCONCLUSIVE
+    other = dict(strong, cell=Cell.R_OI, two_hop=Interval(0.95, 0.89, 0.99, 60))
+    assert decide(evidence(**other), T).label == Label.INCONCLUSIVE
+
+
+def test_preserving_what_the_base_never_had_is_put_down_to_the_base():
+    verdict = decide(evidence(cell=Cell.R_II), T)
+    assert (verdict.label, verdict.cause) == (Label.PRESERVED, Cause.BASE)
+    assert "does not compose" in verdict.reason
+
+
+@pytest.mark.parametrize("hi", [0.89, 0.9])
+def test_degrades_needs_the_whole_interval_below(hi):
+    verdict = decide(evidence(hops={"hop 1": Interval(0.6, 0.5, hi, 60)}), T)
+    assert (verdict.label == Label.DEGRADES) == (hi < 0.9)
+
+
+@pytest.mark.parametrize("saw", [True, False])
+def test_a_positive_verdict_needs_every_control(saw):
+    positive = evidence(**BEATS, **MOVES, target_saw_people=saw)
+    want = Label.RETRIEVES if saw else Label.COMPOSES
+    verdict = decide(positive, T)
+    assert (verdict.label, verdict.cause) == (want, Cause.NONE)
+    touches = Paired(Interval(0.1, 0.0, 0.2, 60), 0.03)
+    for other, why in (
+        (TIED, "not above control random"),
+        (touches, "not above control random"),
+        (None, "could not run"),
+    ):
+        blocked = dataclasses.replace(positive, controls={"base": WON, "random": other})
+        verdict = decide(blocked, T)
+        assert verdict.label == Label.INCONCLUSIVE
+        assert why in verdict.reason
+
+
+def test_composing_needs_counterfactual_experts_that_move_the_answer():
+    assert decide(evidence(**BEATS), T).label == Label.INCONCLUSIVE
+    moved = {"counterfactual hop 1": HALF, "counterfactual hop 2": NOTHING}
+    verdict = decide(evidence(**BEATS, counterfactual=moved), T)
+    assert verdict.label == Label.INCONCLUSIVE
+    assert "counterfactual hop 2 moves it to 0.02" in verdict.reason
+
+
+def test_no_transfer_needs_the_whole_interval_near_chance():
+    edge = Interval(0.05, 0.0, 0.15, 60)
+    assert decide(evidence(two_hop=edge), T).label == Label.NO_TRANSFER
+    above = Interval(0.05, 0.0, 0.16, 60)
+    assert decide(evidence(two_hop=above), T).label == Label.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("label", [Label.NO_TRANSFER, Label.DEGRADES])
+def test_the_cause_of_a_failure(label):
+    failed = evidence(**CONDITIONS[label])
+    for changes, cause in (
+        ({"joint": HALF}, Cause.COMBINATION),
+        ({"joint": HALF, "coverage": 0.0}, Cause.COMBINATION),
+        ({"joint": NOTHING}, Cause.FINE_TUNING),
+        ({"joint": NOTHING, "coverage": 1.0}, Cause.FINE_TUNING),
+        ({"joint": NOTHING, "coverage": 0.25}, Cause.BASE),
+        ({"joint": None}, Cause.NONE),
+        # Composes only if the lower bound is above chance + margin.
+        ({"joint": Interval(0.2, 0.15, 0.3, 60)}, Cause.FINE_TUNING),
+        ({"joint": Interval(0.2, 0.16, 0.3, 60)}, Cause.COMBINATION),
+    ):
+        verdict = decide(dataclasses.replace(failed, **changes), T)
+        assert (verdict.label, verdict.cause) == (label, cause), changes
+
+
+def test_the_cause_of_an_inconclusive_row():
+    between = Interval(0.14, 0.08, 0.22, 60)
+    verdict = decide(evidence(two_hop=between, joint=HALF), T)
+    assert (verdict.label, verdict.cause) == (Label.INCONCLUSIVE, Cause.COMBINATION)
+    # Clearly above chance: nothing has failed that would need a cause.
+    verdict = decide(evidence(two_hop=HALF, joint=NOTHING), T)
+    assert (verdict.label, verdict.cause) == (Label.INCONCLUSIVE, Cause.NONE)
+
+
+def test_the_reason_is_a_sentence_with_its_numbers():
+    assert decide(evidence(), T).reason == (
+        "two-hop 0.02 [0.00, 0.06] is at most chance 0.05 + 0.10; no hop is lost "
+        "(hop 1 1.00 [0.94, 1.00], hop 2 1.00 [0.94, 1.00]); the joint LoRA fails too "
+        "(0.02 [0.00, 0.06])"
+    )
+    for changes in CONDITIONS.values():
+        reason = decide(evidence(**changes), T).reason
+        assert re.search(r"\d\.\d\d|gate", reason), reason
+        assert "\n" not in reason
+
+
+def test_a_value_that_is_not_a_number_fulfils_no_rule():
+    nan = Interval(np.nan, np.nan, np.nan, 60)
+    worst = evidence(
+        cell=Cell.R_II,
+        two_hop=nan,
+        base_two_hop=nan,
+        hops={"hop 1": nan},
+        controls={"base": Paired(nan, np.nan)},
+        counterfactual={"counterfactual hop 1": nan},
+        chance=np.nan,
+    )
+    assert decide(worst, T).label == Label.INCONCLUSIVE
+
+
+def test_thresholds_are_used():
+    positive = evidence(**BEATS, **MOVES, p_adjusted=0.04)
+    assert decide(positive, T).label == Label.COMPOSES
+    assert decide(positive, Thresholds(alpha=0.01)).label == Label.INCONCLUSIVE
+    assert decide(positive, Thresholds(chance_margin=0.5)).label == Label.NO_TRANSFER
+    lost = evidence(hops={"hop 1": LOST})
+    assert decide(lost, Thresholds(retention=0.5)).label == Label.NO_TRANSFER
+    weak = evidence(cell=Cell.R_II, base_two_hop=HALF)
+    assert decide(weak, T).label == Label.NO_TRANSFER
+    assert decide(weak, Thresholds(preserved_margin=0.5)).label == Label.PRESERVED
+    uncovered = evidence(coverage=0.25)
+    assert decide(uncovered, Thresholds(coverage=0.2)).cause == Cause.FINE_TUNING
+
+
+@pytest.mark.parametrize("field", ["retention", "chance_margin", "alpha"])
+def test_thresholds_are_shares(field):
+    with pytest.raises(ValueError, match=f"Threshold {field} is 90"):
+        Thresholds(**{field: 90})
+
+
+@pytest.mark.parametrize("field", ["hops", "controls"])
+def test_evidence_without_controls_or_hops_is_refused(field):
+    with pytest.raises(ValueError, match=f"R-OO has no {field}"):
+        evidence(**{field: {}})
+
+
+def with_p(p, **changes):
+    control = Paired(WON.difference, p)
+    return evidence(
+        **(BEATS | MOVES | {"controls": {"base": WON, "random": control}} | changes)
+    )
+
+
+def test_adjust_is_holm_within_cell_and_library():
+    tried = [
+        with_p(0.02),
+        with_p(0.03, method=Method.SUM),
+        with_p(0.04, cell=Cell.F_OO),
+        with_p(0.04, library=Library.TRIPLE_OTHERS),
+    ]
+    adjusted = adjust(tried)
+    assert [x.p_adjusted for x in adjusted] == pytest.approx([0.04, 0.04, 0.04, 0.04])
+    assert [x.method for x in adjusted] == [x.method for x in tried]
+    many = [with_p(0.02, method=method) for method in Method]
+    assert all(decide(x, T).label == Label.COMPOSES for x in many)
+    for x in adjust(many):
+        verdict = decide(x, T)
+        assert verdict.label == Label.INCONCLUSIVE
+        assert "Holm" in verdict.reason
+
+
+def test_the_p_value_of_a_method_is_its_worst_control():
+    assert with_p(0.3).p == 0.3
+    assert with_p(0.0001).p == WON.p
+    assert evidence(controls={"base": WON, "random": None}).p == 1

@@ -1,0 +1,82 @@
+"""Rows by hand for each kind of record: where the loss is, and on what."""
+
+import numpy as np
+import pytest
+
+from jaxlora.tasks.two_hop import records, world
+from jaxlora.tasks.two_hop.records import PAD, Record, Vocab
+
+VOCAB = Vocab(("ann", "bob", "rome", "oslo"), ("spouse", "city"), familiar=3)
+# ids: ann 0, bob 1, rome 2, oslo 3, spouse 4, city 5, <pad> 6, <copy> 7, <think> 8
+P = 6
+QUERY = world.direct(VOCAB, 0, 0, 1, 1, 2)
+ONE_HOP = Record(kind="one_hop", prompt=("ann", "spouse"), answer=("bob",))
+
+# kind: record, tokens, targets; the loss is on every target but pad and relations.
+BY_HAND = {
+    "one_hop": (ONE_HOP, [0, 4, P], [P, P, 1]),
+    "two_hop": (QUERY, [0, 4, 5], [P, P, 2]),
+    "copy": (world.copy_record("oslo"), [3, 7, P], [P, P, 3]),
+    "written": (world.written(QUERY), [0, 4, 5, 8, 1], [P, P, P, 1, 2]),
+    "document": (world.document(QUERY), [0, 4, 1, 5], [P, 1, 5, 2]),
+    "context": (
+        world.context(QUERY, swap=False),
+        [0, 4, 1, 1, 5, 2, 0, 4, 5],
+        [P] * 8 + [2],
+    ),
+    "context, other order": (
+        world.context(QUERY, swap=True),
+        [1, 5, 2, 0, 4, 1, 0, 4, 5],
+        [P] * 8 + [2],
+    ),
+}
+LOSS = {"document": [0, 1, 0, 1], "written": [0, 0, 0, 1, 1]}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("extra", [0, 2])
+def test_rows_by_hand(name, extra):
+    record, tokens, targets = BY_HAND[name]
+    rows = records.encode([record], VOCAB, len(tokens) + extra)
+    loss = LOSS.get(name, [0] * (len(tokens) - 1) + [1])
+    np.testing.assert_array_equal(rows.tokens, [tokens + [P] * extra])
+    np.testing.assert_array_equal(rows.targets, [targets + [P] * extra])
+    np.testing.assert_array_equal(rows.weights, [loss + [0] * extra])
+    assert [x.dtype for x in rows] == [np.int32, np.int32, np.float32]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_answer_is_read_where_the_loss_begins(name):
+    record, tokens, _ = BY_HAND[name]
+    rows = records.encode([record], VOCAB, 9)
+    where = records.answer_position(record.kind)
+    assert int(np.argmax(rows.weights[0])) == where
+    assert VOCAB.words[rows.targets[0, where]] == record.answer[0]
+    # A prompt alone is the row up to there.
+    prompt = records.prompts([record], VOCAB, 9)
+    np.testing.assert_array_equal(prompt[0, : where + 1], tokens[: where + 1])
+    assert set(prompt[0, where + 1 :].tolist()) <= {P}
+
+
+def test_rows_keep_their_order():
+    batch = [BY_HAND[name][0] for name in ("copy", "two_hop", "one_hop")]
+    rows = records.encode(batch, VOCAB, 3)
+    assert rows.targets[:, 2].tolist() == [3, 2, 1]
+
+
+def test_a_record_that_is_too_long_is_refused():
+    with pytest.raises(
+        ValueError, match="written record has 6 tokens, expected at mos"
+    ):
+        records.encode([world.written(QUERY)], VOCAB, 4)
+
+
+def test_words_have_one_meaning():
+    with pytest.raises(ValueError, match="the same word twice: ann; entities and rel"):
+        Vocab(("ann", "bob"), ("ann",), familiar=1)
+    with pytest.raises(ValueError, match="the same word twice: <pad>"):
+        Vocab((PAD,), ("spouse",), familiar=1)
+
+
+def test_ids_are_positions():
+    assert [VOCAB.ids[word] for word in VOCAB.words] == list(range(9))
