@@ -21,7 +21,7 @@ from jaxlora.evaluate.schema import Cell, Library, Method, Metric
 from jaxlora.report import draw, readings
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.draw import Mark
-from jaxlora.report.files import write_whole
+from jaxlora.io.files import write_whole
 from jaxlora.report.readings import Book, Line
 
 KNOWN = {

@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 
 from jaxlora.report import figures, outcome, readings, tables
-from jaxlora.report.files import write_whole
+from jaxlora.io.files import write_whole
 from jaxlora.report.grid import Grid
 
 NAME = "report.html"

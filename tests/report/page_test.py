@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jaxlora.report import files, outcome, page
+from jaxlora.io import files, outcome, page
 
 VOID = {"meta", "img", "br", "link", "input"}
 PNG = b"\x89PNG not really"

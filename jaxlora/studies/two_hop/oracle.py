@@ -38,8 +38,8 @@ def labels(choice: Choice, layers: int, people: int, familiar: int) -> Labels:
     """Returns the labels of all questions about a group.
 
     The direct questions are hop 1, hop 2 and two-hop of every person, then familiar
-    ones, for which the oracle uses no expert. A written bridge is asked of A->B and read
-    by B->C; for facts in context no expert is needed.
+    ones, for which the oracle uses no expert. A written bridge is asked of A->B and
+    read by B->C; for facts in context no expert is needed.
     """
     first, second = np.eye(2, dtype=np.float32)
     below = (np.arange(layers) < choice.split)[:, None]

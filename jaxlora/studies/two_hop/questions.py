@@ -60,11 +60,9 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
     held_out = base.world.splits["held_out"][:familiar]
     people = max(group.size for group in groups)
     put = functools.partial(_put, vocab=vocab, people=people)
+    kept = prompts(held_out, vocab, 3)
     direct = [
-        np.concatenate(
-            [put(g.hop1, 3), put(g.hop2, 3), put(g.two_hop, 3)]
-            + [prompts(held_out, vocab, 3)]
-        )
+        np.concatenate([put(g.hop1, 3), put(g.hop2, 3), put(g.two_hop, 3), kept])
         for g in groups
     ]
     bridged = [put(tuple(written(r) for r in g.two_hop), 5) for g in groups]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from jaxlora.evaluate import statistics
 from jaxlora.evaluate.schema import (
+    COLUMNS,
     ERROR_METRICS,
     Cell,
     Library,
@@ -109,9 +110,7 @@ def interval(
     order in which they are computed.
     """
     share = place.metric in SHARES
-    return statistics.bootstrap(
-        values, generator(place), level, resamples, share=share
-    )
+    return statistics.bootstrap(values, generator(place), level, resamples, share=share)
 
 
 def generator(*what: Any) -> np.random.Generator:
@@ -193,14 +192,16 @@ def gate_rows(
     return rows
 
 
-def unavailable(coverage: float, split: Split, reason: str) -> dict[str, Any]:
+def unavailable(
+    coverage: float, library: Library, method: Method, split: Split, reason: str
+) -> dict[str, Any]:
     """The row of a control that could not run; it never disappears quietly."""
     return row(
         study=STUDY,
         seed="all",
         cell=None,
-        library=Library.BASE,
-        method=Method.NONE,
+        library=library,
+        method=method,
         split=split,
         metric=Metric.AVAILABLE,
         value=0.0,
@@ -227,14 +228,12 @@ def difference(
 
 def difference_row(x: Place, y: Place, value: Interval) -> dict[str, Any]:
     """The row of a paired difference; its condition names the other side."""
-    versus = f"{y.library} [{y.method}]"
+    against = f"{y.library} [{y.method}]"
     made = to_row("all", x._replace(metric=Metric.DIFFERENCE), value)
-    condition = json.loads(made["condition"]) | {"versus": versus}
+    condition = json.loads(made["condition"]) | {"against": against}
     return made | {"condition": json.dumps(condition, sort_keys=True)}
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table with the columns of the schema, in their order."""
-    from jaxlora.evaluate.schema import COLUMNS
-
     return pd.DataFrame(list(rows), columns=list(COLUMNS))

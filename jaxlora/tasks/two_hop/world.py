@@ -51,6 +51,8 @@ class WorldConfig:
                 raise ValueError(
                     f"{field} is {getattr(self, field)}, expected a share in [0, 1]."
                 )
+        if self.copy_share == 1:
+            raise ValueError("copy_share is 1, expected less: no fact would be told.")
         if self.people < 2 or self.pairs < 1:
             raise ValueError(
                 f"people is {self.people} and pairs {self.pairs}, expected at least 2 "
@@ -177,10 +179,11 @@ def _queries(config: WorldConfig, tables, known, banned, covered, rng):
     )
     study_second = (r2 < 2 * config.pairs) & (r2 % 2 == 1)
     drawn = rng.random(len(h))
-    # The number of trained queries is the one that coverage 0 allows.
-    target = int(config.trained * (allowed & ~study_second).sum())
     elsewhere = (r1 >= 2 * config.pairs) & (r2 >= 2 * config.pairs)
     held = allowed & elsewhere & (drawn >= config.trained)
+    # The number of trained queries is the one that coverage 0 allows.
+    always = allowed & ~study_second
+    target = min(int(config.trained * always.sum()), int((always & ~held).sum()))
     pool = np.flatnonzero(allowed & covered[r2, bridge] & ~held)
     picked = np.sort(pool[np.argsort(drawn[pool], kind="stable")[:target]])
     triples = np.stack([h, r1, r2], axis=1)

@@ -262,6 +262,25 @@ def test_coverage_changes_nothing_else(seed):
         ]
 
 
+def test_covered_facts_are_a_random_choice():
+    made = make(0.5)
+    for relation in SECOND:
+        used = {head for head, name in uses(made, 2) if name == relation}
+        rest = {head for head, name in told(made) if name == relation} - used
+        assert min(used) < max(rest)
+        assert min(rest) < max(used)
+
+
+def test_phi_is_fixed_even_where_chance_holds_out_many():
+    """Here 1067 of 1069 queries are left, because more than 5% were held out."""
+    sizes = {"entities": 17, "relations": 9, "pairs": 1, "people": 2, "trained": 0.95}
+    worlds = [
+        world.generate(WorldConfig(coverage=c, context_rows=0, **sizes), 151)
+        for c in (0.0, 1.0)
+    ]
+    assert worlds[0].phi == worlds[1].phi
+
+
 @pytest.mark.parametrize("coverage", COVERAGES)
 def test_each_person_records_whether_its_own_fact_is_covered(coverage):
     made = make(coverage)
@@ -280,8 +299,10 @@ def test_the_standard_world_composes_each_fact_often():
 # Gates
 
 
-def test_held_out_queries_are_new_and_not_the_studys():
-    made = make()
+@pytest.mark.parametrize("coverage", [0.0, 1.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_held_out_queries_are_new_and_not_the_studys(coverage, seed):
+    made = make(coverage, seed)
     asked = [r.prompt for r in made.splits["held_out"]]
     assert len(asked) > 50
     assert len(set(asked)) == len(asked)
@@ -343,6 +364,7 @@ def test_promises_hold_for_any_sizes(data):
         ("coverage", float("nan"), "coverage is nan, expected a share"),
         ("trained", -0.1, "trained is -0.1, expected a share"),
         ("copy_share", 2, "copy_share is 2, expected a share"),
+        ("copy_share", 1, "copy_share is 1, expected less: no fact would be told"),
         ("people", 1, "people is 1 .*expected at least 2 people"),
         ("pairs", 0, "pairs 0, expected at least 2 people .*and 1 pair"),
         ("people", 11, "11 people in each of 4 familiar cells need 44 entities, but"),

@@ -21,3 +21,8 @@ def write_whole(path: Path, data: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """As :func:`write_whole`, for text."""
+    return write_whole(path, text.encode())

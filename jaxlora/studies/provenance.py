@@ -1,0 +1,109 @@
+"""Where numbers come from: versions, device, revision, compile time, memory."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxlora
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+
+
+@dataclasses.dataclass
+class Seconds:
+    """A running total."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def compile_time() -> Iterator[Seconds]:
+    """Counts the seconds that JAX spends tracing, lowering and compiling."""
+    total = Seconds()
+    counting = True
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if counting and event.startswith("/jax/core/compile/"):
+            total.seconds += duration
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield total
+    finally:
+        # JAX has no public way to take a listener back; this one goes silent.
+        counting = False
+
+
+def here() -> dict[str, Any]:
+    """Versions, device and revision of this process."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": {
+            "jaxlora": jaxlora.__version__,
+            "python": platform.python_version(),
+            **versions,
+        },
+        "device": device(),
+        "git_revision": revision_of(Path(jaxlora.__file__).parent),
+    }
+
+
+def device() -> str:
+    """The accelerator, or the number of CPU cores, in words."""
+    first, count = jax.devices()[0], jax.device_count()
+    if first.platform == "cpu":
+        return f"CPU, {len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+    return f"{count} x {first.device_kind}"
+
+
+def revision_of(path: Path) -> str | None:
+    """The last commit that changed ``path``; None if uncommitted or outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(path.parent), *words, "--", path.name],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        if git("status", "--porcelain"):
+            return None
+        return git("log", "-1", "--format=%H") or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory_gib() -> float:
+    """The largest resident size of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def to_json(value: Any) -> str:
+    """JSON in which numbers that are not finite become null."""
+    return json.dumps(_finite(value), indent=2, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
