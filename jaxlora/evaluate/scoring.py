@@ -6,7 +6,7 @@ leave the device.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +35,10 @@ class Answers(NamedTuple):
     ``bridge`` [M, N] is the token that the model wrote before ``written``.
     """
 
-    direct: jax.Array
-    bridge: jax.Array
-    written: jax.Array
-    context: jax.Array
+    direct: Any
+    bridge: Any
+    written: Any
+    context: Any
 
 
 class Labels(NamedTuple):

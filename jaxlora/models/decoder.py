@@ -45,9 +45,9 @@ class Attention(nn.Module):
             k = rotate(k, positions, c.rope_theta)
         out = attend(q, k, v, mask).reshape(b * t, -1)
         small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
-        return Projection(c.hidden_size, c, self.route, init=small, name="o_proj")(
-            out, labels
-        )
+        return Projection(
+            c.hidden_size, c, self.route, kernel_init=small, name="o_proj"
+        )(out, labels)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -95,9 +95,9 @@ class Mlp(nn.Module):
         else:
             hidden = act(project("up_proj", c.mlp_size))
         small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
-        return Projection(c.hidden_size, c, self.route, init=small, name="down_proj")(
-            hidden, labels
-        )
+        return Projection(
+            c.hidden_size, c, self.route, kernel_init=small, name="down_proj"
+        )(hidden, labels)
 
 
 def _projector(config: DecoderConfig, route: Route | None, x, labels):

@@ -27,7 +27,7 @@ class Projection(nn.Module):
     config: DecoderConfig
     route: Route | None = None
     use_bias: bool = False
-    init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
@@ -35,7 +35,7 @@ class Projection(nn.Module):
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.init, shape, param_dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
         y = x @ kernel.astype(dtype)
         if self.use_bias:
             zeros = nn.initializers.zeros_init()

@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.io.files import write_whole
 from jaxlora.report import draw, readings
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.draw import Mark
-from jaxlora.io.files import write_whole
 from jaxlora.report.readings import Book, Line
 
 KNOWN = {

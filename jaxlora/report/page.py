@@ -15,8 +15,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from jaxlora.report import figures, outcome, readings, tables
 from jaxlora.io.files import write_whole
+from jaxlora.report import figures, outcome, readings, tables
 from jaxlora.report.grid import Grid
 
 NAME = "report.html"

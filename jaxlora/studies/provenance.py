@@ -34,9 +34,9 @@ def compile_time() -> Iterator[Seconds]:
     total = Seconds()
     counting = True
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if counting and event.startswith("/jax/core/compile/"):
-            total.seconds += duration
+            total.seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -170,12 +170,12 @@ def _open(seed: int, world: World, model_config, config: PretrainConfig, cache) 
         return _Run(seed, world, model, folder, state, {}, False)
     _, stored, meta = found
     gates = {name: (value, n) for name, (value, n) in meta["gates"].items()}
-    state = stored.replace(key=jax.random.wrap_key_data(stored.key))
+    state = dataclasses.replace(stored, key=jax.random.wrap_key_data(stored.key))
     return _Run(seed, world, model, folder, state, gates, meta["finished"])
 
 
 def _stored(state: pretrain.State) -> pretrain.State:
-    return state.replace(key=jax.random.key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))
 
 
 def _look(run: _Run, state: pretrain.State, config: PretrainConfig) -> _Run:
@@ -183,18 +183,24 @@ def _look(run: _Run, state: pretrain.State, config: PretrainConfig) -> _Run:
     steps = int(state.step)
     base = Base(run.seed, run.model, state.params, run.world, steps, {})
     base = base._replace(gates=measure(base))
-    finished = base.passed(config) or steps >= config.max_steps
+    finished = steps >= config.max_steps or _enough(base, config)
     meta = {"gates": base.gates, "finished": finished, "seed": run.seed}
     checkpoint.save(run.folder, steps, _stored(state), meta)
     return run._replace(state=state, gates=dict(base.gates), finished=finished)
 
 
+def _enough(base: Base, config: PretrainConfig) -> bool:
+    formats = all(base.available(name, config) for name in FORMAT_GATES)
+    return base.passed(config) and (formats or base.steps >= config.format_steps)
+
+
 def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
-    model, opt, pad = runs[0].model, _optimizer(config), data[0][1]
+    model, opt = runs[0].model, _optimizer(config)
+    pad = runs[0].world.vocab.ids[PAD]
     sizes = pretrain.Sizes(config.batch, config.extra_batch, config.extra_every, pad)
     if len(runs) == 1:
         state, _ = pretrain.chunk(
-            model, opt, sizes, config.chunk, runs[0].state, data[0][0]
+            model, opt, sizes, config.chunk, runs[0].state, data[0]
         )
         return [state]
     stack = functools.partial(jax.tree.map, lambda *x: jnp.stack(x))
@@ -204,18 +210,18 @@ def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
         sizes,
         config.chunk,
         stack(*[run.state for run in runs]),
-        stack(*[rows for rows, _ in data]),
+        stack(*data),
     )
     return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(runs))]
 
 
-def _data(world: World) -> tuple[pretrain.Data, int]:
+def _data(world: World) -> pretrain.Data:
     s, vocab = world.splits, world.vocab
     direct = encode(s["one_hop"] + s["two_hop"] + s["copy"], vocab, 3)
     extra = _interleave(s["written"], s["document"], s["context"])
     rows, n = _padded(direct)
     extra_rows, extra_n = _padded(encode(extra, vocab, 9))
-    return pretrain.Data(rows, n, extra_rows, extra_n), vocab.ids[PAD]
+    return pretrain.Data(rows, n, extra_rows, extra_n)
 
 
 def _interleave(

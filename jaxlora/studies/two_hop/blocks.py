@@ -1,6 +1,5 @@
 """The blocks of the study: which combinations are asked, and how each is run."""
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,7 +112,6 @@ def _route(config: TwoHopConfig, method: Method) -> route.Route:
     return route.Route(gate=route.gate(str(method)))
 
 
-@functools.cache
 def _routed(model: Decoder, how: route.Route) -> Decoder:
     return Decoder(model.config, how)
 

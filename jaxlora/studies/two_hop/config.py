@@ -2,7 +2,11 @@
 
 import dataclasses
 import difflib
+import types
+import typing
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from jaxlora import merge, route
 from jaxlora.evaluate.verdict import Thresholds
@@ -18,7 +22,7 @@ METHODS = (*merge.names(), *route.names())
 class PretrainConfig:
     """How a base is trained, and the gates it must pass."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """AdamW rate after the warm-up."""
     warmup: int = 200
     """Steps of linear warm-up."""
@@ -34,6 +38,8 @@ class PretrainConfig:
     """Steps between two looks at the gates; a multiple of extra_every."""
     max_steps: int = 5000
     """Give up on a base, and report it as failed, after this many steps."""
+    format_steps: int = 1500
+    """A base that passed goes on to at most this step for its extra formats."""
     min_one_hop: float = 0.99
     """Gate: one-hop recall of known facts."""
     min_two_hop: float = 0.95
@@ -95,8 +101,8 @@ class TwoHopConfig:
     """Accept relations in which two heads share a tail; reports the majority answer."""
     data_dir: Path | None = None
     """Read the worlds from here, as `jaxlora data two-hop` wrote them."""
-    predictions: Path = PREDICTIONS
-    """JSON of the predictions that are checked against the results."""
+    predictions: Path | None = None
+    """JSON of the predictions that are checked; by default those of the package."""
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
     model: DecoderConfig = dataclasses.field(
         default_factory=lambda: DecoderConfig(max_length=9, unroll=4)
@@ -134,6 +140,47 @@ class TwoHopConfig:
     def levels(self) -> tuple[float, ...]:
         """Coverage levels that are run."""
         return self.coverages or (self.world.coverage,)
+
+
+T = TypeVar("T")
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Returns a config from the JSON form of one, as results.json holds it.
+
+    Raises:
+      ValueError: naming a field that does not exist, or whose value does not fit.
+    """
+    fields = typing.get_type_hints(kind)
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else "."
+            raise ValueError(
+                f"The configuration has a field {where}{name}, which does not exist"
+                f"{hint}"
+            )
+    parsed = {
+        name: _parse(fields[name], value, f"{where}{name}")
+        for name, value in values.items()
+    }
+    return kind(**parsed)
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} is {value!r}, expected a group of fields.")
+        return from_plain(kind, value, f"{where}.")
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(value)
+    if isinstance(kind, types.UnionType) and Path in typing.get_args(kind):
+        return None if value is None else Path(value)
+    if kind in (int, float, str, bool) and not isinstance(value, kind):
+        if kind is float and isinstance(value, int):
+            return float(value)
+        raise ValueError(f"{where} is {value!r}, expected {kind.__name__}.")
+    return value
 
 
 PRESETS: dict[str, TwoHopConfig] = {

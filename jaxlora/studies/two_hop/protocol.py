@@ -22,7 +22,7 @@ from jaxlora.io.files import write_text
 from jaxlora.studies import provenance
 from jaxlora.studies.two_hop import bases, blocks, items, judge, libraries, rows, store
 from jaxlora.studies.two_hop.bases import Base
-from jaxlora.studies.two_hop.config import PretrainConfig, TwoHopConfig
+from jaxlora.studies.two_hop.config import PREDICTIONS, PretrainConfig, TwoHopConfig
 from jaxlora.studies.two_hop.rows import STUDY, Block
 from jaxlora.tasks.two_hop import facts, world
 from jaxlora.tasks.two_hop.experts import groups
@@ -93,8 +93,8 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else, or a file given is not usable.
     """
-    claims = predictions.load(config.predictions)
-    people = _people(config)
+    claims = predictions.load(config.predictions or PREDICTIONS)
+    people = own_people(config)
     store.claim(out, config)
     clock = _Clock()
     found: dict[Block, pd.DataFrame] = {}
@@ -132,7 +132,13 @@ class _Record:
     resumed: int = 0
 
 
-def _people(config: TwoHopConfig) -> tuple[Record, ...]:
+def seeds(config: TwoHopConfig) -> list[int]:
+    """The seeds of a study."""
+    return [config.first_seed + i for i in range(config.seeds)]
+
+
+def own_people(config: TwoHopConfig) -> tuple[Record, ...]:
+    """The people of a user's facts file, if one was given."""
     if config.facts is None:
         return ()
     given = facts.read(config.facts, config.allow_ties)
@@ -140,15 +146,15 @@ def _people(config: TwoHopConfig) -> tuple[Record, ...]:
 
 
 def _bases(config, level: float, people, cache, clock: _Clock, progress: Progress):
-    seeds = [config.first_seed + i for i in range(config.seeds)]
+    numbers = seeds(config)
     at_once = config.seeds_at_once
     if at_once == 0:
-        at_once = 1 if jax.default_backend() == "cpu" else len(seeds)
-    for i in range(0, len(seeds), at_once):
-        some = seeds[i : i + at_once]
+        at_once = 1 if jax.default_backend() == "cpu" else len(numbers)
+    for i in range(0, len(numbers), at_once):
+        some = numbers[i : i + at_once]
         with clock.time("pretrain"):
             made = [_world(config, level, seed, people) for seed in some]
-            yield_now = bases.train(
+            trained = bases.train(
                 some,
                 made,
                 config.model,
@@ -157,7 +163,7 @@ def _bases(config, level: float, people, cache, clock: _Clock, progress: Progres
                 at_once,
                 _tell(progress, config.pretrain, level),
             )
-        yield from yield_now
+        yield from trained
 
 
 def _world(config: TwoHopConfig, level: float, seed: int, people) -> World:
@@ -165,7 +171,7 @@ def _world(config: TwoHopConfig, level: float, seed: int, people) -> World:
     if config.data_dir is not None:
         from jaxlora.tasks.two_hop import builder
 
-        return builder.read(config.data_dir, sizes, seed)
+        return builder.read(builder.folder(sizes, seed, config.data_dir, people))
     return world.generate(sizes, seed, people)
 
 
@@ -333,7 +339,7 @@ def _finish(config: TwoHopConfig, found, record: _Record, claims, out: Path) -> 
         "oracle": record.notes,
         "predictions": {
             "digest": predictions.digest(claims),
-            "revision": provenance.revision_of(config.predictions),
+            "revision": provenance.revision_of(config.predictions or PREDICTIONS),
             "outcomes": [
                 {"statement": o.prediction.statement, "held": o.held, "got": o.sentence}
                 for o in outcomes
@@ -347,12 +353,12 @@ def _finish(config: TwoHopConfig, found, record: _Record, claims, out: Path) -> 
 def _verdicts(config: TwoHopConfig, made: rows.Samples, record: _Record):
     out = []
     for level in config.levels:
-        seeds = tuple(record.passed.get(level, ()))
-        if not seeds:
+        passed = tuple(record.passed.get(level, ()))
+        if not passed:
             out += [_invalid(level, cell) for cell in Cell]
             continue
         judging = judge.Record(
-            seeds,
+            passed,
             record.own,
             config.experts.min_own,
             config.thresholds,
@@ -387,9 +393,9 @@ def _differences(config: TwoHopConfig, made: rows.Samples, record: _Record):
         if x.library is not Library.PAIR:
             against.append(x._replace(library=Library.PAIR))
         for y in against:
-            seeds = record.passed.get(x.coverage, [])
+            passed = record.passed.get(x.coverage, [])
             found = rows.difference(
-                made, x, y, seeds, config.thresholds.level, config.resamples
+                made, x, y, passed, config.thresholds.level, config.resamples
             )
             if found is not None:
                 out.append(rows.difference_row(x, y, found.difference))

@@ -154,6 +154,18 @@ def write(
     return pathlib.Path(builder.data_path)
 
 
+def folder(
+    world_config: WorldConfig,
+    seed: int,
+    data_dir: Path,
+    people: Sequence[Record] = (),
+) -> pathlib.Path:
+    """Returns the folder to which :func:`write` writes the same arguments."""
+    name = config(world_config, seed, people).name
+    root = pathlib.Path(data_dir).expanduser().absolute()
+    return root / TwoHop.name / name / str(TwoHop.VERSION)
+
+
 def read(path: Path) -> World:
     """Reads a written dataset; the records are those of the generator, in its order.
 

@@ -1,0 +1,1 @@
+"""The sub-commands of ``jaxlora``; each has ``run(arguments) -> exit code``."""

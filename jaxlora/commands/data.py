@@ -1,0 +1,49 @@
+"""``jaxlora data two-hop``: writes the worlds of a study as a dataset."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from jaxlora.commands import options
+from jaxlora.studies.two_hop import protocol
+from jaxlora.studies.two_hop.config import TwoHopConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Writes one dataset (array_record) for each seed and coverage level of a study.
+
+    `jaxlora study two-hop --data-dir OUT` with the same options reads them back; any
+    other program reads them with tensorflow_datasets, without TensorFlow.
+    """
+
+    preset: options.Preset = "quick"
+    from_: options.From = None
+    out: Path = Path("results/data")
+    """Root folder of the datasets."""
+    config: options.Config = dataclasses.field(default_factory=TwoHopConfig)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Writes the datasets and prints where each is and what it holds."""
+    preset, path, config = options.starting_point(arguments)
+    default = Arguments(preset=preset, from_=path, config=config)
+    given = options.parse(Arguments, "jaxlora data two-hop", arguments, default)
+    from jaxlora.tasks.two_hop import builder
+
+    console = Console()
+    people = protocol.own_people(given.config)
+    asked = [
+        (dataclasses.replace(given.config.world, coverage=level), seed)
+        for level in given.config.levels
+        for seed in protocol.seeds(given.config)
+    ]
+    for sizes, seed in track(asked, "datasets", console=console):
+        folder = builder.write(sizes, seed, given.out, people)
+        world = builder.read(folder)
+        counts = ", ".join(f"{name} {len(x)}" for name, x in world.splits.items())
+        console.print(f"coverage {sizes.coverage:g}, seed {seed}: {folder}\n  {counts}")
+    return 0

@@ -1,0 +1,142 @@
+"""Options that sub-commands share, and how a config comes from the command line."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import platformdirs
+import tyro
+
+from jaxlora.studies.two_hop.config import (
+    METHODS,
+    PRESETS,
+    TwoHopConfig,
+    from_plain,
+)
+
+T = TypeVar("T")
+
+Preset = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="{" + "|".join(PRESETS) + "}",
+        help="quick: one seed. standard: three. full: five seeds, five coverages.",
+    ),
+]
+From = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        name="from", metavar="RESULTS.JSON", help="Repeat the run of a results.json."
+    ),
+]
+Config = Annotated[TwoHopConfig, tyro.conf.arg(name="")]
+
+
+def cache_dir() -> Path:
+    """Where bases and experts are cached unless told otherwise."""
+    return Path(platformdirs.user_cache_dir("jaxlora"))
+
+
+def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopConfig]:
+    """Finds ``--preset`` and ``--from``: they set the defaults of all other flags.
+
+    Raises:
+      ValueError: if the preset does not exist, or the file holds no configuration.
+    """
+    preset, path = "", None
+    for i, word in enumerate(arguments):
+        name, _, value = word.partition("=")
+        value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+        if name == "--preset":
+            preset = value
+        if name == "--from":
+            path = Path(value)
+    if path is not None:
+        if preset:
+            raise ValueError(
+                "Got both --preset and --from; a results.json already says everything."
+            )
+        return "quick", path, read_config(path)
+    preset = preset or "quick"
+    if preset not in PRESETS:
+        raise ValueError(
+            f"No preset {preset!r}; there are {', '.join(PRESETS)}."
+            + near(preset, PRESETS)
+        )
+    return preset, None, PRESETS[preset]
+
+
+def read_config(path: Path) -> TwoHopConfig:
+    """Reads the configuration in a results.json (or study.json).
+
+    Raises:
+      ValueError: if there is none, naming what was found instead.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"No file {path}; expected the results.json of a run."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from None
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise ValueError(f"{path} has no 'config'; expected the results.json of a run.")
+    if found.get("study") != "two-hop":
+        raise ValueError(
+            f"{path} is of the study {found.get('study')!r}, expected 'two-hop'."
+        )
+    return from_plain(TwoHopConfig, found["config"])
+
+
+def parse(kind: type[T], prog: str, arguments: Sequence[str], default: T) -> T:
+    """Parses flags with tyro; ``--methods all`` stands for every method.
+
+    Raises:
+      ValueError: if a flag does not exist, naming the nearest ones.
+    """
+    words = list(arguments)
+    for i, word in enumerate(words[:-1]):
+        if word == "--methods" and words[i + 1] == "all":
+            words[i + 1 : i + 2] = METHODS
+    check_flags(words, default, prog)
+    return tyro.cli(kind, prog=prog, args=words, default=default)
+
+
+def check_flags(words: Sequence[str], default: Any, prog: str) -> None:
+    """Refuses flags that are no fields of ``default``, a config in flags."""
+    known = ["--help", *_flags(default)]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name.replace("_", "-") not in known:
+            raise ValueError(
+                f"No option {name}; `{prog} --help` lists all {len(known)}."
+                + near(name, known)
+            )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known names, or nothing.
+
+    >>> near("quik", ["quick", "full"])
+    ' Did you mean quick?'
+    """
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _flags(value: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        name = field.name.strip("_").replace("_", "-")
+        if isinstance(inner, TwoHopConfig):
+            yield from _flags(inner)
+        elif dataclasses.is_dataclass(inner):
+            yield from _flags(inner, f"{prefix}{name}.")
+        else:
+            yield f"--{prefix}{name}"
+            if isinstance(inner, bool):
+                yield f"--{prefix}no-{name}"
