@@ -201,7 +201,7 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"{', '.join(repr(k) for k in kernels if k.endswith('kernel'))}."
             )
         shape = tuple(kernels[name].shape)
-        if len(shape) < 2:
+        if len(shape) < 2 or name.split("/")[-1] != "kernel":
             raise ValueError(
                 f"Site {name!r} has the shape {shape} in the base, expected a kernel "
                 f"[..., D, F]; only kernels take an adapter."

@@ -36,14 +36,53 @@ def svd(weight: LoraWeight) -> tuple[jax.Array, jax.Array, jax.Array]:
     >>> (u.shape, vt.shape, round(float(s[0] ** 2)))
     ((2, 1), (1, 3), 24)
     """
-    qa, ra = jnp.linalg.qr(weight.a.astype(jnp.float32))
-    qb, rb = jnp.linalg.qr(weight.b.astype(jnp.float32).mT)
+    qa, ra = qr(weight.a.astype(jnp.float32))
+    qb, rb = qr(weight.b.astype(jnp.float32).mT)
     core = _scale(weight) * _matmul(ra, rb.mT)
     u, s, vt = jnp.linalg.svd(core, full_matrices=False)
     u, vt = _matmul(qa, u), _matmul(vt, qb.mT)
     pivot = jnp.argmax(jnp.abs(u), axis=-2, keepdims=True)
     flip = jnp.where(jnp.take_along_axis(u, pivot, axis=-2) < 0, -1.0, 1.0)
     return u * flip, s, vt * flip.mT
+
+
+@jax.custom_jvp
+def qr(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``jnp.linalg.qr`` in reduced form, safe on any number of CPU cores.
+
+    On CPU the matrices [..., D, R] are factored one after another: several batched
+    calls in one program, as for the sites of an adapter, wait for each other's worker
+    threads and never return (seen with jaxlib 0.10.2 on two cores).
+
+    >>> q, r = qr(jnp.ones((2, 3, 1)))
+    >>> (q.shape, r.shape)
+    ((2, 3, 1), (2, 1, 1))
+    """
+    return jax.lax.platform_dependent(x, cpu=_one_by_one, default=_batched)
+
+
+@qr.defjvp
+def _qr_jvp(primals, tangents):
+    # Walter and Lehmann, arXiv 1009.6112; for R of full rank, as in JAX.
+    (x,), (dx,) = primals, tangents
+    q, r = qr(x)
+    right = jax.lax.linalg.triangular_solve(r, dx)
+    inside = _matmul(q.mT, right)
+    lower = jnp.tril(inside, -1)
+    turn = lower - lower.mT
+    return (q, r), (right + _matmul(q, turn - inside), _matmul(inside - turn, r))
+
+
+def _batched(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    q, r = jnp.linalg.qr(x)
+    return q, r
+
+
+@jax.custom_batching.sequential_vmap
+def _one_by_one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    q, r = jax.lax.map(_batched, x.reshape(-1, *x.shape[-2:]))
+    lead = x.shape[:-2]
+    return q.reshape(*lead, *q.shape[1:]), r.reshape(*lead, *r.shape[1:])
 
 
 def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:

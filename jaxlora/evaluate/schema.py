@@ -70,6 +70,7 @@ class Split(StrEnum):
     HOP2 = "hop 2"
     TWO_HOP = "two-hop"
     WRITTEN = "two-hop, written bridge"
+    WRITTEN_BRIDGE = "the written bridge itself"
     CONTEXT = "two-hop, facts in context"
     OWN = "own facts"
     FAMILIAR_ONE_HOP = "familiar one-hop"

@@ -22,7 +22,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     """Hash of a JSON-able description; equal parts, equal hash.
 
     >>> fingerprint({"seed": 0})[:8]
-    'ba54ce3e'
+    'de7d7744'
     """
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -94,7 +94,7 @@ def permute_sites(key: jax.Array | None, library: Library) -> Library:
 def _haar(key: jax.Array, size: int, shape: tuple[int, ...]) -> jax.Array:
     """[..., size, K] with orthonormal columns, for ``shape`` [..., K]."""
     *lead, k = shape
-    q, r = jnp.linalg.qr(jax.random.normal(key, (*lead, size, k), jnp.float32))
+    q, r = spectrum.qr(jax.random.normal(key, (*lead, size, k), jnp.float32))
     # Without the sign fix the law of q depends on the QR routine (Mezzadri, 2007).
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     return q * jnp.where(diagonal < 0, -1.0, 1.0)[..., None, :]

@@ -44,10 +44,7 @@ class Attention(nn.Module):
             q = rotate(q, positions, c.rope_theta)
             k = rotate(k, positions, c.rope_theta)
         out = attend(q, k, v, mask).reshape(b * t, -1)
-        small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
-        return Projection(
-            c.hidden_size, c, self.route, kernel_init=small, name="o_proj"
-        )(out, labels)
+        return _output(c, self.route, out, labels, "o_proj")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -94,10 +91,7 @@ class Mlp(nn.Module):
             )
         else:
             hidden = act(project("up_proj", c.mlp_size))
-        small = nn.initializers.variance_scaling(0.5 / c.num_layers, "fan_in", "normal")
-        return Projection(
-            c.hidden_size, c, self.route, kernel_init=small, name="down_proj"
-        )(hidden, labels)
+        return _output(c, self.route, hidden, labels, "down_proj")
 
 
 def _projector(config: DecoderConfig, route: Route | None, x, labels):
@@ -108,6 +102,14 @@ def _projector(config: DecoderConfig, route: Route | None, x, labels):
         return layer(x, labels)
 
     return project
+
+
+def _output(config: DecoderConfig, route: Route | None, x, labels, name: str):
+    # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
+    scale = 0.5 / config.num_layers
+    init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
+    layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
+    return layer(x, labels)
 
 
 class Layer(nn.Module):

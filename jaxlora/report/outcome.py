@@ -64,9 +64,17 @@ def gate_grid(results: Mapping[str, Any]) -> Grid:
     )
 
 
-def verdict_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns the verdicts and causes: libraries and methods down, cells across."""
+def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
+    """Returns the verdicts and causes: libraries and methods down, cells across.
+
+    Args:
+      results: as in results.json.
+      short: every method of the 2-combination, and the mean of all other libraries.
+    """
     verdicts = results.get("verdicts", [])
+    if short:
+        main = (Library.PAIR.value, Method.MEAN.value)
+        verdicts = [v for v in verdicts if {v["library"], v["method"]} & {*main}]
     named = {(v["library"], v["method"], v["cell"]): v for v in verdicts}
     cells = [c.value for c in Cell if any(v["cell"] == c.value for v in verdicts)]
     body = []

@@ -97,6 +97,9 @@ def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
         body.append(words(hop.value, (_hop(found, c, mean, hop) for c in cells)))
     body.append(("Scale",))
     body.append(words("chance", (readings.chance(found, c) for c in cells)))
+    for metric in (Metric.ONE_OF_N, Metric.MAJORITY):
+        guess = (readings.read(found, c, Line("", Library.BASE), metric) for c in cells)
+        body.append(words(metric.value, guess))
     body.append(("n", *(str(readings.read(found, c, mean).n or "–") for c in cells)))
     levels = readings.coverages(rows)
     at = f" Coverage {levels[-1]:g}." if len(levels) > 1 else ""
@@ -131,7 +134,7 @@ def terminal(rows: pd.DataFrame, results: Mapping[str, Any]) -> Group:
     grids = (
         outcome.gate_grid(results),
         closing_grid(rows, short=True),
-        outcome.verdict_grid(results),
+        outcome.verdict_grid(results, short=True),
         outcome.prediction_grid(results),
     )
     parts = [part for grid in grids for part in (rich_table(grid), Text())]

@@ -112,7 +112,7 @@ def mix(weight: LoraWeight, x: jax.Array, weights: jax.Array) -> jax.Array:
     experts, d, rank = weight.a.shape
     a = jnp.moveaxis(weight.a, 0, 1).reshape(d, experts * rank)
     b = weight.b.reshape(experts * rank, -1)
-    g = weights.astype(jnp.float32) * weight.scale[None, :]
+    g = weights.astype(jnp.float32) * weight.scale.astype(jnp.float32)[None, :]
     low = (x.astype(a.dtype) @ a).reshape(-1, experts, rank)
     low = low * g.astype(a.dtype)[:, :, None]
     return (low.reshape(-1, experts * rank) @ b).astype(x.dtype)

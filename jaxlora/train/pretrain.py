@@ -100,8 +100,7 @@ def chunk(
     def round_(state: State, _: None) -> tuple[State, jax.Array]:
         state, losses = jax.lax.scan(direct, state, length=sizes.extra_every - 1)
         batch = _draw(state, data.extra, data.extra_n, sizes.extra_batch)
-        state, _ = update(state, batch)
-        return state, jnp.mean(losses)
+        return update(state, batch)[0], jnp.mean(losses)
 
     state, losses = jax.lax.scan(round_, state, length=steps // sizes.extra_every)
     return state, jnp.mean(losses)

@@ -30,7 +30,7 @@ class PretrainConfig:
     """On all parameters but norm scales and biases."""
     batch: int = 512
     """Direct rows a step."""
-    extra_batch: int = 192
+    extra_batch: int = 256
     """Rows of written bridges, documents and made-up contexts, on every tenth step."""
     extra_every: int = 10
     """Distance of those steps; 10 keeps them at 10% of all batches."""
@@ -38,7 +38,7 @@ class PretrainConfig:
     """Steps between two looks at the gates; a multiple of extra_every."""
     max_steps: int = 5000
     """Give up on a base, and report it as failed, after this many steps."""
-    format_steps: int = 1500
+    format_steps: int = 2000
     """A base that passed goes on to at most this step for its extra formats."""
     min_one_hop: float = 0.99
     """Gate: one-hop recall of known facts."""
@@ -185,6 +185,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
 
 PRESETS: dict[str, TwoHopConfig] = {
     "quick": TwoHopConfig(seeds=1),
-    "standard": TwoHopConfig(seeds=3),
-    "full": TwoHopConfig(seeds=5, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),
+    # Seed 0 was the pilot behind the predictions; they are tested on others.
+    "standard": TwoHopConfig(seeds=3, first_seed=1),
+    "full": TwoHopConfig(seeds=5, first_seed=1, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),
 }

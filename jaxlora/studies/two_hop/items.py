@@ -53,7 +53,13 @@ def collect(
             logits = _logits(host, g, split, group.size, asked.people)
             said = old and old[str(group.cell), group.pair, str(split)]
             frames.append(_people(logits, group, split, asked.keys[g][split], said))
-        frames.append(_familiar(host.direct[g, 3 * asked.people :], group, asked))
+        said = np.asarray(host.bridge[g, : group.size])
+        bridges = asked.keys[g][Split.WRITTEN].bridge
+        frames.append(_plain(Split.WRITTEN_BRIDGE, said, bridges, group))
+        said = metrics.predict(host.direct[g, 3 * asked.people :])
+        frames.append(
+            _plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers, group)
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -102,17 +108,17 @@ def _people(logits, group: Group, split: Split, key: Key, old) -> pd.DataFrame:
     )
 
 
-def _familiar(logits: np.ndarray, group: Group, asked: Asked) -> pd.DataFrame:
-    predicted = metrics.predict(logits)
+def _plain(split: Split, predicted: np.ndarray, answers, group: Group) -> pd.DataFrame:
+    """Items of which only right or wrong is kept."""
     n = len(predicted)
     return pd.DataFrame(
         {
             "cell": str(group.cell),
             "pair": group.pair,
             "person": np.arange(n),
-            "split": str(Split.FAMILIAR_TWO_HOP),
+            "split": str(split),
             "covered": True,
-            "correct": (predicted == asked.familiar_answers).astype(int),
+            "correct": (predicted == answers).astype(int),
             "predicted": predicted,
         },
         columns=COLUMNS,

@@ -74,6 +74,8 @@ class Experts(NamedTuple):
     adapters: Mapping[Expert, lora.Adapter]
     own: Mapping[Expert, np.ndarray]
     """Accuracy of each expert on what it was trained on, [G]."""
+    drawn: Mapping[Library, lora.Library]
+    """Random and permuted libraries, [G, E, ...]: drawn once, used by every method."""
 
 
 def train(
@@ -99,7 +101,19 @@ def train(
         tell(len(names) * len(made))
     adapters = {name: part[0][name] for part in parts for name in part[0]}
     own = {name: part[1][name] for part in parts for name in part[1]}
-    return Experts(base, made, adapters, own)
+    return Experts(base, made, adapters, own, _controls(base.seed, adapters))
+
+
+def _controls(seed: int, adapters: Mapping[Expert, lora.Adapter]):
+    """Draws the controls that are made of the 2-combination."""
+    trees = [adapters[name] for name in MEMBERS[Library.PAIR]]
+    pair = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *trees)
+    keys = _keys(seed, [Expert.HOP1], lora.num_experts(pair))
+    permuted = functools.partial(merge.permute_sites, None)
+    return {
+        Library.RANDOM: jax.jit(jax.vmap(merge.random_like))(keys, pair),
+        Library.PERMUTED: jax.jit(jax.vmap(permuted))(pair),
+    }
 
 
 def _program(base, made, names, length, config, settings, cache):
@@ -204,18 +218,14 @@ def stacked(experts: Experts, library: Library, first_half: bool = False):
       library: a name with at least one member.
       first_half: for held-out A->C experts, use the one trained on the first half.
     """
+    if library in experts.drawn:
+        return experts.drawn[library]
     members = MEMBERS[library]
     if first_half:
         swap = {Expert.TARGET_SECOND: Expert.TARGET_FIRST}
         members = tuple(swap.get(name, name) for name in members)
     trees = [experts.adapters[name] for name in members]
-    out = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *trees)
-    if library is Library.RANDOM:
-        keys = _keys(experts.base.seed, [Expert.HOP1], len(experts.groups))
-        return jax.jit(jax.vmap(merge.random_like))(keys, out)
-    if library is Library.PERMUTED:
-        return jax.jit(jax.vmap(functools.partial(merge.permute_sites, None)))(out)
-    return out
+    return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *trees)
 
 
 def merged(libraries: lora.Library, method: Method, rank: int) -> lora.Adapter:

@@ -93,12 +93,16 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else, or a file given is not usable.
     """
-    claims = predictions.load(config.predictions or PREDICTIONS)
+    claims = predictions.load(_predictions(config))
     people = own_people(config)
     store.claim(out, config)
     clock = _Clock()
     found: dict[Block, pd.DataFrame] = {}
-    record = _Record()
+    # Asked now: what runs is the code of now, whatever is edited meanwhile.
+    record = _Record(
+        origin=provenance.here()
+        | {"predictions_revision": provenance.revision_of(_predictions(config))}
+    )
     with provenance.compile_time() as compiled, clock.time("total"):
         for level in config.levels:
             for base in _bases(config, level, people, cache, clock, progress):
@@ -120,6 +124,7 @@ def run(
 class _Record:
     """What a study learns beside items, as it runs."""
 
+    origin: dict[str, Any]
     gates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     gate_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     own: dict[tuple[float, Cell, Library], float] = dataclasses.field(
@@ -143,6 +148,10 @@ def own_people(config: TwoHopConfig) -> tuple[Record, ...]:
         return ()
     given = facts.read(config.facts, config.allow_ties)
     return tuple(facts.people(given, config.world))
+
+
+def _predictions(config: TwoHopConfig) -> Path:
+    return config.predictions or PREDICTIONS
 
 
 def _bases(config, level: float, people, cache, clock: _Clock, progress: Progress):
@@ -320,10 +329,10 @@ def _write_rows(config: TwoHopConfig, out: Path, new, record: _Record) -> None:
 
 def _finish(config: TwoHopConfig, found, record: _Record, claims, out: Path) -> Results:
     level, draws = config.thresholds.level, config.resamples
-    made = rows.samples(found)
+    made = _usable(rows.samples(found), record)
     pooled = rows.pooled(made, sorted({b.seed for b in found}), level, draws)
     pooled += _differences(config, made, record)
-    pooled += _unavailable(config, record)
+    pooled += _unavailable(config, record) + _guesses(record)
     table = rows.frame(record.gate_rows + record.rows + pooled)
     write_text(out / "results.csv", table.to_csv(index=False))
     outcomes = predictions.check(claims, pooled)
@@ -339,14 +348,14 @@ def _finish(config: TwoHopConfig, found, record: _Record, claims, out: Path) -> 
         "oracle": record.notes,
         "predictions": {
             "digest": predictions.digest(claims),
-            "revision": provenance.revision_of(config.predictions or PREDICTIONS),
+            "revision": record.origin.pop("predictions_revision"),
             "outcomes": [
                 {"statement": o.prediction.statement, "held": o.held, "got": o.sentence}
                 for o in outcomes
             ],
         },
         "verdicts": _verdicts(config, made, record),
-    } | provenance.here()
+    } | record.origin
     return Results(table, summary)
 
 
@@ -402,18 +411,70 @@ def _differences(config: TwoHopConfig, made: rows.Samples, record: _Record):
     return out
 
 
+def _guesses(record: _Record) -> list[dict[str, Any]]:
+    """What guessing gives in each cell, over all seeds."""
+    metrics = (Metric.ONE_OF_N.value, Metric.MAJORITY.value)
+    same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for found in record.gate_rows:
+        if found["metric"] in metrics:
+            keys = ("familiarity", "knows", "metric", "condition")
+            same.setdefault(tuple(found[key] for key in keys), []).append(found)
+    return [
+        some[0]
+        | {
+            "seed": "all",
+            "value": round(float(np.mean([found["value"] for found in some])), 6),
+            "n": sum(found["n"] for found in some),
+        }
+        for some in same.values()
+    ]
+
+
+def _format(place: rows.Place) -> str | None:
+    """The extra format that a measurement rests on."""
+    if place.split in (Split.WRITTEN, Split.WRITTEN_BRIDGE):
+        return "written bridge"
+    if place.split is Split.CONTEXT:
+        return "facts in context"
+    return "one document" if place.library is Library.DOCUMENT else None
+
+
+def _without(record: _Record) -> set[tuple[str, float, int]]:
+    """The (format, coverage, seed) whose gate failed."""
+    return {
+        (g["gate"], g["coverage"], g["seed"])
+        for g in record.gates
+        if not g["required"] and not g["passed"]
+    }
+
+
+def _usable(made: rows.Samples, record: _Record) -> rows.Samples:
+    """Leaves out what rests on a format that the base of a seed did not learn."""
+    without = _without(record)
+    return {
+        place: {
+            seed: values
+            for seed, values in by_seed.items()
+            if (_format(place), place.coverage, seed) not in without
+        }
+        for place, by_seed in made.items()
+    }
+
+
 def _unavailable(config: TwoHopConfig, record: _Record) -> list[dict[str, Any]]:
-    """One row for each control whose format no base learned well enough."""
+    """Rows of the controls whose format a base, or every base, did not learn."""
     out = []
+    without = _without(record)
     for level in config.levels:
+        passed = record.passed.get(level, [])
         for gate, (library, method, split) in FORMAT_CONTROLS.items():
-            seen = [
-                g["passed"]
-                for g in record.gates
-                if g["gate"] == gate and g["coverage"] == level
+            failed = [seed for seed in passed if (gate, level, seed) in without]
+            reason = f"the gate of '{gate}' failed"
+            where: list[int | str] = [*failed]
+            if len(failed) == len(passed):
+                where.append("all")
+            out += [
+                rows.unavailable(seed, level, library, method, split, reason)
+                for seed in where
             ]
-            if seen and all(seen):
-                continue
-            reason = f"gate '{gate}' failed in {seen.count(False)} of {len(seen)} seeds"
-            out.append(rows.unavailable(level, library, method, split, reason))
     return out

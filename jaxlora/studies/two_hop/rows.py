@@ -81,18 +81,18 @@ def samples(blocks: Mapping[Block, pd.DataFrame]) -> Samples:
 def _measures(split: Split, frame: pd.DataFrame):
     """Yields (metric, covered subset or None, per-item values)."""
     yield Metric.ACCURACY, None, frame["correct"].to_numpy(float)
-    if split is Split.FAMILIAR_TWO_HOP:
+    if split not in (Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT):
+        return
+    yield Metric.CHANCE, None, frame["chance"].to_numpy(float)
+    if split is not Split.TWO_HOP:
         return
     for metric, column in (
         (Metric.RANK, "rank"),
         (Metric.LOSS, "loss"),
         (Metric.LOSS_GAP, "gap"),
-        (Metric.CHANCE, "chance"),
+        (Metric.COUNTERFACTUAL, "counterfactual"),
     ):
         yield metric, None, frame[column].to_numpy(float)
-    if split not in (Split.TWO_HOP, Split.WRITTEN):
-        return
-    yield Metric.COUNTERFACTUAL, None, frame["counterfactual"].to_numpy(float)
     for code, metric in enumerate(ERROR_METRICS, start=1):
         yield metric, None, (frame["error"] == code).to_numpy(float)
     both = frame["covered"].nunique() == 2
@@ -193,12 +193,17 @@ def gate_rows(
 
 
 def unavailable(
-    coverage: float, library: Library, method: Method, split: Split, reason: str
+    seed: int | str,
+    coverage: float,
+    library: Library,
+    method: Method,
+    split: Split,
+    reason: str,
 ) -> dict[str, Any]:
     """The row of a control that could not run; it never disappears quietly."""
     return row(
         study=STUDY,
-        seed="all",
+        seed=seed,
         cell=None,
         library=library,
         method=method,

@@ -1,0 +1,182 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxlora import lora, parallel, tree
+from jaxlora.io import checkpoint
+from jaxlora.lora import LoraWeight
+
+
+def make(seed=0):
+    """A library with scales, low precision, integers and key data beside it."""
+    rng = np.random.default_rng(seed)
+    weight = LoraWeight(
+        a=jnp.asarray(rng.standard_normal((8, 4, 2)), jnp.float32),
+        b=jnp.asarray(rng.standard_normal((8, 2, 3)), jnp.bfloat16),
+        scale=jnp.asarray(rng.uniform(1, 2, 8), jnp.float32),
+    )
+    key = jax.random.key_data(jax.random.key(seed))
+    return {"layers": {"q_proj": {"kernel": weight}}, "step": jnp.int32(7), "key": key}
+
+
+def abstract(value):
+    return jax.eval_shape(lambda: value)
+
+
+def assert_same(one, two):
+    one, two = tree.flatten(one), tree.flatten(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name].dtype == two[name].dtype
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder in which step 4 was replaced by step 9."""
+    folder = tmp_path_factory.mktemp("cache") / "entry"
+    checkpoint.save(folder, 4, make(1), {"seed": 1})
+    checkpoint.save(folder, 9, make(0), {"seed": 0, "gates": {"copy": [0.5, 3]}})
+    return folder
+
+
+def test_the_newest_step_comes_back_bit_equal(saved):
+    step, found, meta = checkpoint.restore(saved, abstract(make()))
+    assert (step, meta) == (9, {"seed": 0, "gates": {"copy": [0.5, 3]}})
+    assert_same(found, make(0))
+    assert lora.is_lora(found["layers"]["q_proj"]["kernel"])
+
+
+def test_older_steps_are_dropped(saved):
+    assert [path.name for path in saved.iterdir() if path.is_dir()] == ["9"]
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["missing", "empty"])
+def test_nothing_there_is_none(tmp_path, made):
+    folder = tmp_path / "entry"
+    if made:
+        folder.mkdir()
+    assert checkpoint.restore(folder, abstract(make())) is None
+    assert folder.exists() == made
+
+
+def other(**changes):
+    target = abstract(make())
+    weight = target["layers"]["q_proj"]["kernel"]
+    target["layers"]["q_proj"]["kernel"] = weight.replace(**changes)
+    return target
+
+
+def missing(name):
+    return {k: v for k, v in abstract(make()).items() if k != name}
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (
+            other(a=jax.ShapeDtypeStruct((8, 5, 2), jnp.float32)),
+            r"q_proj/kernel/a' as float32\[8, 4, 2\], expected float32\[8, 5, 2\]",
+        ),
+        (
+            other(b=jax.ShapeDtypeStruct((8, 2, 3), jnp.float32)),
+            r"kernel/b' as bfloat16\[8, 2, 3\], expected float32\[8, 2, 3\]",
+        ),
+        (missing("key"), r"'key' as uint32\[2\], expected nothing"),
+        (
+            abstract({**make(), "extra": jnp.zeros(2)}),
+            r"'extra' as nothing, expected float32\[2\]; it was written by another",
+        ),
+    ],
+    ids=["shape", "type", "unwanted", "missing"],
+)
+def test_another_tree_is_refused(saved, target, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        checkpoint.restore(saved, target)
+
+
+def test_a_killed_save_leaves_the_last_whole_step(tmp_path):
+    checkpoint.save(tmp_path, 3, make(0), {"seed": 0})
+    # What orbax has on disk before it renames: a part, under its temporary name.
+    half = tmp_path / "8.orbax-checkpoint-tmp-1" / "state"
+    half.mkdir(parents=True)
+    (half / "_METADATA").write_text("{")
+    step, found, _ = checkpoint.restore(tmp_path, abstract(make()))
+    assert step == 3
+    assert_same(found, make(0))
+    checkpoint.save(tmp_path, 8, make(1), {"seed": 1})
+    assert checkpoint.restore(tmp_path, abstract(make()))[0] == 8
+
+
+def test_a_save_that_fails_leaves_the_last_whole_step(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 3, make(0), {"seed": 0})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.JsonCheckpointHandler, "save", full)
+        patch.setattr(ocp.JsonCheckpointHandler, "async_save", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(tmp_path, 8, make(1), {"seed": 1})
+    step, found, _ = checkpoint.restore(tmp_path, abstract(make()))
+    assert step == 3
+    assert_same(found, make(0))
+
+
+def test_a_target_says_where_leaves_go(saved):
+    mesh = parallel.mesh(expert=8)
+    cut = NamedSharding(mesh, PartitionSpec("expert"))
+    target = abstract(make())
+    target["layers"] = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), target["layers"]
+    )
+    _, found, _ = checkpoint.restore(saved, target)
+    assert_same(found, make(0))
+    for leaf in jax.tree.leaves(found["layers"]):
+        assert leaf.sharding.is_equivalent_to(cut, leaf.ndim)
+        assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {1}
+    assert found["key"].devices() == {jax.devices()[0]}
+
+
+def test_a_library_saved_from_eight_devices_comes_back(tmp_path):
+    library = make()["layers"]
+    cut = parallel.shard_experts(library, parallel.mesh(expert=8))
+    checkpoint.save(tmp_path, 0, cut, {})
+    _, found, _ = checkpoint.restore(tmp_path, abstract(library))
+    assert_same(found, library)
+
+
+# Fingerprints.
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(max_size=3), JSON, max_size=4))
+def test_the_order_of_parts_does_not_matter(parts):
+    turned = dict(reversed(parts.items()))
+    assert checkpoint.fingerprint(turned) == checkpoint.fingerprint(parts)
+
+
+def test_every_part_matters_and_the_hash_is_stable():
+    parts = {"seed": 0, "model": {"layers": 4, "rate": 1e-3}}
+    # Pinned: a change here throws away every cached base.
+    assert checkpoint.fingerprint(parts) == "c8c776908051edfee405ad17"
+    others = [
+        {**parts, "seed": 1},
+        {**parts, "seed": "0"},
+        {**parts, "model": {"layers": 4, "rate": 2e-3}},
+        {"seed": 0},
+    ]
+    hashes = {checkpoint.fingerprint(p) for p in (parts, *others)}
+    assert len(hashes) == 5

@@ -1,0 +1,289 @@
+"""The decoder without adapters, against NumPy and against what must not matter."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora import tree
+from jaxlora.models import Decoder, DecoderConfig, apply, init
+
+PLAIN = DecoderConfig(
+    vocab_size=11,
+    hidden_size=8,
+    num_layers=3,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_size=12,
+    max_length=5,
+)
+RICH = dataclasses.replace(
+    PLAIN,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    mlp="gated",
+    activation="silu",
+    positions="rope",
+    rope_theta=100.0,
+    tie_head=True,
+    attention_bias=True,
+    qk_norm=True,
+    norm_eps=1e-3,
+)
+CONFIGS = {"plain": PLAIN, "rich": RICH}
+TOKENS = jnp.array([[1, 2, 3, 4], [9, 0, 5, 5], [7, 8, 10, 6]], jnp.int32)
+MASK = jnp.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1]], bool)
+ATOL = 2e-5  # float32 through three layers, against float64
+run = jax.jit(apply, static_argnums=0)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def net(request, make_base):
+    model = Decoder(CONFIGS[request.param])
+    return model, make_base(model)
+
+
+def norm(x, scale, eps):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * scale
+
+
+def act(name, x):
+    if name == "silu":
+        return x / (1 + np.exp(-x))
+    if name == "gelu":
+        return x * np.vectorize(lambda z: (1 + math.erf(z / math.sqrt(2))) / 2)(x)
+    return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def turn(x, position, theta):
+    """Rotary positions of one head [K], as products of complex numbers."""
+    half = len(x) // 2
+    angle = position * theta ** (-2 * np.arange(half) / len(x))
+    turned = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
+    return np.concatenate([turned.real, turned.imag])
+
+
+def attention(c, p, x, mask):
+    """One sequence [T, D], one query and one head at a time."""
+    q, k, v = (
+        x @ p[f"{n}_proj"]["kernel"] + p[f"{n}_proj"].get("bias", 0) for n in "qkv"
+    )
+    q, k, v = (z.reshape(len(x), -1, c.head_dim) for z in (q, k, v))
+    if c.qk_norm:
+        q, k = (
+            norm(z, p[n]["scale"], c.norm_eps)
+            for z, n in ((q, "q_norm"), (k, "k_norm"))
+        )
+    out = np.zeros_like(q)
+    for t, head in np.ndindex(*q.shape[:2]):
+        group = head * c.num_kv_heads // c.num_heads
+        seen = [s for s in range(t + 1) if mask[s]]
+        if not seen:
+            continue
+        query, keys = q[t, head], k[seen, group]
+        if c.positions == "rope":
+            query = turn(query, t, c.rope_theta)
+            keys = [
+                turn(key, s, c.rope_theta) for s, key in zip(seen, keys, strict=True)
+            ]
+        share = np.exp(np.array([query @ key for key in keys]) / c.head_dim**0.5)
+        out[t, head] = share / share.sum() @ v[seen, group]
+    return out.reshape(len(x), -1) @ p["o_proj"]["kernel"]
+
+
+def mlp(c, p, x):
+    up = x @ p["up_proj"]["kernel"]
+    if c.mlp == "gated":
+        up = act(c.activation, x @ p["gate_proj"]["kernel"]) * up
+    else:
+        up = act(c.activation, up)
+    return up @ p["down_proj"]["kernel"]
+
+
+def forward(c, params, tokens, mask):
+    """The reference: float64, one sequence at a time."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    out = []
+    for ids, keep in zip(np.asarray(tokens), np.asarray(mask), strict=True):
+        x = params["embed"]["embedding"][ids]
+        if c.positions == "learned":
+            x = x + params["positions"][: len(ids)]
+        for i in range(c.num_layers):
+            p = jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
+            h = norm(x, p["attn_norm"]["scale"], c.norm_eps)
+            x = x + attention(c, p["attn"], h, keep)
+            x = x + mlp(c, p["mlp"], norm(x, p["mlp_norm"]["scale"], c.norm_eps))
+        x = norm(x, params["final_norm"]["scale"], c.norm_eps)
+        head = params["embed"]["embedding"].T if c.tie_head else params["head"]
+        out.append(x @ head)
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_it_equals_numpy(net, mask):
+    model, base = net
+    got = run(model, base, TOKENS, mask=mask)
+    keep = np.ones(TOKENS.shape, bool) if mask is None else mask
+    want = forward(model.config, base, TOKENS, keep)
+    np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
+    assert got.dtype == jnp.float32
+
+
+def test_the_exact_gelu_equals_numpy(make_base):
+    config = dataclasses.replace(PLAIN, activation="gelu", num_layers=1)
+    base = make_base(Decoder(config))
+    got = run(Decoder(config), base, TOKENS)
+    want = forward(config, base, TOKENS, np.ones(TOKENS.shape, bool))
+    np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
+
+
+def test_leaves_are_what_the_config_says(net):
+    model, base = net
+    c, rich = model.config, model.config.qk_norm
+    shapes = {name: leaf.shape for name, leaf in tree.flatten(base).items()}
+    assert ("head" in shapes) != c.tie_head
+    assert ("positions" in shapes) == (c.positions == "learned")
+    assert ("layers/attn/q_proj/bias" in shapes) == c.attention_bias
+    assert ("layers/mlp/gate_proj/kernel" in shapes) == (c.mlp == "gated")
+    assert ("layers/attn/q_norm/scale" in shapes) == rich
+    width = c.num_kv_heads * c.head_dim
+    assert shapes["layers/attn/k_proj/kernel"] == (3, 8, width)
+    assert shapes["layers/attn/o_proj/kernel"] == (3, c.num_heads * c.head_dim, 8)
+
+
+def test_fresh_layers_and_keys_differ():
+    fresh = jax.jit(init, static_argnums=1)
+    one, two = (fresh(jax.random.key(i), Decoder(PLAIN)) for i in (0, 1))
+    kernel = np.asarray(one["layers"]["attn"]["q_proj"]["kernel"])
+    assert (kernel[0] != kernel[1]).all()
+    assert (two["layers"]["attn"]["q_proj"]["kernel"] != kernel).all()
+
+
+def test_causality_by_gradients(make_base):
+    # All tokens differ and the head is untied, so a row of the embedding is a position.
+    model = Decoder(dataclasses.replace(RICH, tie_head=False))
+    base = make_base(model)
+    tokens = jnp.array([[1, 2, 3, 4]])
+
+    def logits(table):
+        params = {**base, "embed": {"embedding": table}}
+        return apply(model, params, tokens)[0]
+
+    slope = jax.jit(jax.jacrev(logits))(base["embed"]["embedding"])
+    depends = np.asarray(jnp.abs(slope[:, :, 1:5]).max((1, 3)))  # [T out, T in]
+    assert (depends[np.triu_indices(4, 1)] == 0).all()
+    assert (depends[np.tril_indices(4)] > 1e-4).all()
+
+
+def test_a_masked_token_changes_no_other_output(net):
+    model, base = net
+    other = jnp.where(MASK, TOKENS, (TOKENS + 3) % 11)
+    got, want = (run(model, base, x, mask=MASK) for x in (other, TOKENS))
+    keep = np.asarray(MASK)
+    assert (got[keep] == want[keep]).all()
+    assert (np.asarray(got)[~keep] != np.asarray(want)[~keep]).any()
+    unmasked = run(model, base, other, mask=jnp.ones_like(MASK))
+    assert (np.asarray(unmasked)[1, 2:] != np.asarray(want)[1, 2:]).all()
+
+
+def test_right_padding_leaves_earlier_outputs(net):
+    model, base = net
+    short = run(model, base, TOKENS[:, :3])
+    long = run(model, base, TOKENS, mask=jnp.array([[1, 1, 1, 0]] * 3, bool))
+    np.testing.assert_allclose(long[:, :3], short, atol=ATOL)
+
+
+def test_a_row_of_padding_alone_is_finite(make_base):
+    model = Decoder(RICH)
+    base = make_base(model)
+    mask = MASK.at[0].set(False)
+
+    def total(base):
+        logits = apply(model, base, TOKENS, mask=mask)
+        return jnp.sum(jax.nn.log_softmax(logits)[..., 0])
+
+    grads = jax.jit(jax.grad(total))(base)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    got, want = (np.asarray(run(model, base, TOKENS, mask=m)) for m in (mask, MASK))
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got[1:], want[1:], atol=ATOL)
+
+
+def graph(base, **changes):
+    """Logits, gradients and program of another way to run the same layers."""
+    model = Decoder(dataclasses.replace(PLAIN, **changes))
+
+    def total(base):
+        logits = apply(model, base, TOKENS, mask=MASK)
+        return jnp.sum(jnp.sin(logits)), logits
+
+    traced = jax.jit(jax.value_and_grad(total, has_aux=True)).trace(base)
+    (_, logits), grads = traced.lower().compile()(base)
+    return logits, grads, str(traced.jaxpr)
+
+
+@pytest.fixture(scope="module")
+def scanned(make_base):
+    base = make_base(Decoder(PLAIN))
+    return *graph(base), base
+
+
+@pytest.mark.parametrize("changes", [{"remat": True}, {"unroll": 3}], ids=str)
+def test_remat_and_unroll_change_nothing_but_the_program(scanned, changes):
+    logits, grads, text = graph(scanned[3], **changes)
+    np.testing.assert_allclose(logits, scanned[0], atol=1e-5)
+    for got, want in zip(
+        jax.tree.leaves(grads), jax.tree.leaves(scanned[1]), strict=True
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-4 * max(1, np.abs(want).max()))
+    assert text != scanned[2]
+    if "remat" in changes:
+        assert "remat" in text
+        assert "remat" not in scanned[2]
+
+
+def test_bfloat16_is_close(net):
+    model, base = net
+    param_dtype = "bfloat16" if model.config.tie_head else "float32"
+    half = dataclasses.replace(model.config, dtype="bfloat16", param_dtype=param_dtype)
+    fresh = jax.eval_shape(lambda key: init(key, Decoder(half)), jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(fresh)} == {param_dtype}
+    low = jax.tree.map(lambda x: x.astype(param_dtype), base)
+    got, want = run(Decoder(half), low, TOKENS), run(model, base, TOKENS)
+    assert got.dtype == jnp.float32
+    error = np.abs(got - want).max() / np.abs(want).max()
+    assert 1e-6 < error < 0.05  # eight bits of mantissa: 2^-8 a rounding
+
+
+def test_the_second_call_does_not_trace_again(make_base):
+    traces = []
+
+    @jax.jit
+    def call(base, tokens):
+        traces.append(1)
+        return apply(Decoder(dataclasses.replace(PLAIN)), base, tokens)
+
+    base = make_base(Decoder(PLAIN))
+    call(base, TOKENS)
+    call(base, TOKENS + 1)
+    assert len(traces) == 1
+    assert hash(Decoder(PLAIN)) == hash(Decoder(dataclasses.replace(PLAIN)))
+
+
+def test_too_long_a_sequence_is_refused():
+    base = jax.eval_shape(lambda: init(jax.random.key(0), Decoder(PLAIN)))
+    with pytest.raises(ValueError, match=r"6 tokens, but the model has .* for 5"):
+        apply(Decoder(PLAIN), base, jnp.zeros((1, 6), jnp.int32))
+
+
+def test_rotary_positions_have_no_longest_sequence(make_base):
+    base = make_base(Decoder(RICH))
+    tokens = jnp.tile(TOKENS, (1, 2))
+    got = run(Decoder(RICH), base, tokens)
+    want = forward(RICH, base, tokens, np.ones(tokens.shape, bool))
+    np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())

@@ -1,0 +1,170 @@
+"""Many experts in one program: what one gets alone, at once, and on eight devices."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxlora import lora, parallel
+from jaxlora.evaluate import scoring
+from jaxlora.lora import LoraConfig
+from jaxlora.train.experts import Fit, experts, finetune, step
+from jaxlora.train.loss import loss
+
+E, PAD, STEPS = 8, 0, 40
+CONFIG = LoraConfig(rank=2, alpha=4.0)
+OPT, SGD = optax.adam(3e-2), optax.sgd(0.1)
+KEYS = jax.random.split(jax.random.key(5), E)
+ATOL = 1e-3  # 40 Adam steps amplify the rounding of batched products
+
+
+def fit(model, base, rows, keys=KEYS, steps=STEPS):
+    return experts(model, OPT, CONFIG, steps, PAD, base, rows, keys)
+
+
+def pick(tree, *chosen):
+    return jax.tree.map(lambda x: x[jnp.array(chosen)], tree)
+
+
+@pytest.fixture(scope="module")
+def library(model, base, rows):
+    return fit(model, base, rows)
+
+
+def test_every_expert_learns_its_facts_and_the_base_knows_none(
+    model, base, rows, library
+):
+    trained, losses = library
+    right = jax.vmap(lambda b, ad: scoring.right(model, PAD, base, *b, adapter=ad))
+    assert right(rows, trained).all()
+    assert (losses < 0.5).all()
+    fresh = lora.lora_map(lambda w: w.replace(b=jnp.zeros_like(w.b)), trained)
+    assert right(rows, fresh).mean() < 0.4
+    # Each knows its own facts, not a common answer.
+    assert not right(rows, pick(trained, *range(1, E), 0)).all()
+
+
+def test_scales_are_bit_unchanged_and_the_base_untouched(model, base, rows):
+    before = jax.tree.map(np.array, base)
+    trained, _ = fit(model, base, rows)
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, base), before)
+    for w in lora.sites(trained).values():
+        assert w.scale.shape == (E, 2)
+        assert w.scale.dtype == jnp.float32
+        assert (w.scale == 2.0).all()
+        assert not (w.b == 0).all(axis=(1, 2, 3)).any()
+
+
+def test_one_expert_alone_is_the_expert_among_eight(model, base, rows, library):
+    alone, last = fit(model, base, pick(rows, 3), KEYS[3:4])
+    want, losses = pick(library, 3)
+    chex.assert_trees_all_close(alone, want, atol=ATOL)
+    np.testing.assert_allclose(last, losses, atol=ATOL)
+    other = lora.sites(pick(library[0], 4))["layers/attn/q_proj/kernel"]
+    mine = lora.sites(alone)["layers/attn/q_proj/kernel"]
+    assert np.abs(other.a - mine.a).max() > 100 * ATOL
+
+
+def test_rows_of_no_weight_do_not_matter(model, base, rows, library):
+    def padded(token):
+        more = {"tokens": token, "targets": token, "weights": 0}
+
+        def pad(x, value):
+            return jnp.pad(x, [(0, 0), (0, 1), (0, 0)], constant_values=value)
+
+        return type(rows)(*(pad(getattr(rows, k), v) for k, v in more.items()))
+
+    one, two = (fit(model, base, padded(token)) for token in (0, 7))
+    chex.assert_trees_all_equal(one, two)
+    chex.assert_trees_all_close(one, library, atol=ATOL)
+
+
+def test_neighbours_do_not_matter_and_the_key_decides_the_start(
+    model, base, rows, library
+):
+    # Expert 1 is given the rows of expert 0, and keeps its own key.
+    other = jax.tree.map(lambda x: x.at[1].set(x[0]), rows)
+    got, _ = fit(model, base, other)
+    kept = (0, *range(2, E))
+    chex.assert_trees_all_equal(pick(got, *kept), pick(library[0], *kept))
+    w = lora.sites(got)["layers/attn/q_proj/kernel"]
+    assert np.abs(w.a[0] - w.a[1]).max() > 0.1
+
+
+@pytest.fixture(scope="module")
+def stepping(model, base):
+    """A step on one expert, and fresh fits [E, ...]."""
+    scales = lora.split(lora.init(KEYS[0], base, CONFIG))[1]
+
+    def value(factors, batch):
+        return loss(model, base, batch, PAD, lora.combine(factors, scales))
+
+    def start(key):
+        factors, _ = lora.split(lora.init(key, base, CONFIG))
+        return Fit(factors, SGD.init(factors))
+
+    def one(state, batch):
+        return step(value, SGD, state, batch)
+
+    return value, one, jax.jit(jax.vmap(start))(KEYS)
+
+
+@pytest.fixture(scope="module")
+def stepped(rows, stepping):
+    return jax.jit(jax.vmap(stepping[1]))(stepping[2], rows)
+
+
+def test_a_step_is_gradient_descent(rows, stepping, stepped):
+    value, _, fits = stepping
+    losses, grads = jax.jit(jax.vmap(jax.value_and_grad(value)))(fits.params, rows)
+    want = jax.tree.map(lambda x, g: x - 0.1 * g, fits.params, grads)
+    chex.assert_trees_all_close(stepped[0].params, want, atol=1e-6)
+    np.testing.assert_allclose(stepped[1], losses, rtol=1e-6)
+    assert not (stepped[0].params["layers"]["attn"]["q_proj"]["kernel"]["b"] == 0).all()
+
+
+def test_pmap_of_vmap_of_a_step_is_vmap_alone(rows, stepping, stepped):
+    _, one, fits = stepping
+    devices = jax.devices()[4:]
+
+    def cut(tree):
+        return jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), tree)
+
+    got = jax.pmap(jax.vmap(one), devices=devices)(cut(fits), cut(rows))
+    placed = jax.tree.leaves(got)[0].addressable_shards
+    assert {shard.device for shard in placed} == set(devices)
+    assert {shard.data.shape[:2] for shard in placed} == {(1, 2)}
+    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), got)
+    chex.assert_trees_all_close(flat, stepped, atol=1e-5)
+
+
+def test_experts_over_eight_devices_are_the_same_library(model, base, rows, library):
+    assert jax.device_count() == 8
+    mesh = parallel.mesh(expert=8)
+    cut = parallel.shard_experts((rows, KEYS), mesh)
+    whole = jax.device_put(base, NamedSharding(mesh, PartitionSpec()))
+    got, losses = fit(model, whole, *cut)
+    wanted = NamedSharding(mesh, PartitionSpec("expert"))
+    for w in lora.sites(got).values():
+        for leaf in (w.a, w.b):
+            assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+            shapes = [shard.data.shape for shard in leaf.addressable_shards]
+            assert shapes == [(1, *leaf.shape[1:])] * 8
+    chex.assert_trees_all_close(
+        jax.tree.map(np.asarray, got), jax.tree.map(np.asarray, library[0]), atol=ATOL
+    )
+    np.testing.assert_allclose(losses, library[1], atol=ATOL)
+
+
+def test_finetuning_is_gradient_descent_on_copies(model, base, rows):
+    two = pick(rows, 0, 1)
+    copies, last = finetune(model, SGD, 1, PAD, base, two)
+    grad = jax.value_and_grad(lambda p, b: loss(model, p, b, PAD))
+    losses, grads = jax.jit(jax.vmap(grad, in_axes=(None, 0)))(base, two)
+    want = jax.tree.map(lambda x, g: x[None] - 0.1 * g, base, grads)
+    chex.assert_trees_all_close(copies, want, atol=1e-5)
+    np.testing.assert_allclose(last, losses, rtol=1e-4)
+    assert (np.asarray(copies["head"][0]) != copies["head"][1]).any()
