@@ -94,13 +94,13 @@ def test_bases_at_once_are_the_bases_alone(model, runs):
     assert both.step.tolist() == [10, 10]
 
 
-def test_the_loss_falls_and_other_keys_draw_other_rows(model, runs):
+def test_the_loss_falls_and_keys_and_steps_draw_other_rows(model, runs):
     _, first = advance(model, runs[0], data(0), 10)
     _, second = advance(model, runs[1], data(0), 10)
     assert second < first
-    other = runs[0].replace(key=jax.random.key(7))
-    _, drawn = advance(model, other, data(0), 10)
-    assert drawn != first
+    for other in ({"key": jax.random.key(7)}, {"step": jnp.int32(5)}):
+        _, drawn = advance(model, runs[0].replace(**other), data(0), 10)
+        assert drawn != first
 
 
 def test_every_fifth_step_trains_on_the_extra_rows(model, runs):
