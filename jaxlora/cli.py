@@ -41,13 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command, rest = _find(words)
         return command(rest)
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+    except SystemExit as ended:  # --help, or flags that tyro explained and refused
+        return ended.code if isinstance(ended.code, int) else 2
+    except ValueError as error:
         return _say(str(error))
     except PermissionError as error:
         return _say(f"No permission for {error.filename}; choose another folder.")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            if error.filename is None:
+                raise
+            return _say(f"Cannot use {error.filename}: {error.strerror or error}.")
         return _say(
             f"No room left on the disk ({error.filename or 'while writing'}); free "
             f"some, or choose another --out or --cache-dir, and run the same command: "

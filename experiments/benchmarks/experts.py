@@ -8,6 +8,7 @@ run in turn, in one process, so that a drift of the machine's speed hits both.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 
@@ -47,23 +48,18 @@ def main(given: Arguments) -> None:
         rows = make_rows(number, given.rows)
         keys = jax.random.split(jax.random.key(1), number)
 
-        def run(rows: Batch, keys: jax.Array, base=base) -> None:
-            trained = experts(model, opt, config, given.steps, 97, base, rows, keys)
-            jax.block_until_ready(trained)
-
-        def apart(rows: Batch = rows, keys: jax.Array = keys, run=run) -> None:
-            for i in range(len(keys)):
-                run(jax.tree.map(lambda x: x[i : i + 1], rows), keys[i : i + 1])
-
-        compiling = seconds(lambda run=run, rows=rows, keys=keys: run(rows, keys))
-        apart()
+        run = functools.partial(experts, model, opt, config, given.steps, 97, base)
+        compiling = seconds(run, rows, keys)
+        one_by_one(run, rows, keys)
         alone, together = [], []
         for _ in range(given.repeats):
-            alone.append(seconds(apart))
-            together.append(seconds(lambda r=run, x=rows, k=keys: r(x, k)))
+            alone.append(seconds(one_by_one, run, rows, keys))
+            together.append(seconds(run, rows, keys))
         tokens = number * given.rows * 3 * given.steps
         a, b = (tokens / statistics.median(x) for x in (alone, together))
-        print(f"{number:4d}   {compiling:9.1f}   {a:16,.0f}   {b:14,.0f}   {b / a:5.2f}")
+        print(
+            f"{number:4d}   {compiling:9.1f}   {a:16,.0f}   {b:14,.0f}   {b / a:5.2f}"
+        )
 
 
 def make_rows(number: int, rows: int) -> Batch:
@@ -73,10 +69,16 @@ def make_rows(number: int, rows: int) -> Batch:
     return Batch(tokens, tokens, jnp.zeros(shape).at[..., 2].set(1.0))
 
 
-def seconds(run) -> float:
-    """Wall time of one call."""
+def one_by_one(run, rows: Batch, keys: jax.Array) -> list:
+    """Trains each expert alone, in a program for one."""
+    cut = [slice(i, i + 1) for i in range(len(keys))]
+    return [run(jax.tree.map(lambda x, c=c: x[c], rows), keys[c]) for c in cut]
+
+
+def seconds(call, *arguments) -> float:
+    """Wall time of one call, its result included."""
     start = time.perf_counter()
-    run()
+    jax.block_until_ready(call(*arguments))
     return time.perf_counter() - start
 
 

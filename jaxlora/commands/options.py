@@ -81,6 +81,10 @@ def read_config(path: Path) -> TwoHopConfig:
         raise ValueError(
             f"No file {path}; expected the results.json of a run."
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read {path}: {error.strerror}; expected the results.json of a run."
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no JSON: {error}.") from None
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):

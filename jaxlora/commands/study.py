@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from jaxlora.commands import options
+from jaxlora.io.files import write_text
 from jaxlora.report import figures, page, tables
 from jaxlora.studies.two_hop import protocol
 from jaxlora.studies.two_hop.config import TwoHopConfig
@@ -51,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         results = protocol.run(given.config, given.out, given.cache_dir, tell)
     drawn = figures.save_all(results.rows, given.out)
     written = page.write(results.rows, results.summary, given.out, images=drawn)
+    write_text(
+        given.out / "tables.md", tables.to_markdown(results.rows, results.summary)
+    )
     console.print(tables.terminal(results.rows, results.summary))
     _close(console, given, written, results.summary["timings"])
     return 1 if results.failed else 0

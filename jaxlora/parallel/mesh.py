@@ -7,6 +7,7 @@ the shardings of its inputs, and no code of ours does a collective.
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlora import tree as named
@@ -54,7 +55,8 @@ def shard_experts(tree: Tree, mesh: Mesh) -> Tree:
 
     ``train.experts.experts`` follows the placement of its rows and keys. A base that is
     committed to one device (a restored one is) must be put on the mesh as well, with
-    ``jax.device_put(base, NamedSharding(mesh, PartitionSpec()))``.
+    ``jax.device_put(base, NamedSharding(mesh, PartitionSpec()))``. With many processes,
+    each passes the whole tree, the same in all, as arrays on the host or uncommitted.
 
     Raises:
       ValueError: if a leaf has no leading axis, or the expert axis of the mesh does
@@ -68,4 +70,13 @@ def shard_experts(tree: Tree, mesh: Mesh) -> Tree:
                 f"E that {parts} devices along 'expert' divide; pad the library with "
                 f"experts of scale 0, or use fewer devices."
             )
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("expert")))
+    where = NamedSharding(mesh, PartitionSpec("expert"))
+    return jax.tree.map(lambda leaf: _put(leaf, where), tree)
+
+
+def _put(leaf: jax.Array, where: NamedSharding) -> jax.Array:
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(leaf, where)
+    # Across processes device_put takes plain arrays, but no typed keys.
+    data = jax.device_put(jax.random.key_data(leaf), where)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))

@@ -147,10 +147,9 @@ def test_of_libraries_makes_each_library_its_own_gate(base, adapters, asked):
     libraries = jax.tree.map(lambda x: x.reshape(M, E, *x.shape[1:]), adapters)
     routed = Decoder(CONFIG, Route(gate=route.arrow, top_k=1))
     got = scoring.of_libraries(routed, PAD, base, libraries, asked)
-    each = [pick(libraries, i) for i in range(M)]
-    assert_answers(
-        got, asked, lambda i, row, *_: single(routed, base, row, library=each[i])
-    )
+    states = jax.jit(route.arrow.init)(libraries)  # batched over M as over E
+    each = [{"library": pick(libraries, i), "gate": pick(states, i)} for i in range(M)]
+    assert_answers(got, asked, lambda i, row, *_: single(routed, base, row, **each[i]))
 
 
 def test_a_row_is_right_if_every_weighted_target_is_the_argmax(base, adapters, asked):

@@ -16,6 +16,7 @@ from jaxlora.studies.two_hop import items, libraries, oracle, questions
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.libraries import COMBINED, OTHERS, Experts
 from jaxlora.studies.two_hop.questions import Asked
+from jaxlora.tasks.two_hop.experts import Expert
 
 # The oracle's labels name the A->B and the B->C expert; a third has no token.
 NOT_FOR_ORACLE = (Library.TRIPLE, Library.TRIPLE_OTHERS)
@@ -64,7 +65,8 @@ def run(setting: Setting, library: Library, method: Method) -> Outcome:
         frame = _items(setting, _ask_params(setting, params))
         return Outcome(frame, {"own": _by_cell(setting, own)})
     if method is Method.ORACLE:
-        return _oracle(setting, library)
+        found = _oracle(setting, library)
+        return found._replace(notes=found.notes | {"own": _own(setting, library)})
     frame = _run_halves(setting, library, method)
     return Outcome(frame, {"own": _own(setting, library)})
 
@@ -169,6 +171,8 @@ def _searched(choices, frames: list[pd.DataFrame]) -> Outcome:
 def _own(setting: Setting, library: Library) -> dict[str, float]:
     """The lowest accuracy of the library's experts on their own facts, by cell."""
     members = libraries.MEMBERS[library]
+    if library in OTHERS:
+        members = (*members, Expert.TARGET_FIRST)
     lowest = np.min([setting.experts.own[name] for name in members], axis=0)
     return _by_cell(setting, lowest)
 

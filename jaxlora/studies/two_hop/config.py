@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,30 @@ from jaxlora.tasks.two_hop.world import WorldConfig
 
 PREDICTIONS = Path(__file__).with_name("predictions.json")
 METHODS = (*merge.names(), *route.names())
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Refuses a field of ``config`` that is below ``least``."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected at least {least}."
+            )
+
+
+def positive(config: Any, *names: str) -> None:
+    """Refuses a field of ``config`` that is not a positive number."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected a positive number."
+            )
+
+
+def _once(name: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if list(values).count(value) > 1:
+            raise ValueError(f"{name} has {value!r} twice; name each once.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +75,14 @@ class PretrainConfig:
     """Gate of each extra format; below it the control is marked unavailable."""
 
     def __post_init__(self):
-        if self.chunk % self.extra_every or self.extra_every < 2:
+        at_least(self, 1, "warmup", "batch", "extra_batch", "chunk", "max_steps")
+        positive(self, "learning_rate")
+        for name in ("min_one_hop", "min_two_hop", "min_copy", "min_format"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected a share in [0, 1]."
+                )
+        if self.extra_every < 2 or self.chunk % self.extra_every:
             raise ValueError(
                 f"chunk is {self.chunk} and extra_every {self.extra_every}: expected a "
                 f"chunk that is a multiple of an extra_every of at least 2."
@@ -71,6 +103,10 @@ class ExpertsConfig:
     """Adam rate of full fine-tuning."""
     min_own: float = 0.99
     """Gate: an expert's accuracy on its own facts."""
+
+    def __post_init__(self):
+        at_least(self, 1, "steps", "full_steps")
+        positive(self, "learning_rate", "full_learning_rate")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +149,13 @@ class TwoHopConfig:
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
 
     def __post_init__(self):
+        at_least(self, 1, "seeds", "retention_items", "resamples")
+        at_least(self, 0, "first_seed", "seeds_at_once", "arrow_top_k")
+        positive(self, "arrow_temperature")
+        for name in ("methods", "coverages"):
+            _once(name, getattr(self, name))
+        if not self.methods:
+            raise ValueError(f"methods is empty; there are {', '.join(METHODS)}.")
         for method in self.methods:
             if method not in METHODS:
                 near = difflib.get_close_matches(method, METHODS, n=1)
@@ -123,8 +166,11 @@ class TwoHopConfig:
         for level in self.coverages:
             if not 0 <= level <= 1:
                 raise ValueError(f"coverage is {level}, expected a share in [0, 1].")
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}, expected at least 1.")
+        if not 0 < self.thresholds.level < 1:
+            raise ValueError(
+                f"level is {self.thresholds.level}, expected the coverage of an "
+                f"interval, above 0 and below 1."
+            )
         if self.world.people < 3:
             raise ValueError(
                 f"people is {self.world.people}, expected at least 3: answers are "
@@ -172,13 +218,24 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} is {value!r}, expected a group of fields.")
         return from_plain(kind, value, f"{where}.")
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(value)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}, expected a list.")
+        each = typing.get_args(kind)[0]
+        return tuple(_parse(each, x, f"{where}[{i}]") for i, x in enumerate(value))
+    if typing.get_origin(kind) is typing.Literal:
+        if value not in typing.get_args(kind):
+            known = ", ".join(map(repr, typing.get_args(kind)))
+            raise ValueError(f"{where} is {value!r}, expected one of {known}.")
+        return value
     if isinstance(kind, types.UnionType) and Path in typing.get_args(kind):
+        if not isinstance(value, str | None):
+            raise ValueError(f"{where} is {value!r}, expected a path or null.")
         return None if value is None else Path(value)
-    if kind in (int, float, str, bool) and not isinstance(value, kind):
-        if kind is float and isinstance(value, int):
-            return float(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    # Not isinstance: true is an int to Python.
+    if type(value) is not kind:
         raise ValueError(f"{where} is {value!r}, expected {kind.__name__}.")
     return value
 

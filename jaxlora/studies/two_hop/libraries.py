@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,15 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlora import lora, merge
+from jaxlora import lora, merge, models
 from jaxlora.evaluate import scoring
 from jaxlora.evaluate.schema import Library, Method
 from jaxlora.io import checkpoint
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import ExpertsConfig
+from jaxlora.tasks.two_hop import experts as experts_of
+from jaxlora.tasks.two_hop import records
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
 from jaxlora.tasks.two_hop.records import encode
 from jaxlora.train import experts as training
+from jaxlora.train import loss as losses
 from jaxlora.train.loss import Batch
 from jaxlora.tree import Tree
 
@@ -62,6 +66,8 @@ ALONE = (
     Library.DOCUMENT,
 )
 COMBINED = tuple(library for library in MEMBERS if library not in ALONE)
+# What decides an expert beside its base and config.
+CODE = (models.decoder, models.layers, lora, losses, training, experts_of, records)
 # Held-out A->C experts come in two halves; each is asked about the other half.
 OTHERS = (Library.TARGET_OTHERS, Library.TRIPLE_OTHERS)
 
@@ -179,6 +185,7 @@ def _key_of(base: Base, names, config, settings: ExpertsConfig) -> str:
             "lora": dataclasses.asdict(config),
             "steps": settings.steps,
             "rate": settings.learning_rate,
+            "code": [inspect.getsource(module) for module in CODE],
             "jax": jax.__version__,
             "backend": jax.default_backend(),
         }

@@ -20,7 +20,16 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
 from jaxlora.io.files import write_text
 from jaxlora.studies import provenance
-from jaxlora.studies.two_hop import bases, blocks, items, judge, libraries, rows, store
+from jaxlora.studies.two_hop import (
+    bases,
+    blocks,
+    check,
+    items,
+    judge,
+    libraries,
+    rows,
+    store,
+)
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import PREDICTIONS, PretrainConfig, TwoHopConfig
 from jaxlora.studies.two_hop.rows import STUDY, Block
@@ -95,7 +104,9 @@ def run(
     """
     claims = predictions.load(_predictions(config))
     people = own_people(config)
+    _check(config, people)
     store.claim(out, config)
+    cache.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
     found: dict[Block, pd.DataFrame] = {}
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
@@ -147,7 +158,19 @@ def own_people(config: TwoHopConfig) -> tuple[Record, ...]:
     if config.facts is None:
         return ()
     given = facts.read(config.facts, config.allow_ties)
-    return tuple(facts.people(given, config.world))
+    people = tuple(facts.people(given, config.world))
+    check.people(config.facts, people)
+    return people
+
+
+def _check(config: TwoHopConfig, people: tuple[Record, ...]) -> None:
+    """Refuses, before a file is written, what could only fail after training."""
+    check.router(config)
+    if config.data_dir is not None:
+        check.data_dir(config, config.data_dir, seeds(config), people)
+    first = _world(config, config.levels[0], seeds(config)[0], people)
+    check.world(first)
+    check.adapters(first, config.model, config.lora)
 
 
 def _predictions(config: TwoHopConfig) -> Path:

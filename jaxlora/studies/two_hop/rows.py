@@ -142,7 +142,12 @@ def pooled(
         values = [by_seed[seed] for seed in seeds if seed in by_seed]
         if not values:
             continue
-        rows.append(to_row("all", place, interval(place, values, level, resamples)))
+        # A diverged expert has no loss; its seed says so, and is not pooled.
+        finite = [x for x in values if np.isfinite(x).all()]
+        value = Interval(np.nan, np.nan, np.nan, sum(map(len, values)))
+        if finite:
+            value = interval(place, finite, level, resamples)
+        rows.append(to_row("all", place, value))
     return rows
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from jaxlora.io.files import write_text
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.studies.two_hop.items import COLUMNS
 from jaxlora.studies.two_hop.rows import STUDY, Block
 
 # How a study is run, not what it finds: they may differ when a run is resumed.
@@ -97,7 +98,10 @@ def path_of(out: Path, block: Block) -> Path:
     """The file of a block."""
     name = f"{block.library}-{block.method}".replace(" ", "-").replace(">", "")
     name = name.replace(",", "").replace("+", "and")
-    return out / "blocks" / f"c{block.coverage:.2f}-seed{block.seed}-{name}.json"
+    level = f"{block.coverage:.2f}"
+    # Levels that agree in two decimals must not share a file.
+    level = level if float(level) == block.coverage else repr(block.coverage)
+    return out / "blocks" / f"c{level}-seed{block.seed}-{name}.json"
 
 
 def save(out: Path, block: Block, outcome: Outcome) -> None:
@@ -116,8 +120,8 @@ def load(out: Path, block: Block) -> Outcome | None:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text)
         table = io.StringIO(json.dumps(found["items"]))
-        return Outcome(pd.read_json(table, orient="split"), found["notes"])
-    except FileNotFoundError:
+        items = pd.read_json(table, orient="split")
+        notes = dict(found["notes"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    except (ValueError, KeyError, TypeError):
-        return None
+    return Outcome(items, notes) if tuple(items.columns) == COLUMNS else None

@@ -1,0 +1,111 @@
+"""What can be refused before anything is trained or written.
+
+A rank, a pattern or a world that does not fit would otherwise be found minutes later,
+in a folder that already belongs to the wrong configuration.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora import lora, models
+from jaxlora.lora import LoraConfig
+from jaxlora.models import DecoderConfig
+from jaxlora.studies.two_hop import bases
+from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.tasks.two_hop.records import Record
+from jaxlora.tasks.two_hop.world import World
+
+NEEDED = {
+    "two_hop": "no query to train on; raise trained",
+    "held_out": "no held-out query for the gates; lower trained, or raise relations",
+    "context": "no made-up facts; raise context_rows",
+}
+
+
+def world(made: World) -> None:
+    """Refuses a world that lacks what training or a gate needs.
+
+    Raises:
+      ValueError: saying what is missing.
+    """
+    for split, reason in NEEDED.items():
+        if not made.splits.get(split):
+            raise ValueError(f"The world has {reason}.")
+
+
+def adapters(made: World, model: DecoderConfig, config: LoraConfig) -> None:
+    """Refuses adapters that do not fit the base, from shapes alone.
+
+    Raises:
+      ValueError: if a pattern matches nothing, the rank is above a kernel's, or the
+        type does not exist.
+    """
+    try:
+        jnp.dtype(config.dtype)
+    except TypeError:
+        raise ValueError(
+            f"lora.dtype is {config.dtype!r}, expected a type such as float32 or "
+            f"bfloat16."
+        ) from None
+    decoder = bases.vocabulary(model, made.vocab)
+
+    def make(key: jax.Array):
+        return lora.init(key, models.init(key, decoder), config)
+
+    jax.eval_shape(make, jax.random.key(0))
+
+
+def router(config: TwoHopConfig) -> None:
+    """Refuses an Arrow that keeps more experts than the smallest library has.
+
+    Raises:
+      ValueError: naming the number.
+    """
+    if config.arrow_top_k > 2:
+        raise ValueError(
+            f"arrow_top_k is {config.arrow_top_k}, expected 0 (all), 1 or 2: the "
+            f"2-combination has two experts."
+        )
+
+
+def people(path: Path, given: Sequence[Record]) -> None:
+    """Refuses a facts file with a pair of two: both hops deranged would be right.
+
+    Raises:
+      ValueError: naming the pair by its relations in the world.
+    """
+    sizes = collections.Counter(r.pair for r in given if r.role == "two_hop")
+    for pair, size in sizes.items():
+        if size < 3:
+            raise ValueError(
+                f"{path} has {size} people for its pair {pair + 1} of relations, "
+                f"expected at least 3: answers are deranged one hop at a time and "
+                f"both at once."
+            )
+
+
+def data_dir(
+    config: TwoHopConfig, path: Path, seeds: Sequence[int], given: Sequence[Record]
+) -> None:
+    """Refuses a data folder that lacks one of the study's worlds.
+
+    Raises:
+      ValueError: naming the first that is missing.
+    """
+    from jaxlora.tasks.two_hop import builder
+
+    for level in config.levels:
+        sizes = dataclasses.replace(config.world, coverage=level)
+        for seed in seeds:
+            folder = builder.folder(sizes, seed, path, given)
+            if not folder.is_dir():
+                raise ValueError(
+                    f"{path} has no world of coverage {level:g} and seed {seed} "
+                    f"({folder} does not exist); `jaxlora data two-hop --out {path}` "
+                    f"with the same options writes it."
+                )
