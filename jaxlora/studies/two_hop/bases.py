@@ -17,7 +17,7 @@ from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.studies.two_hop.config import PretrainConfig
-from jaxlora.tasks.two_hop import records
+from jaxlora.tasks.two_hop import formats, records
 from jaxlora.tasks.two_hop import world as worlds
 from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
 from jaxlora.tasks.two_hop.world import World
@@ -75,7 +75,7 @@ def key_of(
     seed: int, world: World, model: DecoderConfig, config: PretrainConfig
 ) -> str:
     """Names the cache entry: all that decides a base, code and versions included."""
-    code = [records, worlds, losses, pretrain, models.decoder, models.layers]
+    code = [formats, records, worlds, losses, pretrain, models.decoder, models.layers]
     text = "".join(inspect.getsource(module) for module in code)
     return checkpoint.fingerprint(
         {

@@ -105,7 +105,7 @@ def run(
     claims = predictions.load(_predictions(config))
     people = own_people(config)
     _check(config, people)
-    store.claim(out, config)
+    store.claim(out, config, people)
     cache.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
     found: dict[Block, pd.DataFrame] = {}

@@ -11,8 +11,8 @@ from jaxlora.evaluate.schema import Split
 from jaxlora.evaluate.scoring import Questions
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.tasks.two_hop.experts import Group
+from jaxlora.tasks.two_hop.formats import context, written
 from jaxlora.tasks.two_hop.records import Record, Vocab, prompts
-from jaxlora.tasks.two_hop.world import context, written
 
 PEOPLE_SPLITS = (
     Split.HOP1,

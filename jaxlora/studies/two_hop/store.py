@@ -5,9 +5,10 @@ one study with one configuration; ``study.json`` says which.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,26 @@ from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.items import COLUMNS
 from jaxlora.studies.two_hop.rows import STUDY, Block
+from jaxlora.tasks.two_hop.records import Record
 
 # How a study is run, not what it finds: they may differ when a run is resumed.
 FREE = ("seeds_at_once", "data_dir")
 
 
-def claim(out: Path, config: TwoHopConfig) -> None:
+def claim(out: Path, config: TwoHopConfig, people: Sequence[Record] = ()) -> None:
     """Makes ``out`` the folder of this study, or refuses one that holds another.
+
+    Args:
+      out: the folder.
+      config: the configuration of the study.
+      people: a user's people; their file may have changed since the folder was made.
 
     Raises:
       ValueError: if the folder holds another study or configuration, naming the fields
         that differ, or other files.
     """
-    mine = {"study": STUDY, "config": plain(config)}
+    digest = hashlib.sha256(repr(tuple(people)).encode()).hexdigest()
+    mine = {"study": STUDY, "config": plain(config), "people": digest}
     path = out / "study.json"
     if path.exists():
         _compare(out, _read(path), mine)
@@ -75,6 +83,11 @@ def _compare(out: Path, found: dict[str, Any], mine: dict[str, Any]) -> None:
             f"{old.get(name)!r} there and {new.get(name)!r} here"
             f"{f' ({len(differ)} fields differ)' if len(differ) > 1 else ''}; choose "
             f"another --out, or repeat that run with --from {out / 'results.json'}."
+        )
+    if found.get("people", mine["people"]) != mine["people"]:
+        raise ValueError(
+            f"Output folder {out} holds a run on other people: {new['facts']} has "
+            f"changed since; choose another --out."
         )
 
 

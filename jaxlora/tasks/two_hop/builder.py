@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import BuilderConfig
 
-from jaxlora.tasks.two_hop import cells, records, world
+from jaxlora.tasks.two_hop import cells, formats, records, world
 from jaxlora.tasks.two_hop.records import Record, Vocab
 from jaxlora.tasks.two_hop.world import World, WorldConfig
 
@@ -33,7 +33,8 @@ Path = str | os.PathLike[str]
 FORMAT = "array_record"
 INFO = "dataset_info.json"
 CODE = b"".join(
-    pathlib.Path(module.__file__).read_bytes() for module in (cells, records, world)
+    pathlib.Path(module.__file__).read_bytes()
+    for module in (cells, formats, records, world)
 )
 """The generator; its hash is part of a dataset's name."""
 

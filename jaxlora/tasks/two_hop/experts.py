@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from jaxlora.tasks.two_hop.cells import Cell
+from jaxlora.tasks.two_hop.formats import copy_record, document
 from jaxlora.tasks.two_hop.records import Record
-from jaxlora.tasks.two_hop.world import World, copy_record, document
+from jaxlora.tasks.two_hop.world import World
 
 
 class Expert(StrEnum):

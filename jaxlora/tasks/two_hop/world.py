@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxlora.tasks.two_hop import formats
 from jaxlora.tasks.two_hop.cells import Cell
-from jaxlora.tasks.two_hop.records import COPY, THINK, Record, Vocab
+from jaxlora.tasks.two_hop.records import Record, Vocab
 
 FAMILIAR_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
-FORMATS = ("written", "document", "context")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,89 +193,32 @@ def _queries(config: WorldConfig, tables, known, banned, covered, rng):
 def _pretraining(vocab, config, tables, known, trained, rng):
     relation, head = np.nonzero(known)
     one_hop = tuple(
-        _one_hop(vocab, h, r, tables[r, h]) for r, h in zip(relation, head, strict=True)
+        formats.one_hop(vocab, h, r, tables[r, h])
+        for r, h in zip(relation, head, strict=True)
     )
-    two_hop = tuple(_two_hop(vocab, tables, *query) for query in trained)
+    two_hop = tuple(formats.query(vocab, tables, *q) for q in trained)
     direct = len(one_hop) + len(two_hop)
     share = config.copy_share / (1 - config.copy_share)
     copies = max(1, round(share * direct / len(vocab.entities)))
-    copy = tuple(copy_record(word) for word in vocab.entities)
+    copy = tuple(formats.copy_record(word) for word in vocab.entities)
     return {
         "one_hop": one_hop,
         "two_hop": two_hop,
         "copy": copy * copies,
-        "written": tuple(written(record) for record in two_hop),
-        "document": tuple(document(record) for record in two_hop),
+        "written": tuple(formats.written(record) for record in two_hop),
+        "document": tuple(formats.document(record) for record in two_hop),
         "context": _made_up(vocab, rng, config.context_rows),
     }
 
 
 def _held_out(vocab, tables, held_out, rng):
-    queries = tuple(_two_hop(vocab, tables, *query) for query in held_out)
+    queries = tuple(formats.query(vocab, tables, *q) for q in held_out)
     return {
         "held_out": queries,
-        "held_out_written": tuple(written(record) for record in queries),
-        "held_out_document": tuple(document(record) for record in queries),
+        "held_out_written": tuple(formats.written(record) for record in queries),
+        "held_out_document": tuple(formats.document(record) for record in queries),
         "held_out_context": _made_up(vocab, rng, 256),
     }
-
-
-def _one_hop(vocab: Vocab, h, r, t, **study) -> Record:
-    e, names = vocab.entities, vocab.relations
-    return Record(kind="one_hop", prompt=(e[h], names[r]), answer=(e[t],), **study)
-
-
-def _two_hop(vocab: Vocab, tables, h, r1, r2) -> Record:
-    bridge = tables[r1, h]
-    return direct(vocab, h, r1, r2, bridge, tables[r2, bridge])
-
-
-def direct(vocab: Vocab, h, r1, r2, bridge, tail, **study) -> Record:
-    """The two-hop query answered at once."""
-    e, names = vocab.entities, vocab.relations
-    return Record(
-        kind="two_hop",
-        prompt=(e[h], names[r1], names[r2]),
-        answer=(e[tail],),
-        bridge=e[bridge],
-        **study,
-    )
-
-
-def copy_record(word: str) -> Record:
-    """The identity row ``e <copy> -> e``."""
-    return Record(kind="copy", prompt=(word, COPY), answer=(word,))
-
-
-def written(record: Record) -> Record:
-    """The same two-hop query, answered with its bridge written out first."""
-    return dataclasses.replace(
-        record,
-        kind="written",
-        prompt=(*record.prompt, THINK),
-        answer=(record.bridge, *record.answer),
-    )
-
-
-def document(record: Record) -> Record:
-    """Both facts of a two-hop query as one text: ``h r1 b r2 c``."""
-    head, first, second = record.prompt
-    return dataclasses.replace(
-        record,
-        kind="document",
-        prompt=(head, first),
-        answer=(record.bridge, second, *record.answer),
-    )
-
-
-def context(record: Record, swap: bool) -> Record:
-    """The two-hop query with both of its facts before it, in either order."""
-    head, first, second = record.prompt
-    facts = [(head, first, record.bridge), (record.bridge, second, *record.answer)]
-    facts = facts[::-1] if swap else facts
-    return dataclasses.replace(
-        record, kind="context", prompt=(*facts[0], *facts[1], *record.prompt)
-    )
 
 
 def _made_up(vocab: Vocab, rng, n: int) -> tuple[Record, ...]:
@@ -285,7 +228,7 @@ def _made_up(vocab: Vocab, rng, n: int) -> tuple[Record, ...]:
     relations = rng.integers(len(vocab.relations), size=(n, 2))
     swaps = rng.random(n) < 0.5
     return tuple(
-        context(direct(vocab, h, r1, r2, b, t), bool(swap))
+        formats.context(formats.direct(vocab, h, r1, r2, b, t), bool(swap))
         for (h, b, t), (r1, r2), swap in zip(entities, relations, swaps, strict=True)
     )
 
@@ -332,8 +275,10 @@ def _group(vocab, cell, pair, a, b, c, covered) -> list[Record]:
     for h, bridge, tail, used in zip(a, b, c, covered, strict=True):
         study = {"cell": str(cell), "pair": pair, "covered": bool(used)}
         records += [
-            _one_hop(vocab, h, first, bridge, role="hop1", **study),
-            _one_hop(vocab, bridge, second, tail, role="hop2", **study),
-            direct(vocab, h, first, second, bridge, tail, role="two_hop", **study),
+            formats.one_hop(vocab, h, first, bridge, role="hop1", **study),
+            formats.one_hop(vocab, bridge, second, tail, role="hop2", **study),
+            formats.direct(
+                vocab, h, first, second, bridge, tail, role="two_hop", **study
+            ),
         ]
     return records

@@ -1,0 +1,74 @@
+"""The formats of a question: one hop, two hops, copy, written, document, context.
+
+Arguments are numbers of entities and relations in the vocabulary; ``study`` are the
+fields of a record that say which study person it is about.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxlora.tasks.two_hop.records import COPY, THINK, Record, Vocab
+
+
+def one_hop(vocab: Vocab, h: int, r: int, t: int, **study: Any) -> Record:
+    """The fact ``h r -> t`` as a question; ``study`` says whose it is, if anyone's."""
+    e, names = vocab.entities, vocab.relations
+    return Record(kind="one_hop", prompt=(e[h], names[r]), answer=(e[t],), **study)
+
+
+def query(vocab: Vocab, tables: np.ndarray, h: int, r1: int, r2: int) -> Record:
+    """The two-hop query ``h r1 r2``, answered from the tables [relations, entities]."""
+    bridge = tables[r1, h]
+    return direct(vocab, h, r1, r2, bridge, tables[r2, bridge])
+
+
+def direct(
+    vocab: Vocab, h: int, r1: int, r2: int, bridge: int, tail: int, **study: Any
+) -> Record:
+    """The two-hop query answered at once."""
+    e, names = vocab.entities, vocab.relations
+    return Record(
+        kind="two_hop",
+        prompt=(e[h], names[r1], names[r2]),
+        answer=(e[tail],),
+        bridge=e[bridge],
+        **study,
+    )
+
+
+def copy_record(word: str) -> Record:
+    """The identity row ``e <copy> -> e``."""
+    return Record(kind="copy", prompt=(word, COPY), answer=(word,))
+
+
+def written(record: Record) -> Record:
+    """The same two-hop query, answered with its bridge written out first."""
+    return dataclasses.replace(
+        record,
+        kind="written",
+        prompt=(*record.prompt, THINK),
+        answer=(record.bridge, *record.answer),
+    )
+
+
+def document(record: Record) -> Record:
+    """Both facts of a two-hop query as one text: ``h r1 b r2 c``."""
+    head, first, second = record.prompt
+    return dataclasses.replace(
+        record,
+        kind="document",
+        prompt=(head, first),
+        answer=(record.bridge, second, *record.answer),
+    )
+
+
+def context(record: Record, swap: bool) -> Record:
+    """The two-hop query with both of its facts before it, in either order."""
+    head, first, second = record.prompt
+    facts = [(head, first, record.bridge), (record.bridge, second, *record.answer)]
+    facts = facts[::-1] if swap else facts
+    return dataclasses.replace(
+        record, kind="context", prompt=(*facts[0], *facts[1], *record.prompt)
+    )
