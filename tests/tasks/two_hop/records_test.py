@@ -3,29 +3,29 @@
 import numpy as np
 import pytest
 
-from jaxlora.tasks.two_hop import records, world
+from jaxlora.tasks.two_hop import formats, records
 from jaxlora.tasks.two_hop.records import PAD, Record, Vocab
 
 VOCAB = Vocab(("ann", "bob", "rome", "oslo"), ("spouse", "city"), familiar=3)
 # ids: ann 0, bob 1, rome 2, oslo 3, spouse 4, city 5, <pad> 6, <copy> 7, <think> 8
 P = 6
-QUERY = world.direct(VOCAB, 0, 0, 1, 1, 2)
+QUERY = formats.direct(VOCAB, 0, 0, 1, 1, 2)
 ONE_HOP = Record(kind="one_hop", prompt=("ann", "spouse"), answer=("bob",))
 
 # kind: record, tokens, targets; the loss is on every target but pad and relations.
 BY_HAND = {
     "one_hop": (ONE_HOP, [0, 4, P], [P, P, 1]),
     "two_hop": (QUERY, [0, 4, 5], [P, P, 2]),
-    "copy": (world.copy_record("oslo"), [3, 7, P], [P, P, 3]),
-    "written": (world.written(QUERY), [0, 4, 5, 8, 1], [P, P, P, 1, 2]),
-    "document": (world.document(QUERY), [0, 4, 1, 5], [P, 1, 5, 2]),
+    "copy": (formats.copy_record("oslo"), [3, 7, P], [P, P, 3]),
+    "written": (formats.written(QUERY), [0, 4, 5, 8, 1], [P, P, P, 1, 2]),
+    "document": (formats.document(QUERY), [0, 4, 1, 5], [P, 1, 5, 2]),
     "context": (
-        world.context(QUERY, swap=False),
+        formats.context(QUERY, swap=False),
         [0, 4, 1, 1, 5, 2, 0, 4, 5],
         [P] * 8 + [2],
     ),
     "context, other order": (
-        world.context(QUERY, swap=True),
+        formats.context(QUERY, swap=True),
         [1, 5, 2, 0, 4, 1, 0, 4, 5],
         [P] * 8 + [2],
     ),
@@ -68,7 +68,7 @@ def test_a_record_that_is_too_long_is_refused():
     with pytest.raises(
         ValueError, match="written record has 6 tokens, expected at mos"
     ):
-        records.encode([world.written(QUERY)], VOCAB, 4)
+        records.encode([formats.written(QUERY)], VOCAB, 4)
 
 
 def test_words_have_one_meaning():
