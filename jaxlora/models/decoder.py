@@ -1,26 +1,12 @@
-"""A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``.
-
->>> config = DecoderConfig(vocab_size=16, hidden_size=8, num_layers=2, mlp_size=16,
-...                        num_heads=2, num_kv_heads=2, head_dim=4)
->>> model = Decoder(config)
->>> tokens = jnp.zeros((1, 3), jnp.int32)
->>> base = init(jax.random.key(0), model)
->>> apply(model, base, tokens).shape
-(1, 3, 16)
-"""
-
-from typing import Any
+"""A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora import lora
-from jaxlora.lora import Adapter, Library
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.layers import Projection, RMSNorm, activation, rotate
 from jaxlora.route.route import Route
-from jaxlora.tree import Tree
 
 
 class Attention(nn.Module):
@@ -176,7 +162,7 @@ class Decoder(nn.Module):
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         stack = nn.scan(
             layer,
-            variable_axes={"params": 0, "lora": axis, "gate": axis},
+            variable_axes={"params": 0, "lora": axis, "gate": axis, "routes": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
@@ -186,79 +172,3 @@ class Decoder(nn.Module):
             labels = labels.reshape(c.num_layers, x.shape[0], labels.shape[-1])
         x, _ = stack(c, self.route, name="layers")(x, labels, mask, positions)
         return x
-
-
-def init(key: jax.Array, model: Decoder) -> Tree:
-    """Returns fresh base parameters."""
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    return Decoder(model.config).init(key, tokens)["params"]
-
-
-def apply(
-    model: Decoder,
-    base: Tree,
-    tokens: jax.Array,
-    *,
-    adapter: Adapter | None = None,
-    library: Library | None = None,
-    gate: Tree | None = None,
-    mask: jax.Array | None = None,
-    labels: jax.Array | None = None,
-) -> jax.Array:
-    """Runs the base alone, with one adapter, or with a routed library.
-
-    Args:
-      model: a decoder; its ``route`` says whether it is routed.
-      base: params tree.
-      tokens: [B, T] token ids, T <= max_length for learned positions.
-      adapter: one adapter, for a model without a route.
-      library: a library [E, ...], for a model with a route.
-      gate: gate state for the library; by default ``route.gate.init(library)``.
-      mask: [B, T], true where a token may be attended to; padding is false.
-      labels: [L, B, T, E] gate weights, for the oracle gate only.
-
-    Returns:
-      Logits [B, T, V], float32.
-
-    Raises:
-      ValueError: if adapter or library does not fit the base or the model's route,
-        the labels have another shape, or the sequence is too long.
-    """
-    c = model.config
-    if c.positions == "learned" and tokens.shape[1] > c.max_length:
-        raise ValueError(
-            f"Sequences have {tokens.shape[1]} tokens, but the model has learned "
-            f"positions for {c.max_length}; raise max_length or shorten the input."
-        )
-    variables: dict[str, Any] = {"params": base}
-    if model.route is None:
-        if library is not None or gate is not None or labels is not None:
-            raise ValueError(
-                "Got a library, gate or labels, but the model has no route; build it "
-                "with Decoder(config, route), or merge the library into one adapter."
-            )
-        if adapter is not None:
-            lora.check(base, adapter)
-            variables["lora"] = adapter
-    else:
-        variables |= _routed(model, base, tokens, adapter, library, gate, labels)
-    return model.apply(variables, tokens, mask, labels)  # pyrefly: ignore
-
-
-def _routed(model: Decoder, base, tokens, adapter, library, gate, labels):
-    if adapter is not None or library is None:
-        raise ValueError(
-            "The model has a route, so it needs library=..., and no adapter=...; "
-            "stack() makes a library of adapters."
-        )
-    experts = lora.num_experts(library)
-    lora.check(base, library, experts)
-    wanted = (model.config.num_layers, *tokens.shape, experts)
-    if labels is not None and labels.shape != wanted:
-        raise ValueError(
-            f"Oracle labels have shape {labels.shape}, expected [L, B, T, E] = "
-            f"{wanted}."
-        )
-    route: Any = model.route
-    state = route.gate.init(library) if gate is None else gate
-    return {"lora": library, "gate": state}

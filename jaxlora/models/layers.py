@@ -49,7 +49,9 @@ class Projection(nn.Module):
         if self.route is None:
             return apply_lora(weight, x)
         state = self.get_variable("gate", "kernel")
-        return mix(weight, x, self.route.weights(state, x, labels))
+        weights = self.route.weights(state, x, labels)
+        self.sow("routes", "kernel", weights)  # a no-op unless it is asked for
+        return mix(weight, x, weights)
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:

@@ -1,0 +1,65 @@
+"""What a gate chose: the weights that ``routes`` brings out are those that were used."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora import lora, models, route
+
+LAYERS, EXPERTS = 2, 3
+CONFIG = models.DecoderConfig(
+    vocab_size=11,
+    hidden_size=8,
+    num_layers=LAYERS,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_size=12,
+)
+TOKENS = jnp.array([[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.fixture(scope="module")
+def world():
+    base = models.init(jax.random.key(0), models.Decoder(CONFIG))
+    keys = jax.random.split(jax.random.key(1), EXPERTS)
+    fresh = [lora.init(key, base, lora.LoraConfig(rank=2)) for key in keys]
+    library = jax.tree.map(
+        lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape),
+        lora.stack(fresh),
+    )
+    return base, library
+
+
+def test_an_oracles_weights_come_out_as_they_went_in(world):
+    base, library = world
+    model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
+    shape = (LAYERS, *TOKENS.shape, EXPERTS)
+    labels = jax.random.uniform(jax.random.key(3), shape)
+    found = models.routes(model, base, TOKENS, library=library, labels=labels)
+    assert len(jax.tree.leaves(found)) == 6
+    for weights in jax.tree.leaves(found):
+        np.testing.assert_array_equal(weights, labels)
+
+
+def test_arrow_keeps_two_experts_per_token_and_site_that_sum_to_one(world):
+    base, library = world
+    arrow = models.Decoder(CONFIG, route.Route(gate=route.arrow, top_k=2))
+    found = models.routes(arrow, base, TOKENS, library=library)
+    chex.assert_trees_all_equal_structs(
+        found, lora.lora_map(lambda w: w.scale, library)
+    )
+    for weights in jax.tree.leaves(found):
+        chex.assert_shape(weights, (LAYERS, *TOKENS.shape, EXPERTS))
+        np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-6)
+        assert ((weights > 0).sum(-1) == 2).all()
+    sites = jax.tree.leaves(found)
+    assert any((sites[0] != other).any() for other in sites[1:])
+
+
+def test_a_model_without_a_route_has_none_to_show(world):
+    base, library = world
+    with pytest.raises(ValueError, match="has no route"):
+        models.routes(models.Decoder(CONFIG), base, TOKENS, library=library)
