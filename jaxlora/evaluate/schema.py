@@ -101,7 +101,9 @@ class Metric(StrEnum):
     PHI = "phi"
     PASSED = "gate passed"
     AVAILABLE = "control available"
-    LAYER_SPLIT = "layer split"
+    ROUTE_WEIGHT = "route: weight of A->B"
+    ROUTE_ENTROPY = "route: entropy"
+    ROUTE_AGREEMENT = "route: agreement with the oracle"
 
 
 ERROR_METRICS = (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER)

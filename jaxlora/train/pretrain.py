@@ -51,7 +51,9 @@ def optimizer(
     learning_rate: float, weight_decay: float, warmup: int
 ) -> optax.GradientTransformation:
     """AdamW (b2 = 0.98) with a linear warm-up to a constant rate."""
-    schedule = optax.warmup_constant_schedule(0.0, learning_rate, warmup)
+    schedule: optax.Schedule = optax.constant_schedule(learning_rate)
+    if warmup:  # optax takes a warm-up of no steps for a rate of 0, for ever
+        schedule = optax.warmup_constant_schedule(0.0, learning_rate, warmup)
     return optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=decayed)
 
 

@@ -1,4 +1,4 @@
-"""What a gate chose: the weights that ``routes`` brings out are those that were used."""
+"""What a gate chose: the weights that ``routes`` brings out are those used."""
 
 import chex
 import jax

@@ -12,7 +12,7 @@ from jaxlora.evaluate import scoring
 from jaxlora.evaluate.schema import Library, Method, Split
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.models import Decoder
-from jaxlora.studies.two_hop import items, libraries, oracle, questions
+from jaxlora.studies.two_hop import items, libraries, oracle, questions, routing
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.libraries import COMBINED, OTHERS, Experts
 from jaxlora.studies.two_hop.questions import Asked
@@ -20,6 +20,10 @@ from jaxlora.tasks.two_hop.experts import Expert
 
 # The oracle's labels name the A->B and the B->C expert; a third has no token.
 NOT_FOR_ORACLE = (Library.TRIPLE, Library.TRIPLE_OTHERS)
+
+
+# Where to look at what the gate chose: the library, and what it is held against.
+DIAGNOSED = (Library.PAIR, Library.RANDOM, Library.SHUFFLED)
 
 
 class Setting(NamedTuple):
@@ -68,7 +72,21 @@ def run(setting: Setting, library: Library, method: Method) -> Outcome:
         found = _oracle(setting, library)
         return found._replace(notes=found.notes | {"own": _own(setting, library)})
     frame = _run_halves(setting, library, method)
-    return Outcome(frame, {"own": _own(setting, library)})
+    notes: dict[str, object] = {"own": _own(setting, library)}
+    if method is Method.ARROW and library in DIAGNOSED:
+        notes["routes"] = _routes(setting, library, method)
+    return Outcome(frame, notes)
+
+
+def _routes(setting: Setting, library: Library, method: Method):
+    base, n = setting.experts.base, setting.people
+    return routing.diagnose(
+        _routed(base.model, _route(setting.config, method)),
+        base,
+        libraries.stacked(setting.experts, library),
+        setting.asked.questions.direct[:, 2 * n : 3 * n],
+        setting.experts.groups,
+    )
 
 
 def _run_halves(setting: Setting, library: Library, method: Method) -> pd.DataFrame:

@@ -142,6 +142,7 @@ class _Record:
         default_factory=dict
     )
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    routes: dict[Block, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     passed: dict[float, list[int]] = dataclasses.field(default_factory=dict)
     failed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -256,7 +257,8 @@ def _one_base(
             old = items.predictions(outcome.items)
         found[block] = outcome.items
         _note(record, block, outcome)
-        _write_rows(config, out, {block: outcome.items}, record)
+        _add_rows(config, block, outcome, record)
+    _write(out, record)
     progress("questions", len(plan), len(plan), f"seed {base.seed} done")
 
 
@@ -340,24 +342,31 @@ def _note(record: _Record, block: Block, outcome: blocks.Outcome) -> None:
     if "oracle" in outcome.notes:
         name = f"coverage {block.coverage:g}, seed {block.seed}, {block.library}"
         record.notes[name] = outcome.notes["oracle"]
+    if "routes" in outcome.notes:
+        routes = outcome.notes["routes"]
+        assert isinstance(routes, list)
+        record.routes[block] = routes
 
 
-def _write_rows(config: TwoHopConfig, out: Path, new, record: _Record) -> None:
-    """Adds the rows of a block to results.csv as soon as they are known."""
-    seeds = [block.seed for block in new]
-    record.rows += rows.per_seed(rows.samples(new), seeds, config.thresholds.level)
-    table = rows.frame(record.gate_rows + record.rows)
+def _add_rows(config, block: Block, outcome: blocks.Outcome, record: _Record) -> None:
+    found = rows.samples({block: outcome.items})
+    found |= rows.route_samples({block: record.routes.get(block, [])})
+    record.rows += rows.per_seed(found, [block.seed], config.thresholds.level)
+
+
+def _write(out: Path, record: _Record, more: list[dict[str, Any]] | None = None):
+    table = rows.frame(record.gate_rows + record.rows + (more or []))
     write_text(out / "results.csv", table.to_csv(index=False))
+    return table
 
 
 def _finish(config: TwoHopConfig, found, record: _Record, claims, out: Path) -> Results:
     level, draws = config.thresholds.level, config.resamples
-    made = _usable(rows.samples(found), record)
+    made = _usable(rows.samples(found), record) | rows.route_samples(record.routes)
     pooled = rows.pooled(made, sorted({b.seed for b in found}), level, draws)
     pooled += _differences(config, made, record)
     pooled += _unavailable(config, record) + _guesses(record)
-    table = rows.frame(record.gate_rows + record.rows + pooled)
-    write_text(out / "results.csv", table.to_csv(index=False))
+    table = _write(out, record, pooled)
     outcomes = predictions.check(claims, pooled)
     summary = {
         "study": STUDY,

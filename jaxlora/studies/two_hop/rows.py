@@ -44,12 +44,14 @@ class Place(NamedTuple):
     split: Split
     metric: Metric
     covered: bool | None = None
+    where: tuple[tuple[str, Any], ...] = ()
+    """What else varies, for example (("layer", 0), ("token", "last"))."""
 
     @property
     def condition(self) -> dict[str, Any]:
         """The row's condition."""
         extra = {} if self.covered is None else {"covered": self.covered}
-        return {"coverage": self.coverage, **extra}
+        return {"coverage": self.coverage, **extra, **dict(self.where)}
 
 
 Samples = dict[Place, dict[int, np.ndarray]]
@@ -75,6 +77,25 @@ def samples(blocks: Mapping[Block, pd.DataFrame]) -> Samples:
                     covered,
                 )
                 out.setdefault(place, {})[block.seed] = values
+    return out
+
+
+def route_samples(notes: Mapping[Block, Sequence[Mapping[str, Any]]]) -> Samples:
+    """Per-item values of what a gate chose, as ``routing.diagnose`` found them."""
+    out: Samples = {}
+    for block, found in notes.items():
+        for record in found:
+            where = (("layer", record["layer"]), ("token", record["token"]))
+            place = Place(
+                block.coverage,
+                Cell(record["cell"]),
+                block.library,
+                block.method,
+                Split.TWO_HOP,
+                Metric(record["metric"]),
+                where=where,
+            )
+            out.setdefault(place, {})[block.seed] = np.array(record["values"], float)
     return out
 
 

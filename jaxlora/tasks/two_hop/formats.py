@@ -5,27 +5,38 @@ fields of a record that say which study person it is about.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jaxlora.tasks.two_hop.records import COPY, THINK, Record, Vocab
 
+Number: TypeAlias = int | np.integer
+"""The number of an entity or a relation."""
 
-def one_hop(vocab: Vocab, h: int, r: int, t: int, **study: Any) -> Record:
+
+def one_hop(vocab: Vocab, h: Number, r: Number, t: Number, **study: Any) -> Record:
     """The fact ``h r -> t`` as a question; ``study`` says whose it is, if anyone's."""
     e, names = vocab.entities, vocab.relations
     return Record(kind="one_hop", prompt=(e[h], names[r]), answer=(e[t],), **study)
 
 
-def query(vocab: Vocab, tables: np.ndarray, h: int, r1: int, r2: int) -> Record:
+def query(
+    vocab: Vocab, tables: np.ndarray, h: Number, r1: Number, r2: Number
+) -> Record:
     """The two-hop query ``h r1 r2``, answered from the tables [relations, entities]."""
     bridge = tables[r1, h]
     return direct(vocab, h, r1, r2, bridge, tables[r2, bridge])
 
 
 def direct(
-    vocab: Vocab, h: int, r1: int, r2: int, bridge: int, tail: int, **study: Any
+    vocab: Vocab,
+    h: Number,
+    r1: Number,
+    r2: Number,
+    bridge: Number,
+    tail: Number,
+    **study: Any,
 ) -> Record:
     """The two-hop query answered at once."""
     e, names = vocab.entities, vocab.relations

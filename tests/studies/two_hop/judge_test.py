@@ -1,0 +1,218 @@
+"""Evidence from samples written by hand: whose numbers end up where."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxlora.evaluate import statistics
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.verdict import Thresholds
+from jaxlora.studies.two_hop import judge, rows
+from jaxlora.studies.two_hop.rows import Place
+
+N, SEEDS = 40, (1, 2, 3)
+MEAN, NONE = Method.MEAN, Method.NONE
+CELL = Cell.R_OO
+RECORD = judge.Record(
+    seeds=SEEDS,
+    own={(1.0, CELL, library): 1.0 for library in Library},
+    min_own=0.99,
+    thresholds=Thresholds(),
+    resamples=200,
+)
+
+
+def values(p: float, seed: int) -> np.ndarray:
+    out = np.zeros(N)
+    out[: round(p * N)] = 1
+    return np.random.default_rng(seed).permutation(out)
+
+
+def place(library, method=MEAN, split=Split.TWO_HOP, metric=Metric.ACCURACY, cell=CELL):
+    return Place(1.0, cell, library, method, split, metric)
+
+
+def samples(shares: dict, cell=CELL, coverage=1.0) -> rows.Samples:
+    return {
+        Place(coverage, cell, *where): {s: values(p, s) for s in SEEDS}
+        for where, p in shares.items()
+    }
+
+
+def study(two_hop=0.9, method=MEAN, target=Library.PAIR, **more) -> dict:
+    """One library that beats its controls, and everything beside it."""
+    split, right = Split.TWO_HOP, Metric.ACCURACY
+    shares = {
+        (target, method, split, right): two_hop,
+        (target, method, split, Metric.CHANCE): 0.05,
+        (target, method, Split.HOP1, right): 0.95,
+        (target, method, Split.HOP2, right): 0.975,
+        (Library.JOINT, NONE, split, right): 0.5,
+        (Library.COUNTERFACTUAL1, method, split, Metric.COUNTERFACTUAL): 0.8,
+        (Library.COUNTERFACTUAL2, method, split, Metric.COUNTERFACTUAL): 0.7,
+    }
+    alone = (Library.BASE, Library.HOP1, Library.HOP2)
+    shares |= {(x, NONE, split, right): 0.0 for x in alone}
+    same = (Library.RANDOM, Library.PERMUTED, Library.SHUFFLED)
+    shares |= {(x, method, split, right): 0.025 for x in same}
+    return shares | more
+
+
+def evidence(library=Library.PAIR, record=RECORD, **changes):
+    shares = study(target=library) | changes.pop("shares", {})
+    return judge.evidence(samples(shares), place(library), record)
+
+
+def test_every_negative_control_is_there_under_its_method():
+    found = evidence()
+    assert set(found.controls) == {
+        "base [none]",
+        "A->B [none]",
+        "B->C [none]",
+        "random [mean]",
+        "permuted [mean]",
+        "shuffled answers [mean]",
+    }
+    assert found.controls["base [none]"].difference.value == pytest.approx(0.9)
+    assert found.controls["random [mean]"].difference.value == pytest.approx(0.875)
+
+
+def test_controls_of_another_method_do_not_stand_in():
+    shares = study(method=Method.MEAN) | {
+        (Library.PAIR, Method.SUM, Split.TWO_HOP, metric): 0.9
+        for metric in (Metric.ACCURACY, Metric.CHANCE)
+    }
+    shares[Library.PAIR, Method.SUM, Split.HOP1, Metric.ACCURACY] = 0.9
+    x = place(Library.PAIR, Method.SUM)
+    found = judge.evidence(samples(shares), x, RECORD)
+    missing = {name for name, control in found.controls.items() if control is None}
+    assert missing == {"random [sum]", "permuted [sum]", "shuffled answers [sum]"}
+    assert found.p == 1.0
+    assert found.counterfactual == {}
+
+
+def test_numbers_come_from_their_places():
+    found = evidence()
+    assert found.two_hop.value == pytest.approx(0.9)
+    assert found.two_hop.n == N * len(SEEDS)
+    assert found.base_two_hop.value == 0.0
+    assert found.joint.value == pytest.approx(0.5)
+    assert found.chance == pytest.approx(0.05)
+    got = {name: hop.value for name, hop in found.hops.items()}
+    assert got == pytest.approx({"hop 1": 0.95, "hop 2": 0.975})
+
+
+@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+def test_only_the_3_combination_saw_these_people(library):
+    assert evidence(library).target_saw_people == (library is Library.TRIPLE)
+
+
+@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+def test_counterfactuals_speak_of_the_2_combination_only(library):
+    moved = {name: x.value for name, x in evidence(library).counterfactual.items()}
+    expected = {"counterfactual hop 1": 0.8, "counterfactual hop 2": 0.7}
+    assert moved == pytest.approx(expected if library is Library.PAIR else {})
+
+
+@pytest.mark.parametrize(
+    ("cell", "coverage"),
+    [("R-II", 1.0), ("R-OI", 1.0), ("R-IO", None), ("R-OO", None), ("F-OO", None)],
+)
+def test_coverage_counts_where_the_base_knows_the_second_hop(cell, coverage):
+    cell = Cell(cell)
+    record = dataclasses.replace(RECORD, own={(1.0, cell, Library.PAIR): 1.0})
+    found = judge.evidence(
+        samples(study(), cell), place(Library.PAIR, cell=cell), record
+    )
+    assert found.coverage == coverage
+    assert found.expert_ok
+
+
+@pytest.mark.parametrize(
+    ("own", "ok"), [({}, False), (0.98, False), (0.99, True)], ids=str
+)
+def test_experts_must_hold_their_own_facts(own, ok):
+    own = {(1.0, CELL, Library.PAIR): own} if own else {}
+    assert evidence(record=dataclasses.replace(RECORD, own=own)).expert_ok == ok
+
+
+def test_only_seeds_whose_base_passed_are_pooled():
+    found = samples(study())
+    found[place(Library.PAIR)][3] = np.zeros(N)
+    record = dataclasses.replace(RECORD, seeds=(1, 2))
+    e = judge.evidence(found, place(Library.PAIR), record)
+    assert e.two_hop.value == pytest.approx(0.9)
+    assert e.two_hop.n == 2 * N
+    assert e.controls["base [none]"].difference.n == 2 * N
+
+
+def verdicts(shares, record=RECORD, **where):
+    return judge.verdicts(samples(shares, **where), record)
+
+
+def test_a_combination_that_beats_everything_composes():
+    (found,) = verdicts(study())
+    assert found["label"] == "composes"
+    assert (found["cell"], found["library"]) == ("R-OO", "2-combination")
+    assert found["method"] == "mean"
+
+
+def test_without_counterfactuals_it_does_not():
+    shares = {k: v for k, v in study().items() if k[3] is not Metric.COUNTERFACTUAL}
+    assert verdicts(shares)[0]["label"] == "inconclusive"
+
+
+def test_with_an_expert_that_saw_the_people_it_retrieves():
+    assert verdicts(study(target=Library.TRIPLE))[0]["label"] == "retrieves"
+    others = verdicts(study(target=Library.TRIPLE_OTHERS))[0]
+    assert others["label"] == "inconclusive"
+
+
+@pytest.mark.parametrize(("joint", "cause"), [(0.9, "combination"), (0, "fine-tuning")])
+def test_a_failure_is_put_down_to_the_joint_lora(joint, cause):
+    shares = study(two_hop=0.0)
+    shares[Library.JOINT, NONE, Split.TWO_HOP, Metric.ACCURACY] = joint
+    (found,) = verdicts(shares)
+    assert (found["label"], found["cause"]) == ("no transfer", cause)
+
+
+def test_no_good_seed_is_invalid_and_still_shown():
+    record = dataclasses.replace(RECORD, seeds=())
+    (found,) = verdicts(study(), record)
+    assert (found["label"], found["cause"]) == ("invalid", "base")
+
+
+def test_p_values_are_adjusted_over_methods_by_holm():
+    """Two methods in one family: each p by hand, and Holm's of the two."""
+    shares = study(two_hop=0.9, method=Method.MEAN)
+    shares |= study(two_hop=0.075, method=Method.SUM)
+    shares |= study(two_hop=0.9, target=Library.IDENTITY)
+    made = samples(shares)
+    found = {(v["library"], v["method"]): v for v in judge.verdicts(made, RECORD)}
+    assert len(found) == 3
+    p = {
+        name: judge.evidence(made, place(library, method), RECORD).p
+        for name, (library, method) in {
+            "mean": (Library.PAIR, Method.MEAN),
+            "sum": (Library.PAIR, Method.SUM),
+            "identity": (Library.IDENTITY, Method.MEAN),
+        }.items()
+    }
+    adjusted = statistics.holm([p["mean"], p["sum"]])
+    assert found["2-combination", "mean"]["p_adjusted"] == adjusted[0] == 2 * p["mean"]
+    assert found["2-combination", "sum"]["p_adjusted"] == adjusted[1]
+    # Another library is another family.
+    alone = found["2-combination + identity rows", "mean"]
+    assert alone["p_adjusted"] == p["identity"]
+
+
+def test_coverage_levels_are_judged_apart():
+    made = samples(study(two_hop=0.9), coverage=1.0)
+    made |= samples(study(two_hop=0.0), coverage=0.0)
+    own = {(c, CELL, Library.PAIR): 1.0 for c in (0.0, 1.0)}
+    found = judge.verdicts(made, dataclasses.replace(RECORD, own=own))
+    assert [(v["coverage"], v["label"]) for v in found] == [
+        (0.0, "no transfer"),
+        (1.0, "composes"),
+    ]
