@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 
 from jaxlora.io.files import write_whole
-from jaxlora.report import figures, outcome, readings, tables
+from jaxlora.report import figures, outcome, readings, routing, tables
 from jaxlora.report.grid import Grid
 
 NAME = "report.html"
@@ -63,6 +63,7 @@ def render(
         failed=list(results.get("failed_seeds", [])),
         gates=outcome.gate_grid(results),
         closing=tables.closing_grid(rows),
+        routing=routing.routing_grid(rows),
         lines=line_grid(rows),
         differences=tables.difference_grid(rows),
         predictions=outcome.prediction_grid(results),

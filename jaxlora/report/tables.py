@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxlora.evaluate.schema import Library, Method, Metric, Split
-from jaxlora.report import outcome, readings
+from jaxlora.report import outcome, readings, routing
 from jaxlora.report.grid import Grid, markdown_table, rich_table
 from jaxlora.report.readings import Line, Reading
 
@@ -152,6 +152,7 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
     """
     grids = (
         closing_grid(rows),
+        routing.routing_grid(rows),
         outcome.reason_grid(results),
         outcome.gate_grid(results),
         outcome.prediction_grid(results),

@@ -19,7 +19,7 @@ from jaxlora.io import checkpoint
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import ExpertsConfig
 from jaxlora.tasks.two_hop import experts as experts_of
-from jaxlora.tasks.two_hop import records
+from jaxlora.tasks.two_hop import formats, records
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
 from jaxlora.tasks.two_hop.records import encode
 from jaxlora.train import experts as training
@@ -67,7 +67,16 @@ ALONE = (
 )
 COMBINED = tuple(library for library in MEMBERS if library not in ALONE)
 # What decides an expert beside its base and config.
-CODE = (models.decoder, models.layers, lora, losses, training, experts_of, records)
+CODE = (
+    models.decoder,
+    models.layers,
+    lora,
+    losses,
+    training,
+    experts_of,
+    formats,
+    records,
+)
 # Held-out A->C experts come in two halves; each is asked about the other half.
 OTHERS = (Library.TARGET_OTHERS, Library.TRIPLE_OTHERS)
 

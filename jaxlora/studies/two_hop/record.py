@@ -1,0 +1,147 @@
+"""What a study learns as it runs, beside the items themselves."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
+from jaxlora.studies import provenance
+from jaxlora.studies.two_hop import bases, rows
+from jaxlora.studies.two_hop.bases import Base
+from jaxlora.studies.two_hop.blocks import Outcome
+from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.studies.two_hop.rows import STUDY, Block
+from jaxlora.tasks.two_hop.experts import groups
+
+GATE_SPLITS = {
+    "one-hop recall": Split.FAMILIAR_ONE_HOP,
+    "held-out two-hop": Split.FAMILIAR_TWO_HOP,
+    "copy": Split.COPY,
+    "written bridge": Split.FAMILIAR_WRITTEN,
+    "one document": Split.FAMILIAR_DOCUMENT,
+    "facts in context": Split.RANDOM_CONTEXT,
+}
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds spent in each stage, compilation apart."""
+
+    compiled: provenance.Seconds
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Adds the time of a block of code to a stage."""
+        start, compiled = time.monotonic(), self.compiled.seconds
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start - (self.compiled.seconds - compiled)
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+
+@dataclasses.dataclass
+class Log:
+    """Gates, notes and per-seed rows, in the order in which they came."""
+
+    origin: dict[str, Any]
+    """Versions, device and revisions."""
+    items: dict[Block, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    gates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    gate_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    own: dict[tuple[float, Cell, Library], float] = dataclasses.field(
+        default_factory=dict
+    )
+    """Lowest accuracy of any expert of a library on its own facts."""
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    routes: dict[Block, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    passed: dict[float, list[int]] = dataclasses.field(default_factory=dict)
+    failed: list[str] = dataclasses.field(default_factory=list)
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    resumed: int = 0
+
+
+def note_gates(config: TwoHopConfig, level: float, base: Base, log: Log) -> None:
+    """Logs what the gates of a base said, with its steps, phi and guessing rates."""
+    rules = bases.GATES | bases.FORMAT_GATES
+    told = {}
+    for name, (value, n) in base.gates.items():
+        least = getattr(config.pretrain, rules[name][2])
+        told[name] = (GATE_SPLITS[name], value, n, value >= least)
+        log.gates.append(
+            {
+                "coverage": level,
+                "seed": base.seed,
+                "gate": name,
+                "value": value,
+                "n": n,
+                "threshold": least,
+                "passed": value >= least,
+                "steps": base.steps,
+                "required": name in bases.GATES,
+            }
+        )
+    log.gate_rows += rows.gate_rows(level, base.seed, told)
+    log.gate_rows += _world_rows(level, base)
+
+
+def _world_rows(level: float, base: Base) -> list[dict[str, Any]]:
+    """Steps and phi of a base, and what guessing would give in each cell."""
+
+    def one(cell, split, metric, value, n):
+        return row(
+            study=STUDY,
+            seed=base.seed,
+            cell=cell,
+            library=Library.BASE,
+            method=Method.NONE,
+            split=split,
+            metric=metric,
+            value=round(float(value), 6),
+            n=n,
+            condition={"coverage": level},
+        )
+
+    steps = one(None, Split.FAMILIAR_TWO_HOP, Metric.STEPS, base.steps, 1)
+    phi = one(None, Split.FAMILIAR_TWO_HOP, Metric.PHI, base.world.phi, 1)
+    out = [steps, phi]
+    by_cell: dict[Cell, list] = {}
+    for group in groups(base.world):
+        by_cell.setdefault(group.cell, []).append(group)
+    for cell, some in by_cell.items():
+        n = sum(group.size for group in some)
+        answers = [[r.answer for r in group.two_hop] for group in some]
+        one_of = np.mean([1 / len(set(a)) for a in answers])
+        most = np.mean([max(a.count(x) for x in a) / len(a) for a in answers])
+        out.append(one(cell, Split.TWO_HOP, Metric.ONE_OF_N, one_of, n))
+        out.append(one(cell, Split.TWO_HOP, Metric.MAJORITY, most, n))
+    return out
+
+
+def note_block(log: Log, block: Block, outcome: Outcome) -> None:
+    """Logs what a block found beside its items."""
+    own = outcome.notes.get("own", {})
+    assert isinstance(own, dict)
+    for cell, value in own.items():
+        place = (block.coverage, Cell(cell), block.library)
+        log.own[place] = min(log.own.get(place, 1.0), value)
+    if "oracle" in outcome.notes:
+        name = f"coverage {block.coverage:g}, seed {block.seed}, {block.library}"
+        log.notes[name] = outcome.notes["oracle"]
+    if "routes" in outcome.notes:
+        routes = outcome.notes["routes"]
+        assert isinstance(routes, list)
+        log.routes[block] = routes
+
+
+def add_rows(config: TwoHopConfig, block: Block, outcome: Outcome, log: Log) -> None:
+    """Logs the rows of a block."""
+    found = rows.samples({block: outcome.items})
+    found |= rows.route_samples({block: log.routes.get(block, [])})
+    log.rows += rows.per_seed(found, [block.seed], config.thresholds.level)

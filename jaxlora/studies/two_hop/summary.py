@@ -1,0 +1,209 @@
+"""From the log of a study to its results: pooled rows, verdicts, predictions."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jaxlora.evaluate import predictions
+from jaxlora.evaluate.predictions import Prediction
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.io.files import write_text
+from jaxlora.studies.two_hop import judge, rows, store
+from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.studies.two_hop.record import Log
+from jaxlora.studies.two_hop.rows import STUDY
+
+# The controls that rest on an extra format, and the row that each would fill.
+FORMAT_CONTROLS = {
+    "written bridge": (Library.PAIR, Method.MEAN, Split.WRITTEN),
+    "one document": (Library.DOCUMENT, Method.NONE, Split.TWO_HOP),
+    "facts in context": (Library.BASE, Method.NONE, Split.CONTEXT),
+}
+
+
+class Results(NamedTuple):
+    """What a study found: tidy rows, and everything that is not a row."""
+
+    rows: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether some base never passed its gates."""
+        return bool(self.summary["failed_seeds"])
+
+
+def write_rows(out: Path, log: Log, more: list[dict[str, Any]] | None = None):
+    """Writes results.csv from what is logged, and returns the table."""
+    table = rows.frame(log.gate_rows + log.rows + (more or []))
+    write_text(out / "results.csv", table.to_csv(index=False))
+    return table
+
+
+def finish(
+    config: TwoHopConfig,
+    log: Log,
+    claims: tuple[Prediction, ...],
+    out: Path,
+) -> Results:
+    """Pools, judges and checks; writes results.csv and returns everything else.
+
+    Args:
+      config: of the study.
+      log: what the study learned.
+      claims: the predictions.
+      out: folder of the study.
+    """
+    level, draws = config.thresholds.level, config.resamples
+    made = _usable(rows.samples(log.items), log) | rows.route_samples(log.routes)
+    pooled = rows.pooled(
+        made, sorted({block.seed for block in log.items}), level, draws
+    )
+    pooled += _differences(config, made, log)
+    pooled += _unavailable(config, log) + _guesses(log)
+    table = write_rows(out, log, pooled)
+    outcomes = predictions.check(claims, pooled)
+    summary = {
+        "study": STUDY,
+        "config": store.plain(config),
+        "failed_seeds": log.failed,
+        "gates": log.gates,
+        "own_facts": [
+            {"coverage": c, "cell": str(cell), "library": str(name), "value": value}
+            for (c, cell, name), value in log.own.items()
+        ],
+        "oracle": log.notes,
+        "predictions": {
+            "digest": predictions.digest(claims),
+            "revision": log.origin.pop("predictions_revision"),
+            "outcomes": [
+                {"statement": o.prediction.statement, "held": o.held, "got": o.sentence}
+                for o in outcomes
+            ],
+        },
+        "verdicts": _verdicts(config, made, log),
+    } | log.origin
+    return Results(table, summary)
+
+
+def _verdicts(config: TwoHopConfig, made: rows.Samples, log: Log):
+    out = []
+    for level in config.levels:
+        passed = tuple(log.passed.get(level, ()))
+        if not passed:
+            out += [_invalid(level, cell) for cell in Cell]
+            continue
+        judging = judge.Record(
+            passed,
+            log.own,
+            config.experts.min_own,
+            config.thresholds,
+            config.resamples,
+        )
+        mine = {place: x for place, x in made.items() if place.coverage == level}
+        out += judge.verdicts(mine, judging)
+    return out
+
+
+def _invalid(level: float, cell: Cell) -> dict[str, Any]:
+    return {
+        "coverage": level,
+        "cell": str(cell),
+        "library": str(Library.PAIR),
+        "method": str(Method.MEAN),
+        "label": "invalid",
+        "cause": "base",
+        "reason": "No base passed its gates, so nothing was combined.",
+    }
+
+
+def _differences(config: TwoHopConfig, made: rows.Samples, log: Log):
+    """Paired differences: to every control, and of 3- to 2-combinations."""
+    out = []
+    for x in list(made):
+        if x.library not in judge.JUDGED or x.metric is not Metric.ACCURACY:
+            continue
+        if x.split is not Split.TWO_HOP or x.covered is not None:
+            continue
+        against = judge.controls(x)
+        if x.library is not Library.PAIR:
+            against.append(x._replace(library=Library.PAIR))
+        for y in against:
+            passed = log.passed.get(x.coverage, [])
+            found = rows.difference(
+                made, x, y, passed, config.thresholds.level, config.resamples
+            )
+            if found is not None:
+                out.append(rows.difference_row(x, y, found.difference))
+    return out
+
+
+def _guesses(log: Log) -> list[dict[str, Any]]:
+    """What guessing gives in each cell, over all seeds."""
+    metrics = (Metric.ONE_OF_N.value, Metric.MAJORITY.value)
+    same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for found in log.gate_rows:
+        if found["metric"] in metrics:
+            keys = ("familiarity", "knows", "metric", "condition")
+            same.setdefault(tuple(found[key] for key in keys), []).append(found)
+    return [
+        some[0]
+        | {
+            "seed": "all",
+            "value": round(float(np.mean([found["value"] for found in some])), 6),
+            "n": sum(found["n"] for found in some),
+        }
+        for some in same.values()
+    ]
+
+
+def _format(place: rows.Place) -> str | None:
+    """The extra format that a measurement rests on."""
+    if place.split in (Split.WRITTEN, Split.WRITTEN_BRIDGE):
+        return "written bridge"
+    if place.split is Split.CONTEXT:
+        return "facts in context"
+    return "one document" if place.library is Library.DOCUMENT else None
+
+
+def _without(log: Log) -> set[tuple[str, float, int]]:
+    """The (format, coverage, seed) whose gate failed."""
+    return {
+        (g["gate"], g["coverage"], g["seed"])
+        for g in log.gates
+        if not g["required"] and not g["passed"]
+    }
+
+
+def _usable(made: rows.Samples, log: Log) -> rows.Samples:
+    """Leaves out what rests on a format that the base of a seed did not learn."""
+    without = _without(log)
+    return {
+        place: {
+            seed: values
+            for seed, values in by_seed.items()
+            if (_format(place), place.coverage, seed) not in without
+        }
+        for place, by_seed in made.items()
+    }
+
+
+def _unavailable(config: TwoHopConfig, log: Log) -> list[dict[str, Any]]:
+    """Rows of the controls whose format a base, or every base, did not learn."""
+    out = []
+    without = _without(log)
+    for level in config.levels:
+        passed = log.passed.get(level, [])
+        for gate, (library, method, split) in FORMAT_CONTROLS.items():
+            failed = [seed for seed in passed if (gate, level, seed) in without]
+            reason = f"the gate of '{gate}' failed"
+            where: list[int | str] = [*failed]
+            if len(failed) == len(passed):
+                where.append("all")
+            out += [
+                rows.unavailable(seed, level, library, method, split, reason)
+                for seed in where
+            ]
+    return out

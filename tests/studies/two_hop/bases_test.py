@@ -1,0 +1,137 @@
+"""Bases: trained in chunks until their gates pass, cached, and resumed at a chunk."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlora.studies.two_hop import bases
+from jaxlora.tasks.two_hop import world
+
+
+@pytest.fixture(scope="module")
+def worlds(tiny):
+    return [world.generate(tiny.world, seed) for seed in range(3)]
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """The step at which every chunk begins, in the order in which they run."""
+    begun = []
+    for name in ("chunk", "chunks"):
+        run = getattr(bases.pretrain, name)
+
+        def count(model, opt, sizes, steps, state, data, run=run):
+            begun.append(np.atleast_1d(state.step).tolist())
+            return run(model, opt, sizes, steps, state, data)
+
+        monkeypatch.setattr(bases.pretrain, name, count)
+    return begun
+
+
+def train(tiny, worlds, seeds, cache, **more):
+    pretrain = dataclasses.replace(tiny.pretrain, **more.pop("pretrain", {}))
+    made = [worlds[seed] for seed in seeds]
+    return bases.train(seeds, made, tiny.model, pretrain, cache, **more)
+
+
+def assert_same(one, two):
+    assert (one.steps, one.gates) == (two.steps, two.gates)
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+
+
+def stop_at(step):
+    def tell(seed, steps, gates):
+        if steps == step and gates:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def test_a_base_cut_between_chunks_goes_on_at_its_step(tiny, worlds, tmp_path, chunks):
+    (whole,) = train(tiny, worlds, [0], tmp_path / "whole")
+    assert chunks == [[0], [10]]
+    chunks.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, worlds, [0], tmp_path / "cut", tell=stop_at(10))
+    (resumed,) = train(tiny, worlds, [0], tmp_path / "cut")
+    assert chunks == [[0], [10]]
+    assert_same(resumed, whole)
+    chunks.clear()
+    (cached,) = train(tiny, worlds, [0], tmp_path / "cut")
+    assert chunks == []
+    assert_same(cached, whole)
+
+
+def test_several_bases_in_one_program_catch_up_first(tiny, worlds, tmp_path, chunks):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, worlds, [1], tmp_path, tell=stop_at(10))
+    found = train(tiny, worlds, [1, 2], tmp_path, at_once=2)
+    # Seed 2 alone first, then both from step 10.
+    assert chunks == [[0], [0], [10, 10]]
+    assert [base.seed for base in found] == [1, 2]
+    assert [base.steps for base in found] == [20, 20]
+    alone = train(tiny, worlds, [1, 2], tmp_path / "alone")
+    for one, two in zip(found, alone, strict=True):
+        jax.tree.map(
+            # One program sums in another order than two.
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4),
+            one.params,
+            two.params,
+        )
+
+
+def test_training_stops_as_soon_as_the_gates_pass(tiny, worlds, tmp_path, chunks):
+    more = {"format_steps": 0, "max_steps": 50}
+    (easy,) = train(tiny, worlds, [0], tmp_path, pretrain=more)
+    assert easy.steps == 10
+    hard = more | {"min_copy": 1.0}
+    (failed,) = train(tiny, worlds, [0], tmp_path, pretrain=hard)
+    assert failed.steps == 50
+    assert not failed.passed(dataclasses.replace(tiny.pretrain, **hard))
+    # A format that is not learned is given format_steps, and no more.
+    chunks.clear()
+    formats = more | {"min_format": 1.0, "format_steps": 20}
+    (base,) = train(tiny, worlds, [0], tmp_path, pretrain=formats)
+    config = dataclasses.replace(tiny.pretrain, **formats)
+    assert base.steps == 20
+    assert base.passed(config)
+    assert not base.available("written bridge", config)
+
+
+def test_gates_ask_each_question_once(tiny, worlds, tmp_path):
+    (base,) = train(tiny, worlds, [0], tmp_path)
+    assert base.gates.keys() == bases.GATES.keys() | bases.FORMAT_GATES.keys()
+    splits = worlds[0].splits
+    assert base.gates["copy"][1] == len(worlds[0].vocab.entities)
+    assert base.gates["one-hop recall"][1] == len(splits["one_hop"])
+    assert base.gates["held-out two-hop"][1] == len(splits["held_out"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a | {"seed": 1},
+        lambda a: a | {"model": dataclasses.replace(a["model"], hidden_size=24)},
+        lambda a: a | {"config": dataclasses.replace(a["config"], batch=17)},
+        lambda a: a | {"world": dataclasses.replace(a["world"], splits={})},
+    ],
+    ids=["seed", "model", "pretrain", "world"],
+)
+def test_the_cache_key_depends_on_all_that_decides_a_base(tiny, worlds, change):
+    arguments = {
+        "seed": 0,
+        "world": worlds[0],
+        "model": tiny.model,
+        "config": tiny.pretrain,
+    }
+    assert bases.key_of(**arguments) == bases.key_of(**arguments)
+    assert bases.key_of(**change(dict(arguments))) != bases.key_of(**arguments)
+
+
+def test_the_cache_key_depends_on_the_code(tiny, worlds, monkeypatch):
+    arguments = (0, worlds[0], tiny.model, tiny.pretrain)
+    before = bases.key_of(*arguments)
+    monkeypatch.setattr(bases.inspect, "getsource", lambda module: "edited")
+    assert bases.key_of(*arguments) != before

@@ -1,0 +1,118 @@
+"""Held-out experts answer only for people whom they were not trained on."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxlora.evaluate.schema import Library, Method, Split
+from jaxlora.studies.two_hop import blocks, libraries
+from jaxlora.studies.two_hop.libraries import MEMBERS
+from jaxlora.tasks.two_hop.experts import Expert
+
+SIZES = {("R-OO", 0): 4, ("R-OO", 1): 7}
+SPLITS = (Split.TWO_HOP, Split.WRITTEN_BRIDGE, Split.FAMILIAR_TWO_HOP)
+
+
+def setting():
+    groups = [
+        SimpleNamespace(cell=cell, pair=pair, size=n)
+        for (cell, pair), n in SIZES.items()
+    ]
+    own = {expert: np.ones(len(groups)) for expert in Expert}
+    experts = SimpleNamespace(groups=groups, own=own)
+    return blocks.Setting(None, experts, None, None)
+
+
+def asked_of(first_half: bool) -> pd.DataFrame:
+    """One item a person and split, that says which half's expert was asked."""
+    parts = [
+        pd.DataFrame(
+            {
+                "cell": cell,
+                "pair": pair,
+                "person": np.arange(n),
+                "split": str(split),
+                "predicted": int(first_half),
+            }
+        )
+        for (cell, pair), n in SIZES.items()
+        for split in SPLITS
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def halves(monkeypatch):
+    monkeypatch.setattr(
+        blocks, "_ask", lambda setting, library, method, first_half: first_half
+    )
+    monkeypatch.setattr(blocks, "_items", lambda setting, first: asked_of(first))
+    return setting()
+
+
+@pytest.mark.parametrize("library", libraries.OTHERS, ids=str)
+def test_each_half_is_asked_of_the_expert_of_the_other(halves, library):
+    found = blocks._run_halves(halves, library, Method.MEAN)
+    for (cell, pair), n in SIZES.items():
+        for split in (Split.TWO_HOP, Split.WRITTEN_BRIDGE):
+            mine = found[
+                (found["cell"] == cell)
+                & (found["pair"] == pair)
+                & (found["split"] == str(split))
+            ]
+            # The expert of the first half answers for the second, and the reverse.
+            assert mine["predicted"].tolist() == [0] * (n // 2) + [1] * (n - n // 2)
+    familiar = found[found["split"] == str(Split.FAMILIAR_TWO_HOP)]
+    assert (familiar["predicted"] == 0).all()
+    assert len(found) == len(asked_of(False))
+    assert found.dtypes.equals(asked_of(False).dtypes)
+
+
+@pytest.mark.parametrize("library", [Library.PAIR, Library.TRIPLE], ids=str)
+def test_other_libraries_are_asked_once(halves, library):
+    found = blocks._run_halves(halves, library, Method.MEAN)
+    pd.testing.assert_frame_equal(found, asked_of(False))
+
+
+def test_a_librarys_own_accuracy_is_the_lowest_of_its_members():
+    made = setting()
+    made.experts.own[Expert.HOP1] = np.array([1.0, 0.75])
+    made.experts.own[Expert.TARGET_FIRST] = np.array([0.5, 1.0])
+    made.experts.own[Expert.TARGET] = np.array([0.25, 1.0])
+    assert blocks._own(made, Library.HOP2) == {"R-OO": 1.0}
+    assert blocks._own(made, Library.PAIR) == {"R-OO": 0.75}
+    assert blocks._own(made, Library.TRIPLE) == {"R-OO": 0.25}
+    # Both halves take part, though one is named in the library.
+    assert blocks._own(made, Library.TRIPLE_OTHERS) == {"R-OO": 0.5}
+    assert blocks._own(made, Library.TARGET_OTHERS) == {"R-OO": 0.5}
+
+
+def test_libraries_hold_the_experts_that_their_names_say():
+    assert MEMBERS[Library.PAIR] == (Expert.HOP1, Expert.HOP2)
+    assert MEMBERS[Library.TRIPLE] == (Expert.HOP1, Expert.HOP2, Expert.TARGET)
+    assert MEMBERS[Library.SHUFFLED] == (Expert.COUNTER1, Expert.COUNTER2)
+    assert MEMBERS[Library.COUNTERFACTUAL1] == (Expert.COUNTER1, Expert.HOP2)
+    assert MEMBERS[Library.COUNTERFACTUAL2] == (Expert.HOP1, Expert.COUNTER2)
+    for library in libraries.OTHERS:
+        assert Expert.TARGET not in MEMBERS[library]
+    assert set(MEMBERS) | {Library.BASE, Library.FULL} == set(Library)
+
+
+def test_every_expert_trains_in_exactly_one_program():
+    trained = [name for names, _ in libraries.PROGRAMS for name in names]
+    assert sorted(trained) == sorted(Expert)
+
+
+def test_keys_of_experts_differ_and_do_not_depend_on_the_program():
+    import jax
+
+    def keys(names, size=6):
+        made = jax.random.key_data(libraries._keys(1, names, size))
+        return np.asarray(made).reshape(len(names), size, -1)
+
+    together = keys([Expert.HOP1, Expert.HOP2, Expert.JOINT])
+    np.testing.assert_array_equal(together[1], keys([Expert.HOP2])[0])
+    flat = together.reshape(-1, together.shape[-1])
+    assert len(np.unique(flat, axis=0)) == len(flat)

@@ -1,0 +1,378 @@
+"""A whole study, once, in small: its rows, its summary, and what may go wrong."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxlora.evaluate import predictions, schema, statistics
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.studies.two_hop import bases, blocks, judge, protocol, store
+from jaxlora.studies.two_hop.config import PREDICTIONS, TwoHopConfig, from_plain
+
+CELLS = [str(cell) for cell in Cell]
+FORMATS = {
+    "written bridge": ("2-combination", Split.WRITTEN),
+    "one document": ("one document", Split.TWO_HOP),
+    "facts in context": ("base", Split.CONTEXT),
+}
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the cell in one column, and the condition parsed."""
+    made = rows.copy()
+    made["cell"] = made["familiarity"].where(
+        made["familiarity"] == "", made["familiarity"] + "-" + made["knows"]
+    )
+    made["condition"] = [json.loads(text) for text in made["condition"]]
+    return made
+
+
+@pytest.fixture(scope="module")
+def table(ran):
+    return table_of(ran.results.rows)
+
+
+def pick(table, *, plain=True, **wanted):
+    """Rows with these values; ``plain`` leaves out those of a part of the people."""
+    for name, value in wanted.items():
+        table = table[table[name] == value]
+    if plain:
+        table = table[[c.keys() == {"coverage"} for c in table["condition"]]]
+    return table
+
+
+def test_rows_have_the_columns_and_words_of_the_schema(ran):
+    rows = ran.results.rows
+    assert tuple(rows.columns) == schema.COLUMNS
+    for name, kind in (
+        ("library", Library),
+        ("method", Method),
+        ("split", Split),
+        ("metric", Metric),
+    ):
+        assert set(rows[name]) <= {member.value for member in kind}
+    assert set(rows["study"]) == {"two-hop"}
+    assert set(rows["seed"]) == {0, 1, "all"}
+    assert set(rows["familiarity"] + "-" + rows["knows"]) == {"-", *CELLS}
+    for text in rows["condition"]:
+        assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_no_measurement_is_told_twice(ran):
+    names = [name for name in schema.COLUMNS if name not in ("value", "n", "lo", "hi")]
+    assert not ran.results.rows.duplicated(names).any()
+
+
+def test_the_file_holds_the_rows(ran):
+    written = (ran.out / "results.csv").read_text()
+    assert written == ran.results.rows.to_csv(index=False)
+
+
+@pytest.mark.parametrize("seed", [0, 1, "all"])
+def test_every_block_is_asked_in_every_cell(table, ran, seed):
+    plan = blocks.plan(ran.config.methods)
+    for split in (Split.HOP1, Split.HOP2, Split.TWO_HOP, Split.FAMILIAR_TWO_HOP):
+        found = pick(table, seed=seed, split=split, metric=Metric.ACCURACY)
+        found = found[found["cell"] != ""]
+        places = set(zip(found["library"], found["method"], found["cell"], strict=True))
+        assert places == {(str(x), str(m), c) for x, m in plan for c in CELLS}
+        assert len(found) == len(places)
+
+
+def test_plan_holds_every_library_and_method(ran):
+    plan = blocks.plan([str(m) for m in Method if m is not Method.NONE])
+    assert len(plan) == len(set(plan))
+    assert plan[0] == (Library.BASE, Method.NONE)
+    assert {library for library, _ in plan} == set(Library)
+    assert {method for _, method in plan} == set(Method)
+    missing = {(x, Method.ORACLE) for x in (Library.TRIPLE, Library.TRIPLE_OTHERS)}
+    assert not missing & set(plan)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_control_is_measured_in_every_cell(table, ran, cell):
+    two_hop = pick(table, cell=cell, split=Split.TWO_HOP, metric=Metric.ACCURACY)
+    for library in (*schema.NEGATIVE, *schema.POSITIVE):
+        found = pick(two_hop, library=library)
+        assert set(found["seed"]) == {0, 1, "all"}, library
+    for library in (Library.RANDOM, Library.PERMUTED, Library.SHUFFLED):
+        assert set(pick(two_hop, library=library)["method"]) == set(ran.config.methods)
+    context = pick(table, cell=cell, split=Split.CONTEXT, library=Library.BASE)
+    assert len(context) > 0
+
+
+@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+def test_every_combination_is_paired_with_every_control(table, ran, library):
+    found = pick(table, plain=False, library=library, metric=Metric.DIFFERENCE)
+    against = {}
+    for row in found.itertuples():
+        assert (row.seed, row.n) == ("all", 6)
+        assert row.lo <= row.value <= row.hi
+        against.setdefault((row.cell, row.method), set()).add(row.condition["against"])
+    expected = {"base [none]", "A->B [none]", "B->C [none]"}
+    for (_, method), names in against.items():
+        same = {f"{x} [{method}]" for x in judge.SAME_METHOD}
+        pair = {f"2-combination [{method}]"} if library is not Library.PAIR else set()
+        assert names == expected | same | pair
+    methods = [m for m in ran.config.methods if (library, m) in blocks.plan((m,))]
+    assert len(against) == len(CELLS) * len(methods) > 0
+
+
+def test_pooled_values_are_means_over_all_items(table):
+    keys = ["cell", "library", "method", "split", "metric"]
+    found = pick(table[table["cell"] != ""])
+    found = found[~found["metric"].isin([Metric.ONE_OF_N, Metric.MAJORITY])]
+    seeds = found[found["seed"] != "all"]
+    total = (seeds["value"].astype(float) * seeds["n"]).groupby(
+        [seeds[key] for key in keys]
+    )
+    expected = total.sum() / seeds.groupby(keys)["n"].sum()
+    pooled = found[found["seed"] == "all"].set_index(keys)
+    assert set(pooled.index) == set(expected.index)
+    np.testing.assert_allclose(
+        pooled["value"].astype(float), expected[pooled.index], atol=2e-6
+    )
+
+
+def test_shares_of_one_seed_have_wilson_intervals(table):
+    found = pick(table, seed=0, metric=Metric.ACCURACY, split=Split.FAMILIAR_TWO_HOP)
+    found = found[found["cell"] != ""]
+    assert len(found) > 0
+    for row in found.itertuples():
+        assert row.n == 8
+        x = statistics.wilson(round(row.value * row.n), row.n)
+        assert (row.value, row.lo, row.hi) == pytest.approx(x[:3], abs=1e-6)
+    losses = pick(table, seed=0, metric=Metric.LOSS)
+    assert losses["lo"].isna().all()
+
+
+def test_errors_and_right_answers_add_up(table):
+    found = pick(table, split=Split.TWO_HOP)
+    found = found[found["metric"].isin([Metric.ACCURACY, *schema.ERROR_METRICS])]
+    found = found[found["cell"] != ""]
+    keys = ["seed", "cell", "library", "method"]
+    total = found.groupby(keys)["value"].agg(["sum", "size"])
+    assert (total["size"] == 5).all()
+    np.testing.assert_allclose(total["sum"].astype(float), 1, atol=1e-5)
+
+
+def test_the_base_says_no_old_answers_and_others_may(table):
+    old = pick(table, metric=Metric.OLD, seed="all")
+    assert not pick(old, library=Library.BASE)["value"].any()
+    # After five steps most experts still say what the base says.
+    assert pick(old, library=Library.HOP1)["value"].sum() > 0
+
+
+def test_chance_and_guesses_are_beside_the_accuracy(table):
+    for metric in (Metric.CHANCE, Metric.ONE_OF_N, Metric.MAJORITY):
+        found = pick(table, seed="all", split=Split.TWO_HOP, metric=metric)
+        assert set(found["cell"]) == set(CELLS)
+    one_of = pick(table, seed="all", metric=Metric.ONE_OF_N)
+    np.testing.assert_allclose(one_of["value"].astype(float), 1 / 3, atol=1e-6)
+
+
+def test_gates_are_rows_and_results(table, ran):
+    splits = {
+        Split.FAMILIAR_ONE_HOP,
+        Split.FAMILIAR_TWO_HOP,
+        Split.COPY,
+        Split.FAMILIAR_WRITTEN,
+        Split.FAMILIAR_DOCUMENT,
+        Split.RANDOM_CONTEXT,
+    }
+    for seed in (0, 1):
+        found = pick(table, cell="", seed=seed, library=Library.BASE)
+        assert set(pick(found, metric=Metric.ACCURACY)["split"]) == splits
+        assert pick(found, metric=Metric.PASSED)["value"].tolist() == [1.0] * 6
+        assert pick(found, metric=Metric.STEPS)["value"].tolist() == [20]
+        assert len(pick(found, metric=Metric.PHI)) == 1
+    gates = ran.results.summary["gates"]
+    assert [g["seed"] for g in gates] == [0] * 6 + [1] * 6
+    assert {g["gate"] for g in gates if g["required"]} == set(bases.GATES)
+
+
+def test_the_summary_says_where_the_numbers_are_from(ran):
+    found = json.loads((ran.out / "results.json").read_text())
+    assert found["study"] == "two-hop"
+    assert from_plain(TwoHopConfig, found["config"]) == ran.config
+    assert found["failed_seeds"] == []
+    assert found["versions"].keys() >= {"jaxlora", "python", "jax", "flax", "numpy"}
+    assert found["device"]
+    assert "git_revision" in found
+    digest = predictions.digest(predictions.load(PREDICTIONS))
+    assert found["predictions"]["digest"] == digest
+    assert len(found["predictions"]["outcomes"]) >= len(predictions.load(PREDICTIONS))
+    timings = found["timings"]
+    stages = ("compile_s", "pretrain_s", "experts_s", "evaluate_s", "total_s")
+    assert all(timings[stage] > 0 for stage in stages)
+    parts = timings["pretrain_s"] + timings["experts_s"] + timings["evaluate_s"]
+    assert parts <= timings["total_s"] + 0.3
+    assert timings["blocks_resumed"] == 0
+
+
+def test_every_combination_has_a_verdict(ran):
+    found = ran.results.summary["verdicts"]
+    judged = {(v["cell"], v["library"], v["method"]) for v in found}
+    plan = [x for x in blocks.plan(ran.config.methods) if x[0] in judge.JUDGED]
+    assert judged == {(c, str(x), str(m)) for c in CELLS for x, m in plan}
+    assert len(found) == len(judged)
+    assert all(v["p_adjusted"] is not None for v in found)
+
+
+def test_experts_own_facts_are_on_record_for_every_judged_library(ran):
+    own = ran.results.summary["own_facts"]
+    assert {o["library"] for o in own} >= {str(x) for x in judge.JUDGED}
+    assert all(0 <= o["value"] <= 1 for o in own)
+
+
+def test_progress_goes_up_to_its_total(ran):
+    plan = len(blocks.plan(ran.config.methods))
+    for stage, total in (("pretrain", 20), ("experts", 60), ("questions", plan)):
+        told = [(done, of) for name, done, of, _ in ran.told if name == stage]
+        assert {of for _, of in told} == {total}
+        halves = [done for done, _ in told]
+        assert halves.count(total) >= 2  # once a seed
+        assert all(done <= total for done in halves)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": {"rank": 17}}, "LoRA rank is 17, expected 1 to 16: the kernel"),
+        ({"lora": {"targets": ("layers/nonsense",)}}, "'layers/nonsense' matches none"),
+        ({"lora": {"targets": ("(",)}}, "not a regular expression"),
+        ({"lora": {"alpha": -1.0}}, "alpha is -1.0"),
+        ({"lora": {"dtype": "float33"}}, "lora.dtype is 'float33'"),
+        ({"arrow_top_k": 3}, "arrow_top_k is 3"),
+        ({"world": {"trained": 1.0}}, "no held-out query"),
+        ({"world": {"context_rows": 0}}, "no made-up facts"),
+        ({"data_dir": Path("nowhere")}, "nowhere has no world of coverage 1 and seed"),
+        ({"facts": Path("nowhere.jsonl")}, "Cannot read nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_happens(
+    tiny, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("trained"))
+    fields = {
+        name: dataclasses.replace(getattr(tiny, name), **value)
+        if isinstance(value, dict)
+        else value
+        for name, value in changes.items()
+    }
+    config = dataclasses.replace(tiny, **fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        protocol.run(config, tmp_path / "out", tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_people_in_a_facts_file_are_refused(tiny, tmp_path):
+    facts = [("a", "wife", "b"), ("c", "wife", "d"), ("b", "city", "e")]
+    facts.append(("d", "city", "f"))
+    path = tmp_path / "two.jsonl"
+    lines = (
+        json.dumps(dict(zip(("head", "relation", "tail"), x, strict=True)))
+        for x in facts
+    )
+    path.write_text("\n".join(lines))
+    config = dataclasses.replace(tiny, facts=path)
+    with pytest.raises(ValueError, match="two.jsonl has 2 people .* at least 3"):
+        protocol.run(config, tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+def gated(config, **gates):
+    return dataclasses.replace(
+        config, pretrain=dataclasses.replace(config.pretrain, **gates)
+    )
+
+
+def test_a_failed_seed_is_told_and_the_others_go_on(ran, tmp_path):
+    gate = {
+        g["seed"]: g["value"]
+        for g in ran.results.summary["gates"]
+        if g["gate"] == "held-out two-hop"
+    }
+    assert gate[0] != gate[1], "the seeds must differ for this test"
+    failed, passed = sorted(gate, key=gate.__getitem__)
+    config = gated(ran.config, min_two_hop=sum(gate.values()) / 2)
+    config = dataclasses.replace(config, methods=("mean",))
+    results = protocol.run(config, tmp_path / "out", ran.cache)
+    assert results.failed
+    assert results.summary["failed_seeds"] == [{"coverage": 1.0, "seed": failed}]
+    table = table_of(results.rows)
+    gates = pick(table, metric=Metric.PASSED, split=Split.FAMILIAR_TWO_HOP)
+    assert dict(zip(gates["seed"], gates["value"], strict=True)) == {
+        failed: 0.0,
+        passed: 1.0,
+    }
+    combined = pick(table, library=Library.PAIR, metric=Metric.ACCURACY)
+    assert set(combined["seed"]) == {passed, "all"}
+    pooled = pick(combined, seed="all", split=Split.TWO_HOP)
+    assert set(pooled["n"]) == {3}
+    assert all(v["reason"] for v in results.summary["verdicts"])
+    assert {v["label"] for v in results.summary["verdicts"]} != {"invalid"}
+
+
+def test_if_every_seed_fails_the_verdict_is_invalid(ran, tmp_path):
+    results = protocol.run(gated(ran.config, min_copy=1.0), tmp_path / "out", ran.cache)
+    assert results.summary["failed_seeds"] == [
+        {"coverage": 1.0, "seed": 0},
+        {"coverage": 1.0, "seed": 1},
+    ]
+    verdicts = results.summary["verdicts"]
+    assert [v["cell"] for v in verdicts] == CELLS
+    assert {(v["label"], v["cause"]) for v in verdicts} == {("invalid", "base")}
+    assert set(results.rows["library"]) == {"base"}
+    assert len(pick(table_of(results.rows), metric=Metric.PASSED)) == 12
+    assert not (tmp_path / "out" / "blocks").exists()
+
+
+def test_a_control_whose_format_failed_is_a_row_that_says_so(ran, small, tmp_path):
+    results = protocol.run(gated(small, min_format=1.0), tmp_path / "out", ran.cache)
+    assert not results.failed
+    table = table_of(results.rows)
+    rows = pick(table, plain=False, metric=Metric.AVAILABLE)
+    assert len(rows) == 2 * len(FORMATS)
+    for gate, (library, split) in FORMATS.items():
+        found = rows[(rows["library"] == library) & (rows["split"] == split)]
+        assert set(found["seed"]) == {0, "all"}
+        assert found["value"].tolist() == [0.0, 0.0]
+        reason = f"the gate of '{gate}' failed"
+        assert [c["reason"] for c in found["condition"]] == [reason] * 2
+    pooled = pick(table, seed="all", metric=Metric.ACCURACY)
+    assert len(pick(pooled, split=Split.TWO_HOP)) > 0
+    for split in (Split.WRITTEN, Split.WRITTEN_BRIDGE, Split.CONTEXT):
+        assert len(pick(pooled, split=split)) == 0
+    assert len(pick(pooled, library=Library.DOCUMENT)) == 0
+
+
+def test_with_all_formats_learned_nothing_is_unavailable(table):
+    assert len(pick(table, plain=False, metric=Metric.AVAILABLE)) == 0
+
+
+def test_a_diverged_expert_has_no_loss_and_the_study_ends(ran, small, tmp_path):
+    experts = dataclasses.replace(small.experts, learning_rate=1e30)
+    config = dataclasses.replace(small, experts=experts)
+    results = protocol.run(config, tmp_path / "out", ran.cache)
+    table = table_of(results.rows)
+    losses = pick(table, library=Library.HOP1, metric=Metric.LOSS, seed="all")
+    assert len(losses) == len(CELLS)
+    assert losses["value"].isna().all()
+    right = pick(table, library=Library.HOP1, metric=Metric.ACCURACY, seed="all")
+    assert right["value"].notna().all()
+    json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_the_block_files_are_those_of_the_plan(ran):
+    expected = {
+        store.path_of(ran.out, store.Block(1.0, seed, *names))
+        for seed in (0, 1)
+        for names in blocks.plan(ran.config.methods)
+    }
+    assert set((ran.out / "blocks").iterdir()) == expected
