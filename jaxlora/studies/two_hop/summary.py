@@ -79,13 +79,25 @@ def finish(
             "digest": predictions.digest(claims),
             "revision": log.origin.pop("predictions_revision"),
             "outcomes": [
-                {"statement": o.prediction.statement, "held": o.held, "got": o.sentence}
+                {
+                    "statement": o.prediction.statement,
+                    "held": o.held,
+                    "got": _got(o),
+                    "detail": o.sentence,
+                }
                 for o in outcomes
             ],
         },
         "verdicts": _verdicts(config, made, log),
     } | log.origin
     return Results(table, summary)
+
+
+def _got(outcome: predictions.Outcome) -> str:
+    """The value and interval alone, for a table."""
+    numbers = (outcome.value, outcome.lo, outcome.hi)
+    value, lo, hi = ("–" if x is None else f"{x:.2f}" for x in numbers)
+    return f"{value} [{lo}, {hi}]"
 
 
 def _verdicts(config: TwoHopConfig, made: rows.Samples, log: Log):
