@@ -150,9 +150,10 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
       results: as in results.json.
       level: of the headings, 1 to 6.
     """
+    chosen = routing.routing_grid(rows)
     grids = (
         closing_grid(rows),
-        routing.routing_grid(rows),
+        *([chosen] if chosen.body else []),
         outcome.reason_grid(results),
         outcome.gate_grid(results),
         outcome.prediction_grid(results),

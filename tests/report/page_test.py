@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from jaxlora.io import files, outcome, page
+from jaxlora.io import files
+from jaxlora.report import outcome, page
 
 VOID = {"meta", "img", "br", "link", "input"}
 PNG = b"\x89PNG not really"

@@ -157,16 +157,19 @@ def _train_some(todo, model_config, config: PretrainConfig, cache: Path, tell):
     ]
 
 
+_start = jax.jit(pretrain.start, static_argnums=(0, 1))
+
+
 def _open(seed: int, world: World, model_config, config: PretrainConfig, cache) -> _Run:
     model = vocabulary(model_config, world.vocab)
     opt = _optimizer(config)
     folder = cache / "bases" / key_of(seed, world, model.config, config)
-    fresh = functools.partial(pretrain.start, model, opt)
+    fresh = functools.partial(_start, model, opt)
     key = jax.random.key(seed)
     target = jax.eval_shape(lambda key: _stored(fresh(key)), key)
     found = checkpoint.restore(folder, target)
     if found is None:
-        state: pretrain.State = jax.jit(fresh)(key)
+        state: pretrain.State = fresh(key)
         return _Run(seed, world, model, folder, state, {}, False)
     _, stored, meta = found
     gates = {name: (value, n) for name, (value, n) in meta["gates"].items()}

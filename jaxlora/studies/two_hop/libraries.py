@@ -124,11 +124,12 @@ def _controls(seed: int, adapters: Mapping[Expert, lora.Adapter]):
     trees = [adapters[name] for name in MEMBERS[Library.PAIR]]
     pair = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *trees)
     keys = _keys(seed, [Expert.HOP1], lora.num_experts(pair))
-    permuted = functools.partial(merge.permute_sites, None)
-    return {
-        Library.RANDOM: jax.jit(jax.vmap(merge.random_like))(keys, pair),
-        Library.PERMUTED: jax.jit(jax.vmap(permuted))(pair),
-    }
+    return {Library.RANDOM: _random(keys, pair), Library.PERMUTED: _permuted(pair)}
+
+
+# Made once, so that all seeds share their compiled programs.
+_random = jax.jit(jax.vmap(merge.random_like))
+_permuted = jax.jit(jax.vmap(functools.partial(merge.permute_sites, None)))
 
 
 def _program(base, made, names, length, config, settings, cache):

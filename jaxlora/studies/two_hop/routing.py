@@ -4,6 +4,7 @@ The reference is the relation token's own expert: A->B at the relation S, B->C a
 last token Z. To compose, the last token would need hop 1 early and hop 2 late.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jaxlora.lora import Library
 from jaxlora.models import Decoder
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.tasks.two_hop.experts import Group
+from jaxlora.tree import Tree
 
 TOKENS = ("subject", "relation", "last")
 OWN_EXPERT = {"relation": 0, "last": 1}
@@ -71,15 +73,18 @@ def diagnose(
 
 
 def _weights(model: Decoder, base: Base, libraries: Library, prompts) -> np.ndarray:
-    @jax.jit
-    def all_groups(libraries: Library, prompts: jax.Array) -> jax.Array:
-        def one(library: Library, tokens: jax.Array) -> jax.Array:
-            mask = tokens != base.pad
-            found = models.routes(
-                model, base.params, tokens, library=library, mask=mask
-            )
-            return jnp.stack(jax.tree.leaves(found))
+    found = _all_groups(model, base.pad, base.params, libraries, prompts)
+    return np.asarray(found, np.float64)
 
-        return jax.vmap(one)(libraries, prompts)
 
-    return np.asarray(all_groups(libraries, prompts), np.float64)
+# At the top of the module, so that all blocks and seeds share one compiled program.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _all_groups(
+    model: Decoder, pad: int, params: Tree, libraries: Library, prompts: jax.Array
+) -> jax.Array:
+    def one(library: Library, tokens: jax.Array) -> jax.Array:
+        mask = tokens != pad
+        found = models.routes(model, params, tokens, library=library, mask=mask)
+        return jnp.stack(jax.tree.leaves(found))
+
+    return jax.vmap(one)(libraries, prompts)

@@ -1,0 +1,144 @@
+"""The command line itself: help, misspellings, exit codes, errors in one sentence."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxlora import cli
+
+
+def test_help_names_every_command(capsys):
+    for words in ([], ["--help"], ["-h"], ["help"]):
+        assert cli.main(words) == 0
+        said = capsys.readouterr()
+        for command in ("study two-hop", "data two-hop", "info"):
+            assert command in said.out
+        assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["study", "two-hop", "--help"], "--world.coverage FLOAT"),
+        (["data", "two-hop", "--help"], "--world.people INT"),
+        (["info", "--help"], "--cache-dir PATH"),
+    ],
+)
+def test_help_of_a_command_returns_0(capsys, words, expected):
+    assert cli.main(words) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_help_lists_every_field_with_its_words(capsys):
+    cli.main(["study", "two-hop", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for field in ("--lora.rank", "--pretrain.min-two-hop", "--model.num-layers"):
+        assert field in said
+    for words in ("Ways to combine a library", "Share of the study's known second"):
+        assert words in said
+    assert "config." not in said
+
+
+@pytest.mark.parametrize(
+    "words", ["['--help']", "['studdy', 'two-hop']", "['study', '--help']", "[]"]
+)
+def test_help_and_misspellings_do_not_wait_for_jax(words):
+    code = (
+        f"import sys; from jaxlora.cli import main; main({words}); "
+        "print('jax' in sys.modules, 'pandas' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.splitlines()[-1] == "False False"
+
+
+def refused(capsys, *words) -> str:
+    """The one sentence of a refusal."""
+    assert cli.main(list(words)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("jaxlora: ")
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["studdy", "two-hop"], "did you mean `jaxlora study two-hop`?"),
+        (["study", "two-hops"], "did you mean `jaxlora study two-hop`?"),
+        (["inf"], "did you mean `jaxlora info`?"),
+        (["zzzz"], "there are study two-hop, data two-hop, info."),
+        (["study"], "`jaxlora study` needs a name; there is two-hop."),
+        (["data", "--help"], "`jaxlora data` needs a name; there is two-hop."),
+    ],
+)
+def test_an_unknown_command_names_what_exists(capsys, words, expected):
+    assert expected in refused(capsys, *words)
+
+
+def failing(monkeypatch, error):
+    def find(words):
+        def run(rest):
+            raise error
+
+        return run, words
+
+    monkeypatch.setattr(cli, "_find", find)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("Got 3, expected 4."), "Got 3, expected 4."),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/x"),
+            "No room left on the disk (/full/x)",
+        ),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "(while writing)"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/gone"), "/gone"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/tmp"), "/tmp"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), "/a/b"),
+    ],
+)
+def test_errors_that_a_user_can_mend_are_one_sentence(
+    capsys, monkeypatch, error, expected
+):
+    failing(monkeypatch, error)
+    assert expected in refused(capsys, "study", "two-hop")
+
+
+def test_errors_of_ours_keep_their_traceback(monkeypatch):
+    failing(monkeypatch, OSError("no file, no number"))
+    with pytest.raises(OSError, match="no file"):
+        cli.main(["info"])
+    failing(monkeypatch, KeyError("x"))
+    with pytest.raises(KeyError):
+        cli.main(["info"])
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    failing(monkeypatch, KeyboardInterrupt())
+    assert cli.main(["study", "two-hop"]) == 1
+    assert "The same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2), ("words", 2)])
+def test_an_exit_of_the_parser_becomes_a_code(monkeypatch, code, expected):
+    failing(monkeypatch, SystemExit(code))
+    assert cli.main(["info"]) == expected
+
+
+def test_arguments_come_from_the_process_by_default(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["jaxlora", "zzzz"])
+    assert cli.main() == 2
+    assert "'zzzz'" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""``jaxlora study two-hop`` from its flags to its files, on a tiny study."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jaxlora import cli
+from jaxlora.evaluate import schema
+from jaxlora.studies.two_hop import bases, blocks, store
+
+
+def study(*words) -> int:
+    return cli.main(["study", "two-hop", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, flags):
+    """The folder of a finished study beside its cache."""
+    root = tmp_path_factory.mktemp("cli")
+    folders = ["--out", root / "out", "--cache-dir", root / "cache"]
+    assert study(*flags, *folders) == 0
+    return root
+
+
+def same_rows(one: Path, two: Path) -> bool:
+    return (one / "results.csv").read_bytes() == (two / "results.csv").read_bytes()
+
+
+def test_the_product_of_a_run_is_in_its_folder(made):
+    out = made / "out"
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"results.csv", "results.json", "report.html", "study.json"}
+    drawn = [path for path in out.iterdir() if path.name.startswith("figure-")]
+    assert len(drawn) >= 3
+    for path in drawn:
+        assert path.read_bytes()[:4] == b"\x89PNG"
+        assert path.stat().st_size > 5000
+    page = (out / "report.html").read_text()
+    assert "2-combination" in page
+    assert "http-equiv" not in page
+    rows = pd.read_csv(out / "results.csv")
+    assert tuple(rows.columns) == schema.COLUMNS
+    assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]
+
+
+def test_the_same_command_is_done_at_once_and_says_the_same(
+    made, flags, capsys, monkeypatch
+):
+    monkeypatch.setattr(blocks, "run", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(bases.pretrain, "chunk", lambda *_: pytest.fail("trained"))
+    before = (made / "out" / "results.csv").read_bytes()
+    assert study(*flags, "--out", made / "out", "--cache-dir", made / "cache") == 0
+    assert (made / "out" / "results.csv").read_bytes() == before
+    said = capsys.readouterr()
+    assert "R-OO" in said.out
+    assert "2-combination" in said.out
+    assert "report.html" in said.out
+    assert "Took " in said.out
+    # One seed says little; the last lines say how to get more.
+    assert "--preset standard" in said.out.splitlines()[-2] + said.out.splitlines()[-1]
+
+
+def test_from_results_repeats_the_run(made, tmp_path):
+    results = made / "out" / "results.json"
+    words = ["--from", results, "--out", tmp_path, "--cache-dir", made / "cache"]
+    assert study(*words) == 0
+    assert same_rows(tmp_path, made / "out")
+    one, two = (
+        json.loads((x / "results.json").read_text()) for x in (tmp_path, made / "out")
+    )
+    assert one["config"] == two["config"]
+    assert one["verdicts"] == two["verdicts"]
+
+
+def test_worlds_from_a_dataset_give_the_same_rows(
+    made, flags, world_flags, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    assert cli.main(["data", "two-hop", *world_flags, "--out", str(data)]) == 0
+    capsys.readouterr()
+    folders = ["--out", tmp_path / "out", "--cache-dir", made / "cache"]
+    assert study(*flags, *folders, "--data-dir", data) == 0
+    assert same_rows(tmp_path / "out", made / "out")
+
+
+def test_failed_gates_are_exit_code_1_with_every_file(flags, tmp_path, capsys):
+    words = [*flags, "--pretrain.min-copy", "1", "--out", tmp_path / "out"]
+    assert study(*words, "--cache-dir", tmp_path / "cache") == 1
+    said = capsys.readouterr().out
+    assert "invalid" in said
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"results.csv", "results.json", "report.html", "study.json"}
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {v["label"] for v in found["verdicts"]} == {"invalid"}
+    assert len(found["failed_seeds"]) == 1
+
+
+def test_a_full_disk_keeps_finished_blocks(made, flags, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    words = [*flags, "--out", out, "--cache-dir", made / "cache"]
+    replace, written = Path.replace, []
+
+    def full(path, target):
+        if len(written) == 3 and Path(target).parent.name == "blocks":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        if Path(target).parent.name == "blocks":
+            written.append(Path(target).name)
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        assert study(*words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("jaxlora: No room left on the disk")
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in (out / "blocks").iterdir()) == sorted(written)
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+    assert study(*words) == 0
+    assert same_rows(out, made / "out")
+    resumed = json.loads((out / "results.json").read_text())["timings"]
+    assert resumed["blocks_resumed"] == 3
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(made, flags, refused):
+    folders = ["--out", str(made / "out"), "--cache-dir", str(made / "cache")]
+    before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
+    said = refused("study", "two-hop", *flags, *folders, "--lora.rank", "3")
+    assert "lora.rank is 2 there and 3 here" in said
+    assert {p: p.stat().st_mtime_ns for p in made.rglob("*")} == before
+
+
+def test_a_folder_with_other_files_is_refused(flags, refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    folders = ["--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
+    assert "holds no two-hop study" in refused("study", "two-hop", *flags, *folders)
+
+
+def test_a_cache_that_is_a_file_is_refused(flags, tmp_path, capsys):
+    (tmp_path / "cache").write_text("precious")
+    folders = ["--out", tmp_path / "out", "--cache-dir", tmp_path / "cache"]
+    assert study(*flags, *folders) == 2
+    assert str(tmp_path / "cache") in capsys.readouterr().err
+    assert (tmp_path / "cache").read_text() == "precious"
+
+
+def test_the_config_of_the_flags_is_the_config_of_the_folder(made):
+    found = json.loads((made / "out" / "study.json").read_text())
+    flat = store.flat(found["config"])
+    assert flat["world.people"] == 3
+    assert flat["methods"] == ["mean"]
+    assert flat["lora.rank"] == 2
