@@ -76,6 +76,7 @@ class Split(StrEnum):
     FAMILIAR_ONE_HOP = "familiar one-hop"
     FAMILIAR_TWO_HOP = "familiar two-hop"
     FAMILIAR_WRITTEN = "familiar, written bridge"
+    FAMILIAR_MISLED = "familiar, another bridge given"
     FAMILIAR_DOCUMENT = "familiar, one document"
     RANDOM_CONTEXT = "random facts in context"
     COPY = "copy"

@@ -16,7 +16,8 @@ FLAGS = f"""
 --pretrain.batch 16 --pretrain.extra-batch 8 --pretrain.warmup 5 --pretrain.chunk 10
 --pretrain.max-steps 10 --pretrain.format-steps 10 --pretrain.min-one-hop 0
 --pretrain.min-two-hop 0 --pretrain.min-copy 0 --pretrain.min-format 0
---lora.rank 2 --lora.targets layers/attn/[qv]_proj/kernel --experts.steps 5 --experts.full-steps 2 --experts.min-own 0
+--lora.rank 2 --lora.targets layers/attn/[qv]_proj/kernel
+--experts.steps 5 --experts.full-steps 2 --experts.min-own 0
 """
 
 

@@ -41,7 +41,6 @@ def test_the_product_of_a_run_is_in_its_folder(made):
         assert path.stat().st_size > 5000
     page = (out / "report.html").read_text()
     assert "2-combination" in page
-    assert "http-equiv" not in page
     rows = pd.read_csv(out / "results.csv")
     assert tuple(rows.columns) == schema.COLUMNS
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +34,26 @@ GATES = {
 }
 FORMAT_GATES = {
     "written bridge": ("held_out_written", 9, "min_format"),
+    "bridge is read": ("held_out_misled", 9, "min_format"),
     "one document": ("held_out_document", 9, "min_format"),
     "facts in context": ("held_out_context", 9, "min_format"),
 }
+
+
+def source(*modules: types.ModuleType) -> str:
+    """Hash of the source of modules, to be taken on import.
+
+    Later would be too late: a file that is edited while a study runs is not what runs.
+    """
+    text = "".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+CODE = source(formats, records, worlds, losses, pretrain, models.decoder, models.layers)
+
+
+# Rows of a format for each row of facts in context, by how hard it is to learn.
+EXTRA_SHARES = {"misled": 0.5, "written": 0.33, "document": 0.25}
 
 
 class Base(NamedTuple):
@@ -75,15 +93,13 @@ def key_of(
     seed: int, world: World, model: DecoderConfig, config: PretrainConfig
 ) -> str:
     """Names the cache entry: all that decides a base, code and versions included."""
-    code = [formats, records, worlds, losses, pretrain, models.decoder, models.layers]
-    text = "".join(inspect.getsource(module) for module in code)
     return checkpoint.fingerprint(
         {
             "seed": seed,
             "world": hashlib.sha256(repr(world).encode()).hexdigest(),
             "model": dataclasses.asdict(model),
             "pretrain": dataclasses.asdict(config),
-            "code": hashlib.sha256(text.encode()).hexdigest(),
+            "code": CODE,
             "jax": jax.__version__,
             "backend": jax.default_backend(),
         }
@@ -132,10 +148,12 @@ class _Run(NamedTuple):
     finished: bool
 
 
-@functools.cache
+# One object for one recipe: jit tells compiled programs apart by identity.
+_made = functools.cache(pretrain.optimizer)
+
+
 def _optimizer(config: PretrainConfig):
-    # One object for one recipe: jit tells compiled programs apart by identity.
-    return pretrain.optimizer(config.learning_rate, config.weight_decay, config.warmup)
+    return _made(config.learning_rate, config.weight_decay, config.warmup)
 
 
 def _train_some(todo, model_config, config: PretrainConfig, cache: Path, tell):
@@ -221,20 +239,21 @@ def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
 def _data(world: World) -> pretrain.Data:
     s, vocab = world.splits, world.vocab
     direct = encode(s["one_hop"] + s["two_hop"] + s["copy"], vocab, 3)
-    extra = _interleave(s["written"], s["document"], s["context"])
+    extra = _mix(s)
     rows, n = _padded(direct)
     extra_rows, extra_n = _padded(encode(extra, vocab, 9))
     return pretrain.Data(rows, n, extra_rows, extra_n)
 
 
-def _interleave(
-    written: tuple[Record, ...],
-    document: tuple[Record, ...],
-    context: tuple[Record, ...],
-) -> tuple[Record, ...]:
-    # Facts in context are the hardest to learn: half of the rows, the others a quarter.
-    half = len(context) // 2
-    return written[:half] + document[:half] + context
+def _mix(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
+    """Extra rows: made-up contexts in full, the other formats in proportion to them."""
+    context = splits["context"]
+    rows = list(context)
+    for name, share in EXTRA_SHARES.items():
+        most = max(1, round(share * len(context)))
+        # Queries are sorted by relation: take them evenly, not from the front.
+        rows += splits[name][:: max(1, len(splits[name]) // most)][:most]
+    return tuple(rows)
 
 
 def _padded(rows: Rows, multiple: int = 4096) -> tuple[Batch, jax.Array]:

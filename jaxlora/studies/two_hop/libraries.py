@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from jaxlora import lora, merge, models
 from jaxlora.evaluate import scoring
 from jaxlora.evaluate.schema import Library, Method
 from jaxlora.io import checkpoint
+from jaxlora.studies.two_hop import bases
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import ExpertsConfig
 from jaxlora.tasks.two_hop import experts as experts_of
@@ -66,8 +66,8 @@ ALONE = (
     Library.DOCUMENT,
 )
 COMBINED = tuple(library for library in MEMBERS if library not in ALONE)
-# What decides an expert beside its base and config.
-CODE = (
+# What decides an expert beside its base and config; read on import, as for bases.
+CODE = bases.source(
     models.decoder,
     models.layers,
     lora,
@@ -195,7 +195,7 @@ def _key_of(base: Base, names, config, settings: ExpertsConfig) -> str:
             "lora": dataclasses.asdict(config),
             "steps": settings.steps,
             "rate": settings.learning_rate,
-            "code": [inspect.getsource(module) for module in CODE],
+            "code": CODE,
             "jax": jax.__version__,
             "backend": jax.default_backend(),
         }

@@ -23,6 +23,7 @@ GATE_SPLITS = {
     "held-out two-hop": Split.FAMILIAR_TWO_HOP,
     "copy": Split.COPY,
     "written bridge": Split.FAMILIAR_WRITTEN,
+    "bridge is read": Split.FAMILIAR_MISLED,
     "one document": Split.FAMILIAR_DOCUMENT,
     "facts in context": Split.RANDOM_CONTEXT,
 }

@@ -23,6 +23,10 @@ FORMAT_CONTROLS = {
 }
 
 
+# A written bridge counts only where the base writes it, and reads what is written.
+SAME_CONTROL = {"bridge is read": "written bridge"}
+
+
 class Results(NamedTuple):
     """What a study found: tidy rows, and everything that is not a row."""
 
@@ -183,7 +187,7 @@ def _format(place: rows.Place) -> str | None:
 def _without(log: Log) -> set[tuple[str, float, int]]:
     """The (format, coverage, seed) whose gate failed."""
     return {
-        (g["gate"], g["coverage"], g["seed"])
+        (SAME_CONTROL.get(g["gate"], g["gate"]), g["coverage"], g["seed"])
         for g in log.gates
         if not g["required"] and not g["passed"]
     }
@@ -211,6 +215,8 @@ def _unavailable(config: TwoHopConfig, log: Log) -> list[dict[str, Any]]:
         for gate, (library, method, split) in FORMAT_CONTROLS.items():
             failed = [seed for seed in passed if (gate, level, seed) in without]
             reason = f"the gate of '{gate}' failed"
+            if not passed:
+                reason = "no base passed its gates"
             where: list[int | str] = [*failed]
             if len(failed) == len(passed):
                 where.append("all")

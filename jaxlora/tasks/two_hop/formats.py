@@ -64,6 +64,21 @@ def written(record: Record) -> Record:
     )
 
 
+def misled(record: Record, other: Record) -> Record:
+    """The query with the bridge of another query with the same second relation.
+
+    The answer is what the second hop makes of the bridge that is written, so a model
+    that learns these rows reads its bridge. Only the answer is trained.
+    """
+    return dataclasses.replace(
+        record,
+        kind="misled",
+        prompt=(*record.prompt, THINK, other.bridge),
+        answer=other.answer,
+        bridge=other.bridge,
+    )
+
+
 def document(record: Record) -> Record:
     """Both facts of a two-hop query as one text: ``h r1 b r2 c``."""
     head, first, second = record.prompt

@@ -19,8 +19,9 @@ class Record:
     """One question and its answer, in words.
 
     ``kind`` names the format: ``one_hop`` (h r), ``two_hop`` (h r1 r2), ``copy`` (h
-    <copy>), ``written`` (h r1 r2 <think>, answered b c), ``document`` (h r1, continued
-    b r2 c) or ``context`` (two facts, then the query).
+    <copy>), ``written`` (h r1 r2 <think>, answered b c), ``misled`` (h r1 r2
+    <think> x, where x is another bridge), ``document`` (h r1, continued b r2 c) or
+    ``context`` (two facts, then the query).
     """
 
     kind: str
@@ -126,7 +127,7 @@ def answer_position(kind: str) -> int:
     >>> answer_position("written")
     3
     """
-    return {"document": 1, "written": 3, "context": 8}.get(kind, 2)
+    return {"document": 1, "written": 3, "misled": 4, "context": 8}.get(kind, 2)
 
 
 def _prompt_ids(record: Record, ids: dict[str, int]) -> list[int]:

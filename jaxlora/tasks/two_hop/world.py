@@ -94,9 +94,9 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
         with roles hop1, hop2 and two_hop, as :mod:`.facts` reads them.
 
     Returns:
-      A world with the splits one_hop, two_hop, copy, written, document, context
-      (trained), held_out, held_out_written, held_out_document, held_out_context (gates)
-      and people (the study).
+      A world with the splits one_hop, two_hop, copy, written, misled, document, context
+      (trained), held_out and held_out_FORMAT of these formats (gates), and people (the
+      study).
     """
     rng = np.random.default_rng([seed, 2506, 13479])
     vocab = _vocab(config, people)
@@ -110,6 +110,8 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
     study += _new_people(vocab, config, rng, people)
     splits = _pretraining(vocab, config, tables, known, trained, rng)
     splits |= _held_out(vocab, tables, held_out, rng)
+    for name, queries in (("misled", "two_hop"), ("held_out_misled", "held_out")):
+        splits[name] = _misled(splits[queries], rng)
     return World(vocab, splits | {"people": tuple(study)})
 
 
@@ -219,6 +221,20 @@ def _held_out(vocab, tables, held_out, rng):
         "held_out_document": tuple(formats.document(record) for record in queries),
         "held_out_context": _made_up(vocab, rng, 256),
     }
+
+
+def _misled(queries: tuple[Record, ...], rng) -> tuple[Record, ...]:
+    """Each query with the bridge of another with the same second relation."""
+    numbers: dict[str, list[int]] = {}
+    for i, record in enumerate(queries):
+        numbers.setdefault(record.prompt[2], []).append(i)
+    other = np.arange(len(queries))
+    for same in numbers.values():
+        other[same] = rng.permutation(same)
+    return tuple(
+        formats.misled(record, queries[j])
+        for record, j in zip(queries, other, strict=True)
+    )
 
 
 def _made_up(vocab: Vocab, rng, n: int) -> tuple[Record, ...]:

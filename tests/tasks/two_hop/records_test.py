@@ -18,6 +18,11 @@ BY_HAND = {
     "two_hop": (QUERY, [0, 4, 5], [P, P, 2]),
     "copy": (formats.copy_record("oslo"), [3, 7, P], [P, P, 3]),
     "written": (formats.written(QUERY), [0, 4, 5, 8, 1], [P, P, P, 1, 2]),
+    "misled": (
+        formats.misled(QUERY, formats.direct(VOCAB, 1, 0, 1, 0, 3)),
+        [0, 4, 5, 8, 0],
+        [P, P, P, P, 3],
+    ),
     "document": (formats.document(QUERY), [0, 4, 1, 5], [P, 1, 5, 2]),
     "context": (
         formats.context(QUERY, swap=False),

@@ -13,7 +13,7 @@ from jaxlora.tasks.two_hop.world import WorldConfig
 
 SIZES = {"entities": 24, "relations": 10, "pairs": 2, "people": 4, "context_rows": 64}
 FACTS, QUERIES = ("one_hop",), ("two_hop", "written", "document")
-PRETRAINING = (*FACTS, *QUERIES, "copy", "context")
+PRETRAINING = (*FACTS, *QUERIES, "misled", "copy", "context")
 COVERAGES = (0.0, 0.25, 0.5, 1.0)
 SECOND = ("r01", "r03")
 
@@ -98,6 +98,23 @@ def test_each_query_is_told_in_every_format_once():
     assert len(set(asked[0])) == len(asked[0])
     assert asked[0] == asked[1] == asked[2]
     assert {r.answer[0] == r.bridge for r in splits["written"]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("split", "queries"), [("misled", "two_hop"), ("held_out_misled", "held_out")]
+)
+def test_misled_rows_are_answered_by_the_bridge_that_is_written(split, queries):
+    made, facts = make(), told(make())
+    rows, true = made.splits[split], made.splits[queries]
+    seconds = {(r.bridge, r.prompt[2]) for r in true}
+    for record, query in zip(rows, true, strict=True):
+        assert record.prompt[:3] == query.prompt
+        assert record.prompt[4] == record.bridge
+        # Only facts that a trained composition uses as second hops: coverage holds.
+        assert (record.bridge, record.prompt[2]) in seconds
+        assert facts[record.bridge, record.prompt[2]] == record.answer[0]
+    other = [r.bridge != q.bridge for r, q in zip(rows, true, strict=True)]
+    assert sum(other) > 0.8 * len(other)
 
 
 def test_context_rows_are_answered_by_their_text_in_either_order():
