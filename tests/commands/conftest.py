@@ -1,9 +1,21 @@
-"""The flags of a study that is too small to compose, but runs in seconds."""
+"""A study without models, so that commands can be tested in a moment.
 
-import jax
+Bases that know nothing, and answers that are drawn from the world and the name of the
+block; the study around them is the real one. Real models are in tests/studies.
+"""
+
+import zlib
+
+import numpy as np
 import pytest
 
 from jaxlora import cli
+from jaxlora.evaluate.schema import Library
+from jaxlora.evaluate.scoring import Answers
+from jaxlora.studies.two_hop import bases, blocks, items, libraries
+from jaxlora.studies.two_hop.bases import Base
+from jaxlora.studies.two_hop.libraries import Experts
+from jaxlora.tasks.two_hop.experts import groups
 
 WORLD = """
 --world.entities 16 --world.relations 6 --world.pairs 1 --world.people 3
@@ -21,19 +33,50 @@ FLAGS = f"""
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _optax_promotes():
-    """Optax itself mixes floats and integer counts; tests/models is strict."""
-    with jax.numpy_dtype_promotion("standard"):
+def train(seeds, made, model, config, cache, at_once=1, tell=lambda *_: None):
+    """Bases that answer every gate right but copying, of which they know half."""
+    out = []
+    for seed, world in zip(seeds, made, strict=True):
+        gates = dict.fromkeys(bases.GATES | bases.FORMAT_GATES, (1.0, 50))
+        gates["copy"] = (0.5, 50)
+        tell(seed, config.max_steps, gates)
+        decoder = bases.vocabulary(model, world.vocab)
+        out.append(Base(seed, decoder, {}, world, config.max_steps, gates))
+    return out
+
+
+def run(setting, library, method):
+    """Answers at random, the same for the same world and block."""
+    experts, asked = setting.experts, setting.asked
+    name = f"{experts.base.world} {library} {method}"
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    V, G = len(experts.base.world.vocab.words), len(experts.groups)
+
+    def draw(n):
+        return rng.standard_normal((G, n, V))
+
+    answers = Answers(
+        draw(asked.questions.direct.shape[1]),
+        rng.integers(V, size=(G, asked.people)),
+        draw(asked.people),
+        draw(asked.people),
+    )
+    own = {str(group.cell): 1.0 for group in experts.groups}
+    found = items.collect(answers, experts.groups, asked, setting.old)
+    return blocks.Outcome(found, {} if library is Library.BASE else {"own": own})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_models():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bases, "train", train)
+        patched.setattr(blocks, "run", run)
+        patched.setattr(
+            libraries,
+            "train",
+            lambda base, *_: Experts(base, groups(base.world), {}, {}, {}),
+        )
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_quickly():
-    """Most of the time here is LLVM's; the values hardly depend on it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +97,6 @@ def refused(capsys, tmp_path, monkeypatch):
 
     Returns its words, without the frame that tyro draws around some of them.
     """
-    from jaxlora.studies.two_hop import bases
-
     monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("it trained"))
 
     def run(*words):

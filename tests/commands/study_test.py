@@ -1,4 +1,4 @@
-"""``jaxlora study two-hop`` from its flags to its files, on a tiny study."""
+"""``jaxlora study two-hop`` from its flags to its files."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from jaxlora import cli
 from jaxlora.evaluate import schema
-from jaxlora.studies.two_hop import bases, blocks, store
+from jaxlora.studies.two_hop import blocks, store
 
 
 def study(*words) -> int:
@@ -50,7 +50,6 @@ def test_the_same_command_is_done_at_once_and_says_the_same(
     made, flags, capsys, monkeypatch
 ):
     monkeypatch.setattr(blocks, "run", lambda *_: pytest.fail("computed again"))
-    monkeypatch.setattr(bases.pretrain, "chunk", lambda *_: pytest.fail("trained"))
     before = (made / "out" / "results.csv").read_bytes()
     assert study(*flags, "--out", made / "out", "--cache-dir", made / "cache") == 0
     assert (made / "out" / "results.csv").read_bytes() == before

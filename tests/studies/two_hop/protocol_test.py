@@ -10,10 +10,12 @@ import pytest
 
 from jaxlora.evaluate import predictions, schema, statistics
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
-from jaxlora.studies.two_hop import bases, blocks, judge, protocol, store
+from jaxlora.studies.two_hop import bases, blocks, judge, protocol, record, store
 from jaxlora.studies.two_hop.config import PREDICTIONS, TwoHopConfig, from_plain
 
 CELLS = [str(cell) for cell in Cell]
+GATES = len(record.GATE_SPLITS)
+PLAN = [(str(x), str(m)) for x, m in blocks.plan(("mean",))]
 FORMATS = {
     "written bridge": ("2-combination", Split.WRITTEN),
     "one document": ("one document", Split.TWO_HOP),
@@ -176,22 +178,15 @@ def test_chance_and_guesses_are_beside_the_accuracy(table):
 
 
 def test_gates_are_rows_and_results(table, ran):
-    splits = {
-        Split.FAMILIAR_ONE_HOP,
-        Split.FAMILIAR_TWO_HOP,
-        Split.COPY,
-        Split.FAMILIAR_WRITTEN,
-        Split.FAMILIAR_DOCUMENT,
-        Split.RANDOM_CONTEXT,
-    }
+    splits = set(record.GATE_SPLITS.values())
     for seed in (0, 1):
         found = pick(table, cell="", seed=seed, library=Library.BASE)
         assert set(pick(found, metric=Metric.ACCURACY)["split"]) == splits
-        assert pick(found, metric=Metric.PASSED)["value"].tolist() == [1.0] * 6
+        assert pick(found, metric=Metric.PASSED)["value"].tolist() == [1.0] * GATES
         assert pick(found, metric=Metric.STEPS)["value"].tolist() == [10]
         assert len(pick(found, metric=Metric.PHI)) == 1
     gates = ran.results.summary["gates"]
-    assert [g["seed"] for g in gates] == [0] * 6 + [1] * 6
+    assert [g["seed"] for g in gates] == [0] * GATES + [1] * GATES
     assert {g["gate"] for g in gates if g["required"]} == set(bases.GATES)
 
 
@@ -239,53 +234,6 @@ def test_progress_goes_up_to_its_total(ran):
         assert all(done <= total for done in halves)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lora": {"rank": 17}}, "LoRA rank is 17, expected 1 to 16: the kernel"),
-        ({"lora": {"targets": ("layers/nonsense",)}}, "'layers/nonsense' matches none"),
-        ({"lora": {"targets": ("(",)}}, "not a regular expression"),
-        ({"lora": {"alpha": -1.0}}, "alpha is -1.0"),
-        ({"lora": {"dtype": "float33"}}, "lora.dtype is 'float33'"),
-        ({"arrow_top_k": 3}, "arrow_top_k is 3"),
-        ({"world": {"trained": 1.0}}, "no held-out query"),
-        ({"world": {"context_rows": 0}}, "no made-up facts"),
-        ({"data_dir": Path("nowhere")}, "nowhere has no world of coverage 1 and seed"),
-        ({"facts": Path("nowhere.jsonl")}, "Cannot read nowhere.jsonl"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_happens(
-    tiny, tmp_path, monkeypatch, changes, message
-):
-    monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("trained"))
-    fields = {
-        name: dataclasses.replace(getattr(tiny, name), **value)
-        if isinstance(value, dict)
-        else value
-        for name, value in changes.items()
-    }
-    config = dataclasses.replace(tiny, **fields)
-    with pytest.raises(ValueError, match=message) as caught:
-        protocol.run(config, tmp_path / "out", tmp_path / "cache")
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_people_in_a_facts_file_are_refused(tiny, tmp_path):
-    facts = [("a", "wife", "b"), ("c", "wife", "d"), ("b", "city", "e")]
-    facts.append(("d", "city", "f"))
-    path = tmp_path / "two.jsonl"
-    lines = (
-        json.dumps(dict(zip(("head", "relation", "tail"), x, strict=True)))
-        for x in facts
-    )
-    path.write_text("\n".join(lines))
-    config = dataclasses.replace(tiny, facts=path)
-    with pytest.raises(ValueError, match=r"two\.jsonl has 2 people .* at least 3"):
-        protocol.run(config, tmp_path / "out", tmp_path / "cache")
-    assert not (tmp_path / "out").exists()
-
-
 def gated(config, **gates):
     return dataclasses.replace(
         config, pretrain=dataclasses.replace(config.pretrain, **gates)
@@ -331,7 +279,7 @@ def test_if_every_seed_fails_the_verdict_is_invalid(ran, tmp_path):
     reasons = {condition["reason"] for condition in missing["condition"]}
     assert reasons == {"no base passed its gates"}
     assert set(table["library"]) - set(missing["library"]) <= {"base"}
-    assert len(pick(table, metric=Metric.PASSED)) == 12
+    assert len(pick(table, metric=Metric.PASSED)) == 2 * GATES
     assert not (tmp_path / "out" / "blocks").exists()
 
 
@@ -365,3 +313,70 @@ def test_the_block_files_are_those_of_the_plan(ran):
         for names in blocks.plan(ran.config.methods)
     }
     assert set((ran.out / "blocks").iterdir()) == expected
+
+
+# Interrupted studies: in this file, so that one process compiles for all of it.
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """Rows of a run that nothing interrupted, and its cache."""
+    root = tmp_path_factory.mktemp("whole")
+    protocol.run(small, root / "out", root / "cache")
+    return root
+
+
+def csv(out: Path) -> bytes:
+    return (out / "results.csv").read_bytes()
+
+
+def stop_before(block: int):
+    def progress(stage, done, total, text):
+        if (stage, done) == ("questions", block):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def files(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "blocks").iterdir()}
+
+
+def test_no_block_is_computed_twice_and_the_rows_are_identical(
+    small, whole, tmp_path, counted
+):
+    out = tmp_path / "out"
+    kept: dict[str, int] = {}
+    for stop in (1, 6, len(PLAN) - 1):
+        with pytest.raises(KeyboardInterrupt):
+            protocol.run(small, out, whole / "cache", stop_before(stop))
+        assert counted == PLAN[:stop]
+        assert len(files(out)) == stop
+        assert files(out).items() >= kept.items()
+        kept = files(out)
+    results = protocol.run(small, out, whole / "cache")
+    assert counted == PLAN
+    assert files(out).items() >= kept.items()
+    assert results.summary["timings"]["blocks_resumed"] == len(PLAN) - 1
+    assert csv(out) == csv(whole / "out")
+    # A finished study asks nothing again, and says the same.
+    before = files(out)
+    again = protocol.run(small, out, whole / "cache")
+    assert counted == PLAN
+    assert files(out) == before
+    assert csv(out) == csv(whole / "out")
+    for name in ("verdicts", "gates", "own_facts", "predictions"):
+        assert again.summary[name] == results.summary[name]
+
+
+def test_a_damaged_or_missing_block_is_computed_again(small, whole, tmp_path, counted):
+    out = tmp_path / "out"
+    protocol.run(small, out, whole / "cache")
+    counted.clear()
+    plan = [store.Block(1.0, 0, *names) for names in blocks.plan(("mean",))]
+    damaged = store.path_of(out, plan[4])
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    store.path_of(out, plan[9]).unlink()
+    protocol.run(small, out, whole / "cache")
+    assert counted == [PLAN[4], PLAN[9]]
+    assert csv(out) == csv(whole / "out")

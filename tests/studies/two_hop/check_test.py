@@ -1,0 +1,56 @@
+"""What could only fail after training is refused before it, and nothing is written."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxlora.studies.two_hop import bases, protocol
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": {"rank": 17}}, "LoRA rank is 17, expected 1 to 16: the kernel"),
+        ({"lora": {"targets": ("layers/nonsense",)}}, "'layers/nonsense' matches none"),
+        ({"lora": {"targets": ("(",)}}, "not a regular expression"),
+        ({"lora": {"alpha": -1.0}}, "alpha is -1.0"),
+        ({"lora": {"dtype": "float33"}}, "lora.dtype is 'float33'"),
+        ({"arrow_top_k": 3}, "arrow_top_k is 3"),
+        ({"world": {"trained": 1.0}}, "no held-out query"),
+        ({"world": {"context_rows": 0}}, "no made-up facts"),
+        ({"data_dir": Path("nowhere")}, "nowhere has no world of coverage 1 and seed"),
+        ({"facts": Path("nowhere.jsonl")}, "Cannot read nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_happens(
+    tiny, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("trained"))
+    fields = {
+        name: dataclasses.replace(getattr(tiny, name), **value)
+        if isinstance(value, dict)
+        else value
+        for name, value in changes.items()
+    }
+    config = dataclasses.replace(tiny, **fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        protocol.run(config, tmp_path / "out", tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_people_in_a_facts_file_are_refused(tiny, tmp_path):
+    facts = [("a", "wife", "b"), ("c", "wife", "d"), ("b", "city", "e")]
+    facts.append(("d", "city", "f"))
+    path = tmp_path / "two.jsonl"
+    lines = (
+        json.dumps(dict(zip(("head", "relation", "tail"), x, strict=True)))
+        for x in facts
+    )
+    path.write_text("\n".join(lines))
+    config = dataclasses.replace(tiny, facts=path)
+    with pytest.raises(ValueError, match=r"two\.jsonl has 2 people .* at least 3"):
+        protocol.run(config, tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
