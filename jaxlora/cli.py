@@ -17,6 +17,7 @@ Does combining LoRA adapters compose what they know, or only match patterns?
 commands:
   study two-hop    train bases and experts, combine them, and judge the combinations
   data two-hop     write the worlds of a study as a dataset (array_record)
+  data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
 
 examples:
@@ -25,6 +26,7 @@ examples:
   jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
   jaxlora study two-hop --facts people.jsonl            your own people
   jaxlora study two-hop --from results/two-hop/results.json --out again
+  jaxlora data questions questions.jsonl                what can they measure?
 
 `jaxlora COMMAND --help` lists every option.
 """
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ended:  # --help, or flags that tyro explained and refused
         return ended.code if isinstance(ended.code, int) else 2
     except ValueError as error:
+        if not str(error).strip():  # ours: no one can mend what says nothing
+            raise
         return _say(str(error))
     except PermissionError as error:
         return _say(f"No permission for {error.filename}; choose another folder.")
@@ -69,7 +73,7 @@ def _say(sentence: str) -> int:
 
 def _find(words: list[str]) -> tuple[Command, list[str]]:
     """Finds the command, without importing JAX for help or a misspelling."""
-    known = ("study two-hop", "data two-hop", "info")
+    known = ("study two-hop", "data two-hop", "data questions", "info")
     if words[0] == "info":
         from jaxlora.commands import info
 
@@ -83,8 +87,14 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
         from jaxlora.commands import data
 
         return data.run, words[2:]
+    if name == "data questions":
+        from jaxlora.commands import questions
+
+        return questions.run, words[2:]
     if words[0] in ("study", "data") and words[1:2] in ([], ["-h"], ["--help"]):
-        raise ValueError(f"`jaxlora {words[0]}` needs a name; there is two-hop.")
+        names = [k.split()[1] for k in known if k.startswith(words[0])]
+        there = f"there {'are' if names[1:] else 'is'} {' and '.join(names)}"
+        raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean `jaxlora {near[0]}`?" if near else "."
     raise ValueError(f"No command {name!r}; there are {', '.join(known)}{hint}")

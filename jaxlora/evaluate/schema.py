@@ -104,7 +104,7 @@ class Metric(StrEnum):
     AVAILABLE = "control available"
     ROUTE_WEIGHT = "route: weight of A->B"
     ROUTE_ENTROPY = "route: entropy"
-    ROUTE_AGREEMENT = "route: agreement with the oracle"
+    ROUTE_AGREEMENT = "route: token's own expert"
 
 
 ERROR_METRICS = (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER)

@@ -5,9 +5,14 @@ each step under a temporary name and renames it, so a killed run leaves the last
 step and nothing else.
 """
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +47,7 @@ def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
         is left as it was.
     """
     facts = {"meta": dict(meta), "leaves": _leaves(tree)}
-    with _manager(folder) as manager:
+    with _system_errors(folder), _manager(folder) as manager:
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -77,6 +82,38 @@ def restore(folder: Path, target: Tree) -> tuple[int, Tree, dict[str, Any]] | No
         wanted = ocp.args.StandardRestore(_placed(target))
         found = manager.restore(step, args=ocp.args.Composite(state=wanted))
     return step, found["state"], facts["meta"]
+
+
+@contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """Makes an OSError that names ``folder`` of whatever the system refuses.
+
+    Arrays are written by tensorstore, whose system errors are ValueErrors. Orbax logs
+    the traceback of what a thread of it raises, and raises it again: one is enough.
+    """
+    log = logging.getLogger("absl")
+    log.addFilter(_is_news)
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    except ValueError as error:
+        said = str(error)
+        code = re.search(r"os_error_code='(\d+)'", said)
+        full = "RESOURCE_EXHAUSTED" in said or "No space left" in said
+        if code is None and not full:
+            raise
+        # Not only a full disk: too many open files is RESOURCE_EXHAUSTED, too.
+        number = int(code[1]) if code else errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(folder)) from error
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "run() raised an exception" not in record.getMessage()
 
 
 def _leaves(tree: Tree) -> dict[str, str]:

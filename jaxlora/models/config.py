@@ -3,13 +3,27 @@
 import dataclasses
 from typing import Literal
 
+AT_LEAST_ONE = (
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "mlp_size",
+    "max_length",
+    "unroll",
+)
+"""Fields that are sizes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Shapes and choices of a decoder-only transformer.
 
     The defaults are the study's base: learned positions, plain GELU MLP, untied head.
-    Qwen, Llama and Gemma are other values of the same fields.
+    Qwen2, Qwen3 and Llama without rope scaling are other values of the same fields.
+    Gemma is not: its embedding scale, norms after blocks and soft caps are missing.
     """
 
     vocab_size: int = 128
@@ -41,7 +55,7 @@ class DecoderConfig:
     attention_bias: bool = False
     """Biases on q, k and v (Qwen2)."""
     qk_norm: bool = False
-    """RMSNorm on each head's queries and keys (Qwen3, Gemma 3)."""
+    """RMSNorm on each head's queries and keys (Qwen3)."""
     norm_eps: float = 1e-6
     """Added to the mean square in RMSNorm."""
     embed_std: float = 0.3
@@ -56,10 +70,10 @@ class DecoderConfig:
     """Layers per iteration of the scan; num_layers removes the loop."""
 
     def __post_init__(self):
-        for field in ("vocab_size", "hidden_size", "num_layers", "head_dim", "unroll"):
+        for field in AT_LEAST_ONE:
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}, expected >= 1.")
-        if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."

@@ -1,7 +1,8 @@
 """Two figures on where combinations stand: beside every control, and over coverage.
 
-Grey stands for negative controls: a combination whose interval lies in the grey band
-does nothing that its controls do not do.
+Grey stands for negative controls. The grey band is the range of those under *mean*: a
+combination by mean whose interval lies in it does nothing that its controls do not do.
+For other methods it is only a scale: verdicts compare each with controls of its own.
 """
 
 import itertools
@@ -30,6 +31,7 @@ CURVES = (
     (Method.UNIFORM, draw.ORANGE),
     (Method.ORACLE, draw.GREEN),
 )
+BAND = "negative controls (mean), range"
 GROUP_COLORS = (draw.GREYS[2], draw.BLUE, draw.SKY, draw.RED, draw.GREEN)
 _Groups: TypeAlias = Sequence[tuple[str, Sequence[Line]]]
 
@@ -64,7 +66,7 @@ def _kept(found: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[L
 def _dot_groups(axes: Axes, found: Book, cell: Cell, groups: _Groups) -> None:
     band = readings.band(found, cell)
     if band:
-        axes.axvspan(*band, color="#EDEDED", zorder=0, label="negative controls, range")
+        axes.axvspan(*band, color="#EDEDED", zorder=0, label=BAND)
     chance = readings.chance(found, cell).value
     if chance is not None:
         axes.axvline(chance, color=draw.INK, ls="dashed", lw=0.9, label="chance")
@@ -125,7 +127,7 @@ def _curves(axes: Axes, levels: list[float], books: list[Book], cell: Cell) -> N
         [high for _, high in bands],
         color="#E4E4E4",
         lw=0,
-        label="negative controls, range",
+        label=BAND,
     )
     step = min(b - a for a, b in itertools.pairwise(levels))
     for i, (method, color) in enumerate(CURVES):

@@ -21,6 +21,7 @@ _SUBJECT = ["cell", "library", "method", "split"]
 _KEY = [*_SUBJECT, "metric"]
 
 Book: TypeAlias = dict[tuple[str, ...], "Reading"]
+Subject: TypeAlias = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +181,9 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
 
     Where rows differ only in their condition (a subset of the items, say), the one with
     the fewest keys counts. A measurement is unavailable if its value is missing, or if
-    a ``control available`` row with the same library, method and split says 0; that row
-    may name its cell, or no cell for all of them.
+    a pooled ``control available`` row with the same library, method and split says 0.
+    That row speaks of every cell without a row of its own if it names none. Rows of
+    single seeds say nothing here: the other seeds still make a pooled value.
     """
     frame = at(rows, coverage)
     pooled = frame[frame["seed"] == "all"].sort_values("extra", kind="stable")
@@ -189,10 +191,8 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
         tuple(getattr(row, name) for name in _KEY): to_reading(row)
         for row in pooled.drop_duplicates(_KEY).itertuples()
     }
-    everywhere = [cell.value for cell in cells(frame)]
-    for cell, *rest in _unavailable(frame):
-        for name in [cell] if cell else everywhere:
-            out[(name, *rest, Metric.ACCURACY.value)] = Reading(status=UNAVAILABLE)
+    for subject in _unavailable(pooled, cells(frame)):
+        out[(*subject, Metric.ACCURACY.value)] = Reading(status=UNAVAILABLE)
     return out
 
 
@@ -215,7 +215,10 @@ def chance(found: Book, cell: str, line: Line | None = None) -> Reading:
 
 
 def band(found: Book, cell: str) -> tuple[float, float] | None:
-    """Returns the lowest lower and highest upper bound of the negative controls."""
+    """Returns the lowest lower and highest upper bound of the negative controls.
+
+    Controls that combine adapters do so under *mean*; other methods have their own.
+    """
     readings = [read(found, cell, line) for line in NEGATIVE_LINES]
     ends = _present(x for r in readings for x in (r.value, r.lo, r.hi))
     return (min(ends), max(ends)) if ends else None
@@ -241,11 +244,15 @@ def _three(x: float) -> str:
     return text[:3] if text.startswith("1") else text.replace("0.", ".", 1)
 
 
-def _unavailable(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    notes = frame[frame["metric"] == Metric.AVAILABLE.value]
+def _unavailable(pooled: pd.DataFrame, everywhere: Sequence[Cell]) -> list[Subject]:
+    """The (cell, library, method, split) that pooled rows say could not run."""
+    notes = pooled[pooled["metric"] == Metric.AVAILABLE.value]
+    said: dict[Subject, float] = {
+        key: group["value"].max() for key, group in notes.groupby(_SUBJECT, sort=False)
+    }
     out = []
-    for key, group in notes.groupby(_SUBJECT, sort=False):
-        pooled = group[group["seed"] == "all"]
-        if (pooled if len(pooled) else group)["value"].max() == 0:
-            out.append(key)
+    for (cell, *use), value in said.items():
+        named = [cell] if cell else [c.value for c in everywhere]
+        places = [(name, *use) for name in named]
+        out += [x for x in places if value == 0 and (cell or x not in said)]
     return out

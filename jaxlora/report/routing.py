@@ -58,6 +58,7 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
         ),
         tuple(body),
         "Means over sites and people. The last two columns: how often the expert of "
-        "the largest weight holds the token's relation; 0.5 is a coin.",
+        "the largest weight is the token's own, A->B at the relation and B->C at the "
+        "last token; 0.5 is a coin.",
         numeric=True,
     )

@@ -107,7 +107,8 @@ def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
         "Two-hop accuracy",
         ("", *(cell.value for cell in cells)),
         tuple(body),
-        "Pooled over seeds with 95% intervals; – was not measured." + at,
+        "Pooled over seeds with 95% intervals; – was not measured. Random, permuted "
+        "and shuffled adapters are combined by mean." + at,
         numeric=True,
     )
 

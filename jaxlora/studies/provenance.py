@@ -5,7 +5,6 @@ import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,8 +63,15 @@ def device() -> str:
     """The accelerator, or the number of CPU cores, in words."""
     first, count = jax.devices()[0], jax.device_count()
     if first.platform == "cpu":
-        return f"CPU, {len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+        return f"CPU, {_cores()} cores, {platform.machine()}"
     return f"{count} x {first.device_kind}"
+
+
+def _cores() -> int | str:
+    """Cores that this process may use; all of them where the system cannot say."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; not macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or "unknown"
 
 
 def revision_of(path: Path) -> str | None:
@@ -89,7 +95,14 @@ def revision_of(path: Path) -> str | None:
 
 
 def peak_memory_gib() -> float:
-    """The largest resident size of this process so far."""
+    """The largest resident size of this process so far; NaN if unknown (Windows).
+
+    In a results.json, NaN is null.
+    """
+    try:
+        import resource  # the standard library has it on Unix only
+    except ImportError:
+        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

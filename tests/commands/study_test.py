@@ -151,3 +151,29 @@ def test_the_config_of_the_flags_is_the_config_of_the_folder(made):
     assert flat["world.people"] == 3
     assert flat["methods"] == ["mean"]
     assert flat["lora.rank"] == 2
+
+
+def test_people_of_a_facts_file_are_asked_in_the_place_of_f_oo(flags, tmp_path):
+    """Five people, two of whom live in one city, beside three in every other cell."""
+    facts = [(f"ann {i}", "wife", f"bo {i}") for i in range(5)]
+    facts += [(f"bo {i}", "city", f"city {max(i, 1)}") for i in range(5)]
+    fields = ("head", "relation", "tail")
+    path = tmp_path / "facts.jsonl"
+    path.write_text(
+        "\n".join(json.dumps(dict(zip(fields, x, strict=True))) for x in facts)
+    )
+    folders = ["--out", tmp_path / "out", "--cache-dir", tmp_path / "cache"]
+    words = [*flags, *folders, "--facts", path]
+    assert study(*words) == 2
+    assert study(*words, "--allow-ties") == 0
+    rows = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
+    asked = rows[
+        (rows["library"] == "2-combination")
+        & (rows["split"] == "two-hop")
+        & (rows["metric"] == "accuracy")
+        & (rows["seed"] == "all")
+    ]
+    assert dict(zip(asked["familiarity"], asked["n"], strict=False))["F"] == 5
+    assert set(asked[asked["familiarity"] != "F"]["n"]) == {3}
+    most = rows[(rows["metric"] == "majority answer") & (rows["familiarity"] == "F")]
+    assert set(most["value"].astype(float)) == {0.4}

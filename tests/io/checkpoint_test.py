@@ -1,3 +1,8 @@
+import errno
+import os
+import shutil
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxlora import lora, parallel, tree
+from jaxlora import cli, lora, parallel, tree
+from jaxlora.commands import info
 from jaxlora.io import checkpoint
 from jaxlora.lora import LoraWeight
 
@@ -127,6 +133,82 @@ def test_a_save_that_fails_leaves_the_last_whole_step(tmp_path, monkeypatch):
     step, found, _ = checkpoint.restore(tmp_path, abstract(make()))
     assert step == 3
     assert_same(found, make(0))
+
+
+def assert_step_3_is_left(folder):
+    step, found, _ = checkpoint.restore(folder, abstract(make()))
+    assert step == 3
+    assert_same(found, make(0))
+
+
+def tensorstore_says(monkeypatch, words):
+    """Every write of an array fails as tensorstore fails."""
+
+    async def fail(*args, **kwargs):
+        raise ValueError(words)
+
+    monkeypatch.setattr(ocp.type_handlers.ArrayHandler, "serialize", fail)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("RESOURCE_EXHAUSTED: Error writing", errno.ENOSPC),
+        ("Failed writing x: No space left on device", errno.ENOSPC),
+        ("RESOURCE_EXHAUSTED: x [os_error_code='28']", errno.ENOSPC),
+        (f"RESOURCE_EXHAUSTED: x [os_error_code='{errno.EDQUOT}']", errno.EDQUOT),
+        (f"RESOURCE_EXHAUSTED: x [os_error_code='{errno.EMFILE}']", errno.EMFILE),
+        (f"PERMISSION_DENIED: x [os_error_code='{errno.EACCES}']", errno.EACCES),
+    ],
+)
+def test_what_the_system_refuses_is_an_os_error(tmp_path, monkeypatch, words, code):
+    checkpoint.save(tmp_path, 3, make(0), {})
+    with monkeypatch.context() as patch:
+        tensorstore_says(patch, words)
+        with pytest.raises(OSError, match=os.strerror(code)) as caught:
+            checkpoint.save(tmp_path, 8, make(1), {})
+    assert (caught.value.errno, caught.value.filename) == (code, str(tmp_path))
+    assert_step_3_is_left(tmp_path)
+
+
+def test_any_other_error_of_an_array_stays_what_it_is(tmp_path, monkeypatch):
+    tensorstore_says(monkeypatch, "INVALID_ARGUMENT: bad shape")
+    with pytest.raises(ValueError, match="bad shape"):
+        checkpoint.save(tmp_path, 8, make(1), {})
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can mount a tiny disk")
+    words = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no tiny disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [1, 6, 16])
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny, monkeypatch, capfd, pages):
+    folder, filler = tiny / "entry", tiny / "filler"
+    checkpoint.save(folder, 3, make(0), {})
+    large = {"x": jnp.asarray(np.random.default_rng(0).random(100_000), jnp.float32)}
+    filler.write_bytes(b"x" * (shutil.disk_usage(tiny).free - pages * 4096))
+    monkeypatch.setattr(info, "run", lambda _: checkpoint.save(folder, 8, large, {}))
+    capfd.readouterr()
+    assert cli.main(["info"]) == 2
+    said = capfd.readouterr().err
+    assert f"No room left on the disk ({folder})" in said
+    assert "Traceback" not in said
+    assert_step_3_is_left(folder)
+    filler.unlink()
+    checkpoint.save(folder, 8, large, {})
+    assert checkpoint.restore(folder, abstract(large))[0] == 8
 
 
 def test_a_target_says_where_leaves_go(saved):

@@ -13,8 +13,12 @@ from jaxlora.models import DecoderConfig
         ({"num_layers": -1}, "num_layers is -1"),
         ({"head_dim": 0}, "head_dim is 0"),
         ({"unroll": 0}, "unroll is 0"),
+        ({"mlp_size": 0}, "mlp_size is 0, expected >= 1"),
+        ({"num_heads": 0}, "num_heads is 0, expected >= 1"),
+        ({"num_heads": -4}, "num_heads is -4, expected >= 1"),
+        ({"max_length": 0}, "max_length is 0, expected >= 1"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_heads is 4 and num_kv_heads 3"),
-        ({"num_kv_heads": 0}, "num_kv_heads 0"),
+        ({"num_kv_heads": 0}, "num_kv_heads is 0, expected >= 1"),
         (
             {"positions": "rope", "head_dim": 5},
             "head_dim is 5, expected an even number",

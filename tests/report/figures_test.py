@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
@@ -128,6 +129,19 @@ def test_coverage_draws_one_curve_a_method_and_the_band_of_the_controls(wide_row
     low, high = readings.band(readings.book(wide_rows), "R-OI")
     extent = panel.collections[0].get_paths()[0].get_extents()
     assert (extent.y0, extent.y1) == pytest.approx((low, high))
+
+
+def test_band_is_that_of_the_mean_and_says_so(wide_rows):
+    worse = wide_rows.copy()
+    random = worse["library"] == Library.RANDOM.value
+    other = worse[random].assign(method="sum", value=0.9, lo=0.8, hi=0.99)
+    more = pd.concat([worse, other], ignore_index=True)
+    assert readings.band(readings.book(more), "R-OO") == readings.band(
+        readings.book(worse), "R-OO"
+    )
+    for make in (figures.controls, figures.coverage):
+        _, labels = make(more).axes[0].get_legend_handles_labels()
+        assert "negative controls (mean), range" in labels
 
 
 def test_coverage_needs_two_levels(rows, wide_rows):

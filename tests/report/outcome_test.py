@@ -19,8 +19,32 @@ def test_a_gate_that_was_not_measured_is_no_number(results):
         {"seed": 0, "gate": "copy", "value": None, "threshold": 0.9, "passed": False}
     ]
     assert outcome.gate_grid(results).body == (
+        ("Base",),
         ("copy", ">= 0.9", "not measured failed"),
     )
+
+
+def test_gates_stand_under_what_they_decide(results):
+    grid = outcome.gate_grid(results)
+    assert [line[0] for line in grid.body] == [
+        *("Base", "one-hop recall", "held-out two-hop", "copy", "steps"),
+        *("Experts", "experts' own facts"),
+        *("Extra formats", "facts in context"),
+    ]
+    assert grid.body[6] == ("experts' own facts", ">= 0.99", "1.000", "0.999", "0.998")
+    words = ("leaves its seed out;", "verdicts on its library", "no seed is left")
+    assert all(word in grid.note for word in words)
+    results["gates"] = [g for g in results["gates"] if g["required"]]
+    assert "format" not in outcome.gate_grid(results).note
+
+
+def test_gates_of_several_levels_show_the_worst_and_say_so(results):
+    assert "coverage" not in outcome.gate_grid(results).note
+    low = [{**g, "coverage": 0.0, "value": g["value"] - 0.3} for g in results["gates"]]
+    results["gates"] = [{**g, "coverage": 1.0} for g in results["gates"]] + low
+    grid = outcome.gate_grid(results)
+    assert grid.body[1][2] == "0.700"
+    assert "worst of all coverage levels" in grid.note
 
 
 def test_verdicts_stand_by_library_and_cell_with_their_cause(results):
@@ -64,3 +88,60 @@ def test_headline_names_every_cell_once_and_explains_a_word_once(results):
     assert second.startswith("3-combination (mean): retrieves in R-II, R-OI")
     assert third.startswith("3-combination, A->C of others (mean)")
     assert "(not clearly" not in third
+
+
+def swept(results):
+    """The verdicts of the run at coverage 1, and others at 0."""
+    low = [
+        {**v, "coverage": 0.0, "label": "invalid", "cause": "base"}
+        for v in results["verdicts"]
+    ]
+    high = [{**v, "coverage": 1.0} for v in results["verdicts"]]
+    return {**results, "verdicts": high + low}
+
+
+def test_of_several_levels_the_highest_counts_and_is_named(results):
+    one, both = outcome.verdict_grid(results), outcome.verdict_grid(swept(results))
+    assert both.body == one.body
+    assert "Coverage 1, the highest of 2 levels" in both.note
+    assert "overage" not in one.note
+    first, *others = outcome.headline(swept(results))
+    assert first.startswith("2-combination (mean) at coverage 1: preserved in R-II")
+    assert all("at coverage 1: " in words for words in others)
+    assert not any("invalid" in words for words in (first, *others))
+    same = {**results, "verdicts": [{**v, "coverage": 1} for v in results["verdicts"]]}
+    assert outcome.headline(same) == outcome.headline(results)
+
+
+def test_reasons_name_the_level_where_there_are_several(results):
+    grid = outcome.reason_grid(swept(results))
+    assert grid.header[:2] == ("coverage", "cell")
+    assert {line[0] for line in grid.body} == {"0", "1"}
+    assert grid.body[-1][:5] == (
+        *("0", "F-OO", "3-combination, A->C of others", "mean", "invalid"),
+    )
+    assert outcome.reason_grid(results).header[0] == "cell"
+
+
+def test_cause_none_is_no_cause(results):
+    results["verdicts"][0]["cause"] = "none"
+    assert outcome.verdict_grid(results).body[0][1] == "preserved"
+    assert outcome.reason_grid(results).body[0][4] == "–"
+
+
+def test_only_committed_predictions_are_called_so(results):
+    results["predictions"]["revision"] = None
+    note = outcome.prediction_grid(results).note
+    assert note == ("Not committed at the time of the run: digest sha256:9f2c41d07ab3.")
+    for nothing in (None, {"digest": "4f53", "revision": None, "outcomes": []}):
+        results["predictions"] = nothing
+        assert outcome.prediction_grid(results).note == "There is no prediction."
+
+
+def test_predictions_keep_the_numbers_and_not_the_sentence(results):
+    for found in results["predictions"]["outcomes"]:
+        found["detail"] = "R-OI, joint, none: predicted at least 0.9: missed."
+    body = outcome.prediction_grid(results).body
+    assert [line[2] for line in body] == [
+        *("0.04 against 0.13", "0.94", "0.50 [0.43, 0.57]", "–")
+    ]

@@ -68,6 +68,15 @@ def test_page_draws_its_own_figures_if_it_is_given_none(rows, results, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_captions_say_whose_range_the_grey_band_is(rows, results):
+    names = ("figure-controls.png", "figure-coverage.png")
+    text = page.render(rows, results, dict.fromkeys(names, PNG))
+    for caption in re.findall("<figcaption>(.*?)</figcaption>", text, re.S):
+        assert "combined by mean" in caption
+        assert "controls combined the same way" in caption
+    assert text.count("<figcaption>") == 2
+
+
 def test_page_says_everything_that_the_run_left(rows, results):
     results["failed_seeds"] = [7]
     text = Page(page.render(rows, results, {})).text

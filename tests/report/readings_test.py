@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
 from jaxlora.report import readings
 from jaxlora.report.readings import ABSENT, UNAVAILABLE, Line, Reading
 
@@ -75,6 +75,47 @@ def test_a_control_that_ran_in_one_seed_counts_as_available(rows):
     some = edit(rows, mask, value=1.0)
     document = Line("", Library.DOCUMENT)
     assert readings.read(readings.book(some), "R-OO", document).status == ABSENT
+
+
+def unavailable(seed: int | str, cell: Cell | None, value: float = 0.0) -> dict:
+    return row(
+        study="two-hop",
+        seed=seed,
+        cell=cell,
+        library=Library.PAIR,
+        method=Method.MEAN,
+        split=Split.WRITTEN,
+        metric=Metric.AVAILABLE,
+        value=value,
+        n=0,
+        condition={"coverage": 1.0, "reason": "its gate failed"},
+    )
+
+
+def statuses(rows: pd.DataFrame, *more: dict) -> dict[str, str]:
+    found = readings.book(pd.concat([rows, pd.DataFrame(more)], ignore_index=True))
+    written = PAIR._replace(split=Split.WRITTEN)
+    return {c.value: readings.read(found, c, written).status for c in Cell}
+
+
+@pytest.mark.parametrize("cell", [None, Cell.R_OO])
+def test_a_format_that_one_base_lacks_does_not_hide_the_pooled_value(rows, cell):
+    found = statuses(rows, unavailable(0, cell), unavailable(2, cell))
+    assert set(found.values()) == {readings.MEASURED}
+
+
+def test_a_pooled_row_without_a_cell_speaks_of_all_and_with_one_of_that(rows):
+    assert set(statuses(rows, unavailable("all", None)).values()) == {UNAVAILABLE}
+    found = statuses(rows, unavailable("all", Cell.R_OO))
+    assert [c for c, status in found.items() if status == UNAVAILABLE] == ["R-OO"]
+
+
+def test_what_a_cell_says_of_itself_counts_more(rows):
+    mine = unavailable("all", Cell.R_OO, 1.0)
+    for more in ((unavailable("all", None), mine), (mine, unavailable("all", None))):
+        found = statuses(rows, *more)
+        kept = [c for c, status in found.items() if status == readings.MEASURED]
+        assert kept == ["R-OO"]
 
 
 def test_csv_gives_the_same_readings(rows, tmp_path):

@@ -3,26 +3,23 @@
 import dataclasses
 import functools
 import hashlib
-import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxlora import models
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.studies.two_hop import code
 from jaxlora.studies.two_hop.config import PretrainConfig
-from jaxlora.tasks.two_hop import formats, records
-from jaxlora.tasks.two_hop import world as worlds
 from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
 from jaxlora.tasks.two_hop.world import World
-from jaxlora.train import loss as losses
 from jaxlora.train import pretrain
 from jaxlora.train.loss import Batch
 from jaxlora.tree import Tree
@@ -38,18 +35,6 @@ FORMAT_GATES = {
     "one document": ("held_out_document", 9, "min_format"),
     "facts in context": ("held_out_context", 9, "min_format"),
 }
-
-
-def source(*modules: types.ModuleType) -> str:
-    """Hash of the source of modules, to be taken on import.
-
-    Later would be too late: a file that is edited while a study runs is not what runs.
-    """
-    text = "".join(inspect.getsource(module) for module in modules)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-CODE = source(formats, records, worlds, losses, pretrain, models.decoder, models.layers)
 
 
 # Rows of a format for each row of facts in context, by how hard it is to learn.
@@ -99,8 +84,8 @@ def key_of(
             "world": hashlib.sha256(repr(world).encode()).hexdigest(),
             "model": dataclasses.asdict(model),
             "pretrain": dataclasses.asdict(config),
-            "code": CODE,
-            "jax": jax.__version__,
+            "code": code.BASES,
+            "versions": [jax.__version__, flax.__version__, optax.__version__],
             "backend": jax.default_backend(),
         }
     )
@@ -250,9 +235,10 @@ def _mix(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
     context = splits["context"]
     rows = list(context)
     for name, share in EXTRA_SHARES.items():
-        most = max(1, round(share * len(context)))
         # Queries are sorted by relation: take them evenly, not from the front.
-        rows += splits[name][:: max(1, len(splits[name]) // most)][:most]
+        most = min(len(splits[name]), max(1, round(share * len(context))))
+        evenly = np.linspace(0, len(splits[name]) - 1, most).astype(int)
+        rows += [splits[name][i] for i in evenly]
     return tuple(rows)
 
 

@@ -23,6 +23,7 @@ NOT_FOR_ORACLE = (Library.TRIPLE, Library.TRIPLE_OTHERS)
 
 
 # Where to look at what the gate chose: the library, and what it is held against.
+COUNTERFACTUALS = (Library.COUNTERFACTUAL1, Library.COUNTERFACTUAL2)
 DIAGNOSED = (Library.PAIR, Library.RANDOM, Library.SHUFFLED)
 
 
@@ -165,10 +166,17 @@ def _oracle(setting: Setting, library: Library) -> Outcome:
             model, base.pad, base.params, stacked, setting.asked.questions, given
         )
         frames.append(_items(setting, answers))
-    return _searched(choices, frames)
+    right = "counterfactual" if library in COUNTERFACTUALS else "correct"
+    found = _searched(choices, frames, right)
+    return found._replace(notes=found.notes | {"own": _own(setting, library)})
 
 
-def _searched(choices, frames: list[pd.DataFrame]) -> Outcome:
+def _searched(choices, frames: list[pd.DataFrame], right: str = "correct") -> Outcome:
+    """Gives each half of the people the route that was best for the other half.
+
+    ``right`` is the column of the answer that a composing model would give: that of the
+    experts' facts, which are not the true ones in a counterfactual library.
+    """
     out = frames[0].copy()
     notes: dict[str, object] = {}
     first = frames[0]
@@ -178,8 +186,12 @@ def _searched(choices, frames: list[pd.DataFrame]) -> Outcome:
             mine = (first["cell"] == cell) & (first["person"] % 2 == half)
             theirs = asked & (first["person"] % 2 != half)
             best = oracle.choose(
-                [frame.loc[theirs, "correct"].to_numpy() for frame in frames],
-                [frame.loc[theirs, "loss"].to_numpy() for frame in frames],
+                [frame.loc[theirs, right].to_numpy() for frame in frames],
+                [
+                    # The loss is that of the true answer: no guide if another is right.
+                    frame.loc[theirs, "loss"].to_numpy() * (right == "correct")
+                    for frame in frames
+                ],
             )
             out.loc[mine] = frames[best].loc[mine]
             notes[f"{cell}, half {half}"] = choices[best]._asdict()

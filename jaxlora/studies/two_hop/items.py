@@ -58,7 +58,7 @@ def collect(
         frames.append(_plain(Split.WRITTEN_BRIDGE, said, bridges, group))
         said = metrics.predict(host.direct[g, 3 * asked.people :])
         frames.append(
-            _plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers, group)
+            _plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers[g], group)
         )
     return pd.concat(frames, ignore_index=True)
 

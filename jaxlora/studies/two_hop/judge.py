@@ -12,7 +12,10 @@ from jaxlora.evaluate.statistics import Interval, Paired
 from jaxlora.evaluate.verdict import Evidence, Thresholds
 from jaxlora.studies.two_hop.rows import Place, Samples, difference, interval
 
-JUDGED = (Library.PAIR, Library.TRIPLE, Library.TRIPLE_OTHERS, Library.IDENTITY)
+# What gets a verdict, and what is only compared: there are no counterfactual experts
+# for the identity rows and the A->C expert of others, so they could never compose.
+JUDGED = (Library.PAIR, Library.TRIPLE)
+COMPARED = (*JUDGED, Library.TRIPLE_OTHERS, Library.IDENTITY)
 ALONE = (Library.BASE, Library.HOP1, Library.HOP2)
 SAME_METHOD = (Library.RANDOM, Library.PERMUTED, Library.SHUFFLED)
 COUNTERFACTUALS = (Library.COUNTERFACTUAL1, Library.COUNTERFACTUAL2)

@@ -6,24 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlora import lora, merge, models
+from jaxlora import lora, merge
 from jaxlora.evaluate import scoring
 from jaxlora.evaluate.schema import Library, Method
 from jaxlora.io import checkpoint
-from jaxlora.studies.two_hop import bases
+from jaxlora.studies.two_hop import code
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import ExpertsConfig
-from jaxlora.tasks.two_hop import experts as experts_of
-from jaxlora.tasks.two_hop import formats, records
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
 from jaxlora.tasks.two_hop.records import encode
 from jaxlora.train import experts as training
-from jaxlora.train import loss as losses
 from jaxlora.train.loss import Batch
 from jaxlora.tree import Tree
 
@@ -66,17 +64,6 @@ ALONE = (
     Library.DOCUMENT,
 )
 COMBINED = tuple(library for library in MEMBERS if library not in ALONE)
-# What decides an expert beside its base and config; read on import, as for bases.
-CODE = bases.source(
-    models.decoder,
-    models.layers,
-    lora,
-    losses,
-    training,
-    experts_of,
-    formats,
-    records,
-)
 # Held-out A->C experts come in two halves; each is asked about the other half.
 OTHERS = (Library.TARGET_OTHERS, Library.TRIPLE_OTHERS)
 
@@ -195,8 +182,8 @@ def _key_of(base: Base, names, config, settings: ExpertsConfig) -> str:
             "lora": dataclasses.asdict(config),
             "steps": settings.steps,
             "rate": settings.learning_rate,
-            "code": CODE,
-            "jax": jax.__version__,
+            "code": code.EXPERTS,
+            "versions": [jax.__version__, flax.__version__, optax.__version__],
             "backend": jax.default_backend(),
         }
     )

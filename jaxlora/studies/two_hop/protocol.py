@@ -28,7 +28,14 @@ from jaxlora.studies.two_hop import (
 )
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import PREDICTIONS, TwoHopConfig
-from jaxlora.studies.two_hop.record import Clock, Log, add_rows, note_block, note_gates
+from jaxlora.studies.two_hop.record import (
+    Clock,
+    Log,
+    add_rows,
+    note_block,
+    note_experts,
+    note_gates,
+)
 from jaxlora.studies.two_hop.rows import Block
 from jaxlora.studies.two_hop.summary import Results
 from jaxlora.tasks.two_hop import facts, world
@@ -73,7 +80,7 @@ def run(
     claims = predictions.load(_predictions(config))
     people = own_people(config)
     _check(config, people)
-    store.claim(out, config, people)
+    store.claim(out, config, people, predictions.digest(claims))
     cache.mkdir(parents=True, exist_ok=True)
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
     revision = {"predictions_revision": provenance.revision_of(_predictions(config))}
@@ -179,6 +186,7 @@ def _one_base(this: _Run, level: float, base: Base) -> None:
     log.passed.setdefault(level, []).append(base.seed)
     plan = [Block(level, base.seed, *names) for names in blocks.plan(config.methods)]
     setting: blocks.Setting | None = None
+    resumed = log.resumed
     for i, block in enumerate(plan):
         text = f"coverage {level:g}, seed {base.seed}: {block.library}, {block.method}"
         this.progress("questions", i, len(plan), text)
@@ -191,7 +199,9 @@ def _one_base(this: _Run, level: float, base: Base) -> None:
         log.items[block] = outcome.items
         note_block(log, block, outcome)
         add_rows(config, block, outcome, log)
-    summary.write_rows(this.out, log)
+    note_experts(config, level, base, log)
+    if log.resumed - resumed < len(plan):  # a finished table is not cut back
+        summary.write_rows(this.out, log)
     this.progress("questions", len(plan), len(plan), f"seed {base.seed} done")
 
 

@@ -45,6 +45,7 @@ class Asked:
     familiar: int
     keys: tuple[dict[Split, Key], ...]
     familiar_answers: np.ndarray
+    """Answers to the familiar queries of each group, [G, Q]."""
 
 
 def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
@@ -53,17 +54,18 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
     Args:
       base: a trained base.
       groups: its study people.
-      familiar: number of held-out familiar queries, asked of every model to see what
-        it kept.
+      familiar: number of held-out familiar queries that every model of a group is
+        asked, to see what it kept; fewer if there are not as many for every pair.
     """
     vocab = base.world.vocab
-    held_out = base.world.splits["held_out"][:familiar]
+    kept = _retention(base, groups, familiar)
     people = max(group.size for group in groups)
     put = functools.partial(_put, vocab=vocab, people=people)
-    kept = prompts(held_out, vocab, 3)
     direct = [
-        np.concatenate([put(g.hop1, 3), put(g.hop2, 3), put(g.two_hop, 3), kept])
-        for g in groups
+        np.concatenate(
+            [put(g.hop1, 3), put(g.hop2, 3), put(g.two_hop, 3), prompts(some, vocab, 3)]
+        )
+        for g, some in zip(groups, kept, strict=True)
     ]
     bridged = [put(tuple(written(r) for r in g.two_hop), 5) for g in groups]
     told = [
@@ -74,10 +76,21 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
     return Asked(
         Questions(*(jnp.asarray(np.stack(x)) for x in (direct, bridged, told))),
         people,
-        len(held_out),
+        len(kept[0]),
         tuple(_keys(group, vocab, known) for group in groups),
-        np.array([vocab.ids[record.answer[0]] for record in held_out]),
+        np.array([[vocab.ids[r.answer[0]] for r in some] for some in kept]),
     )
+
+
+def _retention(base: Base, groups: tuple[Group, ...], n: int):
+    """Held-out familiar queries of each group; no query twice in one cell."""
+    held_out = base.world.splits["held_out"]
+    order = np.random.default_rng(base.seed).permutation(len(held_out))
+    n = min(n, len(held_out) // (1 + max(group.pair for group in groups)))
+    return [
+        tuple(held_out[i] for i in order[group.pair * n : (group.pair + 1) * n])
+        for group in groups
+    ]
 
 
 def _put(records: tuple[Record, ...], length: int, *, vocab: Vocab, people: int):
@@ -96,11 +109,16 @@ def _keys(group: Group, vocab: Vocab, known: dict[tuple[str, ...], str]):
 
     nobody = np.full(group.size, -1)
     bridge = tokens([record.bridge for record in group.two_hop])
+    # A may itself be somebody's bridge, of whom an expert knows the second hop.
+    known = known | {record.prompt: record.answer[0] for record in group.hop2}
     second = [
         known.get((record.prompt[0], record.prompt[2]), "") for record in group.two_hop
     ]
     tail = answers(group.two_hop)
-    two_hop = Key(tail, bridge, tokens(second), np.roll(tail, -1))
+    # With ties there is no telling whose answer the deranged one is.
+    tied = len(set(tail.tolist())) < group.size or len(set(bridge)) < group.size
+    moved = nobody if tied else np.roll(tail, -1)
+    two_hop = Key(tail, bridge, tokens(second), moved)
     return {
         Split.HOP1: Key(answers(group.hop1), nobody, nobody, nobody),
         Split.HOP2: Key(answers(group.hop2), nobody, nobody, nobody),

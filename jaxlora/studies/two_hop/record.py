@@ -60,6 +60,10 @@ class Log:
         default_factory=dict
     )
     """Lowest accuracy of any expert of a library on its own facts."""
+    own_of_seed: dict[tuple[float, int], float] = dataclasses.field(
+        default_factory=dict
+    )
+    """The same over all libraries of one base."""
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
     routes: dict[Block, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     passed: dict[float, list[int]] = dataclasses.field(default_factory=dict)
@@ -125,6 +129,28 @@ def _world_rows(level: float, base: Base) -> list[dict[str, Any]]:
     return out
 
 
+def note_experts(config: TwoHopConfig, level: float, base: Base, log: Log) -> None:
+    """Logs the gate of the experts of a base: the lowest accuracy on own facts."""
+    value = log.own_of_seed[level, base.seed]
+    n = sum(group.size for group in groups(base.world))
+    least = config.experts.min_own
+    told = {"own facts": (Split.OWN, value, n, value >= least)}
+    log.gate_rows += rows.gate_rows(level, base.seed, told)
+    log.gates.append(
+        {
+            "coverage": level,
+            "seed": base.seed,
+            "gate": "experts' own facts",
+            "value": value,
+            "n": n,
+            "threshold": least,
+            "passed": value >= least,
+            "steps": config.experts.steps,
+            "required": True,
+        }
+    )
+
+
 def note_block(log: Log, block: Block, outcome: Outcome) -> None:
     """Logs what a block found beside its items."""
     own = outcome.notes.get("own", {})
@@ -132,6 +158,8 @@ def note_block(log: Log, block: Block, outcome: Outcome) -> None:
     for cell, value in own.items():
         place = (block.coverage, Cell(cell), block.library)
         log.own[place] = min(log.own.get(place, 1.0), value)
+        seed = (block.coverage, block.seed)
+        log.own_of_seed[seed] = min(log.own_of_seed.get(seed, 1.0), value)
     if "oracle" in outcome.notes:
         name = f"coverage {block.coverage:g}, seed {block.seed}, {block.library}"
         log.notes[name] = outcome.notes["oracle"]

@@ -218,26 +218,19 @@ def gate_rows(
     return rows
 
 
-def unavailable(
-    seed: int | str,
-    coverage: float,
-    library: Library,
-    method: Method,
-    split: Split,
-    reason: str,
-) -> dict[str, Any]:
+def unavailable(seed: int | str, place: Place, reason: str) -> dict[str, Any]:
     """The row of a control that could not run; it never disappears quietly."""
     return row(
         study=STUDY,
         seed=seed,
-        cell=None,
-        library=library,
-        method=method,
-        split=split,
+        cell=place.cell,
+        library=place.library,
+        method=place.method,
+        split=place.split,
         metric=Metric.AVAILABLE,
         value=0.0,
         n=0,
-        condition={"coverage": coverage, "reason": reason},
+        condition=place.condition | {"reason": reason},
     )
 
 

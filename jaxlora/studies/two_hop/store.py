@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from jaxlora.io.files import write_text
+from jaxlora.studies.two_hop import code
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.items import COLUMNS
@@ -25,20 +26,32 @@ from jaxlora.tasks.two_hop.records import Record
 FREE = ("seeds_at_once", "data_dir")
 
 
-def claim(out: Path, config: TwoHopConfig, people: Sequence[Record] = ()) -> None:
+def claim(
+    out: Path,
+    config: TwoHopConfig,
+    people: Sequence[Record] = (),
+    predictions: str = "",
+) -> None:
     """Makes ``out`` the folder of this study, or refuses one that holds another.
 
     Args:
       out: the folder.
       config: the configuration of the study.
       people: a user's people; their file may have changed since the folder was made.
+      predictions: hash of the predictions, which may not change once a block is known.
 
     Raises:
       ValueError: if the folder holds another study or configuration, naming the fields
         that differ, or other files.
     """
     digest = hashlib.sha256(repr(tuple(people)).encode()).hexdigest()
-    mine = {"study": STUDY, "config": plain(config), "people": digest}
+    mine = {
+        "study": STUDY,
+        "config": plain(config),
+        "people": digest,
+        "predictions": predictions,
+        "code": code.STUDY,
+    }
     path = out / "study.json"
     if path.exists():
         _compare(out, _read(path), mine)
@@ -84,6 +97,12 @@ def _compare(out: Path, found: dict[str, Any], mine: dict[str, Any]) -> None:
             f"{f' ({len(differ)} fields differ)' if len(differ) > 1 else ''}; choose "
             f"another --out, or repeat that run with --from {out / 'results.json'}."
         )
+    for name, what in (("code", "jaxlora"), ("predictions", "the predictions file")):
+        if found.get(name) != mine[name]:
+            raise ValueError(
+                f"Output folder {out} was begun before {what} changed, and a run may "
+                f"not mix the two; choose another --out."
+            )
     if found.get("people", mine["people"]) != mine["people"]:
         raise ValueError(
             f"Output folder {out} holds a run on other people: {new['facts']} has "

@@ -61,12 +61,13 @@ def finish(
       out: folder of the study.
     """
     level, draws = config.thresholds.level, config.resamples
-    made = _usable(rows.samples(log.items), log) | rows.route_samples(log.routes)
+    raw = rows.samples(log.items)
+    made = _usable(raw, log) | rows.route_samples(log.routes)
     pooled = rows.pooled(
         made, sorted({block.seed for block in log.items}), level, draws
     )
     pooled += _differences(config, made, log)
-    pooled += _unavailable(config, log) + _guesses(log)
+    pooled += _unavailable(config, raw, log) + _guesses(log)
     table = write_rows(out, log, pooled)
     outcomes = predictions.check(claims, pooled)
     summary = {
@@ -139,13 +140,16 @@ def _differences(config: TwoHopConfig, made: rows.Samples, log: Log):
     """Paired differences: to every control, and of 3- to 2-combinations."""
     out = []
     for x in list(made):
-        if x.library not in judge.JUDGED or x.metric is not Metric.ACCURACY:
+        if x.library not in judge.COMPARED or x.metric is not Metric.ACCURACY:
             continue
         if x.split is not Split.TWO_HOP or x.covered is not None:
             continue
         against = judge.controls(x)
         if x.library is not Library.PAIR:
             against.append(x._replace(library=Library.PAIR))
+        if x.library is Library.TRIPLE_OTHERS:
+            alone = {"library": Library.TARGET_OTHERS, "method": Method.NONE}
+            against.append(x._replace(**alone))
         for y in against:
             passed = log.passed.get(x.coverage, [])
             found = rows.difference(
@@ -206,22 +210,25 @@ def _usable(made: rows.Samples, log: Log) -> rows.Samples:
     }
 
 
-def _unavailable(config: TwoHopConfig, log: Log) -> list[dict[str, Any]]:
-    """Rows of the controls whose format a base, or every base, did not learn."""
+def _unavailable(
+    config: TwoHopConfig, raw: rows.Samples, log: Log
+) -> list[dict[str, Any]]:
+    """A row for everything that was asked but rests on a format no base learned."""
+    made = _usable(raw, log)
     out = []
-    without = _without(log)
+    for place, by_seed in raw.items():
+        if place.metric is not Metric.ACCURACY:
+            continue
+        without: list[int | str] = sorted(by_seed.keys() - made[place].keys())
+        if by_seed and not made[place]:
+            without.append("all")
+        reason = f"the gate of '{_format(place)}' failed"
+        out += [rows.unavailable(seed, place, reason) for seed in without]
     for level in config.levels:
-        passed = log.passed.get(level, [])
-        for gate, (library, method, split) in FORMAT_CONTROLS.items():
-            failed = [seed for seed in passed if (gate, level, seed) in without]
-            reason = f"the gate of '{gate}' failed"
-            if not passed:
-                reason = "no base passed its gates"
-            where: list[int | str] = [*failed]
-            if len(failed) == len(passed):
-                where.append("all")
-            out += [
-                rows.unavailable(seed, level, library, method, split, reason)
-                for seed in where
-            ]
+        if log.passed.get(level):
+            continue
+        for library, method, split in FORMAT_CONTROLS.values():
+            for cell in Cell:
+                place = rows.Place(level, cell, library, method, split, Metric.ACCURACY)
+                out.append(rows.unavailable("all", place, "no base passed its gates"))
     return out

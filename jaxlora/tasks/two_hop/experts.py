@@ -91,14 +91,23 @@ def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
 
 
 def deranged(records: Sequence[Record]) -> tuple[Record, ...]:
-    """Every person gets the answer of the next: a cycle, so nobody keeps their own.
+    """Every answer is replaced by the next one: a cycle, so nobody keeps their own.
 
     Deranging one hop moves the two-hop answer to the next person's, whichever hop it
     is; deranging both moves it by two, so three people are the fewest that can be used.
+    People who share an answer (ties) share the new one.
+
+    Raises:
+      ValueError: if all answers are the same, so that there is no other.
     """
-    answers = [record.answer for record in records]
-    answers = answers[1:] + answers[:1]
+    distinct = list(dict.fromkeys(record.answer for record in records))
+    if len(distinct) < 2:
+        raise ValueError(
+            f"All {len(records)} answers are {' '.join(distinct[0])!r}, so none can be "
+            f"exchanged for another; the study needs at least two."
+        )
+    following = dict(zip(distinct, distinct[1:] + distinct[:1], strict=True))
     return tuple(
-        dataclasses.replace(record, answer=answer)
-        for record, answer in zip(records, answers, strict=True)
+        dataclasses.replace(record, answer=following[record.answer])
+        for record in records
     )

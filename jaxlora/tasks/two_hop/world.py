@@ -37,7 +37,9 @@ class WorldConfig:
     people: int = 7
     """People A per cell and pair; four cells share the familiar entities."""
     trained: float = 0.9
-    """Share of the allowed two-hop queries that is trained, in (0, 1)."""
+    """Share, in (0, 1), of the two-hop queries allowed at coverage 0 that is trained.
+
+    The number is the same at every coverage: higher ones leave more queries out."""
     coverage: float = 1.0
     """Share of the study's known second-relation facts that are covered, in [0, 1]."""
     copy_share: float = 0.05
@@ -110,6 +112,8 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
     study += _new_people(vocab, config, rng, people)
     splits = _pretraining(vocab, config, tables, known, trained, rng)
     splits |= _held_out(vocab, tables, held_out, rng)
+    splits["context"] = _made_up(vocab, tables, rng, config.context_rows)
+    splits["held_out_context"] = _made_up(vocab, tables, rng, 256)
     for name, queries in (("misled", "two_hop"), ("held_out_misled", "held_out")):
         splits[name] = _misled(splits[queries], rng)
     return World(vocab, splits | {"people": tuple(study)})
@@ -117,14 +121,14 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
 
 def _vocab(config: WorldConfig, people: Sequence[Record]) -> Vocab:
     familiar = tuple(f"e{i:02d}" for i in range(config.entities))
-    n = config.people
-    new = [f"{role}{i:02d}" for role in ("ha", "hb") for i in range(n)]
-    new += [f"{role}{i:02d}" for role in ("fa", "fb", "fc") for i in range(n)]
+    # Every pair has new people of its own: no name counts twice as a person.
+    size = config.people * config.pairs
+    new = [f"{role}{i:02d}" for role in ("ha", "hb") for i in range(size)]
     if people:
-        words = [
-            word for p in people for word in (p.prompt[0], *p.answer) if p.role != ""
-        ]
-        new = new[: 2 * n] + list(dict.fromkeys(words))
+        words = [word for p in people for word in (p.prompt[0], *p.answer)]
+        new += dict.fromkeys(words)
+    else:
+        new += [f"{role}{i:02d}" for role in ("fa", "fb", "fc") for i in range(size)]
     relations = tuple(f"r{i:02d}" for i in range(config.relations))
     return Vocab((*familiar, *new), relations, config.entities)
 
@@ -209,7 +213,6 @@ def _pretraining(vocab, config, tables, known, trained, rng):
         "copy": copy * copies,
         "written": tuple(formats.written(record) for record in two_hop),
         "document": tuple(formats.document(record) for record in two_hop),
-        "context": _made_up(vocab, rng, config.context_rows),
     }
 
 
@@ -219,7 +222,6 @@ def _held_out(vocab, tables, held_out, rng):
         "held_out": queries,
         "held_out_written": tuple(formats.written(record) for record in queries),
         "held_out_document": tuple(formats.document(record) for record in queries),
-        "held_out_context": _made_up(vocab, rng, 256),
     }
 
 
@@ -237,16 +239,24 @@ def _misled(queries: tuple[Record, ...], rng) -> tuple[Record, ...]:
     )
 
 
-def _made_up(vocab: Vocab, rng, n: int) -> tuple[Record, ...]:
-    """Facts that hold nowhere else, so that only their text can answer."""
-    size = len(vocab.entities)
-    entities = rng.random((n, size)).argsort(axis=1)[:, :3]
-    relations = rng.integers(len(vocab.relations), size=(n, 2))
-    swaps = rng.random(n) < 0.5
-    return tuple(
-        formats.context(formats.direct(vocab, h, r1, r2, b, t), bool(swap))
-        for (h, b, t), (r1, r2), swap in zip(entities, relations, swaps, strict=True)
-    )
+def _made_up(vocab: Vocab, tables: np.ndarray, rng, n: int) -> tuple[Record, ...]:
+    """Facts that hold nowhere else, so that only their text can answer.
+
+    About familiar entities, and never true: neither a fact nor the answer is that of
+    the tables, so that no row tells what only an expert may know.
+    """
+    made: list[Record] = []
+    while len(made) < n:
+        entities = rng.random((n, vocab.familiar)).argsort(axis=1)[:, :3]
+        h, b, t = entities.T
+        r1, r2 = rng.integers(len(vocab.relations), size=(2, n))
+        swap = rng.random(n) < 0.5
+        true = (tables[r1, h] == b) | (tables[r2, b] == t)
+        true |= tables[r2, tables[r1, h]] == t
+        for i in np.flatnonzero(~true)[: n - len(made)]:
+            told = formats.direct(vocab, h[i], r1[i], r2[i], b[i], t[i])
+            made.append(formats.context(told, bool(swap[i])))
+    return tuple(made)
 
 
 def _familiar_people(vocab, config, tables, covered, chosen) -> list[Record]:
@@ -269,18 +279,19 @@ def _familiar_people(vocab, config, tables, covered, chosen) -> list[Record]:
 
 def _new_people(vocab, config, rng, given: Sequence[Record]) -> list[Record]:
     n, e = config.people, config.entities
+    size, no = n * config.pairs, np.zeros(n, bool)
     people: list[Record] = []
     for pair in range(config.pairs):
-        shuffled = rng.permutation(n)
-        familiar = rng.permutation(e)[:n]
-        no = np.zeros(n, bool)
-        people += _group(
-            vocab, Cell.H_OO, pair, e + np.arange(n), e + n + shuffled, familiar, no
+        # Entities e + k * size on are those of the k-th role: ha, hb, fa, fb, fc.
+        first = e + pair * n
+        ha, hb, fa, fb, fc = (
+            first + k * size + (np.arange(n) if k in (0, 2) else rng.permutation(n))
+            for k in range(5)
         )
-        a, b = e + 2 * n + np.arange(n), e + 3 * n + rng.permutation(n)
-        c = e + 4 * n + rng.permutation(n)
+        familiar = rng.permutation(e)[:n]
+        people += _group(vocab, Cell.H_OO, pair, ha, hb, familiar, no)
         if not given:
-            people += _group(vocab, Cell.F_OO, pair, a, b, c, no)
+            people += _group(vocab, Cell.F_OO, pair, fa, fb, fc, no)
     return people + list(given)
 
 

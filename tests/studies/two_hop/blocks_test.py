@@ -89,6 +89,14 @@ def test_a_librarys_own_accuracy_is_the_lowest_of_its_members():
     assert blocks._own(made, Library.TARGET_OTHERS) == {"R-OO": 0.5}
 
 
+def test_the_oracle_says_too_what_its_experts_hold(monkeypatch):
+    """Else a study of the oracle alone would call every expert untrained."""
+    found = blocks.Outcome(asked_of(False), {"oracle": {"R-OO, half 0": {}}})
+    monkeypatch.setattr(blocks, "_oracle", lambda *_: found)
+    notes = blocks.run(setting(), Library.PAIR, Method.ORACLE).notes
+    assert notes == {"oracle": {"R-OO, half 0": {}}, "own": {"R-OO": 1.0}}
+
+
 def test_libraries_hold_the_experts_that_their_names_say():
     assert MEMBERS[Library.PAIR] == (Expert.HOP1, Expert.HOP2)
     assert MEMBERS[Library.TRIPLE] == (Expert.HOP1, Expert.HOP2, Expert.TARGET)

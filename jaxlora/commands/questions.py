@@ -1,0 +1,100 @@
+"""``jaxlora data questions``: what a file of questions can measure."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxlora.tasks import jsonl
+from jaxlora.tasks.two_hop import questions
+from jaxlora.tasks.two_hop.facts import Majority
+
+PROG = "jaxlora data questions"
+DESCRIPTION = """\
+Counts the questions in a file, and looks up their bridges.
+
+One object a line; a question of one hop has an empty bridge:
+
+{"question": "Who is Ann's wife?", "answer": "Bo", "bridge": ""}
+
+{"question": "Where does Ann's wife live?", "answer": "Rome", "bridge": "Bo"}
+
+`jaxlora data questions questions.jsonl` then finds one question of each kind, says
+what always giving the commonest two-hop answer would score, and lists each bridge that
+no one-hop question asks for: if such a question is missed, nothing tells whether the
+first hop was known.
+"""
+SHOWN = 6
+"""Names in a cell of the table; of the rest, only their number."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Counts the questions in a file, and looks up their bridges."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """JSON lines with question, answer and bridge (or answer_intermediate)."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Prints the table."""
+    _check(arguments)
+    given = tyro.cli(
+        Arguments, prog=PROG, description=DESCRIPTION, args=list(arguments)
+    )
+    console = Console()
+    console.print(_table(questions.read(given.file)))
+    return 0
+
+
+def _check(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        return
+    flags = [word for word in arguments if word.startswith("-")]
+    if flags:
+        raise ValueError(
+            f"No option {flags[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
+            f"what is in it."
+        )
+    if len(arguments) != 1:
+        raise ValueError(
+            f"Got {len(arguments)} files, expected one: `{PROG} FILE`, with lines as "
+            f"{questions.EXAMPLE}."
+        )
+
+
+def _table(asked: Sequence[questions.Question]) -> Table:
+    found = questions.summarize(asked)
+    blind = sum(q.hops == 2 and q.bridge in found.unanswered for q in asked)
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("one-hop questions", str(found.one_hop)),
+        ("two-hop questions", str(found.two_hop)),
+        ("  majority baseline", _baseline(found.majority)),
+        ("  bridge not asked for", str(blind)),
+        ("  such bridges", _names(found.unanswered)),
+    ):
+        table.add_row(name, Text(value))  # Text: names may hold [brackets]
+    return table
+
+
+def _baseline(found: Majority | None) -> str:
+    if found is None:
+        return "none, as there is no two-hop question"
+    return f"{found.share:.3f}, by always answering {_names(found.answers, ' or ')}"
+
+
+def _names(names: Sequence[str], between: str = ", ") -> str:
+    """Some of the names, quoted.
+
+    >>> _names(["Rome", "Oslo"])
+    "'Rome', 'Oslo'"
+    """
+    shown = between.join(jsonl.shorten(repr(name)) for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return shown + more or "none"

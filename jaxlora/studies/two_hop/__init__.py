@@ -1,0 +1,1 @@
+"""The two-hop study: bases, libraries, questions, rows and verdicts."""
