@@ -52,8 +52,8 @@ def gate_grid(results: Mapping[str, Any]) -> Grid:
     for kind, named in kinds.items():
         body += [(kind,)] if named else []
         body += [_gate_line(name, mine, seeds) for name, mine in named.items()]
-        if kind == _BASE:
-            body += _steps(gates, seeds)
+        if kind != _FORMATS:
+            body += _steps([g for mine in named.values() for g in mine], seeds)
     note = " ".join(_GATES[kind] for kind, named in kinds.items() if named)
     if len({gate.get("coverage") for gate in gates}) > 1:
         note += " Each value is the worst of all coverage levels."
@@ -88,8 +88,11 @@ def _worst(gates: Sequence[Mapping[str, Any]], seed: Any) -> str:
 def _steps(
     gates: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
 ) -> list[tuple[str, ...]]:
-    """The line of the base's training steps, if they were logged."""
-    most = [max(g.get("steps") or 0 for g in gates if g["seed"] == s) for s in seeds]
+    """The line of the training steps, if they were logged."""
+    most = [
+        max((g.get("steps") or 0 for g in gates if g["seed"] == s), default=0)
+        for s in seeds
+    ]
     return [("steps", "", *(str(n or "–") for n in most))] if any(most) else []
 
 
