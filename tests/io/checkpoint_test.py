@@ -194,7 +194,9 @@ def tiny(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", [1, 6, 16])
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny, monkeypatch, capfd, pages):
+def test_a_full_disk_is_one_sentence_and_loses_nothing(
+    tiny, monkeypatch, capfd, caplog, pages
+):
     folder, filler = tiny / "entry", tiny / "filler"
     checkpoint.save(folder, 3, make(0), {})
     large = {"x": jnp.asarray(np.random.default_rng(0).random(100_000), jnp.float32)}
