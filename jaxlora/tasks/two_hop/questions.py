@@ -88,6 +88,6 @@ def _question(record: dict[str, Any], where: str) -> Question:
         )
     return Question(
         question=jsonl.text(record, "question", where, EXAMPLE),
-        answer=jsonl.text(record, "answer", where, EXAMPLE),
+        answer=jsonl.text(record, "answer", where, EXAMPLE).strip(),
         bridge=found[0].strip(),
     )
