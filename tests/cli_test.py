@@ -78,7 +78,7 @@ def refused(capsys, *words) -> str:
         (["inf"], "did you mean `jaxlora info`?"),
         (["zzzz"], "there are study two-hop, data two-hop, data questions, info."),
         (["study"], "`jaxlora study` needs a name; there is two-hop."),
-        (["data", "--help"], "`jaxlora data` needs a name; there are two-hop and questions."),
+        (["data", "--help"], "needs a name; there are two-hop and questions."),
     ],
 )
 def test_an_unknown_command_names_what_exists(capsys, words, expected):

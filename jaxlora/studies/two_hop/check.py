@@ -74,11 +74,17 @@ def router(config: TwoHopConfig) -> None:
 
 
 def people(path: Path, given: Sequence[Record]) -> None:
-    """Refuses a facts file with a pair of two: both hops deranged would be right.
+    """Refuses a facts file whose answers cannot be deranged.
+
+    With two people in a pair, both hops deranged would be right; with one answer for
+    all of them there is no other to give.
 
     Raises:
-      ValueError: naming the pair by its relations in the world.
+      ValueError: naming the pair by its number.
     """
+    answers: dict[tuple[int, str], set[tuple[str, ...]]] = {}
+    for record in given:
+        answers.setdefault((record.pair, record.role), set()).add(record.answer)
     sizes = collections.Counter(r.pair for r in given if r.role == "two_hop")
     for pair, size in sizes.items():
         if size < 3:
@@ -86,6 +92,12 @@ def people(path: Path, given: Sequence[Record]) -> None:
                 f"{path} has {size} people for its pair {pair + 1} of relations, "
                 f"expected at least 3: answers are deranged one hop at a time and "
                 f"both at once."
+            )
+    for (pair, role), different in answers.items():
+        if len(different) < 2:
+            raise ValueError(
+                f"{path} has one answer for all people of its pair {pair + 1} of "
+                f"relations ({role}: {' '.join(*different)!r}), expected at least 2."
             )
 
 

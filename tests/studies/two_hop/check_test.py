@@ -41,16 +41,25 @@ def test_bad_input_is_refused_before_anything_happens(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_people_in_a_facts_file_are_refused(tiny, tmp_path):
-    facts = [("a", "wife", "b"), ("c", "wife", "d"), ("b", "city", "e")]
-    facts.append(("d", "city", "f"))
-    path = tmp_path / "two.jsonl"
+@pytest.mark.parametrize(
+    ("people", "cities", "message"),
+    [
+        (2, 2, r"own\.jsonl has 2 people .* at least 3"),
+        (4, 1, r"own\.jsonl has one answer for all people .*hop2: 'city 0'"),
+    ],
+)
+def test_facts_that_cannot_be_deranged_are_refused(
+    tiny, tmp_path, people, cities, message
+):
+    facts = [(f"ann {i}", "wife", f"bo {i}") for i in range(people)]
+    facts += [(f"bo {i}", "city", f"city {i % cities}") for i in range(people)]
     lines = (
         json.dumps(dict(zip(("head", "relation", "tail"), x, strict=True)))
         for x in facts
     )
+    path = tmp_path / "own.jsonl"
     path.write_text("\n".join(lines))
-    config = dataclasses.replace(tiny, facts=path)
-    with pytest.raises(ValueError, match=r"two\.jsonl has 2 people .* at least 3"):
+    config = dataclasses.replace(tiny, facts=path, allow_ties=True)
+    with pytest.raises(ValueError, match=message):
         protocol.run(config, tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()

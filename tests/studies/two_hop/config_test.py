@@ -124,8 +124,8 @@ def test_presets_are_what_the_readme_says():
         (3, 1),
         (5, 5),
     ]
-    # Seed 0 was the pilot: no preset with predictions to test uses it again.
-    assert PRESETS["standard"].first_seed == PRESETS["full"].first_seed == 1
+    # Seeds 0 to 3 were seen while the study was built: none of them tests a prediction.
+    assert PRESETS["standard"].first_seed == PRESETS["full"].first_seed == 4
 
 
 def test_levels_are_the_sweep_or_the_one_of_the_world():

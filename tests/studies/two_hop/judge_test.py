@@ -103,12 +103,12 @@ def test_numbers_come_from_their_places():
     assert got == pytest.approx({"hop 1": 0.95, "hop 2": 0.975})
 
 
-@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+@pytest.mark.parametrize("library", judge.COMPARED, ids=str)
 def test_only_the_3_combination_saw_these_people(library):
     assert evidence(library).target_saw_people == (library is Library.TRIPLE)
 
 
-@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+@pytest.mark.parametrize("library", judge.COMPARED, ids=str)
 def test_counterfactuals_speak_of_the_2_combination_only(library):
     moved = {name: x.value for name, x in evidence(library).counterfactual.items()}
     expected = {"counterfactual hop 1": 0.8, "counterfactual hop 2": 0.7}
@@ -165,8 +165,11 @@ def test_without_counterfactuals_it_does_not():
 
 def test_with_an_expert_that_saw_the_people_it_retrieves():
     assert verdicts(study(target=Library.TRIPLE))[0]["label"] == "retrieves"
-    others = verdicts(study(target=Library.TRIPLE_OTHERS))[0]
-    assert others["label"] == "inconclusive"
+
+
+@pytest.mark.parametrize("library", [Library.TRIPLE_OTHERS, Library.IDENTITY], ids=str)
+def test_what_has_no_counterfactual_experts_gets_no_verdict(library):
+    assert verdicts(study(target=library)) == []
 
 
 @pytest.mark.parametrize(("joint", "cause"), [(0.9, "combination"), (0, "fine-tuning")])
@@ -187,7 +190,7 @@ def test_p_values_are_adjusted_over_methods_by_holm():
     """Two methods in one family: each p by hand, and Holm's of the two."""
     shares = study(two_hop=0.9, method=Method.MEAN)
     shares |= study(two_hop=0.075, method=Method.SUM)
-    shares |= study(two_hop=0.9, target=Library.IDENTITY)
+    shares |= study(two_hop=0.9, target=Library.TRIPLE)
     made = samples(shares)
     found = {(v["library"], v["method"]): v for v in judge.verdicts(made, RECORD)}
     assert len(found) == 3
@@ -196,15 +199,14 @@ def test_p_values_are_adjusted_over_methods_by_holm():
         for name, (library, method) in {
             "mean": (Library.PAIR, Method.MEAN),
             "sum": (Library.PAIR, Method.SUM),
-            "identity": (Library.IDENTITY, Method.MEAN),
+            "triple": (Library.TRIPLE, Method.MEAN),
         }.items()
     }
     adjusted = statistics.holm([p["mean"], p["sum"]])
     assert found["2-combination", "mean"]["p_adjusted"] == adjusted[0] == 2 * p["mean"]
     assert found["2-combination", "sum"]["p_adjusted"] == adjusted[1]
     # Another library is another family.
-    alone = found["2-combination + identity rows", "mean"]
-    assert alone["p_adjusted"] == p["identity"]
+    assert found["3-combination", "mean"]["p_adjusted"] == p["triple"]
 
 
 def test_coverage_levels_are_judged_apart():

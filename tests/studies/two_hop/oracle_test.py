@@ -123,6 +123,19 @@ def test_cells_choose_for_themselves_and_all_splits_follow_the_choice():
     assert len(found.items) == len(one)
 
 
+def test_counterfactual_experts_are_led_to_their_own_answer():
+    """And not by the loss, which is that of the true one."""
+    choices = oracle.candidates(1)[:2]
+    true = frame({"R-OO": [1, 1, 1, 1]}).assign(counterfactual=0, loss=0.0)
+    moved = frame({"R-OO": [0, 0, 0, 0]}).assign(counterfactual=1)
+    assert two_hop(blocks._searched(choices, [true, moved]).items, "R-OO") == [1] * 4
+    found = blocks._searched(choices, [true, moved], "counterfactual").items
+    assert two_hop(found, "R-OO") == [0] * 4
+    equal = true.assign(counterfactual=1, loss=5.0)
+    found = blocks._searched(choices, [equal, moved], "counterfactual").items
+    assert two_hop(found, "R-OO") == [1] * 4
+
+
 def test_the_candidates_given_are_left_as_they_were():
     given = [frame({"R-OO": [1, 0, 1]}), frame({"R-OO": [0, 1, 0]})]
     copies = [x.copy() for x in given]

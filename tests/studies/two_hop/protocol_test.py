@@ -17,10 +17,11 @@ CELLS = [str(cell) for cell in Cell]
 GATES = len(record.GATE_SPLITS)
 PLAN = [(str(x), str(m)) for x, m in blocks.plan(("mean",))]
 FORMATS = {
-    "written bridge": ("2-combination", Split.WRITTEN),
-    "one document": ("one document", Split.TWO_HOP),
-    "facts in context": ("base", Split.CONTEXT),
+    Split.WRITTEN: "written bridge",
+    Split.WRITTEN_BRIDGE: "written bridge",
+    Split.CONTEXT: "facts in context",
 }
+DIRECT = (Split.HOP1, Split.HOP2, Split.TWO_HOP, Split.FAMILIAR_TWO_HOP)
 
 
 def table_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +108,7 @@ def test_every_control_is_measured_in_every_cell(table, ran, cell):
     assert len(context) > 0
 
 
-@pytest.mark.parametrize("library", judge.JUDGED, ids=str)
+@pytest.mark.parametrize("library", judge.COMPARED, ids=str)
 def test_every_combination_is_paired_with_every_control(table, ran, library):
     found = pick(table, plain=False, library=library, metric=Metric.DIFFERENCE)
     against = {}
@@ -119,6 +120,8 @@ def test_every_combination_is_paired_with_every_control(table, ran, library):
     for (_, method), names in against.items():
         same = {f"{x} [{method}]" for x in judge.SAME_METHOD}
         pair = {f"2-combination [{method}]"} if library is not Library.PAIR else set()
+        if library is Library.TRIPLE_OTHERS:
+            pair.add("A->C of others [none]")
         assert names == expected | same | pair
     methods = [m for m in ran.config.methods if (library, m) in blocks.plan((m,))]
     assert len(against) == len(CELLS) * len(methods) > 0
@@ -178,16 +181,18 @@ def test_chance_and_guesses_are_beside_the_accuracy(table):
 
 
 def test_gates_are_rows_and_results(table, ran):
-    splits = set(record.GATE_SPLITS.values())
+    splits = {*record.GATE_SPLITS.values(), Split.OWN}
     for seed in (0, 1):
         found = pick(table, cell="", seed=seed, library=Library.BASE)
         assert set(pick(found, metric=Metric.ACCURACY)["split"]) == splits
-        assert pick(found, metric=Metric.PASSED)["value"].tolist() == [1.0] * GATES
+        passed = pick(found, metric=Metric.PASSED)
+        assert passed["value"].tolist() == [1.0] * (GATES + 1)
         assert pick(found, metric=Metric.STEPS)["value"].tolist() == [10]
         assert len(pick(found, metric=Metric.PHI)) == 1
     gates = ran.results.summary["gates"]
-    assert [g["seed"] for g in gates] == [0] * GATES + [1] * GATES
-    assert {g["gate"] for g in gates if g["required"]} == set(bases.GATES)
+    assert [g["seed"] for g in gates] == [0] * (GATES + 1) + [1] * (GATES + 1)
+    required = {g["gate"] for g in gates if g["required"]}
+    assert required == {*bases.GATES, "experts' own facts"}
 
 
 def test_the_summary_says_where_the_numbers_are_from(ran):
@@ -288,16 +293,24 @@ def test_a_control_whose_format_failed_is_a_row_that_says_so(ran, small, tmp_pat
     assert not results.failed
     table = table_of(results.rows)
     rows = pick(table, plain=False, metric=Metric.AVAILABLE)
-    assert len(rows) == 2 * len(FORMATS)
-    for gate, (library, split) in FORMATS.items():
-        found = rows[(rows["library"] == library) & (rows["split"] == split)]
-        assert set(found["seed"]) == {0, "all"}
-        assert found["value"].tolist() == [0.0, 0.0]
-        reason = f"the gate of '{gate}' failed"
-        assert [c["reason"] for c in found["condition"]] == [reason] * 2
+    rows = rows[[c.keys() == {"coverage", "reason"} for c in rows["condition"]]]
+    assert not rows["value"].any()
+    places = {
+        (str(library), str(method), str(split))
+        for library, method in blocks.plan(small.methods)
+        for split in (*FORMATS, *(DIRECT if library is Library.DOCUMENT else ()))
+    }
+    for seed in (0, "all"):
+        for cell in CELLS:
+            found = pick(rows, plain=False, seed=seed, cell=cell)
+            names = zip(found["library"], found["method"], found["split"], strict=True)
+            assert sorted(names) == sorted(places)
+    for split, gate in FORMATS.items():
+        reasons = {c["reason"] for c in rows[rows["split"] == split]["condition"]}
+        assert reasons == {f"the gate of '{gate}' failed"}
     pooled = pick(table, seed="all", metric=Metric.ACCURACY)
     assert len(pick(pooled, split=Split.TWO_HOP)) > 0
-    for split in (Split.WRITTEN, Split.WRITTEN_BRIDGE, Split.CONTEXT):
+    for split in FORMATS:
         assert len(pick(pooled, split=split)) == 0
     assert len(pick(pooled, library=Library.DOCUMENT)) == 0
 

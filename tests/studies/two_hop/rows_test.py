@@ -118,8 +118,8 @@ def test_draws_are_a_function_of_the_place():
 
 
 def test_what_could_not_run_says_why():
-    found = rows.unavailable(
-        "all", 0.5, Library.DOCUMENT, Method.NONE, Split.TWO_HOP, "no gate"
-    )
+    found = rows.unavailable("all", PLACE._replace(coverage=0.5), "no gate")
     assert (found["metric"], found["value"], found["n"]) == ("control available", 0, 0)
+    assert (found["familiarity"], found["knows"]) == ("R", "OO")
+    assert (found["library"], found["split"]) == ("2-combination", "two-hop")
     assert json.loads(found["condition"]) == {"coverage": 0.5, "reason": "no gate"}

@@ -107,6 +107,18 @@ def test_a_facts_file_that_has_changed_is_refused(tmp_path, tiny):
     assert "people.jsonl has changed" in refused(tmp_path, config, [other])
 
 
+@pytest.mark.parametrize("what", ["jaxlora", "the predictions file"])
+def test_a_run_does_not_mix_old_and_new(tmp_path, tiny, monkeypatch, what):
+    store.claim(tmp_path, tiny, (), "one hash")
+    store.claim(tmp_path, tiny, (), "one hash")
+    if what == "jaxlora":
+        monkeypatch.setattr(store.code, "STUDY", "edited")
+        message = refused(tmp_path, tiny, (), "one hash")
+    else:
+        message = refused(tmp_path, tiny, (), "another hash")
+    assert f"before {what} changed" in message
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -100,6 +100,21 @@ def test_both_hops_deranged_never_give_back_the_answer(n, seed):
         assert all(x != y for x, y in zip(moved, answers, strict=True))
 
 
+def test_people_who_share_an_answer_share_the_new_one():
+    first = GROUPS[0].hop1
+    shared = (*first[:-1], dataclasses.replace(first[-1], answer=first[0].answer))
+    moved = experts.deranged(shared)
+    assert [r.prompt for r in moved] == [r.prompt for r in shared]
+    assert moved[0].answer == moved[-1].answer == first[1].answer
+    assert all(r.answer != t.answer for r, t in zip(moved, shared, strict=True))
+
+
+def test_one_answer_for_all_cannot_be_deranged():
+    same = [dataclasses.replace(r, answer=("e00",)) for r in GROUPS[0].hop1]
+    with pytest.raises(ValueError, match="All 5 answers are 'e00'"):
+        experts.deranged(same)
+
+
 def test_two_people_are_too_few_for_that():
     made = world.generate(dataclasses.replace(SMALL, people=2), 0)
     group = experts.groups(made)[0]
