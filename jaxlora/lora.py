@@ -270,7 +270,10 @@ def num_experts(library: Library) -> int:
 
 
 def pad(adapter: Adapter, rank: int) -> Adapter:
-    """Widens every site to ``rank`` with zero columns; the delta stays bit-equal.
+    """Widens every site to ``rank`` with zero columns; the delta stays the same.
+
+    Zeros add nothing, but a longer sum may be added up in another order: the delta is
+    equal up to the last bits of float32.
 
     Raises:
       ValueError: if a site already has a higher rank.

@@ -104,7 +104,7 @@ def failing(monkeypatch, error):
             "No room left on the disk (/full/x)",
         ),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "(while writing)"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/x"), "/srv/x"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/gone"), "/gone"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "/tmp"), "/tmp"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), "/a/b"),

@@ -159,6 +159,12 @@ def test_stack_and_unstack_round_trip():
         chex.assert_trees_all_equal(before, after)
 
 
+def assert_same_delta(x: LoraWeight, y: LoraWeight) -> None:
+    # A sum with zeros at its end may be added up in another order.
+    rounding = 4 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(lora.delta(x), lora.delta(y), rounding, rounding)
+
+
 def test_stack_pads_mixed_ranks_and_keeps_every_delta_and_scale():
     adapters = [trained(seed, rank) for seed, rank in enumerate((1, 4, 2))]
     for before, after in zip(adapters, lora.unstack(lora.stack(adapters)), strict=True):
@@ -166,17 +172,17 @@ def test_stack_pads_mixed_ranks_and_keeps_every_delta_and_scale():
             padded = lora.sites(after)[name]
             assert padded.rank == 4
             np.testing.assert_array_equal(padded.scale, w.scale)
-            chex.assert_trees_all_equal(lora.delta(padded), lora.delta(w))
+            assert_same_delta(padded, w)
 
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), extra=st.integers(0, 2))
-def test_pad_keeps_the_delta_bit_equal_and_the_scale_untouched(seed, extra):
+def test_pad_keeps_the_delta_and_the_scale(seed, extra):
     before = trained(seed)
     for name, w in lora.sites(lora.pad(before, 3 + extra)).items():
         original = lora.sites(before)[name]
         assert w.rank == 3 + extra
-        chex.assert_trees_all_equal(lora.delta(w), lora.delta(original))
+        assert_same_delta(w, original)
         chex.assert_trees_all_equal(w.scale, original.scale)
         assert not np.asarray(w.a[..., 3:]).any()
         assert not np.asarray(w.b[..., 3:, :]).any()

@@ -28,11 +28,8 @@ run = jax.jit(apply, static_argnums=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Most of the time here is LLVM's; the values hardly depend on it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _compile_quickly(compile_quickly):
+    """Every test of these modules; see tests/conftest.py."""
 
 
 @pytest.fixture(scope="module")

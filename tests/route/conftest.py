@@ -1,6 +1,5 @@
 """Libraries of two sites with unequal scales."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,11 +10,8 @@ E, D, F, R = 3, 6, 4, 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Most of the time here is LLVM's; the values hardly depend on it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _compile_quickly(compile_quickly):
+    """Every test of these modules; see tests/conftest.py."""
 
 
 @pytest.fixture(scope="session")

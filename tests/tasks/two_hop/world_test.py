@@ -165,8 +165,12 @@ def test_no_study_query_is_trained_or_a_gate():
     made = make()
     asked = {r.prompt for r in made.splits["people"] if r.role == "two_hop"}
     assert len(asked) == SIZES["pairs"] * SIZES["people"] * len(Cell)
-    for name in (*QUERIES, "held_out", "held_out_written", "held_out_document"):
+    for name in QUERIES:
         assert not asked & set(map(_query, made.splits[name]))
+    for name in ("held_out", "held_out_written", "held_out_document"):
+        assert not asked & set(map(_query, made.splits[name]))
+    for name in ("misled", "held_out_misled"):
+        assert not asked & {record.prompt[:3] for record in made.splits[name]}
 
 
 @pytest.mark.parametrize("cell", list(Cell))
@@ -228,11 +232,38 @@ def test_new_entities_are_seen_as_names_only():
         if name != "people"
     }
     for name, words in seen.items():
-        if name in ("copy", "context", "held_out_context"):
-            assert words & new, name
-        else:
-            assert not words & new, name
+        assert bool(words & new) == (name == "copy"), name
     assert set(made.vocab.entities) <= seen["copy"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_made_up_row_tells_what_only_an_expert_may_know(seed):
+    # Large enough that chance alone would tell many.
+    made = world.generate(WorldConfig(**SIZES | {"context_rows": 4096}), seed)
+    facts = {
+        (*r.prompt, *r.answer)
+        for r in made.splits["people"]
+        if r.role in ("hop1", "hop2")
+    }
+    queries = {
+        (*r.prompt, *r.answer) for r in made.splits["people"] if r.role == "two_hop"
+    }
+    for name in ("context", "held_out_context"):
+        for record in made.splits[name]:
+            first, second = record.prompt[:3], record.prompt[3:6]
+            assert not facts & {first, second}
+            assert (*record.prompt[6:], *record.answer) not in queries
+
+
+def test_every_new_person_is_a_person_of_one_pair():
+    made = make()
+    for cell in (Cell.H_OO, Cell.F_OO):
+        heads = [
+            r.prompt[0]
+            for r in made.splits["people"]
+            if r.cell == cell and r.role == "hop1"
+        ]
+        assert len(set(heads)) == len(heads) == SIZES["pairs"] * SIZES["people"]
 
 
 def test_copies_are_the_share_asked_for():
