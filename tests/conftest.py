@@ -19,9 +19,8 @@ def compile_quickly():
     Caches are emptied on both sides: a program that was compiled the other way rounds
     otherwise, and a test of bit-equality must not meet one of each.
     """
-    before = jax.config.jax_disable_most_optimizations
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
