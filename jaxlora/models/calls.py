@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library
+from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig as DecoderConfig
-from jaxlora.models.decoder import Decoder
+from jaxlora.models.decoder import Decoder, logits
 from jaxlora.tree import Tree
 
 
@@ -36,6 +37,8 @@ def apply(
     library: Library | None = None,
     gate: Tree | None = None,
     mask: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
     labels: jax.Array | None = None,
 ) -> jax.Array:
     """Runs the base alone, with one adapter, or with a routed library.
@@ -48,6 +51,9 @@ def apply(
       library: a library [E, ...], for a model with a route.
       gate: gate state for the library; by default ``route.gate.init(library)``.
       mask: [B, T], true where a token may be attended to; padding is false.
+      segments: [B, T] in place of a mask, for several examples in a row: a token sees
+        its own segment only, and 0 is padding.
+      positions: [B, T] for rotary angles or learned positions; by default 0 to T - 1.
       labels: [L, B, T, E] gate weights, for the oracle gate only.
 
     Returns:
@@ -55,10 +61,90 @@ def apply(
 
     Raises:
       ValueError: if adapter or library does not fit the base or the model's route,
-        the labels have another shape, or the sequence is too long.
+        the labels have another shape, both mask and segments are given, or the
+        sequence is too long.
     """
     variables = _variables(model, base, tokens, adapter, library, gate, labels)
-    return model.apply(variables, tokens, mask, labels)  # pyrefly: ignore
+    _check_mask(tokens, mask, segments)
+    return model.apply(variables, tokens, mask, labels, segments, positions)  # pyrefly: ignore
+
+
+def hidden(
+    model: Decoder,
+    base: Tree,
+    tokens: jax.Array,
+    *,
+    adapter: Adapter | None = None,
+    library: Library | None = None,
+    gate: Tree | None = None,
+    mask: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
+    labels: jax.Array | None = None,
+) -> jax.Array:
+    """As :func:`apply`, but returns the final hidden states [B, T, D].
+
+    ``unembed(model, base, hidden(...))`` equals ``apply(...)``; scores of a large
+    vocabulary need not be in memory for every token at once.
+    """
+    variables = _variables(model, base, tokens, adapter, library, gate, labels)
+    _check_mask(tokens, mask, segments)
+    return model.apply(  # pyrefly: ignore
+        variables, tokens, mask, labels, segments, positions, output="hidden"
+    )
+
+
+def unembed(model: Decoder, base: Tree, x: jax.Array) -> jax.Array:
+    """Maps final hidden states [..., D] to logits [..., V], float32."""
+    tied = model.config.tie_head
+    return logits(model.config, x, base["embed"]["embedding"] if tied else base["head"])
+
+
+def extend(
+    model: Decoder,
+    base: Tree,
+    tokens: jax.Array,
+    cache: Cache,
+    *,
+    adapter: Adapter | None = None,
+    library: Library | None = None,
+    gate: Tree | None = None,
+    mask: jax.Array | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Runs the next tokens of sequences whose earlier keys and values are cached.
+
+    Args:
+      model: a decoder.
+      base: params tree.
+      tokens: [B, T] token ids; they fill T more slots of the cache.
+      cache: from :func:`jaxlora.models.cache.empty`, or an earlier call.
+      adapter: as in :func:`apply`.
+      library: as in :func:`apply`.
+      gate: as in :func:`apply`.
+      mask: [B, T], false where a row is padded on the left.
+
+    Returns:
+      Final hidden states [B, T, D], for :func:`unembed`, and the next cache. Slots
+      beyond the cache's are not checked: the caller sizes it.
+
+    Raises:
+      ValueError: as :func:`apply`.
+    """
+    variables = _variables(model, base, tokens, adapter, library, gate, None)
+    return model.apply(  # pyrefly: ignore
+        variables, tokens, mask, None, None, None, cache, output="hidden"
+    )
+
+
+def _check_mask(tokens, mask, segments) -> None:
+    if mask is not None and segments is not None:
+        raise ValueError("Got both mask and segments; segments say both, 0 is padding.")
+    given = mask if segments is None else segments
+    if given is not None and given.shape != tokens.shape:
+        raise ValueError(
+            f"mask or segments have shape {given.shape}, expected that of the tokens, "
+            f"{tokens.shape}."
+        )
 
 
 def routes(

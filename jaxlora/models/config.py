@@ -18,12 +18,41 @@ AT_LEAST_ONE = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts beyond the trained length.
+
+    ``linear`` divides all of them by ``factor`` (Gemma 3). ``llama3`` divides the slow
+    ones, keeps the fast ones, and goes smoothly between (Llama 3.1 and later).
+    """
+
+    kind: Literal["linear", "llama3"]
+    """The rule."""
+    factor: float
+    """Positive, unitless."""
+    low_freq_factor: float = 1.0
+    """llama3: wavelengths above original_length / this are divided by factor."""
+    high_freq_factor: float = 4.0
+    """llama3: wavelengths below original_length / this are kept."""
+    original_length: int = 8192
+    """llama3: tokens of the context before the stretch."""
+
+    def __post_init__(self):
+        if self.factor <= 0:
+            raise ValueError(f"factor is {self.factor}, expected a positive number.")
+        if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor is {self.high_freq_factor}, expected more than "
+                f"low_freq_factor, {self.low_freq_factor}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Shapes and choices of a decoder-only transformer.
 
     The defaults are the study's base: learned positions, plain GELU MLP, untied head.
-    Qwen2, Qwen3 and Llama without rope scaling are other values of the same fields.
-    Gemma is not: its embedding scale, norms after blocks and soft caps are missing.
+    Qwen2, Qwen3, Llama 3 and Gemma 2 and 3 are other values of the same fields; see
+    :mod:`jaxlora.models.architectures`.
     """
 
     vocab_size: int = 128
@@ -50,6 +79,26 @@ class DecoderConfig:
     """T at most; the number of learned positions."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """Stretch of those frequencies, on global layers only."""
+    local_layers: tuple[bool, ...] = ()
+    """For each layer, does it see the last ``window`` keys only? Empty for none."""
+    window: int = 0
+    """Keys that a local layer sees, the query's own included."""
+    local_rope_theta: float = 10_000.0
+    """Base of the rotary frequencies on local layers, which are never stretched."""
+    query_scale: float | None = None
+    """Factor on attention scores; by default head_dim ** -0.5."""
+    attn_softcap: float = 0.0
+    """c in ``c tanh(score / c)`` (Gemma 2); 0 for none."""
+    final_softcap: float = 0.0
+    """The same on logits."""
+    embed_scale: float = 1.0
+    """Factor on embeddings as they enter (Gemma: the square root of hidden_size)."""
+    norm_plus_one: bool = False
+    """RMSNorm multiplies by ``1 + scale`` (Gemma)."""
+    post_norms: bool = False
+    """Norms after attention and MLP as well as before (Gemma)."""
     tie_head: bool = False
     """Use the embedding, transposed, as the head."""
     attention_bias: bool = False
@@ -64,6 +113,9 @@ class DecoderConfig:
     """Type of activations; norms, softmax and logits are always float32."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the base parameters."""
+    attention: Literal["auto", "plain", "flash"] = "auto"
+    """flash: ``jax.nn.dot_product_attention``; plain: scores in memory. auto takes
+    flash on a GPU in bfloat16, unless a soft cap forbids it."""
     remat: bool = False
     """Recompute each layer in the backward pass: less memory, a third more time."""
     unroll: int = 1
@@ -77,6 +129,20 @@ class DecoderConfig:
             raise ValueError(
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."
+            )
+        if self.local_layers and len(self.local_layers) != self.num_layers:
+            raise ValueError(
+                f"local_layers has {len(self.local_layers)} entries, expected one for "
+                f"each of {self.num_layers} layers."
+            )
+        if any(self.local_layers) and self.window < 1:
+            raise ValueError(
+                f"window is {self.window}, expected >= 1: some layers are local."
+            )
+        if self.attention == "flash" and self.attn_softcap:
+            raise ValueError(
+                "attention is 'flash', but attn_softcap is set, which it cannot do; "
+                "use 'auto' or 'plain'."
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(

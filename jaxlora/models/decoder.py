@@ -1,11 +1,22 @@
 """A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlora.models import cache as caches
+from jaxlora.models.attention import Place, View, attend, flash, flashes, near, seen
+from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.layers import Projection, RMSNorm, activation, rotate
+from jaxlora.models.layers import (
+    Projection,
+    RMSNorm,
+    activation,
+    frequencies,
+    rotate,
+)
 from jaxlora.route.route import Route
 
 
@@ -16,9 +27,30 @@ class Attention(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, mask, positions, labels):
-        """Attends; x [N, D], mask [B, T] (true where a key counts), labels [N, E]."""
-        c, (b, t) = self.config, mask.shape
+    def __call__(self, x, stored, labels, place: Place, view: View):
+        """Attends; x [N, D], labels [N, E], stored the cached (keys, values) or None.
+
+        Returns:
+          The output [N, D], and what is stored with this call's keys and values.
+        """
+        c, (b, t) = self.config, view.positions.shape
+        q, k, v = self._projections(x, labels, b, t)
+        if c.positions == "rope":
+            frequency = self._frequency(place)
+            q = rotate(q, view.positions, frequency)
+            k = rotate(k, view.positions, frequency)
+        k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+        if stored is not None:
+            stored = tuple(map(_store(place, view), stored, (k, v)))
+            k, v = (
+                jax.lax.dynamic_index_in_dim(s, place.index, keepdims=False)
+                for s in stored
+            )
+        out = self._attend(q, k, v, place, view)
+        return _output(c, self.route, out.reshape(b * t, -1), labels, "o_proj"), stored
+
+    def _projections(self, x, labels, b: int, t: int):
+        c = self.config
         project = _projector(c, self.route, x, labels)
         q = project("q_proj", c.num_heads * c.head_dim, use_bias=c.attention_bias)
         k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
@@ -26,37 +58,34 @@ class Attention(nn.Module):
         q, k, v = (z.reshape(b, t, -1, c.head_dim) for z in (q, k, v))
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
-        if c.positions == "rope":
-            q = rotate(q, positions, c.rope_theta)
-            k = rotate(k, positions, c.rope_theta)
-        out = attend(q, k, v, mask).reshape(b * t, -1)
-        return _output(c, self.route, out, labels, "o_proj")
+        return q, k, v
+
+    def _frequency(self, place: Place) -> jax.Array:
+        c = self.config
+        wide = jnp.asarray(frequencies(c.head_dim, c.rope_theta, c.rope_scaling))
+        if place.local is None:
+            return wide
+        narrow = jnp.asarray(frequencies(c.head_dim, c.local_rope_theta))
+        return jnp.where(place.local, narrow, wide)
+
+    def _attend(self, q, k, v, place: Place, view: View) -> jax.Array:
+        c = self.config
+        scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+        allowed = view.seen
+        if place.local is not None and view.near is not None:
+            allowed = jnp.where(place.local, view.near, view.seen)
+        if view.start is None and flashes(c):
+            free = view.causal and place.local is None
+            return flash(q, k, v, None if free else allowed, scale=scale)
+        return attend(q, k, v, allowed, scale=scale, softcap=c.attn_softcap)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Causal softmax attention in float32.
+def _store(place: Place, view: View):
+    def one(stored: jax.Array, new: jax.Array) -> jax.Array:
+        where = (place.index, 0, 0, view.start, 0)
+        return jax.lax.dynamic_update_slice(stored, new[None], where)
 
-    Args:
-      q: queries [B, T, H, K].
-      k: keys [B, T, G, K], H a multiple of G.
-      v: values [B, T, G, K].
-      mask: [B, T], true where a key may be attended to; a query that may attend to
-        nothing gets zeros.
-
-    Returns:
-      [B, T, H, K].
-    """
-    b, t, heads, width = q.shape
-    groups = k.shape[2]
-    q = q.reshape(b, t, groups, heads // groups, width)
-    scores = jnp.einsum("btghk,bsgk->bghts", q, k).astype(jnp.float32) * width**-0.5
-    allowed = jnp.tril(jnp.ones((t, t), bool))[None] & mask[:, None, :]
-    allowed = allowed[:, None, None]
-    # A finite floor, not -inf: a row without any key must give zeros, not NaN.
-    scores = jnp.where(allowed, scores, -1e30)
-    share = jax.nn.softmax(scores, axis=-1) * allowed.astype(jnp.float32)
-    out = jnp.einsum("bghts,bsgk->btghk", share.astype(v.dtype), v)
-    return out.reshape(b, t, heads, width)
+    return one
 
 
 class Mlp(nn.Module):
@@ -105,13 +134,16 @@ class Layer(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, labels, mask, positions):
-        """Maps the carry x [N, D]; labels [N, E] are this layer's."""
-        c, r = self.config, self.route
+    def __call__(self, carry, labels, place: Place, view: View):
+        """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
+        c, r, (x, stored) = self.config, self.route, carry
         h = RMSNorm(c, name="attn_norm")(x)
-        x = x + Attention(c, r, name="attn")(h, mask, positions, labels)
+        h, stored = Attention(c, r, name="attn")(h, stored, labels, place, view)
+        x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
         h = RMSNorm(c, name="mlp_norm")(x)
-        return x + Mlp(c, r, name="mlp")(h, labels), None
+        h = Mlp(c, r, name="mlp")(h, labels)
+        x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
+        return (x, stored), None
 
 
 class Decoder(nn.Module):
@@ -125,38 +157,65 @@ class Decoder(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, tokens, mask=None, labels=None):
-        """Returns logits [B, T, V] in float32; see :func:`apply` for the arguments."""
+    def __call__(
+        self,
+        tokens,
+        mask=None,
+        labels=None,
+        segments=None,
+        positions=None,
+        cache: Cache | None = None,
+        output: Literal["logits", "hidden"] = "logits",
+    ):
+        """Returns logits [B, T, V] in float32; see :func:`apply` for the arguments.
+
+        With a cache, returns them and the next cache.
+        """
         c, (b, t) = self.config, tokens.shape
-        mask = jnp.ones((b, t), bool) if mask is None else mask
-        positions = jnp.broadcast_to(jnp.arange(t)[None], (b, t))
-        dtype = jnp.dtype(c.dtype)
+        cache, view = _view(c, tokens, mask, segments, positions, cache)
+        plain = cache is None and positions is None
+        x = self._embed(tokens, None if plain else view.positions)
+        stored = None if cache is None else (cache.keys, cache.values)
+        x, stored = self._layers((x.reshape(b * t, -1), stored), labels, view)
+        x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
+        head = None
+        if not c.tie_head:
+            init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+            shape = (c.hidden_size, c.vocab_size)
+            head = self.param("head", init, shape, jnp.dtype(c.param_dtype))
+        if output == "logits":
+            table = self.get_variable("params", "embed")["embedding"]
+            x = logits(c, x, table if c.tie_head else head)
+        if cache is None or stored is None:
+            return x
+        return x, cache.replace(keys=stored[0], values=stored[1])
+
+    def _embed(self, tokens, positions) -> jax.Array:
+        c = self.config
+        dtype, param_dtype = jnp.dtype(c.dtype), jnp.dtype(c.param_dtype)
         embed = nn.Embed(
             c.vocab_size,
             c.hidden_size,
             dtype=dtype,
-            param_dtype=jnp.dtype(c.param_dtype),
+            param_dtype=param_dtype,
             embedding_init=nn.initializers.normal(c.embed_std),
             name="embed",
         )
         x = embed(tokens)
+        if c.embed_scale != 1.0:
+            x = x * jnp.asarray(c.embed_scale, dtype)
         if c.positions == "learned":
             normal = nn.initializers.normal(0.1)
             shape = (c.max_length, c.hidden_size)
-            where = self.param("positions", normal, shape, jnp.dtype(c.param_dtype))
-            x = x + where[None, :t].astype(dtype)
-        x = self._layers(x.reshape(b * t, -1), labels, mask, positions)
-        x = RMSNorm(c, name="final_norm")(x).astype(jnp.float32)
-        if c.tie_head:
-            logits = x @ embed.embedding.astype(jnp.float32).T
-        else:
-            shape = (c.hidden_size, c.vocab_size)
-            init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-            head = self.param("head", init, shape, jnp.dtype(c.param_dtype))
-            logits = x @ head.astype(jnp.float32)
-        return logits.reshape(b, t, -1)
+            where = self.param("positions", normal, shape, param_dtype)
+            # The gradient of a slice is a sum; that of a gather is a slow scatter.
+            chosen = (
+                where[None, : x.shape[1]] if positions is None else where[positions]
+            )
+            x = x + chosen.astype(dtype)
+        return x
 
-    def _layers(self, x, labels, mask, positions):
+    def _layers(self, carry, labels, view: View):
         c = self.config
         axis = 0 if self.route is None else 1
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
@@ -164,11 +223,59 @@ class Decoder(nn.Module):
             layer,
             variable_axes={"params": 0, "lora": axis, "gate": axis, "routes": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast),
             length=c.num_layers,
             unroll=c.unroll,
         )
         if labels is not None:
-            labels = labels.reshape(c.num_layers, x.shape[0], labels.shape[-1])
-        x, _ = stack(c, self.route, name="layers")(x, labels, mask, positions)
-        return x
+            labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
+        local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
+        place = Place(jnp.arange(c.num_layers), local)
+        carry, _ = stack(c, self.route, name="layers")(carry, labels, place, view)
+        return carry
+
+
+def _view(c: DecoderConfig, tokens, mask, segments, positions, cache: Cache | None):
+    b, t = tokens.shape
+    causal = cache is None and mask is None and segments is None
+    if segments is None:  # a mask hides keys; a padded query still sees the others
+        queries = jnp.ones((b, t), jnp.int32)
+        keys = queries if mask is None else mask.astype(jnp.int32)
+    else:
+        queries = keys = segments
+    start, counted = None, jnp.broadcast_to(jnp.arange(t)[None], (b, t))
+    if cache is not None:
+        start = cache.start
+        cache, counted = caches.admit(cache, keys > 0)
+        keys = cache.segments
+    first = 0 if start is None else start
+    return cache, View(
+        positions=counted if positions is None else positions,
+        seen=seen(queries, keys, first),
+        near=near(queries, keys, first, c.window) if any(c.local_layers) else None,
+        start=start,
+        causal=causal,
+    )
+
+
+def logits(config: DecoderConfig, x: jax.Array, head: jax.Array) -> jax.Array:
+    """Scores of every token id, accumulated in float32.
+
+    Args:
+      config: of the decoder; a tied head is the embedding table.
+      x: final hidden states [..., D].
+      head: [D, V], or the table [V, D] if the head is tied.
+
+    Returns:
+      [..., V] float32.
+    """
+    dtype = jnp.dtype(config.dtype)
+    axis = 1 if config.tie_head else 0
+    flat = x.reshape(-1, x.shape[-1])
+    dims = (((1,), (axis,)), ((), ()))
+    out = jax.lax.dot_general(
+        flat.astype(dtype), head.astype(dtype), dims, preferred_element_type=jnp.float32
+    )
+    if config.final_softcap:
+        out = config.final_softcap * jnp.tanh(out / config.final_softcap)
+    return out.reshape(*x.shape[:-1], -1)

@@ -10,9 +10,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlora.lora import LoraWeight
-from jaxlora.models.config import DecoderConfig
+from jaxlora.models.config import DecoderConfig, RopeScaling
 from jaxlora.route.route import Route, mix
 
 
@@ -62,36 +63,68 @@ def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:
 
 
 class RMSNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + eps) * scale`` in float32 (arXiv 1910.07467)."""
+    """``x / sqrt(mean(x^2) + eps) * scale`` in float32 (arXiv 1910.07467).
+
+    With ``norm_plus_one`` the factor is ``1 + scale``, and scale starts at 0.
+    """
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis of x [..., D]."""
-        ones = nn.initializers.ones_init()
+        shifted = self.config.norm_plus_one
+        start = nn.initializers.constant(0.0 if shifted else 1.0)
         dtype = jnp.dtype(self.config.param_dtype)
-        scale = self.param("scale", ones, (x.shape[-1],), dtype)
+        scale = self.param("scale", start, (x.shape[-1],), dtype)
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(
             jnp.mean(y * y, axis=-1, keepdims=True) + self.config.norm_eps
         )
         scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        scale = scale + 1.0 if shifted else scale
         return (y * scale).astype(x.dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+def frequencies(
+    width: int, theta: float, scaling: RopeScaling | None = None
+) -> np.ndarray:
+    """Rotary angles per position, ``theta^(-2 i / K)``, stretched by ``scaling``.
+
+    Args:
+      width: K, of a head, even.
+      theta: base of the frequencies.
+      scaling: Llama 3's rule leaves a frequency alone whose wavelength is short beside
+        the trained length, and divides it by ``factor`` where it is long.
+
+    Returns:
+      [K / 2] radians per position, float32.
+
+    >>> frequencies(4, 100.0).tolist()
+    [1.0, 0.10000000149011612]
+    """
+    fast = theta ** (-np.arange(width // 2, dtype=np.float64) / (width // 2))
+    if scaling is None:
+        return fast.astype(np.float32)
+    slow = fast / scaling.factor
+    if scaling.kind == "linear":
+        return slow.astype(np.float32)
+    turns = scaling.original_length * fast / (2 * np.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return (share * fast + (1 - share) * slow).astype(np.float32)
+
+
+def rotate(x: jax.Array, positions: jax.Array, frequency: jax.Array) -> jax.Array:
     """Rotary positions in the half-split form of Llama (arXiv 2104.09864).
 
     Args:
       x: queries or keys [B, T, H, K] with K even.
       positions: [B, T] integers.
-      theta: base of the frequencies ``theta^(-2 i / K)``.
+      frequency: [K / 2] radians per position.
     """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions.astype(jnp.float32)[:, :, None, None] * frequency.reshape(
-        1, 1, 1, half
+        1, 1, 1, -1
     )
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -1,0 +1,130 @@
+"""Causal grouped-query attention: who sees whom, and the softmax.
+
+Tokens lie in slots: slot ``start + t`` for token t of a call, where ``start`` counts
+the slots that a cache already holds (0 without one). A query sees the keys of its own
+segment at its own and earlier slots; segment 0 is padding, which nobody sees.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora.models.config import DecoderConfig
+
+
+class View(NamedTuple):
+    """What all layers of one call share."""
+
+    positions: jax.Array
+    """[B, T], for rotary angles."""
+    seen: jax.Array
+    """[B, T, S], true where a query may attend to a key."""
+    near: jax.Array | None
+    """The same on local layers: ``window`` slots at most; none without such layers."""
+    start: jax.Array | None
+    """[], the first slot that this call writes; none without a cache."""
+    causal: bool
+    """Is ``seen`` the lower triangle? Flash attention needs no mask then."""
+
+
+class Place(NamedTuple):
+    """Where in the stack a layer is; scanned."""
+
+    index: jax.Array
+    """[], from 0."""
+    local: jax.Array | None
+    """[], true if the layer sees the last ``window`` keys only."""
+
+
+def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Array:
+    """Who sees whom: same segment, and no key in a later slot.
+
+    Args:
+      queries: segments [B, T] of the queries, in slots start to start + T - 1.
+      keys: segments [B, S] of the keys, in slots 0 to S - 1; 0 is padding.
+      start: slot of the first query.
+
+    Returns:
+      Booleans [B, T, S].
+
+    >>> one = jnp.array([[1, 1, 2]])
+    >>> seen(one, one, 0)[0].astype(int).tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    same = queries[:, :, None] == keys[:, None, :]
+    return same & (keys[:, None, :] > 0) & (_gap(queries, keys, start) >= 0)
+
+
+def near(queries: jax.Array, keys: jax.Array, start, window: int) -> jax.Array:
+    """As :func:`seen`, for the query's slot and the ``window - 1`` before it."""
+    gap = _gap(queries, keys, start)
+    return seen(queries, keys, start) & (gap < window)
+
+
+def _gap(queries: jax.Array, keys: jax.Array, start) -> jax.Array:
+    mine = jnp.arange(queries.shape[1])[:, None] + start
+    return (mine - jnp.arange(keys.shape[1])[None, :])[None]
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    allowed: jax.Array,
+    *,
+    scale: float,
+    softcap: float = 0.0,
+) -> jax.Array:
+    """Softmax attention with scores in float32, and in memory.
+
+    Args:
+      q: queries [B, T, H, K].
+      k: keys [B, G, S, K], H a multiple of G.
+      v: values [B, G, S, K].
+      allowed: [B, T, S]; a query that may attend to nothing gets zeros.
+      scale: factor on the scores.
+      softcap: c in ``c tanh(score / c)``, or 0 for none.
+
+    Returns:
+      [B, T, H, K].
+    """
+    b, t, heads, width = q.shape
+    groups = k.shape[1]
+    q = q.reshape(b, t, groups, heads // groups, width)
+    scores = jnp.einsum("btghk,bgsk->bghts", q, k).astype(jnp.float32) * scale
+    if softcap:
+        scores = softcap * jnp.tanh(scores / softcap)
+    allowed = allowed[:, None, None]
+    # A finite floor, not -inf: a row without any key must give zeros, not NaN.
+    scores = jnp.where(allowed, scores, -1e30)
+    share = jax.nn.softmax(scores, axis=-1) * allowed.astype(jnp.float32)
+    out = jnp.einsum("bghts,bgsk->btghk", share.astype(v.dtype), v)
+    return out.reshape(b, t, heads, width)
+
+
+def flash(q, k, v, allowed: jax.Array | None, *, scale: float) -> jax.Array:
+    """As :func:`attend` by ``jax.nn.dot_product_attention``; None is causal.
+
+    On a GPU that is cuDNN's fused kernel, which never holds the scores; elsewhere JAX
+    has its XLA form only.
+    """
+    gpu = jax.default_backend() in ("gpu", "cuda")
+    mask = None if allowed is None else allowed[:, None]
+    return jax.nn.dot_product_attention(
+        q,
+        jnp.swapaxes(k, 1, 2),
+        jnp.swapaxes(v, 1, 2),
+        mask=mask,
+        is_causal=allowed is None,
+        scale=scale,
+        implementation="cudnn" if gpu else "xla",
+    )
+
+
+def flashes(config: DecoderConfig) -> bool:
+    """Does a model of this config use :func:`flash` on this backend?"""
+    if config.attention != "auto":
+        return config.attention == "flash"
+    gpu = jax.default_backend() in ("gpu", "cuda")
+    return gpu and config.dtype == "bfloat16" and not config.attn_softcap
