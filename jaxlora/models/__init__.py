@@ -9,4 +9,6 @@ from jaxlora.models.calls import unembed as unembed
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.config import RopeScaling as RopeScaling
 from jaxlora.models.decoder import Decoder as Decoder
+from jaxlora.models.generate import Generated as Generated
+from jaxlora.models.generate import generate as generate
 from jaxlora.models.intercept import apply_with_lora as apply_with_lora
