@@ -91,16 +91,17 @@ def attend(
     """
     b, t, heads, width = q.shape
     groups = k.shape[1]
-    q = q.reshape(b, t, groups, heads // groups, width)
-    scores = jnp.einsum("btghk,bgsk->bghts", q, k).astype(jnp.float32) * scale
+    q = jnp.swapaxes(q, 1, 2).reshape(b, groups, heads // groups, t, width)
+    scores = jnp.einsum("bghtk,bgsk->bghts", q, k).astype(jnp.float32) * scale
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
     allowed = allowed[:, None, None]
     # A finite floor, not -inf: a row without any key must give zeros, not NaN.
     scores = jnp.where(allowed, scores, -1e30)
-    share = jax.nn.softmax(scores, axis=-1) * allowed.astype(jnp.float32)
-    out = jnp.einsum("bghts,bgsk->btghk", share.astype(v.dtype), v)
-    return out.reshape(b, t, heads, width)
+    share = jax.nn.softmax(scores, axis=-1)
+    out = jnp.einsum("bghts,bgsk->bghtk", share.astype(v.dtype), v)
+    out = jnp.where(jnp.any(allowed, axis=-1, keepdims=True), out, 0)
+    return jnp.swapaxes(out.reshape(b, heads, t, width), 1, 2)
 
 
 def flash(q, k, v, allowed: jax.Array | None, *, scale: float) -> jax.Array:

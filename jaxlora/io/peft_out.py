@@ -1,0 +1,84 @@
+"""LoRA adapters written in the format of PEFT.
+
+The other half of :mod:`jaxlora.io.peft`. Every scale is reproduced exactly: a module of
+rank R and scale s has alpha = s R, which PEFT divides by R again; where modules differ,
+``rank_pattern`` and ``alpha_pattern`` name them in full.
+"""
+
+import collections
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlora.io import shards
+from jaxlora.io.peft import WEIGHTS, PeftAdapter
+from jaxlora.io.peft_config import CONFIG
+
+
+def write(
+    folder: Path, adapter: PeftAdapter, *, targets: Iterable[str] | None = None
+) -> None:
+    """Writes an adapter.
+
+    Args:
+      folder: new, or empty.
+      adapter: factors of one float type each, float32 or bfloat16.
+      targets: entries of target_modules; by default every module path in full, so that
+        no other module is adapted.
+
+    Raises:
+      ValueError: if the folder holds something, or the adapter is empty.
+    """
+    if not adapter.modules:
+        raise ValueError(
+            "The adapter has no module to write: every factor of it is zero."
+        )
+    chosen = adapter.modules if targets is None else targets
+    raw = config(adapter) | {"target_modules": sorted(chosen)}
+    factors: dict[str, np.ndarray] = {}
+    for path, module in sorted(adapter.modules.items()):
+        factors[f"base_model.model.{path}.lora_A.weight"] = module.a
+        factors[f"base_model.model.{path}.lora_B.weight"] = module.b
+    entries = {name: shards.entry_of(values) for name, values in factors.items()}
+    with shards.new_folder(folder) as new:
+        shards.write_file(new / WEIGHTS, entries, factors.__getitem__)
+        text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
+        (new / CONFIG).write_text(text, encoding="utf-8")
+
+
+def config(adapter: PeftAdapter) -> dict[str, Any]:
+    """Returns adapter_config.json, without target_modules."""
+    ranks = {path: module.a.shape[0] for path, module in adapter.modules.items()}
+    alphas = {
+        path: _number(module.scale * ranks[path])
+        for path, module in adapter.modules.items()
+    }
+    rank, alpha = (_commonest(values.values()) for values in (ranks, alphas))
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": adapter.base_name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
+        "alpha_pattern": {path: x for path, x in alphas.items() if x != alpha},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    return collections.Counter(values).most_common(1)[0][0]
+
+
+def _number(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else float(value)

@@ -1,0 +1,139 @@
+"""Safetensors written: one tensor in memory at a time, a folder whole or not at all.
+
+The other half of :mod:`jaxlora.io.tensors`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from jaxlora.io.tensors import DTYPES, Entry
+
+Read: TypeAlias = Callable[[str], np.ndarray]
+
+MAX_SHARD_BYTES = 5 * 10**9
+"""Bytes of one file, unless a caller wants smaller ones."""
+
+
+def shards(sizes: Mapping[str, int], max_bytes: int) -> list[tuple[str, list[str]]]:
+    """Returns (file name, tensors) of each shard, filled in the given order.
+
+    >>> shards({"a": 6, "b": 3, "c": 3}, 7)[1]
+    ('model-00002-of-00002.safetensors', ['b', 'c'])
+    """
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = max_bytes
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return [("model.safetensors", groups[0])]
+    n = len(groups)
+    return [
+        (f"model-{i:05d}-of-{n:05d}.safetensors", group)
+        for i, group in enumerate(groups, 1)
+    ]
+
+
+def write_folder(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    read: Read,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint into ``folder``, one tensor in memory at a time.
+
+    Args:
+      folder: exists; see :func:`new_folder`.
+      entries: what will be written, in this order.
+      read: gives the values of a tensor when its turn comes.
+      max_shard_bytes: values per file at most; a larger tensor has a file of its own.
+    """
+    sizes = {name: entry.nbytes for name, entry in entries.items()}
+    groups = shards(sizes, max_shard_bytes)
+    for file, names in groups:
+        write_file(folder / file, {name: entries[name] for name in names}, read)
+    if len(groups) > 1:
+        places = {name: file for file, names in groups for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+
+
+def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
+    """Writes one safetensors file, tensor by tensor.
+
+    The layout is a length (8 bytes, little endian), a JSON header padded with spaces to
+    a multiple of 8, and the values; wider types come first, so that all are aligned.
+    """
+    order = sorted(entries, key=lambda name: -DTYPES[entries[name].dtype].itemsize)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name in order:
+        entry, end = entries[name], at + entries[name].nbytes
+        offsets = [at, end]
+        header[name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": offsets,
+        }
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            values = np.ascontiguousarray(read(name), DTYPES[entries[name].dtype])
+            assert values.shape == entries[name].shape, name
+            file.write(values.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def entry_of(values: Any) -> Entry:
+    """Returns what a header says of an array (of NumPy, JAX, or shape and type only).
+
+    Raises:
+      ValueError: if its type is not in :data:`DTYPES`.
+    """
+    for name, dtype in DTYPES.items():
+        if values.dtype == dtype:
+            return Entry(tuple(values.shape), name)
+    raise ValueError(
+        f"Cannot write weights of type {values.dtype}, expected float32, bfloat16 or "
+        f"float16."
+    )
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder beside ``folder`` that becomes it if all goes well.
+
+    Raises:
+      ValueError: if ``folder`` is a file or holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} exists already and is not overwritten; give the name of a new "
+            f"folder, or remove it first."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.is_dir():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

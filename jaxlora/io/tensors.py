@@ -1,0 +1,205 @@
+"""Safetensors: a folder of named tensors, read one at a time.
+
+A checkpoint in the Hugging Face layout is ``model.safetensors``, or several shards with
+``model.safetensors.index.json`` that says which shard holds which tensor. Opening reads
+headers only; a tensor is read when it is asked for, and the file is closed again, so
+that no mapped page stays in memory. Pickles (``.bin``, ``.pt``) are never opened: they
+can run code.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+DTYPES: Mapping[str, np.dtype] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Types that are weights; all others are quantised or no weights at all."""
+
+INDEX_BYTES = 200 * 2**20
+"""An index larger than this is no index."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a header says of one tensor."""
+
+    shape: tuple[int, ...]
+    """Sizes."""
+    dtype: str
+    """As safetensors spells it: F32, BF16, ..."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values; for the types in :data:`DTYPES` only."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+    """Named tensors in one or more files."""
+
+    files: Mapping[str, Path]
+    """The file of each tensor."""
+    entries: Mapping[str, Entry]
+    """Shape and type of each tensor."""
+
+    def read(self, name: str, *, finite: bool = False) -> np.ndarray:
+        """Returns one tensor, in its stored type.
+
+        Args:
+          name: a key of ``entries``.
+          finite: check the values as well.
+
+        Raises:
+          ValueError: if its type is no float of 16 or 32 bits, or ``finite`` and it
+            holds NaN or infinity.
+        """
+        check_dtype(name, self.entries[name])
+        with _open(self.files[name]) as file:
+            values = file.get_tensor(name)
+        if finite and not np.isfinite(values.astype(np.float32)).all():
+            raise ValueError(
+                f"Tensor {name!r} of {self.files[name]} holds NaN or infinity: the "
+                f"training that wrote it diverged, or overflowed in float16."
+            )
+        return values
+
+
+def check_dtype(name: str, entry: Entry) -> None:
+    """Refuses a tensor that is not stored as plain floats.
+
+    Raises:
+      ValueError: naming the tensor and its type.
+    """
+    if entry.dtype not in DTYPES:
+        raise ValueError(
+            f"Tensor {name!r} is stored as {entry.dtype}, expected F32, BF16 or F16: "
+            f"quantised checkpoints are not supported; take the unquantised one."
+        )
+
+
+def open_file(path: Path) -> Tensors:
+    """Reads the header of one file.
+
+    Raises:
+      ValueError: if it is damaged, cut short, or no safetensors file.
+    """
+    with _open(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        entries = {
+            name: Entry(tuple(part.get_shape()), part.get_dtype())
+            for name, part in parts.items()
+        }
+    return Tensors(dict.fromkeys(entries, path), entries)
+
+
+def open_folder(folder: Path) -> Tensors:
+    """Reads the headers of a checkpoint, of one file or of many with an index.
+
+    Raises:
+      ValueError: if there is no checkpoint of this kind, a shard is missing or damaged,
+        or a shard lacks a tensor that the index promises.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no folder {str(folder)!r}, expected a checkpoint: config.json "
+            f"and model.safetensors."
+        )
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return _sharded(index)
+    if (folder / "model.safetensors").is_file():
+        return open_file(folder / "model.safetensors")
+    raise ValueError(f"{folder} has no model.safetensors" + _instead(folder))
+
+
+def _sharded(index: Path) -> Tensors:
+    promised = _weight_map(index)
+    shards = sorted(set(promised.values()))
+    missing = [name for name in shards if not (index.parent / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{index.parent} lacks {len(missing)} of {len(shards)} shards that "
+            f"{index.name} names: {', '.join(missing[:4])}; the download is incomplete."
+        )
+    found = {name: open_file(index.parent / name) for name in shards}
+    for tensor, shard in promised.items():
+        if tensor not in found[shard].entries:
+            raise ValueError(
+                f"{index.name} places tensor {tensor!r} in {shard}, which does not "
+                f"hold it; index and shards are of different checkpoints."
+            )
+    return Tensors(
+        {tensor: index.parent / shard for tensor, shard in promised.items()},
+        {tensor: found[shard].entries[tensor] for tensor, shard in promised.items()},
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    read = read_json(index, limit=INDEX_BYTES)
+    places = read.get("weight_map")
+    plain = isinstance(places, dict) and all(
+        isinstance(shard, str) and Path(shard).name == shard and shard not in ("", "..")
+        for shard in places.values()
+    )
+    if not plain or not places:
+        raise ValueError(
+            f"{index} has no weight_map from tensors to names of files in its folder; "
+            f"it is damaged, or no index."
+        )
+    return places
+
+
+def read_json(path: Path, *, limit: int = 2**24) -> dict:
+    """Returns the object that a JSON file holds.
+
+    Raises:
+      ValueError: if there is no such file, it is larger than ``limit`` bytes, or it
+        does not hold one JSON object.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
+    if path.stat().st_size > limit:
+        raise ValueError(f"{path} has more than {limit} bytes; it is no {path.name}.")
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not JSON: {error}; it is damaged or cut short."
+        ) from None
+    if not isinstance(read, dict):
+        raise ValueError(f"{path} holds a {type(read).__name__}, expected an object.")
+    return read
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}): it is damaged or "
+            f"cut short, or the download left a placeholder; fetch it again."
+        ) from None
+
+
+def _instead(folder: Path) -> str:
+    files = sorted(file.name for file in folder.iterdir())
+    pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
+    if pickles:
+        return (
+            f", only {', '.join(pickles[:3])}: pickles can run code and are not read; "
+            f"save it as safetensors (save_pretrained does)."
+        )
+    return f"; it holds {', '.join(files[:6]) or 'nothing'}."

@@ -1,0 +1,168 @@
+"""PEFT adapters as :class:`LoraWeight` trees, and back.
+
+PEFT keeps one pair of factors for each layer; a tree keeps one site for all layers,
+stacked on L. Ranks that differ over the layers are padded with zeros to the largest. A
+layer that has no factors while others of its site have gets zeros, with scale 1. On the
+way back trailing ranks that are zero in both factors are cut off again, and a layer in
+which nothing is left is not written.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora import lora
+from jaxlora import tree as named
+from jaxlora.io import peft, peft_out
+from jaxlora.io.peft import PeftAdapter, PeftModule
+from jaxlora.lora import Adapter, LoraWeight
+from jaxlora.models import names
+from jaxlora.tree import Tree
+
+
+def load(folder: Path | str, base: Tree, *, name: str | None = None) -> Adapter:
+    """Reads a PEFT adapter for ``base``.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+      base: params tree of a decoder; kernels are [L, D, F].
+      name: of an adapter that PEFT put into a folder of its name within ``folder``.
+
+    Returns:
+      An adapter with factors in their stored types; float16 becomes float32.
+
+    Raises:
+      ValueError: if the files are damaged, the adapter is more than low-rank updates,
+        or it does not fit the base.
+    """
+    return from_peft(peft.read(Path(folder), name=name), base)
+
+
+def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
+    """Stacks the modules of each site.
+
+    Raises:
+      ValueError: naming a module that the base lacks, or whose shapes do not fit.
+    """
+    kernels = named.flatten(base)
+    found: dict[str, dict[int, PeftModule]] = {}
+    for path, module in adapter.modules.items():
+        site, layer = _place(path, kernels)
+        if layer in found.setdefault(site, {}):
+            raise ValueError(f"The adapter holds layer {layer} of {site!r} twice.")
+        _check_shapes(path, module, kernels[site].shape)
+        found[site][layer] = module
+    return named.unflatten(
+        {site: _stack(found[site], kernels[site].shape) for site in sorted(found)}
+    )
+
+
+def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
+    last = path.rpartition(".")[2]
+    if last in ("lm_head", "embed_tokens"):
+        raise ValueError(
+            f"The adapter adapts {path!r}; adapters of the embedding or the head are "
+            f"not supported, only of linear layers within the decoder's layers."
+        )
+    place = names.site(path)
+    if place is None or place[0] not in kernels:
+        have = [name for name in kernels if name.endswith("_proj/kernel")]
+        theirs = [
+            names.KERNELS.get(name.removesuffix("/kernel"), name) for name in have
+        ]
+        raise ValueError(
+            f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
+            f"{', '.join(theirs)}. The adapter is for another model."
+        )
+    layers = kernels[place[0]].shape[0]
+    if place[1] >= layers:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
+            f"{layers - 1}. The adapter is for another model."
+        )
+    return place
+
+
+def _check_shapes(path: str, module: PeftModule, kernel: tuple[int, ...]) -> None:
+    got = (module.a.shape[1], module.b.shape[0])
+    if got != kernel[1:]:
+        raise ValueError(
+            f"The adapter's update of {path!r} is from {got[0]} to {got[1]} features, "
+            f"expected {kernel[1]} to {kernel[2]} by the base. The adapter is for "
+            f"another model."
+        )
+
+
+def _stack(layers: Mapping[int, PeftModule], kernel: tuple[int, ...]) -> LoraWeight:
+    count, d, f = kernel
+    rank = max(module.a.shape[0] for module in layers.values())
+    dtypes = {values.dtype for one in layers.values() for values in (one.a, one.b)}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+    a, b = np.zeros((count, d, rank), dtype), np.zeros((count, rank, f), dtype)
+    scale = np.ones(count, np.float32)
+    for layer, module in layers.items():
+        r = module.a.shape[0]
+        a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
+        scale[layer] = module.scale
+    return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
+
+
+def save(folder: Path | str, adapter: Adapter, *, base_name: str | None = None) -> None:
+    """Writes an adapter that PEFT loads to the same update.
+
+    Args:
+      folder: new, or empty.
+      adapter: one adapter of a decoder; sites are [L, ...].
+      base_name: name or folder of the model that it is for, as PEFT will look for it.
+
+    Raises:
+      ValueError: if the folder holds something, the adapter is zero everywhere, it is a
+        library, or a site of it has no place in a Hugging Face model.
+    """
+    written = to_peft(adapter, base_name=base_name)
+    peft_out.write(Path(folder), written, targets=_targets(adapter, written))
+
+
+def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
+    """Unstacks the layers of each site.
+
+    Raises:
+      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model.
+    """
+    modules = {}
+    for site, weight in lora.sites(adapter).items():
+        if weight.a.ndim != 3:
+            raise ValueError(
+                f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
+                f"[L, D, R]; write the adapters of a library one by one, with "
+                f"lora.unstack."
+            )
+        a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
+        for layer in range(a.shape[0]):
+            rank = _used(a[layer], b[layer])
+            if rank:
+                modules[names.module(site, layer)] = PeftModule(
+                    np.ascontiguousarray(a[layer, :, :rank].T),
+                    np.ascontiguousarray(b[layer, :rank].T),
+                    float(scale[layer]),
+                )
+    return PeftAdapter(modules=modules, base_name=base_name)
+
+
+def _used(a: np.ndarray, b: np.ndarray) -> int:
+    """The rank without trailing zeros, a [D, R] and b [R, F]."""
+    kept = np.flatnonzero((a != 0).any(axis=0) | (b != 0).any(axis=1))
+    return int(kept[-1]) + 1 if kept.size else 0
+
+
+def _targets(adapter: Adapter, written: PeftAdapter) -> set[str]:
+    """Short names of modules adapted in every layer, full names of all others."""
+    targets = set()
+    for site, weight in lora.sites(adapter).items():
+        paths = {names.module(site, layer) for layer in range(weight.a.shape[0])}
+        here = paths & set(written.modules)
+        targets |= {site.split("/")[-2]} if here == paths else here
+    return targets

@@ -1,0 +1,256 @@
+"""Hugging Face checkpoints read into a decoder, and written from one.
+
+Reading streams: each tensor is read, checked, placed in its layer of a stacked leaf
+[L, ...] that already has its sharding, and dropped. The host never holds much more than
+the largest tensor, whatever the size of the checkpoint.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlora import tree as named
+from jaxlora.io import shards, tensors
+from jaxlora.io.tensors import Tensors
+from jaxlora.models import architectures, config_out, fields, names, stream
+from jaxlora.models.calls import init
+from jaxlora.models.config import DecoderConfig
+from jaxlora.models.decoder import Decoder
+from jaxlora.models.names import EMBEDDING, HEAD, Place
+from jaxlora.parallel import rules
+from jaxlora.tree import Tree
+
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files that a written checkpoint takes over from the one it is like."""
+
+
+def load(
+    folder: Path | str,
+    *,
+    dtype: Dtype | None = None,
+    param_dtype: Dtype | None = None,
+    mesh: Mesh | None = None,
+    tell: stream.Tell | None = None,
+) -> tuple[Decoder, Tree]:
+    """Reads a checkpoint.
+
+    Args:
+      folder: holds config.json and model.safetensors, or shards with their index.
+      dtype: of activations; by default that of the parameters.
+      param_dtype: of the parameters; by default what config.json says, or else the
+        widest type among the tensors. float16 becomes float32.
+      mesh: cut the parameters over it as :mod:`jaxlora.parallel.rules` says; by default
+        they are on one device. Every process of a mesh reads the whole checkpoint.
+      tell: called with (bytes read, bytes in all) after each tensor.
+
+    Returns:
+      The decoder, and its parameters.
+
+    Raises:
+      ValueError: if the architecture is not supported, a file is missing or damaged,
+        config.json and tensors disagree, or a tensor is quantised or not finite.
+    """
+    folder = Path(folder)
+    found = tensors.open_folder(folder)
+    raw = tensors.read_json(folder / "config.json")
+    config = architectures.from_json(raw)
+    sources = _sources(found, vision=raw["model_type"] == "gemma3")
+    kept = param_dtype or _param_dtype(raw, found, sources)
+    config = dataclasses.replace(
+        config,
+        tie_head=config.tie_head and _tie(found, sources),
+        param_dtype=_known(kept),
+        dtype=_known(dtype or kept),
+    )
+    model = Decoder(config)
+    shapes = _shapes(model)
+    places = names.places(config, shapes)
+    _check(found, sources, places, shapes)
+    where = rules.shardings(mesh, shapes) if mesh is not None else {}
+    return model, named.unflatten(
+        stream.fill(found, sources, places, shapes, where, tell)
+    )
+
+
+def _shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
+    return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
+
+
+def _known(name: str) -> Any:
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype is {name!r}, expected 'float32' or 'bfloat16'.")
+    return name
+
+
+def _sources(found: Tensors, *, vision: bool) -> dict[str, str]:
+    """The name that each parameter has in the files, by its canonical name."""
+    sources: dict[str, str] = {}
+    for name in found.entries:
+        if names.is_ignored(name, vision=vision):
+            continue
+        plain = names.canonical(name)
+        if plain in sources:
+            raise ValueError(
+                f"The checkpoint holds {plain!r} twice, as {sources[plain]!r} and as "
+                f"{name!r}."
+            )
+        sources[plain] = name
+    return sources
+
+
+def _param_dtype(raw: fields.Raw, found: Tensors, sources: Mapping[str, str]) -> str:
+    given = architectures.dtype(raw)
+    if given is None:
+        stored = {found.entries[name].dtype for name in sources.values()}
+        given = "bfloat16" if stored == {"BF16"} else "float32"
+    return "float32" if given == "float16" else given
+
+
+def _tie(found: Tensors, sources: dict[str, str]) -> bool:
+    """Are embedding and head one tensor? Leaves the one that counts in ``sources``.
+
+    As in transformers 5: a head that is stored too and differs is used; of two that are
+    equal one is dropped; if only the head is stored, it is the embedding.
+    """
+    if HEAD in sources and EMBEDDING in sources:
+        first, second = (found.read(sources[name]) for name in (EMBEDDING, HEAD))
+        if first.dtype != second.dtype or not np.array_equal(
+            first.view(np.uint8), second.view(np.uint8)
+        ):
+            return False
+        del sources[HEAD]
+    elif HEAD in sources:
+        sources[EMBEDDING] = sources.pop(HEAD)
+    return True
+
+
+def _check(
+    found: Tensors,
+    sources: Mapping[str, str],
+    places: Mapping[str, Place],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> None:
+    for source in sources.values():
+        tensors.check_dtype(source, found.entries[source])
+    for what, odd in (
+        ("lacks", [name for name in places if name not in sources]),
+        ("holds also", [name for name in sources if name not in places]),
+    ):
+        if odd:
+            raise ValueError(
+                f"The checkpoint {what} {len(odd)} tensors by its config.json, which "
+                f"describes {len(places)}: {', '.join(odd[:4])}; weights and config "
+                f"are of different models, or the download is incomplete."
+            )
+    for name, place in places.items():
+        got, expected = (
+            found.entries[sources[name]].shape,
+            stream.shape_of(place, shapes),
+        )
+        if got != expected:
+            raise ValueError(
+                f"Tensor {sources[name]!r} has the shape {got}, expected {expected} by "
+                f"config.json; weights and config are of different models."
+            )
+
+
+def save(
+    folder: Path | str,
+    model: Decoder,
+    base: Tree,
+    *,
+    like: Path | str | None = None,
+    max_shard_bytes: int = shards.MAX_SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint that transformers loads, in the types of ``base``.
+
+    Args:
+      folder: new, or empty.
+      model: the decoder.
+      base: its parameters, every leaf addressable by this process.
+      like: the checkpoint that ``model`` was read from: its config.json, tokenizer and
+        generation settings are taken over.
+      max_shard_bytes: bytes of one file at most.
+
+    Raises:
+      ValueError: if the folder holds something, no Hugging Face architecture computes
+        what the decoder does, or the parameters or ``like`` do not fit the decoder.
+    """
+    leaves = named.flatten(base)
+    shapes = _shapes(model)
+    _check_base(leaves, shapes)
+    raw = _config(model.config, leaves["embed/embedding"], like)
+    places = names.places(model.config, shapes)
+    entries = {
+        name: dataclasses.replace(
+            shards.entry_of(leaves[place.leaf]), shape=stream.shape_of(place, shapes)
+        )
+        for name, place in places.items()
+    }
+
+    def read(name: str) -> np.ndarray:
+        place = places[name]
+        leaf = leaves[place.leaf]
+        part = np.asarray(leaf if place.layer is None else leaf[place.layer])
+        return part.T if place.turned else part
+
+    with shards.new_folder(Path(folder)) as new:
+        shards.write_folder(new, entries, read, max_shard_bytes=max_shard_bytes)
+        text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
+        (new / "config.json").write_text(text, encoding="utf-8")
+        for file in COPIED:
+            if like is not None and (Path(like) / file).is_file():
+                shutil.copyfile(Path(like) / file, new / file)
+
+
+def _check_base(leaves: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    if set(leaves) != set(shapes):
+        odd = sorted(set(leaves) ^ set(shapes))
+        raise ValueError(
+            f"The parameters are not of this decoder: they differ in "
+            f"{', '.join(odd[:4])}."
+        )
+    for name, leaf in leaves.items():
+        if tuple(leaf.shape) != tuple(shapes[name].shape):
+            raise ValueError(
+                f"Leaf {name!r} has the shape {tuple(leaf.shape)}, expected "
+                f"{tuple(shapes[name].shape)} by the decoder's config."
+            )
+
+
+def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
+    dtype = str(embedding.dtype)
+    if like is None:
+        config = dataclasses.replace(config, param_dtype=cast(Any, dtype))
+        return config_out.to_json(config)
+    raw = fields.language(tensors.read_json(Path(like) / "config.json"))
+    # A checkpoint may store a head although its config ties it; see _tie.
+    raw["tie_word_embeddings"] = config.tie_head
+    odd = config_out.differences(config, architectures.from_json(raw))
+    if odd:
+        raise ValueError(
+            f"The decoder is not like {like}; they differ in (decoder, {like}) "
+            f"{'; '.join(odd)}."
+        )
+    keys = [key for key in ("dtype", "torch_dtype") if key in raw] or ["dtype"]
+    return raw | dict.fromkeys(keys, dtype)

@@ -1,0 +1,107 @@
+"""Tensors of a checkpoint streamed into stacked leaves, one at a time.
+
+A leaf [L, ...] is allocated once, with its sharding; each layer is then written into it
+in place (the leaf is donated), turned and cast on the device. What the host holds is
+one tensor.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxlora.io.tensors import Tensors
+from jaxlora.models.names import Place
+
+Tell: TypeAlias = Callable[[int, int], None]
+
+
+def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the shape that a tensor has in the checkpoint."""
+    shape = tuple(shapes[place.leaf].shape)
+    shape = shape if place.layer is None else shape[1:]
+    return shape[::-1] if place.turned else shape
+
+
+def fill(
+    found: Tensors,
+    sources: Mapping[str, str],
+    places: Mapping[str, Place],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    where: Mapping[str, NamedSharding],
+    tell: Tell | None,
+) -> dict[str, jax.Array]:
+    """Reads every tensor into its leaf, in the order of the files.
+
+    Args:
+      found: the checkpoint.
+      sources: name in the checkpoint by canonical name.
+      places: where each tensor goes, by canonical name.
+      shapes: shape and type of each leaf.
+      where: sharding of each leaf; a leaf without one is on one device.
+      tell: called with (bytes read, bytes in all) after each tensor.
+
+    Raises:
+      ValueError: if a tensor holds NaN or infinity.
+    """
+    leaves: dict[str, jax.Array] = {}
+    order = sorted(places, key=lambda name: str(found.files[sources[name]]))
+    total = sum(found.entries[sources[name]].nbytes for name in order)
+    done = 0
+    for name in order:
+        place, source = places[name], sources[name]
+        leaf, sharding = shapes[place.leaf], where.get(place.leaf)
+        part = _part(found.read(source), place, sharding)
+        if place.layer is None:
+            filled, finite = _whole(part, leaf.dtype, place.turned, sharding)
+        else:
+            into = leaves.get(place.leaf)
+            if into is None:
+                into = jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
+            layer = jnp.asarray(place.layer, jnp.int32)
+            filled, finite = _insert(into, part, layer, place.turned, sharding)
+        leaves[place.leaf] = filled
+        if not finite:  # also waits, so that at most one tensor is on its way
+            raise ValueError(
+                f"Tensor {source!r} of {found.files[source]} holds NaN or infinity, or "
+                f"values beyond {leaf.dtype}."
+            )
+        done += found.entries[source].nbytes
+        if tell is not None:
+            tell(done, total)
+    return leaves
+
+
+def _part(values: np.ndarray, place: Place, sharding: NamedSharding | None):
+    """One tensor on the devices where its layer of the leaf will be."""
+    if sharding is None:
+        return jnp.asarray(values)
+    rank = values.ndim + (place.layer is not None)
+    axes = (*sharding.spec, *(None,) * (rank - len(sharding.spec)))
+    axes = axes[rank - values.ndim :]
+    axes = axes[::-1] if place.turned else axes
+    here = NamedSharding(sharding.mesh, PartitionSpec(*axes))
+    return jax.make_array_from_callback(values.shape, here, lambda at: values[at])
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4), donate_argnums=0)
+def _insert(leaf, part, layer, turned: bool, sharding: NamedSharding | None):
+    part = (part.T if turned else part).astype(leaf.dtype)
+    leaf = jax.lax.dynamic_update_index_in_dim(leaf, part, layer, 0)
+    return _kept(leaf, sharding), jnp.isfinite(part).all()
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _whole(part, dtype, turned: bool, sharding: NamedSharding | None):
+    part = (part.T if turned else part).astype(dtype)
+    return _kept(part, sharding), jnp.isfinite(part).all()
+
+
+def _kept(leaf: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    if sharding is None:
+        return leaf
+    return jax.lax.with_sharding_constraint(leaf, sharding)

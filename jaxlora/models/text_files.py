@@ -1,0 +1,89 @@
+"""The files of a tokenizer in a checkpoint folder."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+
+MAIN = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def backend(folder: pathlib.Path) -> tokenizers.Tokenizer:
+    """Returns what ``tokenizer.json`` describes, without padding or truncation."""
+    path = folder / MAIN
+    if not path.is_file():
+        files = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+        if "tokenizer.model" in files:
+            raise ValueError(
+                f"{folder} has a SentencePiece tokenizer.model but no {MAIN}, which is "
+                f"expected; save it once with AutoTokenizer of transformers."
+            )
+        raise ValueError(
+            f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
+            f"tokenizer; there is {', '.join(files[:8]) or 'nothing'}."
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(
+            f"{path} is no tokenizer ({str(error)[:200]}); expected the file as "
+            f"published: is the download whole?"
+        ) from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the object in a JSON file, or an empty one if there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object.")
+    return value
+
+
+def special_ids(
+    folder: pathlib.Path, backend: tokenizers.Tokenizer, named: Mapping[str, Any]
+) -> dict[str, int]:
+    """The ids of the special tokens that have a name; a token is a string or object."""
+    found = {}
+    for name in SPECIAL:
+        token = named.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is None:
+            continue
+        index = backend.token_to_id(token) if isinstance(token, str) else None
+        if index is None:
+            raise ValueError(
+                f"{folder}: the {name} is {token!r}, which is no token of {MAIN}; are "
+                f"the files of one tokenizer?"
+            )
+        found[name] = index
+    return found
+
+
+def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
+    """Returns the chat template, the one named default where there are several."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    stored = read(folder / "chat_template.json").get("chat_template")
+    found = config.get("chat_template") if stored is None else stored
+    if found is None or isinstance(found, str):
+        return found
+    named = {entry["name"]: entry["template"] for entry in found}
+    if len(named) > 1 and "default" not in named:
+        raise ValueError(
+            f"{folder} has the chat templates {', '.join(named)}, expected one that is "
+            f"named default."
+        )
+    return named.get("default", next(iter(named.values()), None))

@@ -1,0 +1,214 @@
+"""Text to token ids and back, with the files that come with a checkpoint.
+
+``tokenizer.json`` is the whole tokenizer (vocabulary, merges, and which special tokens
+open a text); the other files name the special tokens and hold the chat template.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tokenizers
+
+from jaxlora.models import chat, text_files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tokenizer:
+    """A vocabulary, its special tokens and its chat template."""
+
+    backend: tokenizers.Tokenizer
+    """What ``tokenizer.json`` describes."""
+    vocab_size: int
+    """Largest token id + 1; a model may have more, unused, rows."""
+    bos_id: int | None
+    """Opens a text."""
+    eos_ids: tuple[int, ...]
+    """Any of them ends a text or a turn; the first ends what is trained."""
+    pad_id: int
+    """Fills rows; the eos, or 0, where none is named."""
+    special_ids: frozenset[int] = frozenset()
+    """Tokens that are marks and not text: ends of turns, images, and so on."""
+    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """bos_token and so on: the text of each, as templates ask for it."""
+    chat_template: str | None = None
+    """Jinja source."""
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Returns token ids.
+
+        Args:
+          text: names of special tokens in it become these tokens.
+          special: add what ``tokenizer.json`` puts around a text (a bos, say)? Not
+            for rendered chats, which hold it already.
+        """
+        return self.backend.encode(text, add_special_tokens=special).ids
+
+    def encode_spans(
+        self, text: str, special: bool = True
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Returns token ids and, for each, the characters [start, stop) it stands for.
+
+        Those that are added around the text stand for none: start equals stop.
+        """
+        found = self.backend.encode(text, add_special_tokens=special)
+        return found.ids, found.offsets
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Returns the text of all ids; what follows an eos is the caller's to cut."""
+        return self.backend.decode(
+            [int(i) for i in ids], skip_special_tokens=skip_special
+        )
+
+    def render(
+        self, messages: Sequence[chat.Message], add_generation_prompt: bool = True
+    ) -> str:
+        """Returns a conversation as text, to be encoded with ``special=False``.
+
+        Raises:
+          ValueError: if there is no template, or as :func:`.chat.render`.
+        """
+        if self.chat_template is None:
+            raise ValueError(
+                f"The tokenizer has no chat template ({text_files.CONFIG} or "
+                f"chat_template.jinja), expected one for a conversation: take that of "
+                f"the instruct model, train on prompt/answer records, or set "
+                f"chat_template to chat.PLAIN."
+            )
+        return chat.render(
+            self.chat_template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            special_tokens=self.special_tokens,
+        )
+
+
+def load(folder: str | pathlib.Path) -> Tokenizer:
+    """Reads the tokenizer of a checkpoint folder.
+
+    Special tokens are those of ``tokenizer_config.json``, else of
+    ``special_tokens_map.json``, else the ids of ``config.json``; every eos of
+    ``generation_config.json`` ends a text too.
+
+    Raises:
+      ValueError: if ``tokenizer.json`` is missing or broken, a special token is not
+        in it, or there are named chat templates and none is the default.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    backend = text_files.backend(folder)
+    config = text_files.read(folder / text_files.CONFIG)
+    mapped = {**text_files.read(folder / "special_tokens_map.json"), **config}
+    model, generation = (
+        text_files.read(folder / name)
+        for name in ("config.json", "generation_config.json")
+    )
+    ids = text_files.special_ids(folder, backend, mapped)
+    eos = _some(ids.get("eos_token")) + _some(generation.get("eos_token_id"))
+    eos = eos or _some(model.get("eos_token_id"))
+    bos = _some(ids.get("bos_token"))
+    if "bos_token" not in mapped:  # null says that there is none
+        bos = _some(model.get("bos_token_id"))
+    pad = _some(ids.get("pad_token")) or _some(model.get("pad_token_id")) or eos or (0,)
+    first = {"bos_token": bos[:1], "eos_token": eos[:1]}
+    named = ids | {name: found[0] for name, found in first.items() if found}
+    return Tokenizer(
+        backend=backend,
+        vocab_size=max(backend.get_vocab().values()) + 1,
+        bos_id=bos[0] if bos else None,
+        eos_ids=tuple(dict.fromkeys(eos)),
+        pad_id=pad[0],
+        special_ids=frozenset(
+            i
+            for i, token in backend.get_added_tokens_decoder().items()
+            if token.special
+        ),
+        special_tokens={k: backend.id_to_token(i) or "" for k, i in named.items()},
+        chat_template=text_files.template(folder, config),
+    )
+
+
+def check(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raises unless a model of ``vocab_size`` V can read the tokenizer's ids.
+
+    A model may have more rows than there are tokens, and need not know special tokens
+    that no text has (Gemma 3's images).
+
+    Raises:
+      ValueError: if a token of text or an end token has no row, or an end token is
+        none of the vocabulary.
+    """
+    used = {*tokenizer.eos_ids, tokenizer.bos_id, tokenizer.pad_id}
+    special = tokenizer.special_ids - used
+    vocab = tokenizer.backend.get_vocab()
+    beyond = {i: t for t, i in vocab.items() if i >= vocab_size and i not in special}
+    if beyond:
+        worst = max(beyond)
+        raise ValueError(
+            f"{len(beyond)} tokens have no row in a model of vocabulary {vocab_size}, "
+            f"the last is {beyond[worst]!r} with id {worst}; expected ids below "
+            f"{vocab_size}: is this the tokenizer of another model?"
+        )
+    unknown = [i for i in tokenizer.eos_ids if tokenizer.backend.id_to_token(i) is None]
+    if unknown:
+        raise ValueError(
+            f"The end tokens {unknown} of the model's configuration are not in "
+            f"{text_files.MAIN}, whose ids are below {tokenizer.vocab_size}; is this "
+            f"the tokenizer of another model?"
+        )
+
+
+def pad_left(
+    ids: Sequence[Sequence[int]], pad_id: int, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts prompts into one array, flush right, as decoding wants them.
+
+    Args:
+      ids: B prompts, each of at least one token.
+      pad_id: what fills the left.
+      length: T; None for the longest prompt. See :func:`bucket`.
+
+    Returns:
+      Tokens int32 [B, T], and a mask [B, T], true where a prompt's token is.
+
+    Raises:
+      ValueError: if there is no prompt, or one is empty or longer than ``length``.
+
+    >>> pad_left([[5, 6], [7]], pad_id=0)[0]
+    array([[5, 6],
+           [0, 7]], dtype=int32)
+    """
+    sizes = [len(row) for row in ids]
+    if not sizes or min(sizes) == 0:
+        raise ValueError(
+            f"Got {len(sizes)} prompts, of which {sizes.count(0)} are empty; expected "
+            f"one at least, each with a token."
+        )
+    length = max(sizes) if length is None else length
+    if max(sizes) > length:
+        raise ValueError(
+            f"Prompt {sizes.index(max(sizes))} has {max(sizes)} tokens, expected at "
+            f"most length = {length}."
+        )
+    tokens = np.full((len(sizes), length), pad_id, np.int32)
+    mask = np.arange(length) >= length - np.asarray(sizes)[:, None]
+    tokens[mask] = np.concatenate([np.asarray(row, np.int32) for row in ids])
+    return tokens, mask
+
+
+def bucket(n: int, least: int = 16) -> int:
+    """Returns the power of two from ``least`` on that holds ``n`` tokens.
+
+    A program is compiled for each length; rounded up, there are few of them, and at
+    most half of a row is padding.
+
+    >>> bucket(3), bucket(16), bucket(17)
+    (16, 16, 32)
+    """
+    return max(least, 1 << max(0, n - 1).bit_length())
+
+
+def _some(value: int | Sequence[int] | None) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,227 @@
+"""LoRA training on packed text: E experts, each on rows of its own, in one program.
+
+An update averages the loss over all answer tokens of ``accumulate`` microbatches, as
+one large batch would. Experts never meet: each has its own rows, key, learning-rate
+plan and end, so that what one gets for E = 1 is what one gets at E = 64. How many
+run at once (``together``) only moves work: one after another where one expert fills
+the machine's caches, all at once where a step of one is too small for it.
+
+The base may be bfloat16; adapters and optimizer state are float32. AdamW as in
+Loshchilov and Hutter (arXiv 1711.05101).
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxlora import lora
+from jaxlora.lora import Adapter, Library, LoraConfig
+from jaxlora.models import Decoder, hidden, unembed
+from jaxlora.tasks.packing import Rows
+from jaxlora.tree import Tree
+
+CHUNK_FLOATS = 2**25
+"""Logits in memory at once while training, unless told otherwise (128 MiB)."""
+
+
+class Plan(NamedTuple):
+    """The learning rate of every expert; arrays [E], or scalars for one."""
+
+    peak: jax.Array
+    """Learning rate after the warm-up."""
+    warmup: jax.Array
+    """Updates in which it rises linearly from 0."""
+    total: jax.Array
+    """Updates of the expert; after them it stays as it is."""
+    decay: jax.Array
+    """Share of the peak that is gone at ``total``: 0 constant, 1 linear to zero."""
+
+
+@struct.dataclass
+class Run:
+    """All that a resumed run needs beside its data: every leaf but step is [E, ...]."""
+
+    library: Library
+    opt_state: Tree
+    step: jax.Array
+
+
+class Told(NamedTuple):
+    """What an update says of itself, each [E, K]."""
+
+    loss: jax.Array
+    """Nats per answer token before the update."""
+    norm: jax.Array
+    """Norm of the gradient before clipping."""
+
+
+def optimizer(
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+) -> optax.GradientTransformation:
+    """AdamW without its learning rate, which a :class:`Plan` gives; clip 0 for none."""
+    parts = [optax.clip_by_global_norm(clip)] if clip else []
+    parts += [optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(weight_decay)]
+    return optax.chain(*parts)
+
+
+def rate(plan: Plan, step: jax.Array) -> jax.Array:
+    """Learning rate of update ``step``, from 0.
+
+    >>> plan = Plan(*map(jnp.float32, (1.0, 2, 6, 1.0)))
+    >>> [round(float(rate(plan, jnp.float32(s))), 3) for s in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    step = step.astype(jnp.float32)
+    rise = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(plan.warmup, 1.0))
+    left = jnp.maximum(plan.total - plan.warmup, 1.0)
+    gone = jnp.clip((step - plan.warmup) / left, 0.0, 1.0)
+    return plan.peak * rise * (1.0 - plan.decay * gone)
+
+
+def nats(
+    model: Decoder, base: Tree, rows: Rows, adapter: Adapter | None, chunk: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy of the answer tokens, and how many there are.
+
+    Args:
+      model: a decoder without a route.
+      base: params tree.
+      rows: [N, T] arrays.
+      adapter: one adapter, or none.
+      chunk: tokens whose logits are in memory at once; 0 chooses by V.
+
+    Returns:
+      Two scalars: nats, and the sum of the weights.
+    """
+    x = hidden(
+        model,
+        base,
+        rows.tokens,
+        adapter=adapter,
+        segments=rows.segments,
+        positions=rows.positions,
+    )
+    x, targets = x.reshape(-1, x.shape[-1]), rows.targets.reshape(-1)
+    weights = rows.weights.reshape(-1)
+    size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
+    if targets.size <= size:
+        return _nats(model, base, x, targets, weights), jnp.sum(weights)
+    extra = -targets.size % size
+    parts = tuple(
+        jnp.pad(z, [(0, extra), *[(0, 0)] * (z.ndim - 1)]).reshape(-1, size, *z.shape[1:])
+        for z in (x, targets, weights)
+    )
+    some = jax.checkpoint(functools.partial(_nats, model, base))
+
+    def add(total: jax.Array, part: Any) -> tuple[jax.Array, None]:
+        return total + some(*part), None
+
+    return jax.lax.scan(add, jnp.float32(0.0), parts)[0], jnp.sum(weights)
+
+
+def _nats(model, base, x, targets, weights) -> jax.Array:
+    scores = unembed(model, base, x)
+    each = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+    return jnp.sum(each * weights)
+
+
+def start(
+    base: Tree,
+    config: LoraConfig,
+    opt: optax.GradientTransformation,
+    keys: jax.Array,
+) -> Run:
+    """Returns fresh experts, one a key [E], and their optimizer state.
+
+    Raises:
+      ValueError: as :func:`jaxlora.lora.init`.
+    """
+
+    def one(key: jax.Array) -> tuple[Adapter, Tree]:
+        adapter = lora.init(key, base, config)
+        return adapter, opt.init(lora.split(adapter)[0])
+
+    library, opt_state = jax.vmap(one)(keys)
+    return Run(library, opt_state, jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
+def updates(
+    model: Decoder,
+    opt: optax.GradientTransformation,
+    together: int,
+    base: Tree,
+    run: Run,
+    plan: Plan,
+    rows: Rows,
+) -> tuple[Run, Told]:
+    """Runs K updates of every expert.
+
+    Args:
+      model: a decoder without a route.
+      opt: from :func:`optimizer`, the same object in every call.
+      together: experts that run at once; the others wait.
+      base: frozen params tree.
+      run: donated.
+      plan: learning rates, arrays [E].
+      rows: [E, K, A, N, T]: K updates of A microbatches of N rows.
+
+    Returns:
+      The next run, and what each update says of itself.
+    """
+
+    def expert(args: tuple[Adapter, Tree, Plan, Rows]):
+        adapter, opt_state, plan, rows = args
+        factors, scales = lora.split(adapter)
+
+        def body(carry, batch: Rows):
+            factors, opt_state, step = carry
+            told, grads = _gradient(model, base, factors, scales, batch)
+            change, after = opt.update(grads, opt_state, factors)
+            size = jnp.where(step < plan.total, rate(plan, step), 0.0)
+            moved = jax.tree.map(lambda p, u: p - size.astype(p.dtype) * u, factors, change)
+            going = step < plan.total
+            kept = jax.tree.map(functools.partial(jnp.where, going), after, opt_state)
+            return (moved, kept, step + 1), told
+
+        carry, told = jax.lax.scan(body, (factors, opt_state, run.step), rows)
+        return lora.combine(carry[0], scales), carry[1], told
+
+    experts = (run.library, run.opt_state, plan, rows)
+    count = lora.num_experts(run.library)
+    if together >= count:
+        library, opt_state, told = jax.vmap(expert)(experts)
+    else:
+        size = together if together > 1 else None
+        library, opt_state, told = jax.lax.map(expert, experts, batch_size=size)
+    return Run(library, opt_state, run.step + rows.tokens.shape[1]), told
+
+
+def _gradient(model, base, factors, scales, batch: Rows) -> tuple[Told, Tree]:
+    """Mean loss and gradient over microbatches [A, N, T], each weighted by its tokens."""
+
+    def value(factors: Tree, rows: Rows):
+        return nats(model, base, rows, lora.combine(factors, scales))
+
+    def add(carry, rows: Rows):
+        (summed, count), grads = jax.value_and_grad(value, has_aux=True)(factors, rows)
+        return jax.tree.map(jnp.add, carry, (summed, count, grads)), None
+
+    if batch.tokens.shape[0] == 1:
+        first = jax.tree.map(lambda x: x[0], batch)
+        (summed, count), grads = jax.value_and_grad(value, has_aux=True)(factors, first)
+    else:
+        zero = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, factors))
+        (summed, count, grads), _ = jax.lax.scan(add, zero, batch)
+    count = jnp.maximum(count, 1.0)
+    grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+    return Told(summed / count, optax.global_norm(grads)), grads
