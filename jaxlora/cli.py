@@ -1,4 +1,4 @@
-"""The ``jaxlora`` command: studies, data sets and where things are.
+"""The ``jaxlora`` command: models and their adapters, studies, and data sets.
 
 Exit codes: 0 done, 1 some base failed its gates or the run was interrupted, 2 bad
 input. Errors are one sentence on stderr.
@@ -6,32 +6,74 @@ input. Errors are one sentence on stderr.
 
 import difflib
 import errno
+import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 HELP = """\
 usage: jaxlora COMMAND [options]
 
 Does combining LoRA adapters compose what they know, or only match patterns?
 
-commands:
-  study two-hop    train bases and experts, combine them, and judge the combinations
+models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
+  generate         what a model says to prompts, with adapters, a merge or a route
+  eval             how many of its answers are right
+  train            train one adapter for each data file
+  fuse             add an adapter into a model, and write the sum
+  forward          logits of token ids, for comparison with other programs
+
+studies:
+  study two-hop    train bases and experts, combine them, and judge the combinations;
+                   with --model DIR, on a language model
   data two-hop     write the worlds of a study as a dataset (array_record)
   data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
 
 examples:
+  jaxlora generate MODEL --adapter ADAPTER --prompt "Who is Ann's wife?"
+  jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY
+  jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl --metric exact
+  jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora study two-hop                                 one seed, about five minutes
   jaxlora study two-hop --preset standard               three seeds, pooled intervals
   jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
-  jaxlora study two-hop --facts people.jsonl            your own people
+  jaxlora study two-hop --model MODEL                   on a language model
   jaxlora study two-hop --from results/two-hop/results.json --out again
-  jaxlora data questions questions.jsonl                what can they measure?
 
 `jaxlora COMMAND --help` lists every option.
 """
 
 Command = Callable[[Sequence[str]], int]
+
+
+class Entry(NamedTuple):
+    """One command."""
+
+    module: str
+    """Its module in ``jaxlora.commands``, imported when it is asked for."""
+    lower: str = ""
+    """What needs less memory, when memory runs out."""
+    resumes: bool = False
+    """Does the same command go on where it stopped?"""
+
+
+COMMANDS = {
+    "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
+    "data two-hop": Entry("data"),
+    "data questions": Entry("questions"),
+    "forward": Entry("forward", "--batch or the length of rows"),
+    "generate": Entry("generate", "--batch or --max-new-tokens"),
+    "fuse": Entry("fuse"),
+    "eval": Entry("evaluate", "--batch or --max-new-tokens"),
+    "train": Entry("train", "the batch, the length or the experts at once", True),
+    "info": Entry("info"),
+}
+TEXT_STUDY = Entry(
+    "study_text", "--train.batch, --train.at-once or --ask.batch", resumes=True
+)
+"""``study two-hop`` of a language model, which ``--model`` names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
+    entry = _entry(words)
     try:
         command, rest = _find(words)
         return command(rest)
@@ -56,13 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if error.filename is None:
                 raise
             return _say(f"Cannot use {error.filename}: {error.strerror or error}.")
-        return _say(
-            f"No room left on the disk ({error.filename or 'while writing'}); free "
-            f"some, or choose another --out or --cache-dir, and run the same command: "
-            f"finished blocks are kept."
-        )
+        return _say(_full(entry, error))
+    except (RuntimeError, MemoryError) as error:  # the runtime's own is a RuntimeError
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _say(_out_of_memory(entry, str(error)))
     except KeyboardInterrupt:
-        _say("Interrupted. The same command goes on where this one stopped.")
+        _say(
+            "Interrupted. The same command goes on where this one stopped."
+            if entry.resumes
+            else "Interrupted; nothing half-written is left."
+        )
         return 1
 
 
@@ -71,33 +118,66 @@ def _say(sentence: str) -> int:
     return 2
 
 
+def _full(entry: Entry, error: OSError) -> str:
+    where = error.filename or "while writing"
+    if not entry.resumes:
+        return (
+            f"No room left on the disk ({where}); free some, or choose another --out: "
+            f"nothing half-written is left."
+        )
+    return (
+        f"No room left on the disk ({where}); free some, or choose another --out or "
+        f"--cache-dir, and run the same command: finished blocks are kept."
+    )
+
+
+def _out_of_memory(entry: Entry, said: str) -> str:
+    """What to do, and how much was asked for, if the error says so.
+
+    >>> _out_of_memory(COMMANDS["forward"], "RESOURCE_EXHAUSTED: 5368709120 bytes")
+    'Out of memory (for 5.0 GiB more); lower --batch or the length of rows, or use ...'
+    """
+    asked = re.search(r"(\d+) bytes", said)
+    more = f" (for {int(asked[1]) / 2**30:.1f} GiB more)" if asked else ""
+    lower = f"lower {entry.lower}, or " if entry.lower else ""
+    return (
+        f"Out of memory{more}; {lower}use --dtype bfloat16, a smaller model, or a "
+        f"larger machine."
+    )
+
+
+def _entry(words: Sequence[str]) -> Entry:
+    """What is known of a command, without finding out whether it exists."""
+    name = " ".join(words[:2])
+    if name == "study two-hop" and _is_of_text(words):
+        return TEXT_STUDY
+    return COMMANDS.get(words[0], COMMANDS.get(name, Entry("")))
+
+
+def _alike(x: str, y: str) -> float:
+    return difflib.SequenceMatcher(None, x, y).ratio()
+
+
+def _is_of_text(words: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == "--model" for word in words)
+
+
 def _find(words: list[str]) -> tuple[Command, list[str]]:
     """Finds the command, without importing JAX for help or a misspelling."""
-    known = ("study two-hop", "data two-hop", "data questions", "info")
-    if words[0] == "info":
-        from jaxlora.commands import info
-
-        return info.run, words[1:]
-    name = " ".join(words[:2])
-    if name == "study two-hop":
-        from jaxlora.commands import study
-
-        return study.run, words[2:]
-    if name == "data two-hop":
-        from jaxlora.commands import data
-
-        return data.run, words[2:]
-    if name == "data questions":
-        from jaxlora.commands import questions
-
-        return questions.run, words[2:]
+    entry = _entry(words)
+    if entry.module:
+        module = importlib.import_module(f"jaxlora.commands.{entry.module}")
+        return module.run, words[1 if words[0] in COMMANDS else 2 :]
     if words[0] in ("study", "data") and words[1:2] in ([], ["-h"], ["--help"]):
-        names = [k.split()[1] for k in known if k.startswith(words[0])]
+        names = [k.split()[1] for k in COMMANDS if k.startswith(words[0])]
         there = f"there {'are' if names[1:] else 'is'} {' and '.join(names)}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
-    near = difflib.get_close_matches(name, known, n=1)
+    name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
+    tries = (" ".join(words[:2]), words[0])
+    near = [m for t in tries for m in difflib.get_close_matches(t, COMMANDS, n=1)]
+    near.sort(key=lambda found: -max(_alike(found, tried) for tried in tries))
     hint = f"; did you mean `jaxlora {near[0]}`?" if near else "."
-    raise ValueError(f"No command {name!r}; there are {', '.join(known)}{hint}")
+    raise ValueError(f"No command {name!r}; there are {', '.join(COMMANDS)}{hint}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def test_help_names_every_command(capsys):
     for words in ([], ["--help"], ["-h"], ["help"]):
         assert cli.main(words) == 0
         said = capsys.readouterr()
-        for command in ("study two-hop", "data two-hop", "info"):
-            assert command in said.out
+        for command in cli.COMMANDS:
+            assert f"\n  {command}  " in said.out
         assert said.err == ""
 
 
@@ -24,7 +24,12 @@ def test_help_names_every_command(capsys):
     [
         (["study", "two-hop", "--help"], "--world.coverage FLOAT"),
         (["data", "two-hop", "--help"], "--world.people INT"),
+        (["study", "two-hop", "--model", "x", "--help"], "--ask.new-tokens INT"),
         (["info", "--help"], "--cache-dir PATH"),
+        (["forward", "--help"], "--tokens FILE.json"),
+        (["generate", "--help"], "--sample-top-k INT"),
+        (["fuse", "--help"], "ADAPTER..."),
+        (["eval", "--help"], "--metric {exact,number}"),
     ],
 )
 def test_help_of_a_command_returns_0(capsys, words, expected):
@@ -43,7 +48,8 @@ def test_help_lists_every_field_with_its_words(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", ["['--help']", "['studdy', 'two-hop']", "['study', '--help']", "[]"]
+    "words",
+    ["['--help']", "['studdy', 'two-hop']", "['study', '--help']", "[]", "['forwrd']"],
 )
 def test_help_and_misspellings_do_not_wait_for_jax(words):
     code = (
@@ -76,7 +82,9 @@ def refused(capsys, *words) -> str:
         (["studdy", "two-hop"], "did you mean `jaxlora study two-hop`?"),
         (["study", "two-hops"], "did you mean `jaxlora study two-hop`?"),
         (["inf"], "did you mean `jaxlora info`?"),
-        (["zzzz"], "there are study two-hop, data two-hop, data questions, info."),
+        (["zzzz"], "No command 'zzzz'; there are study two-hop, data two-hop, data"),
+        (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
+        (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
         (["study"], "`jaxlora study` needs a name; there is two-hop."),
         (["data", "--help"], "needs a name; there are two-hop and questions."),
     ],
@@ -117,10 +125,45 @@ def test_errors_that_a_user_can_mend_are_one_sentence(
     assert expected in refused(capsys, "study", "two-hop")
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "expected"),
+    [
+        (
+            ["generate"],
+            RuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory allocating 5368709120 bytes."
+            ),
+            "Out of memory (for 5.0 GiB more); lower --batch or --max-new-tokens, or",
+        ),
+        (
+            ["fuse"],
+            MemoryError(),
+            "Out of memory; use --dtype bfloat16, a smaller model, or a larger machine",
+        ),
+        (
+            ["study", "two-hop", "--model=x"],
+            RuntimeError("INTERNAL: RESOURCE_EXHAUSTED"),
+            "Out of memory; lower --train.batch, --train.at-once or --ask.batch, or",
+        ),
+        (
+            ["eval"],
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/x"),
+            "(/full/x); free some, or choose another --out: nothing half-written",
+        ),
+    ],
+)
+def test_what_to_do_depends_on_the_command(capsys, monkeypatch, words, error, expected):
+    failing(monkeypatch, error)
+    assert expected in refused(capsys, *words)
+
+
 def test_errors_of_ours_keep_their_traceback(monkeypatch):
     failing(monkeypatch, OSError("no file, no number"))
     with pytest.raises(OSError, match="no file"):
         cli.main(["info"])
+    failing(monkeypatch, RuntimeError("INTERNAL: a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["generate"])
     failing(monkeypatch, KeyError("x"))
     with pytest.raises(KeyError):
         cli.main(["info"])
@@ -130,6 +173,26 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     failing(monkeypatch, KeyboardInterrupt())
     assert cli.main(["study", "two-hop"]) == 1
     assert "The same command goes on" in capsys.readouterr().err
+    assert cli.main(["generate"]) == 1
+    assert "nothing half-written is left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "rest"),
+    [
+        ("study two-hop --preset full", "study", 2),
+        ("study two-hop --model.num-layers 2", "study", 2),
+        ("study two-hop --model DIR --seeds 2", "study_text", 2),
+        ("study two-hop --seeds 2 --model=DIR", "study_text", 2),
+        ("forward MODEL --out x", "forward", 1),
+        ("eval --model DIR", "evaluate", 1),
+    ],
+)
+def test_a_command_is_run_by_its_module(words, module, rest):
+    words = words.split()
+    command, left = cli._find(words)
+    assert command.__module__ == f"jaxlora.commands.{module}"
+    assert left == words[rest:]
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2), ("words", 2)])

@@ -92,7 +92,9 @@ def attend(
     b, t, heads, width = q.shape
     groups = k.shape[1]
     q = jnp.swapaxes(q, 1, 2).reshape(b, groups, heads // groups, t, width)
-    scores = jnp.einsum("bghtk,bgsk->bghts", q, k).astype(jnp.float32) * scale
+    scores = scale * jnp.einsum(
+        "bghtk,bgsk->bghts", q, k, preferred_element_type=jnp.float32
+    )
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
     allowed = allowed[:, None, None]

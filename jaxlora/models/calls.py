@@ -131,6 +131,7 @@ def extend(
       ValueError: as :func:`apply`.
     """
     variables = _variables(model, base, tokens, adapter, library, gate, None)
+    _check_mask(tokens, mask, None)
     return model.apply(  # pyrefly: ignore
         variables, tokens, mask, None, None, None, cache, output="hidden"
     )

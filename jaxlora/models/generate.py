@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library
@@ -106,15 +107,16 @@ def generate(
         positions.
     """
     _check(model, tokens, mask, max_new_tokens, key, temperature, top_k, top_p)
+    _check_reuse(model, adapter, library, gate)
     mask = jnp.ones(tokens.shape, bool) if mask is None else mask
-    ends = stop or (-1,)  # no token has the id -1
+    ends = tuple(stop) or (-1,)  # no token has the id -1
     sampling = Sampling(
         jnp.float32(temperature), jnp.float32(top_p), jnp.array(ends), jnp.int32(pad)
     )
     key = jax.random.key(0) if key is None else key
     sizes = (max_new_tokens, top_k, temperature > 0)
     if library is not None and model.route is not None and gate is None:
-        gate = model.route.gate.init(library)
+        gate = jax.jit(model.route.gate.init)(library)
     return _generate(
         model, sizes, base, adapter, library, gate, tokens, mask, key, sampling
     )
@@ -138,7 +140,10 @@ def _generate(
 
         if model.route is not None or library is None:
             return one(cache, tokens, adapter)
-        return jax.vmap(one)(cache, tokens, library)
+        # All experts fill the same slots: only their keys and values differ.
+        own = Cache(keys=0, values=0, segments=None, start=None)  # pyrefly: ignore
+        every = jax.vmap(one, in_axes=(own, 0, 0), out_axes=(0, own))
+        return every(cache, tokens, library)
 
     def choose(scores: jax.Array, step: jax.Array) -> jax.Array:
         if not sampled:
@@ -148,8 +153,10 @@ def _generate(
     many = library is not None and model.route is None
     lead = (lora.num_experts(library),) if many else ()
     cache = caches.empty(model.config, tokens.shape[0], tokens.shape[1] + steps)
-    spread = functools.partial(_spread, lead=lead)
-    scores, cache = forward(*jax.tree.map(spread, (cache, tokens)), mask)
+    cache = cache.replace(
+        keys=_spread(cache.keys, lead), values=_spread(cache.values, lead)
+    )
+    scores, cache = forward(cache, _spread(tokens, lead), mask)
 
     def body(loop: _Loop) -> _Loop:
         scores, cache = forward(loop.cache, loop.last[..., None], None)
@@ -215,8 +222,17 @@ def _spread(x: jax.Array, lead: tuple[int, ...]) -> jax.Array:
 
 
 def _check(model, tokens, mask, steps, key, temperature, top_k, top_p) -> None:
-    longest = tokens.shape[-1] + steps
-    if steps < 1 or top_k < 0 or temperature < 0 or not 0 < top_p <= 1:
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise ValueError(
+            f"Prompts have shape {tokens.shape}, expected [B, T] with one prompt and "
+            f"one token at least."
+        )
+    if mask is not None and mask.shape != tokens.shape:
+        raise ValueError(
+            f"The mask has shape {mask.shape}, expected that of the prompts, "
+            f"{tokens.shape}."
+        )
+    if steps < 1 or top_k < 0 or not temperature >= 0 or not 0 < top_p <= 1:
         raise ValueError(
             f"max_new_tokens={steps}, temperature={temperature}, top_k={top_k}, "
             f"top_p={top_p}: expected at least one token, temperature >= 0, top_k >= 0 "
@@ -227,17 +243,33 @@ def _check(model, tokens, mask, steps, key, temperature, top_k, top_p) -> None:
             f"temperature is {temperature}, but no key was given; sampling needs "
             f"key=jax.random.key(...), and temperature 0 needs none."
         )
-    if model.config.positions == "learned" and longest > model.config.max_length:
+    longest, most = tokens.shape[1] + steps, model.config.max_length
+    if model.config.positions == "learned" and longest > most:
         raise ValueError(
             f"Prompt and new tokens are {longest} tokens, but the model has learned "
-            f"positions for {model.config.max_length}; ask for fewer."
+            f"positions for {most}; ask for fewer."
         )
-    if (
-        mask is not None
-        and not isinstance(mask, jax.core.Tracer)
-        and not bool(jnp.all(mask[..., -1]))
-    ):
+    if mask is not None and not isinstance(mask, jax.core.Tracer):
+        _check_padding(np.asarray(mask))
+
+
+def _check_padding(mask: np.ndarray) -> None:
+    if not mask[:, -1].all():
         raise ValueError(
             "A prompt does not end in a token; pad on the left, and leave out empty "
             "prompts."
+        )
+    if (mask[:, :-1] & ~mask[:, 1:]).any():
+        raise ValueError(
+            "A prompt's mask has a hole, expected padding on the left and nowhere else."
+        )
+
+
+def _check_reuse(model, adapter, library, gate) -> None:
+    if adapter is not None and library is not None:
+        raise ValueError("Got an adapter and a library, expected one of them.")
+    if gate is not None and model.route is None:
+        raise ValueError(
+            "Got gate state, but the model has no route; build it with "
+            "Decoder(config, route)."
         )

@@ -90,11 +90,11 @@ def check(
 
     Args:
       adapters: how many there are.
-      merge: as in :func:`build`.
-      route: as in :func:`build`.
-      weights: as in :func:`build`.
-      top_k: as in :func:`build`.
-      temperature: as in :func:`build`.
+      merge: these are arguments of :func:`build`.
+      route: see there.
+      weights: see there.
+      top_k: see there.
+      temperature: see there.
 
     Raises:
       ValueError: naming what is wrong and what exists.
@@ -187,47 +187,34 @@ def load(
     folder: str | os.PathLike[str],
     adapter_folders: Sequence[str | os.PathLike[str]] = (),
     *,
-    merge: str | None = None,
-    route: str | None = None,
-    weights: Sequence[float] | None = None,
-    top_k: int = 0,
-    temperature: float = 1.0,
     key: jax.Array | None = None,
     dtype: Dtype | None = None,
     tell: Tell = lambda *_: None,
+    **combining: Any,
 ) -> Reuse:
     """Reads a checkpoint and its adapters from disk, and combines them.
 
     Args:
       folder: a Hugging Face checkpoint.
       adapter_folders: PEFT adapters.
-      merge: as in :func:`build`, as are route, weights, top_k, temperature and key.
-      route: see there.
-      weights: see there.
-      top_k: see there.
-      temperature: see there.
-      key: see there.
+      key: for merges that draw.
       dtype: type of params and activations; None is what the checkpoint says.
       tell: called after each tensor of the checkpoint, and before each adapter.
+      **combining: merge, route, weights, top_k and temperature of :func:`build`.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be.
     """
-    options: dict[str, Any] = {
-        "merge": merge,
-        "route": route,
-        "weights": weights,
-        "top_k": top_k,
-        "temperature": temperature,
-    }
-    check(len(adapter_folders), **options)
+    check(len(adapter_folders), **combining)
     reading = functools.partial(tell, Path(folder).name)
-    model, base = pretrained.load(folder, dtype=dtype, param_dtype=dtype, tell=reading)
+    model, base = pretrained.load(
+        Path(folder), dtype=dtype, param_dtype=dtype, tell=reading
+    )
     found = []
     for i, path in enumerate(adapter_folders):
         tell(Path(path).name, i, len(adapter_folders))
         found.append(_adapter(Path(path), base))
-    return build(model, base, found, key=key, **options)
+    return build(model, base, found, key=key, **combining)
 
 
 def _adapter(path: Path, base: Tree) -> Adapter:

@@ -117,7 +117,9 @@ def nats(
         return _nats(model, base, x, targets, weights), jnp.sum(weights)
     extra = -targets.size % size
     parts = tuple(
-        jnp.pad(z, [(0, extra), *[(0, 0)] * (z.ndim - 1)]).reshape(-1, size, *z.shape[1:])
+        jnp.pad(z, [(0, extra), *[(0, 0)] * (z.ndim - 1)]).reshape(
+            -1, size, *z.shape[1:]
+        )
         for z in (x, targets, weights)
     )
     some = jax.checkpoint(functools.partial(_nats, model, base))
@@ -187,9 +189,13 @@ def updates(
             factors, opt_state, step = carry
             told, grads = _gradient(model, base, factors, scales, batch)
             change, after = opt.update(grads, opt_state, factors)
-            size = jnp.where(step < plan.total, rate(plan, step), 0.0)
-            moved = jax.tree.map(lambda p, u: p - size.astype(p.dtype) * u, factors, change)
-            going = step < plan.total
+            going = step.astype(jnp.float32) < plan.total
+            size = rate(plan, step)
+            moved = jax.tree.map(
+                lambda p, u: jnp.where(going, p - size.astype(p.dtype) * u, p),
+                factors,
+                change,
+            )
             kept = jax.tree.map(functools.partial(jnp.where, going), after, opt_state)
             return (moved, kept, step + 1), told
 
@@ -207,7 +213,7 @@ def updates(
 
 
 def _gradient(model, base, factors, scales, batch: Rows) -> tuple[Told, Tree]:
-    """Mean loss and gradient over microbatches [A, N, T], each weighted by its tokens."""
+    """Mean loss and gradient over the answer tokens of all microbatches [A, N, T]."""
 
     def value(factors: Tree, rows: Rows):
         return nats(model, base, rows, lora.combine(factors, scales))
@@ -224,4 +230,4 @@ def _gradient(model, base, factors, scales, batch: Rows) -> tuple[Told, Tree]:
         (summed, count, grads), _ = jax.lax.scan(add, zero, batch)
     count = jnp.maximum(count, 1.0)
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-    return Told(summed / count, optax.global_norm(grads)), grads
+    return Told(summed / count, optax.tree.norm(grads)), grads

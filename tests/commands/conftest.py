@@ -4,7 +4,11 @@ Bases that know nothing, and answers that are drawn from the world and the name 
 block; the study around them is the real one. Real models are in tests/studies.
 """
 
+import functools
+import shlex
+import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +112,33 @@ def refused(capsys, tmp_path, monkeypatch):
         return " ".join(word for word in said.err.split() if word.strip("│╭╮╰╯─"))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def hf():
+    """Folder of tiny checkpoints, each with adapters on it."""
+    return Path(__file__).parents[1] / "data" / "hf"
+
+
+@pytest.fixture(scope="session")
+def speaking(hf, tmp_path_factory):
+    """A function ``tokenizer name -> checkpoint`` of the llama with that tokenizer."""
+
+    def make(name):
+        folder = tmp_path_factory.mktemp(name)
+        for source in (hf / "llama" / "base", hf.parent / "tokenizer" / name):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        return folder
+
+    return functools.lru_cache(make)
+
+
+@pytest.fixture(scope="session")
+def shown():
+    """A function that returns the commands a description shows, as words."""
+
+    def read(description):
+        text = description.partition("examples:")[2].replace("\\\n", " ")
+        return [shlex.split(x)[1:] for x in text.splitlines() if x.strip()]
+
+    return read

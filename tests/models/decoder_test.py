@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxlora import tree
-from jaxlora.models import Decoder, DecoderConfig, apply, init
+from jaxlora.models import Decoder, DecoderConfig, RopeScaling, apply, init
+from jaxlora.models.layers import frequencies
 
 PLAIN = DecoderConfig(
     vocab_size=11,
@@ -36,6 +37,40 @@ RICH = dataclasses.replace(
     norm_eps=1e-3,
 )
 CONFIGS = {"plain": PLAIN, "rich": RICH}
+GEMMA = dataclasses.replace(
+    RICH,
+    activation="gelu_tanh",
+    attention_bias=False,
+    local_layers=(True, False, True),
+    window=2,
+    local_rope_theta=3.0,
+    rope_scaling=RopeScaling(kind="linear", factor=4.0),
+    query_scale=0.7,
+    attn_softcap=1.5,
+    final_softcap=6.0,
+    embed_scale=8**0.5,
+    norm_plus_one=True,
+    post_norms=True,
+)
+LLAMA = dataclasses.replace(
+    RICH,
+    attention_bias=False,
+    qk_norm=False,
+    head_dim=8,
+    rope_theta=20.0,
+    rope_scaling=RopeScaling(
+        kind="llama3",
+        factor=8.0,
+        low_freq_factor=0.5,
+        high_freq_factor=3.0,
+        original_length=20,
+    ),
+)
+FAMILIES = {
+    "gemma": GEMMA,
+    "flash": dataclasses.replace(GEMMA, attn_softcap=0.0, attention="flash"),
+    "llama": LLAMA,
+}
 TOKENS = jnp.array([[1, 2, 3, 4], [9, 0, 5, 5], [7, 8, 10, 6]], jnp.int32)
 MASK = jnp.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1]], bool)
 ATOL = 2e-5  # float32 through three layers, against float64
@@ -48,8 +83,13 @@ def net(request, make_base):
     return model, make_base(model)
 
 
-def norm(x, scale, eps):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * scale
+def norm(c, x, p):
+    scale = p["scale"] + 1 if c.norm_plus_one else p["scale"]
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_eps) * scale
+
+
+def cap(x, most):
+    return most * np.tanh(x / most) if most else x
 
 
 def act(name, x):
@@ -60,38 +100,61 @@ def act(name, x):
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def turn(x, position, theta):
+def wavelengths(c, local):
+    """Tokens per turn, pair by pair, after the rule of transformers' rope utilities."""
+    theta = c.local_rope_theta if local else c.rope_theta
+    found = [
+        2 * math.pi * theta ** (2 * i / c.head_dim) for i in range(c.head_dim // 2)
+    ]
+    s = c.rope_scaling
+    if local or s is None:
+        return found
+    if s.kind == "linear":
+        return [wave * s.factor for wave in found]
+
+    def stretched(wave):
+        if wave < s.original_length / s.high_freq_factor:
+            return wave
+        if wave > s.original_length / s.low_freq_factor:
+            return wave * s.factor
+        smooth = s.original_length / wave - s.low_freq_factor
+        smooth /= s.high_freq_factor - s.low_freq_factor
+        return 1 / ((1 - smooth) / (wave * s.factor) + smooth / wave)
+
+    return [stretched(wave) for wave in found]
+
+
+def turn(x, position, waves):
     """Rotary positions of one head [K], as products of complex numbers."""
     half = len(x) // 2
-    angle = position * theta ** (-2 * np.arange(half) / len(x))
+    angle = 2 * np.pi * position / np.array(waves)
     turned = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
     return np.concatenate([turned.real, turned.imag])
 
 
-def attention(c, p, x, mask):
+def attention(c, p, x, mask, local):
     """One sequence [T, D], one query and one head at a time."""
+    waves = wavelengths(c, local)
+    scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
     q, k, v = (
         x @ p[f"{n}_proj"]["kernel"] + p[f"{n}_proj"].get("bias", 0) for n in "qkv"
     )
     q, k, v = (z.reshape(len(x), -1, c.head_dim) for z in (q, k, v))
     if c.qk_norm:
-        q, k = (
-            norm(z, p[n]["scale"], c.norm_eps)
-            for z, n in ((q, "q_norm"), (k, "k_norm"))
-        )
+        q, k = norm(c, q, p["q_norm"]), norm(c, k, p["k_norm"])
     out = np.zeros_like(q)
     for t, head in np.ndindex(*q.shape[:2]):
         group = head * c.num_kv_heads // c.num_heads
-        seen = [s for s in range(t + 1) if mask[s]]
+        first = max(0, t + 1 - c.window) if local else 0
+        seen = [s for s in range(first, t + 1) if mask[s]]
         if not seen:
             continue
         query, keys = q[t, head], k[seen, group]
         if c.positions == "rope":
-            query = turn(query, t, c.rope_theta)
-            keys = [
-                turn(key, s, c.rope_theta) for s, key in zip(seen, keys, strict=True)
-            ]
-        share = np.exp(np.array([query @ key for key in keys]) / c.head_dim**0.5)
+            query = turn(query, t, waves)
+            keys = [turn(key, s, waves) for s, key in zip(seen, keys, strict=True)]
+        scores = scale * np.array([query @ key for key in keys])
+        share = np.exp(cap(scores, c.attn_softcap))
         out[t, head] = share / share.sum() @ v[seen, group]
     return out.reshape(len(x), -1) @ p["o_proj"]["kernel"]
 
@@ -110,17 +173,19 @@ def forward(c, params, tokens, mask):
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     out = []
     for ids, keep in zip(np.asarray(tokens), np.asarray(mask), strict=True):
-        x = params["embed"]["embedding"][ids]
+        x = params["embed"]["embedding"][ids] * c.embed_scale
         if c.positions == "learned":
             x = x + params["positions"][: len(ids)]
         for i in range(c.num_layers):
             p = jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
-            h = norm(x, p["attn_norm"]["scale"], c.norm_eps)
-            x = x + attention(c, p["attn"], h, keep)
-            x = x + mlp(c, p["mlp"], norm(x, p["mlp_norm"]["scale"], c.norm_eps))
-        x = norm(x, params["final_norm"]["scale"], c.norm_eps)
+            local = bool(c.local_layers) and c.local_layers[i]
+            h = attention(c, p["attn"], norm(c, x, p["attn_norm"]), keep, local)
+            x = x + (norm(c, h, p["attn_post_norm"]) if c.post_norms else h)
+            h = mlp(c, p["mlp"], norm(c, x, p["mlp_norm"]))
+            x = x + (norm(c, h, p["mlp_post_norm"]) if c.post_norms else h)
+        x = norm(c, x, params["final_norm"])
         head = params["embed"]["embedding"].T if c.tie_head else params["head"]
-        out.append(x @ head)
+        out.append(cap(x @ head, c.final_softcap))
     return np.stack(out)
 
 
@@ -140,6 +205,69 @@ def test_the_exact_gelu_equals_numpy(make_base):
     got = run(Decoder(config), base, TOKENS)
     want = forward(config, base, TOKENS, np.ones(TOKENS.shape, bool))
     np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, make_base):
+    config = FAMILIES[request.param]
+    return config, make_base(Decoder(config))
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_gemma_and_llama_equal_numpy(family, mask):
+    config, base = family
+    got = run(Decoder(config), base, TOKENS, mask=mask)
+    keep = np.ones(TOKENS.shape, bool) if mask is None else mask
+    want = forward(config, base, TOKENS, keep)
+    np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"local_layers": (False, True, False)},
+        {"window": 3},
+        {"local_rope_theta": 100.0},
+        {"rope_scaling": None},
+        {"query_scale": None},
+        {"attn_softcap": 0.0},
+        {"final_softcap": 0.0},
+        {"embed_scale": 1.0},
+        {"norm_plus_one": False},
+        {"activation": "silu"},
+    ],
+    ids=lambda change: "".join(change),
+)
+def test_each_choice_of_gemma_shows_in_the_reference(make_base, change):
+    # Otherwise equality with NumPy would say nothing about it.
+    base = make_base(Decoder(GEMMA))
+    keep = np.ones(TOKENS.shape, bool)
+    want = forward(GEMMA, base, TOKENS, keep)
+    other = forward(dataclasses.replace(GEMMA, **change), base, TOKENS, keep)
+    assert np.abs(other - want).max() > 100 * ATOL * np.abs(want).max()
+
+
+@pytest.mark.parametrize("config", [GEMMA, LLAMA], ids=["linear", "llama3"])
+def test_frequencies_equal_the_rule_by_wavelength(config):
+    for width, local in ((8, False), (64, False), (8, True)):
+        c = dataclasses.replace(config, head_dim=width)
+        scaling = None if local else c.rope_scaling
+        theta = c.local_rope_theta if local else c.rope_theta
+        got = 2 * np.pi / frequencies(width, theta, scaling).astype(np.float64)
+        np.testing.assert_allclose(got, wavelengths(c, local), rtol=1e-6)
+    if config is LLAMA:  # kept, between, and divided by the factor are all there
+        plain = wavelengths(dataclasses.replace(config, rope_scaling=None), False)
+        ratio = np.divide(wavelengths(config, False), plain)
+        assert ratio[0] == 1
+        assert 1 < ratio[2] < ratio[3] == 8
+
+
+def test_post_norms_are_leaves_of_their_own_that_start_as_the_identity():
+    fresh = jax.jit(init, static_argnums=1)(jax.random.key(0), Decoder(GEMMA))
+    names = {name: leaf for name, leaf in tree.flatten(fresh).items() if "norm" in name}
+    assert len(names) == 7
+    assert all(not np.asarray(leaf).any() for leaf in names.values())
+    assert names["layers/attn_post_norm/scale"].shape == (3, 8)
 
 
 def test_leaves_are_what_the_config_says(net):

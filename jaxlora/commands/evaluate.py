@@ -1,0 +1,219 @@
+"""``jaxlora eval``: how many answers of a model are right, with an interval."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxlora.commands import bars, decoding, reuse_options
+from jaxlora.commands.decoding import Said
+from jaxlora.commands.reuse_options import Combine, Combining, Dtype
+from jaxlora.evaluate import answers
+from jaxlora.evaluate.answers import Judged
+from jaxlora.evaluate.statistics import wilson
+from jaxlora.io.files import write_text
+from jaxlora.models import reuse
+from jaxlora.models.reuse import Reuse
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import text
+from jaxlora.tasks.text import Record
+
+PROG = "jaxlora eval"
+DESCRIPTION = """\
+Says how many answers of a model are right, with a 95% interval (Wilson).
+
+Records are those of `jaxlora train`: {"question": "...", "answer": "..."}, one a line.
+exact compares the whole answer, but for case, spaces and a final point; number compares
+the number after ####, or else the last one. Decoding is greedy.
+
+examples:
+  jaxlora eval --model MODEL --data test.jsonl --metric exact
+  jaxlora eval --model MODEL --adapter A --data gsm8k.jsonl --metric number \\
+      --max-new-tokens 400 --out rows.jsonl
+  jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl \\
+      --metric exact --limit 100
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Says how many answers of a model are right."""
+
+    model: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of a Hugging Face checkpoint."""
+    data: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """JSON lines with prompt and answer; a folder of them, or a TFDS name."""
+    metric: Literal["exact", "number"]
+    """How answers are compared."""
+    limit: int = 0
+    """Only the first so many records; 0 for all."""
+    max_new_tokens: int = 128
+    """Where an answer is cut, unless the context ends before."""
+    batch: int = 8
+    """Prompts at once; fewer need less memory."""
+    chat: bool = True
+    """Use the chat template, if there is one."""
+    skip_bad: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave bad records out, and count them, instead of stopping at the first."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
+    """Also write one object a record: answer, text, and whether it is right."""
+    combine: Combine = dataclasses.field(default_factory=Combining)
+    route_temperature: reuse_options.RouteTemperature = 1.0
+    dtype: Dtype = "auto"
+
+
+class Questions(NamedTuple):
+    """Records that can be asked, and what was left out."""
+
+    items: list[Record]
+    """Each has an answer that the metric can compare with."""
+    prompts: list[list[int]]
+    """Their token ids."""
+    bad: int
+    """Left out by --skip-bad."""
+    too_long: int
+    """Left out, as their prompts leave no room in the context."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Reads, decodes, judges and prints."""
+    given = reuse_options.parse(
+        Arguments, PROG, DESCRIPTION, arguments, positional=False
+    )
+    combining = given.combine.routing(given.route_temperature)
+    reuse.check(len(given.combine.adapter), **combining)
+    reuse_options.at_least(1, given, "max_new_tokens", "batch")
+    reuse_options.at_least(0, given, "limit")
+    read = text.read(given.data, skip_bad=given.skip_bad)
+    records, unusable = usable(read.records[: given.limit or None], given)
+    if given.out:
+        reuse_options.check_out(given.out)
+    found = reuse_options.load(
+        given.model, given.combine.adapter, given.dtype, **combining
+    )
+    tokenizer = decoding.load_tokenizer(given.model, found)
+    if not given.chat:
+        tokenizer = dataclasses.replace(tokenizer, chat_template=None)
+    asked = _questions(records, read.skipped + unusable, tokenizer, found, given)
+    with bars.bar("asking") as tell:
+        total = len(asked.prompts)
+        said = decoding.decode(
+            found,
+            tokenizer,
+            asked.prompts,
+            max_new_tokens=given.max_new_tokens,
+            batch=given.batch,
+            tell=lambda n: tell(f"{n} of {total} questions", n, total),
+        )
+    metric = answers.METRICS[given.metric]
+    judged = [metric(s.text, r.answer) for s, r in zip(said, asked.items, strict=True)]
+    if given.out:
+        _write(given.out, asked.items, said, judged)
+    Console().print(_table(given, asked, said, judged))
+    return 0
+
+
+def usable(records: Sequence[Record], given: Arguments) -> tuple[list[Record], int]:
+    """Returns records with an answer to compare with, and how many have none.
+
+    Raises:
+      ValueError: with file and line, if one has none and bad ones are not skipped.
+    """
+    kept, bad = [], 0
+    for item in records:
+        try:
+            if not item.answer:
+                raise ValueError(
+                    "The record has no answer, expected a prompt and an answer."
+                )
+            answers.METRICS[given.metric]("", item.answer)
+            kept.append(item)
+        except ValueError as error:
+            if not given.skip_bad:
+                raise ValueError(f"{item.where}: {error}") from None
+            bad += 1
+    if not kept:
+        raise ValueError(
+            f"{given.data} has no record with an answer for --metric {given.metric}; "
+            f"{bad} were skipped."
+        )
+    return kept, bad
+
+
+def _questions(
+    records: Sequence[Record],
+    bad: int,
+    tokenizer: Tokenizer,
+    found: Reuse,
+    given: Arguments,
+) -> Questions:
+    items, prompts, too_long = [], [], 0
+    for item in records:
+        try:
+            ids = decoding.encode(item, tokenizer)
+        except ValueError:
+            if not given.skip_bad:
+                raise
+            bad += 1
+            continue
+        if decoding.room(found, ids):
+            items.append(item)
+            prompts.append(ids)
+        else:
+            too_long += 1
+    if not items:
+        raise ValueError(
+            f"No record of {given.data} can be asked: {too_long} leave no room in the "
+            f"context of {found.model.config.max_length} tokens, {bad} were skipped."
+        )
+    return Questions(items, prompts, bad, too_long)
+
+
+def _table(
+    given: Arguments,
+    asked: Questions,
+    said: Sequence[Said],
+    judged: Sequence[Judged],
+) -> Table:
+    right = sum(one.correct for one in judged)
+    found = wilson(right, len(judged))
+    cut = sum(not one.ended for one in said)
+    rows = [
+        (
+            f"accuracy ({given.metric})",
+            f"{found.value:.3f}   95% interval {found.lo:.3f} to {found.hi:.3f}",
+        ),
+        ("right", f"{right} of {len(judged)}"),
+        ("skipped as bad", str(asked.bad)),
+        ("left out as too long", str(asked.too_long)),
+        ("answers cut at the limit", str(cut)),
+    ]
+    if given.out:
+        rows.append(("rows", str(given.out)))
+    table = Table(show_header=False, box=None)
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def _write(
+    path: Path, items: Sequence[Record], said: Sequence[Said], judged: Sequence[Judged]
+) -> None:
+    rows = [
+        {
+            "where": item.where,
+            "messages": list(item.asked),
+            "answer": item.answer,
+            **answer._asdict(),
+            **verdict._asdict(),
+        }
+        for item, answer, verdict in zip(items, said, judged, strict=True)
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")

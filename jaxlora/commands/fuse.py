@@ -1,0 +1,72 @@
+"""``jaxlora fuse``: adds an adapter, or a merge of several, into the base."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from jaxlora import lora
+from jaxlora.commands import reuse_options
+from jaxlora.commands.reuse_options import Dtype, Merge, Merging, Model
+from jaxlora.models import pretrained, reuse
+
+PROG = "jaxlora fuse"
+DESCRIPTION = """\
+Adds an adapter into a model and writes the sum as a Hugging Face checkpoint.
+
+The new folder has the model's config.json and tokenizer, and loads wherever the model
+does. Sums are made in float32 and rounded once, to the type of the checkpoint.
+
+examples:
+  jaxlora fuse MODEL ADAPTER --out FUSED
+  jaxlora fuse MODEL A B --merge mean --out FUSED
+  jaxlora fuse MODEL A B --merge sum --weights 1 -0.5 --dtype float32 --out FUSED
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Adds an adapter, or a merge of several, into a model."""
+
+    model: Model
+    adapters: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ADAPTER...")
+    ] = ()
+    """Folders of PEFT adapters; more than one need a merge."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """New folder for the checkpoint."""
+    combine: Merge = dataclasses.field(default_factory=Merging)
+    dtype: Dtype = "auto"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Reads, adds and writes."""
+    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    folders = (*given.adapters, *given.combine.adapter)
+    if not folders:
+        raise ValueError(
+            f"Got no adapter to add to {given.model}; the command is "
+            f"`jaxlora fuse MODEL ADAPTER --out DIR`."
+        )
+    combining = given.combine.options()
+    reuse.check(len(folders), **combining)
+    reuse_options.check_new_folder(given.out)
+    found = reuse_options.load(given.model, folders, given.dtype, **combining)
+    console = Console()
+    with Console(stderr=True).status(f"writing {given.out}"):
+        fused = lora.fuse(found.base, found.adapter)
+        pretrained.save(given.out, found.model, fused, like=given.model)
+    console.print(
+        f"{given.out}: {given.model.name} and {_names(folders)}, "
+        f"{found.model.config.param_dtype}",
+        markup=False,
+        highlight=False,
+    )
+    return 0
+
+
+def _names(folders: Sequence[Path]) -> str:
+    return " + ".join(folder.name for folder in folders)

@@ -1,0 +1,191 @@
+"""``jaxlora generate``: what a model says to prompts, with any of its adapters."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from jaxlora.commands import bars, decoding, reuse_options
+from jaxlora.commands.decoding import Said, Sample, Sampling
+from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
+from jaxlora.io.files import write_text
+from jaxlora.models import reuse
+from jaxlora.models.reuse import Reuse
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import jsonl, text
+from jaxlora.tasks.text import Record
+
+PROG = "jaxlora generate"
+DESCRIPTION = """\
+Prints what a model says to prompts: alone, with an adapter, a merge or a route.
+
+A prompt goes through the chat template of the tokenizer, if it has one; else the model
+continues it as it stands. A file of prompts has one a line (.txt), or one object a line
+(.jsonl), as {"prompt": "Who is Ann?"} or {"messages": [...]}; these become what
+`jaxlora train` puts before an answer.
+
+examples:
+  jaxlora generate MODEL --prompt "Who is Ann's wife?"
+  jaxlora generate MODEL --prompt "Hello" "Good night" --temperature 0.7 --top-p 0.9
+  jaxlora generate MODEL --adapter A B --merge mean --prompts prompts.txt
+  jaxlora generate MODEL --adapter A B --route arrow --prompts prompts.jsonl \\
+      --out answers.jsonl
+"""
+EXPECTED = '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Prints what a model says to prompts."""
+
+    model: Model
+    prompt: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT...")] = ()
+    """One or more prompts."""
+    prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Or a file of them: .txt or .jsonl."""
+    system: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
+    """What is said before every prompt, as the system."""
+    chat: bool = True
+    """Use the chat template, if there is one."""
+    max_new_tokens: int = 128
+    """Where an answer is cut, unless the context ends before."""
+    batch: int = 8
+    """Prompts at once; fewer need less memory."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
+    """Also write one object a prompt, with its answer."""
+    sampling: Sample = dataclasses.field(default_factory=Sampling)
+    combine: Combine = dataclasses.field(default_factory=Combining)
+    route_temperature: reuse_options.RouteTemperature = 1.0
+    dtype: Dtype = "auto"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Reads, decodes and prints."""
+    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    combining = given.combine.routing(given.route_temperature)
+    reuse.check(len(given.combine.adapter), **combining)
+    reuse_options.at_least(1, given, "max_new_tokens", "batch")
+    asked = _asked(given)
+    if given.out:
+        reuse_options.check_out(given.out)
+    found = reuse_options.load(
+        given.model, given.combine.adapter, given.dtype, **combining
+    )
+    tokenizer = decoding.load_tokenizer(given.model, found)
+    if not given.chat:
+        tokenizer = dataclasses.replace(tokenizer, chat_template=None)
+    prompts = [_encode(item, tokenizer, found) for item in asked]
+    with bars.bar("decoding") as tell:
+        said = decoding.decode(
+            found,
+            tokenizer,
+            prompts,
+            max_new_tokens=given.max_new_tokens,
+            batch=given.batch,
+            sampling=given.sampling,
+            tell=lambda n: tell(f"{n} of {len(prompts)} prompts", n, len(prompts)),
+        )
+    _print(asked, said)
+    if given.out:
+        _write(given.out, asked, said)
+    return 0
+
+
+def read_prompts(path: Path) -> list[Record]:
+    """Reads a file of prompts: lines of text, or objects if it is named .jsonl.
+
+    Raises:
+      ValueError: with file and line, if there is nothing, or no prompt in a line.
+    """
+    if path.suffix != ".jsonl":
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ValueError(
+                f"Cannot read {path}: {error.strerror or error}; expected a file with "
+                f"a prompt a line."
+            ) from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 ({error}).") from None
+        found = [
+            _plain(line, where=f"{path}:{i}")
+            for i, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+        if not found:
+            raise ValueError(f"{path} is empty, expected a prompt a line.")
+        return found
+    return [_record(fields, f"{path}:{i}") for i, fields in jsonl.read(path)]
+
+
+def _asked(given: Arguments) -> list[Record]:
+    if bool(given.prompt) == (given.prompts is not None):
+        raise ValueError(
+            f"Got {'both' if given.prompt else 'neither'} --prompt TEXT and --prompts "
+            f"FILE, expected one of them."
+        )
+    if given.prompts is not None:
+        found = read_prompts(given.prompts)
+    else:
+        for i, prompt in enumerate(given.prompt):
+            if not prompt.strip():
+                raise ValueError(f"Prompt {i} is empty, expected some text.")
+        found = [_plain(prompt) for prompt in given.prompt]
+    if not given.system:
+        return found
+    turn = {"role": "system", "content": given.system}
+    return [dataclasses.replace(r, messages=(turn, *r.messages)) for r in found]
+
+
+def _plain(prompt: str, where: str = "") -> Record:
+    """A prompt that, without a chat template, is continued as it stands."""
+    turn = {"role": "user", "content": prompt}
+    return Record(messages=(turn,), glue="", where=where)
+
+
+def _record(fields: dict, where: str) -> Record:
+    if "prompt" in fields and not {"answer", "completion"} & set(fields):
+        turn = {
+            "role": "user",
+            "content": jsonl.text(fields, "prompt", where, EXPECTED),
+        }
+        return Record(messages=(turn,), where=where)
+    found = text.record(fields, where)
+    if not found.asked:
+        raise ValueError(f"{where}: no prompt, expected {EXPECTED}.")
+    return dataclasses.replace(found, messages=found.asked)
+
+
+def _encode(item: Record, tokenizer: Tokenizer, found: Reuse) -> list[int]:
+    ids = decoding.encode(item, tokenizer)
+    if not decoding.room(found, ids):
+        raise ValueError(
+            f"{item.where or 'The prompt'}: {len(ids)} tokens leave no room in the "
+            f"model's context of {found.model.config.max_length}; shorten it."
+        )
+    return ids
+
+
+def _print(asked: Sequence[Record], said: Sequence[Said]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for item, answer in zip(asked, said, strict=True):
+        console.print(Text(item.messages[-1]["content"], style="bold cyan"))
+        console.print(Text(answer.text))
+        if not answer.ended:
+            console.print(Text(f"[cut at {answer.tokens} tokens]", style="dim"))
+        console.print()
+
+
+def _write(path: Path, asked: Sequence[Record], said: Sequence[Said]) -> None:
+    lines = [
+        json.dumps(
+            {"messages": list(item.messages), **answer._asdict()}, ensure_ascii=False
+        )
+        for item, answer in zip(asked, said, strict=True)
+    ]
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,191 @@
+"""Text records to token ids, with a mark on those that are learnt.
+
+Only answers are learnt, each with the token that ends it; of plain text, everything.
+Spans of answers are found in the rendered text and carried to tokens by the
+tokenizer's character offsets, so that it does not matter what a tokenizer merges.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import text_spans
+from jaxlora.tasks.text_sources import FORMS as FORMS
+from jaxlora.tasks.text_sources import Read as Read
+from jaxlora.tasks.text_sources import Record as Record
+from jaxlora.tasks.text_sources import read as read
+from jaxlora.tasks.text_sources import record as record
+
+
+class Example(NamedTuple):
+    """One record as tokens."""
+
+    tokens: np.ndarray
+    """Int32 [T]."""
+    answer: np.ndarray
+    """Bool [T]: is the token to be predicted? Never the first one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Examples, and what was left out of them."""
+
+    examples: tuple[Example, ...]
+    """In the order of the records."""
+    too_long: int = 0
+    """Longer than the context, dropped."""
+    truncated: int = 0
+    """Longer than the context, cut at its end on request."""
+    no_answer: int = 0
+    """Without a token to learn, dropped."""
+    refused: int = 0
+    """Conversations that the chat template refuses, dropped on request."""
+    first_error: str = ""
+    """Why the first of them was refused."""
+
+
+def encode(
+    records: Iterable[Record],
+    tokenizer: Tokenizer,
+    length: int,
+    *,
+    truncate: bool = False,
+    skip_bad: bool = False,
+) -> Encoded:
+    """Encodes records for training.
+
+    Args:
+      records: see :func:`read`.
+      tokenizer: with a chat template, conversations and prompt/answer pairs are
+        rendered by it; without, a pair is prompt, line break, answer, eos.
+      length: T, the context in tokens. Longer examples are dropped and counted.
+      truncate: cut them after T tokens instead?
+      skip_bad: count conversations that the template refuses, instead of raising?
+
+    Raises:
+      ValueError: if no example is left, saying what became of them; with file and
+        line, if a conversation cannot be rendered.
+    """
+    kept, long, silent, errors = [], 0, 0, []
+    for item in records:
+        try:
+            example = encode_one(item, tokenizer)
+        except ValueError as error:
+            if not skip_bad:
+                raise
+            errors.append(str(error))
+            continue
+        over = len(example.tokens) > length
+        long += over
+        example = Example(*(x[:length] for x in example))
+        learnt = bool(example.answer.any())
+        silent += not learnt and (truncate or not over)
+        if learnt and (truncate or not over):
+            kept.append(example)
+    if not kept:
+        raise ValueError(
+            f"No example is left to train on: {long} are longer than {length} tokens, "
+            f"{silent} have no answer, {len(errors)} are refused by the chat template; "
+            f"expected one at least." + (f" {errors[0]}" if errors else "")
+        )
+    return Encoded(
+        examples=tuple(kept),
+        too_long=0 if truncate else long,
+        truncated=long if truncate else 0,
+        no_answer=silent,
+        refused=len(errors),
+        first_error=errors[0] if errors else "",
+    )
+
+
+def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
+    """Encodes one record, however long; what follows the last answer is left out.
+
+    Raises:
+      ValueError: with file and line, if the conversation cannot be rendered, or the
+        tokenizer has no token to end an answer with.
+    """
+    if not tokenizer.eos_ids:
+        raise ValueError(
+            "The tokenizer names no eos_token, expected one to end answers with; add "
+            "it to tokenizer_config.json or eos_token_id to generation_config.json."
+        )
+    text, spans = _located(item, tokenizer)
+    rendered = bool(item.messages and tokenizer.chat_template)
+    ids, offsets = tokenizer.encode_spans(text, special=not rendered)
+    bounds = np.asarray(offsets, int).reshape(-1, 2)
+    marks = tokenizer.special_ids.union(tokenizer.eos_ids)
+    ends = np.array([i in marks for i in ids], bool)
+    answer = np.zeros(len(ids), bool)
+    for start, stop in spans:
+        inside = (bounds[:, 1] > start) & (bounds[:, 0] < stop)
+        closing = bounds[inside & ends, 1]
+        if len(closing) and not text[closing[-1] : stop].strip():
+            # What a template puts after the end token (a line break) is not learnt.
+            inside &= bounds[:, 0] < closing[-1]
+        answer |= inside
+    last = spans[-1][1] if spans else 0
+    if spans and not text[last:].strip() and not (answer & ends)[answer][-1:].any():
+        ids, answer = _ended(ids, answer, tokenizer)
+    answer[:1] = False  # nothing comes before it
+    size = len(answer) - int(answer[::-1].argmax()) if answer.any() else len(answer)
+    return Example(np.asarray(ids, np.int32)[:size], answer[:size])
+
+
+def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
+    """Returns the tokens of the turns before the answer, ready for generation.
+
+    Raises:
+      ValueError: with file and line, if the record is plain text, or its turns cannot
+        be rendered.
+    """
+    if not item.messages:
+        raise ValueError(f"{item.where}: plain text has no prompt; expected {FORMS}.")
+    try:
+        if tokenizer.chat_template:
+            return tokenizer.encode(tokenizer.render(item.asked), special=False)
+        text = _plain_prompt(item)
+    except ValueError as error:
+        raise ValueError(f"{item.where}: {error}") from None
+    ids = tokenizer.encode(text)
+    added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
+    return ids[:-1] if added and ids[-1] in tokenizer.eos_ids else ids
+
+
+def _ended(
+    ids: list[int], answer: np.ndarray, tokenizer: Tokenizer
+) -> tuple[list[int], np.ndarray]:
+    """Ends an answer with an eos, unless one was put around the text already."""
+    if ids and ids[-1] in tokenizer.eos_ids:
+        return ids, np.append(answer[:-1], True)
+    return [*ids, tokenizer.eos_ids[0]], np.append(answer, True)
+
+
+def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
+    """The whole text, and the characters [start, stop) to learn."""
+    if not item.messages:
+        return item.text, [(0, len(item.text))]
+    try:
+        if tokenizer.chat_template:
+            return text_spans.locate(item.messages, tokenizer)
+        asked = _plain_prompt(item)
+    except ValueError as error:
+        raise ValueError(f"{item.where}: {error}") from None
+    text = asked + item.answer
+    return text, [(len(asked), len(text))] if item.answer else []
+
+
+def _plain_prompt(item: Record) -> str:
+    """What stands before the answer where there is no chat template."""
+    roles = [turn["role"] for turn in item.asked]
+    if [role for role in roles if role != "system"] != ["user"]:
+        raise ValueError(
+            f"a conversation of {len(item.messages)} turns needs a chat template and "
+            f"the tokenizer has none; expected that of the instruct model, one user "
+            f"and one assistant turn, or chat_template set to chat.PLAIN."
+        )
+    text = "\n".join(turn["content"] for turn in item.asked)
+    return text if text[-1:].isspace() else text + item.glue

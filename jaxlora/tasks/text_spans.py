@@ -1,0 +1,74 @@
+"""Where the assistant's turns stand in a rendered conversation."""
+
+from collections.abc import Sequence
+
+from jaxlora.models.tokenizer import Tokenizer
+
+Turn = dict[str, str]
+Span = tuple[int, int]
+
+
+def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Span]]:
+    """Renders a conversation and finds what the assistant says in it.
+
+    A turn reaches from the end of the generation prompt of what is before it to the
+    end of the conversation up to it. A template may change earlier turns when later
+    ones follow (it drops their reasoning, say); there the words of the turn are looked
+    for after the turn before, and a turn whose words are gone has no span.
+
+    Returns:
+      The text, and characters [start, stop) of each turn, its end token included.
+
+    Raises:
+      ValueError: as :func:`jaxlora.models.chat.render`.
+    """
+    text = tokenizer.render(messages, add_generation_prompt=False)
+    spans, cursor = [], 0
+    for i, turn in enumerate(messages):
+        assistant = turn["role"] == "assistant"
+        span = _by_prefix(text, messages, i, tokenizer) if assistant and i else None
+        if span is None:
+            span = _by_words(text, turn["content"].strip(), cursor, tokenizer)
+        if span is not None:
+            cursor = span[1]
+            spans += [span] if assistant else []
+    return text, spans
+
+
+def _by_prefix(
+    text: str, messages: Sequence[Turn], i: int, tokenizer: Tokenizer
+) -> Span | None:
+    try:
+        before = tokenizer.render(messages[:i], add_generation_prompt=False)
+        opened = tokenizer.render(messages[:i])
+        upto = tokenizer.render(messages[: i + 1], add_generation_prompt=False)
+    except ValueError:
+        return None  # the template refuses a part of what it accepts
+    if not (text.startswith(before) and text.startswith(upto)):
+        return None
+    if not opened.startswith(before):
+        return None
+    # A generation prompt may hold more than the turn's opening (a <think>, say).
+    start = len(before) + _common(opened[len(before) :], text[len(before) :])
+    return (start, len(upto)) if start < len(upto) else None
+
+
+def _common(a: str, b: str) -> int:
+    """Characters at the start that are the same."""
+    if b.startswith(a):
+        return len(a)
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), len(b))  # noqa: B905
+
+
+def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span | None:
+    start = text.find(words, cursor)
+    if start < 0:
+        return None
+    stop = start + len(words)
+    rest = text[stop:].lstrip()
+    ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.eos_ids}
+    ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
+    found = [end for end in ends if end and rest.startswith(end)]
+    if found:
+        stop = len(text) - len(rest) + len(max(found, key=len))
+    return start, stop

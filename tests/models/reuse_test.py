@@ -1,0 +1,195 @@
+"""What is built runs as the parts that it was built from."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora import lora, merge, models, route
+from jaxlora.models import Decoder, DecoderConfig, reuse
+
+CONFIG = DecoderConfig(
+    vocab_size=16,
+    hidden_size=8,
+    num_layers=2,
+    mlp_size=16,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+)
+MODEL = Decoder(CONFIG)
+TOKENS = jnp.asarray(np.arange(12).reshape(2, 6) % 16, jnp.int32)
+RUN = jax.jit(models.apply, static_argnums=0)
+TARGETS = ("layers/.*_proj/kernel",)
+
+
+@pytest.fixture(scope="module")
+def base(make_base):
+    return make_base(MODEL)
+
+
+@pytest.fixture(scope="module")
+def make(base, trained):
+    def adapter(seed, rank=2, targets=TARGETS):
+        config = lora.LoraConfig(rank=rank, targets=targets)
+        return trained(seed, lora.init(jax.random.key(seed), base, config))
+
+    return adapter
+
+
+def logits(found):
+    return RUN(found.model, found.base, TOKENS, **found.arguments())
+
+
+def fused(base, parts):
+    """Logits of a base to which w * delta of every adapter is added, in NumPy."""
+    kernels = dict(lora.named.flatten(base))
+    for weight, adapter in parts:
+        for name, site in lora.sites(adapter).items():
+            a, b, scale = map(np.asarray, (site.a, site.b, site.scale))
+            delta = np.einsum("ldr,lrf,l->ldf", a, b, scale)
+            kernels[name] = kernels[name] + jnp.asarray(weight * delta, jnp.float32)
+    return RUN(MODEL, lora.named.unflatten(kernels), TOKENS)
+
+
+def close(x, y):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_no_adapter_is_the_base(base):
+    found = reuse.build(MODEL, base, [])
+    assert found.arguments() == {}
+    close(logits(found), RUN(MODEL, base, TOKENS))
+
+
+def test_one_adapter_is_that_adapter(base, make):
+    adapter = make(1)
+    found = reuse.build(MODEL, base, [adapter])
+    assert found.arguments() == {"adapter": adapter}
+    close(logits(found), fused(base, [(1, adapter)]))
+    assert abs(logits(found) - RUN(MODEL, base, TOKENS)).max() > 0.1
+
+
+def test_a_sum_takes_weights_ranks_and_sites_as_they_come(base, make):
+    parts = [make(1), make(2, rank=3, targets=("layers/attn/[qv]_proj/kernel",))]
+    parts.append(make(3, rank=1, targets=("layers/mlp/down_proj/kernel",)))
+    found = reuse.build(MODEL, base, parts, merge="sum", weights=[1.0, -0.5, 2.0])
+    close(logits(found), fused(base, list(zip([1.0, -0.5, 2.0], parts, strict=True))))
+
+
+def test_an_adapter_without_a_site_counts_as_zero_there(base, make):
+    parts = [make(2, targets=("layers/attn/q_proj/kernel",)), make(1)]
+    found = reuse.build(MODEL, base, parts, merge="mean")
+    close(logits(found), fused(base, [(0.5, part) for part in parts]))
+
+
+@pytest.mark.parametrize("name", merge.names())
+def test_every_merge_of_one_adapter_is_that_adapter(base, make, name):
+    adapter = make(1)
+    found = reuse.build(MODEL, base, [adapter], merge=name)
+    close(logits(found), fused(base, [(1, adapter)]))
+
+
+@pytest.mark.parametrize("name", merge.names())
+def test_merges_are_those_of_merge(base, make, name):
+    parts = [make(1), make(2)]
+    found = reuse.build(MODEL, base, parts, merge=name, weights=[0.25, 0.75])
+    wanted = merge.preset(name)(lora.stack(parts), [0.25, 0.75])
+    close(logits(found), RUN(MODEL, base, TOKENS, adapter=wanted))
+
+
+@pytest.mark.parametrize("name", reuse.route_names())
+def test_routes_are_those_of_route(base, make, name):
+    parts = [make(1), make(2, rank=3), make(3)]
+    found = reuse.build(MODEL, base, parts, route=name, top_k=2, temperature=0.5)
+    chosen = route.Route(gate=route.gate(name), top_k=2, temperature=0.5)
+    assert found.model.route == chosen
+    routed = Decoder(CONFIG, chosen)
+    close(logits(found), RUN(routed, base, TOKENS, library=lora.stack(parts)))
+
+
+def test_uniform_is_the_mean(base, make):
+    parts = [make(1), make(2)]
+    found = reuse.build(MODEL, base, parts, route="uniform")
+    close(logits(found), logits(reuse.build(MODEL, base, parts, merge="mean")))
+
+
+def test_it_generates(base, make):
+    for options in ({"merge": "mean"}, {"route": "arrow"}):
+        found = reuse.build(MODEL, base, [make(1), make(2)], **options)
+        made = models.generate(
+            found.model, base, TOKENS[:, :3], max_new_tokens=2, **found.arguments()
+        )
+        first = jnp.argmax(logits(found)[:, 2], axis=-1)
+        assert made.tokens[:, 0].tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(
+    ("adapters", "options", "expected"),
+    [
+        (2, {}, "Got 2 adapters, but nothing that combines them; name a merge"),
+        (2, {"merge": "sum", "route": "arrow"}, "a merge leaves one adapter"),
+        (2, {"merge": "smu"}, "Unknown merge 'smu'; did you mean 'sum'"),
+        (2, {"merge": "uniform"}, "'uniform' is a route, not a merge"),
+        (2, {"route": "mean"}, "'mean' is a merge, not a route"),
+        (2, {"route": "oracle"}, "nothing tells it here; there are uniform, arrow"),
+        (2, {"route": "aroww"}, "did you mean 'arrow'"),
+        (0, {"merge": "sum"}, "no adapter to merge"),
+        (0, {"route": "arrow"}, "no adapter to route to"),
+        (1, {"weights": [2.0]}, "Got 1 weights but no merge"),
+        (2, {"route": "arrow", "weights": [1, 1]}, "no merge that uses them"),
+        (2, {"merge": "sum", "weights": [1.0]}, "Got 1 weights for 2 adapters"),
+        (2, {"merge": "mean", "weights": [1.0, -1.0]}, "sum to 0"),
+        (2, {"merge": "sum", "top_k": 1}, "but no route; there are"),
+        (1, {"temperature": 0.5}, "a temperature of 0.5, which say how a route"),
+        (2, {"route": "arrow", "top_k": 3}, "Got top_k 3 for 2 adapters"),
+        (2, {"route": "arrow", "top_k": -1}, "top_k is -1"),
+        (2, {"route": "arrow", "temperature": 0.0}, "expected a positive number"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(base, make, adapters, options, expected):
+    parts = [make(i) for i in range(adapters)]
+    with pytest.raises(ValueError, match=expected):
+        reuse.build(MODEL, base, parts, **options)
+
+
+def test_routed_adapters_have_the_same_sites(base, make):
+    parts = [make(1), make(2, targets=("layers/attn/q_proj/kernel",))]
+    with pytest.raises(ValueError, match=r"Adapter 1 adapts other sites.*merge"):
+        reuse.build(MODEL, base, parts, route="arrow")
+
+
+def test_an_adapter_of_another_model_is_refused(base, make, make_base):
+    other = Decoder(dataclasses.replace(CONFIG, mlp_size=32))
+    with pytest.raises(ValueError, match="expected"):
+        reuse.build(other, make_base(other), [make(1)], merge="sum")
+
+
+def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
+    told, made = [], {"a": make(1), "b": make(2)}
+
+    def load(folder, *, dtype, param_dtype, tell):
+        tell(3, 4)
+        assert (dtype, param_dtype) == ("bfloat16", "bfloat16")
+        return MODEL, base
+
+    monkeypatch.setattr(reuse.pretrained, "load", load)
+    monkeypatch.setattr(reuse.peft, "load", lambda path, base: made[path.name])
+    found = reuse.load(
+        tmp_path / "model",
+        [tmp_path / "a", tmp_path / "b"],
+        merge="sum",
+        weights=[1.0, -1.0],
+        dtype="bfloat16",
+        tell=lambda *words: told.append(words),
+    )
+    assert told == [("model", 3, 4), ("a", 0, 2), ("b", 1, 2)]
+    close(logits(found), fused(base, [(1, made["a"]), (-1, made["b"])]))
+
+
+def test_a_bad_request_is_refused_before_reading(tmp_path, monkeypatch):
+    monkeypatch.setattr(reuse.pretrained, "load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ValueError, match="Got 2 weights for 1"):
+        reuse.load(tmp_path, [tmp_path], merge="sum", weights=[1, 2])

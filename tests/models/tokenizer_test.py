@@ -1,0 +1,232 @@
+"""What the files of a checkpoint say about its tokenizer is what is used."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from jaxlora.models import chat, tokenizer
+
+DATA = pathlib.Path(__file__).parents[1] / "data" / "tokenizer"
+PLAIN = tokenizer.load(DATA / "plain")
+CHATML = tokenizer.load(DATA / "chatml")
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A function ``(name, file=value) -> folder``; files of value None are removed."""
+
+    def make(name, **files):
+        folder = tmp_path / name
+        shutil.copytree(DATA / name, folder)
+        for stem, value in files.items():
+            path = folder / f"{stem}.json"
+            path.write_text(value if isinstance(value, str) else json.dumps(value))
+            if value is None:
+                path.unlink()
+        return folder
+
+    return make
+
+
+CHARACTERS = st.characters(exclude_categories=["Cc", "Cs"])
+
+
+@hypothesis.given(st.text(CHARACTERS, max_size=20))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_decoding_gives_the_text_back(text):
+    for one in (PLAIN, CHATML):
+        ids = one.encode(text)
+        assert one.decode(ids) == text
+        assert max(ids, default=0) < one.vocab_size == 256
+
+
+def test_special_tokens_are_those_of_the_files():
+    assert (PLAIN.pad_id, PLAIN.bos_id, PLAIN.eos_ids) == (0, 1, (2,))
+    assert (CHATML.pad_id, CHATML.bos_id, CHATML.eos_ids) == (253, None, (255, 253))
+    assert PLAIN.special_tokens == {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "pad_token": "<pad>",
+    }
+    assert CHATML.special_ids == {253, 254, 255}
+
+
+def test_what_stands_around_a_text_is_the_post_processors():
+    assert PLAIN.encode("Ann")[0] == PLAIN.bos_id
+    assert PLAIN.encode("Ann")[1:] == PLAIN.encode("Ann", special=False)
+    assert CHATML.encode("Ann") == CHATML.encode("Ann", special=False)
+    ids, offsets = PLAIN.encode_spans("é!")
+    assert ids == PLAIN.encode("é!")
+    assert offsets[0] == (0, 0)
+    assert [offsets[1], offsets[-1]] == [(0, 1), (1, 2)]
+
+
+def test_a_bos_in_the_template_is_not_doubled():
+    source = "{{ bos_token }}" + chat.PLAIN
+    one = dataclasses.replace(PLAIN, chat_template=source)
+    ids = one.encode(one.render(HELLO), special=False)
+    assert ids.count(one.bos_id) == 1
+    assert ids[0] == one.bos_id
+
+
+def test_decoding_leaves_special_tokens_out_on_request():
+    ids = np.array(CHATML.encode(CHATML.render(HELLO)))
+    assert CHATML.decode(ids, skip_special=False) == CHATML.render(HELLO)
+    assert "<|im_start|>" not in CHATML.decode(ids)
+    assert "Hello" in CHATML.decode(ids)
+
+
+def test_truncation_and_padding_of_the_file_are_off(copy):
+    raw = json.loads((DATA / "plain" / "tokenizer.json").read_text())
+    raw["truncation"] = {
+        "direction": "Right",
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    raw["padding"] = {
+        "strategy": {"Fixed": 40},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }
+    one = tokenizer.load(copy("plain", tokenizer=raw))
+    assert one.encode("Ann has 3 pens") == PLAIN.encode("Ann has 3 pens")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # tokenizer_config, special_tokens_map, generation_config, config
+        (({}, {"bos_token": "<bos>", "eos_token": "<eos>"}, None, None), (2, 1, (2,))),
+        (({}, {}, {"eos_token_id": 2}, None), (2, None, (2,))),
+        (({}, {}, {"eos_token_id": [5, 2]}, None), (5, None, (5, 2))),
+        (({"eos_token": "<eos>"}, {}, {"eos_token_id": [5, 2]}, None), None),
+        (({}, {}, None, {"eos_token_id": 2, "bos_token_id": 1}), (2, 1, (2,))),
+        (({"bos_token": None}, {}, None, {"bos_token_id": 1}), (0, None, ())),
+        (
+            ({}, {}, None, {"pad_token_id": 7, "eos_token_id": [2, 5]}),
+            (7, None, (2, 5)),
+        ),
+        (({}, {}, None, None), (0, None, ())),
+    ],
+)
+def test_fallbacks_of_special_tokens(copy, files, expected):
+    names = ("tokenizer_config", "special_tokens_map", "generation_config", "config")
+    one = tokenizer.load(copy("plain", **dict(zip(names, files, strict=True))))
+    assert (one.pad_id, one.bos_id, one.eos_ids) == (expected or (2, None, (2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("files", "stored"),
+    [
+        ({"tokenizer_config": {"chat_template": "one"}}, "one"),
+        ({"chat_template": {"chat_template": "two"}}, "two"),
+        (
+            {
+                "tokenizer_config": {
+                    "chat_template": [
+                        {"name": "tools", "template": "no"},
+                        {"name": "default", "template": "three"},
+                    ]
+                }
+            },
+            "three",
+        ),
+        (
+            {"tokenizer_config": {"chat_template": [{"name": "a", "template": "4"}]}},
+            "4",
+        ),
+    ],
+)
+def test_forms_of_chat_templates(copy, files, stored):
+    folder = copy("plain", **files)
+    assert tokenizer.load(folder).chat_template == stored
+    (folder / "chat_template.jinja").write_text("file")
+    assert tokenizer.load(folder).chat_template == "file"
+
+
+def test_no_template_says_what_to_do():
+    with pytest.raises(ValueError, match=r"no chat template.*instruct.*chat\.PLAIN"):
+        PLAIN.render(HELLO)
+
+
+def _named(*names):
+    return {"chat_template": [{"name": n, "template": n} for n in names]}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer": None}, r"has no tokenizer.json.*tokenizer_config.json"),
+        ({"tokenizer": "{"}, "tokenizer.json is no tokenizer"),
+        ({"tokenizer_config": "{"}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer_config": "[]"}, "holds a list, expected an object"),
+        ({"tokenizer_config": {"eos_token": "</s>"}}, "eos_token is '</s>', which is"),
+        ({"tokenizer_config": _named("a", "b")}, "templates a, b, expected one that"),
+    ],
+)
+def test_bad_files_end_in_one_sentence(copy, files, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.load(copy("plain", **files))
+
+
+def test_a_sentencepiece_model_is_said_to_be_one(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"SentencePiece tokenizer.model but no"):
+        tokenizer.load(tmp_path)
+    with pytest.raises(ValueError, match="there is nothing"):
+        tokenizer.load(tmp_path / "not there")
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused():
+    tokenizer.check(PLAIN, 256)
+    tokenizer.check(PLAIN, 300)
+    with pytest.raises(ValueError, match=r"^6 tokens have no row.*id 255.*another"):
+        tokenizer.check(PLAIN, 250)
+    with pytest.raises(ValueError, match=r"end tokens \[999\].*another model"):
+        tokenizer.check(dataclasses.replace(PLAIN, eos_ids=(2, 999)), 2000)
+
+
+def test_special_tokens_that_no_text_has_need_no_row():
+    """Gemma 3 has a token for images, beyond the rows of its text models."""
+    tokenizer.check(dataclasses.replace(CHATML, eos_ids=(253,)), 254)
+    with pytest.raises(ValueError, match="1 tokens have no row"):
+        tokenizer.check(CHATML, 255)
+
+
+def test_pad_left():
+    tokens, mask = tokenizer.pad_left([[5], [6, 7, 8]], 9, length=4)
+    np.testing.assert_array_equal(tokens, [[9, 9, 9, 5], [9, 6, 7, 8]])
+    np.testing.assert_array_equal(mask, tokens != 9)
+    assert (tokens.dtype, mask.dtype) == (np.int32, bool)
+    assert tokenizer.pad_left([[5], [6, 7, 8]], 9)[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "Got 0 prompts"),
+        ([[1], []], "1 are empty"),
+        ([[1], [1, 2, 3]], "Prompt 1 has 3 tokens, expected at most length = 2"),
+    ],
+)
+def test_pad_left_refuses(ids, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.pad_left(ids, 0, length=2)
+
+
+def test_buckets_are_few_and_hold_what_they_must():
+    sizes = [tokenizer.bucket(n) for n in range(1, 1000)]
+    assert all(n <= size < max(17, 2 * n) for n, size in enumerate(sizes, start=1))
+    assert set(sizes) == {16, 32, 64, 128, 256, 512, 1024}
+    assert tokenizer.bucket(3, least=1) == 4
