@@ -7,6 +7,7 @@ input. Errors are one sentence on stderr.
 import difflib
 import errno
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ COMMANDS = {
     "generate": Entry("generate", "--batch or --max-new-tokens"),
     "fuse": Entry("fuse"),
     "eval": Entry("evaluate", "--batch or --max-new-tokens"),
-    "train": Entry("train", "the batch, the length or the experts at once", True),
+    "train": Entry("train", "--batch, --length or --together", resumes=True),
     "info": Entry("info"),
 }
 TEXT_STUDY = Entry(
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(error))
     except PermissionError as error:
         return _say(f"No permission for {error.filename}; choose another folder.")
+    except BrokenPipeError:  # the reader of a pipe (head) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             if error.filename is None:

@@ -21,6 +21,7 @@ FLOORS = {
     "train": 5,
     "evaluate": 5,
     "studies": 6,
+    "integrations": 6,
     "report": 7,
     "commands": 8,
     "cli": 9,

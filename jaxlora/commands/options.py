@@ -32,7 +32,8 @@ From = Annotated[
         name="from", metavar="RESULTS.JSON", help="Repeat the run of a results.json."
     ),
 ]
-Config = Annotated[TwoHopConfig, tyro.conf.arg(name="")]
+# A model field that is a config or none is no sub-command.
+Config = Annotated[TwoHopConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
 
 def cache_dir() -> Path:

@@ -16,13 +16,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxlora import lora
+from jaxlora import lora, parallel
 from jaxlora.commands import bars, reuse_options
 from jaxlora.commands.reuse_options import Dtype
 from jaxlora.io.files import write_text
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
-from jaxlora.parallel import mesh as meshes
 from jaxlora.studies import provenance
 from jaxlora.tasks import packing, text
 from jaxlora.tasks.packing import Rows
@@ -240,7 +239,7 @@ def _mesh(given: Arguments):
     sizes = (given.data_devices, given.fsdp_devices, given.expert_devices)
     if sizes == (1, 1, 1):
         return None
-    return meshes.mesh(data=sizes[0], fsdp=sizes[1], expert=sizes[2])
+    return parallel.mesh(data=sizes[0], fsdp=sizes[1], expert=sizes[2])
 
 
 def _train(given, model, base, rows, config, schedule: Schedule) -> Trained:
