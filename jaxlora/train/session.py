@@ -6,6 +6,7 @@ is its arrays and a step number: killed and resumed, it ends bit-equal.
 """
 
 import dataclasses
+import math
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,8 @@ class Schedule:
     """Microbatches of an update."""
 
     def __post_init__(self):
-        if self.epochs <= 0 or self.steps < 0 or self.learning_rate <= 0:
+        sizes = (self.epochs, self.learning_rate)
+        if not all(0 < size < math.inf for size in sizes) or self.steps < 0:
             raise ValueError(
                 f"epochs={self.epochs}, steps={self.steps}, learning_rate="
                 f"{self.learning_rate}: expected positive numbers (steps may be 0)."
@@ -140,7 +142,7 @@ def train(
       opt: from :func:`jaxlora.train.text.optimizer`.
       seed: of starts and orders.
       together: experts that run at once; 0 chooses.
-      chunk: updates between two looks at the clock; compiled once.
+      chunk: updates between two looks at the clock, at most; compiled once.
       folder: of checkpoints; without one, a killed run starts again.
       made_by: what else makes the run what it is (base, files), for refusing to
         resume another one.
@@ -149,14 +151,15 @@ def train(
       tell: called after each chunk.
 
     Raises:
-      ValueError: if there are no data, rows differ in length, or the folder holds
-        another run.
+      ValueError: if there are no data, rows differ in length, the folder holds another
+        run, or an expert's loss is no longer finite.
     """
     totals = [schedule.total(len(rows.tokens)) for rows in _checked(data)]
     tokens = schedule.batch * next(iter(data.values())).tokens.shape[1]
     together = together or at_once(len(data), tokens)
     keys = jnp.stack([key_of(seed, name) for name in data])
     run = jax.jit(text.start, static_argnums=(1, 2))(base, config, opt, keys)
+    chunk = min(chunk, max(totals))
     chunks = -(-max(totals) // chunk)
     told = np.full((2, len(data), chunks * chunk), np.nan, np.float32)
     facts = _facts(data, config, schedule, seed, made_by)
@@ -171,6 +174,7 @@ def train(
         rows = _place(rows, mesh, PartitionSpec("expert", None, None, "data"))
         run, said = text.updates(model, opt, together, base, run, plan, rows)
         told[:, :, steps] = np.asarray([said.loss, said.norm])
+        _check_finite(told[:, :, steps], start, list(data), totals)
         tell(min(steps.stop, max(totals)), max(totals), float(np.mean(said.loss)))
         last = steps.stop == chunks * chunk
         if folder is not None and (last or time.monotonic() - saved > SAVE_EVERY):
@@ -190,6 +194,19 @@ def _checked(data: Mapping[str, Rows]) -> Sequence[Rows]:
             f"expected one set at least, and one length."
         )
     return list(data.values())
+
+
+def _check_finite(told: np.ndarray, start: int, names, totals) -> None:
+    """Stops before a lost run is saved; told [2, E, K] of the updates from start on."""
+    for e, (name, total) in enumerate(zip(names, totals, strict=True)):
+        fine = np.isfinite(told[:, e, : max(0, total - start)]).all(axis=0)
+        if not fine.all():
+            k = int(fine.argmin())
+            raise ValueError(
+                f"Training of {name!r} diverged: update {start + k} has the loss "
+                f"{told[0, e, k]:.4g} and a gradient of norm {told[1, e, k]:.4g}, "
+                f"expected finite numbers; lower the learning rate, or clip gradients."
+            )
 
 
 def _number(name: str) -> int:
@@ -215,7 +232,7 @@ def _batches(data, schedule: Schedule, seed: int, steps: range) -> Rows:
     experts = []
     for name, rows in data.items():
         size = schedule.batch * schedule.accumulate
-        batches = packing.batches(rows, size, _number(name) ^ seed)
+        batches: Any = packing.batches(rows, size, _number(name) ^ seed)
         some = [Rows(*map(cut, batches[step])) for step in steps]
         experts.append(Rows(*map(np.stack, zip(*some, strict=True))))
     return Rows(*map(np.stack, zip(*experts, strict=True)))
@@ -232,16 +249,17 @@ def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
     return jax.tree.map(one, tree)
 
 
-def _state(run: Run, told: np.ndarray) -> Tree:
+def _state(run: Run, told: Any) -> Tree:
     return {"run": run, "told": told}
 
 
 def _facts(data, config, schedule, seed, made_by) -> dict[str, Any]:
-    """What must be equal for a run to go on; data by a checksum of its tokens."""
-    rows = {
-        name: [list(r.tokens.shape), zlib.crc32(r.tokens.tobytes())]
+    """What must be equal for a run to go on; data by checksums."""
+    # A list: states lie in the order of the names, which keys of JSON would lose.
+    rows = [
+        [name, list(r.tokens.shape), [zlib.crc32(column.tobytes()) for column in r]]
         for name, r in data.items()
-    }
+    ]
     return {
         "rows": rows,
         "lora": dataclasses.asdict(config) | {"targets": list(config.targets)},

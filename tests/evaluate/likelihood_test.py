@@ -157,6 +157,9 @@ def test_one_compilation_per_bucket(base, monkeypatch):
     assert seen == [(4, 16)]
     likelihood.score(model, base, [*short[:3], ([1] * 20, [2])], batch=4)
     assert seen == [(4, 16), (4, 32)]
+    model = Decoder(dataclasses.replace(CONFIG, norm_eps=3e-6))
+    likelihood.score(model, base, [([1], [2]), ([1] * 20, [2])], batch=4)
+    assert seen[2:] == [(4, 32), (4, 16)]  # the one that needs most memory first
 
 
 def rows_of_logits(jaxpr):

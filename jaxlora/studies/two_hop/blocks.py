@@ -1,7 +1,7 @@
 """The blocks of the study: which combinations are asked, and how each is run."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -82,7 +82,7 @@ def run(setting: Setting, library: Library, method: Method) -> Outcome:
 def _routes(setting: Setting, library: Library, method: Method):
     base, n = setting.experts.base, setting.people
     return routing.diagnose(
-        _routed(base.model, _route(setting.config, method)),
+        _routed(base.model, route_of(method, setting.config)),
         base,
         libraries.stacked(setting.experts, library),
         setting.asked.questions.direct[:, 2 * n : 3 * n],
@@ -114,7 +114,7 @@ def _ask(setting: Setting, library: Library, method: Method, first_half: bool):
     elif str(method) in merge.names():
         adapters = libraries.merged(stacked, method, rank)
     else:
-        model = _routed(base.model, _route(setting.config, method))
+        model = _routed(base.model, route_of(method, setting.config))
         return scoring.of_libraries(
             model, base.pad, base.params, stacked, setting.asked.questions
         )
@@ -123,7 +123,22 @@ def _ask(setting: Setting, library: Library, method: Method, first_half: bool):
     )
 
 
-def _route(config: TwoHopConfig, method: Method) -> route.Route:
+class ArrowOptions(Protocol):
+    """What a configuration says of Arrow."""
+
+    @property
+    def arrow_top_k(self) -> int:
+        """Experts kept per token and site; 0 for all."""
+        ...
+
+    @property
+    def arrow_temperature(self) -> float:
+        """Divides the scores."""
+        ...
+
+
+def route_of(method: Method, config: ArrowOptions) -> route.Route:
+    """Returns the route that a method names."""
     if method is Method.ARROW:
         return route.Route(
             gate=route.arrow,

@@ -228,10 +228,15 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             known = ", ".join(map(repr, typing.get_args(kind)))
             raise ValueError(f"{where} is {value!r}, expected one of {known}.")
         return value
-    if isinstance(kind, types.UnionType) and Path in typing.get_args(kind):
-        if not isinstance(value, str | None):
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+        return _parse(kind, value, where)
+    if kind is Path:
+        if not isinstance(value, str):
             raise ValueError(f"{where} is {value!r}, expected a path or null.")
-        return None if value is None else Path(value)
+        return Path(value)
     if kind is float and type(value) is int:
         return float(value)
     # Not isinstance: true is an int to Python.

@@ -6,6 +6,7 @@ of them, so that a resumed study ends with identical rows.
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Split
@@ -51,14 +52,15 @@ def collect(
     for g, group in enumerate(groups):
         for split in PEOPLE_SPLITS:
             logits = _logits(host, g, split, group.size, asked.people)
-            said = old and old[str(group.cell), group.pair, str(split)]
-            frames.append(_people(logits, group, split, asked.keys[g][split], said))
+            place = (str(group.cell), group.pair, str(split))
+            said = None if old is None else old[place]
+            frames.append(people(logits, group, split, asked.keys[g][split], said))
         said = np.asarray(host.bridge[g, : group.size])
         bridges = asked.keys[g][Split.WRITTEN].bridge
-        frames.append(_plain(Split.WRITTEN_BRIDGE, said, bridges, group))
+        frames.append(plain(Split.WRITTEN_BRIDGE, said, bridges, group))
         said = metrics.predict(host.direct[g, 3 * asked.people :])
         frames.append(
-            _plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers[g], group)
+            plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers[g], group)
         )
     return pd.concat(frames, ignore_index=True)
 
@@ -78,7 +80,18 @@ def _logits(answers: Answers, g: int, split: Split, n: int, people: int):
     return answers.direct[g, start : start + n]
 
 
-def _people(logits, group: Group, split: Split, key: Key, old) -> pd.DataFrame:
+def people(
+    logits: ArrayLike, group: Group, split: Split, key: Key, old: np.ndarray | None
+) -> pd.DataFrame:
+    """Items of one kind of question about the people of a group.
+
+    Args:
+      logits: [N, V], over a vocabulary or over candidate answers.
+      group: its N people.
+      split: what was asked.
+      key: right and telling answers, as columns of the logits.
+      old: what the base alone said, [N]; None when the base itself is asked.
+    """
     n = group.size
     together = np.zeros(n, int)
     candidates = np.tile(np.unique(key.answer), (n, 1))
@@ -108,7 +121,9 @@ def _people(logits, group: Group, split: Split, key: Key, old) -> pd.DataFrame:
     )
 
 
-def _plain(split: Split, predicted: np.ndarray, answers, group: Group) -> pd.DataFrame:
+def plain(
+    split: Split, predicted: np.ndarray, answers: np.ndarray, group: Group
+) -> pd.DataFrame:
     """Items of which only right or wrong is kept."""
     n = len(predicted)
     return pd.DataFrame(

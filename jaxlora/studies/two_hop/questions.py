@@ -77,7 +77,7 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
         Questions(*(jnp.asarray(np.stack(x)) for x in (direct, bridged, told))),
         people,
         len(kept[0]),
-        tuple(_keys(group, vocab, known) for group in groups),
+        tuple(keys(group, vocab, known) for group in groups),
         np.array([[vocab.ids[r.answer[0]] for r in some] for some in kept]),
     )
 
@@ -98,7 +98,16 @@ def _put(records: tuple[Record, ...], length: int, *, vocab: Vocab, people: int)
     return np.pad(rows, [(0, people - len(rows)), (0, 0)], mode="edge")
 
 
-def _keys(group: Group, vocab: Vocab, known: dict[tuple[str, ...], str]):
+def keys(
+    group: Group, vocab: Vocab, known: dict[tuple[str, ...], str]
+) -> dict[Split, Key]:
+    """Right and telling answers to every kind of question about a group.
+
+    Args:
+      group: study people.
+      vocab: whose ids stand for names.
+      known: facts that the base knows, ``{(head, relation): tail}``.
+    """
     ids = vocab.ids
 
     def tokens(words) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.rows import STUDY, Block
-from jaxlora.tasks.two_hop.experts import groups
+from jaxlora.tasks.two_hop.experts import Group, groups
 
 GATE_SPLITS = {
     "one-hop recall": Split.FAMILIAR_ONE_HOP,
@@ -98,35 +98,43 @@ def note_gates(config: TwoHopConfig, level: float, base: Base, log: Log) -> None
 
 def _world_rows(level: float, base: Base) -> list[dict[str, Any]]:
     """Steps and phi of a base, and what guessing would give in each cell."""
+    split = Split.FAMILIAR_TWO_HOP
+    steps = _base_row(level, base.seed, None, split, Metric.STEPS, base.steps, 1)
+    phi = _base_row(level, base.seed, None, split, Metric.PHI, base.world.phi, 1)
+    return [steps, phi, *guess_rows(level, base.seed, groups(base.world))]
 
-    def one(cell, split, metric, value, n):
-        return row(
-            study=STUDY,
-            seed=base.seed,
-            cell=cell,
-            library=Library.BASE,
-            method=Method.NONE,
-            split=split,
-            metric=metric,
-            value=round(float(value), 6),
-            n=n,
-            condition={"coverage": level},
-        )
 
-    steps = one(None, Split.FAMILIAR_TWO_HOP, Metric.STEPS, base.steps, 1)
-    phi = one(None, Split.FAMILIAR_TWO_HOP, Metric.PHI, base.world.phi, 1)
-    out = [steps, phi]
-    by_cell: dict[Cell, list] = {}
-    for group in groups(base.world):
+def guess_rows(
+    level: float, seed: int, people: Sequence[Group]
+) -> list[dict[str, Any]]:
+    """Rows of what guessing would give in each cell: 1/N, and the commonest answer."""
+    out = []
+    by_cell: dict[Cell, list[Group]] = {}
+    for group in people:
         by_cell.setdefault(group.cell, []).append(group)
     for cell, some in by_cell.items():
         n = sum(group.size for group in some)
         answers = [[r.answer for r in group.two_hop] for group in some]
         one_of = np.mean([1 / len(set(a)) for a in answers])
         most = np.mean([max(a.count(x) for x in a) / len(a) for a in answers])
-        out.append(one(cell, Split.TWO_HOP, Metric.ONE_OF_N, one_of, n))
-        out.append(one(cell, Split.TWO_HOP, Metric.MAJORITY, most, n))
+        for metric, value in ((Metric.ONE_OF_N, one_of), (Metric.MAJORITY, most)):
+            out.append(_base_row(level, seed, cell, Split.TWO_HOP, metric, value, n))
     return out
+
+
+def _base_row(level, seed, cell, split, metric, value, n) -> dict[str, Any]:
+    return row(
+        study=STUDY,
+        seed=seed,
+        cell=cell,
+        library=Library.BASE,
+        method=Method.NONE,
+        split=split,
+        metric=metric,
+        value=round(float(value), 6),
+        n=n,
+        condition={"coverage": level},
+    )
 
 
 def note_experts(config: TwoHopConfig, level: float, base: Base, log: Log) -> None:

@@ -17,28 +17,35 @@ import pandas as pd
 from jaxlora.io.files import write_text
 from jaxlora.studies.two_hop import code
 from jaxlora.studies.two_hop.blocks import Outcome
-from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.items import COLUMNS
 from jaxlora.studies.two_hop.rows import STUDY, Block
 from jaxlora.tasks.two_hop.records import Record
 
 # How a study is run, not what it finds: they may differ when a run is resumed.
-FREE = ("seeds_at_once", "data_dir")
+FREE = (
+    "seeds_at_once",
+    "data_dir",
+    "train.at_once",
+    "ask.batch",
+    "ask.candidates_at_once",
+)
 
 
 def claim(
     out: Path,
-    config: TwoHopConfig,
+    config: Any,
     people: Sequence[Record] = (),
     predictions: str = "",
+    study: str = STUDY,
 ) -> None:
     """Makes ``out`` the folder of this study, or refuses one that holds another.
 
     Args:
       out: the folder.
-      config: the configuration of the study.
+      config: the configuration of the study, a dataclass.
       people: a user's people; their file may have changed since the folder was made.
       predictions: hash of the predictions, which may not change once a block is known.
+      study: its name.
 
     Raises:
       ValueError: if the folder holds another study or configuration, naming the fields
@@ -46,7 +53,7 @@ def claim(
     """
     digest = hashlib.sha256(repr(tuple(people)).encode()).hexdigest()
     mine = {
-        "study": STUDY,
+        "study": study,
         "config": plain(config),
         "people": digest,
         "predictions": predictions,
@@ -110,7 +117,7 @@ def _compare(out: Path, found: dict[str, Any], mine: dict[str, Any]) -> None:
         )
 
 
-def plain(config: TwoHopConfig) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """A configuration as JSON-able values."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 

@@ -1,5 +1,6 @@
 """From the log of a study to its results: pooled rows, verdicts, predictions."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,10 +67,9 @@ def finish(
     pooled = rows.pooled(
         made, sorted({block.seed for block in log.items}), level, draws
     )
-    pooled += _differences(config, made, log)
-    pooled += _unavailable(config, raw, log) + _guesses(log)
+    pooled += differences(made, log.passed, level, draws)
+    pooled += _unavailable(config, raw, log) + guesses(log.gate_rows)
     table = write_rows(out, log, pooled)
-    outcomes = predictions.check(claims, pooled)
     summary = {
         "study": STUDY,
         "config": store.plain(config),
@@ -80,22 +80,30 @@ def finish(
             for (c, cell, name), value in log.own.items()
         ],
         "oracle": log.notes,
-        "predictions": {
-            "digest": predictions.digest(claims),
-            "revision": log.origin.pop("predictions_revision"),
-            "outcomes": [
-                {
-                    "statement": o.prediction.statement,
-                    "held": o.held,
-                    "got": _got(o),
-                    "detail": o.sentence,
-                }
-                for o in outcomes
-            ],
-        },
+        "predictions": checked(claims, pooled, log.origin.pop("predictions_revision")),
         "verdicts": _verdicts(config, made, log),
     } | log.origin
     return Results(table, summary)
+
+
+def checked(
+    claims: Sequence[Prediction], pooled: list[dict[str, Any]], revision: str | None
+) -> dict[str, Any]:
+    """What became of the predictions, as results.json holds it."""
+    outcomes = predictions.check(claims, pooled)
+    return {
+        "digest": predictions.digest(claims),
+        "revision": revision,
+        "outcomes": [
+            {
+                "statement": o.prediction.statement,
+                "held": o.held,
+                "got": _got(o),
+                "detail": o.sentence,
+            }
+            for o in outcomes
+        ],
+    }
 
 
 def _got(outcome: predictions.Outcome) -> str:
@@ -136,8 +144,20 @@ def _invalid(level: float, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _differences(config: TwoHopConfig, made: rows.Samples, log: Log):
-    """Paired differences: to every control, and of 3- to 2-combinations."""
+def differences(
+    made: rows.Samples,
+    seeds: Mapping[float, Sequence[int]],
+    level: float,
+    draws: int,
+) -> list[dict[str, Any]]:
+    """Paired differences: to every control, and of 3- to 2-combinations.
+
+    Args:
+      made: the samples.
+      seeds: of each coverage level, those whose base passed its gates.
+      level: coverage of the intervals.
+      draws: bootstrap resamples.
+    """
     out = []
     for x in list(made):
         if x.library not in judge.COMPARED or x.metric is not Metric.ACCURACY:
@@ -151,20 +171,18 @@ def _differences(config: TwoHopConfig, made: rows.Samples, log: Log):
             alone = {"library": Library.TARGET_OTHERS, "method": Method.NONE}
             against.append(x._replace(**alone))
         for y in against:
-            passed = log.passed.get(x.coverage, [])
-            found = rows.difference(
-                made, x, y, passed, config.thresholds.level, config.resamples
-            )
+            passed = seeds.get(x.coverage, ())
+            found = rows.difference(made, x, y, passed, level, draws)
             if found is not None:
                 out.append(rows.difference_row(x, y, found.difference))
     return out
 
 
-def _guesses(log: Log) -> list[dict[str, Any]]:
+def guesses(gate_rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What guessing gives in each cell, over all seeds."""
     metrics = (Metric.ONE_OF_N.value, Metric.MAJORITY.value)
     same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for found in log.gate_rows:
+    for found in gate_rows:
         if found["metric"] in metrics:
             keys = ("familiarity", "knows", "metric", "condition")
             same.setdefault(tuple(found[key] for key in keys), []).append(found)

@@ -1,0 +1,124 @@
+"""Data files of ``jaxlora train``: the adapter's name of each, and its rows of tokens.
+
+What is left out of a file is counted, and said before training starts.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+
+from jaxlora.commands import bars
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import packing, text
+from jaxlora.tasks.packing import Rows
+from jaxlora.tasks.text import Read
+
+Counts: TypeAlias = dict[str, Any]
+"""What a file became, as training.json has it."""
+LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
+
+
+def names(sources: Sequence[str]) -> list[str]:
+    """Returns the name of each source's adapter.
+
+    Raises:
+      ValueError: if there is no source, or two would have one name.
+    """
+    if not sources:
+        raise ValueError("No --data was given, expected a file at least.")
+    found = [name(source) for source in sources]
+    twice = sorted({x for x in found if found.count(x) > 1})
+    if twice:
+        raise ValueError(
+            f"Two data files would both be adapter {twice[0]!r}, as an adapter has the "
+            f"name of its file; rename one."
+        )
+    return found
+
+
+def name(source: str) -> str:
+    """Returns a file's stem, a folder's name, or a data set's.
+
+    Raises:
+      ValueError: if it has none.
+
+    >>> name("data/gsm8k.train.jsonl"), name("tfds:gsm8k/main:train")
+    ('gsm8k.train', 'gsm8k-main-train')
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and path.suffix not in (".json", ".jsonl"):
+        return source.removeprefix("tfds:").replace("/", "-").replace(":", "-")
+    last = os.path.basename(os.path.abspath(path))  # of "." and ".." too
+    found = last.removesuffix(".jsonl").removesuffix(".json")
+    if not found:
+        raise ValueError(f"--data {source} gives the adapter no name; rename it.")
+    return found
+
+
+def read(sources: Mapping[str, str], *, skip_bad: bool = False) -> dict[str, text.Read]:
+    """Reads every source, by the name of its adapter; raises as ``text.read``."""
+    return {
+        name: text.read(source, skip_bad=skip_bad) for name, source in sources.items()
+    }
+
+
+def pack(
+    found: Mapping[str, Read],
+    words: Tokenizer,
+    length: int,
+    *,
+    seed: int = 0,
+    truncate: bool = False,
+    skip_bad: bool = False,
+) -> tuple[dict[str, Rows], dict[str, Counts]]:
+    """Makes rows of ``length`` tokens of every source, and counts what they hold.
+
+    Raises:
+      ValueError: with the adapter's name, as ``text.encode``.
+    """
+    rows, counts = {}, {}
+    with bars.bar("packing") as move:
+        for i, (name, one) in enumerate(found.items()):
+            move(name, i, len(found))
+            try:
+                encoded = text.encode(
+                    one.records, words, length, truncate=truncate, skip_bad=skip_bad
+                )
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            rows[name] = packing.pack(encoded.examples, length, seed)
+            counts[name] = _count(one, encoded, rows[name])
+    return rows, counts
+
+
+def _count(one: Read, encoded: text.Encoded, rows: Rows) -> Counts:
+    about = packing.report(rows)
+    return dataclasses.asdict(about) | {
+        "efficiency": round(about.efficiency, 4),
+        "bad_lines": one.skipped,
+        "refused": encoded.refused,
+        "too_long": encoded.too_long,
+        "truncated": encoded.truncated,
+        "no_answer": encoded.no_answer,
+        "first_error": one.first_error or encoded.first_error,
+    }
+
+
+def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -> None:
+    """Prints what each file became, and what was left out of it, on stderr."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for name, count in counts.items():
+        left = ", ".join(
+            f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]
+        )
+        console.print(
+            f"{name}: {count['examples']} examples in {count['rows']} rows of {length} "
+            f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
+            + (f"; left out or cut: {left}" if left else "")
+        )
+        if count["first_error"]:
+            console.print(f"  first of them: {count['first_error']}")

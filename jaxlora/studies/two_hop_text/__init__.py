@@ -1,0 +1,1 @@
+"""The two-hop study on text models: checkpoints and adapters that people have."""

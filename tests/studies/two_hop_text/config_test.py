@@ -1,0 +1,96 @@
+"""A configuration survives JSON, and what cannot run is refused in one sentence."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from jaxlora.evaluate import predictions
+from jaxlora.studies.two_hop import store
+from jaxlora.studies.two_hop_text import config
+from jaxlora.studies.two_hop_text.config import METHODS, TextConfig
+
+EXPERIMENTS = pathlib.Path(__file__).parents[3] / "experiments" / "two_hop_text"
+
+
+def test_methods_are_those_that_free_text_allows():
+    assert {"mean", "sum", "factor-mean", "arrow", "uniform"} <= set(METHODS)
+    assert "oracle" not in METHODS
+
+
+def test_a_config_is_read_back_from_json_and_from_results(tmp_path):
+    made = TextConfig(model="m", people=5, facts=pathlib.Path("f.jsonl"))
+    plain = store.plain(made)
+    (tmp_path / "options.json").write_text(json.dumps(plain))
+    told = {"study": config.STUDY, "config": plain}
+    (tmp_path / "results.json").write_text(json.dumps(told))
+    assert config.read(tmp_path / "options.json") == made
+    assert config.read(tmp_path / "results.json") == made
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.json")), ids=str)
+def test_experiments_are_configurations(path):
+    found = config.read(path)
+    assert found.seeds >= 3
+    assert found.people >= 20
+    assert (EXPERIMENTS / "shapes" / path.stem / "config.json").is_file()
+
+
+def test_there_are_experiments_for_the_models_of_the_paper_and_more():
+    names = {path.stem for path in EXPERIMENTS.glob("*.json")}
+    assert {"qwen2.5-3b-instruct", "qwen2.5-7b-instruct"} <= names
+    assert {"qwen2.5-14b-instruct", "deepseek-r1-distill-qwen-7b"} <= names
+
+
+def test_the_predictions_of_the_package_are_readable():
+    found = predictions.load(config.PREDICTIONS)
+    assert {str(p.cell) for p in found} == {"F-OO", "H-OO"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"methods": ("meen",)}, "'meen'; there are .*did you mean 'mean'"),
+        ({"methods": ()}, "methods is empty"),
+        ({"methods": ("mean", "mean")}, "'mean' twice"),
+        ({"cells": ("R-OO",)}, "cells has 'R-OO'; there are F-OO, H-OO"),
+        ({"people": 2}, "people is 2 and pairs 2, expected at least 3 people"),
+        ({"pairs": 3}, "pairs 3"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"arrow_top_k": 3}, "arrow_top_k is 3"),
+        ({"adapter": ("a", "b")}, "2 adapters and facts None"),
+        ({"adapter": ("a",), "facts": "f"}, "1 adapters and facts f"),
+        ({"hop1": "x"}, "hop1 is 'x', which is none of the adapters"),
+        (
+            {"adapter": ("a", "b"), "facts": "f", "hop1": "a", "hop2": "a"},
+            "One adapter has two roles",
+        ),
+        ({"cells": ()}, "no cells and no facts"),
+    ],
+)
+def test_refuses(fields, said):
+    with pytest.raises(ValueError, match=said):
+        TextConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no options"),
+        ('{"study": "two-hop", "config": {}}', "is of the study 'two-hop'"),
+        ('{"peopel": 3}', "did you mean people"),
+        ('{"lora": {"rank": "x"}}', "lora.rank is 'x', expected int"),
+    ],
+)
+def test_refuses_files(tmp_path, text, said):
+    (tmp_path / "options.json").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        config.read(tmp_path / "options.json")
+
+
+def test_adapters_are_asked_once():
+    made = TextConfig(seeds=3, adapter=("a", "b"), facts=pathlib.Path("f"))
+    assert made.numbers == (0,)
+    assert dataclasses.replace(made, adapter=()).numbers == (0, 1, 2)

@@ -1,0 +1,381 @@
+"""Runs of many experts: resumed to the bit, the same with any neighbours."""
+
+import dataclasses
+import math
+import zlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxlora import lora, parallel
+from jaxlora.lora import LoraConfig
+from jaxlora.models import Decoder, DecoderConfig, init
+from jaxlora.tasks import packing
+from jaxlora.tasks.packing import Rows
+from jaxlora.train import session, text
+from jaxlora.train.session import Schedule
+
+T, V = 8, 13
+MODEL = Decoder(
+    DecoderConfig(
+        vocab_size=V,
+        hidden_size=8,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        mlp_size=12,
+        mlp="gated",
+        positions="rope",
+        tie_head=True,
+    )
+)
+LORA = LoraConfig(rank=2, alpha=4.0)
+OPT = text.optimizer()
+SCHEDULE = Schedule(epochs=2, learning_rate=1e-2, batch=2)
+SIZES = {"ann": 5, "bo": 8, "cy": 3, "di": 4}
+TOTALS = [5, 8, 3, 4]  # ceil(2 * rows / 2) updates
+ATOL = 1e-4
+
+
+def draw(seed, count):
+    """Rows [count, T] of one example each, its second half an answer."""
+    tokens = np.random.default_rng(seed).integers(1, V, (count, T)).astype(np.int32)
+    places = np.broadcast_to(np.arange(T, dtype=np.int32), (count, T))
+    weights = ((places >= T // 2) & (places < T - 1)).astype(np.float32)
+    targets = np.roll(tokens, -1, axis=1)
+    return Rows(tokens, targets, weights, np.ones_like(tokens), places.copy())
+
+
+DATA = {name: draw(i, count) for i, (name, count) in enumerate(SIZES.items())}
+
+
+class Stop(Exception):
+    """Ends a run from within."""
+
+
+@pytest.fixture(scope="module")
+def net():
+    return jax.jit(init, static_argnums=1)(jax.random.key(0), MODEL)
+
+
+def run(base, data=DATA, config=LORA, schedule=SCHEDULE, **options):
+    options = {"opt": OPT, "chunk": 2} | options
+    return session.train(MODEL, base, data, config, schedule, **options)
+
+
+@pytest.fixture(scope="module")
+def done(net):
+    return run(net)
+
+
+@pytest.fixture(scope="module")
+def finished(net, done, tmp_path_factory):
+    """A run that has ended, and its folder."""
+    folder = tmp_path_factory.mktemp("run") / "checkpoint"
+    return run(net, folder=folder, made_by={"model": "A"}), folder
+
+
+def stop_at(count, error=KeyboardInterrupt):
+    """Interrupts a run as its user would, when it has told ``count`` times."""
+    told = []
+
+    def tell(*words):
+        told.append(words)
+        if len(told) == count:
+            raise error
+
+    return tell
+
+
+def same(one, two):
+    """Bit-equal, histories included; NaN equals NaN."""
+    chex.assert_trees_all_equal(jax.device_get(one[:3]), jax.device_get(two[:3]))
+
+
+def close(one, two, names=SIZES):
+    """The experts ``names`` of two runs, each (run, its names)."""
+    for name in names:
+        e, f = (list(order).index(name) for _, order in (one, two))
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, e=e: np.asarray(x[e]), one[0].library),
+            jax.tree.map(lambda x, f=f: np.asarray(x[f]), two[0].library),
+            atol=ATOL,
+        )
+        n = TOTALS[list(SIZES).index(name)]
+        for x, y in zip(one[0][1:3], two[0][1:3], strict=True):
+            np.testing.assert_allclose(x[e, :n], y[f, :n], atol=ATOL)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_an_interrupted_run_ends_bit_equal(net, done, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    folder = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        run(net, folder=folder, tell=stop_at(count))
+    kept = 2 * (count - 1)  # the last chunk was told of, and not saved yet
+    told = []
+    got = run(net, folder=folder, tell=lambda *words: told.append(words[:2]))
+    assert got.resumed == kept
+    assert told == [(k, 8) for k in range(kept + 2, 10, 2)]
+    same(got, done)
+
+
+def test_interrupted_again_and_again(net, done, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(net, folder=tmp_path, tell=stop_at(2))
+    got = run(net, folder=tmp_path)
+    assert got.resumed == 4
+    same(got, done)
+
+
+def test_checkpoints_are_written_now_and_then_and_at_the_end(net, tmp_path):
+    folder = tmp_path / "checkpoint"  # SAVE_EVERY is a minute
+    with pytest.raises(KeyboardInterrupt):
+        run(net, folder=folder, tell=stop_at(4))
+    assert not folder.exists()
+    run(net, folder=folder)
+    assert [path.name for path in folder.iterdir()] == ["8"]
+
+
+def test_an_ended_run_is_read_and_not_trained_again(net, done, finished):
+    folder = finished[1]
+    got = run(net, folder=folder, made_by={"model": "A"}, tell=stop_at(1, Stop))
+    assert got.resumed == 8
+    same(got, done)
+    same(finished[0], done)
+
+
+def changed(field, name="bo"):
+    """The data, with one value of one column of one expert changed."""
+    column = getattr(DATA[name], field).copy()
+    column[2, 5] = 1 - column[2, 5] if field == "weights" else column[2, 5] % 12 + 1
+    return DATA | {name: DATA[name]._replace(**{field: column})}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data": changed("tokens")},
+        {"data": changed("weights")},
+        {"data": dict(reversed(DATA.items()))},
+        {"data": {("al" if n == "ann" else n): rows for n, rows in DATA.items()}},
+        {"data": DATA | {"ed": draw(9, 4)}},
+        {"schedule": dataclasses.replace(SCHEDULE, learning_rate=2e-2)},
+        {"schedule": dataclasses.replace(SCHEDULE, epochs=3)},
+        {"config": dataclasses.replace(LORA, alpha=8.0)},
+        {"config": dataclasses.replace(LORA, rank=3)},
+        {"seed": 1},
+        {"made_by": {"model": "B"}},
+        {"made_by": {}},
+    ],
+    ids=str,
+)
+def test_another_run_is_not_resumed(net, finished, other):
+    folder = finished[1]
+    with pytest.raises(ValueError, match="holds the checkpoint of another run"):
+        run(net, folder=folder, **{"made_by": {"model": "A"}} | other)
+    assert [path.name for path in folder.iterdir()] == ["8"]
+
+
+def test_an_expert_is_the_same_alone_and_in_any_order(net, done):
+    names = [*SIZES]
+    close((run(net, {"bo": DATA["bo"]}), ["bo"]), (done, names), ["bo"])
+    turned = dict(reversed(DATA.items()))
+    close((run(net, turned), turned), (done, names))
+    moved = lora.sites(done.library)["layers/attn/q_proj/kernel"].b
+    assert np.abs(moved).max(axis=(1, 2, 3)).min() > 50 * ATOL
+
+
+def test_the_name_and_the_seed_make_the_start_and_the_order(net, done):
+    same_rows = {name: DATA["bo"] for name in SIZES}
+    loss = run(net, same_rows).loss
+    np.testing.assert_allclose(loss[1], done.loss[1], atol=ATOL)
+    first = [tuple(np.round(x, 4)) for x in loss[:, :3]]
+    assert len(set(first)) == len(first)
+    other = run(net, seed=1)
+    assert (other.loss[:, 0] != done.loss[:, 0]).any()
+    keys = {
+        tuple(jax.random.key_data(session.key_of(seed, name)).tolist())
+        for seed in (0, 1)
+        for name in SIZES
+    }
+    assert len(keys) == 2 * len(SIZES)
+
+
+def test_losses_are_those_of_each_batch_before_its_update(net, done):
+    count = jax.jit(text.nats, static_argnums=0)
+    for e, (name, rows) in enumerate(DATA.items()):
+        # b = 0 at the start: the base alone.
+        first = packing.batches(rows, 2, zlib.crc32(name.encode()))[0]
+        total, weight = count(MODEL, net, Rows(*map(jnp.asarray, first)), None)
+        assert done.loss[e, 0] == pytest.approx(float(total / weight), abs=1e-5)
+    assert np.nanmean(done.loss[:, -3:]) < np.nanmean(done.loss[:, :2])
+
+
+def test_each_expert_ends_after_its_own_updates(net, done):
+    assert done.loss.shape == done.norm.shape == (4, max(TOTALS))
+    for history in (done.loss, done.norm):
+        going = np.arange(8) < np.array(TOTALS)[:, None]
+        np.testing.assert_array_equal(np.isfinite(history), going)
+    # cy ended after 3 updates; going on for 4 would have changed it.
+    longer = run(net, schedule=dataclasses.replace(SCHEDULE, steps=4))
+    for e, end in enumerate(TOTALS):
+        pair = [
+            np.asarray(lora.sites(x.library)["layers/mlp/up_proj/kernel"].b[e])
+            for x in (done, longer)
+        ]
+        assert (np.abs(pair[0] - pair[1]).max() < ATOL) == (end == 4)
+
+
+def test_a_chunk_is_no_longer_than_the_run(net, monkeypatch):
+    seen = []
+
+    def updates(*args):
+        seen.append(args[-1].tokens.shape)
+        raise Stop
+
+    monkeypatch.setattr(text, "updates", updates)
+    for steps, chunk, expected in ((3, 8, 3), (9, 8, 8)):
+        with pytest.raises(Stop):
+            run(net, schedule=Schedule(steps=steps, batch=2), chunk=chunk)
+        assert seen.pop() == (4, expected, 1, 2, T)
+
+
+def test_microbatches_are_one_large_batch(net):
+    data = {"bo": DATA["bo"]}
+    wanted = run(net, data)
+    got = run(net, data, schedule=dataclasses.replace(SCHEDULE, batch=1, accumulate=2))
+    close((got, data), (wanted, data), data)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "expected"),
+    [
+        ({"epochs": 3}, 16, 6),
+        ({"epochs": 3}, 17, 7),
+        ({"epochs": 0.5}, 16, 1),
+        ({"epochs": 0.1}, 1, 1),
+        ({"epochs": 2, "accumulate": 4}, 64, 4),
+        ({"epochs": 2, "steps": 9}, 64, 9),
+    ],
+)
+def test_updates_of_an_expert(options, rows, expected):
+    assert Schedule(batch=8, **options).total(rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", math.inf),
+        ("epochs", math.nan),
+        ("steps", -1),
+        ("learning_rate", -1e-3),
+        ("learning_rate", math.nan),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+        ("decay", 1.1),
+        ("batch", 0),
+        ("accumulate", 0),
+    ],
+)
+def test_a_schedule_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}.*expected"):
+        Schedule(**{name: value})
+
+
+def test_how_many_run_at_once(net, monkeypatch):
+    assert session.at_once(8, session.ONE_BY_ONE - 1) == 8
+    assert session.at_once(8, session.ONE_BY_ONE) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert session.at_once(8, 10**6) == 8
+
+    seen = []
+
+    def updates(model, opt, together, *rest):
+        seen.append(together)
+        raise Stop
+
+    def chosen(experts, tokens):
+        assert (experts, tokens) == (4, 2 * T)
+        return 3
+
+    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(session, "at_once", chosen)
+    for together in (0, 2):
+        with pytest.raises(Stop):
+            run(net, together=together)
+    assert seen == [3, 2]
+
+
+def test_one_after_another_is_all_at_once(net, done):
+    close((run(net, together=1), SIZES), (done, SIZES))
+
+
+def test_a_run_that_diverges_is_stopped_and_not_saved(net, tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint"
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    wild = dataclasses.replace(SCHEDULE, learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"'ann' diverged: update 1 has the loss"):
+        run(net, schedule=wild, folder=folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("e", "k", "stops"), [(2, 2, True), (2, 3, False)])
+@pytest.mark.parametrize("what", ["loss", "norm"])
+def test_only_updates_that_count_can_diverge(net, monkeypatch, e, k, stops, what):
+    def updates(model, opt, together, base, run, plan, rows):
+        told = {name: np.ones((4, 2), np.float32) for name in ("loss", "norm")}
+        if int(run.step) <= k < int(run.step) + 2:
+            told[what][e, k - int(run.step)] = np.inf
+        return run.replace(step=run.step + 2), text.Told(**told)
+
+    monkeypatch.setattr(text, "updates", updates)
+    if stops:
+        with pytest.raises(ValueError, match=f"'cy' diverged: update {k}"):
+            run(net)
+    else:
+        assert np.isnan(run(net).loss[e, k])
+
+
+def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch):
+    mesh = parallel.mesh(expert=4, data=2)
+    base = jax.device_put(net, NamedSharding(mesh, PartitionSpec()))
+    rows, real = [], text.updates
+
+    def updates(*args):
+        rows.append(args[-1])
+        return real(*args)
+
+    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    got = run(base, mesh=mesh, together=4, folder=tmp_path / "whole")
+    close((got, SIZES), (done, SIZES))
+    assert rows[0].tokens.shape == (4, 2, 1, 2, T)
+    for leaf in rows[0]:
+        assert {x.data.shape for x in leaf.addressable_shards} == {(1, 2, 1, 1, T)}
+    with pytest.raises(KeyboardInterrupt):
+        run(base, mesh=mesh, together=4, folder=tmp_path / "cut", tell=stop_at(3))
+    again = run(base, mesh=mesh, together=4, folder=tmp_path / "cut")
+    assert again.resumed == 4
+    same(again, got)
+    for library in (got.library, again.library):
+        for leaf in jax.tree.leaves(library):
+            assert len(leaf.sharding.device_set) == 8
+            shapes = {x.data.shape for x in leaf.addressable_shards}
+            assert shapes == {(1, *leaf.shape[1:])}
+
+
+def test_nothing_to_train_on(net):
+    with pytest.raises(ValueError, match="Got 0 data sets .* expected one set"):
+        run(net, {})
+    short = Rows(*(column[:, :4] for column in DATA["bo"]))
+    with pytest.raises(ValueError, match=r"rows of \[4, 8\] tokens"):
+        run(net, {"ann": DATA["ann"], "bo": short})
