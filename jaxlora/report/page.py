@@ -56,8 +56,9 @@ def render(
     """Returns the page; ``images`` is ``{file name: PNG}``."""
     rows = readings.tidy(rows)
     first, *others = outcome.headline(results)
+    study = str(results.get("study", ""))
     return _template().render(
-        study=str(results.get("study", "")),
+        study=study,
         headline=first,
         others=others,
         failed=list(results.get("failed_seeds", [])),
@@ -78,6 +79,9 @@ def render(
         config=json.dumps(results.get("config", {}), indent=2, sort_keys=True),
         machine=machine_grid(results),
         timings=timing_grid(results),
+        repeat=results.get("repeat", f"jaxlora study {study} --from results.json"),
+        left_out=results.get("left_out", []),
+        roles=results.get("roles"),
     )
 
 
