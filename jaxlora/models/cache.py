@@ -1,5 +1,7 @@
 """The key-value cache: what earlier calls of a decoder left for later ones."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -59,4 +61,4 @@ def admit(cache: Cache, mask: jax.Array) -> tuple[Cache, jax.Array]:
     positions = jnp.maximum(before + jnp.cumsum(valid, axis=1) - 1, 0)
     segments = jax.lax.dynamic_update_slice(cache.segments, valid, (0, cache.start))
     start = cache.start + mask.shape[1]
-    return cache.replace(segments=segments, start=start), positions
+    return dataclasses.replace(cache, segments=segments, start=start), positions

@@ -1,5 +1,6 @@
 """A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
+import dataclasses
 from typing import Literal
 
 import flax.linen as nn
@@ -82,7 +83,8 @@ class Attention(nn.Module):
 
 def _store(place: Place, view: View):
     def one(stored: jax.Array, new: jax.Array) -> jax.Array:
-        where = (place.index, 0, 0, view.start, 0)
+        start = jnp.int32(0) if view.start is None else view.start
+        where = (place.index, 0, 0, start, 0)
         return jax.lax.dynamic_update_slice(stored, new[None], where)
 
     return one
@@ -178,17 +180,17 @@ class Decoder(nn.Module):
         stored = None if cache is None else (cache.keys, cache.values)
         x, stored = self._layers((x.reshape(b * t, -1), stored), labels, view)
         x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
-        head = None
-        if not c.tie_head:
+        if c.tie_head:
+            head = self.get_variable("params", "embed")["embedding"]
+        else:
             init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
             shape = (c.hidden_size, c.vocab_size)
             head = self.param("head", init, shape, jnp.dtype(c.param_dtype))
         if output == "logits":
-            table = self.get_variable("params", "embed")["embedding"]
-            x = logits(c, x, table if c.tie_head else head)
+            x = logits(c, x, head)
         if cache is None or stored is None:
             return x
-        return x, cache.replace(keys=stored[0], values=stored[1])
+        return x, dataclasses.replace(cache, keys=stored[0], values=stored[1])
 
     def _embed(self, tokens, positions) -> jax.Array:
         c = self.config

@@ -156,8 +156,8 @@ def _generate(
     many = library is not None and model.route is None
     lead = (lora.num_experts(library),) if many else ()
     cache = caches.empty(model.config, tokens.shape[0], tokens.shape[1] + steps)
-    cache = cache.replace(
-        keys=_spread(cache.keys, lead), values=_spread(cache.values, lead)
+    cache = dataclasses.replace(
+        cache, keys=_spread(cache.keys, lead), values=_spread(cache.values, lead)
     )
     scores, cache = forward(cache, _spread(tokens, lead), mask)
 

@@ -102,16 +102,12 @@ def nats(
     Returns:
       Two scalars: nats, and the sum of the weights.
     """
+    tokens, targets, weights, segments, positions = map(jnp.asarray, rows)
     x = hidden(
-        model,
-        base,
-        rows.tokens,
-        adapter=adapter,
-        segments=rows.segments,
-        positions=rows.positions,
+        model, base, tokens, adapter=adapter, segments=segments, positions=positions
     )
-    x, targets = x.reshape(-1, x.shape[-1]), rows.targets.reshape(-1)
-    weights = rows.weights.reshape(-1)
+    x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    weights = weights.reshape(-1)
     size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
     if targets.size <= size:
         return _nats(model, base, x, targets, weights), jnp.sum(weights)
