@@ -73,7 +73,8 @@ def run(arguments: Sequence[str]) -> int:
         np.lib.format.write_array_header_1_0(file, header)
         for rows in _logits(found, tokens, given.batch):
             file.write(np.ascontiguousarray(rows, "<f4").data)
-    Console().print(f"{given.out}: logits {list(shape)}", markup=False, highlight=False)
+    words = f"{given.out}: logits {list(shape)}"
+    Console().print(words, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

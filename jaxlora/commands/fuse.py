@@ -64,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         f"{found.model.config.param_dtype}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 

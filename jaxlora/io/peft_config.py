@@ -102,14 +102,18 @@ def _pattern(raw: Raw, field: str, path: str, default: Any) -> Any:
 
 
 def _match(pattern: str, path: str, field: str, *, full: bool = False) -> bool:
+    compiled = _compiled(pattern, field)
+    return bool(compiled.fullmatch(path) if full else compiled.match(path))
+
+
+def _compiled(pattern: str, field: str) -> re.Pattern[str]:
     try:
-        compiled = re.compile(pattern)
+        return re.compile(pattern)
     except re.error as error:
         raise ValueError(
             f"{CONFIG} has in {field} {pattern!r}, which is no regular expression: "
             f"{error}."
         ) from None
-    return bool(compiled.fullmatch(path) if full else compiled.match(path))
 
 
 def is_target(raw: Raw, path: str) -> bool:
@@ -128,7 +132,12 @@ def is_target(raw: Raw, path: str) -> bool:
     layers = raw.get("layers_to_transform")
     if isinstance(chosen, str) or layers is None or layers == []:
         return True
-    return _layer(raw, path) in ([layers] if isinstance(layers, int) else layers)
+    layers = [layers] if isinstance(layers, int) else layers
+    if not isinstance(layers, list):
+        raise ValueError(
+            f"{CONFIG} has layers_to_transform {layers!r}, expected a list of numbers."
+        )
+    return _layer(raw, path) in layers
 
 
 def _named(raw: Raw, field: str, path: str) -> bool:
@@ -143,9 +152,19 @@ def _named(raw: Raw, field: str, path: str) -> bool:
 
 
 def _layer(raw: Raw, path: str) -> int | None:
-    given = raw.get("layers_pattern") or [r"[^.]*"]
-    for pattern in [given] if isinstance(given, str) else given:
-        match = re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", path)
+    field = "layers_pattern"
+    given = raw.get(field) or [r"[^.]*"]
+    for pattern in _patterns(given, field):
+        match = _compiled(rf"(?:^|.*?\.){pattern}\.(\d+)\.", field).match(path)
         if match:
-            return int(match[1])
+            return int(match[match.re.groups])
     return None
+
+
+def _patterns(given: Any, field: str) -> list[str]:
+    patterns = [given] if isinstance(given, str) else given
+    if not isinstance(patterns, list):
+        raise ValueError(
+            f"{CONFIG} has {field} {given!r}, expected a list or a string."
+        )
+    return patterns

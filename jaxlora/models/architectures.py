@@ -148,14 +148,11 @@ def _slides(raw: Raw, layer: int) -> bool:
 
 def _rotary(raw: Raw, local: tuple[bool, ...]) -> dict[str, Any]:
     """Bases and stretch of the rotary frequencies."""
-    given = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
-    if not isinstance(given, dict):
-        raise ValueError(f"config.json has rope parameters {given!r}, not an object.")
-    near: Raw = {}
+    old, new = _object(raw, "rope_scaling"), _object(raw, "rope_parameters")
+    given, near = old or new, {}
     if raw["model_type"] == "gemma3_text":
-        new = raw.get("rope_parameters") or {}
-        near = new.get("sliding_attention") or {}
-        given = (new.get("full_attention") or {}) | (raw.get("rope_scaling") or {})
+        near = _object(new, "sliding_attention")
+        given = _object(new, "full_attention") | old
         if new and not {"full_attention", "sliding_attention"} & set(new):
             raise ValueError(
                 f"config.json has rope_parameters {new}, expected one set for each of "
@@ -178,6 +175,15 @@ def _rotary(raw: Raw, local: tuple[bool, ...]) -> dict[str, Any]:
         )
     found = {"rope_theta": theta, "rope_scaling": scaling}
     return found | ({"local_rope_theta": near_theta} if local else {})
+
+
+def _object(raw: Raw, field: str) -> Raw:
+    value = raw.get(field) or {}
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"config.json has rope parameters {value!r} ({field}), not an object."
+        )
+    return value
 
 
 def _scaling(given: Raw, raw: Raw) -> RopeScaling | None:
@@ -210,7 +216,7 @@ def _scaling(given: Raw, raw: Raw) -> RopeScaling | None:
 def _activation(raw: Raw, field: str) -> Any:
     # Gemma's own field may be null, and then its default counts.
     name = raw[field] or DEFAULTS[raw["model_type"]][field]
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
             f"config.json has {field} {name!r}, which is not supported; supported are "
             f"{', '.join(ACTIVATIONS)}."

@@ -109,7 +109,7 @@ def text_config(raw: Raw) -> Raw:
     """
     raw = language(raw)
     kind = raw.get("model_type")
-    if kind not in DEFAULTS:
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ValueError(
             f"config.json has model_type {kind!r} (architectures "
             f"{raw.get('architectures')}), which is not supported; supported are "

@@ -56,11 +56,16 @@ class Projection(nn.Module):
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:
-    """Returns ``scale * (x a) b`` in the dtype of x; x [N, D], a [D, R], b [R, F]."""
+    """Returns ``scale * (x a) b`` in the dtype of x.
+
+    Args:
+      weight: a [D, R], b [R, F], scale [].
+      x: [..., D].
+    """
     dtype = weight.a.dtype
-    return _update(
-        x.astype(dtype), weight.a, weight.b, weight.scale.astype(dtype)
-    ).astype(x.dtype)
+    flat = x.reshape(-1, x.shape[-1]).astype(dtype)
+    y = _update(flat, weight.a, weight.b, weight.scale.astype(dtype))
+    return y.reshape(*x.shape[:-1], -1).astype(x.dtype)
 
 
 @jax.custom_vjp

@@ -1,11 +1,12 @@
 """The files of a tokenizer in a checkpoint folder."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
+
+from jaxlora.io import tensors
 
 MAIN = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -42,13 +43,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """Returns the object in a JSON file, or an empty one if there is no file."""
     if not path.is_file():
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object.")
-    return value
+    return tensors.read_json(path)
 
 
 def special_ids(
@@ -75,12 +70,21 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
     """Returns the chat template, the one named default where there are several."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 ({error}).") from None
     stored = read(folder / "chat_template.json").get("chat_template")
     found = config.get("chat_template") if stored is None else stored
     if found is None or isinstance(found, str):
         return found
-    named = {entry["name"]: entry["template"] for entry in found}
+    try:
+        named = {entry["name"]: entry["template"] for entry in found}
+    except (TypeError, KeyError):
+        raise ValueError(
+            f"{folder} has the chat_template {found!r:.60}, expected a string, or a "
+            f"list of objects with a name and a template."
+        ) from None
     if len(named) > 1 and "default" not in named:
         raise ValueError(
             f"{folder} has the chat templates {', '.join(named)}, expected one that is "

@@ -22,6 +22,8 @@ METER = "the fuel"
 """Name of the meter among a template's variables; no template can write the space."""
 WIDTH = 64
 """The deepest indent."""
+DEPTH = 200
+"""The deepest nesting of values; hashing a deeper tuple can overflow C's stack."""
 
 SHALLOW = (
     "length count first last list map select reject selectattr rejectattr default d "
@@ -47,15 +49,16 @@ class Fuel:
 
     def spend_whole(self, value: Any) -> None:
         """Pays for all text in a value, however deep; itself it costs no more."""
-        todo = [value]
+        todo = [(value, 0)]
         while todo:
-            value = todo.pop()
+            value, depth = todo.pop()
             self.spend(PART + size(value))
+            if depth > DEPTH:
+                raise SecurityError(f"values are nested more than {DEPTH} deep")
             if isinstance(value, dict):
-                todo += value.keys()
-                todo += value.values()
+                todo += [(x, depth + 1) for x in (*value.keys(), *value.values())]
             elif isinstance(value, list | tuple):
-                todo += value
+                todo += [(x, depth + 1) for x in value]
 
 
 def size(value: Any) -> int:
@@ -97,7 +100,7 @@ def _rounds(fuel: Fuel, values: Iterator) -> Iterator:
 
 @pass_context
 def text(context: Context, value: Any) -> Any:
-    """Returns a value that becomes text, paid."""
+    """Returns a value that becomes text, a key or a side of a comparison, paid."""
     context[METER].spend_whole(value)
     return value
 

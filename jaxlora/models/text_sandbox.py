@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jaxlora.models import text_fuel
@@ -90,11 +90,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
             f"the attribute {attribute!r} of a {type(obj).__name__} is not allowed"
         )
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Looks a key up; no tuples, whose hashing nobody pays for."""
+        if isinstance(argument, tuple):
+            raise SecurityError("a tuple is no key here")
+        return super().getitem(obj, argument)
+
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls a method, macro or global, and pays for what it reads and gives."""
         fuel = context[text_fuel.METER]
         fuel.spend(text_fuel.STEP + sum(map(text_fuel.size, args)))
         owner = getattr(obj, "__self__", None)
+        if not isinstance(obj, Macro):
+            # Dictionaries hash what they get; lists compare it with all they hold.
+            fuel.spend_whole((args, owner if isinstance(owner, list | tuple) else ()))
         if isinstance(owner, str):
             fuel.spend(len(owner))
             method = getattr(obj, "__name__", "")
@@ -126,8 +135,10 @@ def _meter(tree: nodes.Template) -> nodes.Template:
     for node in list(tree.find_all(nodes.Node)):
         if isinstance(node, nodes.Output | nodes.Concat):
             node.nodes = [_paid("the text", child) for child in node.nodes]
-        elif isinstance(node, nodes.Operand):
+        elif isinstance(node, nodes.Operand | nodes.Compare):
             node.expr = _paid("the text", node.expr)
+        elif isinstance(node, nodes.Pair):
+            node.key = _paid("the text", node.key)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
             node.node = _paid("the slice", node.node)
         elif isinstance(node, nodes.For):

@@ -7,6 +7,7 @@ open a text); the other files name the special tokens and hold the chat template
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -42,8 +43,11 @@ class Tokenizer:
           text: names of special tokens in it become these tokens.
           special: add what ``tokenizer.json`` puts around a text (a bos, say)? Not
             for rendered chats, which hold it already.
+
+        Raises:
+          ValueError: if the text cannot be written as UTF-8.
         """
-        return self.backend.encode(text, add_special_tokens=special).ids
+        return self.encode_spans(text, special)[0]
 
     def encode_spans(
         self, text: str, special: bool = True
@@ -52,6 +56,11 @@ class Tokenizer:
 
         Those that are added around the text stand for none: start equals stop.
         """
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError(
+                f"The text {text[:40]!r} holds half of a surrogate pair, expected text "
+                f"that can be written as UTF-8; was it given in another encoding?"
+            )
         found = self.backend.encode(text, add_special_tokens=special)
         return found.ids, found.offsets
 
@@ -93,7 +102,8 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
 
     Raises:
       ValueError: if ``tokenizer.json`` is missing or broken, a special token is not
-        in it, or there are named chat templates and none is the default.
+        in it, an id is no number, or there are named chat templates and none is the
+        default.
     """
     folder = pathlib.Path(folder).expanduser()
     backend = text_files.backend(folder)
@@ -104,12 +114,12 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
         for name in ("config.json", "generation_config.json")
     )
     ids = text_files.special_ids(folder, backend, mapped)
-    eos = _some(ids.get("eos_token")) + _some(generation.get("eos_token_id"))
-    eos = eos or _some(model.get("eos_token_id"))
-    bos = _some(ids.get("bos_token"))
+    eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")
+    eos = eos or _ids(model, "eos_token_id")
+    bos = _ids(ids, "bos_token")
     if "bos_token" not in mapped:  # null says that there is none
-        bos = _some(model.get("bos_token_id"))
-    pad = _some(ids.get("pad_token")) or _some(model.get("pad_token_id")) or eos or (0,)
+        bos = _ids(model, "bos_token_id")
+    pad = _ids(ids, "pad_token") or _ids(model, "pad_token_id") or eos or (0,)
     first = {"bos_token": bos[:1], "eos_token": eos[:1]}
     named = ids | {name: found[0] for name, found in first.items() if found}
     return Tokenizer(
@@ -208,7 +218,13 @@ def bucket(n: int, least: int = 16) -> int:
     return max(least, 1 << max(0, n - 1).bit_length())
 
 
-def _some(value: int | Sequence[int] | None) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, int) else tuple(value)
+def _ids(named: Mapping[str, Any], field: str) -> tuple[int, ...]:
+    """One id, several or none; old checkpoints say -1 for none."""
+    value = named.get(field)
+    some = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(i) is int for i in some):
+        raise ValueError(
+            f"The configuration of the checkpoint has {field} {value!r:.60}, expected "
+            f"a token id or a list of them."
+        )
+    return tuple(i for i in some if i >= 0)

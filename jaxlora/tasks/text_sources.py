@@ -147,6 +147,11 @@ def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Recor
 def _turns(turns: Any, where: str) -> tuple[dict[str, str], ...]:
     if isinstance(turns, dict) and all(isinstance(v, list) for v in turns.values()):
         keys = list(turns)  # TFDS gives a sequence of objects as an object of lists
+        if len({len(values) for values in turns.values()}) > 1:
+            raise ValueError(
+                f"{where}: 'messages' has {', '.join(keys)} of unequal lengths; "
+                f"expected {FORMS}."
+            )
         turns = [
             dict(zip(keys, values, strict=True))
             for values in zip(*turns.values(), strict=True)

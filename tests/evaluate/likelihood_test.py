@@ -210,6 +210,14 @@ def test_nothing_is_greedy_where_the_model_says_nan(base):
     assert not scores.greedy.any()
 
 
+def test_long_sums_are_not_rounded(base, monkeypatch):
+    logs = np.zeros((2, 8), np.float32)
+    logs[:, :2] = [-(2.0**24), -1]  # in float32 their sum is the first
+    monkeypatch.setattr(likelihood, "_run", lambda *_: (logs, logs < 0))
+    scores = likelihood.score(MODEL, base, [([1], [2, 3])] * 2, batch=2)
+    assert scores.total.tolist() == [-(2.0**24) - 1] * 2
+
+
 def test_probabilities_of_all_next_tokens_sum_to_one(base):
     scores = likelihood.score(MODEL, base, [([3, 9], [t]) for t in range(V)], batch=32)
     assert np.exp(scores.total).sum() == pytest.approx(1, abs=1e-5)

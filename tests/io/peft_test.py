@@ -12,6 +12,7 @@ from jaxlora.io import peft, peft_config
 DATA = Path(__file__).parents[1] / "data" / "hf"
 Q0 = "model.layers.0.self_attn.q_proj"
 Q1 = "model.layers.1.self_attn.q_proj"
+Q_ONE = {"target_modules": ["q_proj"], "layers_to_transform": [1]}
 KEY = f"base_model.model.{Q0}.lora_A.weight"
 
 
@@ -122,6 +123,7 @@ def test_root_of_the_modules_own_rank():
             Q1,
             False,
         ),
+        (Q_ONE | {"layers_pattern": "(layers|h)"}, Q1, True),
         ({"target_modules": None}, Q0, False),
     ],
 )
@@ -246,6 +248,9 @@ def test_bad_tensors(plain, changes, message):
         ({"target_modules": ["k_proj"]}, "PEFT would ignore it"),
         ({"target_modules": "("}, "no regular expression"),
         ({"target_modules": 3}, "target_modules 3, expected a list"),
+        ({"layers_to_transform": "all"}, "layers_to_transform 'all', expected"),
+        ({"layers_to_transform": 0, "layers_pattern": 3}, "layers_pattern 3, expected"),
+        ({"layers_to_transform": 0, "layers_pattern": "("}, "no regular expression"),
     ],
 )
 def test_bad_config(plain, fields, message):

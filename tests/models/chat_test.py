@@ -142,6 +142,9 @@ MACRO = "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacr
 LOOP = "{% for i in range(99999) %}"
 GROW = "{% set ns = namespace(s='aa') %}{% for i in range(99) %}{% set ns.s = "
 BIG = "{% set x = 'a' * 1000000 %}"
+TWICE = GROW + "(ns.s, ns.s) %}{% endfor %}"
+DEEP = "{% set ns = namespace(s=1) %}" + LOOP + "{% set ns.s = ((((ns.s,),),),) %}"
+DEEP += "{% endfor %}"
 UNSAFE = "refused as unsafe"
 WORK = "more work or memory"
 MALICIOUS = [
@@ -179,6 +182,17 @@ MALICIOUS = [
     (GROW + "[ns.s, ns.s] %}{% endfor %}{{ ns.s }}", WORK),
     (GROW + "[ns.s, ns.s] %}{% endfor %}{{ ns.s|tojson }}", WORK),
     (GROW + "[ns.s, ns.s] %}{% endfor %}{{ ns.s|upper }}", WORK),
+    (TWICE + "{% set x = {ns.s: 1} %}", WORK),
+    (TWICE + "{{ ns.s == 1 }}", WORK),
+    (TWICE + "{{ [1].count(ns.s) }}", WORK),
+    (TWICE + "{{ [ns.s].count(1) }}", WORK),
+    (DEEP + "{% set x = {ns.s: 1} %}", UNSAFE),
+    (DEEP + "{{ {1: 2}.get(ns.s) }}", UNSAFE),
+    (DEEP + "{{ {1: 2}[ns.s] }}", "a tuple is no key"),
+    (DEEP + "{{ [{1: 2}]|map(attribute=ns.s)|list }}", "a tuple is no key"),
+    (DEEP + "{{ ns.s in {1: 2} }}", "nested more than 200 deep"),
+    (DEEP + "{{ dict([(ns.s, 1)]) }}", UNSAFE),
+    (DEEP + "{{ [ns.s]|unique|list }}", UNSAFE),
     (BIG + "{{ x.replace('a', x) }}", WORK),
     (BIG + "{{ x|replace('a', x) }}", WORK),
     (BIG + "{{ x.join(range(99999)) }}", WORK),

@@ -83,6 +83,19 @@ def test_decoding_leaves_special_tokens_out_on_request():
     assert "Hello" in CHATML.decode(ids)
 
 
+def test_a_template_in_another_encoding_is_named(copy):
+    folder = copy("plain")
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"chat_template\.jinja is not UTF-8"):
+        tokenizer.load(folder)
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    for encode in (PLAIN.encode, PLAIN.encode_spans):
+        with pytest.raises(ValueError, match=r"'a\\ud800' holds half of a surrogate"):
+            encode("a\ud800")
+
+
 def test_truncation_and_padding_of_the_file_are_off(copy):
     raw = json.loads((DATA / "plain" / "tokenizer.json").read_text())
     raw["truncation"] = {
@@ -118,6 +131,10 @@ def test_truncation_and_padding_of_the_file_are_off(copy):
             (7, None, (2, 5)),
         ),
         (({}, {}, None, None), (0, None, ())),
+        (
+            ({}, {}, {"eos_token_id": [2, -1]}, {"pad_token_id": -1}),
+            (2, None, (2,)),
+        ),
     ],
 )
 def test_fallbacks_of_special_tokens(copy, files, expected):
@@ -173,6 +190,12 @@ def _named(*names):
         ({"tokenizer_config": "[]"}, "holds a list, expected an object"),
         ({"tokenizer_config": {"eos_token": "</s>"}}, "eos_token is '</s>', which is"),
         ({"tokenizer_config": _named("a", "b")}, "templates a, b, expected one that"),
+        ({"tokenizer_config": {"chat_template": 3}}, "chat_template 3, expected a"),
+        ({"tokenizer_config": {"chat_template": ["x"]}}, r"chat_template \['x'\]"),
+        ({"tokenizer_config": {"chat_template": [{"name": "x"}]}}, "a template"),
+        ({"config": "[" * 100_000}, "config.json is not JSON"),
+        ({"generation_config": {"eos_token_id": "</s>"}}, "eos_token_id '</s>'"),
+        ({"generation_config": {"eos_token_id": [True]}}, r"eos_token_id \[True\]"),
     ],
 )
 def test_bad_files_end_in_one_sentence(copy, files, message):

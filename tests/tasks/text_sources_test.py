@@ -71,6 +71,10 @@ def test_the_answer_is_the_last_turn_of_the_assistant():
         ({"text": ""}, "f:1: 'text' is empty"),
         ({"messages": []}, "f:1: 'messages' is no list of turns"),
         ({"messages": "a"}, "f:1: 'messages' is no list of turns"),
+        (
+            {"messages": {"role": ["user"], "content": []}},
+            "f:1: 'messages' has role, content of unequal lengths",
+        ),
         ({"messages": ["a"]}, "f:1, turn 0: got 'a'"),
         ({"messages": [{"role": "user"}]}, "f:1, turn 0: no field 'content'"),
         (

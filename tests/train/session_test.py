@@ -54,7 +54,7 @@ def draw(seed, count):
 DATA = {name: draw(i, count) for i, (name, count) in enumerate(SIZES.items())}
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends a run from within."""
 
 
@@ -146,7 +146,7 @@ def test_checkpoints_are_written_now_and_then_and_at_the_end(net, tmp_path):
 
 def test_an_ended_run_is_read_and_not_trained_again(net, done, finished):
     folder = finished[1]
-    got = run(net, folder=folder, made_by={"model": "A"}, tell=stop_at(1, Stop))
+    got = run(net, folder=folder, made_by={"model": "A"}, tell=stop_at(1, StopError))
     assert got.resumed == 8
     same(got, done)
     same(finished[0], done)
@@ -159,24 +159,23 @@ def changed(field, name="bo"):
     return DATA | {name: DATA[name]._replace(**{field: column})}
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"data": changed("tokens")},
-        {"data": changed("weights")},
-        {"data": dict(reversed(DATA.items()))},
-        {"data": {("al" if n == "ann" else n): rows for n, rows in DATA.items()}},
-        {"data": DATA | {"ed": draw(9, 4)}},
-        {"schedule": dataclasses.replace(SCHEDULE, learning_rate=2e-2)},
-        {"schedule": dataclasses.replace(SCHEDULE, epochs=3)},
-        {"config": dataclasses.replace(LORA, alpha=8.0)},
-        {"config": dataclasses.replace(LORA, rank=3)},
-        {"seed": 1},
-        {"made_by": {"model": "B"}},
-        {"made_by": {}},
-    ],
-    ids=str,
-)
+OTHERS = {
+    "tokens": {"data": changed("tokens")},
+    "answers": {"data": changed("weights")},
+    "order": {"data": dict(reversed(DATA.items()))},
+    "name": {"data": {n.replace("ann", "al"): rows for n, rows in DATA.items()}},
+    "number": {"data": DATA | {"ed": draw(9, 4)}},
+    "rate": {"schedule": dataclasses.replace(SCHEDULE, learning_rate=2e-2)},
+    "epochs": {"schedule": dataclasses.replace(SCHEDULE, epochs=3)},
+    "alpha": {"config": dataclasses.replace(LORA, alpha=8.0)},
+    "rank": {"config": dataclasses.replace(LORA, rank=3)},
+    "seed": {"seed": 1},
+    "base": {"made_by": {"model": "B"}},
+    "unknown base": {"made_by": {}},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_another_run_is_not_resumed(net, finished, other):
     folder = finished[1]
     with pytest.raises(ValueError, match="holds the checkpoint of another run"):
@@ -194,7 +193,7 @@ def test_an_expert_is_the_same_alone_and_in_any_order(net, done):
 
 
 def test_the_name_and_the_seed_make_the_start_and_the_order(net, done):
-    same_rows = {name: DATA["bo"] for name in SIZES}
+    same_rows = dict.fromkeys(SIZES, DATA["bo"])
     loss = run(net, same_rows).loss
     np.testing.assert_allclose(loss[1], done.loss[1], atol=ATOL)
     first = [tuple(np.round(x, 4)) for x in loss[:, :3]]
@@ -239,13 +238,28 @@ def test_a_chunk_is_no_longer_than_the_run(net, monkeypatch):
 
     def updates(*args):
         seen.append(args[-1].tokens.shape)
-        raise Stop
+        raise StopError
 
     monkeypatch.setattr(text, "updates", updates)
     for steps, chunk, expected in ((3, 8, 3), (9, 8, 8)):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             run(net, schedule=Schedule(steps=steps, batch=2), chunk=chunk)
         assert seen.pop() == (4, expected, 1, 2, T)
+
+
+def test_the_schedule_is_the_plan_of_every_expert(net, monkeypatch):
+    def updates(*args):
+        plan = args[-2]
+        np.testing.assert_allclose(plan.peak, [0.3] * 4)
+        np.testing.assert_array_equal(plan.total, [20, 32, 12, 16])
+        np.testing.assert_array_equal(plan.warmup, [5, 8, 3, 4])  # a quarter
+        np.testing.assert_allclose(plan.decay, [0.6] * 4)
+        raise StopError
+
+    monkeypatch.setattr(text, "updates", updates)
+    rates = {"learning_rate": 0.3, "warmup": 0.25, "decay": 0.6}
+    with pytest.raises(StopError):
+        run(net, schedule=Schedule(epochs=8, batch=2, **rates))
 
 
 def test_microbatches_are_one_large_batch(net):
@@ -301,7 +315,7 @@ def test_how_many_run_at_once(net, monkeypatch):
 
     def updates(model, opt, together, *rest):
         seen.append(together)
-        raise Stop
+        raise StopError
 
     def chosen(experts, tokens):
         assert (experts, tokens) == (4, 2 * T)
@@ -310,7 +324,7 @@ def test_how_many_run_at_once(net, monkeypatch):
     monkeypatch.setattr(text, "updates", updates)
     monkeypatch.setattr(session, "at_once", chosen)
     for together in (0, 2):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             run(net, together=together)
     assert seen == [3, 2]
 
@@ -374,7 +388,7 @@ def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch
 
 
 def test_nothing_to_train_on(net):
-    with pytest.raises(ValueError, match="Got 0 data sets .* expected one set"):
+    with pytest.raises(ValueError, match="expected one set at least"):
         run(net, {})
     short = Rows(*(column[:, :4] for column in DATA["bo"]))
     with pytest.raises(ValueError, match=r"rows of \[4, 8\] tokens"):

@@ -1,0 +1,627 @@
+"""``jaxlora train`` trains an adapter a file, resumes, and writes all or nothing."""
+
+import contextlib
+import csv
+import functools
+import io
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora import cli, lora, models
+from jaxlora.commands import train, train_data, train_options
+from jaxlora.models import adapters, pretrained, tokenizer
+from jaxlora.train import session, text
+
+LENGTH, BATCH = 96, 4
+FLAGS = f"""
+--length {LENGTH} --batch {BATCH} --rank 4 --learning-rate 1e-2 --warmup 0
+""".split()
+EPOCHS = ["--epochs", "6"]
+SITES = {
+    f"layers/{part}_proj/kernel"
+    for part in ("attn/q", "attn/k", "attn/v", "attn/o", "mlp/gate", "mlp/up")
+} | {"layers/mlp/down_proj/kernel"}
+RUN = jax.jit(models.apply, static_argnums=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _once(compile_quickly):
+    """One optimizer, so that runs share a program; optax mixes floats and counts."""
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        patched.setattr(train, "optimizer", functools.cache(text.optimizer))
+        yield
+
+
+def problems(sign, word, apply, count=32):
+    """Records in the form of GSM8K, with reasoning in double angles."""
+    rng = np.random.default_rng(ord(sign))
+    for a, b in rng.integers(2, 10, (count, 2)).tolist():
+        c = apply(a, b)
+        question = f"Ann: {a} {word} {sign} {b}?"
+        yield {
+            "question": question,
+            "answer": f"<<{a}{sign}{b}={c}>>{c}\n#### {c}",
+        }
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    sums = write(folder / "sums.jsonl", problems("+", "figs", lambda a, b: a + b))
+    parts = problems("*", "boxes", lambda a, b: a * b, 40)
+    return sums, write(folder / "products.train.jsonl", parts)
+
+
+NAMES = ["sums", "products.train"]
+
+
+def call(model, data, out, *words):
+    """Runs the command; returns its exit code, and what it said on stderr."""
+    said = io.StringIO()
+    argv = ["train", "--model", str(model), "--data", *data, "--out", str(out)]
+    with contextlib.redirect_stderr(said):
+        code = cli.main([*argv, *FLAGS, *words])
+    return code, said.getvalue()
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def library(speaking, files, tmp_path_factory):
+    """A folder that the command wrote, what was trained, and what was said."""
+    out = tmp_path_factory.mktemp("out") / "deep" / "library"
+    kept = []
+    with pytest.MonkeyPatch.context() as patched:
+        real = session.train
+
+        def spy(*args, **options):
+            kept.append(jax.device_get(real(*args, **options)))
+            return kept[-1]
+
+        patched.setattr(session, "train", spy)
+        code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 0
+    return out, kept[0], said
+
+
+def losses(folder):
+    """``{adapter: [(update, loss, norm)]}`` of losses.csv."""
+    found = {}
+    with (folder / "losses.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert list(row) == ["adapter", "update", "loss", "gradient_norm"]
+            numbers = (row["update"], row["loss"], row["gradient_norm"])
+            found.setdefault(row["adapter"], []).append(tuple(map(float, numbers)))
+    return found
+
+
+def test_the_loss_falls_and_every_update_is_written(library):
+    out, trained, _ = library
+    rows = losses(out)
+    assert list(rows) == NAMES
+    facts = json.loads((out / "training.json").read_text())
+    for name, loss, norm in zip(NAMES, trained.loss, trained.norm, strict=True):
+        table = np.array(rows[name])
+        count = math.ceil(facts["data"][name]["rows"] * 6 / BATCH)
+        np.testing.assert_array_equal(table[:, 0], np.arange(count))
+        np.testing.assert_allclose(table[:, 1], loss[:count], rtol=1e-5)
+        np.testing.assert_allclose(table[:, 2], norm[:count], rtol=1e-5)
+        assert table[0, 1] > 5  # of 256 tokens, one in e^5 at most
+        assert table[-5:, 1].mean() < 0.6 * table[0, 1]
+    assert len(rows[NAMES[0]]) < len(rows[NAMES[1]])  # each ends after its own
+
+
+def test_it_records_what_was_trained_and_says_it(library, speaking, files):
+    out, trained, said = library
+    facts = json.loads((out / "training.json").read_text())
+    words = tokenizer.load(speaking("plain"))
+    for name, path in zip(NAMES, files, strict=True):
+        count = facts["data"][name]
+        with open(path) as file:
+            records = [json.loads(line) for line in file]
+        answers = sum(len(words.encode(r["answer"], special=False)) for r in records)
+        assert count["examples"] == len(records)
+        assert count["answer_tokens"] == answers + len(records)  # each with its eos
+        assert count["efficiency"] == round(count["tokens"] / count["rows"] / LENGTH, 4)
+        left = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
+        assert [count[key] for key in left] == [0] * 5
+        updates = math.ceil(count["rows"] * 6 / BATCH)
+        line = f"{name}: {count['examples']} examples in {count['rows']} rows of 96"
+        assert line in said
+        assert f"full; {updates} updates\n" in said
+    assert facts["command"] == "train"
+    assert facts["arguments"]["data"] == list(files)
+    assert facts["arguments"]["model"] == str(speaking("plain"))
+    assert facts["schedule"]["learning_rate"] == 0.01
+    assert facts["schedule"]["batch"] == BATCH
+    assert facts["resumed_at"] == trained.resumed == 0
+    assert facts["seconds"] > 0
+    assert {"versions", "device", "git_revision"} < set(facts)
+
+
+def test_the_checkpoint_is_gone_and_nothing_else_is_there(library):
+    out = library[0]
+    assert sorted(os.listdir(out)) == sorted([*NAMES, "losses.csv", "training.json"])
+    for name in NAMES:
+        wanted = ["adapter_config.json", "adapter_model.safetensors"]
+        assert sorted(os.listdir(out / name)) == wanted
+    assert os.listdir(out.parent) == ["library"]
+
+
+def test_the_adapters_are_those_that_were_trained(library, speaking):
+    out, trained, _ = library
+    _, base = pretrained.load(speaking("plain"))
+    for name, wanted in zip(NAMES, lora.unstack(trained.library), strict=True):
+        wanted = lora.sites(wanted)
+        got = lora.sites(adapters.load(out / name, base))
+        assert set(got) == set(wanted) == SITES
+        for site, weight in got.items():
+            assert weight.a.dtype == weight.b.dtype == jnp.float32
+            assert weight.rank == 4
+            np.testing.assert_array_equal(weight.a, wanted[site].a)
+            np.testing.assert_array_equal(weight.b, wanted[site].b)
+            np.testing.assert_array_equal(weight.scale, 4.0)  # alpha / rank
+        config = json.loads((out / name / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(speaking("plain"))
+
+
+def likelihood(model, base, words, path, **adapter):
+    """Mean nats of a token of the answers of a file, one example at a time."""
+    total, count = 0.0, 0
+    with open(path) as file:
+        for line in list(file)[:8]:
+            record = json.loads(line)
+            ids = words.encode(record["question"] + "\n" + record["answer"])
+            asked = len(words.encode(record["question"] + "\n"))
+            row = jnp.asarray([ids + [0] * (LENGTH - len(ids))], jnp.int32)
+            scores = jax.nn.log_softmax(RUN(model, base, row, **adapter)[0])
+            for at in range(asked, len(ids)):
+                total -= float(scores[at - 1, ids[at]])
+                count += 1
+    return total / count
+
+
+def test_each_adapter_knows_its_own_file_best(library, speaking, files):
+    model, base = pretrained.load(speaking("plain"))
+    words = tokenizer.load(speaking("plain"))
+    ask = functools.partial(likelihood, model, base, words)
+    for name, own, other in zip(NAMES, files, files[::-1], strict=True):
+        adapter = adapters.load(library[0] / name, base)
+        assert ask(own, adapter=adapter) < ask(other, adapter=adapter) - 0.1
+        assert ask(own, adapter=adapter) < 0.7 * ask(own)
+
+
+def test_forward_takes_them(library, speaking, tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps([[5, 6, 7, 8]]))
+    found = []
+    for i, flags in enumerate([[], ["--adapter", str(library[0] / NAMES[0])]]):
+        out = tmp_path / f"{i}.npy"
+        words = [str(speaking("plain")), "--tokens", str(tokens), "--out", str(out)]
+        assert cli.main(["forward", *words, *flags]) == 0
+        found.append(np.load(out))
+    assert np.abs(found[0] - found[1]).max() > 0.5
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, of each other
+def test_peft_computes_the_same(library, speaking):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    ids = np.random.default_rng(0).integers(3, 256, (2, 12))
+    model, base = pretrained.load(speaking("plain"))
+    plain = RUN(model, base, jnp.asarray(ids, jnp.int32))
+    for name in NAMES:
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            speaking("plain"), attn_implementation="eager"
+        )
+        theirs = peft.PeftModel.from_pretrained(theirs, library[0] / name).eval()
+        with torch.no_grad():
+            wanted = theirs(torch.tensor(ids)).logits.numpy()
+        adapter = adapters.load(library[0] / name, base)
+        got = RUN(model, base, jnp.asarray(ids, jnp.int32), adapter=adapter)
+        np.testing.assert_allclose(got, wanted, atol=2e-4)
+        assert np.abs(wanted - plain).max() > 0.5
+
+
+def test_a_library_is_not_overwritten(library, speaking, files):
+    out = library[0]
+    before = content(out)
+    for data in (files, files[:1]):
+        code, said = call(speaking("plain"), data, out, *EPOCHS)
+        assert code == 2
+        assert "training.json exists already and is not overwritten" in said
+        assert said.count("\n") == 1
+    assert content(out) == before
+
+
+def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_path):
+    (tmp_path / "sums").mkdir()
+    (tmp_path / "sums" / "mine").write_text("mine")
+    code, said = call(speaking("plain"), files, tmp_path)
+    assert code == 2
+    assert "sums exists already and is not overwritten" in said
+    assert content(tmp_path) == {"sums/mine": b"mine"}
+
+
+def weights(folder):
+    return [
+        (folder / name / "adapter_model.safetensors").read_bytes() for name in NAMES
+    ]
+
+
+def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypatch):
+    out = tmp_path / "library"
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    with monkeypatch.context() as patched:
+        real = session.train
+
+        def interrupted(*args, tell, **options):
+            def stop(done, total, loss):
+                tell(done, total, loss)
+                if done > 8:
+                    raise KeyboardInterrupt
+
+            return real(*args, tell=stop, **options)
+
+        patched.setattr(session, "train", interrupted)
+        code, said = call(speaking("plain"), files, out, *EPOCHS)
+        assert code == 1
+        assert "Interrupted. The same command goes on" in said
+        assert os.listdir(out) == [".checkpoint"]
+    code, said = call(speaking("plain"), files, out, *EPOCHS, "--seed", "1")
+    assert code == 2
+    assert ".checkpoint holds the checkpoint of another run" in said
+    code, said = call(speaking("plain"), files[::-1], out, *EPOCHS)
+    assert code == 2
+
+    code, _ = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 0
+    assert json.loads((out / "training.json").read_text())["resumed_at"] == 8
+    assert (out / "losses.csv").read_bytes() == (library[0] / "losses.csv").read_bytes()
+    assert weights(out) == weights(library[0])
+    assert not (out / ".checkpoint").exists()
+
+
+def test_interrupted_while_writing(library, speaking, files, tmp_path, monkeypatch):
+    out, real = tmp_path / "library", adapters.save
+
+    def save(folder, *args, **options):
+        if folder.name == NAMES[1]:
+            raise KeyboardInterrupt
+        real(folder, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapters, "save", save)
+        assert call(speaking("plain"), files, out, *EPOCHS)[0] == 1
+    assert sorted(os.listdir(out)) == [".checkpoint", NAMES[0]]
+    first = (out / NAMES[0]).stat().st_ino
+    monkeypatch.setattr(text, "updates", lambda *_: pytest.fail("it trained again"))
+    assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
+    assert (out / NAMES[0]).stat().st_ino == first
+    assert weights(out) == weights(library[0])
+    assert sorted(os.listdir(out)) == sorted(os.listdir(library[0]))
+
+
+def test_a_run_that_diverges_leaves_nothing(speaking, files, tmp_path):
+    out = tmp_path / "library"
+    flags = (*EPOCHS, "--learning-rate", "1e30")
+    code, said = call(speaking("plain"), files, out, *flags)
+    assert code == 2
+    assert "'sums' diverged: update 1 has the loss" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def bad(files, tmp_path):
+    """A file with two lines that cannot be read, and one too long."""
+    with open(files[0]) as file:
+        lines = file.read().splitlines()
+    lines[2] = '{"question": "cut'
+    lines[7] = '{"question": "a", "reply": "b"}'
+    lines[9] = json.dumps({"question": "long " * 60, "answer": "1"})
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_bad_lines_are_left_out_counted_and_said(speaking, files, bad, tmp_path):
+    data = (bad, files[1])
+    out = tmp_path / "library"
+    code, said = call(speaking("plain"), data, out)
+    assert code == 2
+    assert said.startswith(f"jaxlora: {bad}:3: not JSON")
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+    flags = ("--skip-bad", "--steps", "8")
+    code, said = call(speaking("plain"), data, out, *flags)
+    assert code == 0
+    count = json.loads((out / "training.json").read_text())["data"]["bad"]
+    assert (count["bad_lines"], count["too_long"], count["examples"]) == (2, 1, 29)
+    assert count["first_error"].startswith(f"{bad}:3: not JSON")
+    assert "8 updates; left out or cut: 2 bad lines, 1 too long\n" in said
+    assert f"  first of them: {bad}:3: not JSON" in said
+    assert [len(rows) for rows in losses(out).values()] == [8, 8]
+
+
+def test_long_examples_are_cut_on_request(speaking, files, bad, tmp_path):
+    found = train_data.read({"bad": bad}, skip_bad=True)
+    words = tokenizer.load(speaking("plain"))
+    _, counts = train_data.pack(found, words, 400, truncate=True)
+    assert counts["bad"]["truncated"] == 0
+    _, counts = train_data.pack(found, words, 48, truncate=True)
+    assert counts["bad"]["truncated"] > 0 == counts["bad"]["too_long"]
+
+
+def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path):
+    out = tmp_path / "library"
+    sites = [f"layers/attn/{part}_proj/kernel" for part in "qv"]
+    flags = ("--dtype", "bfloat16", "--rslora", "--targets", *sites, "--steps", "8")
+    assert call(speaking("plain"), files, out, *flags)[0] == 0
+    _, base = pretrained.load(speaking("plain"))
+    got = lora.sites(adapters.load(out / "sums", base))
+    assert set(got) == set(sites)
+    for weight in got.values():
+        assert weight.a.dtype == weight.b.dtype == jnp.float32
+        np.testing.assert_array_equal(weight.scale, 8.0)  # 16 / sqrt(4)
+        small = np.asarray(weight.b).astype(jnp.bfloat16).astype(np.float32)
+        assert (small != weight.b).any()  # not rounded on the way
+    rows = losses(out)["sums"]
+    assert rows[-1][1] < rows[0][1]
+    config = json.loads((out / "sums" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_over_eight_devices(library, speaking, files, tmp_path, monkeypatch):
+    seen, real = [], text.updates
+
+    def updates(*args):
+        seen.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(text, "updates", updates)
+    out = tmp_path / "library"
+    devices = ["--expert-devices", "2", "--data-devices", "2", "--fsdp-devices", "2"]
+    assert call(speaking("plain"), files, out, "--steps", "2", *devices)[0] == 0
+    *_, base, _, _, rows = seen[0]
+    kernel = base["layers"]["mlp"]["up_proj"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (2, 32, 128)
+    shape = rows.tokens.addressable_shards[0].data.shape
+    assert shape == (1, 2, 1, BATCH // 2, LENGTH)
+    for name, wanted in losses(library[0]).items():
+        # The rate of the first update is that of the longer run.
+        np.testing.assert_allclose(losses(out)[name], wanted[:2], rtol=1e-3)
+        assert abs(wanted[1][1] - wanted[0][1]) > 0.01 * wanted[0][1]
+
+
+def untrained(model, opt, together, base, run, plan, rows):
+    """In place of ``text.updates``, for tests of what is around it."""
+    shape = rows.tokens.shape[:2]
+    told = text.Told(np.ones(shape), np.ones(shape))
+    return run.replace(step=run.step + shape[1]), told
+
+
+def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(text, "updates", untrained)
+    for path in ("gsm8k.jsonl", "ann.jsonl", "bo.jsonl", "FOLDER/a.jsonl"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(files[0], tmp_path / path)
+    (tmp_path / "MODEL").symlink_to(speaking("plain"))
+    commands = shown(train_options.DESCRIPTION)
+    assert len(commands) == 3
+    for words, names in zip(
+        commands, (["gsm8k"], ["ann", "bo"], ["FOLDER"]), strict=True
+    ):
+        assert cli.main(words) == 0
+        wanted = {*names, "losses.csv", "training.json"}
+        assert set(os.listdir("LIBRARY")) == wanted
+        shutil.rmtree("LIBRARY")
+
+
+def test_flags_reach_the_run(speaking, files, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(model, base, rows, config, schedule, **options):
+        seen.append((model.config, config, schedule, options))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(session, "train", spy)
+    monkeypatch.setattr(train, "optimizer", lambda **options: options)
+    some = "--weight-decay 0.1 --clip 0 --warmup 0.2 --accumulate 3 --epochs 0.5"
+    more = "--together 1 --remat on --seed 7 --alpha 3 --batch 2"
+    flags = [*some.split(), *more.split()]
+    code, said = call(speaking("plain"), files, tmp_path / "out", *flags)
+    assert code == 2
+    assert said.endswith("jaxlora: seen\n")
+    model, config, schedule, options = seen[0]
+    assert model.remat
+    assert (config.alpha, config.rank, config.targets) == (3, 4, lora.ALL_LINEAR)
+    assert (schedule.warmup, schedule.accumulate, schedule.batch) == (0.2, 3, 2)
+    assert (schedule.epochs, schedule.steps) == (0.5, 0)
+    assert options["opt"] == {"weight_decay": 0.1, "clip": 0}
+    assert (options["seed"], options["together"], options["mesh"]) == (7, 1, None)
+    # A row more than there are is one too many.
+    call(speaking("plain"), files, tmp_path / "out", "--batch", "999")
+    assert not seen[1][0].remat
+    assert 10 < seen[1][2].batch < 30  # several examples a row
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--data A B", "--data A --data B", "--data=A --data=B", "--data A --data=B"],
+)
+def test_files_are_repeated_or_listed(words):
+    flags = ["--model", "M", "--out", "O", "--targets", "x", "y", "--targets", "z"]
+    for order in ([*words.split(), *flags], [*flags, *words.split()]):
+        given = train_options.parse(order)
+        assert given.data == ("A", "B")
+        assert given.targets == ("x", "y", "z")
+    assert train_options.parse([*words.split(), *flags[:4]]).targets == ()
+
+
+def test_adapters_have_the_names_of_their_sources(tmp_path, monkeypatch):
+    folder = tmp_path / "ann.v2" / "deep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    (folder / ".jsonl").touch()
+    for source, name in (
+        ("x/ann.jsonl", "ann"),
+        ("bo.train.json", "bo.train"),
+        (".", "deep"),
+        ("..", "ann.v2"),
+        (f"{folder}/", "deep"),
+        ("tfds:gsm8k/main:train", "gsm8k-main-train"),
+        ("gsm8k/main:test", "gsm8k-main-test"),
+    ):
+        assert train_data.name(source) == name
+    with pytest.raises(ValueError, match=r"\.jsonl gives the adapter no name"):
+        train_data.name(".jsonl")
+
+
+def with_token(folder, id):
+    """Gives the tokenizer of a folder a token that the model has no row for."""
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["zebra"] = id
+    path.write_text(json.dumps(told))
+
+
+@pytest.fixture
+def models_there(speaking, hf, tmp_path_factory):
+    """Folders by the word that stands for each below."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(speaking("plain"), other, dirs_exist_ok=True)
+    with_token(other, 256)
+    return {"M": speaking("plain"), "OTHER": other, "MUTE": hf / "llama" / "base"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--model M", "No --data was given, expected a file at least"),
+        ("--data A", "required"),
+        ("--model M --data gone.jsonl", "gone.jsonl is not there"),
+        ("--model M --data empty.jsonl", "empty.jsonl has no good record (0 bad)"),
+        ("--model M --data empty.jsonl --skip-bad", "has no good record (0 bad)"),
+        ("--model M --data long.jsonl", "long: No example is left to train on: 2 are"),
+        ("--model M --data A x/A", "Two data files would both be adapter 'sums'"),
+        ("--model M --data A --data A", "Two data files would both be adapter 'sums'"),
+        ("--model M --data list.jsonl", "list.jsonl:2: got [1], expected an object"),
+        ("--model gone --data A", "gone"),
+        ("--model MUTE --data A", "has no tokenizer.json"),
+        ("--model OTHER --data A", "is this the tokenizer of another model?"),
+        ("--model M --data A --targets .*q_prj", "'.*q_prj'"),
+        ("--model M --data A --rank 99", "LoRA rank is 99, expected 1 to"),
+        ("--model M --data A --rank 0", "--rank is 0, expected 1 or more"),
+        ("--model M --data A --alpha 0", "alpha is 0.0, expected a positive"),
+        ("--model M --data A --epochs 0", "epochs=0.0"),
+        ("--model M --data A --epochs inf", "epochs=inf"),
+        ("--model M --data A --batch 0", "--batch is 0, expected 1 or more"),
+        ("--model M --data A --length 0", "--length is 0, expected 1 or more"),
+        ("--model M --data A --clip -1", "--clip is -1.0, expected a number, 0"),
+        ("--model M --data A --weight-decay nan", "--weight-decay is nan"),
+        ("--model M --data A --seed -1", "--seed is -1, expected 0 or more"),
+        ("--model M --data A --expert-devices 8", "1 data files on 8 --expert-dev"),
+        ("--model M --data A --data-devices 8", "--batch 4 on 8 --data-devices"),
+        ("--model M --data A --fsdp-devices 3", "expected a product of 8"),
+        ("--model M --data A --learn-rate 1", "Did you mean --learning-rate?"),
+        ("--model M --data A --out long.jsonl", "long.jsonl is a file, expected a"),
+    ],
+)
+def test_a_bad_request_writes_nothing(
+    models_there, files, tmp_path, monkeypatch, capsys, words, expected
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(text, "updates", lambda *_: pytest.fail("it trained"))
+    (tmp_path / "x").mkdir()
+    shutil.copy(files[0], tmp_path / "x" / "sums.json")
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "long.jsonl", [{"prompt": "x" * 999, "answer": "y"}] * 2)
+    write(tmp_path / "list.jsonl", [{"prompt": "x", "answer": "y"}, [1]])
+    before = sorted(tmp_path.rglob("*"))
+    places = models_there | {"A": files[0], "x/A": "x/sums.json"}
+    flags = [str(places.get(word, word)) for word in words.split()]
+    assert cli.main(["train", "--out", "library", *FLAGS, *flags]) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert "Traceback" not in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+CHILD = """
+import sys
+from jaxlora import cli
+from jaxlora.train import session
+
+session.SAVE_EVERY = 0.0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(speaking, files, tmp_path):
+    flags = ["--model", str(speaking("plain")), "--data", *files, *FLAGS]
+    words = [sys.executable, "-c", CHILD, "train", *flags, "--epochs", "24"]
+    start = functools.partial(
+        subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    out, killed = tmp_path / "killed", 0
+    for _ in range(2):
+        child = start([*words, "--out", str(out)])
+        try:
+            last = steps(out)
+            while steps(out) <= last and child.poll() is None:
+                time.sleep(0.01)
+            wait = random.random()
+            time.sleep(wait)
+            child.send_signal(signal.SIGKILL)
+        finally:
+            child.kill()
+            output, _ = child.communicate()
+        killed += child.returncode == -signal.SIGKILL
+        assert child.returncode in (0, -signal.SIGKILL), (wait, output)
+    assert killed, "the run is too short to be killed"
+    for folder in (out, tmp_path / "whole"):
+        child = start([*words, "--out", str(folder)])
+        output, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, output
+    assert json.loads((out / "training.json").read_text())["resumed_at"] > 0
+    assert weights(out) == weights(tmp_path / "whole")
+    one, two = ((x / "losses.csv").read_bytes() for x in (out, tmp_path / "whole"))
+    assert one == two
+
+
+def steps(out):
+    """The last whole step on the disk, or -1."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(out / ".checkpoint")
+        return max((int(name) for name in names if name.isdigit()), default=-1)
+    return -1
