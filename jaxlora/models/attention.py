@@ -18,14 +18,12 @@ class View(NamedTuple):
 
     positions: jax.Array
     """[B, T], for rotary angles."""
-    seen: jax.Array
-    """[B, T, S], true where a query may attend to a key."""
+    seen: jax.Array | None
+    """[B, T, S], true where a query may attend to a key; none for every earlier one."""
     near: jax.Array | None
     """The same on local layers: ``window`` slots at most; none without such layers."""
     start: jax.Array | None
     """[], the first slot that this call writes; none without a cache."""
-    causal: bool
-    """Is ``seen`` the lower triangle? Flash attention needs no mask then."""
 
 
 class Place(NamedTuple):
@@ -125,9 +123,19 @@ def flash(q, k, v, allowed: jax.Array | None, *, scale: float) -> jax.Array:
     )
 
 
-def flashes(config: DecoderConfig) -> bool:
-    """Does a model of this config use :func:`flash` on this backend?"""
+def flashes(config: DecoderConfig, length: int = 0, *, causal: bool = True) -> bool:
+    """Does a model of this config use :func:`flash` on this backend?
+
+    Args:
+      config: of the decoder.
+      length: T; cuDNN's gradient with a mask is for even ones only.
+      causal: is there no other mask?
+    """
     if config.attention != "auto":
         return config.attention == "flash"
-    gpu = jax.default_backend() in ("gpu", "cuda")
-    return gpu and config.dtype == "bfloat16" and not config.attn_softcap
+    if jax.default_backend() not in ("gpu", "cuda") or config.attn_softcap:
+        return False
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    widest = 256 if float(capability) >= 9 else 128  # Hopper, or older
+    fits = config.head_dim <= widest and config.head_dim % 8 == 0
+    return config.dtype == "bfloat16" and fits and (causal or length % 2 == 0)

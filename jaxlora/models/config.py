@@ -115,7 +115,8 @@ class DecoderConfig:
     """Type of the base parameters."""
     attention: Literal["auto", "plain", "flash"] = "auto"
     """flash: ``jax.nn.dot_product_attention``; plain: scores in memory. auto takes
-    flash on a GPU in bfloat16, unless a soft cap forbids it."""
+    flash on a GPU in bfloat16, unless a soft cap or cuDNN's limits forbid it: heads of
+    at most 128 (256 from Hopper on), and an even length where there is a mask."""
     remat: bool = False
     """Recompute each layer in the backward pass: less memory, a third more time."""
     unroll: int = 1

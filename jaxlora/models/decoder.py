@@ -73,11 +73,12 @@ class Attention(nn.Module):
         c = self.config
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         allowed = view.seen
-        if place.local is not None and view.near is not None:
-            allowed = jnp.where(place.local, view.near, view.seen)
-        if view.start is None and flashes(c):
-            free = view.causal and place.local is None
-            return flash(q, k, v, None if free else allowed, scale=scale)
+        if place.local is not None and view.near is not None and allowed is not None:
+            allowed = jnp.where(place.local, view.near, allowed)
+        if view.start is None and flashes(c, q.shape[1], causal=allowed is None):
+            return flash(q, k, v, allowed, scale=scale)
+        if allowed is None:
+            allowed = jnp.tril(jnp.ones((1, q.shape[1], k.shape[2]), bool))
         return attend(q, k, v, allowed, scale=scale, softcap=c.attn_softcap)
 
 
@@ -250,13 +251,12 @@ def _view(c: DecoderConfig, tokens, mask, segments, positions, cache: Cache | No
         start = cache.start
         cache, counted = caches.admit(cache, keys > 0)
         keys = cache.segments
-    first = 0 if start is None else start
+    first, local = 0 if start is None else start, any(c.local_layers)
     return cache, View(
         positions=counted if positions is None else positions,
-        seen=seen(queries, keys, first),
-        near=near(queries, keys, first, c.window) if any(c.local_layers) else None,
+        seen=None if causal and not local else seen(queries, keys, first),
+        near=near(queries, keys, first, c.window) if local else None,
         start=start,
-        causal=causal,
     )
 
 

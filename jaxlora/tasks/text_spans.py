@@ -14,7 +14,8 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     A turn reaches from the end of the generation prompt of what is before it to the
     end of the conversation up to it. A template may change earlier turns when later
     ones follow (it drops their reasoning, say); there the words of the turn are looked
-    for after the turn before, and a turn whose words are gone has no span.
+    for after the turn before and the marks that open it, and a turn whose words are
+    gone has no span.
 
     Returns:
       The text, and characters [start, stop) of each turn, its end token included.
@@ -28,6 +29,8 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
         assistant = turn["role"] == "assistant"
         span = _by_prefix(text, messages, i, tokenizer) if assistant and i else None
         if span is None:
+            if assistant and i:
+                cursor = _opened(text, messages[:i], cursor, tokenizer)
             span = _by_words(text, turn["content"].strip(), cursor, tokenizer)
         if span is not None:
             cursor = span[1]
@@ -51,6 +54,23 @@ def _by_prefix(
     # A generation prompt may hold more than the turn's opening (a <think>, say).
     start = len(before) + _common(opened[len(before) :], text[len(before) :])
     return (start, len(upto)) if start < len(upto) else None
+
+
+def _opened(
+    text: str, before: Sequence[Turn], cursor: int, tokenizer: Tokenizer
+) -> int:
+    """Where the next turn of the assistant begins: its role may hold its words too."""
+    try:
+        closed = tokenizer.render(before, add_generation_prompt=False)
+        marks = tokenizer.render(before)[len(closed) :].splitlines(keepends=True)
+    except ValueError:
+        return cursor
+    while marks:  # the last lines may be more than the opening (a <think>, say)
+        found = text.find("".join(marks), cursor)
+        if found >= 0:
+            return found + len("".join(marks))
+        marks.pop()
+    return cursor
 
 
 def _common(a: str, b: str) -> int:

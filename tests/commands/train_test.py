@@ -380,12 +380,27 @@ def test_long_examples_are_cut_on_request(speaking, files, bad, tmp_path):
     assert counts["bad"]["truncated"] > 0 == counts["bad"]["too_long"]
 
 
-def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path):
+@pytest.fixture
+def seen(monkeypatch):
+    """Arguments of each call of ``text.updates``."""
+    calls, real = [], text.updates
+
+    def updates(*args):
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(text, "updates", updates)
+    return calls
+
+
+def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path, seen):
     out = tmp_path / "library"
     sites = [f"layers/attn/{part}_proj/kernel" for part in "qv"]
     flags = ("--dtype", "bfloat16", "--rslora", "--targets", *sites, "--steps", "8")
     assert call(speaking("plain"), files, out, *flags)[0] == 0
-    _, base = pretrained.load(speaking("plain"))
+    model, _, _, base, *_ = seen[0]
+    assert model.config.dtype == "bfloat16"
+    assert {x.dtype.name for x in jax.tree.leaves(base)} == {"bfloat16"}
     got = lora.sites(adapters.load(out / "sums", base))
     assert set(got) == set(sites)
     for weight in got.values():
@@ -399,18 +414,13 @@ def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path):
     assert config["target_modules"] == ["q_proj", "v_proj"]
 
 
-def test_over_eight_devices(library, speaking, files, tmp_path, monkeypatch):
-    seen, real = [], text.updates
-
-    def updates(*args):
-        seen.append(args)
-        return real(*args)
-
-    monkeypatch.setattr(text, "updates", updates)
+def test_over_eight_devices(library, speaking, files, tmp_path, seen, monkeypatch):
+    monkeypatch.setattr(session, "ONE_BY_ONE", 1)  # not over devices
     out = tmp_path / "library"
     devices = ["--expert-devices", "2", "--data-devices", "2", "--fsdp-devices", "2"]
     assert call(speaking("plain"), files, out, "--steps", "2", *devices)[0] == 0
-    *_, base, _, _, rows = seen[0]
+    _, _, together, base, _, _, rows = seen[0]
+    assert together == 2
     kernel = base["layers"]["mlp"]["up_proj"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 32, 128)
     shape = rows.tokens.addressable_shards[0].data.shape

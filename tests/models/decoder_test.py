@@ -10,7 +10,8 @@ import pytest
 
 from jaxlora import tree
 from jaxlora.models import Decoder, DecoderConfig, RopeScaling, apply, init
-from jaxlora.models.layers import frequencies
+from jaxlora.models.decoder import logits
+from jaxlora.models.layers import frequencies, rotate
 
 PLAIN = DecoderConfig(
     vocab_size=11,
@@ -361,7 +362,11 @@ def scanned(make_base):
     return *graph(base), base
 
 
-@pytest.mark.parametrize("changes", [{"remat": True}, {"unroll": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"remat": True}, {"unroll": 3}, {"remat": True, "attention": "flash"}],
+    ids=str,
+)
 def test_remat_and_unroll_change_nothing_but_the_program(scanned, changes):
     logits, grads, text = graph(scanned[3], **changes)
     np.testing.assert_allclose(logits, scanned[0], atol=1e-5)
@@ -386,6 +391,17 @@ def test_bfloat16_is_close(net):
     assert got.dtype == jnp.float32
     error = np.abs(got - want).max() / np.abs(want).max()
     assert 1e-6 < error < 0.05  # eight bits of mantissa: 2^-8 a rounding
+
+
+def test_rotations_and_logits_of_bfloat16_are_computed_in_float32():
+    x = jax.random.normal(jax.random.key(0), (1, 3, 2, 6), jnp.bfloat16)
+    where, fast = jnp.array([[3, 500, 30_000]]), jnp.asarray(frequencies(6, 100.0))
+    exact = rotate(x.astype(jnp.float32), where, fast)
+    np.testing.assert_array_equal(rotate(x, where, fast), exact.astype(jnp.bfloat16))
+    # 257 is no number of bfloat16.
+    config = dataclasses.replace(PLAIN, dtype="bfloat16", param_dtype="bfloat16")
+    ones = jnp.asarray([[16.0, 1.0]], jnp.bfloat16)
+    assert logits(config, ones, ones.T).tolist() == [[257.0]]
 
 
 def test_the_second_call_does_not_trace_again(make_base):

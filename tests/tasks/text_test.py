@@ -123,6 +123,23 @@ def test_a_template_that_changes_earlier_turns(chatml):
     assert _learnt(Record(messages=plain_first), one) == said
 
 
+@pytest.mark.parametrize("source", [THINK, THINK.replace("<think>\n", "")])
+def test_words_that_are_also_in_the_name_of_a_role(chatml, source):
+    # No part is rendered as the start of the whole: words are looked for.
+    one = dataclasses.replace(chatml, chat_template="{{ messages|length }}" + source)
+    said = ("a", "assistant", "user")
+    turns = [
+        turn
+        for word in said
+        for turn in (
+            {"role": "user", "content": "Which?"},
+            {"role": "assistant", "content": word},
+        )
+    ]
+    expected = "".join(f"{word}<|im_end|>" for word in said)
+    assert _learnt(Record(messages=tuple(turns)), one) == expected
+
+
 def test_a_generation_prompt_that_opens_a_thought(chatml):
     one = dataclasses.replace(chatml, chat_template=THINK)
     assert _learnt(SUM, one) == "3 + 4 = 7\n#### 7<|im_end|>"
