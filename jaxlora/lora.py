@@ -169,11 +169,16 @@ def fuse(base: Tree, adapter: Adapter) -> Tree:
     found = sites(adapter)
 
     def add(name: str, leaf: jax.Array) -> jax.Array:
-        if name not in found:
-            return leaf
-        return (leaf.astype(jnp.float32) + delta(found[name])).astype(leaf.dtype)
+        return _fuse_site(leaf, found[name]) if name in found else leaf
 
     return named.map_named(add, base)
+
+
+@jax.jit
+def _fuse_site(kernel: jax.Array, weight: LoraWeight) -> jax.Array:
+    if kernel.ndim > 2:  # one layer after another: float32 copies are of one layer
+        return jax.lax.map(lambda pair: _fuse_site(*pair), (kernel, weight))
+    return (kernel.astype(jnp.float32) + delta(weight)).astype(kernel.dtype)
 
 
 def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:

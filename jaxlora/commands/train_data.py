@@ -15,10 +15,12 @@ from jaxlora.commands import bars
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import packing, text
 from jaxlora.tasks.packing import Rows
-from jaxlora.tasks.text import Read
+from jaxlora.tasks.text import Read, Record
 
 Counts: TypeAlias = dict[str, Any]
 """What a file became, as training.json has it."""
+LOOKED_AT = 20
+"""Records of a file whose prompts are compared with what is learnt."""
 LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
 
 
@@ -92,7 +94,26 @@ def pack(
                 raise ValueError(f"{name}: {error}") from None
             rows[name] = packing.pack(encoded.examples, length, seed)
             counts[name] = _count(one, encoded, rows[name])
+            counts[name]["asked_apart"] = asked_apart(one.records, words)
     return rows, counts
+
+
+def asked_apart(records: Sequence[Record], words: Tokenizer) -> bool:
+    """Will a model be asked with other tokens than those it learns to answer after?
+
+    Some chat templates open an answer for generation with what they leave out of a
+    whole conversation: DeepSeek-R1's with ``<think>``. Looks at the first few records;
+    the last token of a prompt may merge with the answer, and is not compared.
+    """
+    for record in records[:LOOKED_AT]:
+        try:
+            asked = text.prompt(record, words)[:-1]
+            learnt = text.encode_one(record, words).tokens[: len(asked)].tolist()
+        except ValueError:  # plain text, or refused and counted
+            continue
+        if asked != learnt:
+            return True
+    return False
 
 
 def _count(one: Read, encoded: text.Encoded, rows: Rows) -> Counts:
@@ -120,5 +141,11 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
             f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
             + (f"; left out or cut: {left}" if left else "")
         )
+        if count["asked_apart"]:
+            console.print(
+                "  the chat template opens an answer for generation otherwise than in "
+                "training (with <think>, say): a trained adapter is asked what it did "
+                "not learn to answer"
+            )
         if count["first_error"]:
             console.print(f"  first of them: {count['first_error']}")

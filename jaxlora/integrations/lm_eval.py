@@ -233,7 +233,7 @@ class JaxLora(_Base):
             "base": self.reuse.base,
             "batch": self.batch_size,
             "max_length": self.max_length,
-            "truncate": self._truncate,
+            "truncate": True,  # unless _say_cut has refused
             **self.reuse.arguments(),
         }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import io
 import json
@@ -22,6 +23,7 @@ import pytest
 from jaxlora import cli, lora, models
 from jaxlora.commands import train, train_data, train_options
 from jaxlora.models import adapters, pretrained, tokenizer
+from jaxlora.tasks import text as records
 from jaxlora.train import session, text
 
 LENGTH, BATCH = 96, 4
@@ -635,3 +637,12 @@ def steps(out):
         names = os.listdir(out / ".checkpoint")
         return max((int(name) for name in names if name.isdigit()), default=-1)
     return -1
+
+
+def test_prompts_that_are_not_what_is_learnt_are_found(speaking):
+    words = tokenizer.load(speaking("chatml"))
+    record = records.record({"prompt": "Who?", "answer": "Ann"}, "people:1")
+    assert not train_data.asked_apart([record], words)
+    opened = "{% if add_generation_prompt %}<think>{% endif %}"
+    thinking = dataclasses.replace(words, chat_template=words.chat_template + opened)
+    assert train_data.asked_apart([record], thinking)

@@ -111,6 +111,19 @@ def test_rolling_is_that_of_transformers(ours, hf):
     assert len(ours.tok_encode(TEXTS[2])) > 2 * ours.max_length  # so in windows
 
 
+def test_a_shorter_context_is_that_of_transformers(harness, checkpoint, ours):
+    pytest.importorskip("torch")
+    short = JaxLora(str(checkpoint), max_length=16)
+    pairs = asked("loglikelihood", PAIRS[5:6])
+    texts = asked("loglikelihood_rolling", [(TEXTS[2],)])
+    found, wanted = (
+        [lm.loglikelihood(pairs)[0][0], *lm.loglikelihood_rolling(texts)]
+        for lm in (short, _hf(checkpoint, max_length=16))
+    )
+    assert found == pytest.approx(wanted, abs=ATOL)
+    assert abs(ours.loglikelihood(pairs)[0][0] - found[0]) > 10 * ATOL
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -167,6 +180,16 @@ def test_chats_are_rendered_as_by_transformers(harness, chatting):
     assert ours.chat_template(True) == hf.chat_template(True)
     assert ours.prefix_token_id == ours.eot_token_id == hf.prefix_token_id
     assert ours.tokenizer_name.endswith(chatting.name)
+
+
+def test_texts_without_a_token(harness, chatting):
+    model = JaxLora(str(chatting))
+    assert model.loglikelihood_rolling(asked("loglikelihood_rolling", [("",)])) == [0]
+    options = {"max_gen_toks": 4}
+    (found,) = model.generate_until(asked("generate_until", [("", options)]))
+    first = model.tokenizer.decode([model.prefix_token_id], False)
+    request = asked("generate_until", [(first, options)])
+    assert model.generate_until(request) == [found]
 
 
 def test_special_tokens_are_those_of_transformers(ours, hf):
