@@ -40,7 +40,7 @@ def test_killed_at_random_it_still_ends_the_same(small, tmp_path):
     for _ in range(5):
         process = start(small, tmp_path / "killed")
         try:
-            process.wait(timeout=rng.uniform(0.3, 1.0) * lasts)
+            process.wait(timeout=rng.uniform(0.1, 0.6) * lasts)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
