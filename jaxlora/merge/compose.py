@@ -1,30 +1,35 @@
 """A merge is data: transforms over the expert axis, a space, and a reduction.
 
-``merge(library, weights=None, *, key=None, rank=None)`` makes one adapter of a library.
-Merges are frozen and hashable; they jit, and vmap over libraries, weights and keys.
-
-*Spaces* say what is combined:
-
-- ``delta``: the updates themselves, exactly, held as concatenated factors.
-- ``factor``: a and b apart. Depends on the gauge, so it is no function of the deltas.
-
-*Laws* say what a merge promises; the test battery holds each merge to its own.
+``merge(library, weights=None, *, key=None, rank=None, data=None)`` makes one adapter of
+a library. Merges are frozen and hashable; they jit, and vmap over libraries, weights
+and keys. *Spaces* say in which coordinates experts are compared, see
+:mod:`jaxlora.merge.space`. *Laws* say what a merge promises; the battery
+``jaxlora.testing.check_merge`` holds each merge to its own.
 """
 
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxlora import lora, spectrum
-from jaxlora.lora import Adapter, Library
-from jaxlora.merge import linear
-from jaxlora.merge.linear import Reduction, Weights
+from jaxlora import tree as named
+from jaxlora.lora import Adapter, Library, LoraWeight
+from jaxlora.merge import apply
+from jaxlora.merge.linear import Data, Reduction, Weights
+from jaxlora.merge.space import SPACES, Coordinates
+from jaxlora.tree import Tree
 
 Transform: TypeAlias = Callable[[jax.Array | None, Library], Library]
 """``transform(key, library) -> library`` of the same sites and number of experts."""
+
+Step: TypeAlias = Callable[[jax.Array | None, Coordinates], Coordinates]
+"""``step(key, coordinates) -> coordinates``; sees the whole library at once only if it
+has an attribute ``scope`` that is ``"model"``, else one site and layer at a time."""
 
 LAWS: Mapping[str, str] = {
     "identity": "one expert, with no weights given, gives back its delta",
@@ -36,21 +41,31 @@ LAWS: Mapping[str, str] = {
 }
 """What a merge can promise about the delta it returns."""
 
-_SPACES: dict[str, Callable[[lora.LoraWeight, jax.Array], lora.LoraWeight]] = {
-    "delta": linear.in_delta,
-    "factor": linear.in_factor,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
     """Makes one adapter of a library; made by :func:`chain` or ``preset``."""
 
-    transforms: tuple[Transform, ...]
+    steps: tuple[Step, ...]
     reduction: Reduction
     space: str
     laws: frozenset[str]
     """The names in ``LAWS`` that hold for this merge."""
+    prepare: tuple[Transform, ...] = ()
+    """Applied to the library before it enters the space."""
+    rank: Literal["experts"] | None = None
+    """Rank of the result where none is asked for: the experts', or all there is."""
+
+    @property
+    def data(self) -> Data:
+        """What the merge must see: ``free``, ``own`` or ``target``."""
+        return self.reduction.data
+
+    @property
+    def scope(self) -> Literal["leaf", "model"]:
+        """Does a step look at all sites at once?"""
+        whole = any(getattr(s, "scope", "leaf") == "model" for s in self.steps)
+        return "model" if whole else "leaf"
 
     def __call__(
         self,
@@ -59,44 +74,118 @@ class Merge:
         *,
         key: jax.Array | None = None,
         rank: int | None = None,
+        data: Tree | None = None,
     ) -> Adapter:
         """Returns one adapter, float32, scale 1.
 
         Args:
           library: :class:`LoraWeight` leaves [E, ...], ranks padded to one.
           weights: [E], of any sign; None is a weight of 1 for every expert.
-          key: for transforms that draw.
+          key: for methods that draw.
           rank: replace each merged delta by its best approximation of this rank. None
-            keeps what the space gives: E * R for ``delta``, R for ``factor``.
+            keeps what the space gives, or the experts' rank for a merge that says so.
+          data: for methods that see data: arrays [E, ...] for each site, in a tree like
+            the library or by site name.
 
         Raises:
-          ValueError: if ``library`` is no library, if the weights do not fit it (their
-            values are checked outside jit), or the rank is below 1.
+          ValueError: if ``library`` is no library, if weights or data do not fit it
+            (values of weights are checked outside jit), or the rank is below 1 or above
+            the sum of the experts'.
         """
         experts = _num_experts(library)
-        coefficients = self.reduction.coefficients(weights, experts)
-        for i, transform in enumerate(self.transforms):
+        given = self._weights(weights, experts)
+        for i, transform in enumerate(self.prepare):
             library = transform(_fold(key, i), library)
-        combine = _SPACES[self.space]
-        merged = lora.lora_map(lambda w: combine(w, coefficients), library)
-        return merged if rank is None else spectrum.canonical(merged, rank)
+        key = _fold(key, len(self.prepare))
+        sites = lora.sites(library)
+        arrays = self._data(data, sites)
+        rank = self._rank(rank, sites, experts)
+        return named.unflatten(self._merged(sites, given, key, rank, arrays))
+
+    def _merged(self, sites, weights, key, rank, data) -> dict[str, LoraWeight]:
+        if not self.steps and self.space == "delta":
+            exact = {
+                name: self.reduction.factors(site, weights, data.get(name))
+                for name, site in sites.items()
+            }
+            if None not in exact.values():
+                return exact if rank is None else spectrum.canonical(exact, rank)
+        run = apply.whole if self.scope == "model" else apply.each
+        space = SPACES[self.space]
+        return run(space, self.steps, self.reduction, sites, weights, key, rank, data)
+
+    def _weights(self, weights: Weights | None, experts: int) -> jax.Array:
+        if weights is None:
+            weights = np.ones(experts)
+        leaves = jax.tree.leaves(weights)
+        known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        array = jnp.asarray(weights, jnp.float32)
+        if array.shape != (experts,):
+            raise ValueError(
+                f"Weights have shape {array.shape}, expected ({experts},): one weight "
+                f"for each of the {experts} experts of the library."
+            )
+        if known:
+            values = np.asarray(weights, np.float64)
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"Weights are {values.tolist()}, expected finite numbers; give an "
+                    f"expert the weight 0 to leave it out."
+                )
+            self.reduction.check(values)
+        return array
+
+    def _rank(self, rank: int | None, sites, experts: int) -> int | None:
+        own = max(site.rank for site in sites.values())
+        if rank is None:
+            return own if self.rank == "experts" else None
+        if not 1 <= rank <= experts * own:
+            raise ValueError(
+                f"The rank of a merged adapter is {rank}, expected at least 1 and at "
+                f"most {experts * own}, the sum of {experts} experts' ranks of {own}; "
+                f"leave rank out to keep every singular value."
+            )
+        return rank
+
+    def _data(self, data: Tree | None, sites) -> dict[str, jax.Array]:
+        if self.data == "free":
+            if data is not None:
+                raise ValueError(f"{self.reduction!r} sees no data, but got some.")
+            return {}
+        arrays = {} if data is None else named.flatten(data)
+        if set(arrays) != set(sites):
+            odd = sorted(set(arrays) ^ set(sites))
+            raise ValueError(
+                f"{self.reduction!r} needs data, one array [E, ...] for each site, but "
+                f"got {'none' if data is None else 'other sites'}; without data, or "
+                f"in excess: {', '.join(odd[:4])}."
+            )
+        return arrays
 
 
-def chain(*steps: Transform | Reduction, space: str, laws: Iterable[str] = ()) -> Merge:
-    """Composes transforms, in order, and a final reduction into a :class:`Merge`.
+def chain(
+    *steps: Step | Reduction,
+    space: str,
+    prepare: Iterable[Transform] = (),
+    laws: Iterable[str] = (),
+    rank: Literal["experts"] | None = None,
+) -> Merge:
+    """Composes steps, in order, and a final reduction into a :class:`Merge`.
 
     Args:
-      *steps: functions ``(key, library) -> library``, then one reduction. Transform i
-        is given its own fold of the key.
-      space: ``delta`` or ``factor``, see the module.
+      *steps: functions ``(key, coordinates) -> coordinates``, then one reduction. Step
+        i is given its own fold of the key.
+      space: the coordinates: ``core``, ``delta``, ``knots``, ``factor``, ...
+      prepare: functions ``(key, library) -> library``, such as ``random_like``.
       laws: what the merge promises; by default nothing.
+      rank: ``experts`` gives the result their rank unless another one is asked for.
 
     Raises:
       ValueError: if the last step, and it alone, is not a reduction, or a space or law
         is unknown.
 
-    >>> import jax.numpy as jnp
-    >>> half = chain(linear.weighted_mean(), space="delta")
+    >>> from jaxlora.merge.linear import weighted_mean
+    >>> half = chain(weighted_mean(), space="delta")
     >>> w = lora.LoraWeight(jnp.ones((2, 4, 1)), jnp.ones((2, 1, 3)), jnp.ones(2))
     >>> half({"kernel": w}, [1.0, 3.0])["kernel"].b[:, 0].tolist()
     [0.25, 0.75]
@@ -113,13 +202,13 @@ def chain(*steps: Transform | Reduction, space: str, laws: Iterable[str] = ()) -
             f"The chain has the reduction {early[0]!r} before its end; only its last "
             f"step reduces, as nothing is left to merge after it."
         )
-    transforms = tuple(step for step in steps if not isinstance(step, Reduction))
-    if space not in _SPACES:
-        raise ValueError(unknown("space", space, _SPACES))
+    before = tuple(step for step in steps if not isinstance(step, Reduction))
+    if space not in SPACES:
+        raise ValueError(unknown("space", space, SPACES))
     declared = frozenset(laws)
     for law in sorted(declared - set(LAWS)):
         raise ValueError(unknown("law", law, LAWS))
-    return Merge(transforms, reduction, space, declared)
+    return Merge(before, reduction, space, declared, tuple(prepare), rank)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -138,7 +227,7 @@ def _fold(key: jax.Array | None, i: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, i)
 
 
-def _num_experts(library: Library) -> int:
+def _num_experts(library: Any) -> int:
     if isinstance(library, list | tuple):
         raise ValueError(
             f"Got a {type(library).__name__} of {len(library)} adapters, expected a "

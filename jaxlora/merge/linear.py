@@ -1,24 +1,30 @@
-"""Linear merging: weights into coefficients, and coefficients into one adapter.
+"""Reductions, which end a chain: E experts become one. The linear ones live here.
 
 The exact mean and sum are task arithmetic (Ilharco et al., arXiv 2212.04089) on deltas,
 held as concatenated factors, which PEFT calls ``cat``. The factor mean is what mttl and
 many others compute as the "uniform" average (Ostapenko et al., arXiv 2405.11157); it is
 another method, with cross terms and shrunken deltas, and is named so.
+
+Write one of your own as a frozen dataclass with a ``leaf``; see the package's README.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
 
 Weights: TypeAlias = ArrayLike | Sequence[float]
 """One number for each expert, [E]."""
+
+Data: TypeAlias = Literal["free", "own", "target"]
+"""What a method must see: nothing, the experts' own data, or data of the target task."""
 
 CANCELLED = 1e-6
 """Weights whose sum is below this share of their absolute sum cannot be normalised."""
@@ -26,71 +32,162 @@ CANCELLED = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Reduction:
-    """Ends a chain: turns weights [E] into the coefficients [E] of a linear sum."""
+    """Makes one matrix of E, at one site and layer. Subclasses implement ``leaf``.
+
+    An expert of weight 0 is absent: its values are zeros, and whatever is counted or
+    averaged must leave it out.
+    """
+
+    data: ClassVar[Data] = "free"
+    """What the method must see."""
+
+    def check(self, weights: np.ndarray) -> None:
+        """Refuses weights [E], finite numbers, that the method cannot take.
+
+        Raises:
+          ValueError: naming the weights and what is expected.
+        """
+
+    def leaf(
+        self,
+        values: jax.Array,
+        weights: jax.Array,
+        key: jax.Array | None,
+        data: jax.Array | None,
+    ) -> jax.Array:
+        """Returns [M, N] for values [E, M, N] and weights [E], in float32.
+
+        Args:
+          values: experts in the coordinates of the chain's space.
+          weights: of any sign; 0 is absent.
+          key: of this site and layer; None if the merge was given none.
+          data: this leaf's [E, ...], or None.
+        """
+        raise NotImplementedError
+
+    def factors(
+        self, experts: LoraWeight, weights: jax.Array, data: jax.Array | None
+    ) -> LoraWeight | None:
+        """The exact result at one site as factors, or None if it has no low rank.
+
+        Args:
+          experts: a [E, ..., D, R].
+          weights: [E].
+          data: [E, ...], or None.
+        """
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Reduction):
+    """A sum ``sum_e c_e x_e`` whose coefficients depend on inner products alone.
+
+    Subclasses implement ``coefficients``. On deltas the result is exact and of low
+    rank, and no dense matrix is formed.
+    """
+
+    def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
+        """Returns [E, ...] for ``gram_ef = <x_e, x_f>`` [..., E, E], weights [E]."""
+        raise NotImplementedError
+
+    def leaf(self, values, weights, key, data):
+        """The sum of values."""
+        del key, data
+        flat = values.reshape(values.shape[0], -1)
+        gram = jnp.matmul(flat, flat.T, precision="highest")
+        return jnp.tensordot(self.coefficients(gram, weights), values, 1)
+
+    def factors(self, experts, weights, data):
+        """The exact sum, of rank E * R."""
+        del data
+        present = absent_removed(experts, weights)
+        return concatenate(present, self.coefficients(_gram(present), weights))
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedSum(Linear):
+    """Coefficients that are the weights, or their shares."""
 
     normalize: bool
     """Divide the weights by their sum."""
 
-    def coefficients(self, weights: Weights | None, experts: int) -> jax.Array:
-        """Returns [E], float32; ``None`` means a weight of 1 for every expert.
-
-        Raises:
-          ValueError: if there are not E weights. Outside jit (where values are known)
-            also if one is not finite, or they sum to 0 and are to be normalised.
-        """
-        if weights is None:
-            weights = np.ones(experts)
-        leaves = jax.tree.leaves(weights)
-        known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        array = jnp.asarray(weights, jnp.float32)
-        if array.shape != (experts,):
-            raise ValueError(
-                f"Weights have shape {array.shape}, expected ({experts},): one weight "
-                f"for each of the {experts} experts of the library."
-            )
-        if known:
-            self._check(np.asarray(weights, np.float64))
-        return array / jnp.sum(array) if self.normalize else array
-
-    def _check(self, weights: np.ndarray) -> None:
-        if not np.isfinite(weights).all():
-            raise ValueError(
-                f"Weights are {weights.tolist()}, expected finite numbers; give an "
-                f"expert the weight 0 to leave it out."
-            )
+    def check(self, weights: np.ndarray) -> None:
+        """Refuses weights to be normalised that sum to 0."""
         if self.normalize and abs(weights.sum()) <= CANCELLED * abs(weights).sum():
             raise ValueError(
                 f"Weights {weights.tolist()} sum to {weights.sum():.3g}, and a mean "
                 f"divides by their sum; a weighted sum takes any weights."
             )
 
+    def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
+        """``w_e``, or ``w_e / sum(w)``."""
+        shares = weights / jnp.sum(weights) if self.normalize else weights
+        lead = gram.ndim - 2
+        return jnp.broadcast_to(column(shares, lead), (*shares.shape, *gram.shape[:-2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleOnly(Linear):
+    """One expert at the coefficient that a mean would give it, and nothing else."""
+
+    expert: int = 0
+    """Its place in the library."""
+
+    def check(self, weights: np.ndarray) -> None:
+        """Refuses an expert that is not there, or weights that sum to 0."""
+        if not 0 <= self.expert < len(weights):
+            raise ValueError(
+                f"The expert to keep is {self.expert}, expected 0 to "
+                f"{len(weights) - 1}: the library has {len(weights)} experts."
+            )
+        WeightedSum(normalize=True).check(weights)
+
+    def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
+        """``w_e / sum(w)`` for the expert, 0 for all others."""
+        one = jnp.arange(weights.shape[0]) == self.expert
+        return WeightedSum(True).coefficients(gram, weights) * column(
+            one.astype(jnp.float32), gram.ndim - 2
+        )
+
 
 def weighted_mean() -> Reduction:
     """Coefficients ``w_e / sum(w)``: the weights are relative, and may be negative.
 
-    >>> weighted_mean().coefficients([1.0, 3.0], 2).tolist()
+    >>> weighted_mean().coefficients(jnp.eye(2), jnp.asarray([1.0, 3.0])).tolist()
     [0.25, 0.75]
     """
-    return Reduction(normalize=True)
+    return WeightedSum(normalize=True)
 
 
 def weighted_sum() -> Reduction:
     """Coefficients ``w_e``: by default every expert is added in full.
 
-    >>> weighted_sum().coefficients([1.0, -0.5], 2).tolist()
+    >>> weighted_sum().coefficients(jnp.eye(2), jnp.asarray([1.0, -0.5])).tolist()
     [1.0, -0.5]
     """
-    return Reduction(normalize=False)
+    return WeightedSum(normalize=False)
 
 
-def in_delta(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
+def scale_only(expert: int = 0) -> Reduction:
+    """A control: what the shrinking of a mean does to one expert, alone.
+
+    >>> scale_only(1).coefficients(jnp.eye(2), jnp.asarray([1.0, 3.0])).tolist()
+    [0.0, 0.75]
+    """
+    return ScaleOnly(expert=expert)
+
+
+def concatenate(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
     """The exact ``sum_e c_e delta_e`` of one site: factors of rank E * R, scale 1.
 
-    ``a = [a_1 ... a_E]`` and ``b = [c_1 s_1 b_1; ...; c_E s_E b_E]``. Experts whose
-    coefficient is 0 give zero columns and rows, whatever they hold.
+    ``a = [a_1 ... a_E]`` and ``b = [c_1 s_1 b_1; ...; c_E s_E b_E]``.
+
+    Args:
+      experts: a [E, ..., D, R].
+      coefficients: [E, ...].
     """
-    a, b = _present(experts, coefficients)
-    b = _column(coefficients, b) * b
+    a, b = experts.a.astype(jnp.float32), experts.b.astype(jnp.float32)
+    b = (coefficients * experts.scale.astype(jnp.float32))[..., None, None] * b
     a, b = jnp.moveaxis(a, 0, -2), jnp.moveaxis(b, 0, -3)
     *lead, d, e, r = a.shape
     return LoraWeight(
@@ -100,32 +197,28 @@ def in_delta(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
     )
 
 
-def in_factor(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
-    """``a = sum_e c_e a_e`` and ``b = sum_e c_e s_e b_e`` of one site, scale 1.
+def absent_removed(experts: LoraWeight, weights: jax.Array) -> LoraWeight:
+    """Zeros in the place of experts of weight 0, whatever they hold; float32.
 
-    Every expert's scale is folded into its own b first, so that experts may differ in
-    scale. The delta is ``sum_{e,f} c_e c_f s_f a_e b_f``: each expert's own part is
-    weighted by c_e^2 (its sign is lost), and E(E-1) cross terms pair the a of one with
-    the b of another. It depends on the gauge: rotating an expert's rank basis changes
-    the result and not the expert.
+    Selected, not multiplied: 0 * inf is nan, and an absent expert must be absent.
     """
-    a, b = _present(experts, coefficients)
-    return LoraWeight(
-        a=jnp.sum(_column(coefficients, a) * a, axis=0),
-        b=jnp.sum(_column(coefficients, b) * b, axis=0),
-        scale=jnp.ones(experts.scale.shape[1:], jnp.float32),
-    )
+
+    def keep(x: jax.Array) -> jax.Array:
+        return jnp.where(column(weights != 0, x.ndim - 1), x.astype(jnp.float32), 0.0)
+
+    return jax.tree.map(keep, experts)
 
 
-def _present(
-    experts: LoraWeight, coefficients: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # Selected, not multiplied: 0 * inf is nan, and an absent expert must be absent.
-    a, b = experts.a.astype(jnp.float32), experts.b.astype(jnp.float32)
-    b = experts.scale.astype(jnp.float32)[..., None, None] * b
-    keep = coefficients != 0
-    return jnp.where(_column(keep, a), a, 0.0), jnp.where(_column(keep, b), b, 0.0)
+def column(per_expert: jax.Array, axes: int) -> jax.Array:
+    """[E] as [E, 1, ..., 1] with ``axes`` ones.
+
+    >>> column(jnp.ones(3), 2).shape
+    (3, 1, 1)
+    """
+    return per_expert.reshape(-1, *[1] * axes)
 
 
-def _column(per_expert: jax.Array, like: jax.Array) -> jax.Array:
-    return per_expert.reshape(-1, *[1] * (like.ndim - 1))
+def _gram(experts: LoraWeight) -> jax.Array:
+    """``<delta_e, delta_f>``, [..., E, E]."""
+    rows = jax.vmap(jax.vmap(spectrum.inner, (None, 0)), (0, None))(experts, experts)
+    return jnp.moveaxis(rows, (0, 1), (-2, -1))

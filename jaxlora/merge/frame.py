@@ -1,0 +1,123 @@
+"""Joint coordinates of several low-rank updates, without dense matrices.
+
+The *core* frame of experts ``delta_e = s_e a_e b_e`` is a pair of orthonormal bases, of
+all inputs [D, K] and of all outputs [F, H], K = min(D, ER) and H = min(F, ER), in which
+every delta is a small matrix: ``delta_e = inputs @ core_e @ outputs^T``, exactly. The
+bases are the singular vectors of the experts' balanced factors put side by side, and so
+depend neither on the gauge nor on the order of experts (up to signs, and to rotations
+where singular values coincide). A plain QR basis would depend on both.
+
+Core Space merging: arXiv 2509.17786. KnOTS: Stoica et al., arXiv 2410.19735.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora import spectrum
+from jaxlora.lora import LoraWeight
+
+
+class Core(NamedTuple):
+    """Experts of one site and layer in their core frame."""
+
+    values: jax.Array
+    """[E, K, H]."""
+    inputs: jax.Array
+    """Orthonormal columns, [D, K]."""
+    outputs: jax.Array
+    """Orthonormal columns, [F, H]."""
+    live_in: jax.Array
+    """Which columns of ``inputs`` some expert uses, [K]."""
+    live_out: jax.Array
+    """Which columns of ``outputs`` some expert uses, [H]."""
+
+
+class Basis(NamedTuple):
+    """An orthonormal basis, in falling order of how much the experts use it."""
+
+    basis: jax.Array
+    """[F, K]."""
+    live: jax.Array
+    """Which columns some expert uses, [K]."""
+
+
+def core(experts: LoraWeight) -> Core:
+    """Returns the core frame of experts a [E, D, R]; absent ones must be zeros.
+
+    >>> a, b = jnp.eye(3)[:2, :, None], jnp.ones((2, 1, 4))
+    >>> found = core(LoraWeight(a, b, jnp.ones(2)))
+    >>> back = found.inputs @ found.values @ found.outputs.T
+    >>> bool(jnp.allclose(back, a @ b, atol=1e-6))
+    True
+    """
+    e, d, r = experts.a.shape
+    f = experts.b.shape[-1]
+    qa, ra = spectrum.qr(_beside(experts.a))  # [D, K], [K, ER]
+    qb, rb = spectrum.qr(_beside(experts.b.mT))
+    # Each expert within the two QR bases, balanced: small, and free of its gauge.
+    small = spectrum.canonical(
+        {
+            "": LoraWeight(
+                jnp.moveaxis(ra.reshape(-1, e, r), 1, 0),
+                jnp.moveaxis(rb.reshape(-1, e, r), 1, 0).mT,
+                experts.scale,
+            )
+        }
+    )[""]
+    left, live_in = _basis(_beside(small.a), d, f)
+    right, live_out = _basis(_beside(small.b.mT), d, f)
+    values = matmul(matmul(left.T[None], small.a), matmul(small.b, right[None]))
+    return Core(values, matmul(qa, left), matmul(qb, right), live_in, live_out)
+
+
+def outputs(experts: LoraWeight) -> Basis:
+    """Right singular vectors of all deltas stacked, [E D, F]; absent ones are zeros.
+
+    >>> a, b = jnp.eye(3)[:2, :, None], jnp.ones((2, 1, 4))
+    >>> outputs(LoraWeight(a, b, jnp.ones(2))).live.tolist()
+    [True, False]
+    """
+    e, d, r = experts.a.shape
+    f = experts.b.shape[-1]
+    _, ra = spectrum.qr(experts.a)  # rows that a's orthonormal part leaves out
+    rows = experts.scale[:, None, None] * matmul(ra, experts.b)
+    q, small = spectrum.qr(rows.reshape(-1, f).T)  # [F, K], [K, E min(D, R)]
+    inside, live = _basis(small, e * d, f)
+    return Basis(matmul(q, inside), live)
+
+
+def svd(
+    dense: jax.Array, rank: int | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The thin SVD of a dense matrix [D, F], cut to a rank.
+
+    The longer side is first reduced by QR, so that the SVD is of the shorter side.
+
+    >>> svd(2 * jnp.eye(3, 5), 2)[1].tolist()
+    [2.0, 2.0]
+    """
+    if dense.shape[0] < dense.shape[1]:
+        u, s, vt = svd(dense.T, rank)
+        return vt.T, s, u.T
+    q, small = spectrum.qr(dense)
+    u, s, vt = jnp.linalg.svd(small, full_matrices=False)
+    return matmul(q, u[:, :rank]), s[:rank], vt[:rank]
+
+
+def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    """In full float32, on every accelerator."""
+    return jnp.matmul(x, y, precision="highest")
+
+
+def _beside(columns: jax.Array) -> jax.Array:
+    """[E, D, R] to [D, E R]."""
+    return jnp.moveaxis(columns, 0, 1).reshape(columns.shape[1], -1)
+
+
+def _basis(columns: jax.Array, d: int, f: int) -> tuple[jax.Array, jax.Array]:
+    """Left singular vectors of a small matrix, and which of them are not rounding."""
+    u, s, _ = jnp.linalg.svd(columns, full_matrices=False)
+    smallest = max(d, f) * jnp.finfo(jnp.float32).eps * s[:1]
+    return u, s > smallest

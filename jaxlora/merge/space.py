@@ -1,0 +1,169 @@
+"""Spaces: the coordinates in which experts are compared, entry by entry.
+
+- ``factor``: a and b apart, the scale folded into b, the same weight on both.
+- ``factor-root``: a and b apart, and weight times scale split into roots: PEFT's.
+- ``factor-raw``: a and b apart as stored; the result has the first expert's scale:
+  mttl's.
+- ``delta``: the dense updates themselves.
+- ``knots``: joint coordinates over the outputs (KnOTS, arXiv 2410.19735).
+- ``core``: joint coordinates over inputs and outputs (Core Space, arXiv 2509.17786).
+
+The factor spaces depend on the gauge. The others do not, but entry-wise methods give
+another result in each: coordinates are part of a method.
+
+What is here is of one site and one layer: a [E, D, R]. ``enter`` gives coordinates and
+the way back.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxlora import lora, spectrum
+from jaxlora.lora import LoraWeight
+from jaxlora.merge import frame
+from jaxlora.merge.linear import absent_removed, column
+
+Leaves: TypeAlias = dict[str, jax.Array]
+"""Arrays by name; a factor space has two names for a site, others one."""
+
+
+@struct.dataclass
+class Coordinates:
+    """Experts as a chain's steps see them."""
+
+    values: Leaves
+    """[E, ..., M, N], float32; zeros where an expert is absent."""
+    live: Leaves
+    """Booleans that broadcast to ``values``: False on padding, which is no entry."""
+    weights: Leaves
+    """[E, ...], of any sign; 0 where an expert is absent."""
+
+
+class Entered(NamedTuple):
+    """One site and layer in the coordinates of a space."""
+
+    coordinates: Coordinates
+    frame: tuple[jax.Array, ...]
+    """What leads back."""
+
+
+class Space(NamedTuple):
+    """A pair of pure functions."""
+
+    enter: Callable[[LoraWeight, jax.Array], Entered]
+    """Experts a [E, D, R] and weights [E] to coordinates."""
+    leave: Callable[[Leaves, tuple[jax.Array, ...], int | None], LoraWeight]
+    """Merged values [M, N] to an adapter's factors, of a rank if one is given."""
+
+
+def _factor(weight: LoraWeight, weights: jax.Array) -> Entered:
+    w = absent_removed(weight, weights)
+    b = column(w.scale, 2) * w.b
+    return Entered(_apart(w.a, b, weights, weights), ())
+
+
+def _factor_root(weight: LoraWeight, weights: jax.Array) -> Entered:
+    w = absent_removed(weight, weights)
+    product = weights * w.scale
+    root = jnp.sqrt(jnp.abs(product))
+    return Entered(_apart(w.a, w.b, jnp.sign(product) * root, root), ())
+
+
+def _factor_raw(weight: LoraWeight, weights: jax.Array) -> Entered:
+    w = absent_removed(weight, weights)
+    first = w.scale[jnp.argmax(weights != 0)]
+    return Entered(_apart(w.a, w.b, weights, weights), (first,))
+
+
+def _apart(a, b, weights_a, weights_b) -> Coordinates:
+    # A rank that is zero in both factors is padding; a fresh b of zeros is not.
+    used = (a != 0).any(axis=-2) | (b != 0).any(axis=-1)
+    return Coordinates(
+        values={"a": a, "b": b},
+        live={"a": used[:, None, :], "b": used[:, :, None]},
+        weights={"a": weights_a, "b": weights_b},
+    )
+
+
+def _leave_factor(values, kept, rank):
+    scale = kept[0] if kept else jnp.ones((), jnp.float32)
+    return _reranked(LoraWeight(values["a"], values["b"], scale), rank)
+
+
+def _reranked(weight: LoraWeight, rank: int | None) -> LoraWeight:
+    if rank is not None:
+        return spectrum.canonical(weight, rank)
+    b = weight.scale[..., None, None] * weight.b
+    return LoraWeight(weight.a, b, jnp.ones_like(weight.scale))
+
+
+def _delta(weight: LoraWeight, weights: jax.Array) -> Entered:
+    dense = lora.delta(absent_removed(weight, weights))
+    return Entered(_together(dense, jnp.ones((1, 1, 1), bool), weights), ())
+
+
+def _leave_delta(values, _, rank):
+    dense = values[""]
+    d, f = dense.shape
+    one = jnp.ones((), jnp.float32)
+    if rank is not None:
+        u, s, vt = frame.svd(dense, rank)
+        root = jnp.sqrt(s)
+        return lora.pad(LoraWeight(u * root[None, :], root[:, None] * vt, one), rank)
+    if d <= f:
+        return LoraWeight(jnp.eye(d, dtype=jnp.float32), dense, one)
+    return LoraWeight(dense, jnp.eye(f, dtype=jnp.float32), one)
+
+
+def _knots(weight: LoraWeight, weights: jax.Array) -> Entered:
+    w = absent_removed(weight, weights)
+    found = frame.outputs(w)
+    values = frame.matmul(w.a, column(w.scale, 2) * frame.matmul(w.b, found.basis))
+    live = found.live[None, None, :]
+    return Entered(
+        _together(jnp.where(live, values, 0.0), live, weights), (found.basis,)
+    )
+
+
+def _leave_knots(values, basis, rank):
+    one = jnp.ones((), jnp.float32)
+    return _reranked(LoraWeight(values[""], basis[0].T, one), rank)
+
+
+def _core(weight: LoraWeight, weights: jax.Array) -> Entered:
+    found = frame.core(absent_removed(weight, weights))
+    live = found.live_in[None, :, None] & found.live_out[None, None, :]
+    values = jnp.where(live, found.values, 0.0)
+    return Entered(_together(values, live, weights), (found.inputs, found.outputs))
+
+
+def _leave_core(values, bases, rank):
+    core = values[""]
+    inputs, outputs = bases
+    one = jnp.ones((), jnp.float32)
+    if rank is None:
+        return LoraWeight(inputs, frame.matmul(core, outputs.T), one)
+    u, s, vt = jnp.linalg.svd(core, full_matrices=False)
+    root = jnp.sqrt(s[:rank])
+    a = frame.matmul(inputs, u[:, :rank] * root[None, :])
+    b = frame.matmul(root[:, None] * vt[:rank], outputs.T)
+    return lora.pad(LoraWeight(a, b, one), rank)
+
+
+def _together(values, live, weights) -> Coordinates:
+    return Coordinates({"": values}, {"": live}, {"": weights})
+
+
+SPACES: Mapping[str, Space] = {
+    "factor": Space(_factor, _leave_factor),
+    "factor-root": Space(_factor_root, _leave_factor),
+    "factor-raw": Space(_factor_raw, _leave_factor),
+    "delta": Space(_delta, _leave_delta),
+    "knots": Space(_knots, _leave_knots),
+    "core": Space(_core, _leave_core),
+}
+"""By name."""
