@@ -17,7 +17,9 @@ from jaxlora import lora
 from jaxlora.lora import Adapter, LoraWeight
 
 
-def svd(weight: LoraWeight) -> tuple[jax.Array, jax.Array, jax.Array]:
+def svd(
+    weight: LoraWeight, rank: int | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The exact thin SVD of a delta: ``delta = u @ diag(s) @ vt``.
 
     Ranks above the true one are fine (b = 0, padded columns, repeated experts): their
@@ -26,10 +28,11 @@ def svd(weight: LoraWeight) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     Args:
       weight: a [..., D, R], b [..., R, F], scale [...], of any sign.
+      rank: leave out all but so many of the largest singular values.
 
     Returns:
       u [..., D, K], s [..., K] in falling order, vt [..., K, F], where
-      K = min(D, F, R), in float32. The largest entry of each column of u is positive.
+      K = min(D, F, R, rank), in float32. The largest entry of each column of u is positive.
 
     >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(2.0))
     >>> u, s, vt = svd(w)
@@ -40,6 +43,7 @@ def svd(weight: LoraWeight) -> tuple[jax.Array, jax.Array, jax.Array]:
     qb, rb = qr(weight.b.astype(jnp.float32).mT)
     core = _scale(weight) * _matmul(ra, rb.mT)
     u, s, vt = jnp.linalg.svd(core, full_matrices=False)
+    u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
     u, vt = _matmul(qa, u), _matmul(vt, qb.mT)
     pivot = jnp.argmax(jnp.abs(u), axis=-2, keepdims=True)
     flip = jnp.where(jnp.take_along_axis(u, pivot, axis=-2) < 0, -1.0, 1.0)
@@ -80,9 +84,39 @@ def _batched(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_batching.sequential_vmap
 def _one_by_one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    q, r = jax.lax.map(_batched, x.reshape(-1, *x.shape[-2:]))
+    rows, columns = x.shape[-2:]
+    tall = columns >= 32 and rows >= 2 * columns
+    factor = _cholesky_or_householder if tall else _batched
+    q, r = jax.lax.map(factor, x.reshape(-1, rows, columns))
     lead = x.shape[:-2]
     return q.reshape(*lead, *q.shape[1:]), r.reshape(*lead, *r.shape[1:])
+
+
+def _cholesky_or_householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """QR of one tall matrix by products, or by Householder if that is not safe.
+
+    CholeskyQR2 (Yamamoto et al., ETNA 44, 2015): x = q r twice over, r from the Cholesky
+    factor of x^T x. Its second pass is orthogonal to rounding if the first is nearly
+    so, which is looked at; columns that depend on each other are left to Householder.
+    """
+    once, r1, _ = _cholesky(x)
+    twice, r2, gram = _cholesky(once)
+    near = jnp.abs(gram - jnp.eye(gram.shape[0], dtype=gram.dtype)) < 0.1
+    # NaN, which a singular x^T x gives, is not near.
+    return jax.lax.cond(
+        jnp.all(near), lambda: (twice, _matmul(r2, r1)), lambda: _batched(x)
+    )
+
+
+def _cholesky(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``x = q r`` and ``x^T x``, whose columns are brought to one length first."""
+    gram = _matmul(x.T, x)
+    size = jnp.sqrt(jnp.diagonal(gram))
+    scaled = gram / (size[:, None] * size[None, :])
+    lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
+    one = jnp.eye(gram.shape[0], dtype=gram.dtype)
+    inverse = jax.lax.linalg.triangular_solve(lower, one, left_side=True, lower=True)
+    return _matmul(x, (inverse / size[None, :]).T), lower.T * size[None, :], gram
 
 
 def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
@@ -112,8 +146,7 @@ def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
         )
 
     def one(weight: LoraWeight) -> LoraWeight:
-        u, s, vt = svd(weight)
-        u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
+        u, s, vt = svd(weight, rank)
         size = max(u.shape[-2], vt.shape[-1])
         smallest = size * jnp.finfo(jnp.float32).eps * s[..., :1]
         root = jnp.sqrt(jnp.where(s > smallest, s, 0.0))

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlora.merge.linear import Reduction
+from jaxlora.merge.linear import Reduction, over_experts
 from jaxlora.merge.space import Coordinates
 
 By: TypeAlias = Literal["mass", "frequency"]
@@ -53,10 +53,10 @@ class ElectSign:
 
     def _votes(self, x: Coordinates, name: str, sign: jax.Array) -> jax.Array:
         if self.by == "frequency":
-            return jnp.sum(sign, axis=0, keepdims=True)
+            return over_experts(jnp.ones(sign.shape[0]), sign)[None]
         values = x.values[name]
         mass = _spread(x, name) * values if self.weighted else values
-        return jnp.sum(mass, axis=0, keepdims=True)
+        return over_experts(jnp.ones(values.shape[0]), mass)[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +83,11 @@ class DisjointMean(Reduction):
     def leaf(self, values, weights, key, data):
         """``sum_e w_e x_e`` over a divisor of each entry."""
         del key, data
-        each = weights[:, None, None]
-        total = jnp.sum(each * values, axis=0)
+        total = over_experts(weights, values)
         if self.normalize == "sum":
             return total
-        counted = jnp.ones_like(each) if self.normalize == "count" else each
-        divisor = jnp.sum(jnp.where(values != 0, counted, 0.0), axis=0)
+        counted = jnp.ones_like(weights) if self.normalize == "count" else weights
+        divisor = over_experts(counted, (values != 0).astype(jnp.float32))
         small = jnp.abs(divisor) < 1e-8
         return total / jnp.where(small, 1.0, divisor)
 

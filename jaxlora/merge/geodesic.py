@@ -27,6 +27,9 @@ COLINEAR = 0.9995
 VANISHED = 1e-5
 """A mean of unit vectors shorter than this has no direction."""
 
+OPPOSITE = 1e-3
+"""Below this ``sin(angle) / angle`` no geodesic is the shortest, and none pulls."""
+
 
 def model_stock(clip: bool = True) -> Reduction:
     """The mean, shrunk by how far the experts agree.
@@ -168,8 +171,8 @@ class _Karcher(Linear):
 def _karcher_step(cosines, pull, mean, _):
     """One step of length 1 along the geodesic; vectors are coefficients [..., E]."""
     dots = jnp.clip(_apply(cosines, mean), -1.0, 1.0)
-    angle = jnp.arccos(dots)
-    stretch = pull / jnp.where(angle > VANISHED, jnp.sinc(angle / jnp.pi), 1.0)
+    ratio = jnp.sinc(jnp.arccos(dots) / jnp.pi)  # sin(angle) / angle
+    stretch = jnp.where(ratio > OPPOSITE, pull / jnp.where(ratio > 0, ratio, 1.0), 0.0)
     tangent = stretch - jnp.sum(stretch * dots, -1, keepdims=True) * mean
     length = _length(cosines, tangent)
     mean = jnp.cos(length) * mean + jnp.sinc(length / jnp.pi) * tangent

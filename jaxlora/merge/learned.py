@@ -180,35 +180,15 @@ def search_weights(
     (True, (10,))
     """
     _check_search(library_size, budget, low, high, population)
-    with _permissive():
-        strategy, params = _strategy(population, library_size)
-        params = params.replace(std_init=jnp.asarray((high - low) / 4, jnp.float32))
-        first = jnp.zeros(library_size, jnp.float32)
-        first_key, *keys = jax.random.split(key, budget // population + 1)
-        state = strategy.init(first_key, first, params)
-    lowest, history = jnp.asarray(_INF, jnp.float32), []
-    best = Search(weights=first, loss=lowest, history=lowest)
-    for i, step_key in enumerate(keys):
-        with _permissive():
-            candidates, state = strategy.ask(step_key, state, params)
-        candidates = jnp.clip(candidates, low, high)
-        candidates = candidates.at[0].set(0.0) if i == 0 else candidates
+    begin, ask, tell = _steps(population, library_size)
+    first_key, *keys = jax.random.split(key, budget // population + 1)
+    state, history = begin(first_key, low, high), []
+    for step_key in keys:
+        candidates, state = ask(state, step_key)
         found = _as_losses(losses(candidates), population)
-        objective = found + penalty * jnp.mean(jnp.abs(candidates), axis=-1)
-        j = jnp.argmin(objective)
-        better = objective[j] < lowest
-        best = best._replace(
-            weights=jnp.where(better, candidates[j], best.weights),
-            loss=jnp.where(better, found[j], best.loss),
-        )
-        lowest = jnp.where(better, objective[j], lowest)
-        history.append(lowest)
-        with _permissive():
-            state, _ = strategy.tell(step_key, candidates, objective, state, params)
-    return best._replace(history=jnp.stack(history))
-
-
-_INF = float("inf")
+        state = tell(state, candidates, found, penalty, step_key)
+        history.append(state.lowest)
+    return Search(state.best, state.loss, jnp.stack(history))
 
 
 def _given(data: jax.Array | None) -> jax.Array:
@@ -231,7 +211,8 @@ def _train(objective, optimizer, steps, initial, library, keys):
     def step(carry, step_key):
         trained, state = carry
         gradient = jax.grad(objective)(trained, library, step_key)
-        updates, state = optimizer.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
+            updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(trained, updates), state), None
 
     carry = (initial, optimizer.init(initial))
@@ -273,17 +254,58 @@ def _as_losses(values: ArrayLike, population: int) -> jax.Array:
             f"losses(weights) returned the shape {found.shape}, expected "
             f"({population},): one loss for each row of the weights [P, E]."
         )
-    return jnp.where(jnp.isnan(found), _INF, found)
+    return jnp.where(jnp.isnan(found), jnp.inf, found)
+
+
+class _State(NamedTuple):
+    strategy: Any
+    params: Any
+    low: jax.Array
+    high: jax.Array
+    best: jax.Array
+    loss: jax.Array
+    lowest: jax.Array
 
 
 @functools.lru_cache(maxsize=32)
-def _strategy(population: int, size: int) -> Any:
-    # A strategy compiles its own steps; kept, so that a second search does not again.
+def _steps(population: int, size: int) -> tuple[Callable[..., Any], ...]:
+    # Kept, so that a second search of the same sizes compiles nothing.
     from evosax.algorithms import CMA_ES  # half a second, for those who search
 
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _permissive():
         strategy = CMA_ES(population_size=population, solution=jnp.zeros(size))
-        return strategy, strategy.default_params
+
+    def begin(key, low, high):
+        first, worst = jnp.zeros(size, jnp.float32), jnp.asarray(jnp.inf, jnp.float32)
+        with _permissive():
+            params = strategy.default_params.replace(std_init=(high - low) / 4)
+            state = strategy.init(key, first, params)
+        return _State(state, params, low, high, first, worst, worst)
+
+    def ask(state, key):
+        with _permissive():
+            drawn, asked = strategy.ask(key, state.strategy, state.params)
+        clipped = jnp.clip(drawn, state.low, state.high)
+        early = asked.generation_counter == 0
+        candidates = clipped.at[0].set(jnp.where(early, 0.0, clipped[0]))
+        return candidates, state._replace(strategy=asked)
+
+    def tell(state, candidates, found, penalty, key):
+        objective = found + penalty * jnp.mean(jnp.abs(candidates), axis=-1)
+        with _permissive():
+            learned, _ = strategy.tell(
+                key, candidates, objective, state.strategy, state.params
+            )
+        i = jnp.argmin(objective)
+        better = objective[i] < state.lowest
+        return state._replace(
+            strategy=learned,
+            best=jnp.where(better, candidates[i], state.best),
+            loss=jnp.where(better, found[i], state.loss),
+            lowest=jnp.where(better, objective[i], state.lowest),
+        )
+
+    return jax.jit(begin), jax.jit(ask), jax.jit(tell)
 
 
 @contextlib.contextmanager

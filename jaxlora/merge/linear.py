@@ -95,7 +95,7 @@ class Linear(Reduction):
         del key, data
         flat = values.reshape(values.shape[0], -1)
         gram = jnp.matmul(flat, flat.T, precision="highest")
-        return jnp.tensordot(self.coefficients(gram, weights), values, 1)
+        return over_experts(self.coefficients(gram, weights), values)
 
     def factors(self, experts, weights, data):
         """The exact sum, of rank E * R."""
@@ -207,6 +207,17 @@ def absent_removed(experts: LoraWeight, weights: jax.Array) -> LoraWeight:
         return jnp.where(column(weights != 0, x.ndim - 1), x.astype(jnp.float32), 0.0)
 
     return jax.tree.map(keep, experts)
+
+
+def over_experts(coefficients: jax.Array, values: jax.Array) -> jax.Array:
+    """``sum_e c_e x_e`` for coefficients [E] and values [E, ...].
+
+    A product, not a sum over the first axis, which XLA:CPU runs ten times slower.
+
+    >>> over_experts(jnp.asarray([1.0, 2.0]), jnp.ones((2, 3))).tolist()
+    [3.0, 3.0, 3.0]
+    """
+    return jnp.tensordot(coefficients, values, 1, precision="highest")
 
 
 def column(per_expert: jax.Array, axes: int) -> jax.Array:

@@ -243,7 +243,16 @@ def _threshold(counted: Callable[[jax.Array], jax.Array], count: jax.Array):
 
 
 def _counter(bits: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    return lambda t: jnp.sum(bits >= t[..., None, None], axis=(-2, -1), dtype=jnp.int32)
+    """How many entries of each matrix reach t [E, ...]."""
+    flat = bits.reshape(*bits.shape[:-2], -1)
+    # XLA:CPU adds floats several times faster than truth values; exact up to 2^24.
+    kind = jnp.float32 if flat.shape[-1] < 2**24 else jnp.int32
+
+    def count(t: jax.Array) -> jax.Array:
+        reached = (flat >= t[..., None]).astype(kind)
+        return jnp.sum(reached, axis=-1).astype(jnp.int32)
+
+    return count
 
 
 def _above(bits: jax.Array, limit: jax.Array, count: jax.Array) -> jax.Array:
@@ -304,4 +313,6 @@ def _masked(x: Coordinates, mask: Leaves) -> Coordinates:
 
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low < value <= high:
-        raise ValueError(f"{name} is {value:g}, expected a share in ({low:g}, {high:g}].")
+        raise ValueError(
+            f"{name} is {value:g}, expected a share in ({low:g}, {high:g}]."
+        )

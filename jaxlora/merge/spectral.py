@@ -13,7 +13,8 @@ Iso-C: Marczak et al., No Task Left Behind (arXiv 2502.04959).
 """
 
 import dataclasses
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -99,9 +100,12 @@ class _Tsv(Reduction):
         )
 
     def _merge(self, svd: Svd, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        u, s, vt = live(svd, self.tolerance)
+        u, s, vt = svd
+        weights = column(weights, s.ndim - 1)
+        s = jnp.where(weights != 0, s, 0.0)  # the absent turn no one's vectors
+        u, s, vt = live((u, s, vt), self.tolerance)
         u, s, vt = u[..., : self.keep], s[..., : self.keep], vt[..., : self.keep, :]
-        weighted = column(weights, s.ndim - 1) * s
+        weighted = weights * s
         sizes = beside(weighted[..., None, :]).mT  # [..., EK, 1]
         left, right = (_polar(beside(x), self.tolerance) for x in (u, vt.mT))
         return left, sizes * right.mT
@@ -122,7 +126,10 @@ class _IsoC(Reduction):
         lead = present.scale.ndim - 1
         coefficients = jnp.broadcast_to(column(weights, lead), present.scale.shape)
         total = concatenate(present, coefficients)
-        return as_weight(*self._merge(spectrum.svd(total)))
+        qa, ra = spectrum.qr(total.a)
+        qb, rb = spectrum.qr(total.b.mT)
+        left, right = self._merge(thin_svd(matmul(ra, rb.mT)))
+        return as_weight(matmul(qa, left), matmul(right, qb.mT))
 
     def _merge(self, svd: Svd) -> tuple[jax.Array, jax.Array]:
         u, s, vt = live(svd, self.tolerance)
@@ -147,6 +154,27 @@ def live(svd: Svd, tolerance: float) -> Svd:
     )
 
 
+def one_by_one(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` of matrices [..., M, N], on CPU one after another.
+
+    There, batched decompositions of several sites in one program wait for each other's
+    worker threads, as ``spectrum.qr`` tells; matrices of 64 or more can stall.
+
+    >>> one_by_one(jnp.linalg.inv)(2 * jnp.ones((3, 2, 1, 1))).shape
+    (3, 2, 1, 1)
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def on_cpu(*args):
+        lead = args[0].shape[:-2]
+        flat = [x.reshape(-1, *x.shape[-2:]) for x in args]
+        found = jax.lax.map(lambda row: fn(*row), flat)
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
+
+    return lambda *args: jax.lax.platform_dependent(*args, cpu=on_cpu, default=fn)
+
+
+@one_by_one
 def thin_svd(x: jax.Array) -> Svd:
     """``jnp.linalg.svd`` in its thin form."""
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
