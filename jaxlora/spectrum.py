@@ -10,6 +10,9 @@ through a decomposition are undefined where singular values coincide, for exampl
 padded columns.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +35,8 @@ def svd(
 
     Returns:
       u [..., D, K], s [..., K] in falling order, vt [..., K, F], where
-      K = min(D, F, R, rank), in float32. The largest entry of each column of u is positive.
+      K = min(D, F, R, rank), in float32. The largest entry of each column of u is
+      positive.
 
     >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(2.0))
     >>> u, s, vt = svd(w)
@@ -41,28 +45,54 @@ def svd(
     """
     qa, ra = qr(weight.a.astype(jnp.float32))
     qb, rb = qr(weight.b.astype(jnp.float32).mT)
-    core = _scale(weight) * _matmul(ra, rb.mT)
-    u, s, vt = jnp.linalg.svd(core, full_matrices=False)
+    core = _scale(weight) * matmul(ra, rb.mT)
+    u, s, vt = thin_svd(core)
     u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
-    u, vt = _matmul(qa, u), _matmul(vt, qb.mT)
+    u, vt = matmul(qa, u), matmul(vt, qb.mT)
     pivot = jnp.argmax(jnp.abs(u), axis=-2, keepdims=True)
     flip = jnp.where(jnp.take_along_axis(u, pivot, axis=-2) < 0, -1.0, 1.0)
     return u * flip, s, vt * flip.mT
+
+
+def one_by_one(
+    fn: Callable[..., Any], on_cpu: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """``fn`` of matrices [..., M, N], on CPU one after another.
+
+    There, batched decompositions of several sites in one program wait for each other's
+    worker threads: several batched QR never return (seen with jaxlib 0.10.2 on two
+    cores), and SVDs of matrices of 64 or more can stall.
+
+    Args:
+      fn: takes and returns arrays with the same leading axes.
+      on_cpu: a function of single matrices to use there instead.
+
+    >>> one_by_one(jnp.linalg.inv)(2 * jnp.ones((3, 2, 1, 1))).shape
+    (3, 2, 1, 1)
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def mapped(*args):
+        lead = args[0].shape[:-2]
+        flat = [x.reshape(-1, *x.shape[-2:]) for x in args]
+        found = jax.lax.map(lambda row: (on_cpu or fn)(*row), flat)
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
+
+    return lambda *args: jax.lax.platform_dependent(*args, cpu=mapped, default=fn)
 
 
 @jax.custom_jvp
 def qr(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``jnp.linalg.qr`` in reduced form, safe on any number of CPU cores.
 
-    On CPU the matrices [..., D, R] are factored one after another: several batched
-    calls in one program, as for the sites of an adapter, wait for each other's worker
-    threads and never return (seen with jaxlib 0.10.2 on two cores).
+    On CPU the matrices [..., D, R] are factored one after another, see
+    :func:`one_by_one`, and tall ones by products where that is safe.
 
     >>> q, r = qr(jnp.ones((2, 3, 1)))
     >>> (q.shape, r.shape)
     ((2, 3, 1), (2, 1, 1))
     """
-    return jax.lax.platform_dependent(x, cpu=_one_by_one, default=_batched)
+    return _qr(x)
 
 
 @qr.defjvp
@@ -71,10 +101,10 @@ def _qr_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     q, r = qr(x)
     right = jax.lax.linalg.triangular_solve(r, dx)
-    inside = _matmul(q.mT, right)
+    inside = matmul(q.mT, right)
     lower = jnp.tril(inside, -1)
     turn = lower - lower.mT
-    return (q, r), (right + _matmul(q, turn - inside), _matmul(inside - turn, r))
+    return (q, r), (right + matmul(q, turn - inside), matmul(inside - turn, r))
 
 
 def _batched(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,41 +112,37 @@ def _batched(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return q, r
 
 
-@jax.custom_batching.sequential_vmap
-def _one_by_one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    rows, columns = x.shape[-2:]
+def _tall_or_not(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, columns = x.shape
     tall = columns >= 32 and rows >= 2 * columns
-    factor = _cholesky_or_householder if tall else _batched
-    q, r = jax.lax.map(factor, x.reshape(-1, rows, columns))
-    lead = x.shape[:-2]
-    return q.reshape(*lead, *q.shape[1:]), r.reshape(*lead, *r.shape[1:])
+    return _cholesky_or_householder(x) if tall else _batched(x)
 
 
 def _cholesky_or_householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """QR of one tall matrix by products, or by Householder if that is not safe.
 
-    CholeskyQR2 (Yamamoto et al., ETNA 44, 2015): x = q r twice over, r from the Cholesky
-    factor of x^T x. Its second pass is orthogonal to rounding if the first is nearly
-    so, which is looked at; columns that depend on each other are left to Householder.
+    CholeskyQR2 (Yamamoto et al., ETNA 44, 2015): x = q r twice over, r from the
+    Cholesky factor of x^T x. Its second pass is orthogonal to rounding if the first is
+    nearly so, which is looked at; dependent columns are left to Householder.
     """
     once, r1, _ = _cholesky(x)
     twice, r2, gram = _cholesky(once)
     near = jnp.abs(gram - jnp.eye(gram.shape[0], dtype=gram.dtype)) < 0.1
     # NaN, which a singular x^T x gives, is not near.
     return jax.lax.cond(
-        jnp.all(near), lambda: (twice, _matmul(r2, r1)), lambda: _batched(x)
+        jnp.all(near), lambda: (twice, matmul(r2, r1)), lambda: _batched(x)
     )
 
 
 def _cholesky(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``x = q r`` and ``x^T x``, whose columns are brought to one length first."""
-    gram = _matmul(x.T, x)
+    gram = matmul(x.T, x)
     size = jnp.sqrt(jnp.diagonal(gram))
     scaled = gram / (size[:, None] * size[None, :])
     lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
     one = jnp.eye(gram.shape[0], dtype=gram.dtype)
     inverse = jax.lax.linalg.triangular_solve(lower, one, left_side=True, lower=True)
-    return _matmul(x, (inverse / size[None, :]).T), lower.T * size[None, :], gram
+    return matmul(x, (inverse / size[None, :]).T), lower.T * size[None, :], gram
 
 
 def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
@@ -175,7 +201,7 @@ def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
     """
     ax, ay = x.a.astype(jnp.float32), y.a.astype(jnp.float32)
     bx, by = x.b.astype(jnp.float32), y.b.astype(jnp.float32)
-    product = jnp.sum(_matmul(ax.mT, ay) * _matmul(bx, by.mT), axis=(-2, -1))
+    product = jnp.sum(matmul(ax.mT, ay) * matmul(bx, by.mT), axis=(-2, -1))
     return x.scale.astype(jnp.float32) * y.scale.astype(jnp.float32) * product
 
 
@@ -189,9 +215,28 @@ def norm(weight: LoraWeight) -> jax.Array:
     return jnp.sqrt(jnp.maximum(inner(weight, weight), 0.0))
 
 
+_qr = one_by_one(_batched, _tall_or_not)
+
+
+@one_by_one
+def thin_svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``jnp.linalg.svd`` in its thin form, safe on any number of CPU cores.
+
+    >>> thin_svd(jnp.ones((2, 3, 4)))[1].shape
+    (2, 3)
+    """
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    return u, s, vt
+
+
 def _scale(weight: LoraWeight) -> jax.Array:
     return weight.scale.astype(jnp.float32)[..., None, None]
 
 
-def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x @ y`` in full float32, on every accelerator.
+
+    >>> matmul(jnp.ones((2, 3)), jnp.ones((3, 1))).shape
+    (2, 1)
+    """
     return jnp.matmul(x, y, precision="highest")

@@ -4,40 +4,42 @@ A module's update of its weight [F, D] is ``scale * b @ a`` with ``lora_A`` a [R
 ``lora_B`` b [F, R]. Rank and alpha of a module come from the first key of
 ``rank_pattern`` and ``alpha_pattern`` that matches its name as the regular expression
 ``(.*\.)?(key)$``, or else from ``r`` and ``lora_alpha``; the scale is alpha / rank, or
-alpha over the square root of the rank with ``use_rslora``.
+alpha over the square root of the rank with ``use_rslora``. An embedding [V, D] has
+``lora_embedding_A`` [R, V] and ``lora_embedding_B`` [D, R], and the update of its table
+is the transpose, ``scale * (b @ a).T``.
 
 Whatever is more than such an update (DoRA, biases, trained embeddings, changed base
 weights, ...) is refused by name: read as if it were plain LoRA, it would be another
-adapter. This module knows the format and no model.
+adapter. So is whatever a stranger's file may hold that is no adapter: every error is a
+ValueError that names the folder. This module knows the format and no model.
 """
 
+import contextlib
 import dataclasses
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from jaxlora.io import tensors
-from jaxlora.io.peft_config import CONFIG, Raw, check, is_target, rank_of, scale_of
+from jaxlora.io import peft_keys, tensors
+from jaxlora.io.peft_config import CONFIG, CONFIG_BYTES, Config, check
+from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
-
-WEIGHTS = "adapter_model.safetensors"
-"""The file with the tensors."""
-
-_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<which>[AB])(?:\.(?P<name>[^.]+))?\.weight")
 
 
 @dataclasses.dataclass(frozen=True)
 class PeftModule:
-    """The update ``scale * b @ a`` of one linear layer."""
+    """The update ``scale * b @ a`` of one linear layer, or of a transposed table."""
 
     a: np.ndarray
-    """[R, D], float32 or bfloat16."""
+    """[R, D], float32 or bfloat16; [R, V] for an embedding."""
     b: np.ndarray
-    """[F, R]."""
+    """[F, R]; [D, R] for an embedding."""
     scale: float
     """Unitless."""
+    embedding: bool = False
+    """Is it the update of an embedding? In our layout, where kernels are [in, out],
+    both kinds are ``scale * a.T @ b.T``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,57 @@ class PeftAdapter:
     """What the config says of the model that the adapter is for."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What is known of a module before its values are read."""
+
+    rank: int
+    """R."""
+    d: int
+    """Features in; V of an embedding."""
+    f: int
+    """Features out; D of an embedding."""
+    scale: float
+    """Unitless."""
+    embedding: bool
+    """Is it an embedding?"""
+    dtype: np.dtype
+    """The type that both factors have once read; float32 if they differ."""
+    keys: tuple[str, str]
+    """Tensors of a and b."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeftFile:
+    """An adapter on disk: config and headers are read and checked, values are not."""
+
+    folder: Path
+    """Where it lies."""
+    modules: Mapping[str, Header]
+    """At least one, sorted by path."""
+    base_name: str | None
+    """What the config says of the model that the adapter is for."""
+    targets: tuple[str, ...] | None
+    """Names that target_modules lists, or None if it (or another field) says in a way
+    that cannot be written for another adapter as well."""
+    copies: tuple[str, ...]
+    """Modules whose base weight PEFT has saved beside the update (it does so for
+    embeddings and heads); the copy is not read."""
+    found: Tensors
+    """The tensors."""
+
+    def read(self, path: str) -> PeftModule:
+        """Returns the factors of one module.
+
+        Raises:
+          ValueError: if they hold NaN or infinity, or the file was changed.
+        """
+        header = self.modules[path]
+        with _named(self.folder):
+            a, b = (_plain(self.found.read(key, finite=True)) for key in header.keys)
+        return PeftModule(a, b, header.scale, header.embedding)
+
+
 def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
     """Reads an adapter.
 
@@ -60,31 +113,52 @@ def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
 
     Raises:
       ValueError: if a file is missing or damaged, the adapter is more than low-rank
-        updates of linear layers, or config and tensors disagree.
+        updates of linear layers and embeddings, or config and tensors disagree.
     """
+    file = open_folder(folder, name=name)
+    modules = {path: file.read(path) for path in file.modules}
+    return PeftAdapter(modules=modules, base_name=file.base_name)
+
+
+def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
+    """As :func:`read`, without the values."""
     folder = _folder(folder, name)
-    raw = tensors.read_json(folder / CONFIG)
-    check(raw)
-    if not (folder / WEIGHTS).is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        raise ValueError(
-            f"{folder} has no {WEIGHTS}"
-            + (
-                ", only adapter_model.bin: pickles can run code and are not read; load "
-                "it with PEFT and save it again."
-                if pickled
-                else "; the download is incomplete."
-            )
-        )
-    found = tensors.open_file(folder / WEIGHTS)
-    pairs = _pairs(found)
-    modules = {path: _module(raw, found, path, pairs[path]) for path in sorted(pairs)}
-    base_name = raw.get("base_model_name_or_path")
-    return PeftAdapter(modules=modules, base_name=base_name or None)
+    with _named(folder):
+        raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES, unique=True)
+        check(raw)
+        found = tensors.open_file(_weights(folder))
+        pairs, copies = peft_keys.pairs(found.entries)
+        config = Config(raw, modules=len(pairs))
+        modules = {path: _header(config, found, path, pairs[path]) for path in pairs}
+        _check_copies(found, modules, copies)
+    return PeftFile(
+        folder=folder,
+        modules=dict(sorted(modules.items())),
+        base_name=config.base_name,
+        targets=config.listed,
+        copies=tuple(sorted(copies)),
+        found=found,
+    )
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Every error names the folder; several adapters are read at once."""
+    try:
+        yield
+    except ValueError as error:
+        if str(folder) in str(error):
+            raise
+        raise ValueError(f"{folder}: {error}") from None
 
 
 def _folder(folder: Path, name: str | None) -> Path:
     if name is not None:
+        if Path(name).name != name or name in ("", ".."):
+            raise ValueError(
+                f"The adapter's name is {name!r}, expected the name of a folder within "
+                f"{folder}."
+            )
         folder = folder / name
     if (folder / CONFIG).is_file():
         return folder
@@ -100,61 +174,59 @@ def _folder(folder: Path, name: str | None) -> Path:
     )
 
 
-def _pairs(found: Tensors) -> dict[str, dict[str, str]]:
-    """``{module path: {"A": tensor name, "B": tensor name}}``."""
-    pairs: dict[str, dict[str, str]] = {}
-    adapters = set()
-    for key in found.entries:
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
-        adapters.add(match["name"])
-        path = match["module"].removeprefix("base_model.model.")
-        pairs.setdefault(path, {})[match["which"]] = key
-    if len(adapters) > 1:
-        raise ValueError(
-            f"{WEIGHTS} mixes tensors of the adapters {sorted(map(str, adapters))}, "
-            f"expected one adapter in a file."
+def _weights(folder: Path) -> Path:
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    pickled = (folder / "adapter_model.bin").is_file()
+    raise ValueError(
+        f"{folder} has no {WEIGHTS}"
+        + (
+            ", only adapter_model.bin: pickles can run code and are not read; load it "
+            "with PEFT and save it again."
+            if pickled
+            else "; the download is incomplete."
         )
-    if not pairs:
-        raise ValueError(f"{WEIGHTS} holds no tensors.")
-    for path, pair in pairs.items():
-        if len(pair) != 2:
-            raise ValueError(f"The adapter has lora_{min(pair)} of {path!r} alone.")
-    return pairs
+    )
 
 
-def _odd(key: str) -> str:
-    if "lora_embedding_" in key:
-        return "an adapter of an embedding; only linear layers are supported"
-    if "lora_magnitude_vector" in key:
-        return "a magnitude of DoRA, which is not supported"
-    if "lora_" in key and key.endswith(".bias"):
-        return "a bias (lora_bias), which is not supported"
-    if "lora_" not in key:
-        return (
-            "a whole weight saved beside the adapter (a resized or trained embedding, "
-            "say), which is not supported"
-        )
-    return "not lora_A or lora_B of a linear layer"
-
-
-def _module(raw: Raw, found: Tensors, path: str, pair: Mapping[str, str]):
-    if not is_target(raw, path):
+def _header(config: Config, found: Tensors, path: str, pair: Mapping[str, str]):
+    if not config.is_target(path):
         raise ValueError(
             f"The adapter holds {path!r}, which target_modules "
-            f"{raw.get('target_modules')!r} does not match; PEFT would ignore it."
+            f"{config.shown('target_modules')} does not match; PEFT would ignore it."
         )
-    a, b = (found.entries[pair[which]].shape for which in "AB")
-    rank = rank_of(raw, path)
+    keys = pair["A"], pair["B"]
+    a, b = (found.entries[key].shape for key in keys)
+    rank = config.rank_of(path)
     if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
         raise ValueError(
             f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}, "
             f"expected ({rank}, in) and (out, {rank}) by {CONFIG}, which gives it "
             f"the rank {rank}."
         )
-    values = [_plain(found.read(pair[which], finite=True)) for which in "AB"]
-    return PeftModule(values[0], values[1], scale_of(raw, path))
+    if not a[1] or not b[0]:
+        raise ValueError(
+            f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}, "
+            f"expected features in and out: no layer is empty."
+        )
+    for key in keys:
+        tensors.check_dtype(key, found.entries[key])
+    kinds = {found.entries[key].dtype for key in keys}
+    dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
+    table = "lora_embedding_" in keys[0]
+    return Header(rank, a[1], b[0], config.scale_of(path), table, dtype, keys)
+
+
+def _check_copies(found: Tensors, modules: Mapping[str, Header], copies) -> None:
+    for path, key in copies.items():
+        header = modules[path]
+        d, f = header.d, header.f
+        expected = (d, f) if header.embedding else (f, d)
+        if found.entries[key].shape != expected:
+            raise ValueError(
+                f"Tensor {key!r} has the shape {found.entries[key].shape}, expected "
+                f"{expected}: it is no copy of the weight that the adapter is for."
+            )
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

@@ -40,8 +40,10 @@ def write(
     raw = config(adapter) | {"target_modules": sorted(chosen)}
     factors: dict[str, np.ndarray] = {}
     for path, module in sorted(adapter.modules.items()):
-        factors[f"base_model.model.{path}.lora_A.weight"] = module.a
-        factors[f"base_model.model.{path}.lora_B.weight"] = module.b
+        key = f"base_model.model.{path}.lora_"
+        form = "embedding_{}" if module.embedding else "{}.weight"
+        factors[key + form.format("A")] = module.a
+        factors[key + form.format("B")] = module.b
     entries = {name: shards.entry_of(values) for name, values in factors.items()}
     with shards.new_folder(folder) as new:
         shards.write_file(new / WEIGHTS, entries, factors.__getitem__)
@@ -57,14 +59,15 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
         for path, module in adapter.modules.items()
     }
     rank, alpha = (_commonest(values.values()) for values in (ranks, alphas))
+    keys = _keys(adapter.modules)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": adapter.base_name,
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
-        "alpha_pattern": {path: x for path, x in alphas.items() if x != alpha},
+        "rank_pattern": {keys[path]: r for path, r in ranks.items() if r != rank},
+        "alpha_pattern": {keys[path]: x for path, x in alphas.items() if x != alpha},
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -74,6 +77,33 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
         "use_dora": False,
         "use_rslora": False,
     }
+
+
+def _keys(paths: Iterable[str]) -> dict[str, str]:
+    """Keys of patterns that name one module each.
+
+    A key also names modules whose path ends in it, after a dot. Where there is one, the
+    key is anchored.
+    """
+    ends = set()
+    for path in paths:
+        parts = path.split(".")
+        ends |= {".".join(parts[i:]) for i in range(1, len(parts))}
+    return {path: f"^{path}" if path in ends else path for path in paths}
+
+
+def used(a: np.ndarray, b: np.ndarray) -> int:
+    """Returns the rank without trailing ones that are zero in both factors.
+
+    Args:
+      a: [D, R].
+      b: [R, F].
+
+    >>> used(np.asarray([[1.0, 0.0, 0.0]]), np.asarray([[1.0], [2.0], [0.0]]))
+    2
+    """
+    kept = np.flatnonzero((a != 0).any(axis=0) | (b != 0).any(axis=1))
+    return int(kept[-1]) + 1 if kept.size else 0
 
 
 def _commonest(values: Iterable[Any]) -> Any:

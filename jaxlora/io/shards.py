@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxlora.io.tensors import DTYPES, Entry
+from jaxlora.io.header import DTYPES, Entry
 
 Read: TypeAlias = Callable[[str], np.ndarray]
 
@@ -93,7 +93,7 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            values = np.ascontiguousarray(read(name), DTYPES[entries[name].dtype])
+            values = np.asarray(read(name), DTYPES[entries[name].dtype], order="C")
             assert values.shape == entries[name].shape, name
             file.write(values.reshape(-1).view(np.uint8).data)
         file.flush()

@@ -7,41 +7,20 @@ that no mapped page stays in memory. Pickles (``.bin``, ``.pt``) are never opene
 can run code.
 """
 
-import contextlib
 import dataclasses
 import json
-import math
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-DTYPES: Mapping[str, np.dtype] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-"""Types that are weights; all others are quantised or no weights at all."""
+from jaxlora.io import header
+from jaxlora.io.header import DTYPES, Entry
 
 INDEX_BYTES = 200 * 2**20
 """An index larger than this is no index."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """What a header says of one tensor."""
-
-    shape: tuple[int, ...]
-    """Sizes."""
-    dtype: str
-    """As safetensors spells it: F32, BF16, ..."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values; for the types in :data:`DTYPES` only."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +44,8 @@ class Tensors:
             holds NaN or infinity.
         """
         check_dtype(name, self.entries[name])
-        with _open(self.files[name]) as file:
-            values = file.get_tensor(name)
-        if finite and not np.isfinite(values.astype(np.float32)).all():
+        values = header.values(self.files[name], name)
+        if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
             raise ValueError(
                 f"Tensor {name!r} of {self.files[name]} holds NaN or infinity: the "
                 f"training that wrote it diverged, or overflowed in float16."
@@ -94,12 +72,7 @@ def open_file(path: Path) -> Tensors:
     Raises:
       ValueError: if it is damaged, cut short, or no safetensors file.
     """
-    with _open(path) as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        entries = {
-            name: Entry(tuple(part.get_shape()), part.get_dtype())
-            for name, part in parts.items()
-        }
+    entries = header.read(path)
     return Tensors(dict.fromkeys(entries, path), entries)
 
 
@@ -160,8 +133,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def read_json(path: Path, *, limit: int = 2**24) -> dict:
+def read_json(path: Path, *, limit: int = 2**24, unique: bool = False) -> dict:
     """Returns the object that a JSON file holds.
+
+    Args:
+      path: the file.
+      limit: bytes that it may have.
+      unique: refuse objects that hold one key twice; which one counts would depend on
+        the reader.
 
     Raises:
       ValueError: if there is no such file, it is larger than ``limit`` bytes, or it
@@ -172,8 +151,10 @@ def read_json(path: Path, *, limit: int = 2**24) -> dict:
     if path.stat().st_size > limit:
         raise ValueError(f"{path} has more than {limit} bytes; it is no {path.name}.")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        hook = header.unique if unique else None
+        read = json.loads(text, object_pairs_hook=hook)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not JSON: {error}; it is damaged or cut short."
         ) from None
@@ -182,16 +163,15 @@ def read_json(path: Path, *, limit: int = 2**24) -> dict:
     return read
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({error}): it is damaged or "
-            f"cut short, or the download left a placeholder; fetch it again."
-        ) from None
+def short(value: Any) -> str:
+    """What an error shows of a value that may be of any size.
+
+    >>> short([1] * 1000)
+    '[1, 1, 1, 1, 1, 1, ...]'
+    """
+    cut = reprlib.Repr()
+    cut.maxlevel, cut.maxstring, cut.maxother = 3, 120, 120
+    return cut.repr(value)
 
 
 def _instead(folder: Path) -> str:

@@ -82,8 +82,10 @@ def _enter(space: Space, site: LoraWeight, weights: jax.Array) -> Entered:
 def _over_layers(
     fn: Callable[..., Any], layers: int, *args: Any, after: Sequence[int] = ()
 ) -> Any:
-    """Loops over the leading layer axes; arguments have them after E, but for ``after``
-    and keys, which have them first."""
+    """Loops over the layer axes.
+
+    They come after E in each argument, but first in keys and in those named ``after``.
+    """
     if not layers:
         return fn(*args)
 

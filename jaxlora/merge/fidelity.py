@@ -21,6 +21,7 @@ from flax import struct
 from jaxlora import lora, spectrum
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.merge.linear import Weights
+from jaxlora.spectrum import matmul
 
 BySite: TypeAlias = Any
 """``{site name: array}``, or one array where sites are pooled."""
@@ -184,14 +185,14 @@ def _site(merged: LoraWeight, experts: LoraWeight, weights: jax.Array) -> Any:
 
 def _layer(merged: LoraWeight, experts: LoraWeight, weights: jax.Array):
     m, a, b = _small(merged, experts, weights != 0)
-    deltas = _matmul(a, b)
+    deltas = matmul(a, b)
     norms = _energy(deltas)
     exact = jnp.sum(weights[:, None, None] * deltas, axis=0)
     u, v = _bases(a, b)
     (p, u), (q, v) = _joint(u), _joint(v)
-    inside = _matmul(_matmul(p.mT, m), q)
+    inside = matmul(matmul(p.mT, m), q)
     residual = _least_squares(inside, u, v)
-    outside = _energy(m - _matmul(_matmul(p, inside), q.mT))
+    outside = _energy(m - matmul(matmul(p, inside), q.mT))
     # What is left where terms of this size cancel is rounding.
     floor = (64 * _EPS * jnp.sum(jnp.abs(weights) * jnp.sqrt(norms))) ** 2
     null = _energy(exact) <= floor
@@ -213,7 +214,7 @@ def _small(merged: LoraWeight, experts: LoraWeight, present: jax.Array):
     right = jnp.concatenate([merged.scale * merged.b, b.reshape(e * r, -1)], 0)
     (_, ra), (_, rb) = spectrum.qr(left), spectrum.qr(right.mT)
     own = merged.rank
-    m = _matmul(ra[:, :own], rb[:, :own].mT)
+    m = matmul(ra[:, :own], rb[:, :own].mT)
     a = jnp.moveaxis(ra[:, own:].reshape(-1, e, r), 1, 0)
     b = jnp.moveaxis(rb[:, own:].reshape(-1, e, r), 0, -1)
     return m, a, b
@@ -247,11 +248,11 @@ def _least_squares(target: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
     """
 
     def blocks(residual):
-        return _matmul(_matmul(u.mT, residual[None]), v)
+        return matmul(matmul(u.mT, residual[None]), v)
 
     def step(state):
         i, residual, direction, gamma = state
-        image = jnp.einsum("epr,eqr->pq", _matmul(u, direction), v, precision="highest")
+        image = jnp.einsum("epr,eqr->pq", matmul(u, direction), v, precision="highest")
         size = jnp.sum(image**2)
         alpha = jnp.where(size > 0, gamma / jnp.where(size > 0, size, 1.0), 0.0)
         residual = residual - alpha * image
@@ -278,7 +279,3 @@ def _over_layers(x: jax.Array) -> jax.Array:
 
 def _root_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sqrt(x / y)
-
-
-def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.matmul(x, y, precision="highest")

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
+from jaxlora.merge.linear import beside
+from jaxlora.spectrum import matmul
 
 
 class Core(NamedTuple):
@@ -54,8 +56,8 @@ def core(experts: LoraWeight) -> Core:
     """
     e, d, r = experts.a.shape
     f = experts.b.shape[-1]
-    qa, ra = spectrum.qr(_beside(experts.a))  # [D, K], [K, ER]
-    qb, rb = spectrum.qr(_beside(experts.b.mT))
+    qa, ra = spectrum.qr(beside(experts.a))  # [D, K], [K, ER]
+    qb, rb = spectrum.qr(beside(experts.b.mT))
     # Each expert within the two QR bases, balanced: small, and free of its gauge.
     small = spectrum.canonical(
         {
@@ -66,8 +68,8 @@ def core(experts: LoraWeight) -> Core:
             )
         }
     )[""]
-    left, live_in = _basis(_beside(small.a), d, f)
-    right, live_out = _basis(_beside(small.b.mT), d, f)
+    left, live_in = _basis(beside(small.a), d, f)
+    right, live_out = _basis(beside(small.b.mT), d, f)
     values = matmul(matmul(left.T[None], small.a), matmul(small.b, right[None]))
     return Core(values, matmul(qa, left), matmul(qb, right), live_in, live_out)
 
@@ -79,7 +81,7 @@ def outputs(experts: LoraWeight) -> Basis:
     >>> outputs(LoraWeight(a, b, jnp.ones(2))).live.tolist()
     [True, False]
     """
-    e, d, r = experts.a.shape
+    e, d, _ = experts.a.shape
     f = experts.b.shape[-1]
     _, ra = spectrum.qr(experts.a)  # rows that a's orthonormal part leaves out
     rows = experts.scale[:, None, None] * matmul(ra, experts.b)
@@ -109,25 +111,19 @@ def svd(
         _, vectors = jnp.linalg.eigh(matmul(dense, dense.T), symmetrize_input=False)
         v, _ = spectrum.qr(matmul(dense.T, vectors[:, -rank - 16 :]))
         q, small = spectrum.qr(matmul(dense, v))
-        u, s, vt = jnp.linalg.svd(small, full_matrices=False)
-        return matmul(q, u[:, :rank]), s[:rank], matmul(vt[:rank], v.T)
+        u, s, vt = spectrum.thin_svd(small)
+        return (
+            matmul(q, u[:, :rank]),
+            s[:rank],
+            matmul(vt[:rank], v.T),
+        )
     q, small = spectrum.qr(dense.T)
-    u, s, vt = jnp.linalg.svd(small.T, full_matrices=False)
+    u, s, vt = spectrum.thin_svd(small.T)
     return u[:, :rank], s[:rank], matmul(vt[:rank], q.T)
-
-
-def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    """In full float32, on every accelerator."""
-    return jnp.matmul(x, y, precision="highest")
-
-
-def _beside(columns: jax.Array) -> jax.Array:
-    """[E, D, R] to [D, E R]."""
-    return jnp.moveaxis(columns, 0, 1).reshape(columns.shape[1], -1)
 
 
 def _basis(columns: jax.Array, d: int, f: int) -> tuple[jax.Array, jax.Array]:
     """Left singular vectors of a small matrix, and which of them are not rounding."""
-    u, s, _ = jnp.linalg.svd(columns, full_matrices=False)
+    u, s, _ = spectrum.thin_svd(columns)
     smallest = max(d, f) * jnp.finfo(jnp.float32).eps * s[:1]
     return u, s > smallest

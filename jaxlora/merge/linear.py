@@ -24,7 +24,7 @@ Weights: TypeAlias = ArrayLike | Sequence[float]
 """One number for each expert, [E]."""
 
 Data: TypeAlias = Literal["free", "own", "target"]
-"""What a method must see: nothing, the experts' own data, or data of the target task."""
+"""What a method must see: nothing, the experts' own data, or that of the target."""
 
 CANCELLED = 1e-6
 """Weights whose sum is below this share of their absolute sum cannot be normalised."""
@@ -195,6 +195,16 @@ def concatenate(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
         b=b.reshape(*lead, e * r, b.shape[-1]),
         scale=jnp.ones(tuple(lead), jnp.float32),
     )
+
+
+def beside(x: jax.Array) -> jax.Array:
+    """Experts' columns side by side: [E, ..., M, K] to [..., M, E * K].
+
+    >>> beside(jnp.ones((3, 2, 5, 4))).shape
+    (2, 5, 12)
+    """
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def absent_removed(experts: LoraWeight, weights: jax.Array) -> LoraWeight:

@@ -105,7 +105,7 @@ def _dare_ties_svd(density: float = 0.5, by: By = "mass") -> Merge:
 
 
 def _dropped(reduction: Reduction, density: float, space: str, *signs) -> Merge:
-    laws = {"gauge"} if space == "delta" else {"padding"}
+    laws = {"gauge"} if space == "delta" else set()
     steps = drop(density), *signs, reduction
     rank = "experts" if space == "delta" else None
     return chain(*steps, space=space, laws=laws, rank=rank)

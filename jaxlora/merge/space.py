@@ -26,6 +26,7 @@ from jaxlora import lora, spectrum
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import frame
 from jaxlora.merge.linear import absent_removed, column
+from jaxlora.spectrum import matmul
 
 Leaves: TypeAlias = dict[str, jax.Array]
 """Arrays by name; a factor space has two names for a site, others one."""
@@ -122,7 +123,7 @@ def _leave_delta(values, _, rank):
 def _knots(weight: LoraWeight, weights: jax.Array) -> Entered:
     w = absent_removed(weight, weights)
     found = frame.outputs(w)
-    values = frame.matmul(w.a, column(w.scale, 2) * frame.matmul(w.b, found.basis))
+    values = matmul(w.a, column(w.scale, 2) * matmul(w.b, found.basis))
     live = found.live[None, None, :]
     return Entered(
         _together(jnp.where(live, values, 0.0), live, weights), (found.basis,)
@@ -146,11 +147,11 @@ def _leave_core(values, bases, rank):
     inputs, outputs = bases
     one = jnp.ones((), jnp.float32)
     if rank is None:
-        return LoraWeight(inputs, frame.matmul(core, outputs.T), one)
-    u, s, vt = jnp.linalg.svd(core, full_matrices=False)
+        return LoraWeight(inputs, matmul(core, outputs.T), one)
+    u, s, vt = spectrum.thin_svd(core)
     root = jnp.sqrt(s[:rank])
-    a = frame.matmul(inputs, u[:, :rank] * root[None, :])
-    b = frame.matmul(root[:, None] * vt[:rank], outputs.T)
+    a = matmul(inputs, u[:, :rank] * root[None, :])
+    b = matmul(root[:, None] * vt[:rank], outputs.T)
     return lora.pad(LoraWeight(a, b, one), rank)
 
 

@@ -11,16 +11,14 @@ Belilovsky, arXiv 2312.06795. Selection by variance: SCE (arXiv 2408.07990).
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from jaxlora.merge.linear import column
 from jaxlora.merge.space import Coordinates, Leaves
+from jaxlora.merge.threshold import Scope, as_bits, largest, share
 
-Scope: TypeAlias = Literal["leaf", "model"]
 Rescale: TypeAlias = Literal["density", "norm"] | None
 """Divide what is kept by its chance to be kept; or keep the sum of magnitudes."""
 
@@ -41,15 +39,15 @@ class Trim:
         if self.scope == "model":
             total = sum(_per_expert(n, x.values[name]) for name, n in size.items())
             size = dict.fromkeys(size, total)
-        keep = {name: _share(self.density, n) for name, n in size.items()}
+        keep = {name: share(self.density, n) for name, n in size.items()}
         skip = {
-            name: jnp.minimum(_share(self.outliers, n), n - keep[name])
+            name: jnp.minimum(share(self.outliers, n), n - keep[name])
             for name, n in size.items()
         }
         upper = {name: skip[name] + keep[name] for name in size}
-        mask = _largest(bits, upper, self.scope)
+        mask = largest(bits, upper, self.scope)
         if self.outliers:
-            top = _largest(bits, skip, self.scope)
+            top = largest(bits, skip, self.scope)
             mask = {name: mask[name] & ~top[name] for name in mask}
         return _masked(x, mask)
 
@@ -109,9 +107,9 @@ class SelectByVariance:
             here = here.reshape(*here.shape, *[1] * (values.ndim - here.ndim))
             variance = _variance(values, here)[None]
             differ = jnp.sum(variance > 0, axis=(-2, -1))
-            bits = {name: _as_bits(variance)}
-            share = {name: _share(self.density, differ)}
-            mask[name] = _largest(bits, share, "leaf")[name] & (variance > 0)
+            bits = {name: as_bits(variance)}
+            count = {name: share(self.density, differ)}
+            mask[name] = largest(bits, count, "leaf")[name] & (variance > 0)
         return x if self.density >= 1 else _masked(x, mask)
 
 
@@ -215,64 +213,10 @@ def draw(key: jax.Array | None, chance: Leaves, x: Coordinates) -> Leaves:
     return out
 
 
-def _largest(bits: Leaves, count: Leaves, scope: Scope) -> Leaves:
-    """Which entries are among the ``count`` [E, ...] largest of their scope."""
-    if scope == "leaf":
-        return {
-            name: _above(b, _threshold(_counter(b), count[name]), count[name])
-            for name, b in bits.items()
-        }
-    counters = [_counter(_flat(b)) for b in bits.values()]
-    total = next(iter(count.values()))
-    limit = _threshold(lambda t: sum(counter(t) for counter in counters), total)
-    return {name: _above(b, limit, total) for name, b in bits.items()}
-
-
-def _threshold(counted: Callable[[jax.Array], jax.Array], count: jax.Array):
-    """The largest t that at least ``count`` entries reach, by bisection on bits.
-
-    Magnitudes of float32 are ordered as their bit patterns are, so that 31 counts find
-    the order statistic exactly, without sorting.
-    """
-
-    def one(i, t):
-        higher = t | (jnp.int32(1) << (30 - i))
-        return jnp.where(counted(higher) >= count, higher, t)
-
-    return jax.lax.fori_loop(0, 31, one, jnp.zeros_like(count))
-
-
-def _counter(bits: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """How many entries of each matrix reach t [E, ...]."""
-    flat = bits.reshape(*bits.shape[:-2], -1)
-    # XLA:CPU adds floats several times faster than truth values; exact up to 2^24.
-    kind = jnp.float32 if flat.shape[-1] < 2**24 else jnp.int32
-
-    def count(t: jax.Array) -> jax.Array:
-        reached = (flat >= t[..., None]).astype(kind)
-        return jnp.sum(reached, axis=-1).astype(jnp.int32)
-
-    return count
-
-
-def _above(bits: jax.Array, limit: jax.Array, count: jax.Array) -> jax.Array:
-    axes = bits.ndim - limit.ndim
-    limit, count = (x.reshape(*x.shape, *[1] * axes) for x in (limit, count))
-    return (bits >= limit) & (count > 0)
-
-
-def _flat(bits: jax.Array) -> jax.Array:
-    return bits.reshape(bits.shape[0], 1, -1)
-
-
 def _bits(x: Coordinates, name: str) -> jax.Array:
     """Magnitudes as ordered integers; below all others, -1, for what is no entry."""
     live = jnp.broadcast_to(x.live[name], x.values[name].shape)
-    return jnp.where(live, _as_bits(x.values[name]), -1)
-
-
-def _as_bits(values: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(jnp.abs(values), jnp.int32)
+    return jnp.where(live, as_bits(x.values[name]), -1)
 
 
 def _size(x: Coordinates, name: str) -> jax.Array:
@@ -284,11 +228,6 @@ def _size(x: Coordinates, name: str) -> jax.Array:
 
 def _per_expert(size: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.sum(size.reshape(values.shape[0], -1), axis=1)
-
-
-def _share(density: float, size: jax.Array) -> jax.Array:
-    """``int(density * size)``, safe from the rounding of a product like 0.7 * 10."""
-    return jnp.floor(density * size.astype(jnp.float32) * (1 + 1e-6)).astype(jnp.int32)
 
 
 def _variance(values: jax.Array, here: jax.Array) -> jax.Array:

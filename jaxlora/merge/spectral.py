@@ -13,15 +13,21 @@ Iso-C: Marczak et al., No Task Left Behind (arXiv 2502.04959).
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
-from jaxlora.merge.linear import Reduction, absent_removed, column, concatenate
+from jaxlora.merge.linear import (
+    Reduction,
+    absent_removed,
+    beside,
+    column,
+    concatenate,
+)
+from jaxlora.spectrum import matmul, thin_svd
 
 Svd: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 """u [..., M, K], s [..., K], vt [..., K, N]."""
@@ -154,51 +160,9 @@ def live(svd: Svd, tolerance: float) -> Svd:
     )
 
 
-def one_by_one(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` of matrices [..., M, N], on CPU one after another.
-
-    There, batched decompositions of several sites in one program wait for each other's
-    worker threads, as ``spectrum.qr`` tells; matrices of 64 or more can stall.
-
-    >>> one_by_one(jnp.linalg.inv)(2 * jnp.ones((3, 2, 1, 1))).shape
-    (3, 2, 1, 1)
-    """
-
-    @jax.custom_batching.sequential_vmap
-    def on_cpu(*args):
-        lead = args[0].shape[:-2]
-        flat = [x.reshape(-1, *x.shape[-2:]) for x in args]
-        found = jax.lax.map(lambda row: fn(*row), flat)
-        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
-
-    return lambda *args: jax.lax.platform_dependent(*args, cpu=on_cpu, default=fn)
-
-
-@one_by_one
-def thin_svd(x: jax.Array) -> Svd:
-    """``jnp.linalg.svd`` in its thin form."""
-    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-    return u, s, vt
-
-
-def beside(x: jax.Array) -> jax.Array:
-    """Experts' columns side by side: [E, ..., M, K] to [..., M, E * K].
-
-    >>> beside(jnp.ones((3, 2, 5, 4))).shape
-    (2, 5, 12)
-    """
-    x = jnp.moveaxis(x, 0, -2)
-    return x.reshape(*x.shape[:-2], -1)
-
-
 def as_weight(a: jax.Array, b: jax.Array) -> LoraWeight:
     """``a @ b`` at scale 1."""
     return LoraWeight(a, b, jnp.ones(a.shape[:-2], jnp.float32))
-
-
-def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    """In full float32, on every accelerator."""
-    return jnp.matmul(x, y, precision="highest")
 
 
 def check_tolerance(tolerance: float) -> float:

@@ -50,6 +50,8 @@ def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
     kernels = named.flatten(base)
     found: dict[str, dict[int, PeftModule]] = {}
     for path, module in adapter.modules.items():
+        if module.embedding:
+            raise _outside(path)
         site, layer = _place(path, kernels)
         if layer in found.setdefault(site, {}):
             raise ValueError(f"The adapter holds layer {layer} of {site!r} twice.")
@@ -63,10 +65,7 @@ def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
 def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
     last = path.rpartition(".")[2]
     if last in ("lm_head", "embed_tokens"):
-        raise ValueError(
-            f"The adapter adapts {path!r}; adapters of the embedding or the head are "
-            f"not supported, only of linear layers within the decoder's layers."
-        )
+        raise _outside(path)
     place = names.site(path)
     if place is None or place[0] not in kernels:
         have = [name for name in kernels if name.endswith("_proj/kernel")]
@@ -84,6 +83,13 @@ def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
             f"{layers - 1}. The adapter is for another model."
         )
     return place
+
+
+def _outside(path: str) -> ValueError:
+    return ValueError(
+        f"The adapter adapts {path!r}; adapters of the embedding or the head are not "
+        f"supported in a decoder, only of linear layers within its layers."
+    )
 
 
 def _check_shapes(path: str, module: PeftModule, kernel: tuple[int, ...]) -> None:
@@ -142,7 +148,7 @@ def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
             )
         a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
         for layer in range(a.shape[0]):
-            rank = _used(a[layer], b[layer])
+            rank = peft_out.used(a[layer], b[layer])
             if rank:
                 modules[names.module(site, layer)] = PeftModule(
                     np.ascontiguousarray(a[layer, :, :rank].T),
@@ -150,12 +156,6 @@ def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
                     float(scale[layer]),
                 )
     return PeftAdapter(modules=modules, base_name=base_name)
-
-
-def _used(a: np.ndarray, b: np.ndarray) -> int:
-    """The rank without trailing zeros, a [D, R] and b [R, F]."""
-    kept = np.flatnonzero((a != 0).any(axis=0) | (b != 0).any(axis=1))
-    return int(kept[-1]) + 1 if kept.size else 0
 
 
 def _targets(adapter: Adapter, written: PeftAdapter) -> set[str]:

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -25,6 +27,10 @@ def plain(tmp_path):
 def configure(folder, **fields):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def configured(**fields):
+    return peft_config.Config({"peft_type": "LORA"} | fields)
 
 
 def replace(folder, *, without=(), **tensors):
@@ -78,15 +84,15 @@ def test_patterns_give_each_module_its_rank_and_scale():
     ],
 )
 def test_first_key_that_matches_counts(patterns, path, rank):
-    raw = {"rank_pattern": patterns}
-    assert peft_config.rank_of(raw, path) == rank
-    assert peft_config.scale_of(raw, path) == 8 / rank
-    assert peft_config.scale_of({"alpha_pattern": patterns}, path) == rank / 8
+    config = configured(rank_pattern=patterns)
+    assert config.rank_of(path) == rank
+    assert config.scale_of(path) == 8 / rank
+    assert configured(alpha_pattern=patterns).scale_of(path) == rank / 8
 
 
 def test_root_of_the_modules_own_rank():
-    raw = {"rank_pattern": {"q_proj": 16}, "use_rslora": True, "lora_alpha": 12}
-    assert peft_config.scale_of(raw, Q0) == 3.0
+    fields = {"rank_pattern": {"q_proj": 16}, "use_rslora": True, "lora_alpha": 12}
+    assert configured(**fields).scale_of(Q0) == 3.0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_root_of_the_modules_own_rank():
     ],
 )
 def test_targets(fields, path, expected):
-    assert peft_config.is_target(fields, path) is expected
+    assert configured(**fields).is_target(path) is expected
 
 
 def test_names_of_adapters_in_keys_and_folders(tmp_path, plain):
@@ -214,7 +220,10 @@ ONE = np.ones((1, 1), np.float32)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base_model.model.model.embed_tokens.lora_embedding_A": ONE}, "an embedding"),
+        (
+            {"base_model.model.model.embed_tokens.lora_embedding_A": ONE},
+            "lora_A of 'model.embed_tokens' alone",
+        ),
         ({KEY.replace("lora_A.weight", "lora_magnitude_vector"): ONE}, "DoRA"),
         ({KEY.replace("lora_A.weight", "lora_B.bias"): ONE}, "lora_bias"),
         ({"base_model.model.lm_head.weight": ONE}, "a whole weight"),
@@ -251,12 +260,135 @@ def test_bad_tensors(plain, changes, message):
         ({"layers_to_transform": "all"}, "layers_to_transform 'all', expected"),
         ({"layers_to_transform": 0, "layers_pattern": 3}, "layers_pattern 3, expected"),
         ({"layers_to_transform": 0, "layers_pattern": "("}, "no regular expression"),
+        ({"layers_to_transform": True}, "layers_to_transform True, expected"),
+        ({"layers_to_transform": [0, True]}, "expected a list of numbers"),
+        ({"layers_pattern": [3]}, r"layers_pattern \[3\], expected"),
+        ({"exclude_modules": {"a": 1}}, "exclude_modules .* expected a list"),
+        ({"target_modules": ["q_proj", 3]}, "target_modules .* expected a list"),
+        ({"r": True}, "the rank True"),
+        ({"r": 2**40}, "the rank 1099511627776, expected .* to 65536"),
+        ({"r": 10**400}, r"the rank 10+\.\.\.0+, expected"),
+        ({"r": None}, "the rank None"),
+        ({"rank_pattern": {"q_proj": None}}, "the rank None"),
+        ({"lora_alpha": True}, "the alpha True"),
+        ({"lora_alpha": "16"}, "the alpha '16'"),
+        ({"lora_alpha": 1e39}, r"the alpha 1e\+39, expected a number of at most 3.4e"),
+        ({"lora_alpha": 10**400}, r"the alpha 10+\.\.\.0+, expected"),
+        ({"lora_alpha": float("-inf")}, "the alpha -inf"),
+        ({"alpha_pattern": {"q_proj": [1]}}, r"the alpha \[1\]"),
+        ({"use_rslora": 1}, "use_rslora 1, expected true or false"),
+        ({"init_lora_weights": 1}, "init_lora_weights 1, which changes"),
+        ({"init_lora_weights": [True]}, "init_lora_weights .True., which changes"),
+        ({"bias": ["none"]}, r"bias \['none'\], expected 'none'"),
+        ({"peft_type": ["LORA"]}, r"peft_type \['LORA'\], expected"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path 3, expected a name"),
+        ({"base_model_name_or_path": "a\x1b[2J"}, "expected a name"),
+        ({"base_model_name_or_path": "a" * 5000}, "expected a name"),
+        ({"modules_to_save": [["x"] * 99] * 999}, "modules_to_save .*whole modules"),
+        ({"target_modules": r"(?<=x)q"}, "which target_modules .* does not match"),
+        ({"rank_pattern": {"a" * 3000 + "+": 1}}, "bad rank_pattern: .* at most 2000"),
     ],
 )
 def test_bad_config(plain, fields, message):
     configure(plain, **fields)
     with pytest.raises(ValueError, match=message):
         peft.read(plain)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": r"(\w+\.?)+!"},
+        {"target_modules": ".*" * 40 + "!"},
+        {"rank_pattern": {f"((a|.)*)*{i}!": 1 for i in range(50)}},
+        {"alpha_pattern": {f"layers.{i}.x": 1 for i in range(20_000)}},
+        {"alpha_pattern": {f"(.*)*{'.*' * 200}{i}!": 1 for i in range(20)}},
+        {"target_modules": ["q_proj"] + [f"x{i}" for i in range(50_000)]},
+    ],
+)
+def test_patterns_that_would_hang(plain, fields):
+    configure(plain, **fields)
+    start = time.perf_counter()
+    with contextlib.suppress(ValueError):  # of what matches nothing, or takes too long
+        peft.read(plain)
+    assert time.perf_counter() - start < 20
+
+
+def test_numbers_that_json_alone_allows(plain):
+    path = plain / "adapter_config.json"
+    text = path.read_text()
+    for said, message in [
+        ("1e400", "the alpha inf"),
+        ("NaN", "the alpha nan"),
+        ("-Infinity", "the alpha -inf"),
+        ("9" * 5000, "is not JSON"),
+        ("[" * 10_000, "is not JSON"),
+        ('16, "lora_alpha": 8', "'lora_alpha' is there twice"),
+    ]:
+        path.write_text(text.replace('"lora_alpha": 16', f'"lora_alpha": {said}'))
+        with pytest.raises(ValueError, match=message):
+            peft.read(plain)
+
+
+def test_a_config_that_is_too_large(plain):
+    configure(plain, revision="x" * 2**22)
+    with pytest.raises(ValueError, match="has more than 4194304 bytes"):
+        peft.read(plain)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/tmp"])
+def test_a_name_is_no_path(plain, name):
+    with pytest.raises(ValueError, match="expected the name of a folder within"):
+        peft.read(plain, name=name)
+
+
+@pytest.mark.parametrize(
+    "path", ["a/../b", "/etc", "a..b", ".a", "a b", "a\nb", "x" * 257, "a[0]"]
+)
+def test_paths_that_no_module_has(plain, path):
+    ones = np.ones((8, 8), np.float32)
+    keys = {f"base_model.model.{path}.lora_{x}.weight": ones for x in "AB"}
+    replace(plain, **keys)
+    with pytest.raises(ValueError, match=r"names joined by dots|printable characters"):
+        peft.read(plain)
+
+
+def test_a_module_under_two_names(plain):
+    replace(plain, **{KEY.removeprefix("base_model.model."): np.ones((8, 64))})
+    with pytest.raises(ValueError, match=f"are both lora_A of '{Q0}', expected one"):
+        peft.read(plain)
+
+
+def test_a_rank_of_zero_or_a_layer_without_features(plain):
+    up = KEY.replace("_A", "_B")
+    replace(plain, **{KEY: np.ones((0, 64), np.float32), up: np.ones((64, 0), "f4")})
+    with pytest.raises(ValueError, match=r"shapes \(0, 64\) and \(64, 0\), expected"):
+        peft.read(plain)
+    replace(plain, **{KEY: np.ones((8, 0), np.float32), up: np.ones((64, 8), "f4")})
+    with pytest.raises(ValueError, match="no layer is empty"):
+        peft.read(plain)
+
+
+def test_errors_name_the_folder(plain):
+    configure(plain, r=4)
+    with pytest.raises(ValueError, match=f"^{plain}: The adapter's lora_A"):
+        peft.read(plain)
+    configure(plain, r=8)
+    replace(plain, **{KEY: np.full((8, 64), np.nan, np.float32)})
+    with pytest.raises(ValueError, match=f"^Tensor '{KEY}' of {plain}/adapter_model"):
+        peft.read(plain)
+
+
+def test_headers_alone_are_read_on_opening(plain):
+    replace(plain, **{KEY: np.full((8, 64), np.nan, np.float32)})
+    file = peft.open_folder(plain)
+    header = file.modules[Q0]
+    assert (header.rank, header.d, header.f, header.scale) == (8, 64, 64, 2.0)
+    assert file.targets is not None
+    assert "q_proj" in file.targets
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        file.read(Q0)
+    assert np.isfinite(file.read(Q1).a).all()
 
 
 def test_pickle_is_refused(plain):

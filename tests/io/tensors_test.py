@@ -118,7 +118,7 @@ def test_file_cut_short(tmp_path, keep):
     save_file({"a": A}, path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
-        ValueError, match=r"not a readable safetensors file .*cut short"
+        ValueError, match=r"not a readable safetensors file: .*cut short"
     ):
         tensors.open_folder(tmp_path)
 

@@ -1,0 +1,182 @@
+"""Headers of safetensors files, read as what a stranger wrote.
+
+A file is a length N (8 bytes, little endian), N bytes of JSON that give each tensor a
+dtype, a shape and where its bytes lie, and those bytes, without gaps. Each of these may
+be a lie: nothing is allocated for what the file does not hold, and an error names file,
+tensor, what was found and what was expected. Values are then read by safetensors.
+
+https://github.com/huggingface/safetensors#format
+"""
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+DTYPES: Mapping[str, np.dtype] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Types that are weights; all others are quantised or no weights at all."""
+
+HEADER_BYTES = 2**23
+"""A header larger than this is none: it would name 60,000 tensors."""
+
+_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+_MAX_BRACKETS = 2**18  # of which a tensor has three; each is an object in memory
+_MAX_AXES = 8
+_MAX_NAME = 1000
+_ADVICE = (
+    "it is damaged or cut short, or the download left a placeholder; fetch it again"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a header says of one tensor."""
+
+    shape: tuple[int, ...]
+    """Sizes."""
+    dtype: str
+    """As safetensors spells it: F32, BF16, ..."""
+    start: int = dataclasses.field(default=0, compare=False)
+    """Where its bytes begin in the file."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values; for the types in :data:`DTYPES` only."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+def read(path: Path) -> dict[str, Entry]:
+    """Reads and checks a header; no tensor is read.
+
+    Raises:
+      ValueError: if the file is no safetensors file, or is not whole.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        most = min(HEADER_BYTES, size - 8)
+        if not 2 <= length <= most:
+            raise bad(
+                path,
+                f"its header says it has {length} bytes, expected 2 to {max(most, 2)} "
+                f"in a file of {size} bytes",
+            )
+        text = file.read(length)
+    entries, end = {}, 8 + length
+    for name, fields in _tensors(path, text).items():
+        entries[name] = _entry(path, name, fields, 8 + length)
+    for name, entry in sorted(entries.items(), key=_place):
+        if entry.start != end:
+            raise bad(
+                path,
+                f"tensor {name!r} begins at byte {entry.start}, expected {end}, where "
+                f"the one before it ends",
+            )
+        end += _nbytes(entry)
+    if end != size:
+        raise bad(path, f"its tensors end at byte {end}, but the file has {size} bytes")
+    return entries
+
+
+def values(path: Path, name: str) -> np.ndarray:
+    """Reads one tensor, of a type in :data:`DTYPES`.
+
+    Raises:
+      ValueError: if the file changed since its header was read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+    except SafetensorError as error:
+        raise bad(path, f"tensor {name!r} cannot be read ({error})") from None
+
+
+def bad(path: Path, what: str) -> ValueError:
+    """Returns the error of a file that is no whole safetensors file."""
+    return ValueError(f"{path} is not a readable safetensors file: {what}: {_ADVICE}.")
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` that refuses an object with one key twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:80]!r} is there twice, expected once")
+    return found
+
+
+def _tensors(path: Path, text: bytes) -> dict[str, Any]:
+    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
+        raise bad(path, "its header nests or lists more than any checkpoint has")
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"its header is no JSON in UTF-8 ({error})") from None
+    if not isinstance(header, dict):
+        raise bad(path, f"its header is a {type(header).__name__}, expected an object")
+    said = header.pop("__metadata__", {})
+    if not isinstance(said, dict) or any(not isinstance(x, str) for x in said.values()):
+        raise bad(path, "its __metadata__ is no object of strings")
+    return header
+
+
+def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
+    shown = f"tensor {name[:200]!r}"
+    if not name.isprintable() or len(name) > _MAX_NAME:
+        raise bad(
+            path, f"{shown} has no name of up to {_MAX_NAME} printable characters"
+        )
+    if not isinstance(fields, dict) or fields.keys() != {
+        "dtype",
+        "shape",
+        "data_offsets",
+    }:
+        raise bad(path, f"{shown} has no dtype, shape and data_offsets, and only these")
+    dtype, shape, offsets = (fields[k] for k in ("dtype", "shape", "data_offsets"))
+    if dtype not in _BITS if isinstance(dtype, str) else True:
+        raise bad(path, f"{shown} has the dtype {str(dtype)[:40]!r}, which is unknown")
+    if not _is_sizes(shape) or len(shape) > _MAX_AXES:
+        raise bad(path, f"{shown} has no shape of up to {_MAX_AXES} whole numbers")
+    if not _is_sizes(offsets) or len(offsets) != 2:
+        raise bad(path, f"{shown} has no data_offsets of two whole numbers")
+    entry = Entry(tuple(shape), dtype, data + offsets[0])
+    if offsets[1] - offsets[0] != _nbytes(entry):
+        raise bad(
+            path,
+            f"{shown} has the shape {entry.shape} of {dtype}, which is "
+            f"{_nbytes(entry)} bytes, but data_offsets {offsets}",
+        )
+    return entry
+
+
+def _place(pair: tuple[str, Entry]) -> tuple[int, int]:
+    return pair[1].start, _nbytes(pair[1])
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(size) is int and 0 <= size < 2**48 for size in value
+    )
+
+
+def _nbytes(entry: Entry) -> int:
+    return math.prod(entry.shape) * _BITS[entry.dtype] // 8

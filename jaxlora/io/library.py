@@ -1,0 +1,248 @@
+"""Our own library on disk: ``library.json`` and a safetensors file for each expert.
+
+``library.json`` lists the experts in order, with the hash of each file and what made
+it. An expert's file holds ``<site>/a`` [..., D, R], ``<site>/b`` [..., R, F] and
+``<site>/scale`` [...]; ranks may differ between sites and experts and are padded with
+zeros on reading, and a site that an expert lacks is zero with scale 1.
+
+A file is named by its hash and never changed, and ``library.json`` is renamed into
+place last: a killed process leaves the library as it was, and perhaps a file that
+nothing refers to, which the next writer removes. One process may write at a time.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxlora import lora, tree
+from jaxlora.io import library_arrays, library_json, shards, tensors
+from jaxlora.io.files import write_text
+from jaxlora.io.library_json import Entries, Entry, Origin
+from jaxlora.io.tensors import Tensors
+from jaxlora.lora import Adapter, Library, LoraWeight
+from jaxlora.tree import Tree
+
+INDEX = library_json.INDEX
+
+__all__ = [
+    "INDEX",
+    "Entries",
+    "Entry",
+    "Origin",
+    "append",
+    "base_identity",
+    "entries",
+    "load",
+    "remove",
+    "save",
+]
+
+
+def save(
+    folder: Path | str,
+    library: Library,
+    names: Sequence[str],
+    *,
+    base: str | None = None,
+    origins: Sequence[Origin] | None = None,
+) -> Entries:
+    """Writes a library.
+
+    Args:
+      folder: new, or empty.
+      library: LoraWeights [E, ..., D, R]; padding of ranks is cut off.
+      names: of the E experts, each once.
+      base: identity of the base, for example :func:`base_identity`.
+      origins: where each expert comes from.
+
+    Raises:
+      ValueError: if the folder holds something, the names do not fit, or a factor is
+        not finite or no float of 16 or 32 bits.
+    """
+    experts = lora.num_experts(library)
+    chosen = [Origin()] * experts if origins is None else list(origins)
+    if len(names) != experts or len(chosen) != experts:
+        raise ValueError(
+            f"The library has {experts} experts, but {len(names)} names and "
+            f"{len(chosen)} origins, expected as many of each."
+        )
+    found = Entries(base=base, experts=())
+    with shards.new_folder(Path(folder)) as new:
+        for i, (name, origin) in enumerate(zip(names, chosen, strict=True)):
+            adapter = {
+                site: LoraWeight(weight.a[i], weight.b[i], weight.scale[i])
+                for site, weight in lora.sites(library).items()
+            }
+            found = found.added(_write_expert(new, adapter, name, origin))
+        write_text(new / INDEX, library_json.dumps(found))
+    return found
+
+
+def load(
+    folder: Path | str,
+    names: Sequence[str] | None = None,
+    *,
+    base: str | None = None,
+) -> tuple[Library, Entries]:
+    """Reads a library, or some experts of it in the order of ``names``.
+
+    Args:
+      folder: written by :func:`save`.
+      names: of the experts to read, by default all.
+      base: identity of the base that the library must be for.
+
+    Returns:
+      LoraWeights [E, ..., D, R] and what is known of the E experts. Factors have their
+      stored type where the experts agree on it, else float32.
+
+    Raises:
+      ValueError: if the library is damaged, a file of it is not the one that was
+        written, a name is unknown, or it is of another base.
+    """
+    folder = Path(folder)
+    found = entries(folder).chosen(names)
+    if base is not None and found.base != base:
+        raise ValueError(
+            f"Library {folder} is of the base {found.base!r}, expected {base!r}: its "
+            f"experts were made on other weights."
+        )
+    if not found.experts:
+        raise ValueError(f"Library {folder} has no expert to read.")
+    files = [_open(folder, entry) for entry in found.experts]
+    sites = sorted({site for entry in found.experts for site in entry.ranks})
+    library = {
+        site: library_arrays.stack(folder, site, found.experts, files) for site in sites
+    }
+    return tree.unflatten(library), found
+
+
+def entries(folder: Path | str) -> Entries:
+    """Lists a library, without reading an expert.
+
+    Raises:
+      ValueError: if there is no library, or its library.json is damaged.
+    """
+    return library_json.read(Path(folder))
+
+
+def append(
+    folder: Path | str,
+    adapter: Adapter,
+    name: str,
+    *,
+    base: str | None = None,
+    origin: Origin | None = None,
+) -> Entries:
+    """Adds an expert to the end of a library.
+
+    Raises:
+      ValueError: if the name is taken, the base is another one, or a site has other
+        features in or out than in the library.
+    """
+    folder = Path(folder)
+    before = entries(folder)
+    if base is not None and before.base != base:
+        raise ValueError(
+            f"Library {folder} is of the base {before.base!r}, but the expert {name!r} "
+            f"of {base!r}; a library is of one base."
+        )
+    for entry in before.experts:
+        _check_fit(folder, lora.sites(adapter), entry)
+    before.check_new(name)
+    entry = _write_expert(folder, lora.sites(adapter), name, origin or Origin())
+    after = before.added(entry)
+    _commit(folder, after)
+    return after
+
+
+def remove(folder: Path | str, name: str) -> Entries:
+    """Takes an expert out of a library; the last one may go as well.
+
+    Raises:
+      ValueError: if there is none of this name.
+    """
+    folder = Path(folder)
+    after = entries(folder).without(name)
+    _commit(folder, after)
+    return after
+
+
+def base_identity(params: Tree) -> str:
+    """Returns a hash of names, shapes, types and values of a base.
+
+    >>> base_identity({"head": np.zeros((2, 2), np.float32)})[:8]
+    'daa16806'
+    """
+    digest = hashlib.sha256()
+    for name, leaf in sorted(tree.flatten(params).items()):
+        values = np.ascontiguousarray(leaf)
+        head = json.dumps([name, list(values.shape), values.dtype.name])
+        digest.update(head.encode() + b"\n")
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _write_expert(folder: Path, sites: Mapping[str, LoraWeight], name, origin: Origin):
+    """Writes a file that nothing refers to yet."""
+    arrays: dict[str, np.ndarray] = {}
+    for site, weight in sites.items():
+        library_json.check_site(site)
+        arrays |= library_arrays.arrays(name, site, weight)
+    found = {key: shards.entry_of(values) for key, values in arrays.items()}
+    temporary = folder / f".expert.{os.getpid()}.tmp"
+    try:
+        shards.write_file(temporary, found, arrays.__getitem__)
+        digest = _digest(temporary)
+        path = folder / f"expert-{digest[:16]}.safetensors"
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    ranks = {site: arrays[f"{site}/a"].shape[-1] for site in sites}
+    return Entry(name=name, file=path.name, sha256=digest, ranks=ranks, origin=origin)
+
+
+def _check_fit(folder: Path, sites: Mapping[str, LoraWeight], entry: Entry) -> None:
+    found = _open(folder, entry, values=False)
+    for site in entry.ranks.keys() & sites.keys():
+        a, b = (found.entries[f"{site}/{part}"].shape for part in "ab")
+        got = (*sites[site].a.shape[:-1], sites[site].b.shape[-1])
+        if got != (*a[:-1], b[-1]):
+            raise ValueError(
+                f"Site {site!r} is {list(got)}, expected {[*a[:-1], b[-1]]}, as in the "
+                f"expert {entry.name!r} of {folder}: layers, features in, features out."
+            )
+
+
+def _commit(folder: Path, after: Entries) -> None:
+    write_text(folder / INDEX, library_json.dumps(after))
+    kept = {entry.file for entry in after.experts}
+    for pattern in ("expert-*.safetensors", ".expert.*.tmp", f".{INDEX}.*.tmp"):
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _open(folder: Path, entry: Entry, *, values: bool = True) -> Tensors:
+    path = folder / entry.file
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(
+            f"Library {folder} lacks the file {entry.file!r} of the expert "
+            f"{entry.name!r}, or it is a link; restore it, or remove the expert."
+        )
+    if values and (digest := _digest(path)) != entry.sha256:
+        raise ValueError(
+            f"{path} of the expert {entry.name!r} has the SHA-256 {digest}, expected "
+            f"{entry.sha256} by {INDEX}: it was changed or damaged."
+        )
+    found = tensors.open_file(path)
+    library_json.check_tensors(path, entry, found.entries)
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,105 @@
+"""Names of tensors in an adapter of PEFT: which module, which factor."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+WEIGHTS = "adapter_model.safetensors"
+"""The file with the tensors."""
+
+MAX_MODULES = 2**16
+"""Modules of one adapter; no model has more linear layers."""
+
+_KEY = re.compile(
+    r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<which>[AB])"
+    r"(?:\.(?P<name>[^.]+))??(?(table)|\.weight)"
+)
+_COPY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
+_PATH = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+_MAX_PATH = 256
+
+
+def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Returns ``{module path: {"A": tensor, "B": tensor}}`` and ``{path: tensor}``.
+
+    The second holds copies of base weights, which PEFT saves beside the update of an
+    embedding or a head.
+
+    Args:
+      keys: names of the tensors of one file.
+
+    Raises:
+      ValueError: if one is no part of an update, or a pair is not whole.
+
+    >>> pairs(["base_model.model.lm_head.lora_A.weight", "lm_head.lora_B.weight"])[0]
+    {'lm_head': {'A': 'base_model.model.lm_head.lora_A.weight', ...}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    copies: dict[str, str] = {}
+    adapters = set()
+    for key in keys:
+        match = _KEY.fullmatch(key) or _COPY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
+        path = _path(match["module"])
+        if match.re is _COPY:
+            copies[path] = key
+            continue
+        adapters.add(match["name"])
+        if len(adapters) > 1:
+            raise ValueError(
+                f"{WEIGHTS} mixes tensors of the adapters "
+                f"{sorted(map(str, adapters))}, expected one adapter in a file."
+            )
+        pair = found.setdefault(path, {})
+        which = match["which"]
+        if which in pair:
+            raise ValueError(
+                f"Tensors {pair[which]!r} and {key!r} are both lora_{which} of "
+                f"{path!r}, expected one."
+            )
+        pair[which] = key
+    _check(found, copies)
+    return found, copies
+
+
+def _path(module: str) -> str:
+    path = module.removeprefix("base_model.model.")
+    if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
+        raise ValueError(
+            f"{WEIGHTS} has a tensor of {path[:80]!r}, expected names joined by dots, "
+            f"of at most {_MAX_PATH} characters; no module has such a path."
+        )
+    return path
+
+
+def _check(found: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) -> None:
+    if not found and not copies:
+        raise ValueError(f"{WEIGHTS} holds no tensors.")
+    if len(found) > MAX_MODULES:
+        raise ValueError(
+            f"{WEIGHTS} adapts {len(found)} modules, expected at most {MAX_MODULES}."
+        )
+    for path, pair in found.items():
+        if len(pair) != 2:
+            raise ValueError(f"The adapter has lora_{min(pair)} of {path!r} alone.")
+        if len({"lora_embedding_" in key for key in pair.values()}) > 1:
+            raise ValueError(
+                f"The adapter has {' and '.join(map(repr, pair.values()))}: one of a "
+                f"linear layer and one of an embedding, which make no pair."
+            )
+    for path, key in copies.items():
+        if path not in found:
+            raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
+
+
+def _odd(key: str) -> str:
+    if "lora_magnitude_vector" in key:
+        return "a magnitude of DoRA, which is not supported"
+    if "lora_" in key and key.endswith(".bias"):
+        return "a bias (lora_bias), which is not supported"
+    if "lora_" not in key:
+        return (
+            "a whole weight saved beside the adapter (a resized or trained embedding, "
+            "say), which is not supported"
+        )
+    return "not lora_A or lora_B of a linear layer or an embedding"

@@ -1,0 +1,268 @@
+"""Merges in the form that we recommend; :mod:`jaxlora.merge.peers` has those of peers.
+
+Entry-wise methods take a space, ``core`` by default. All weights are relative, as in a
+mean, but for the sums, SVD, TSV, Iso-C and WUDI, which add experts up as they do.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxlora.merge.compose import LAWS, Merge, chain
+from jaxlora.merge.consensus import (
+    By,
+    disjoint_mean,
+    elect_sign,
+    weigh_by_energy,
+)
+from jaxlora.merge.controls import permute_sites, random_like
+from jaxlora.merge.geodesic import karcher, model_stock, slerp
+from jaxlora.merge.interference import wudi, wudi_steps
+from jaxlora.merge.learned import scaled_sum
+from jaxlora.merge.linear import scale_only, weighted_mean, weighted_sum
+from jaxlora.merge.moments import fisher, regmean
+from jaxlora.merge.peers import Peer
+from jaxlora.merge.sparse import (
+    drop,
+    drop_by_rank,
+    select_by_variance,
+    trim,
+    trim_outliers,
+)
+from jaxlora.merge.spectral import iso_c, tsv
+from jaxlora.merge.threshold import Scope
+
+ALL = frozenset(LAWS)
+NONLINEAR = ALL - {"linearity"}
+DRAWN = frozenset({"gauge"})
+"""Masks belong to places: other experts, another order or padding get other masks."""
+
+
+def _laws(space: str, identity: bool, drawn: bool = False) -> frozenset[str]:
+    """What an entry-wise method keeps in a space."""
+    laws = DRAWN if drawn else NONLINEAR - {"identity"}
+    if drawn and space == "delta":
+        laws |= {"padding"}
+    if space.startswith("factor"):
+        laws -= {"gauge"}
+    return laws | {"identity"} if identity else laws
+
+
+def _svd() -> Merge:
+    laws = NONLINEAR - {"padding"}
+    return chain(weighted_sum(), space="delta", laws=laws, rank="experts")
+
+
+def _prune(density: float = 0.2, scope: Scope = "leaf", space: str = "core") -> Merge:
+    laws = _laws(space, density == 1)
+    return chain(trim(density, scope), weighted_mean(), space=space, laws=laws)
+
+
+def _ties(
+    density: float = 0.2, by: By = "mass", scope: Scope = "leaf", space: str = "core"
+) -> Merge:
+    laws = _laws(space, density == 1)
+    steps = trim(density, scope), elect_sign(by), disjoint_mean()
+    return chain(*steps, space=space, laws=laws)
+
+
+def _dare(density: float = 0.5, space: str = "core") -> Merge:
+    laws = _laws(space, density == 1, drawn=density < 1)
+    return chain(drop(density), weighted_mean(), space=space, laws=laws)
+
+
+def _dare_ties(density: float = 0.5, by: By = "mass", space: str = "core") -> Merge:
+    laws = _laws(space, density == 1, drawn=density < 1)
+    steps = drop(density), elect_sign(by), disjoint_mean()
+    return chain(*steps, space=space, laws=laws)
+
+
+def _della(density: float = 0.5, spread: float = 0.15, space: str = "core") -> Merge:
+    laws = _laws(space, False, drawn=True)
+    steps = drop_by_rank(density, spread), elect_sign(), disjoint_mean()
+    return chain(*steps, space=space, laws=laws)
+
+
+def _breadcrumbs(
+    density: float = 0.9, outliers: float = 0.01, space: str = "core"
+) -> Merge:
+    laws = _laws(space, density == 1)
+    steps = trim_outliers(density, outliers), weighted_mean()
+    return chain(*steps, space=space, laws=laws)
+
+
+def _sce(density: float = 0.1, space: str = "core") -> Merge:
+    # One expert does not vary, so that nothing of it would be selected below 1.
+    laws = _laws(space, density == 1)
+    steps = select_by_variance(density), weigh_by_energy()
+    signs = elect_sign(weighted=False), disjoint_mean()
+    return chain(*steps, *signs, space=space, laws=laws)
+
+
+def _random(reduction: Callable[[], Any]) -> Callable[[], Merge]:
+    def make() -> Merge:
+        return chain(reduction(), space="delta", prepare=[random_like])
+
+    return make
+
+
+def _permuted() -> Merge:
+    return chain(weighted_mean(), space="delta", prepare=[permute_sites])
+
+
+def _scale_only(expert: int = 0) -> Merge:
+    laws = ALL - {"permutation", "zero_weight"}
+    return chain(scale_only(expert), space="delta", laws=laws)
+
+
+def _wudi_adam(
+    steps: int = 300, learning_rate: float = 1e-5, space: str = "core"
+) -> Merge:
+    laws = NONLINEAR - {"identity"}
+    return chain(wudi_steps(steps, learning_rate), space=space, laws=laws)
+
+
+def _in(space: str, make: Callable[..., Merge]) -> Callable[..., Merge]:
+    """The same preset in another space by default."""
+
+    def moved(**fields: Any) -> Merge:
+        return make(**{"space": space} | fields)
+
+    parameters = [
+        p.replace(default=space) if name == "space" else p
+        for name, p in inspect.signature(make).parameters.items()
+    ]
+    moved.__signature__ = inspect.Signature(parameters)  # pyrefly: ignore
+    return moved
+
+
+METHODS: Mapping[str, Peer] = {
+    "mean": (
+        lambda: chain(weighted_mean(), space="delta", laws=ALL),
+        "the exact weighted mean of the deltas; weights are relative",
+        "task arithmetic, arXiv 2212.04089",
+    ),
+    "sum": (
+        lambda: chain(weighted_sum(), space="delta", laws=ALL),
+        "the exact weighted sum of the deltas; by default all in full",
+        "task arithmetic, arXiv 2212.04089",
+    ),
+    "factor-mean": (
+        lambda: chain(
+            weighted_mean(), space="factor", laws=ALL - {"gauge", "linearity"}
+        ),
+        "a and b averaged apart: cross terms, and deltas shrunk by up to 1/E",
+        "arXiv 2405.11157",
+    ),
+    "svd": (
+        _svd,
+        "the best approximation of the sum at the experts' rank",
+        "Eckart-Young",
+    ),
+    "prune": (_prune, "the mean of each expert's largest entries", "TIES, step 1"),
+    "ties": (
+        _ties,
+        "trims, elects a sign for each entry, averages the experts that have it",
+        "arXiv 2306.01708",
+    ),
+    "knots-ties": (
+        _in("knots", _ties),
+        "TIES in KnOTS coordinates",
+        "arXiv 2410.19735",
+    ),
+    "delta-ties": (_in("delta", _ties), "TIES on dense deltas", "arXiv 2306.01708"),
+    "factor-ties": (_in("factor", _ties), "TIES on a and b apart", "arXiv 2306.01708"),
+    "dare": (_dare, "the mean of randomly thinned experts; draws", "arXiv 2311.03099"),
+    "dare-ties": (
+        _dare_ties,
+        "TIES on randomly thinned experts; draws",
+        "arXiv 2311.03099",
+    ),
+    "della": (
+        _della,
+        "TIES, thinned at random by magnitude; draws",
+        "arXiv 2406.11617",
+    ),
+    "breadcrumbs": (
+        _breadcrumbs,
+        "the mean without each expert's smallest and very largest entries",
+        "arXiv 2312.06795",
+    ),
+    "sce": (
+        _sce,
+        "TIES on the entries in which experts differ most",
+        "arXiv 2408.07990",
+    ),
+    "model-stock": (
+        lambda: chain(model_stock(), space="delta", laws=NONLINEAR),
+        "the mean, shrunk as experts are less alike",
+        "arXiv 2403.19522",
+    ),
+    "slerp": (
+        lambda: chain(slerp(), space="delta", laws=NONLINEAR - {"identity"}),
+        "along the great circle between two deltas",
+        "mergekit's slerp",
+    ),
+    "karcher": (
+        lambda: chain(karcher(), space="delta", laws=NONLINEAR),
+        "the mean direction on the sphere, at the mean norm",
+        "Karcher, 1977",
+    ),
+    "tsv": (
+        lambda: chain(tsv(), space="core", laws=NONLINEAR),
+        "singular vectors of all experts, made orthogonal",
+        "arXiv 2412.00081",
+    ),
+    "iso-c": (
+        lambda: chain(iso_c(), space="core", laws=NONLINEAR - {"identity"}),
+        "the sum with all its singular values made equal",
+        "arXiv 2502.04959",
+    ),
+    "wudi": (
+        lambda: chain(wudi(), space="core", laws=NONLINEAR),
+        "the update that interferes least with each expert's, in closed form",
+        "arXiv 2503.08099",
+    ),
+    "wudi-adam": (_wudi_adam, "WUDI by steps of Adam from the sum", "arXiv 2503.08099"),
+    "regmean": (
+        lambda: chain(regmean(), space="delta", laws=NONLINEAR),
+        "the outputs closest to each expert's on its own inputs",
+        "arXiv 2212.09849",
+    ),
+    "fisher": (
+        lambda: chain(fisher(), space="delta", laws=NONLINEAR),
+        "each entry weighted by its importance to each expert",
+        "arXiv 2111.09832",
+    ),
+    "cat": (
+        lambda: chain(scaled_sum(), space="delta", laws=ALL - {"identity"}),
+        "one learned number for each expert, site and layer",
+        "LoRA Soups, arXiv 2410.13025",
+    ),
+    "lorahub": (
+        lambda: chain(scaled_sum(), space="delta", laws=ALL - {"identity"}),
+        "one number for each expert, found without gradients",
+        "LoraHub, arXiv 2307.13269, on deltas",
+    ),
+    "random-mean": (
+        _random(weighted_mean),
+        "control: the mean of deltas with random directions; draws",
+        "this project",
+    ),
+    "random-sum": (
+        _random(weighted_sum),
+        "control: the sum of deltas with random directions; draws",
+        "this project",
+    ),
+    "permuted-mean": (
+        _permuted,
+        "control: the mean of deltas moved to other layers",
+        "this project",
+    ),
+    "scale-only": (
+        _scale_only,
+        "control: one expert at its share of a mean",
+        "this project",
+    ),
+}
+"""Every method, by name."""
