@@ -18,6 +18,7 @@ FLOORS = {
     "tasks": 4,
     "io": 4,
     "parallel": 4,
+    "testing": 4,
     "train": 5,
     "evaluate": 5,
     "studies": 6,

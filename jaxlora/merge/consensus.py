@@ -45,7 +45,7 @@ class ElectSign:
                 elected = jnp.where(elected == 0, tie, elected)
             agrees = signs[name] * elected > 0
             values[name] = jnp.where(agrees, x.values[name], 0.0)
-        return x.replace(values=values)
+        return dataclasses.replace(x, values=values)
 
     def _sign(self, x: Coordinates, name: str) -> jax.Array:
         sign = jnp.sign(x.values[name])
@@ -71,7 +71,7 @@ class WeighByEnergy:
             energy = x.weights[name] * jnp.sum(jnp.square(values), axis=(-2, -1))
             total = jnp.sum(energy, axis=0, keepdims=True)
             weights[name] = energy / jnp.where(total == 0, 1.0, total)
-        return x.replace(weights=weights)
+        return dataclasses.replace(x, weights=weights)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,12 @@ a relative error of 1e-6 is still told from zero. (From inner products alone,
 ``|x - y|^2 = |x|^2 - 2 <x, y> + |y|^2`` loses everything below 3e-4 in float32.)
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxlora import lora, spectrum
 from jaxlora.lora import Adapter, Library, LoraWeight
@@ -30,7 +30,8 @@ _EPS = float(jnp.finfo(jnp.float32).eps)
 _LIMIT = 200
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Fidelity:
     """Energies (squared Frobenius norms) of a merge, and the ratios that they give.
 
@@ -93,7 +94,8 @@ class Fidelity:
 
     def layers(self) -> "Fidelity":
         """Pools the layers of each site, by energy: one number a site."""
-        return jax.tree.map(jnp.sum, self).replace(
+        return dataclasses.replace(
+            jax.tree.map(jnp.sum, self),
             products=jax.tree.map(_over_layers, self.products),
             experts=jax.tree.map(_over_layers, self.experts),
         )

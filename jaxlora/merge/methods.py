@@ -199,7 +199,7 @@ METHODS: Mapping[str, Peer] = {
         "arXiv 2403.19522",
     ),
     "slerp": (
-        lambda: chain(slerp(), space="delta", laws=NONLINEAR - {"identity"}),
+        lambda: chain(slerp(), space="delta", laws=NONLINEAR),
         "along the great circle between two deltas",
         "mergekit's slerp",
     ),
@@ -225,12 +225,12 @@ METHODS: Mapping[str, Peer] = {
     ),
     "wudi-adam": (_wudi_adam, "WUDI by steps of Adam from the sum", "arXiv 2503.08099"),
     "regmean": (
-        lambda: chain(regmean(), space="delta", laws=NONLINEAR),
+        lambda: chain(regmean(), space="delta", laws=ALL),
         "the outputs closest to each expert's on its own inputs",
         "arXiv 2212.09849",
     ),
     "fisher": (
-        lambda: chain(fisher(), space="delta", laws=NONLINEAR),
+        lambda: chain(fisher(), space="delta", laws=ALL),
         "each entry weighted by its importance to each expert",
         "arXiv 2111.09832",
     ),

@@ -8,7 +8,8 @@ what its name says; our own form of a method is in :mod:`jaxlora.merge.presets`.
   inherit ``use_rslora`` from the first one and are then scaled once more, which is not
   reproduced. Its draws come from torch's global state; ours from a key.
 - mergekit works on dense task vectors, tensor by tensor, with weighted signs.
-- mttl works on A and B as stored, with one scale, and one threshold per expert.
+- mttl works on A and B as stored, with one scale, and one threshold per expert. Its
+  WUDI, which stops early and works on transposed matrices, is not reproduced.
 - "original" is the code of the TIES authors: one threshold per expert over the whole
   model, no weights, and ties of signs to the majority.
 """
@@ -178,12 +179,6 @@ def _mttl_ties(density: float = 0.2) -> Merge:
     return chain(*steps, disjoint_mean("count"), space="factor-raw", laws=laws)
 
 
-def _mttl_wudi(steps: int = 300, learning_rate: float = 1e-5) -> Merge:
-    return chain(
-        wudi_steps(steps, learning_rate, divide=True), space="delta", laws=DENSE
-    )
-
-
 def _fusion_bench_wudi(steps: int = 400, learning_rate: float = 1e-5) -> Merge:
     return chain(wudi_steps(steps, learning_rate), space="delta", laws=DENSE)
 
@@ -218,7 +213,6 @@ PEERS: Mapping[str, Peer] = {
     "ties[knots]": (_knots_ties, "TIES in KnOTS coordinates", "gstoica27/KnOTS"),
     "mean[mttl]": (_mttl_mean, "A and B averaged as stored", "microsoft/mttl"),
     "ties[mttl]": (_mttl_ties, "one threshold for A and B", "microsoft/mttl"),
-    "wudi[mttl]": (_mttl_wudi, "steps of Adam, divided by E", "microsoft/mttl"),
     "wudi[fusion_bench]": (_fusion_bench_wudi, "steps of Adam", "fusion_bench"),
     "lorahub[original]": (_lorahub, "weights on A and on B", "sail-sg/lorahub"),
 }

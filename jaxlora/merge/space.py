@@ -15,12 +15,12 @@ What is here is of one site and one layer: a [E, D, R]. ``enter`` gives coordina
 the way back.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxlora import lora, spectrum
 from jaxlora.lora import LoraWeight
@@ -32,7 +32,8 @@ Leaves: TypeAlias = dict[str, jax.Array]
 """Arrays by name; a factor space has two names for a site, others one."""
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Coordinates:
     """Experts as a chain's steps see them."""
 

@@ -75,7 +75,7 @@ class Drop:
             values = {n: _same_norm(kept.values[n], x.values[n]) for n in x.values}
         else:
             values = {n: kept.values[n] / chance[n] for n in x.values}
-        return kept.replace(values=values)
+        return dataclasses.replace(kept, values=values)
 
     def chances(self, x: Coordinates, name: str) -> jax.Array:
         """The chance of each entry to be kept, broadcast to the values."""
@@ -247,7 +247,7 @@ def _same_norm(kept: jax.Array, before: jax.Array) -> jax.Array:
 
 def _masked(x: Coordinates, mask: Leaves) -> Coordinates:
     values = {name: jnp.where(mask[name], v, 0.0) for name, v in x.values.items()}
-    return x.replace(values=values)
+    return dataclasses.replace(x, values=values)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
