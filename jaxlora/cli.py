@@ -22,6 +22,8 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   generate         what a model says to prompts, with adapters, a merge or a route
   eval             how many of its answers are right
   train            train one adapter for each data file
+  merge            one adapter of several; needs no model (merge --list: all methods)
+  inspect          ranks, norms, spectra of adapters, and how alike they are
   fuse             add an adapter into a model, and write the sum
   forward          logits of token ids, for comparison with other programs
 
@@ -36,6 +38,8 @@ examples:
   jaxlora generate MODEL --adapter ADAPTER --prompt "Who is Ann's wife?"
   jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY
   jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl --metric exact
+  jaxlora merge A B C --method ties --density 0.2 --out MERGED
+  jaxlora inspect A B C --figure alike.png
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora study two-hop                                 one seed, about five minutes
   jaxlora study two-hop --preset standard               three seeds, pooled intervals
@@ -66,6 +70,8 @@ COMMANDS = {
     "data questions": Entry("questions"),
     "forward": Entry("forward", "--batch or the length of rows"),
     "generate": Entry("generate", "--batch or --max-new-tokens"),
+    "merge": Entry("merge", "the number of adapters or --rank"),
+    "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),
     "eval": Entry("evaluate", "--batch or --max-new-tokens"),
     "train": Entry("train", "--batch, --length or --together", resumes=True),

@@ -29,6 +29,8 @@ def test_help_names_every_command(capsys):
         (["forward", "--help"], "--tokens FILE.json"),
         (["generate", "--help"], "--sample-top-k INT"),
         (["fuse", "--help"], "ADAPTER..."),
+        (["merge", "--help"], "--density D"),
+        (["inspect", "--help"], "--figure FILE.png"),
         (["eval", "--help"], "--metric {exact,number}"),
     ],
 )
@@ -185,6 +187,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
         ("study two-hop --model DIR --seeds 2", "study_text", 2),
         ("study two-hop --seeds 2 --model=DIR", "study_text", 2),
         ("forward MODEL --out x", "forward", 1),
+        ("merge --list", "merge", 1),
         ("eval --model DIR", "evaluate", 1),
     ],
 )

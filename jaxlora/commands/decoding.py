@@ -29,7 +29,7 @@ class Sampling:
     top_p: float = 1.0
     """Sample among the most likely tokens that together reach this probability."""
     seed: int = 0
-    """Of the sampling; the same seed and flags give the same text."""
+    """Of sampling, and of a merge that draws; the same seed gives the same text."""
 
     def __post_init__(self):
         for name, fine, wanted in (

@@ -74,7 +74,11 @@ def run(arguments: Sequence[str]) -> int:
     if given.out:
         reuse_options.check_out(given.out)
     found = reuse_options.load(
-        given.model, given.combine.adapter, given.dtype, **combining
+        given.model,
+        given.combine.adapter,
+        given.dtype,
+        seed=given.sampling.seed,
+        **combining,
     )
     tokenizer = decoding.load_tokenizer(given.model, found)
     if not given.chat:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import jax
 import tyro
 
 from jaxlora import merge
-from jaxlora.commands import bars
+from jaxlora.commands import bars, merge_fields
 from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
 
@@ -30,7 +31,8 @@ MergeName = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="NAME",
-        help=f"Make one adapter of several: {', '.join(merge.names())}.",
+        help=f"Make one adapter of several: {', '.join(reuse.COMMON)}, or any that "
+        f"needs no data; `jaxlora merge --list` shows all {len(merge.names())}.",
     ),
 ]
 RouteName = Annotated[
@@ -62,6 +64,8 @@ class Merging:
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of ``reuse.check`` and ``reuse.load``."""
+        if self.merge and ":" in self.merge:
+            merge_fields.fields(self.merge)  # imports it from the current folder
         return {"merge": self.merge, "weights": self.weights or None}
 
 
@@ -155,11 +159,22 @@ def _near(name: str, known: Sequence[str]) -> str:
     return f" Did you mean {found[0]}?" if found else ""
 
 
-def load(model: Path, adapters: Sequence[Path], dtype: str, **combining: Any) -> Reuse:
-    """Reads model and adapters, with a bar; see ``reuse.load``."""
+def load(
+    model: Path,
+    adapters: Sequence[Path],
+    dtype: str,
+    *,
+    seed: int = 0,
+    **combining: Any,
+) -> Reuse:
+    """Reads model and adapters, with a bar; see ``reuse.load``.
+
+    Merges that draw do so by the seed.
+    """
     kept: Any = None if dtype == "auto" else dtype
+    key = jax.random.key(seed)
     with bars.bar("loading") as tell:
-        return reuse.load(model, adapters, dtype=kept, tell=tell, **combining)
+        return reuse.load(model, adapters, key=key, dtype=kept, tell=tell, **combining)
 
 
 def check_out(path: Path) -> None:

@@ -218,8 +218,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown merge 'maen'; did you mean 'mean'? There are 'mean', 'sum'."
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else "."
+    if len(known) > 12:
+        shown = ", ".join(map(repr, near or known[:6]))
+        return f"Unknown {kind} {name!r}{hint} There are {len(known)}, such as {shown}."
     return f"Unknown {kind} {name!r}{hint} There are {', '.join(map(repr, known))}."
 
 

@@ -6,7 +6,7 @@ divided by; each is an argument here.
 """
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,9 @@ def elect_sign(
       zero: what an election gives that ends in 0: +1 (PEFT, mergekit), the majority
         of all elected signs of the model (the authors), or nothing at all (mttl).
 
+    Raises:
+      ValueError: if ``by`` or ``zero`` is none of these.
+
     >>> x = Coordinates(
     ...     {"": jnp.asarray([[[3.0, 1.0]], [[-1.0, 2.0]]])},
     ...     {"": jnp.ones((1, 1, 1), bool)},
@@ -111,6 +114,8 @@ def elect_sign(
     >>> elect_sign()(None, x).values[""].tolist()
     [[[3.0, 1.0]], [[0.0, 2.0]]]
     """
+    _known("by", by, By)
+    _known("zero", zero, Zero)
     return ElectSign(by, weighted, zero)
 
 
@@ -126,11 +131,21 @@ def disjoint_mean(normalize: Normalize = "weights") -> DisjointMean:
       normalize: d is, for each entry, the sum of the weights of experts that are not 0
         there (mergekit), their number (PEFT), or 1 (``sum``).
 
+    Raises:
+      ValueError: if ``normalize`` is none of these.
+
     >>> left = jnp.asarray([[[3.0, 1.0]], [[0.0, 2.0]]])
     >>> disjoint_mean().leaf(left, jnp.ones(2), None, None).tolist()
     [[3.0, 1.5]]
     """
+    _known("normalize", normalize, Normalize)
     return DisjointMean(normalize)
+
+
+def _known(name: str, value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        have = ", ".join(map(repr, get_args(kind)))
+        raise ValueError(f"{name} is {value!r}, expected one of {have}.")
 
 
 def _spread(x: Coordinates, name: str) -> jax.Array:

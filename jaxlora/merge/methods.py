@@ -101,13 +101,16 @@ def _sce(density: float = 0.1, space: str = "core") -> Merge:
 
 def _random(reduction: Callable[[], Any]) -> Callable[[], Merge]:
     def make() -> Merge:
-        return chain(reduction(), space="delta", prepare=[random_like])
+        laws = {"gauge"}
+        return chain(reduction(), space="delta", prepare=[random_like], laws=laws)
 
     return make
 
 
 def _permuted() -> Merge:
-    return chain(weighted_mean(), space="delta", prepare=[permute_sites])
+    # Where a delta goes depends on its expert's place in the library.
+    laws = {"gauge", "linearity", "padding"}
+    return chain(weighted_mean(), space="delta", prepare=[permute_sites], laws=laws)
 
 
 def _scale_only(expert: int = 0) -> Merge:
@@ -118,8 +121,7 @@ def _scale_only(expert: int = 0) -> Merge:
 def _wudi_adam(
     steps: int = 300, learning_rate: float = 1e-5, space: str = "core"
 ) -> Merge:
-    laws = NONLINEAR - {"identity"}
-    return chain(wudi_steps(steps, learning_rate), space=space, laws=laws)
+    return chain(wudi_steps(steps, learning_rate), space=space, laws=NONLINEAR)
 
 
 def _in(space: str, make: Callable[..., Merge]) -> Callable[..., Merge]:

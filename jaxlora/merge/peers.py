@@ -180,7 +180,8 @@ def _mttl_ties(density: float = 0.2) -> Merge:
 
 
 def _fusion_bench_wudi(steps: int = 400, learning_rate: float = 1e-5) -> Merge:
-    return chain(wudi_steps(steps, learning_rate), space="delta", laws=DENSE)
+    laws = DENSE | {"identity"}
+    return chain(wudi_steps(steps, learning_rate), space="delta", laws=laws)
 
 
 def _lorahub() -> Merge:

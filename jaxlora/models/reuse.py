@@ -43,6 +43,12 @@ Tell: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
 
 
+COMMON = ("mean", "sum", "ties", "svd")
+"""Merges that messages name; there are many more."""
+
+MORE = " (`jaxlora merge --list` shows every merge)"
+
+
 @dataclasses.dataclass(frozen=True)
 class Reuse:
     """A model, its base, and the adapter or routed library that it runs with."""
@@ -108,8 +114,8 @@ def check(
         _check_merge(merge, adapters, weights)
     elif weights is not None:
         raise ValueError(
-            f"Got {len(weights)} weights but no merge that uses them; the merges are "
-            f"{', '.join(merges.names())}, and 'sum' scales each adapter by its weight."
+            f"Got {len(weights)} weights but no merge that uses them; the merge 'sum' "
+            f"scales each adapter by its weight{MORE}."
         )
     if route is not None:
         _check_route(route, adapters, top_k, temperature)
@@ -120,8 +126,9 @@ def check(
         )
     if adapters > 1 and merge is None and route is None:
         raise ValueError(
-            f"Got {adapters} adapters, but nothing that combines them; name a merge "
-            f"({', '.join(merges.names())}) or a route ({', '.join(route_names())})."
+            f"Got {adapters} adapters, but nothing that combines them; name a merge, "
+            f"such as {', '.join(COMMON)}{MORE}, or a route "
+            f"({', '.join(route_names())})."
         )
 
 
@@ -147,7 +154,8 @@ def build(
       model: a decoder without a route.
       base: params tree.
       adapters: on that base.
-      merge: a name of ``jaxlora.merge.names()``.
+      merge: a name of ``jaxlora.merge.names()``, or ``module:attribute`` of your own;
+        of those that see no data.
       route: a name of :func:`route_names`.
       weights: one number for each adapter, of any sign; for a merge only.
       top_k: experts a route keeps for each token and site; 0 keeps all.
@@ -170,7 +178,8 @@ def build(
         lora.check(base, adapter)
     if merge is not None:
         library = lora.stack(_same_sites(adapters))
-        return Reuse(model, base, merges.preset(merge)(library, weights, key=key))
+        combine = functools.partial(merges.preset(merge), weights=weights)
+        return Reuse(model, base, jax.jit(combine)(library, key=key))
     if route is not None:
         chosen = routes.Route(
             gate=routes.gate(route), top_k=top_k, temperature=temperature
@@ -226,8 +235,14 @@ def _adapter(path: Path, base: Tree) -> Adapter:
 
 
 def _check_merge(merge: str, adapters: int, weights: Sequence[float] | None) -> None:
-    if merge not in merges.names():
-        raise ValueError(_unknown("merge", merge, merges.names(), route_names()))
+    if merge in route_names():
+        raise ValueError(_unknown("merge", merge, (), route_names()))
+    found = merges.preset(merge)
+    if found.data != "free":
+        raise ValueError(
+            f"The merge {merge!r} needs data of its own, which there is no place for "
+            f"here; `jaxlora merge --method {merge} --data FILE` writes an adapter."
+        )
     if not adapters:
         raise ValueError(f"Got the merge {merge!r} but no adapter to merge.")
     if weights is not None and len(weights) != adapters:

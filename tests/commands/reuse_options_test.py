@@ -72,8 +72,10 @@ def test_help_names_what_exists(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     said = " ".join(capsys.readouterr().out.split())
-    for name in (*merge.names(), *reuse.route_names()):
+    for name in (*reuse.COMMON, *reuse.route_names()):
         assert name in said
+    assert f"`jaxlora merge --list` shows all {len(merge.names())}" in said
+    assert "breadcrumbs" not in said
     assert "oracle" not in said
 
 

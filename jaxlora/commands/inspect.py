@@ -1,0 +1,184 @@
+"""``jaxlora inspect``: what adapters are, and how alike; no base model is needed."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from jaxlora.commands import bars, inspect_figure, merge_tables, reuse_options, spectra
+from jaxlora.commands.merge import names, notes
+from jaxlora.commands.merge_tables import line, number, plain, span
+from jaxlora.commands.spectra import Group
+from jaxlora.io import collection, files
+from jaxlora.io.collection import Collection
+from jaxlora.report.fidelity import short
+from jaxlora.report.figures import png
+
+PROG = "jaxlora inspect"
+DESCRIPTION = """\
+Shows what adapters are: shapes, ranks, scales, norms and spectra, and cosines of pairs.
+
+Modules of one kind (q_proj of every layer) make a group. Everything is of the delta,
+scale * A B, and does not depend on how it is split into A and B. A stable or effective
+rank far below the rank says that a lower rank would do; a cosine near 0 that adapters
+hardly meet, near 1 that they are the same, below 0 that their sum cancels. `top` is
+the largest singular value of any layer; `spectrum` and `leading` are of root mean
+squares over layers, `stable` (energy / top^2) and `effective` (by entropy) are means.
+
+examples:
+  jaxlora inspect ADAPTER
+  jaxlora inspect A B C
+  jaxlora inspect A B C --json numbers.json --figure spectra.png
+"""
+BARS = " ▁▂▃▄▅▆▇█"
+WIDE = 110
+"""Columns of a terminal from which the spectra are shown."""
+
+SHOWN, LEADING = 8, 4
+"""Pairs, and singular values, that a table shows one by one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Shows what adapters are, and how alike."""
+
+    adapters: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ADAPTER...")
+    ] = ()
+    """Folders of PEFT adapters."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Write every number: of each module, with all singular values."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    """Draw the spectra of each group, and the cosines."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Reads, measures and shows."""
+    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    if not given.adapters:
+        raise ValueError(
+            f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
+        )
+    called = names(given.adapters)
+    for path in filter(None, (given.json, given.figure)):
+        reuse_options.check_out(path)
+    with bars.bar("inspecting") as tell:
+        found = collection.read(
+            given.adapters,
+            names=called,
+            tell=lambda done, total: tell("reading", done, total),
+        )
+        groups = spectra.measure(found, tell)
+    console = merge_tables.console()
+    _show(console, found, groups)
+    if given.json is not None:
+        text = json.dumps(spectra.plain(found, groups), indent=1, allow_nan=False)
+        files.write_text(given.json, text + "\n")
+        line(console, f"{given.json}: every number")
+    if given.figure is not None:
+        chart = inspect_figure.chart(groups, found.names)
+        files.write_whole(given.figure, png(chart))
+        line(console, f"{given.figure}: spectra and cosines")
+    return 0
+
+
+def _show(console: Console, found: Collection, groups: Mapping[str, Group]) -> None:
+    _adapters(console, found, groups)
+    for i, name in enumerate(found.names):
+        if len(found.names) > 1:
+            line(console, name)
+        _groups(console, groups, i)
+    if len(found.names) > 1:
+        _cosines(console, found.names, groups)
+    for said in notes(found):
+        line(console, said)
+
+
+def _adapters(console: Console, found: Collection, groups: Mapping[str, Group]) -> None:
+    table = plain("adapter", "base", "modules", "rank", "parameters", "norm")
+    norms = np.sqrt(np.diagonal(spectra.total(groups)))
+    for i, name in enumerate(found.names):
+        ranks = np.concatenate([group.ranks[i] for group in groups.values()])
+        table.add_row(
+            Text(name),
+            Text(found.base_names[i] or "not said"),
+            str((ranks > 0).sum()),
+            span(ranks[ranks > 0]),
+            f"{spectra.parameters(groups, i):,}",
+            number(norms[i]),
+        )
+    console.print(table)
+
+
+def _groups(console: Console, groups: Mapping[str, Group], expert: int) -> None:
+    wide = console.width >= WIDE
+    more = ("modules", "spectrum", "leading") if wide else ()
+    heads = "group", "in>out", "rank", "scale", "norm", "top", "stable", "effective"
+    table = plain(*heads, *more)
+    for name, group in zip(short(list(groups)), groups.values(), strict=True):
+        there = group.ranks[expert] > 0
+        if not there.any():
+            continue
+        values = group.spectrum[expert][: group.ranks[expert].max()]
+        cells = (
+            ">".join(map(str, group.shape)),
+            span(group.ranks[expert][there]),
+            span(group.scales[expert][there]),
+            number(group.norms[expert]),
+            number(group.singular[expert, :, 0].max()),
+            f"{_mean(group.stable_rank[expert]):.1f}",
+            f"{_mean(group.effective_rank[expert]):.1f}",
+        )
+        leading = " ".join(map(number, values[:LEADING]))
+        last = (str(there.sum()), sparkline(values), leading) if wide else ()
+        table.add_row(Text(name), *cells, *last)
+    console.print(table)
+
+
+def _cosines(
+    console: Console, experts: Sequence[str], groups: Mapping[str, Group]
+) -> None:
+    matrix = spectra.cosines(spectra.total(groups))
+    table = plain("cosine", *experts)
+    for i, name in enumerate(experts):
+        table.add_row(Text(name), *(number(x) for x in matrix[i]))
+    console.print(table)
+    pairs = list(itertools.combinations(range(len(experts)), 2))
+    few = len(pairs) <= SHOWN
+    heads = [f"{experts[i]}, {experts[j]}" for i, j in pairs]
+    table = plain("cosine", *(heads if few else ("least", "mean", "largest")))
+    for name, group in zip(short(list(groups)), groups.values(), strict=True):
+        found = spectra.cosines(group.gram)
+        values = np.asarray([found[i, j] for i, j in pairs])
+        if not few:
+            known = values[~np.isnan(values)]
+            ends = (known.min(), known.mean(), known.max()) if len(known) else ()
+            values = np.asarray(ends or (math.nan,) * 3)
+        table.add_row(Text(name), *map(number, values))
+    console.print(table)
+
+
+def sparkline(values: np.ndarray) -> str:
+    """Values from 0, as bars of eight heights; at most 16, which are means of runs.
+
+    >>> sparkline(np.asarray([8.0, 4.0, 1.0]))
+    '█▄▁'
+    """
+    parts = [run.mean() for run in np.array_split(values, min(16, len(values)))]
+    top = max(parts, default=0.0)
+    if not top > 0:
+        return ""
+    return "".join(BARS[math.ceil(round(8 * x / top, 6))] for x in parts)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,193 @@
+"""Flags that only some merges have: ``--density``, ``--space``, or those of your own.
+
+A merge is made of fields, each with a default; the type of the default says how a value
+is read. Which fields there are depends on ``--method``, so they are taken out of the
+words before the flags of the command are parsed.
+"""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxlora import merge
+from jaxlora.merge import Merge
+
+
+def split(
+    words: Sequence[str], flags: Collection[str], prog: str
+) -> tuple[list[str], dict[str, str]]:
+    """Separates the fields of merges from the flags of the command.
+
+    Args:
+      words: what was given.
+      flags: of the command, such as ``--out``.
+      prog: the command.
+
+    Returns:
+      The words without fields, and ``{field: text}``.
+
+    Raises:
+      ValueError: if a flag is of neither kind, naming the nearest; if a field has no
+        value, or two.
+    """
+    method = value_of("--method", words)
+    known = every() | (set(fields(method)) if method else set())
+    rest: list[str] = []
+    found: dict[str, str] = {}
+    left = iter(words)
+    for word in left:
+        flag, equals, text = word.partition("=")
+        flag = flag.replace("_", "-")
+        name = flag[2:].replace("-", "_")
+        if not flag.startswith("--") or flag in flags:
+            rest.append(word)
+        elif name in known:
+            text = text if equals else next(left, "--")
+            if text.startswith("--") or name in found:
+                times = "twice" if name in found else "without a value"
+                raise ValueError(f"Got {flag} {times}, expected it once, with a value.")
+            found[name] = text
+        else:
+            raise ValueError(_no_option(flag, flags, known, prog))
+    return rest, found
+
+
+def make(method: str, given: Mapping[str, str]) -> Merge:
+    """Makes a merge of fields that are still text.
+
+    Raises:
+      ValueError: if the merge or a field does not exist, or a value is impossible.
+    """
+    defaults = fields(method)
+    for name in given:
+        if name not in defaults:
+            have = ", ".join(defaults) or "none"
+            raise ValueError(
+                f"The merge {method!r} has no field {name!r}; its fields: {have}."
+            )
+    values = {name: read(name, text, defaults[name]) for name, text in given.items()}
+    for name, known in choices(method).items():
+        if name in values and values[name] not in known:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {given[name]!r}, expected "
+                f"{' or '.join(map(str, known))}."
+            )
+    with importable():
+        return merge.preset(method, **values)
+
+
+def fields(method: str) -> dict[str, Any]:
+    """The fields of a merge and their defaults; None where there is no default.
+
+    Raises:
+      ValueError: if there is no such merge.
+
+    >>> fields("ties")["density"]
+    0.2
+    """
+    return {
+        name: None if p.default is p.empty else p.default
+        for name, p in _parameters(method).items()
+    }
+
+
+def choices(method: str) -> dict[str, tuple[Any, ...]]:
+    """The fields of a merge that take one of a few values, and those.
+
+    >>> choices("ties")["by"]
+    ('mass', 'frequency')
+    """
+    return {
+        name: typing.get_args(p.annotation)
+        for name, p in _parameters(method).items()
+        if typing.get_origin(p.annotation) is typing.Literal
+    }
+
+
+def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
+    if ":" not in method:
+        return inspect.signature(merge.describe(method).make).parameters
+    module, _, attribute = method.partition(":")
+    try:
+        with importable():
+            found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"Cannot import the merge {method!r}: {error}.") from None
+    if isinstance(found, Merge) or not callable(found):
+        return {}
+    return inspect.signature(found).parameters
+
+
+def every() -> set[str]:
+    """The fields of all presets."""
+    return {field for name in merge.names() for field in merge.describe(name).fields}
+
+
+def read(name: str, text: str, default: Any) -> Any:
+    """Reads a value as the type of the field's default.
+
+    Raises:
+      ValueError: if it is not of that type.
+
+    >>> read("steps", "30", 300), read("space", "core", "delta")
+    (30, 'core')
+    """
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        expected = "true or false"
+    elif isinstance(default, int | float):
+        with contextlib.suppress(ValueError):
+            return type(default)(text)
+        expected = "a whole number" if isinstance(default, int) else "a number"
+    elif default is None:
+        return _guessed(text)
+    else:
+        return text
+    flag = f"--{name.replace('_', '-')}"
+    raise ValueError(f"{flag} is {text!r}, expected {expected}, as in {default}.")
+
+
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """The last value of a flag, found without parsing.
+
+    >>> value_of("--method", ["a", "--method=ties"])
+    'ties'
+    """
+    found = None
+    for i, word in enumerate(words):
+        name, equals, text = word.partition("=")
+        if name == flag:
+            found = text if equals else (words[i + 1] if i + 1 < len(words) else None)
+    return found
+
+
+@contextlib.contextmanager
+def importable() -> Iterator[None]:
+    """Lets modules of the current folder be imported, as ``python -m`` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _guessed(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _no_option(flag, flags: Collection[str], known: Collection[str], prog: str) -> str:
+    all_flags = [*flags, *(f"--{name.replace('_', '-')}" for name in sorted(known))]
+    near = difflib.get_close_matches(flag, all_flags, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"No option {flag}; `{prog} --help` lists all {len(all_flags)}.{hint}"

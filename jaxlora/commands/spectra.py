@@ -1,0 +1,186 @@
+"""What adapters are, whatever their gauge: norms, spectra, and cosines of deltas.
+
+All of it is computed from factors, one group at a time; nothing depends on how a delta
+is split into a and b, or on its scale and padding.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora import spectrum
+from jaxlora.io.collection import Collection
+from jaxlora.lora import LoraWeight
+
+Tell: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Modules of one kind, in E adapters and L layers."""
+
+    modules: tuple[str, ...]
+    """Paths, L."""
+    shape: tuple[int, int]
+    """Features in and out."""
+    embedding: bool
+    """Are they embeddings?"""
+    ranks: np.ndarray
+    """[E, L]; 0 where an adapter lacks the module."""
+    scales: np.ndarray
+    """[E, L], as they multiply a @ b."""
+    singular: np.ndarray
+    """Singular values [E, L, K], in falling order."""
+    gram: np.ndarray
+    """Inner products of deltas [E, E], of all layers together."""
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Squared Frobenius norms [E, L]."""
+        return (self.singular**2).sum(-1)
+
+    @property
+    def norms(self) -> np.ndarray:
+        """Frobenius norms [E], of all layers together."""
+        return np.sqrt(self.energy.sum(-1))
+
+    @property
+    def stable_rank(self) -> np.ndarray:
+        """``|delta|_F^2 / |delta|_2^2`` [E, L]; nan where the delta is 0."""
+        return _ratio(self.energy, self.singular[..., 0] ** 2)
+
+    @property
+    def effective_rank(self) -> np.ndarray:
+        """The exponential of the entropy of shares of energy [E, L]; nan at 0.
+
+        K equal singular values give K (Roy and Vetterli, 2007, there of the singular
+        values themselves).
+        """
+        shares = _ratio(self.singular**2, self.energy[..., None])
+        logs = np.log(np.where(shares > 0, shares, 1.0))
+        found = np.exp(-np.nansum(shares * logs, -1))
+        return np.where(self.energy > 0, found, np.nan)
+
+    @property
+    def spectrum(self) -> np.ndarray:
+        """Singular values [E, K], the root mean square over layers that have any."""
+        there = np.maximum((self.ranks > 0).sum(-1), 1)[:, None]
+        return np.sqrt((self.singular**2).sum(1) / there)
+
+
+def measure(found: Collection, tell: Tell = lambda *_: None) -> dict[str, Group]:
+    """Measures every group of a collection."""
+    groups = {}
+    for done, (name, weight) in enumerate(found.library.items()):
+        tell(name, done, len(found.library))
+        singular, gram = (np.asarray(x, np.float64) for x in _measured(weight))
+        groups[name] = Group(
+            modules=found.modules[name],
+            shape=(weight.a.shape[-2], weight.b.shape[-1]),
+            embedding=name in found.embeddings,
+            ranks=found.ranks[name],
+            scales=np.asarray(weight.scale, np.float64),
+            singular=singular,
+            gram=gram,
+        )
+    return groups
+
+
+def cosines(gram: np.ndarray) -> np.ndarray:
+    """Cosines [E, E] of inner products; nan beside a delta of 0.
+
+    >>> cosines(np.asarray([[4.0, 1.0], [1.0, 1.0]])).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+    """
+    norms = np.sqrt(np.diagonal(gram))
+    found = np.clip(_ratio(gram, norms[:, None] * norms[None]), -1.0, 1.0)
+    np.fill_diagonal(found, np.where(norms > 0, 1.0, np.nan))
+    return found
+
+
+def total(groups: Mapping[str, Group]) -> np.ndarray:
+    """Inner products [E, E] of whole adapters."""
+    return np.sum([group.gram for group in groups.values()], axis=0)
+
+
+def plain(found: Collection, groups: Mapping[str, Group]) -> dict[str, Any]:
+    """Everything, as JSON holds it; null is undefined or absent."""
+    gram = total(groups)
+    adapters = [
+        {
+            "name": name,
+            "base": found.base_names[i],
+            "modules": sum(
+                int((group.ranks[i] > 0).sum()) for group in groups.values()
+            ),
+            "parameters": parameters(groups, i),
+            "norm": float(np.sqrt(gram[i, i])),
+        }
+        for i, name in enumerate(found.names)
+    ]
+    return {
+        "adapters": adapters,
+        "cosines": _json(cosines(gram)),
+        "groups": {name: _group(found, group) for name, group in groups.items()},
+    }
+
+
+def parameters(groups: Mapping[str, Group], expert: int) -> int:
+    """Numbers that one adapter trains."""
+    return sum(int(g.ranks[expert].sum()) * sum(g.shape) for g in groups.values())
+
+
+def _group(found: Collection, group: Group) -> dict[str, Any]:
+    there = group.ranks > 0
+    return {
+        "modules": list(group.modules),
+        "features": list(group.shape),
+        "embedding": group.embedding,
+        "cosines": _json(cosines(group.gram)),
+        "adapters": {
+            name: {
+                "rank": group.ranks[i].tolist(),
+                "scale": _json(np.where(there[i], group.scales[i], np.nan)),
+                "norm": _json(np.sqrt(group.energy[i])),
+                "stable_rank": _json(group.stable_rank[i]),
+                "effective_rank": _json(group.effective_rank[i]),
+                "singular_values": [
+                    row[:rank].tolist()
+                    for row, rank in zip(group.singular[i], group.ranks[i], strict=True)
+                ],
+            }
+            for i, name in enumerate(found.names)
+        },
+    }
+
+
+def _json(values: np.ndarray) -> Any:
+    def one(x: Any) -> Any:
+        return [one(y) for y in x] if isinstance(x, list) else x if x == x else None
+
+    return one(values.tolist())
+
+
+def _ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(y > 0, x / y, np.nan)
+
+
+@jax.jit
+def _measured(weight: LoraWeight) -> tuple[jax.Array, jax.Array]:
+    """Singular values [E, L, K] and inner products [E, E], a layer at a time."""
+    layers = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), weight)
+    singular, gram = jax.lax.map(_layer, layers)
+    return jnp.moveaxis(singular, 0, 1), jnp.sum(gram, 0)
+
+
+def _layer(experts: LoraWeight) -> tuple[jax.Array, jax.Array]:
+    # The balanced form: inner products of factors of very unequal size lose digits.
+    u, s, vt = spectrum.svd(experts)
+    one = LoraWeight(u * s[:, None, :], vt, jnp.ones(s.shape[:1], jnp.float32))
+    rows = jax.lax.map(lambda x: jax.vmap(spectrum.inner, (None, 0))(x, one), one)
+    return s, rows
