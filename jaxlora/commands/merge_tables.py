@@ -19,7 +19,7 @@ from jaxlora.io.collection import Collection
 from jaxlora.merge import LAWS, Merge
 from jaxlora.report.fidelity import short
 
-SEES = {"free": "nothing", "own": "own data", "target": "target data"}
+SEES = {"free": "data-free", "own": "own data", "target": "target data"}
 """What a method must see besides the adapters, in words."""
 
 WIDE = 140
@@ -48,7 +48,7 @@ def every(console: Console) -> None:
         entry = merge.describe(name)
         made = entry.make()
         sees = "" if made.data == "free" else SEES[made.data]
-        more = sees, "yes" if draws(name) else "", entry.source
+        more = SEES[made.data], "yes" if draws(name) else "", entry.source
         words = entry.summary.removesuffix(_DRAWS) if wide else entry.summary
         words += f"; needs {sees}" if sees and not wide else ""
         cells = name, made.space, letters(made), words, *(more if wide else ())

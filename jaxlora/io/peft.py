@@ -147,7 +147,8 @@ def _named(folder: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if str(folder) in str(error):
+        text = str(error)  # a short name may be part of another word
+        if text.startswith(str(folder)) or f"{folder}/" in text or f"'{folder}" in text:
             raise
         raise ValueError(f"{folder}: {error}") from None
 
