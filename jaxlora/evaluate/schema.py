@@ -52,7 +52,10 @@ class Library(StrEnum):
 
 
 class Method(StrEnum):
-    """How the adapters of a library are used; ``NONE`` for at most one adapter."""
+    """How the adapters of a library are used; ``NONE`` for at most one adapter.
+
+    Every merge of ``merge.names()`` and every route of ``route.names()`` is here.
+    """
 
     NONE = "none"
     MEAN = "mean"
@@ -61,6 +64,67 @@ class Method(StrEnum):
     ARROW = "arrow"
     UNIFORM = "uniform"
     ORACLE = "oracle"
+    SVD = "svd"
+    PRUNE = "prune"
+    TIES = "ties"
+    KNOTS_TIES = "knots-ties"
+    DELTA_TIES = "delta-ties"
+    FACTOR_TIES = "factor-ties"
+    DARE = "dare"
+    DARE_TIES = "dare-ties"
+    DELLA = "della"
+    BREADCRUMBS = "breadcrumbs"
+    SCE = "sce"
+    MODEL_STOCK = "model-stock"
+    SLERP = "slerp"
+    KARCHER = "karcher"
+    TSV = "tsv"
+    ISO_C = "iso-c"
+    WUDI = "wudi"
+    WUDI_ADAM = "wudi-adam"
+    REGMEAN = "regmean"
+    FISHER = "fisher"
+    CAT = "cat"
+    LORAHUB = "lorahub"
+    RANDOM_MEAN = "random-mean"
+    RANDOM_SUM = "random-sum"
+    PERMUTED_MEAN = "permuted-mean"
+    SCALE_ONLY = "scale-only"
+    CAT_PEFT = "cat[peft]"
+    LINEAR_PEFT = "linear[peft]"
+    SVD_PEFT = "svd[peft]"
+    TIES_PEFT = "ties[peft]"
+    TIES_SVD_PEFT = "ties_svd[peft]"
+    DARE_LINEAR_PEFT = "dare_linear[peft]"
+    DARE_TIES_PEFT = "dare_ties[peft]"
+    DARE_LINEAR_SVD_PEFT = "dare_linear_svd[peft]"
+    DARE_TIES_SVD_PEFT = "dare_ties_svd[peft]"
+    MAGNITUDE_PRUNE_PEFT = "magnitude_prune[peft]"
+    MAGNITUDE_PRUNE_SVD_PEFT = "magnitude_prune_svd[peft]"
+    TIES_MERGEKIT = "ties[mergekit]"
+    DARE_MERGEKIT = "dare[mergekit]"
+    DARE_TIES_MERGEKIT = "dare_ties[mergekit]"
+    DELLA_MERGEKIT = "della[mergekit]"
+    BREADCRUMBS_MERGEKIT = "breadcrumbs[mergekit]"
+    SCE_MERGEKIT = "sce[mergekit]"
+    TIES_ORIGINAL = "ties[original]"
+    TIES_FUSION_BENCH = "ties[fusion_bench]"
+    TIES_KNOTS = "ties[knots]"
+    MEAN_MTTL = "mean[mttl]"
+    TIES_MTTL = "ties[mttl]"
+    WUDI_FUSION_BENCH = "wudi[fusion_bench]"
+    LORAHUB_ORIGINAL = "lorahub[original]"
+
+
+USUAL = (
+    Method.MEAN,
+    Method.SUM,
+    Method.FACTOR_MEAN,
+    Method.ARROW,
+    Method.UNIFORM,
+    Method.ORACLE,
+)
+"""The methods of a study that names none; tables have a line for each of them."""
 
 
 class Split(StrEnum):

@@ -9,6 +9,7 @@ Cheng et al., Whoever Started the Interference Should End It (arXiv 2503.08099).
 """
 
 import dataclasses
+import functools
 from typing import Literal, TypeAlias
 
 import jax
@@ -17,8 +18,15 @@ import numpy as np
 import optax
 
 from jaxlora import spectrum
+from jaxlora.lora import LoraWeight
 from jaxlora.merge.geodesic import check_shares
-from jaxlora.merge.linear import Reduction, absent_removed, beside, column
+from jaxlora.merge.linear import (
+    Reduction,
+    absent_removed,
+    beside,
+    column,
+    over_experts,
+)
 from jaxlora.merge.spectral import TOLERANCE, Svd, as_weight, check_tolerance, live
 from jaxlora.spectrum import matmul, thin_svd
 
@@ -146,24 +154,61 @@ class _WudiSteps(Reduction):
             return self._descend(values.mT, weights).mT
         return self._descend(values, weights)
 
+    def factors(self, experts, weights, data):
+        """As ``leaf`` on deltas, with products of the factors: not of low rank."""
+        del data
+        if self.side == "outputs":
+            experts = LoraWeight(experts.b.mT, experts.a.mT, experts.scale)
+        present = absent_removed(experts, weights)
+        lead = present.scale.ndim - 1
+        layers = jax.tree.map(lambda x: jnp.moveaxis(x, 0, lead), present)
+        run = functools.partial(self._descend_factors, weights)
+        for _ in range(lead):
+            run = functools.partial(jax.lax.map, run)
+        x = run(layers)
+        dense = x.mT if self.side == "outputs" else x
+        d, f = dense.shape[-2:]
+        eye = jnp.broadcast_to(
+            jnp.eye(min(d, f)), (*dense.shape[:-2], *[min(d, f)] * 2)
+        )
+        return as_weight(eye, dense) if d <= f else as_weight(dense, eye)
+
+    def _descend_factors(self, weights: jax.Array, experts: LoraWeight) -> jax.Array:
+        a = column(experts.scale, 2) * experts.a
+        values = matmul(a, experts.b)
+        right = matmul(experts.b, experts.b.mT)
+
+        def apply(share: jax.Array, difference: jax.Array) -> jax.Array:
+            low = matmul(right, matmul(a.mT, difference))  # [E, R, N]
+            return jnp.einsum("emr,ern->mn", column(share, 2) * a, low)
+
+        return self._steps(values, weights, apply)
+
     def _descend(self, values: jax.Array, weights: jax.Array) -> jax.Array:
+        gram = matmul(values, values.mT)  # [E, M, M]
+
+        def apply(share: jax.Array, difference: jax.Array) -> jax.Array:
+            return jnp.einsum("emk,ekn->mn", column(share, 2) * gram, difference)
+
+        return self._steps(values, weights, apply)
+
+    def _steps(self, values: jax.Array, weights: jax.Array, apply) -> jax.Array:
+        """Adam; ``apply`` is ``sum_e share_e delta_e delta_e^T difference_e``."""
         energy = jnp.sum(values**2, (-2, -1))
         share = 2 * weights / jnp.where(energy > 0, energy, 1)
-        metric = column(share, 2) * matmul(values, values.mT)  # [E, M, M]
         adam = optax.adam(self.learning_rate)
 
         def step(carry, _):
             x, state = carry
             # Differences first: what is already an expert has a gradient of exactly 0,
             # and Adam would make full steps out of rounding.
-            gradient = jnp.einsum(
-                "emk,ekn->mn", metric, x[None] - values, precision="highest"
-            )
+            with jax.default_matmul_precision("highest"):
+                gradient = apply(share, x[None] - values)
             with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
                 updates, state = adam.update(gradient, state)
             return (optax.apply_updates(x, updates), state), None
 
-        start = jnp.einsum("e,emn->mn", weights, values, precision="highest")
+        start = over_experts(weights, values)
         carry = (start, adam.init(start))
         (x, _), _ = jax.lax.scan(step, carry, None, length=self.steps)
         count = jnp.sum((weights != 0).astype(jnp.float32))

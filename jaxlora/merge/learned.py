@@ -36,11 +36,11 @@ class ScaledSum(Reduction):
     def leaf(self, values, weights, key, data):
         """The sum of values, each times its weight and its scalar."""
         del key
-        return over_experts(weights * _given(data), values)
+        return over_experts(weights * _present(_given(data), weights), values)
 
     def factors(self, experts, weights, data):
         """The exact sum, of rank E * R."""
-        scales = _given(data)
+        scales = _present(_given(data), weights)
         present = absent_removed(experts, weights)
         return concatenate(present, column(weights, scales.ndim - 1) * scales)
 
@@ -127,6 +127,10 @@ def learn_scales(
     found = scales(train(initial, library, keys))
     _check_finite(found, learning_rate)
     return found
+
+
+def _present(scales: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.where(column(weights != 0, scales.ndim - 1), scales, 0.0)
 
 
 def _given(data: jax.Array | None) -> jax.Array:

@@ -5,6 +5,7 @@ largest is therefore found exactly by bisection on 31 bits: each bit costs one c
 the entries that reach a threshold, which is a compare and a sum over contiguous memory.
 """
 
+import fractions
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -81,9 +82,12 @@ def as_bits(values: jax.Array) -> jax.Array:
 
 
 def share(density: float, size: jax.Array) -> jax.Array:
-    """``int(density * size)``, safe from the rounding of a product like 0.7 * 10.
+    """``floor(density * size)``, in whole numbers: 0.7 of 10 is 7.
 
     >>> share(0.7, jnp.asarray(10)).tolist()
     7
     """
-    return jnp.floor(density * size.astype(jnp.float32) * (1 + 1e-6)).astype(jnp.int32)
+    part = fractions.Fraction(density).limit_denominator(32_767)  # no overflow below
+    p, q = part.numerator, part.denominator
+    size = size.astype(jnp.int32)
+    return size // q * p + size % q * p // q

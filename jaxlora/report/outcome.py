@@ -6,7 +6,7 @@ Everything is read from ``results``, the mapping that a run leaves in results.js
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxlora.evaluate.schema import Cell, Library, Method
+from jaxlora.evaluate.schema import USUAL, Cell, Library, Method
 from jaxlora.evaluate.verdict import Cause
 from jaxlora.report.grid import Grid
 
@@ -101,12 +101,16 @@ def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
 
     Args:
       results: as in results.json.
-      short: every method of the 2-combination, and the mean of all other libraries.
+      short: the usual methods of the 2-combination, the mean of all other libraries.
     """
     verdicts, level = _highest(results)
     if short:
         main = (Library.PAIR.value, Method.MEAN.value)
-        verdicts = [v for v in verdicts if {v["library"], v["method"]} & {*main}]
+        verdicts = [
+            v
+            for v in verdicts
+            if v["method"] in USUAL and {v["library"], v["method"]} & {*main}
+        ]
     named = {(v["library"], v["method"], v["cell"]): v for v in verdicts}
     cells = [c.value for c in Cell if any(v["cell"] == c.value for v in verdicts)]
     body = []

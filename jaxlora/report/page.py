@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 
 from jaxlora.io.files import write_whole
-from jaxlora.report import figures, outcome, readings, routing, tables
+from jaxlora.report import figures, league, outcome, readings, routing, tables
 from jaxlora.report.grid import Grid
 
 NAME = "report.html"
@@ -43,7 +43,7 @@ def write(
       images: what ``figures.save_all`` returned; drawn again if ``None``.
     """
     if images is None:
-        found = figures.render(rows)
+        found = figures.render(rows) | league.render(results)
     else:
         found = {path.name: path.read_bytes() for path in images}
     page = render(rows, results, found)
@@ -64,6 +64,7 @@ def render(
         failed=list(results.get("failed_seeds", [])),
         gates=outcome.gate_grid(results),
         closing=tables.closing_grid(rows),
+        league=league.grid(results),
         routing=routing.routing_grid(rows),
         lines=line_grid(rows),
         differences=tables.difference_grid(rows),
@@ -73,7 +74,7 @@ def render(
         meanings=outcome.MEANINGS,
         figures={
             name: base64.b64encode(images[name]).decode("ascii")
-            for name in figures.FIGURES
+            for name in (*figures.FIGURES, league.FIGURE)
             if name in images
         },
         config=json.dumps(results.get("config", {}), indent=2, sort_keys=True),

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import (
+    COLUMNS,
+    USUAL,
+    Cell,
+    Library,
+    Method,
+    Metric,
+    Split,
+)
 
 MEASURED, UNAVAILABLE, ABSENT = "measured", "unavailable", "absent"
 
@@ -82,11 +90,7 @@ NEGATIVE_LINES = (
     Line("permuted", Library.PERMUTED, Method.MEAN),
     Line("shuffled answers", Library.SHUFFLED, Method.MEAN),
 )
-PAIR_LINES = tuple(
-    Line(method.value, Library.PAIR, method)
-    for method in Method
-    if method is not Method.NONE
-)
+PAIR_LINES = tuple(Line(method.value, Library.PAIR, method) for method in USUAL)
 FORMAT_LINES = (
     Line("written bridge", Library.PAIR, Method.MEAN, Split.WRITTEN),
     Line("identity rows", Library.IDENTITY, Method.MEAN),

@@ -148,8 +148,8 @@ def test_permutation_refuses_one_layer_and_no_layer_axis(make_library):
 
 
 @pytest.mark.parametrize("control", [merge.random_like, merge.permute_sites])
-def test_controls_are_steps_of_a_chain(control, make_library):
+def test_controls_prepare_a_chain(control, make_library):
     library = make_library()
-    method = merge.chain(control, merge.weighted_mean(), space="delta")
+    method = merge.chain(merge.weighted_mean(), space="delta", prepare=[control])
     want = merge.preset("mean")(control(jax.random.fold_in(KEY, 0), library))
     chex.assert_trees_all_close(method(library, key=KEY), want)

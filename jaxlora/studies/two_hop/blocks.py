@@ -9,21 +9,28 @@ import pandas as pd
 
 from jaxlora import lora, merge, route
 from jaxlora.evaluate import scoring
-from jaxlora.evaluate.schema import Library, Method, Split
+from jaxlora.evaluate.schema import USUAL, Library, Method, Split
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.models import Decoder
-from jaxlora.studies.two_hop import items, libraries, oracle, questions, routing
+from jaxlora.studies.two_hop import (
+    items,
+    learning,
+    libraries,
+    merging,
+    oracle,
+    questions,
+    routing,
+)
 from jaxlora.studies.two_hop.config import TwoHopConfig
-from jaxlora.studies.two_hop.libraries import COMBINED, OTHERS, Experts
+from jaxlora.studies.two_hop.learning import COUNTERFACTUALS
+from jaxlora.studies.two_hop.libraries import COMBINED, NEEDED, OTHERS, Experts
 from jaxlora.studies.two_hop.questions import Asked
 from jaxlora.tasks.two_hop.experts import Expert
 
 # The oracle's labels name the A->B and the B->C expert; a third has no token.
 NOT_FOR_ORACLE = (Library.TRIPLE, Library.TRIPLE_OTHERS)
 
-
 # Where to look at what the gate chose: the library, and what it is held against.
-COUNTERFACTUALS = (Library.COUNTERFACTUAL1, Library.COUNTERFACTUAL2)
 DIAGNOSED = (Library.PAIR, Library.RANDOM, Library.SHUFFLED)
 
 
@@ -49,12 +56,15 @@ class Outcome(NamedTuple):
 
 
 def plan(methods: Sequence[str]) -> list[tuple[Library, Method]]:
-    """All blocks of one base, in order; the base comes first."""
+    """All blocks of one base, in order; the base comes first.
+
+    The usual methods combine every library, others those that a verdict rests on.
+    """
     single = [Library.BASE, *libraries.ALONE, Library.FULL]
     out = [(library, Method.NONE) for library in single]
     for name in methods:
         method = Method(name)
-        for library in COMBINED:
+        for library in COMBINED if method in USUAL else NEEDED:
             if method is Method.ORACLE and library in NOT_FOR_ORACLE:
                 continue
             out.append((library, method))
@@ -71,6 +81,11 @@ def run(setting: Setting, library: Library, method: Method) -> Outcome:
         return Outcome(frame, {"own": _by_cell(setting, own)})
     if method is Method.ORACLE:
         found = _oracle(setting, library)
+        return found._replace(notes=found.notes | {"own": _own(setting, library)})
+    if reason := merging.obstacle(library, method):
+        return Outcome(items.nothing(), {"unavailable": reason})
+    if merging.merges(method) and merge.preset(str(method)).data == "target":
+        found = _learned(setting, library, method)
         return found._replace(notes=found.notes | {"own": _own(setting, library)})
     frame = _run_halves(setting, library, method)
     notes: dict[str, object] = {"own": _own(setting, library)}
@@ -107,20 +122,37 @@ def _run_halves(setting: Setting, library: Library, method: Method) -> pd.DataFr
 
 def _ask(setting: Setting, library: Library, method: Method, first_half: bool):
     experts, base = setting.experts, setting.experts.base
+    asked = setting.asked.questions
+    if merging.merges(method):
+        return merging.answers(experts, library, method, asked, first_half=first_half)
     stacked = libraries.stacked(experts, library, first_half)
-    rank = 3 * setting.config.lora.rank
     if method is Method.NONE:
+        rank = 3 * setting.config.lora.rank
         adapters = lora.pad(jax.tree.map(lambda x: x[:, 0], stacked), rank)
-    elif str(method) in merge.names():
-        adapters = libraries.merged(stacked, method, rank)
-    else:
-        model = _routed(base.model, route_of(method, setting.config))
-        return scoring.of_libraries(
-            model, base.pad, base.params, stacked, setting.asked.questions
-        )
-    return scoring.of_adapters(
-        base.model, base.pad, base.params, adapters, setting.asked.questions
+        return scoring.of_adapters(base.model, base.pad, base.params, adapters, asked)
+    model = _routed(base.model, route_of(method, setting.config))
+    return scoring.of_libraries(model, base.pad, base.params, stacked, asked)
+
+
+def _learned(setting: Setting, library: Library, method: Method) -> Outcome:
+    """Each half of the people is asked of the merge that was learned on the other."""
+    experts, asked = setting.experts, setting.asked
+    base, groups = experts.base, experts.groups
+    found = learning.target(
+        base,
+        method,
+        libraries.stacked(experts, library),
+        learning.examples(asked, groups, library),
+        merging.keys(base.seed, library, len(groups)),
     )
+    frames = []
+    for half in (0, 1):
+        data = {name: values[half] for name, values in found.items()}
+        told = merging.answers(experts, library, method, asked.questions, data=data)
+        frames.append(_items(setting, told))
+    mine = frames[0]["person"] % 2 == 0
+    frame = frames[0].where(mine, frames[1]).astype(frames[0].dtypes)
+    return Outcome(frame, {"learned": learning.shown(found, groups)})
 
 
 class ArrowOptions(Protocol):

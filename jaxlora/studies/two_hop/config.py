@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxlora import merge, route
+from jaxlora.evaluate.schema import USUAL
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
 from jaxlora.models import DecoderConfig
 from jaxlora.tasks.two_hop.world import WorldConfig
 
 PREDICTIONS = Path(__file__).with_name("predictions.json")
+LEAGUE_PREDICTIONS = Path(__file__).with_name("predictions_league.json")
 METHODS = (*merge.names(), *route.names())
 
 
@@ -119,8 +121,8 @@ class TwoHopConfig:
     """Number of the first seed."""
     coverages: tuple[float, ...] = ()
     """Coverage levels to sweep; empty for world.coverage alone."""
-    methods: tuple[str, ...] = METHODS
-    """Ways to combine a library."""
+    methods: tuple[str, ...] = tuple(map(str, USUAL))
+    """Ways to combine a library; ``all`` for every merge and every route."""
     arrow_top_k: int = 0
     """Experts that Arrow keeps per token and site; 0 for all."""
     arrow_temperature: float = 1.0

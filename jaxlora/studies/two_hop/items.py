@@ -65,6 +65,11 @@ def collect(
     return pd.concat(frames, ignore_index=True)
 
 
+def nothing() -> pd.DataFrame:
+    """The items of a combination that could not be asked."""
+    return pd.DataFrame({name: [] for name in COLUMNS})
+
+
 def predictions(items: pd.DataFrame) -> Old:
     """The predictions in the base's items, to tell old answers from other errors."""
     keyed = items.groupby(["cell", "pair", "split"], sort=False)["predicted"]

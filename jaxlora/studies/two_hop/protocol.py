@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 
 from jaxlora.evaluate import predictions
+from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Library
 from jaxlora.io.files import write_text
 from jaxlora.studies import provenance
@@ -27,7 +28,11 @@ from jaxlora.studies.two_hop import (
     summary,
 )
 from jaxlora.studies.two_hop.bases import Base
-from jaxlora.studies.two_hop.config import PREDICTIONS, TwoHopConfig
+from jaxlora.studies.two_hop.config import (
+    LEAGUE_PREDICTIONS,
+    PREDICTIONS,
+    TwoHopConfig,
+)
 from jaxlora.studies.two_hop.record import (
     Clock,
     Log,
@@ -77,13 +82,13 @@ def run(
       ValueError: if ``out`` holds something else, or a file given is not usable.
     """
     started = time.monotonic()
-    claims = predictions.load(_predictions(config))
+    claims = claimed(config)
     people = own_people(config)
     _check(config, people)
     store.claim(out, config, people, predictions.digest(claims))
     cache.mkdir(parents=True, exist_ok=True)
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
-    revision = {"predictions_revision": provenance.revision_of(_predictions(config))}
+    revision = {"predictions_revision": _revision(config, claims)}
     log = Log(origin=provenance.here() | revision)
     with provenance.compile_time() as compiled:
         clock = Clock(compiled)
@@ -128,8 +133,26 @@ def _check(config: TwoHopConfig, people: tuple[Record, ...]) -> None:
     check.adapters(first, config.model, config.lora)
 
 
-def _predictions(config: TwoHopConfig) -> Path:
-    return config.predictions or PREDICTIONS
+def claimed(config: TwoHopConfig) -> tuple[Prediction, ...]:
+    """The predictions of a study: its file's, or the package's on its methods.
+
+    Those of the league are about methods beyond the usual ones, if the study has them.
+    """
+    if config.predictions is not None:
+        return predictions.load(config.predictions)
+    more = predictions.load(LEAGUE_PREDICTIONS)
+    mine = tuple(x for x in more if str(x.method) in config.methods)
+    return predictions.load(PREDICTIONS) + mine
+
+
+def _revision(config: TwoHopConfig, claims: tuple[Prediction, ...]) -> str | None:
+    """Where the predictions were committed; None unless every file of them was."""
+    if config.predictions is not None:
+        return provenance.revision_of(config.predictions)
+    usual = provenance.revision_of(PREDICTIONS)
+    if len(claims) == len(predictions.load(PREDICTIONS)) or usual is None:
+        return usual
+    return provenance.revision_of(LEAGUE_PREDICTIONS)
 
 
 def _bases(this: _Run, level: float) -> Iterator[Base]:

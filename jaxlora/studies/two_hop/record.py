@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,6 +69,8 @@ class Log:
     passed: dict[float, list[int]] = dataclasses.field(default_factory=dict)
     failed: list[str] = dataclasses.field(default_factory=list)
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    refused: dict[Block, str] = dataclasses.field(default_factory=dict)
+    """Why a method could not combine a library."""
     resumed: int = 0
 
 
@@ -171,6 +173,8 @@ def note_block(log: Log, block: Block, outcome: Outcome) -> None:
     if "oracle" in outcome.notes:
         name = f"coverage {block.coverage:g}, seed {block.seed}, {block.library}"
         log.notes[name] = outcome.notes["oracle"]
+    if "unavailable" in outcome.notes:
+        log.refused[block] = str(outcome.notes["unavailable"])
     if "routes" in outcome.notes:
         routes = outcome.notes["routes"]
         assert isinstance(routes, list)
@@ -182,3 +186,23 @@ def add_rows(config: TwoHopConfig, block: Block, outcome: Outcome, log: Log) -> 
     found = rows.samples({block: outcome.items})
     found |= rows.route_samples({block: log.routes.get(block, [])})
     log.rows += rows.per_seed(found, [block.seed], config.thresholds.level)
+
+
+def refused(
+    reasons: Mapping[Block, str], cells: Sequence[Cell]
+) -> list[dict[str, Any]]:
+    """Rows of the libraries that a method could not combine: by seed, and pooled."""
+    told: dict[tuple[rows.Place, int | str], str] = {}
+    for block, reason in reasons.items():
+        for cell in cells:
+            place = rows.Place(
+                block.coverage,
+                cell,
+                block.library,
+                block.method,
+                Split.TWO_HOP,
+                Metric.ACCURACY,
+            )
+            for seed in (block.seed, "all"):
+                told[place, seed] = reason
+    return [rows.unavailable(seed, place, why) for (place, seed), why in told.items()]

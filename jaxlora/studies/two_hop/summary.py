@@ -11,9 +11,9 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
 from jaxlora.io.files import write_text
-from jaxlora.studies.two_hop import judge, rows, store
+from jaxlora.studies.two_hop import judge, league, rows, store
 from jaxlora.studies.two_hop.config import TwoHopConfig
-from jaxlora.studies.two_hop.record import Log
+from jaxlora.studies.two_hop.record import Log, refused
 from jaxlora.studies.two_hop.rows import STUDY
 
 # The controls that rest on an extra format, and the row that each would fill.
@@ -82,6 +82,7 @@ def finish(
         "oracle": log.notes,
         "predictions": checked(claims, pooled, log.origin.pop("predictions_revision")),
         "verdicts": _verdicts(config, made, log),
+        "league": _league(config, made, log),
     } | log.origin
     return Results(table, summary)
 
@@ -116,20 +117,36 @@ def _got(outcome: predictions.Outcome) -> str:
 def _verdicts(config: TwoHopConfig, made: rows.Samples, log: Log):
     out = []
     for level in config.levels:
-        passed = tuple(log.passed.get(level, ()))
-        if not passed:
+        if not log.passed.get(level):
             out += [_invalid(level, cell) for cell in Cell]
             continue
-        judging = judge.Record(
-            passed,
-            log.own,
-            config.experts.min_own,
-            config.thresholds,
-            config.resamples,
-        )
-        mine = {place: x for place, x in made.items() if place.coverage == level}
-        out += judge.verdicts(mine, judging)
+        out += judge.verdicts(_at(made, level), _judging(config, log, level))
     return out
+
+
+def _league(config: TwoHopConfig, made: rows.Samples, log: Log):
+    out = []
+    for level in config.levels:
+        if log.passed.get(level):
+            refused = {b: why for b, why in log.refused.items() if b.coverage == level}
+            judging = _judging(config, log, level)
+            mine = _at(made, level)
+            out += league.table(mine, judging, config.methods, refused, level)
+    return out
+
+
+def _at(made: rows.Samples, level: float) -> rows.Samples:
+    return {place: x for place, x in made.items() if place.coverage == level}
+
+
+def _judging(config: TwoHopConfig, log: Log, level: float) -> judge.Record:
+    return judge.Record(
+        tuple(log.passed[level]),
+        log.own,
+        config.experts.min_own,
+        config.thresholds,
+        config.resamples,
+    )
 
 
 def _invalid(level: float, cell: Cell) -> dict[str, Any]:
@@ -242,6 +259,7 @@ def _unavailable(
             without.append("all")
         reason = f"the gate of '{_format(place)}' failed"
         out += [rows.unavailable(seed, place, reason) for seed in without]
+    out += refused(log.refused, list(Cell))
     for level in config.levels:
         if log.passed.get(level):
             continue

@@ -15,7 +15,7 @@ from jaxlora.evaluate.schema import Library, Method, Split
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
 from jaxlora.models.reuse import Reuse
-from jaxlora.studies.two_hop import blocks, items
+from jaxlora.studies.two_hop import blocks, items, merging
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.libraries import MEMBERS, OTHERS
 from jaxlora.studies.two_hop_text import answers, asked, experts, score
@@ -55,7 +55,20 @@ class Setting(NamedTuple):
 
 
 def plan(methods: Sequence[str], present: Collection[Expert]) -> list:
-    """All (library, method) for which the experts are there, the base first."""
+    """All (library, method) for which the experts are there, the base first.
+
+    What a method refuses to combine is not in it; see :func:`refused`.
+    """
+    return [x for x in _present(methods, present) if not merging.obstacle(*x)]
+
+
+def refused(methods: Sequence[str], present: Collection[Expert]) -> dict:
+    """Why a method cannot combine a library, ``{(library, method): reason}``."""
+    found = {x: merging.obstacle(*x) for x in _present(methods, present)}
+    return {x: reason for x, reason in found.items() if reason}
+
+
+def _present(methods: Sequence[str], present: Collection[Expert]) -> list:
     return [
         (library, method)
         for library, method in blocks.plan(methods)
@@ -96,8 +109,10 @@ def speaker(
     if method is Method.NONE:
         return alone(setting, lora.unstack(stacked)[0])
     if method in merge.names():
-        merged = _merged(merge.preset(str(method)), setting.rank, stacked)
-        return Reuse(model, base, merged)
+        group = experts.number(setting.group)
+        key = jax.random.fold_in(merging.key(setting.seed, library), group)
+        how = merge.preset(str(method))
+        return Reuse(model, base, _merged(how, setting.rank, stacked, key))
     how = blocks.route_of(method, setting.config)
     state = jax.jit(how.gate.init)(stacked)
     return Reuse(Decoder(model.config, how), base, library=stacked, gate=state)
@@ -121,8 +136,13 @@ _permuted = jax.jit(functools.partial(merge.permute_sites, None))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _merged(method: merge.Merge, rank: int, library: lora.Library) -> Adapter:
-    return lora.pad(method(library), rank)
+def _merged(
+    method: merge.Merge, rank: int, library: lora.Library, key: jax.Array
+) -> Adapter:
+    # A merge on dense deltas may be of full rank, and keeps it.
+    merged = method(library, key=key)
+    most = max(site.rank for site in lora.sites(merged).values())
+    return lora.pad(merged, max(rank, most))
 
 
 def _nothing(setting: Setting) -> Adapter:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxlora import merge, route
-from jaxlora.evaluate.schema import Method
+from jaxlora.evaluate.schema import USUAL, Method
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
 from jaxlora.studies.two_hop.config import at_least, from_plain, positive
@@ -16,11 +16,13 @@ from jaxlora.tasks.two_hop.people import LEAST, PAIRS
 
 STUDY = "two-hop-text"
 PREDICTIONS = Path(__file__).with_name("predictions.json")
+DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
 METHODS = tuple(
     name
-    for name in dict.fromkeys((*merge.names(), *route.names()))
+    for name in (*merge.names(), *route.names())
     # The oracle names an expert for every token; in free text no token has one.
-    if name in list(Method) and name != Method.ORACLE
+    if name != Method.ORACLE
+    and (name in route.names() or merge.preset(name).data == "free")
 )
 
 
@@ -128,8 +130,8 @@ class TextConfig:
     """Training phrasings of each fact; 0 for all."""
     chat: bool = True
     """Ask in the model's chat template, if it has one; else as plain text."""
-    methods: tuple[str, ...] = METHODS
-    """Ways to combine a library."""
+    methods: tuple[str, ...] = tuple(str(m) for m in USUAL if m is not Method.ORACLE)
+    """Ways to combine a library; ``all`` for every data-free merge and every route."""
     arrow_top_k: int = 0
     """Experts that Arrow keeps per token and site; 0 for all."""
     arrow_temperature: float = 1.0
@@ -150,6 +152,7 @@ class TextConfig:
         at_least(self, 1, "seeds", "resamples")
         at_least(self, 0, "first_seed", "arrow_top_k", "phrasings")
         positive(self, "arrow_temperature")
+        _data_free(self.methods)
         _known("methods", self.methods, METHODS)
         _known("cells", self.cells, tuple(map(str, people.GENERATED)))
         if not self.methods:
@@ -223,6 +226,17 @@ def read(path: Path) -> TextConfig:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no options, expected a JSON object of them.")
     return from_plain(TextConfig, found)
+
+
+def _data_free(methods: tuple[str, ...]) -> None:
+    for name in methods:
+        sees = merge.preset(name).data if name in merge.names() else "free"
+        if sees != "free":
+            raise ValueError(
+                f"The merge {name!r} sees {DATA[sees]}, which this study does not "
+                f"collect; `jaxlora study two-hop` without a model runs it, and "
+                f"{', '.join(map(repr, METHODS[:3]))} and others need no data."
+            )
 
 
 def _known(name: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:

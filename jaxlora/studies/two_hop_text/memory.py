@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlora import lora, models
+from jaxlora import lora, merge, models, route
+from jaxlora.evaluate.schema import USUAL, Library, Method
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
+from jaxlora.studies.two_hop import merging
 from jaxlora.studies.two_hop_text.config import AskConfig, TextConfig, TrainConfig
 from jaxlora.train.text import CHUNK_FLOATS
 from jaxlora.tree import Tree
@@ -60,8 +62,8 @@ def estimate(
         "optimizer": experts * size(moments),
         "activations": together * _activations(decoder, config.lora, config.train),
         "logits": together * _logits(decoder, config.train),
-        # A library of three, and the merge of three, which has three times the rank.
-        "adapters asked": 6 * size(one),
+        # A library of three, and the largest merge of it.
+        "adapters asked": 3 * size(one) + _merged(config, one),
         "keys and values": _keys_and_values(decoder, config.ask, longest),
         "logits asked": _logits_asked(decoder, config.ask),
     }
@@ -125,6 +127,20 @@ def residuals(
     # The first output is the hidden states themselves: they are kept for the head.
     kept = {id(v): v.aval for v in traced.outvars if id(v) not in known}
     return size([x for x in kept.values() if hasattr(x, "shape")])
+
+
+def _merged(config: TextConfig, one: Tree) -> int:
+    """The usual merges have three times an expert's rank, others may be dense."""
+    three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), one)
+    sizes = [3 * size(one)]
+    for name in set(config.methods) - set(map(str, USUAL)) - set(route.names()):
+        if not merging.obstacle(Library.TRIPLE, Method(name)):
+            sizes.append(size(_result(merge.preset(name), three)))
+    return max(sizes)
+
+
+def _result(how: merge.Merge, library: Tree) -> Tree:
+    return jax.eval_shape(lambda x, key: how(x, key=key), library, _key())
 
 
 def _key() -> Any:

@@ -60,7 +60,10 @@ def ask_seed(
     record.note_block(log, base, first)
     if not record.note_base(config, seed, mine, log.items[base], log):
         return
-    plan = blocks.plan(config.methods, set(roles.of) if roles else set(Expert))
+    present = set(roles.of) if roles else set(Expert)
+    plan = blocks.plan(config.methods, present)
+    for names, reason in blocks.refused(config.methods, present).items():
+        log.refused[Block(LEVEL, seed, *names)] = reason
     todo = [Block(LEVEL, seed, *names) for names in plan if names[0] != Library.BASE]
     found: dict[Block, list[Outcome]] = {block: [] for block in todo}
     for group, told in zip(mine, first, strict=True):

@@ -11,6 +11,7 @@ from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Cell, Library, Method
 from jaxlora.io.files import write_text
 from jaxlora.studies.two_hop import judge, rows, store, summary
+from jaxlora.studies.two_hop.record import refused
 from jaxlora.studies.two_hop.summary import Results
 from jaxlora.studies.two_hop_text import record
 from jaxlora.studies.two_hop_text.config import STUDY, TextConfig
@@ -40,6 +41,7 @@ def finish(
     pooled = rows.pooled(made, seeds, level, draws)
     pooled += summary.differences(_plain(made), log.passed, level, draws)
     pooled += record.unavailable(log) + summary.guesses(log.gate_rows)
+    pooled += refused(log.refused, log.cells)
     table = write_rows(out, [*log.gate_rows, *single, *pooled])
     revision = log.origin.pop("predictions_revision", None)
     told = {

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from jaxlora import merge
 from jaxlora.evaluate import predictions
 from jaxlora.studies.two_hop import store
 from jaxlora.studies.two_hop_text import config
@@ -17,6 +18,13 @@ EXPERIMENTS = pathlib.Path(__file__).parents[3] / "experiments" / "two_hop_text"
 def test_methods_are_those_that_free_text_allows():
     assert {"mean", "sum", "factor-mean", "arrow", "uniform"} <= set(METHODS)
     assert "oracle" not in METHODS
+    assert {"ties", "dare", "delta-ties", "ties[peft]"} <= set(METHODS)
+    sees = {name: merge.preset(name).data for name in merge.names()}
+    assert {name for name in merge.names() if name not in METHODS} == {
+        name for name, data in sees.items() if data != "free"
+    }
+    usual = {"mean", "sum", "factor-mean", "arrow", "uniform"}
+    assert set(TextConfig().methods) == usual
 
 
 def test_a_config_is_read_back_from_json_and_from_results(tmp_path):
@@ -53,6 +61,8 @@ def test_the_predictions_of_the_package_are_readable():
     [
         ({"methods": ("meen",)}, "'meen'; there are .*did you mean 'mean'"),
         ({"methods": ()}, "methods is empty"),
+        ({"methods": ("regmean",)}, "'regmean' sees statistics of each expert's own"),
+        ({"methods": ("cat",)}, "'cat' sees solved target tasks, .*'mean', 'sum'"),
         ({"methods": ("mean", "mean")}, "'mean' twice"),
         ({"cells": ("R-OO",)}, "cells has 'R-OO'; there are F-OO, H-OO"),
         ({"people": 2}, "people is 2 and pairs 2, expected at least 3 people"),

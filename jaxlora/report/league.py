@@ -1,0 +1,231 @@
+"""The league table of a study: one line for each method, as words, CSV and a figure.
+
+Everything is read from ``results["league"]``, which a study computes from its items;
+see :mod:`jaxlora.studies.two_hop.league` for what is pooled and how it is judged.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxlora.io.files import write_text, write_whole
+from jaxlora.report import draw
+from jaxlora.report.grid import Grid, markdown_table
+from jaxlora.report.readings import MEASURED, UNAVAILABLE, Reading
+
+FIGURE = "figure-league.png"
+BEGIN, END = "<!-- league:begin -->", "<!-- league:end -->"
+SEES = {"free": "nothing", "own": "own data", "target": "target data"}
+"""What a method sees, in words."""
+
+_COLORS = {
+    "nothing": draw.BLUE,
+    "own data": draw.PURPLE,
+    "target data": draw.ORANGE,
+    "control": draw.GREYS[2],
+}
+_NUMBERS = (
+    *("two_hop", "difference", "known_second_hop", "R-OO", "H-OO", "F-OO"),
+    *("hop1", "hop2", "familiar", "three"),
+)
+_TITLES = {
+    "two_hop": "two-hop",
+    "difference": "above",
+    "known_second_hop": "R-OI",
+    "hop1": "hop 1",
+    "hop2": "hop 2",
+    "familiar": "familiar",
+    "three": "with A->C",
+}
+_SHORT = ("two_hop", "hop1", "hop2", "three")
+_NOTE = (
+    "Two-hop accuracy where the base knows neither hop, all people of R-OO, H-OO and "
+    "F-OO together, with 95% intervals. Above: the paired difference to the nearest "
+    "negative control. R-OI: the base knows the second hop. Hop 1, hop 2, familiar: "
+    "what the combined model keeps. With A->C: the 3-combination, whose third expert "
+    "saw these people. Target data are two-hop questions of other people. Verdicts "
+    "after Holm over all methods."
+)
+
+
+def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the league of the highest coverage level; empty if there is none."""
+    found = list(results.get("league") or [])
+    levels = {line["coverage"] for line in found}
+    return [line for line in found if line["coverage"] == max(levels)]
+
+
+def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
+    """Returns the league, best first, with the references below it.
+
+    Args:
+      results: as in results.json.
+      short: for a terminal of 100 columns.
+    """
+    found = lines(results)
+    methods = [line for line in found if line["kind"] != "reference"]
+    names = [name for name in _TITLES if not short or name in _SHORT]
+    where = ("sees",) if short else ("sees", "space")
+    header = ("method", *where, *(_TITLES[name] for name in names), "verdict")
+
+    def words(line: Mapping[str, Any]) -> tuple[str, ...]:
+        first = (line["method"], *(_where(line, name) for name in where))
+        told = (_told(_reading(line, name), name, short) for name in names)
+        return (*first, *told, line.get("verdict", "–"))
+
+    body = [words(line) for line in methods]
+    rest = [words(line) for line in found if line["kind"] == "reference"]
+    if rest and methods:
+        body += [("For comparison",), *rest]
+    return Grid("League of methods", header, tuple(body), _NOTE if body else "", True)
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Returns the table between two markers, as a README holds it."""
+    table = grid(results)
+    text = f"{markdown_table(table)}\n\n{table.note}" if table.body else "No method."
+    return f"{BEGIN}\n\n{text}\n\n{END}\n"
+
+
+def fill(text: str, results: Mapping[str, Any]) -> str:
+    """Returns a text with the league between its markers replaced.
+
+    Raises:
+      ValueError: if the text does not have both markers, in order.
+    """
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"The text needs a line {BEGIN} and, after it, a line {END}.")
+    return head + to_markdown(results).rstrip("\n") + tail
+
+
+def to_csv(results: Mapping[str, Any]) -> str:
+    """Returns every number of the league, one line a method, as CSV."""
+    out = []
+    for line in lines(results):
+        words = ("method", "kind", "data", "space", "coverage", "verdict", "p_adjusted")
+        one = {name: line.get(name) for name in (*words, "three_verdict", "against")}
+        for name in _NUMBERS:
+            value = line.get(name) or {}
+            ends = {"": "value", "_lo": "lo", "_hi": "hi", "_n": "n"}
+            one |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
+        reasons = line.get("unavailable") or {}
+        one["unavailable"] = "; ".join(f"{k}: {v}" for k, v in reasons.items())
+        out.append(one)
+    return pd.DataFrame(out).to_csv(index=False)
+
+
+def figure(results: Mapping[str, Any]) -> Figure:
+    """Returns methods down, accuracy across; grey is the band of negative controls.
+
+    Raises:
+      NothingToShowError: if no method was measured.
+    """
+    methods = [x for x in lines(results) if x["kind"] != "reference"]
+    if not any(_reading(line, "two_hop").measured for line in methods):
+        raise draw.NothingToShowError("The results hold no league of methods.")
+    title = "Two-hop accuracy of every method, where the base knows neither hop"
+    made = draw.canvas(9.5, 1.7 + 0.2 * len(methods), title)
+    axes = made.subplots()
+    draw.plain(axes, "x")
+    band = _band(lines(results))
+    if band:
+        axes.axvspan(*band, color="#E3E3E3", zorder=0, label="negative controls")
+    for kind, color in _COLORS.items():
+        _series(axes, methods, kind, color)
+    three, _ = draw.spread([_reading(line, "three") for line in methods])
+    label = "with an A→C expert that saw these people"
+    circle = {"s": 22, "facecolors": "none", "edgecolors": draw.RED, "linewidths": 1.1}
+    axes.scatter(three, range(len(methods)), zorder=3, label=label, **circle)
+    for y, line in enumerate(methods):
+        axes.axhline(y, color="#F0F0F0", linewidth=0.6, zorder=0)
+        reading = _reading(line, "three")
+        if reading.status == UNAVAILABLE:
+            draw.missing(axes, 0.9, y, reading)
+    axes.set_yticks(range(len(methods)), [line["method"] for line in methods])
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_xlabel("two-hop accuracy, R-OO, H-OO and F-OO together", fontsize=9.5)
+    draw.legend(made, axes, 3)
+    return made
+
+
+def save(results: Mapping[str, Any], out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Writes league.md, league.csv and the figure; nothing if there is no league."""
+    if not lines(results):
+        return []
+    out = Path(out_dir)
+    write_text(out / "league.md", to_markdown(results))
+    write_text(out / "league.csv", to_csv(results))
+    return [write_whole(out / name, data) for name, data in render(results).items()]
+
+
+def render(results: Mapping[str, Any]) -> dict[str, bytes]:
+    """Returns ``{file name: PNG}``, empty if no method was measured."""
+    try:
+        made = figure(results)
+    except draw.NothingToShowError:
+        return {}
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", metadata={"Software": None})
+    return {FIGURE: buffer.getvalue()}
+
+
+def _series(axes: Axes, methods: Sequence[Mapping[str, Any]], kind: str, color: str):
+    mine = [(y, line) for y, line in enumerate(methods) if _color(line) == kind]
+    shown = [(y, _reading(line, "two_hop")) for y, line in mine]
+    if shown:
+        label = kind if kind == "control" else f"merge or route that sees {kind}"
+        draw.dots(axes, [y for y, _ in shown], [r for _, r in shown], color, label)
+
+
+def _color(line: Mapping[str, Any]) -> str:
+    return "control" if line["kind"] == "control" else SEES[line["data"]]
+
+
+def _band(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The intervals of the base, of experts alone and of controls under mean."""
+    negative = ("base", "A->B alone", "B->C alone")
+    ends = [
+        line["two_hop"][end]
+        for line in found
+        if line["kind"] == "reference"
+        and (line["method"] in negative or line["method"].endswith("(mean)"))
+        for end in ("lo", "hi")
+    ]
+    return (min(ends), max(ends)) if ends else None
+
+
+def _told(reading: Reading, name: str, short: bool) -> str:
+    """Intervals where a verdict looks; the CSV has all of them."""
+    if short:
+        return reading.short()
+    if name not in ("two_hop", "difference", "three"):
+        reading = dataclasses.replace(reading, lo=None, hi=None)
+    return reading.text()
+
+
+def _where(line: Mapping[str, Any], name: str) -> str:
+    if line["kind"] == "reference":
+        return "–"
+    if name == "space":
+        return line["space"]
+    return "control" if line["kind"] == "control" else SEES[line["data"]]
+
+
+def _reading(line: Mapping[str, Any], name: str) -> Reading:
+    value = line.get(name)
+    if value is not None:
+        ends = (value["value"], value["lo"], value["hi"])
+        return Reading(*ends, value["n"], MEASURED)
+    library = "3-combination" if name == "three" else "2-combination"
+    refused = library in (line.get("unavailable") or {})
+    return Reading(status=UNAVAILABLE) if refused else Reading()
