@@ -19,20 +19,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora
-from jaxlora import tree as named
-from jaxlora.lora import Adapter, Library, LoraWeight
-from jaxlora.merge import LAWS, Merge, fisher, regmean, scaled_sum
+from jaxlora.lora import Adapter, Library
+from jaxlora.merge import LAWS, Merge
+from jaxlora.testing.libraries import (
+    MakeData,
+    data_for,
+    deltas,
+    distance,
+    regauge,
+    small_library,
+    summed,
+)
 
 RTOL = 1e-4
 """Default tolerance: some hundred roundings of float32, as decompositions make them."""
 
-SIZES = {"k_proj": (6, 8), "q_proj": (7, 6)}
-RANK = 2
 WEIGHTS = ((0.5, -0.25, 1.5), (0.5, 0.25, 1.5), (0.5, 1.5, 0.0))
 """Of mixed sign; positive; of two experts: the first that the merge takes is used."""
 
 MakeLibrary = Callable[[int], Library]
-MakeData = Callable[[Library], Any]
 
 
 def check_merge(
@@ -58,7 +63,8 @@ def check_merge(
       data: for methods that see data, ``data(library) -> {site: array [E, ...]}``.
         ``regmean``, ``fisher`` and ``scaled_sum`` need none given here.
       make_library: ``make_library(seed) -> library`` of three experts, all of one shape
-        and in float32; by default :func:`small_library`.
+        and in float32; by default :func:`small_library`,
+        of one site unless the merge looks at several.
       rtol: the largest violation that is a rounding error.
 
     Raises:
@@ -105,39 +111,6 @@ def violations(
     return battery.violations(laws)
 
 
-def small_library(
-    seed: int = 0, *, sites: int = 2, layers: int = 2, rank: int = RANK
-) -> Library:
-    """Three experts at two sites and two layers, of unequal scales and mixed ranks.
-
-    Experts are partly alike, so that methods which look at angles have something to
-    see. The last expert is of one rank less, padded.
-
-    Args:
-      seed: of the numbers.
-      sites: 1 or 2.
-      layers: L.
-      rank: R of the first two experts, 2 or more.
-
-    >>> {name: w.a.shape for name, w in lora.sites(small_library()).items()}
-    {'k_proj/kernel': (3, 2, 6, 2), 'q_proj/kernel': (3, 2, 7, 2)}
-    """
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int) -> np.ndarray:
-        shared, own = rng.standard_normal(shape), rng.standard_normal((3, *shape))
-        return (0.7 * shared[None] + own).astype(np.float32)
-
-    def one(d: int, f: int) -> LoraWeight:
-        a, b = draw(layers, d, rank), draw(layers, rank, f)
-        a[2, ..., -1], b[2, ..., -1, :] = 0, 0
-        scale = rng.uniform(0.5, 2.0, (3, layers)).astype(np.float32)
-        return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
-
-    names = sorted(SIZES)[:sites]
-    return {name: {"kernel": one(*SIZES[name])} for name in names}
-
-
 class Battery:
     """What :func:`check_merge` and :func:`violations` share: one compiled program."""
 
@@ -151,7 +124,7 @@ class Battery:
     ):
         self.merge = merge
         self.key = jax.random.key(0) if key is None else key
-        make = small_library if make_library is None else make_library
+        make = make_library or functools.partial(small_library, sites=_sites(merge))
         self.unpadded: Library = make(0)
         self.experts = lora.num_experts(self.unpadded)
         if self.experts != 3:
@@ -159,7 +132,7 @@ class Battery:
         rank = max(w.rank for w in lora.sites(self.unpadded).values())
         self.library = lora.pad(self.unpadded, 2 * rank)
         self.other = lora.pad(make(1), 2 * rank)
-        self.data = _data(merge, data, self.unpadded)
+        self.data = data_for(merge, data, self.unpadded)
         self.weights = self._accepted()
         self.traces = 0
 
@@ -310,7 +283,7 @@ class Battery:
             "permuted": (moved[0], weights[order], moved[1]),
             "regauged": (gauge, weights, data),
             "other": (self.other, weights, data),
-            "sum": (_sum(library, self.other, self._rank()), weights, data),
+            "sum": (summed(library, self.other, self._rank()), weights, data),
             "poisoned": (poison[0], np.asarray([0.0, 0.75, 0.0]), poison[1]),
             "rounded": (near, weights[::-1], data),
         }
@@ -343,104 +316,10 @@ class Battery:
         raise ValueError(f"The merge takes none of the weights {WEIGHTS}: {refused}")
 
 
-def regauge(library: Library, seed: int = 0) -> Library:
-    """The same deltas in other factors: ``(a G, G^-1 b)``, G drawn for each expert.
-
-    >>> library = small_library()
-    >>> round(distance(deltas(regauge(library)), deltas(library)), 5)
-    0.0
-    """
-    rng = np.random.default_rng(seed)
-
-    def one(w: LoraWeight) -> LoraWeight:
-        g = rng.standard_normal((*w.a.shape[:-2], w.rank, w.rank)) + 2 * np.eye(w.rank)
-        a = np.asarray(w.a, np.float64) @ g
-        b = np.linalg.solve(g, np.asarray(w.b, np.float64))
-        a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-        return LoraWeight(a, b, w.scale)
-
-    return lora.lora_map(one, library)
-
-
-def deltas(adapter: Adapter) -> dict[str, np.ndarray]:
-    """Dense deltas by site, in NumPy's float64."""
-
-    def one(w: LoraWeight) -> np.ndarray:
-        a, b, scale = (np.asarray(x, np.float64) for x in (w.a, w.b, w.scale))
-        return scale[..., None, None] * (a @ b)
-
-    return {name: one(w) for name, w in lora.sites(adapter).items()}
-
-
-def distance(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> float:
-    """``|got - want| / |want|`` at the worst site; inf where it is not finite.
-
-    >>> distance({"q": np.ones(4)}, {"q": 2 * np.ones(4)})
-    0.5
-    """
-    sizes = [
-        np.linalg.norm(got[name] - want[name])
-        / max(np.linalg.norm(want[name]), np.finfo(np.float32).tiny)
-        for name in want
-    ]
-    worst = float(np.max(sizes))
-    return worst if np.isfinite(worst) else float("inf")
+def _sites(merge: Merge) -> int:
+    """One is enough where sites do not see each other."""
+    return 2 if merge.scope == "model" or merge.prepare else 1
 
 
 def _call(merge: Merge, library: Library, weights, data, key) -> Adapter:
     return merge(library, weights, key=key, data=data or None)
-
-
-def _sum(x: Library, y: Library, rank: int) -> Library:
-    """The library of the sums of deltas, in balanced factors of their own."""
-
-    def one(x: LoraWeight, y: LoraWeight) -> LoraWeight:
-        total = sum(deltas({"": w})[""] for w in (x, y))
-        u, s, vt = np.linalg.svd(total, full_matrices=False)
-        root = np.sqrt(s[..., :rank])
-        a = u[..., :rank] * root[..., None, :]
-        b = root[..., :, None] * vt[..., :rank, :]
-        a, b = (jnp.asarray(x, jnp.float32) for x in (a, b))
-        return lora.pad(LoraWeight(a, b, jnp.ones_like(x.scale)), rank)
-
-    return lora.lora_map(one, x, y)
-
-
-def _data(merge: Merge, data: MakeData | None, library: Library) -> dict[str, Any]:
-    """Data by site, the given or those of a method that is known; {} for none."""
-    if merge.data == "free":
-        return {}
-    sites = lora.sites(library)
-    if data is not None:
-        return {n: jnp.asarray(x) for n, x in named.flatten(data(library)).items()}
-    rng = np.random.default_rng(0)
-    for method, draw in _DRAWS.items():
-        if isinstance(merge.reduction, method):
-            return {
-                name: jnp.asarray(draw(rng, sites[name]), jnp.float32)
-                for name in sorted(sites)
-            }
-    raise ValueError(
-        f"{merge.reduction!r} sees {merge.data} data, and what they look like is not "
-        f"known here: pass data, a function library -> {{site: array [E, ...]}}."
-    )
-
-
-def _grams(rng: np.random.Generator, w: LoraWeight) -> np.ndarray:
-    x = rng.standard_normal((*w.scale.shape, 4 * w.a.shape[-2], w.a.shape[-2]))
-    return x.mT @ x / x.shape[-2]
-
-
-def _importance(rng: np.random.Generator, w: LoraWeight) -> np.ndarray:
-    return rng.exponential(size=(*w.a.shape[:-1], w.b.shape[-1]))
-
-
-def _scalars(rng: np.random.Generator, w: LoraWeight) -> np.ndarray:
-    return rng.uniform(0.2, 1.0, w.scale.shape)
-
-
-_DRAWS = {
-    type(regmean()): _grams,
-    type(fisher()): _importance,
-    type(scaled_sum()): _scalars,
-}

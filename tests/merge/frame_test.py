@@ -6,14 +6,14 @@ import pytest
 from jaxlora import merge, testing
 from jaxlora.merge import frame
 from jaxlora.merge.linear import absent_removed
-from jaxlora.testing import merges
+from jaxlora.testing import libraries
 
 
 def experts(layer=0, weights=(1.0, 1.0, 1.0)):
     library = testing.small_library(2, sites=1)
     weight = jax.tree.map(lambda x: x[:, layer], library["k_proj"]["kernel"])
     weight = absent_removed(weight, jnp.asarray(weights))
-    return weight, merges.deltas({"": weight})[""]
+    return weight, libraries.deltas({"": weight})[""]
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 0.0, 1.0)])
@@ -51,9 +51,9 @@ def test_svd_of_a_dense_matrix_either_way_up(shape):
 
 def test_spaces_agree_where_the_method_is_linear():
     library = testing.small_library(2, sites=1)
-    want = merges.deltas(merge.preset("mean")(library))
+    want = libraries.deltas(merge.preset("mean")(library))
     for space in ("knots", "core"):
         method = merge.chain(merge.weighted_mean(), space=space)
         with jax.disable_jit():
-            got = merges.deltas(method(library))
-        assert merges.distance(got, want) < 1e-5
+            got = libraries.deltas(method(library))
+        assert libraries.distance(got, want) < 1e-5

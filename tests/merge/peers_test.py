@@ -11,7 +11,7 @@ import pytest
 
 from jaxlora import lora, merge, testing
 from jaxlora.merge import controls, sparse
-from jaxlora.testing import merges
+from jaxlora.testing import libraries
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -285,8 +285,8 @@ def test_equals_the_closed_form(case, given_masks):
     method = merge.preset(name, **({field: value} if field else {}))
     library = library_for(spec)
     with jax.disable_jit():
-        got = merges.deltas(method(library, MIXED, key=jax.random.key(0)))
-    assert merges.distance(got, reference(spec, library, MIXED)) < REL
+        got = libraries.deltas(method(library, MIXED, key=jax.random.key(0)))
+    assert libraries.distance(got, reference(spec, library, MIXED)) < REL
 
 
 @pytest.mark.parametrize("name", ["random-mean", "random-sum", "permuted-mean"])
@@ -294,16 +294,16 @@ def test_controls_merge_another_library(name):
     library, key = testing.small_library(3, sites=1), jax.random.key(5)
     control = controls.permute_sites if "permuted" in name else controls.random_like
     other = control(jax.random.fold_in(key, 0), library)
-    got = merges.deltas(merge.preset(name)(library, MIXED, key=key))
+    got = libraries.deltas(merge.preset(name)(library, MIXED, key=key))
     want = reference(FORMS[name.split("-")[1]], other, MIXED)
-    assert merges.distance(got, want) < REL
+    assert libraries.distance(got, want) < REL
 
 
 def test_scale_only_is_one_expert_at_its_share():
     library = testing.small_library(3)
-    got = merges.deltas(merge.preset("scale-only", expert=2)(library, MIXED))
-    want = {n: 1.5 / 1.75 * x[2] for n, x in merges.deltas(library).items()}
-    assert merges.distance(got, want) < REL
+    got = libraries.deltas(merge.preset("scale-only", expert=2)(library, MIXED))
+    want = {n: 1.5 / 1.75 * x[2] for n, x in libraries.deltas(library).items()}
+    assert libraries.distance(got, want) < REL
 
 
 LEARNED = {"cat": "delta", "lorahub": "delta", "lorahub[original]": "factor"}
@@ -314,13 +314,13 @@ def test_learned_scalars_multiply_the_weights(name):
     library = testing.small_library(3, sites=1)
     scalars = np.random.default_rng(0).uniform(-1, 1, (3, 2))
     data = {"k_proj": {"kernel": jnp.asarray(scalars, jnp.float32)}}
-    got = merges.deltas(merge.preset(name)(library, MIXED, data=data))
+    got = libraries.deltas(merge.preset(name)(library, MIXED, data=data))
     for layer in range(2):
         one = jax.tree.map(lambda x, i=layer: x[:, i : i + 1], library)
         spec = form(LEARNED[name], "sum")
         want = reference(spec, one, MIXED * scalars[:, layer])
         row = {n: x[layer : layer + 1] for n, x in got.items()}
-        assert merges.distance(row, want) < REL
+        assert libraries.distance(row, want) < REL
 
 
 ON_DELTAS = (
@@ -348,10 +348,10 @@ def test_is_its_reduction_on_dense_deltas(name):
     library = testing.small_library(3, sites=1)
     weights = np.asarray([0.5, 1.5, 0.0 if name == "slerp" else 0.25], np.float32)
     method = merge.preset(name, **fields)
-    data = merges._data(method, None, library)
+    data = libraries.data_for(method, None, library)
     with jax.disable_jit():
-        got = merges.deltas(method(library, weights, data=data or None))
-    dense = jnp.asarray(merges.deltas(library)["k_proj/kernel"], jnp.float32)
+        got = libraries.deltas(method(library, weights, data=data or None))
+    dense = jnp.asarray(libraries.deltas(library)["k_proj/kernel"], jnp.float32)
     dense = dense * (weights != 0).astype(np.float32)[:, None, None, None]
     own = data.get("k_proj/kernel")
     with jax.disable_jit():
@@ -364,7 +364,7 @@ def test_is_its_reduction_on_dense_deltas(name):
             )
             for i in range(2)
         ]
-    assert merges.distance(got, {"k_proj/kernel": np.stack(layers)}) < 5e-5
+    assert libraries.distance(got, {"k_proj/kernel": np.stack(layers)}) < 5e-5
 
 
 def test_every_preset_has_a_closed_form():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlora import lora, merge, testing
-from jaxlora.testing import merges
+from jaxlora.testing import libraries
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -143,7 +143,7 @@ def test_every_preset_says_what_it_is():
 
 def needs_key(method):
     library = testing.small_library(sites=1)
-    data = merges._data(method, None, library) or None
+    data = libraries.data_for(method, None, library) or None
     weights = jnp.asarray([1.0, 1.0, 0.0])
     try:
         jax.eval_shape(lambda w: method(library, w, data=data), weights)

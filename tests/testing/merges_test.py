@@ -35,7 +35,7 @@ LARGEST = ("identity", "permutation", "gauge", "zero_weight", "padding")
 
 
 def test_a_users_method_in_ten_lines():
-    mine = merge.chain(Largest(), space="core", laws=LARGEST)
+    mine = merge.chain(Largest(), space="delta", laws=LARGEST)
     testing.check_merge(mine)
     assert testing.violations(mine, laws=["linearity"])["linearity"] > 0.1
 
@@ -189,7 +189,7 @@ def test_refuses_an_unknown_law():
 
 def test_regauged_libraries_have_the_same_deltas_in_other_factors():
     library = testing.small_library()
-    other = testing.merges.regauge(library)
-    distance, deltas = testing.merges.distance, testing.merges.deltas
+    other = testing.libraries.regauge(library)
+    distance, deltas = testing.libraries.distance, testing.libraries.deltas
     assert distance(deltas(other), deltas(library)) < 1e-6
     assert not np.allclose(other["q_proj"]["kernel"].a, library["q_proj"]["kernel"].a)
