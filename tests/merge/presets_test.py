@@ -35,6 +35,7 @@ SAME_PARTS = {
     *("dare_linear[peft]", "dare_ties[peft]", "dare_ties_svd[peft]"),
     *("magnitude_prune[peft]", "magnitude_prune_svd[peft]", "dare_ties[mergekit]"),
     *("breadcrumbs[mergekit]", "sce[mergekit]", "ties[fusion_bench]", "ties[knots]"),
+    *("random-mean", "ties[mttl]", "dare_linear_svd[peft]", "della[mergekit]"),
 }
 """Made of steps, a space and a reduction that others have too: compiled when slow."""
 
