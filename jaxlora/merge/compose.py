@@ -104,11 +104,12 @@ class Merge:
 
     def _merged(self, sites, weights, key, rank, data) -> dict[str, LoraWeight]:
         if not self.steps and self.space == "delta":
-            exact = {
-                name: self.reduction.factors(site, weights, data.get(name))
-                for name, site in sites.items()
-            }
-            if None not in exact.values():
+            exact: dict[str, LoraWeight] = {}
+            for name, site in sites.items():
+                found = self.reduction.factors(site, weights, data.get(name))
+                if found is not None:
+                    exact[name] = found
+            if len(exact) == len(sites):
                 return exact if rank is None else spectrum.canonical(exact, rank)
         run = apply.whole if self.scope == "model" else apply.each
         space = SPACES[self.space]
@@ -147,12 +148,14 @@ class Merge:
             )
         return rank
 
-    def _data(self, data: Tree | None, sites) -> dict[str, jax.Array]:
+    def _data(
+        self, data: Tree | None, sites: dict[str, LoraWeight]
+    ) -> dict[str, jax.Array]:
         if self.data == "free":
             if data is not None:
                 raise ValueError(f"{self.reduction!r} sees no data, but got some.")
             return {}
-        arrays = {} if data is None else named.flatten(data)
+        arrays: dict[str, Any] = {} if data is None else named.flatten(data)
         if set(arrays) != set(sites):
             odd = sorted(set(arrays) ^ set(sites))
             raise ValueError(

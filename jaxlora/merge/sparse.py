@@ -37,8 +37,8 @@ class Trim:
         bits = {name: _bits(x, name) for name in x.values}
         size = {name: _size(x, name) for name in x.values}
         if self.scope == "model":
-            total = sum(_per_expert(n, x.values[name]) for name, n in size.items())
-            size = dict.fromkeys(size, total)
+            each = [_per_expert(n, x.values[name]) for name, n in size.items()]
+            size = dict.fromkeys(size, jnp.sum(jnp.stack(each), axis=0))
         keep = {name: share(self.density, n) for name, n in size.items()}
         skip = {
             name: jnp.minimum(share(self.outliers, n), n - keep[name])

@@ -35,7 +35,10 @@ def largest(bits: Leaves, count: Leaves, scope: Scope) -> Leaves:
         }
     counters = [_counter(_flat(b)) for b in bits.values()]
     total = next(iter(count.values()))
-    limit = _threshold(lambda t: sum(counter(t) for counter in counters), total)
+    limit = _threshold(
+        lambda t: jnp.sum(jnp.stack([counter(t) for counter in counters]), axis=0),
+        total,
+    )
     return {name: _above(b, limit, total) for name, b in bits.items()}
 
 
