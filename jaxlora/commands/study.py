@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -75,7 +76,7 @@ def _close(console: Console, given: Arguments, written: Path, timings) -> None:
     console.print(f"Page: {written}   rows: {given.out / 'results.csv'}")
     if given.config.seeds < 3:
         console.print(
-            "One seed says little: `jaxlora study two-hop --preset standard "
+            "Few seeds say little: `jaxlora study two-hop --preset standard "
             "--out results/two-hop-standard` runs three, with pooled intervals."
         )
 
@@ -110,14 +111,17 @@ class _Bars:
             self._line(stage, done, total, text)
             return
         if stage not in self._tasks:
-            task = self._progress.add_task(STAGES[stage], total=total, text=text)
+            task = self._progress.add_task(
+                STAGES[stage], total=total, text=escape(text)
+            )
             self._tasks[stage] = task
         self._progress.update(
-            self._tasks[stage], completed=done, total=total, text=text
+            self._tasks[stage], completed=done, total=total, text=escape(text)
         )
 
     def _line(self, stage: str, done: int, total: int, text: str) -> None:
         now = time.monotonic()
         if now - self._said >= 10:
             self._said = now
-            self._console.print(f"{STAGES[stage]} {done}/{total}  {text}")
+            line = f"{STAGES[stage]} {done}/{total}  {text}"
+            self._console.print(line, markup=False)  # ties[peft] is a name
