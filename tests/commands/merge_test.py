@@ -24,6 +24,7 @@ MERGES = (
     *("magnitude_prune", "linear_rslora_first"),
 )
 QUICK = {"cat", "linear"}
+ALSO = [("llama", name) for name in ("svd", "ties", "linear_rslora_first")]
 RUN = jax.jit(models.apply, static_argnums=0)
 
 
@@ -74,7 +75,7 @@ def words(told, folder):
         pytest.param(
             family,
             name,
-            marks=() if family == "llama" or name in QUICK else pytest.mark.slow,
+            marks=() if name in QUICK or (family, name) in ALSO else pytest.mark.slow,
         )
         for family in FAMILIES
         for name in MERGES
