@@ -416,6 +416,7 @@ def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path, seen):
     assert config["target_modules"] == ["q_proj", "v_proj"]
 
 
+@pytest.mark.slow  # the session is tested on eight devices as well
 def test_over_eight_devices(library, speaking, files, tmp_path, seen, monkeypatch):
     monkeypatch.setattr(session, "ONE_BY_ONE", 1)  # not over devices
     out = tmp_path / "library"

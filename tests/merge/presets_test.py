@@ -36,6 +36,7 @@ SAME_PARTS = {
     *("magnitude_prune[peft]", "magnitude_prune_svd[peft]", "dare_ties[mergekit]"),
     *("breadcrumbs[mergekit]", "sce[mergekit]", "ties[fusion_bench]", "ties[knots]"),
     *("random-mean", "ties[mttl]", "dare_linear_svd[peft]", "della[mergekit]"),
+    *("lorahub", "lorahub[original]", "dare[mergekit]", "linear[peft]"),
 }
 """Made of steps, a space and a reduction that others have too: compiled when slow."""
 

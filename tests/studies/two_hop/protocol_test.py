@@ -245,6 +245,7 @@ def gated(config, **gates):
     )
 
 
+@pytest.mark.slow
 def test_a_failed_seed_is_told_and_the_others_go_on(ran, tmp_path):
     gate = {
         g["seed"]: g["value"]
