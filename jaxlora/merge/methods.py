@@ -1,7 +1,8 @@
 """Merges in the form that we recommend; :mod:`jaxlora.merge.peers` has those of peers.
 
-Entry-wise methods take a space, ``core`` by default. All weights are relative, as in a
-mean, but for the sums, SVD, TSV, Iso-C and WUDI, which add experts up as they do.
+Entry-wise methods take a space, ``core`` by default. Weights are relative, as in a
+mean, but for the sums, SVD, TSV, Iso-C, CAT, LoraHub and the start of WUDI by Adam,
+which add experts up.
 """
 
 import inspect

@@ -135,7 +135,9 @@ def trim(density: float, scope: Scope = "leaf") -> Trim:
     return Trim(density, scope)
 
 
-def trim_outliers(density: float, outliers: float = 0.01, scope: Scope = "leaf"):
+def trim_outliers(
+    density: float, outliers: float = 0.01, scope: Scope = "leaf"
+) -> Trim:
     """Breadcrumbs: drops the largest ``outliers`` share, keeps ``density`` of the rest.
 
     Where both do not fit into 1, fewer of the largest are dropped.
@@ -162,6 +164,9 @@ def drop(density: float, rescale: Rescale = "density") -> Drop:
 
     Raises:
       ValueError: if the density is not in (0, 1].
+
+    >>> drop(0.5).rescale
+    'density'
     """
     _check("density", density, 0.0, 1.0)
     return Drop(density, rescale)
@@ -177,6 +182,9 @@ def drop_by_rank(
 
     Raises:
       ValueError: if a chance would leave (0, 1].
+
+    >>> drop_by_rank(0.5).spread
+    0.15
     """
     _check("density - spread", density - spread, 0.0, 1.0)
     _check("density + spread", density + spread, 0.0, 1.0)
@@ -188,6 +196,9 @@ def select_by_variance(density: float) -> SelectByVariance:
 
     Raises:
       ValueError: if the density is not in (0, 1].
+
+    >>> select_by_variance(0.1).density
+    0.1
     """
     _check("density", density, 0.0, 1.0)
     return SelectByVariance(density)

@@ -26,6 +26,7 @@ from jaxlora.merge.linear import (
     beside,
     column,
     concatenate,
+    over_experts,
 )
 from jaxlora.spectrum import matmul, thin_svd
 
@@ -123,7 +124,7 @@ class _IsoC(Reduction):
 
     def leaf(self, values, weights, key, data):
         del key, data
-        total = jnp.einsum("e,emn->mn", weights, values, precision="highest")
+        total = over_experts(weights, values)
         return matmul(*self._merge(thin_svd(total)))
 
     def factors(self, experts, weights, data):
