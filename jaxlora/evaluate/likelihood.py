@@ -106,7 +106,7 @@ def score(
         for i, pair in enumerate(pairs)
     ]
     if library is not None and model.route is not None and gate is None:
-        gate = model.route.gate.init(library)
+        gate = jax.jit(models.gate_state, static_argnums=0)(model, library)
     many = library is not None and model.route is None
     shape = (lora.num_experts(library), len(rows)) if many else (len(rows),)
     counts = np.array([count for _, count in rows], int)

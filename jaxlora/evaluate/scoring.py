@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, apply
+from jaxlora.models import Decoder, apply, gate_state
 from jaxlora.tree import Tree
 
 
@@ -81,6 +81,7 @@ def of_libraries(
     libraries: Library,
     questions: Questions,
     labels: Labels | None = None,
+    gates: Tree | None = None,
 ) -> Answers:
     """Asks M libraries [M, E, ...] under the model's route.
 
@@ -91,12 +92,12 @@ def of_libraries(
       libraries: one library for each of M.
       questions: prompts.
       labels: for the oracle gate, the same for all M.
+      gates: state of the route for each of M; by default made of the library alone.
     """
 
-    def one(library: Library, asked: Questions) -> Answers:
+    def one(library: Library, asked: Questions, state: Tree | None) -> Answers:
         # The gate state is made once a library, not once a question.
-        assert model.route is not None
-        state = model.route.gate.init(library)
+        state = gate_state(model, library) if state is None else state
 
         def forward(tokens: jax.Array, given: jax.Array | None) -> jax.Array:
             mask = tokens != pad
@@ -112,7 +113,7 @@ def of_libraries(
 
         return _ask(forward, asked, labels)
 
-    return jax.vmap(one)(libraries, questions)
+    return jax.vmap(one)(libraries, questions, gates)
 
 
 def _run(model: Decoder, pad: int, params: Tree, tokens: jax.Array, adapter):

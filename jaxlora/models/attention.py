@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.models.config import DecoderConfig
+from jaxlora.route import Pool
 
 
 class View(NamedTuple):
@@ -24,6 +25,8 @@ class View(NamedTuple):
     """The same on local layers: ``window`` slots at most; none without such layers."""
     start: jax.Array | None
     """[], the first slot that this call writes; none without a cache."""
+    pool: Pool | None = None
+    """Which tokens make a sequence, for a route by sequence; else none."""
 
 
 class Place(NamedTuple):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxlora.models.config import DecoderConfig
+from jaxlora.tree import Tree
 
 
 @struct.dataclass
@@ -25,15 +26,20 @@ class Cache:
     """[B, S] int32: 1 where a slot holds a token, else 0."""
     start: jax.Array
     """[] int32: slots used, padding included."""
+    pooled: Tree | None = None
+    """Running sums of a route by sequence, ``routing.pooled``; else None."""
 
 
-def empty(config: DecoderConfig, batch: int, slots: int) -> Cache:
+def empty(
+    config: DecoderConfig, batch: int, slots: int, pooled: Tree | None = None
+) -> Cache:
     """Returns a cache that holds nothing.
 
     Args:
       config: of the decoder.
       batch: B.
       slots: S, the longest padded prompt plus all tokens to come.
+      pooled: for a route by sequence, ``routing.pooled(route, config, library, B)``.
     """
     shape = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
     return Cache(
@@ -41,6 +47,7 @@ def empty(config: DecoderConfig, batch: int, slots: int) -> Cache:
         values=jnp.zeros(shape, jnp.dtype(config.dtype)),
         segments=jnp.zeros((batch, slots), jnp.int32),
         start=jnp.zeros((), jnp.int32),
+        pooled=pooled,
     )
 
 

@@ -9,16 +9,18 @@
 (1, 3, 16)
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxlora import lora
 from jaxlora.lora import Adapter, Library
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder, logits
+from jaxlora.models.inputs import check_mask, spread, variables
+from jaxlora.models.routing import POOLED
 from jaxlora.tree import Tree
 
 
@@ -49,12 +51,13 @@ def apply(
       tokens: [B, T] token ids, T <= max_length for learned positions.
       adapter: one adapter, for a model without a route.
       library: a library [E, ...], for a model with a route.
-      gate: gate state for the library; by default ``route.gate.init(library)``.
+      gate: the route's state for the library; by default that of :func:`gate_state`.
       mask: [B, T], true where a token may be attended to; padding is false.
       segments: [B, T] in place of a mask, for several examples in a row: a token sees
         its own segment only, and 0 is padding.
       positions: [B, T] for rotary angles or learned positions; by default 0 to T - 1.
-      labels: [L, B, T, E] gate weights, for the oracle gate only.
+      labels: weights for the oracle gate only: [L, B, T, E], the same in all layers
+        [B, T, E], or for whole sequences [B, E].
 
     Returns:
       Logits [B, T, V], float32.
@@ -64,9 +67,10 @@ def apply(
         the labels have another shape, both mask and segments are given, or the
         sequence is too long.
     """
-    variables = _variables(model, base, tokens, adapter, library, gate, labels)
-    _check_mask(tokens, mask, segments)
-    return model.apply(variables, tokens, mask, labels, segments, positions)  # pyrefly: ignore
+    given = variables(model, base, tokens, adapter, library, gate, labels)
+    check_mask(tokens, mask, segments)
+    labels = spread(model, tokens, labels)
+    return model.apply(given, tokens, mask, labels, segments, positions)  # pyrefly: ignore
 
 
 def hidden(
@@ -87,10 +91,11 @@ def hidden(
     ``unembed(model, base, hidden(...))`` equals ``apply(...)``; scores of a large
     vocabulary need not be in memory for every token at once.
     """
-    variables = _variables(model, base, tokens, adapter, library, gate, labels)
-    _check_mask(tokens, mask, segments)
+    given = variables(model, base, tokens, adapter, library, gate, labels)
+    check_mask(tokens, mask, segments)
+    labels = spread(model, tokens, labels)
     return model.apply(  # pyrefly: ignore
-        variables, tokens, mask, labels, segments, positions, output="hidden"
+        given, tokens, mask, labels, segments, positions, output="hidden"
     )
 
 
@@ -130,89 +135,16 @@ def extend(
     Raises:
       ValueError: as :func:`apply`.
     """
-    variables = _variables(model, base, tokens, adapter, library, gate, None)
-    _check_mask(tokens, mask, None)
-    return model.apply(  # pyrefly: ignore
-        variables, tokens, mask, None, None, None, cache, output="hidden"
-    )
-
-
-def _check_mask(tokens, mask, segments) -> None:
-    if mask is not None and segments is not None:
-        raise ValueError("Got both mask and segments; segments say both, 0 is padding.")
-    given = mask if segments is None else segments
-    if given is not None and given.shape != tokens.shape:
+    given = variables(model, base, tokens, adapter, library, gate, None)
+    check_mask(tokens, mask, None)
+    words: Any = (tokens, mask, None, None, None, cache, "hidden")
+    if model.route is None or model.route.granularity != "sequence":
+        return model.apply(given, *words)  # pyrefly: ignore
+    if cache.pooled is None:
         raise ValueError(
-            f"mask or segments have shape {given.shape}, expected that of the tokens, "
-            f"{tokens.shape}."
+            "The route is by sequence, but the cache holds no sums to go on from; "
+            "make it with cache.empty(..., pooled=routing.pooled(...))."
         )
-
-
-def routes(
-    model: Decoder,
-    base: Tree,
-    tokens: jax.Array,
-    *,
-    library: Library,
-    gate: Tree | None = None,
-    mask: jax.Array | None = None,
-    labels: jax.Array | None = None,
-) -> Tree:
-    """Returns the gate weights of every site, a tree of [L, B, T, E].
-
-    Arguments are those of :func:`apply`.
-
-    Raises:
-      ValueError: as ``apply``, and if the model has no route.
-    """
-    if model.route is None:
-        raise ValueError("The model has no route; build it with Decoder(config, route)")
-    variables = _variables(model, base, tokens, None, library, gate, labels)
-    _, found = model.apply(variables, tokens, mask, labels, mutable=["routes"])
-    # Flax keeps what is sown as a tuple, here of one array [L, N, E].
-    return jax.tree.map(
-        lambda sown: sown[0].reshape(sown[0].shape[0], *tokens.shape, -1),
-        found["routes"],
-        is_leaf=lambda leaf: isinstance(leaf, tuple),
-    )
-
-
-def _variables(model: Decoder, base, tokens, adapter, library, gate, labels):
-    c = model.config
-    if c.positions == "learned" and tokens.shape[1] > c.max_length:
-        raise ValueError(
-            f"Sequences have {tokens.shape[1]} tokens, but the model has learned "
-            f"positions for {c.max_length}; raise max_length or shorten the input."
-        )
-    variables: dict[str, Any] = {"params": base}
-    if model.route is None:
-        if library is not None or gate is not None or labels is not None:
-            raise ValueError(
-                "Got a library, gate or labels, but the model has no route; build it "
-                "with Decoder(config, route), or merge the library into one adapter."
-            )
-        if adapter is not None:
-            lora.check(base, adapter)
-            variables["lora"] = adapter
-    else:
-        variables |= _routed(model, base, tokens, adapter, library, gate, labels)
-    return variables
-
-
-def _routed(model: Decoder, base, tokens, adapter, library, gate, labels):
-    if adapter is not None or library is None:
-        raise ValueError(
-            "The model has a route, so it needs library=..., and no adapter=...; "
-            "stack() makes a library of adapters."
-        )
-    experts = lora.num_experts(library)
-    lora.check(base, library, experts)
-    wanted = (model.config.num_layers, *tokens.shape, experts)
-    if labels is not None and labels.shape != wanted:
-        raise ValueError(
-            f"Oracle labels have shape {labels.shape}, expected [L, B, T, E] = "
-            f"{wanted}."
-        )
-    route: Any = model.route
-    state = route.gate.init(library) if gate is None else gate
-    return {"lora": library, "gate": state}
+    given[POOLED] = cache.pooled
+    (x, cache), rest = model.apply(given, *words, mutable=[POOLED])  # pyrefly: ignore
+    return x, dataclasses.replace(cache, pooled=rest[POOLED])

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora.models import cache as caches
-from jaxlora.models.attention import Place, View, attend, flash, flashes, near, seen
+from jaxlora.models.attention import Place, View, attend, flash, flashes
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.layers import (
@@ -18,7 +17,9 @@ from jaxlora.models.layers import (
     frequencies,
     rotate,
 )
-from jaxlora.route.route import Route
+from jaxlora.models.routing import POOLED, Told, weigh
+from jaxlora.models.view import view_of
+from jaxlora.route import ROUTER, Route
 
 
 class Attention(nn.Module):
@@ -28,14 +29,14 @@ class Attention(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, stored, labels, place: Place, view: View):
-        """Attends; x [N, D], labels [N, E], stored the cached (keys, values) or None.
+    def __call__(self, x, stored, heard: Told, place: Place, view: View):
+        """Attends; x [N, D], stored the cached (keys, values) or None.
 
         Returns:
           The output [N, D], and what is stored with this call's keys and values.
         """
         c, (b, t) = self.config, view.positions.shape
-        q, k, v = self._projections(x, labels, b, t)
+        q, k, v = self._projections(x, heard, b, t)
         if c.positions == "rope":
             frequency = self._frequency(place)
             q = rotate(q, view.positions, frequency)
@@ -48,11 +49,11 @@ class Attention(nn.Module):
                 for s in stored
             )
         out = self._attend(q, k, v, place, view)
-        return _output(c, self.route, out.reshape(b * t, -1), labels, "o_proj"), stored
+        return _output(c, self.route, out.reshape(b * t, -1), heard, "o_proj"), stored
 
-    def _projections(self, x, labels, b: int, t: int):
+    def _projections(self, x, heard: Told, b: int, t: int):
         c = self.config
-        project = _projector(c, self.route, x, labels)
+        project = _projector(c, self.route, x, heard)
         q = project("q_proj", c.num_heads * c.head_dim, use_bias=c.attention_bias)
         k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
         v = project("v_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
@@ -98,10 +99,10 @@ class Mlp(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, labels):
+    def __call__(self, x, heard: Told):
         """Applies the MLP to x [N, D]."""
         c = self.config
-        project = _projector(c, self.route, x, labels)
+        project = _projector(c, self.route, x, heard)
         act = activation(c.activation)
         if c.mlp == "gated":
             hidden = act(project("gate_proj", c.mlp_size)) * project(
@@ -109,25 +110,25 @@ class Mlp(nn.Module):
             )
         else:
             hidden = act(project("up_proj", c.mlp_size))
-        return _output(c, self.route, hidden, labels, "down_proj")
+        return _output(c, self.route, hidden, heard, "down_proj")
 
 
-def _projector(config: DecoderConfig, route: Route | None, x, labels):
+def _projector(config: DecoderConfig, route: Route | None, x, heard: Told):
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
     def project(name: str, features: int, use_bias: bool = False) -> jax.Array:
         layer = Projection(features, config, route, use_bias, init, name=name)
-        return layer(x, labels)
+        return layer(x, heard)
 
     return project
 
 
-def _output(config: DecoderConfig, route: Route | None, x, labels, name: str):
+def _output(config: DecoderConfig, route: Route | None, x, heard: Told, name: str):
     # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
     scale = 0.5 / config.num_layers
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
     layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
-    return layer(x, labels)
+    return layer(x, heard)
 
 
 class Layer(nn.Module):
@@ -140,11 +141,14 @@ class Layer(nn.Module):
     def __call__(self, carry, labels, place: Place, view: View):
         """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
         c, r, (x, stored) = self.config, self.route, carry
+        heard = Told(labels, view.pool)
+        if r is not None and r.level == "layer":
+            heard = heard._replace(weights=weigh(self, r, ROUTER, x, heard))
         h = RMSNorm(c, name="attn_norm")(x)
-        h, stored = Attention(c, r, name="attn")(h, stored, labels, place, view)
+        h, stored = Attention(c, r, name="attn")(h, stored, heard, place, view)
         x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
         h = RMSNorm(c, name="mlp_norm")(x)
-        h = Mlp(c, r, name="mlp")(h, labels)
+        h = Mlp(c, r, name="mlp")(h, heard)
         x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
         return (x, stored), None
 
@@ -174,12 +178,15 @@ class Decoder(nn.Module):
 
         With a cache, returns them and the next cache.
         """
-        c, (b, t) = self.config, tokens.shape
-        cache, view = _view(c, tokens, mask, segments, positions, cache)
+        c, route, (b, t) = self.config, self.route, tokens.shape
+        cache, view = view_of(c, route, tokens, mask, segments, positions, cache)
         plain = cache is None and positions is None
-        x = self._embed(tokens, None if plain else view.positions)
+        x = self._embed(tokens, None if plain else view.positions).reshape(b * t, -1)
+        if route is not None and route.level == "model":
+            chosen = weigh(self, route, ROUTER, x, Told(None, view.pool))
+            labels = jnp.broadcast_to(chosen, (c.num_layers, *chosen.shape))
         stored = None if cache is None else (cache.keys, cache.values)
-        x, stored = self._layers((x.reshape(b * t, -1), stored), labels, view)
+        x, stored = self._layers((x, stored), labels, view)
         x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
         if c.tie_head:
             head = self.get_variable("params", "embed")["embedding"]
@@ -224,7 +231,13 @@ class Decoder(nn.Module):
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         stack = nn.scan(
             layer,
-            variable_axes={"params": 0, "lora": axis, "gate": axis, "routes": 0},
+            variable_axes={
+                "params": 0,
+                "lora": axis,
+                "gate": axis,
+                "routes": 0,
+                POOLED: 0,
+            },
             split_rngs={"params": True},
             in_axes=(0, 0, nn.broadcast),
             length=c.num_layers,
@@ -236,28 +249,6 @@ class Decoder(nn.Module):
         place = Place(jnp.arange(c.num_layers), local)
         carry, _ = stack(c, self.route, name="layers")(carry, labels, place, view)
         return carry
-
-
-def _view(c: DecoderConfig, tokens, mask, segments, positions, cache: Cache | None):
-    b, t = tokens.shape
-    causal = cache is None and mask is None and segments is None
-    if segments is None:  # a mask hides keys; a padded query still sees the others
-        queries = jnp.ones((b, t), jnp.int32)
-        keys = queries if mask is None else mask.astype(jnp.int32)
-    else:
-        queries = keys = segments
-    start, counted = None, jnp.broadcast_to(jnp.arange(t)[None], (b, t))
-    if cache is not None:
-        start = cache.start
-        cache, counted = caches.admit(cache, keys > 0)
-        keys = cache.segments
-    first, local = 0 if start is None else start, any(c.local_layers)
-    return cache, View(
-        positions=counted if positions is None else positions,
-        seen=None if causal and not local else seen(queries, keys, first),
-        near=near(queries, keys, first, c.window) if local else None,
-        start=start,
-    )
 
 
 def logits(config: DecoderConfig, x: jax.Array, head: jax.Array) -> jax.Array:

@@ -25,11 +25,13 @@ import numpy as np
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library
 from jaxlora.models import cache as caches
+from jaxlora.models import routing
 from jaxlora.models.cache import Cache
 from jaxlora.models.calls import extend, unembed
 from jaxlora.models.calls import init as init
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.inputs import gate_state
 from jaxlora.tree import Tree
 
 
@@ -117,7 +119,7 @@ def generate(
     key = jax.random.key(0) if key is None else key
     sizes = (max_new_tokens, top_k, temperature > 0)
     if library is not None and model.route is not None and gate is None:
-        gate = jax.jit(model.route.gate.init)(library)
+        gate = jax.jit(gate_state, static_argnums=0)(model, library)
     return _generate(
         model, sizes, base, adapter, library, gate, tokens, mask, key, sampling
     )
@@ -155,7 +157,9 @@ def _generate(
 
     many = library is not None and model.route is None
     lead = (lora.num_experts(library),) if many else ()
-    cache = caches.empty(model.config, tokens.shape[0], tokens.shape[1] + steps)
+    rows, slots = tokens.shape[0], tokens.shape[1] + steps
+    pooled = routing.pooled(model.route, model.config, library, rows)
+    cache = caches.empty(model.config, rows, slots, pooled)
     cache = dataclasses.replace(
         cache, keys=_spread(cache.keys, lead), values=_spread(cache.values, lead)
     )

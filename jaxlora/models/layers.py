@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxlora.lora import LoraWeight
 from jaxlora.models.config import DecoderConfig, RopeScaling
-from jaxlora.route.route import Route, mix
+from jaxlora.models.routing import Told, weigh
+from jaxlora.route import Route
 
 
 class Projection(nn.Module):
@@ -31,8 +32,8 @@ class Projection(nn.Module):
     kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Applies the projection to x [N, D]; labels [N, E] reach the gate."""
+    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+        """Applies the projection to x [N, D]; what is told reaches the route."""
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
         shape = (x.shape[-1], self.features)
@@ -43,16 +44,18 @@ class Projection(nn.Module):
             bias = self.param("bias", zeros, (self.features,), param_dtype)
             y = y + bias.astype(dtype)[None, :]
         if self.has_variable("lora", "kernel"):
-            y = y + self._update(self.get_variable("lora", "kernel"), x, labels)
+            weight = self.get_variable("lora", "kernel")
+            y = y + self._update(weight, x, told or Told())
         return y
 
-    def _update(self, weight: LoraWeight, x: jax.Array, labels) -> jax.Array:
+    def _update(self, weight: LoraWeight, x: jax.Array, told: Told) -> jax.Array:
         if self.route is None:
             return apply_lora(weight, x)
-        state = self.get_variable("gate", "kernel")
-        weights = self.route.weights(state, x, labels)
+        weights = told.weights
+        if weights is None:
+            weights = weigh(self, self.route, "kernel", x, told)
         self.sow("routes", "kernel", weights)  # a no-op unless it is asked for
-        return mix(weight, x, weights)
+        return self.route.mix(weight, x, weights)
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:

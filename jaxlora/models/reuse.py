@@ -19,7 +19,7 @@ library is routed), the base, and an adapter or a library with its gate.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,22 +31,21 @@ from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library, LoraWeight
-from jaxlora.merge.compose import unknown
 from jaxlora.models import adapters as peft
 from jaxlora.models import pretrained
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.inputs import gate_state
 from jaxlora.models.pretrained import Dtype
+from jaxlora.models.reuse_check import COMMON as COMMON
+from jaxlora.models.reuse_check import MORE as MORE
+from jaxlora.models.reuse_check import check as check
+from jaxlora.models.reuse_check import chosen
+from jaxlora.models.reuse_check import route_names as route_names
 from jaxlora.tree import Tree
 
 Tell: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
-
-
-COMMON = ("mean", "sum", "ties", "svd")
-"""Merges that messages name; there are many more."""
-
-MORE = " (`jaxlora merge --list` shows every merge)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +62,8 @@ class Reuse:
     """[E, ...], to be routed."""
     gate: Tree | None = None
     """State of the route's gate for that library."""
+    notes: tuple[str, ...] = ()
+    """What a user should be told, in sentences."""
 
     def arguments(self) -> dict[str, Tree]:
         """Keyword arguments of ``models.apply``, ``hidden``, ``extend``, ``generate``.
@@ -74,64 +75,6 @@ class Reuse:
         return {name: tree for name, tree in every.items() if tree is not None}
 
 
-def route_names() -> tuple[str, ...]:
-    """Names of the routes that need no labels.
-
-    >>> "oracle" in route_names()
-    False
-    """
-    return tuple(name for name in routes.names() if name != routes.oracle.name)
-
-
-def check(
-    adapters: int,
-    *,
-    merge: str | None = None,
-    route: str | None = None,
-    weights: Sequence[float] | None = None,
-    top_k: int = 0,
-    temperature: float = 1.0,
-) -> None:
-    """Refuses what :func:`build` cannot do, before anything is read.
-
-    Args:
-      adapters: how many there are.
-      merge: these are arguments of :func:`build`.
-      route: see there.
-      weights: see there.
-      top_k: see there.
-      temperature: see there.
-
-    Raises:
-      ValueError: naming what is wrong and what exists.
-    """
-    if merge is not None and route is not None:
-        raise ValueError(
-            f"Got the merge {merge!r} and the route {route!r}, expected one of them: a "
-            f"merge leaves one adapter, and nothing to route."
-        )
-    if merge is not None:
-        _check_merge(merge, adapters, weights)
-    elif weights is not None:
-        raise ValueError(
-            f"Got {len(weights)} weights but no merge that uses them; the merge 'sum' "
-            f"scales each adapter by its weight{MORE}."
-        )
-    if route is not None:
-        _check_route(route, adapters, top_k, temperature)
-    elif top_k or temperature != 1:
-        raise ValueError(
-            f"Got top_k {top_k} and a temperature of {temperature:g}, which say how a "
-            f"route chooses, but no route; there are {', '.join(route_names())}."
-        )
-    if adapters > 1 and merge is None and route is None:
-        raise ValueError(
-            f"Got {adapters} adapters, but nothing that combines them; name a merge, "
-            f"such as {', '.join(COMMON)}{MORE}, or a route "
-            f"({', '.join(route_names())})."
-        )
-
-
 def build(
     model: Decoder,
     base: Tree,
@@ -140,15 +83,17 @@ def build(
     merge: str | None = None,
     route: str | None = None,
     weights: Sequence[float] | None = None,
-    top_k: int = 0,
-    temperature: float = 1.0,
+    top_k: int | None = None,
+    temperature: float | None = None,
+    general: Sequence[Adapter] = (),
+    gate: Tree | None = None,
     key: jax.Array | None = None,
 ) -> Reuse:
     """Makes what a decoder runs with out of adapters.
 
     No adapter is the base alone; one adapter, without merge or route, is that adapter.
-    A merge takes adapters of different ranks and sites: one that does not adapt a site
-    leaves it as it is, and counts there as a delta of zero.
+    Adapters may have different ranks and sites: one that does not adapt a site counts
+    there as a delta of zero for a merge, and is never chosen there by a route.
 
     Args:
       model: a decoder without a route.
@@ -156,15 +101,20 @@ def build(
       adapters: on that base.
       merge: a name of ``jaxlora.merge.names()``, or ``module:attribute`` of your own;
         of those that see no data.
-      route: a name of :func:`route_names`.
+      route: a name of ``jaxlora.route.names()``, or ``module:attribute`` of your own;
+        one that needs data takes a ``gate``.
       weights: one number for each adapter, of any sign; for a merge only.
-      top_k: experts a route keeps for each token and site; 0 keeps all.
-      temperature: divides a route's scores before the softmax.
-      key: for merges that draw.
+      top_k: experts a route keeps for each token and site; by default as the route
+        says.
+      temperature: divides a route's scores; by default as the route says.
+      general: adapters whose mean a route such as genknowsub takes out of the others;
+        by default these others.
+      gate: state of a route that needs data.
+      key: for merges and gates that draw.
 
     Raises:
-      ValueError: as :func:`check`; also if an adapter does not fit the base, or routed
-        adapters adapt different sites.
+      ValueError: as :func:`check`; also if an adapter does not fit the base, or the
+        gate was made for other adapters.
     """
     check(
         len(adapters),
@@ -173,23 +123,55 @@ def build(
         weights=weights,
         top_k=top_k,
         temperature=temperature,
+        trained=gate is not None,
+        general=len(general),
     )
-    for adapter in adapters:
+    for adapter in (*adapters, *general):
         lora.check(base, adapter)
     if merge is not None:
         library = lora.stack(_same_sites(adapters))
         combine = functools.partial(merges.preset(merge), weights=weights)
         return Reuse(model, base, jax.jit(combine)(library, key=key))
     if route is not None:
-        chosen = routes.Route(
-            gate=routes.gate(route), top_k=top_k, temperature=temperature
-        )
-        library = _stack(adapters)
-        routed = Decoder(model.config, chosen)
-        return Reuse(
-            routed, base, library=library, gate=jax.jit(chosen.gate.init)(library)
-        )
+        how = chosen(route, top_k, temperature).fit(len(adapters))
+        return _routed(model, base, adapters, general, how, gate, key)
     return Reuse(model, base, adapters[0] if adapters else None)
+
+
+def _routed(
+    model: Decoder,
+    base: Tree,
+    adapters: Sequence[Adapter],
+    general: Sequence[Adapter],
+    how: routes.Route,
+    gate: Tree | None,
+    key: jax.Array | None,
+) -> Reuse:
+    library = lora.stack(_same_sites(adapters))
+    common = lora.stack(_same_sites(general)) if general else None
+    library = jax.jit(how.library)(library, common)
+    routed = Decoder(model.config, how)
+    if gate is None:
+        gate = jax.jit(gate_state, static_argnums=0)(routed, library, key=key)
+    else:
+        routes.check(how, gate, library)
+    notes = tuple(_partial(adapters))
+    return Reuse(routed, base, library=library, gate=gate, notes=notes)
+
+
+def _partial(adapters: Sequence[Adapter]) -> Iterator[str]:
+    """Says which routed adapters lack sites that others have."""
+    own = [set(lora.sites(adapter)) for adapter in adapters]
+    every = set().union(*own)
+    for i, sites in enumerate(own):
+        if sites != every:
+            lacks = sorted(every - sites)
+            more = f" and {len(lacks) - 2} more" if len(lacks) > 2 else ""
+            yield (
+                f"Adapter {i + 1} of {len(adapters)} does not adapt "
+                f"{', '.join(lacks[:2])}{more}; there the route chooses among the "
+                f"others."
+            )
 
 
 def load(
@@ -198,6 +180,7 @@ def load(
     *,
     key: jax.Array | None = None,
     dtype: Dtype | None = None,
+    general_folders: Sequence[str | os.PathLike[str]] = (),
     tell: Tell = lambda *_: None,
     **combining: Any,
 ) -> Reuse:
@@ -208,22 +191,28 @@ def load(
       adapter_folders: PEFT adapters.
       key: for merges that draw.
       dtype: type of params and activations; None is what the checkpoint says.
+      general_folders: PEFT adapters, the ``general`` of :func:`build`.
       tell: called after each tensor of the checkpoint, and before each adapter.
-      **combining: merge, route, weights, top_k and temperature of :func:`build`.
+      **combining: merge, route, weights, top_k, temperature and gate of
+        :func:`build`.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be.
     """
-    check(len(adapter_folders), **combining)
+    asked = {name: value for name, value in combining.items() if name != "gate"}
+    trained = combining.get("gate") is not None
+    many = len(general_folders)
+    check(len(adapter_folders), trained=trained, general=many, **asked)
     reading = functools.partial(tell, Path(folder).name)
     model, base = pretrained.load(
         Path(folder), dtype=dtype, param_dtype=dtype, tell=reading
     )
-    found = []
-    for i, path in enumerate(adapter_folders):
-        tell(Path(path).name, i, len(adapter_folders))
+    folders, found = (*adapter_folders, *general_folders), []
+    for i, path in enumerate(folders):
+        tell(Path(path).name, i, len(folders))
         found.append(_adapter(Path(path), base))
-    return build(model, base, found, key=key, **combining)
+    own, general = found[: len(adapter_folders)], found[len(adapter_folders) :]
+    return build(model, base, own, general=general, key=key, **combining)
 
 
 def _adapter(path: Path, base: Tree) -> Adapter:
@@ -232,59 +221,6 @@ def _adapter(path: Path, base: Tree) -> Adapter:
     except ValueError as error:  # of several adapters, say which
         text = str(error)
         raise ValueError(text if str(path) in text else f"{path}: {text}") from None
-
-
-def _check_merge(merge: str, adapters: int, weights: Sequence[float] | None) -> None:
-    if merge in route_names():
-        raise ValueError(_unknown("merge", merge, (), route_names()))
-    found = merges.preset(merge)
-    if found.data != "free":
-        raise ValueError(
-            f"The merge {merge!r} needs data of its own, which there is no place for "
-            f"here; `jaxlora merge --method {merge} --data FILE` writes an adapter."
-        )
-    if not adapters:
-        raise ValueError(f"Got the merge {merge!r} but no adapter to merge.")
-    if weights is not None and len(weights) != adapters:
-        raise ValueError(
-            f"Got {len(weights)} weights for {adapters} adapters, expected one for "
-            f"each, in the same order."
-        )
-
-
-def _check_route(route: str, adapters: int, top_k: int, temperature: float) -> None:
-    if route == routes.oracle.name:
-        raise ValueError(
-            f"The route 'oracle' is told which expert each token needs, and nothing "
-            f"tells it here; there are {', '.join(route_names())}."
-        )
-    if route not in route_names():
-        raise ValueError(_unknown("route", route, route_names(), merges.names()))
-    if not adapters:
-        raise ValueError(f"Got the route {route!r} but no adapter to route to.")
-    routes.Route(gate=routes.gate(route), top_k=top_k, temperature=temperature)
-    if top_k > adapters:
-        raise ValueError(
-            f"Got top_k {top_k} for {adapters} adapters, expected 0 (all) to "
-            f"{adapters}: a route cannot keep more than there are."
-        )
-
-
-def _unknown(kind: str, name: str, known: Sequence[str], others: Sequence[str]) -> str:
-    if name in others:
-        other = "route" if kind == "merge" else "merge"
-        return f"{name!r} is a {other}, not a {kind}; give it as the {other}."
-    return unknown(kind, name, known)
-
-
-def _stack(adapters: Sequence[Adapter]) -> Library:
-    try:
-        return lora.stack(adapters)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} A route weighs all of them at every site; a merge takes adapters "
-            f"of different sites."
-        ) from None
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

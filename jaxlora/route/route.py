@@ -1,189 +1,270 @@
-"""Routing: a gate weighs the experts of a library for every token.
+"""A route: how a model uses a library, expert by expert and token by token.
 
-A gate is a pair of pure functions, ``init(library) -> state`` (a tree that mirrors
-the adapter, one array a site) and ``weigh(state, x, labels, ...) -> weights``. The
-model maps it over its sites; :func:`mix` applies the weights on the rank axis, so
-that E experts cost two matrix products, not E.
-
-Arrow: Ostapenko et al., Towards Modular LLMs by Building and Reusing a Library of
-LoRAs (arXiv 2405.11157), section 4.2; mixing of outputs as in PEFT.
+From an input x at a site: normalise x, score the experts by the gate, keep the best
+``top_k``, weigh them, mix their updates. All of it is one frozen, hashable
+:class:`Route`, a static field of the model; the gate's state is an argument.
 """
 
 import dataclasses
-import difflib
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxlora import lora, spectrum
 from jaxlora.lora import Library, LoraWeight
+from jaxlora.route import chosen
+from jaxlora.route.gate import Gate, Level, State
+from jaxlora.route.general import Form, purify
+from jaxlora.route.learned import standard
+from jaxlora.route.mixing import Mixing, mix
 from jaxlora.tree import Tree
 
-
-class Init(Protocol):
-    """Makes the gate state of a library: a tree with one [E, ...] array a site."""
-
-    def __call__(self, library: Library) -> Tree:
-        """Returns the state, without looking at any data."""
-        ...
+Normalize = Literal["none", "unit", "width", "layer"]
+Granularity = Literal["token", "sequence"]
+Weighting = Literal["softmax", "unit", "sigmoid"]
 
 
-class Weigh(Protocol):
-    """Weighs E experts for N tokens at one site."""
+class Weighed(NamedTuple):
+    """What a gate says of N inputs."""
 
-    def __call__(
-        self,
-        state: jax.Array,
-        x: jax.Array,
-        labels: jax.Array | None,
-        *,
-        top_k: int,
-        temperature: float,
-    ) -> jax.Array:
-        """Returns weights [N, E], float32, from the site's input x [N, D]."""
-        ...
-
-
-class Gate(NamedTuple):
-    """A named pair of pure functions, hashable and so a field of :class:`Route`."""
-
-    name: str
-    init: Init
-    weigh: Weigh
+    weights: jax.Array
+    """[N, E] float32, finite; zero for experts that are not live or not kept."""
+    nonfinite: jax.Array
+    """[N], true where a live expert's score was no number: it was passed over."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Route:
-    """How a model uses a library: hashable, so a static field of the model."""
+    """Which gate weighs the experts, and what is done with its scores."""
 
     gate: Gate
-    """Which function weighs the experts."""
-    top_k: int = 0
-    """Experts kept per token and site; 0 keeps all."""
+    """Scores the experts; its level says whether sites share weights."""
+    top_k: int | None = None
+    """Experts kept per token and place, 1 to E; None keeps all."""
     temperature: float = 1.0
-    """Divides the scores before the softmax; positive, unitless."""
+    """Divides the scores; positive, unitless."""
+    normalize: Normalize = "none"
+    """Of the input before it is scored: ``unit`` divides by its norm, ``width`` by the
+    root of its width D, ``layer`` is layer norm without weights, over the root of D."""
+    granularity: Granularity = "token"
+    """A token is routed by itself, or by the mean of its ``sequence`` so far."""
+    weighting: Weighting = "softmax"
+    """Over the kept experts; or each with weight 1; or each by itself, by a sigmoid."""
+    mixing: Mixing = "outputs"
+    """What is weighted: updates, or factors (see :func:`jaxlora.route.mix`)."""
+    prepare: Form | None = None
+    """Take a general expert out of the library first, in delta or factor space."""
 
     def __post_init__(self):
-        if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}, expected 0 (all) or more.")
-        if not self.temperature > 0:
+        if not isinstance(self.gate, Gate):
+            raise ValueError(
+                f"gate is {self.gate!r}, expected a Gate, such as route.arrow; "
+                f"route.preset(name) makes whole routes by name."
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(
+                f"top_k is {self.top_k}, expected 1 or more, or None for all experts."
+            )
+        if not 0 < self.temperature < float("inf"):
             raise ValueError(
                 f"temperature is {self.temperature}, expected a positive number."
             )
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected one of "
+                    f"{', '.join(map(repr, known))}."
+                )
 
-    def weights(
-        self, state: jax.Array, x: jax.Array, labels: jax.Array | None
-    ) -> jax.Array:
-        """Returns the gate's weights [N, E] for one site's input x [N, D].
+    @property
+    def level(self) -> Level:
+        """Where weights are computed: at every site, once a layer, or once a model."""
+        return self.gate.level
+
+    @property
+    def laws(self) -> frozenset[str]:
+        """The laws of ``LAWS`` that the route keeps."""
+        broken = set()
+        if self.mixing == "factors" or self.prepare == "factor":
+            broken |= {"gauge"}
+        if self.weighting == "sigmoid" or self.prepare is not None:
+            broken |= {"identity"}
+        return self.gate.laws - broken
+
+    def fit(self, experts: int) -> "Route":
+        """The same route for a library of so many experts: at most all are kept."""
+        few = self.top_k is not None and self.top_k >= experts
+        return dataclasses.replace(self, top_k=None) if few else self
+
+    def init(self, library: Library, **given: Any) -> Tree:
+        """Returns the gate's state; arguments are those of ``Gate.init``."""
+        return self.gate.init(library, **given)
+
+    def library(self, library: Library, general: Library | None = None) -> Library:
+        """The library as this route uses it: purified, if ``prepare`` says so.
+
+        Args:
+          library: [E, ...].
+          general: general experts [G, ...], whose mean is taken out; by default the
+            library itself.
+        """
+        if self.prepare is None:
+            return library
+        return purify(library, general, form=self.prepare)
+
+    def weigh(
+        self, state: State | None, x: jax.Array, labels: jax.Array | None = None
+    ) -> Weighed:
+        """Weighs the experts of one place for N inputs.
+
+        Args:
+          state: of one layer, arrays [E, ...]; the oracle needs none.
+          x: inputs [N, D], or means of them.
+          labels: [N, E], for the oracle.
 
         Raises:
-          ValueError: if top_k is above the number of experts.
+          ValueError: if top_k is above the number of experts, the state is made for
+            another width, or the oracle has no labels.
         """
-        experts = state.shape[0]
-        if self.top_k > experts:
+        if self.gate.data == "labels":
+            return _given(labels)
+        if state is None:
+            raise ValueError(f"The gate {self.gate!r} has no state; init() makes it.")
+        experts = state.live.shape[0]
+        if self.top_k is not None and self.top_k > experts:
             raise ValueError(
                 f"top_k is {self.top_k}, but the library has {experts} experts."
             )
-        return self.gate.weigh(
-            state,
-            x,
-            labels,
-            top_k=self.top_k or experts,
-            temperature=self.temperature,
-        )
+        wide = self.gate.width(state.keys)
+        if wide not in (None, x.shape[-1]):
+            raise ValueError(
+                f"The gate's state is for inputs of width {wide}, got {x.shape[-1]}: "
+                f"was it made for another base, or another site?"
+            )
+        scores = self.gate.score(state.keys, normalized(x, self.normalize))
+        found = weigh(scores, state.live, self.top_k, self.temperature, self.weighting)
+        return found._replace(weights=self.gate.finish(state.keys, found.weights))
+
+    def weights(
+        self, state: State | None, x: jax.Array, labels: jax.Array | None = None
+    ) -> jax.Array:
+        """The weights [N, E] of :meth:`weigh`."""
+        return self.weigh(state, x, labels).weights
+
+    def mix(self, weight: LoraWeight, x: jax.Array, weights: jax.Array) -> jax.Array:
+        """The update of weighted experts, as :func:`jaxlora.route.mix`.
+
+        Of many experts of which few are kept, only those are multiplied.
+        """
+        k = self.top_k
+        if k is None or self.gate.data == "labels" or self.mixing == "factors":
+            return mix(weight, x, weights, self.mixing)
+        if weights.shape[-1] < chosen.SPARSE * k:
+            return mix(weight, x, weights)
+        return chosen.mix_chosen(weight, x, weights, k)
 
 
-def mix(weight: LoraWeight, x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns ``sum_e g_e * scale_e * x a_e b_e``, weighted on the rank axis.
-
-    Args:
-      weight: one site of a library; a [E, D, R], b [E, R, F], scale [E].
-      x: inputs [N, D].
-      weights: gate weights g [N, E].
-
-    Returns:
-      [N, F] in the dtype of x.
-
-    >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 4)), jnp.ones(2))
-    >>> mix(w, jnp.ones((1, 3)), jnp.array([[1.0, 0.5]])).tolist()
-    [[4.5, 4.5, 4.5, 4.5]]
-    """
-    experts, d, rank = weight.a.shape
-    a = jnp.moveaxis(weight.a, 0, 1).reshape(d, experts * rank)
-    b = weight.b.reshape(experts * rank, -1)
-    g = weights.astype(jnp.float32) * weight.scale.astype(jnp.float32)[None, :]
-    low = (x.astype(a.dtype) @ a).reshape(-1, experts, rank)
-    low = low * g.astype(a.dtype)[:, :, None]
-    return (low.reshape(-1, experts * rank) @ b).astype(x.dtype)
-
-
-def top_k_softmax(scores: jax.Array, top_k: int, temperature: float) -> jax.Array:
-    """Softmax over the ``top_k`` highest scores, zero elsewhere; [N, E] to [N, E].
-
-    >>> top_k_softmax(jnp.array([[0.0, 1.0, 1.0]]), 2, 1.0).tolist()
-    [[0.0, 0.5, 0.5]]
-    """
-    scores = scores.astype(jnp.float32) / temperature
-    if top_k < scores.shape[-1]:
-        _, best = jax.lax.top_k(scores, top_k)
-        kept = jax.nn.one_hot(best, scores.shape[-1], dtype=bool).any(axis=-2)
-        scores = jnp.where(kept, scores, -jnp.inf)
-    return jax.nn.softmax(scores, axis=-1)
-
-
-def _ones(library: Library) -> Tree:
-    return lora.lora_map(lambda w: jnp.ones_like(w.scale), library)
-
-
-def _prototypes(library: Library) -> Tree:
-    return lora.lora_map(lambda w: spectrum.svd(w)[0][..., 0], library)
-
-
-def _weigh_uniform(state, x, labels, *, top_k, temperature):
-    del labels, top_k, temperature
-    experts = state.shape[0]
-    return jnp.full((x.shape[0], experts), 1.0 / experts, jnp.float32)
-
-
-def _weigh_arrow(state, x, labels, *, top_k, temperature):
-    del labels
-    scores = jnp.abs(x.astype(jnp.float32) @ state.astype(jnp.float32).T)
-    return top_k_softmax(scores, top_k, temperature)
-
-
-def _weigh_oracle(state, x, labels, *, top_k, temperature):
-    del state, x, top_k, temperature
+def _given(labels: jax.Array | None) -> Weighed:
     if labels is None:
         raise ValueError("The oracle gate needs labels [L, B, T, E]; got none.")
-    return labels.astype(jnp.float32)
+    fine = jnp.isfinite(labels)
+    weights = jnp.where(fine, labels.astype(jnp.float32), 0.0)
+    return Weighed(weights, ~jnp.all(fine, axis=-1))
 
 
-uniform = Gate("uniform", _ones, _weigh_uniform)
-"""Every expert with weight 1/E: the exact mean, in routed form."""
+def normalized(x: jax.Array, how: Normalize) -> jax.Array:
+    """An input [N, D] as a gate sees it, float32.
 
-arrow = Gate("arrow", _prototypes, _weigh_arrow)
-"""Scores ``|x . v_e|``, where v_e is the exact top singular direction of delta_e."""
+    >>> normalized(jnp.array([[0.0, 4.0]]), "unit").tolist()
+    [[0.0, 1.0]]
+    """
+    x = x.astype(jnp.float32)
+    root = float(x.shape[-1]) ** -0.5
+    if how == "width":
+        return x * root
+    if how == "layer":
+        return standard(x) * root
+    if how == "unit":
+        square = jnp.sum(x * x, axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
+    return x
 
-oracle = Gate("oracle", _ones, _weigh_oracle)
-"""Weights are given with the call, as labels per layer, sequence and token."""
 
-_GATES = {gate.name: gate for gate in (uniform, arrow, oracle)}
+def weigh(
+    scores: jax.Array,
+    live: jax.Array,
+    top_k: int | None = None,
+    temperature: float = 1.0,
+    weighting: Weighting = "softmax",
+) -> Weighed:
+    """From scores [N, E] to weights: the best ``top_k`` of the live experts.
+
+    A score that is no number is passed over; where none is left, all live experts
+    count as equal. Of equal scores, the first is kept.
+
+    >>> weigh(jnp.array([[0.0, 1.0, 1.0]]), jnp.ones(3, bool), 2).weights.tolist()
+    [[0.0, 0.5, 0.5]]
+    """
+    live = jnp.broadcast_to(live[None], scores.shape)
+    sound = live & jnp.isfinite(scores)
+    lost = ~jnp.any(sound, axis=-1, keepdims=True)
+    able = jnp.where(lost, live, sound)
+    scores = jnp.where(sound, scores.astype(jnp.float32), 0.0) / temperature
+    kept = able & _best(jnp.where(able, scores, -jnp.inf), top_k)
+    strayed = jnp.any(live & ~sound, axis=-1)
+    if weighting == "unit":
+        return Weighed(kept.astype(jnp.float32), strayed)
+    if weighting == "sigmoid":
+        return Weighed(jnp.where(kept, jax.nn.sigmoid(scores), 0.0), strayed)
+    peak = jnp.max(jnp.where(kept, scores, -jnp.inf), axis=-1, keepdims=True)
+    peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
+    # Experts that are not kept stand at the peak: exp must not overflow behind a where.
+    share = jnp.where(kept, jnp.exp(jnp.where(kept, scores, peak) - peak), 0.0)
+    total = jnp.sum(share, axis=-1, keepdims=True)
+    return Weighed(share / jnp.where(total > 0, total, 1.0), strayed)
 
 
-def names() -> tuple[str, ...]:
-    """Names that :func:`gate` knows."""
-    return tuple(_GATES)
+def _best(scores: jax.Array, top_k: int | None) -> jax.Array:
+    experts = scores.shape[-1]
+    if top_k is None or top_k >= experts:
+        return jnp.ones_like(scores, bool)
+    if top_k == 1:
+        best = jnp.argmax(scores, axis=-1)[:, None]
+        return best == jnp.arange(experts)[None]
+    _, best = jax.lax.top_k(scores, top_k)
+    return jax.nn.one_hot(best, experts, dtype=bool).any(axis=-2)
 
 
-def gate(name: str) -> Gate:
-    """Returns a gate by name.
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "normalize": ("none", "unit", "width", "layer"),
+    "granularity": ("token", "sequence"),
+    "weighting": ("softmax", "unit", "sigmoid"),
+    "mixing": ("outputs", "factors"),
+    "prepare": (None, "delta", "factor"),
+}
+
+
+def one_hot(chosen: Any, experts: int) -> jax.Array:
+    """Labels for the oracle from expert numbers; -1 is no expert.
+
+    Args:
+      chosen: integers of any shape, -1 to E - 1.
+      experts: E.
+
+    Returns:
+      [..., E] float32.
 
     Raises:
-      ValueError: naming what exists and the nearest name.
+      ValueError: if a number names no expert.
+
+    >>> one_hot([0, -1], 2).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
     """
-    if name not in _GATES:
-        near = difflib.get_close_matches(name, _GATES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"No gate {name!r}; there are {', '.join(_GATES)}{hint}")
-    return _GATES[name]
+    chosen = jnp.asarray(chosen)
+    odd = chosen[(chosen < -1) | (chosen >= experts)]
+    if odd.size:
+        raise ValueError(
+            f"An oracle label is {int(odd.ravel()[0])}, which names no expert; "
+            f"expected -1 (none) or 0 to {experts - 1}."
+        )
+    return jax.nn.one_hot(chosen, experts)

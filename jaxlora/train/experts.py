@@ -84,7 +84,7 @@ def experts(
             adapter = lora.combine(factors, scales)
             return loss(model, base, batch, pad, adapter)
 
-        trained, last = _fit(value, opt, steps, factors, batch)
+        trained, last = fit(value, opt, steps, factors, batch)
         return lora.combine(trained, scales), last
 
     return jax.vmap(one)(keys, rows)
@@ -114,17 +114,25 @@ def finetune(
     """
 
     def one(batch: Batch) -> tuple[Tree, jax.Array]:
-        return _fit(
+        return fit(
             lambda params, rows: loss(model, params, rows, pad), opt, steps, base, batch
         )
 
     return jax.vmap(one)(rows)
 
 
-def _fit(value, opt, steps: int, params: Tree, batch: Batch):
-    def body(fit: Fit, _: None) -> tuple[Fit, jax.Array]:
-        return step(value, opt, fit, batch)
+def fit(
+    value: Callable[[Tree, Batch], jax.Array],
+    opt: optax.GradientTransformation,
+    steps: int,
+    params: Tree,
+    batch: Batch,
+) -> tuple[Tree, jax.Array]:
+    """Takes ``steps`` steps on one batch; returns the parameters and the last loss."""
+
+    def body(now: Fit, _: None) -> tuple[Fit, jax.Array]:
+        return step(value, opt, now, batch)
 
     start = Fit(params, opt.init(params))
-    fit, losses = jax.lax.scan(body, start, length=steps)
-    return fit.params, jnp.asarray(losses[-1])
+    end, losses = jax.lax.scan(body, start, length=steps)
+    return end.params, jnp.asarray(losses[-1])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlora.lora import Adapter
+from jaxlora.lora import Adapter, Library
 from jaxlora.models import Decoder, apply
 from jaxlora.tree import Tree
 
@@ -25,18 +25,30 @@ def loss(
     batch: Batch,
     pad: int,
     adapter: Adapter | None = None,
+    library: Library | None = None,
+    gate: Tree | None = None,
 ) -> jax.Array:
     """Weighted mean cross-entropy in nats, over the targets of a batch.
 
     Args:
-      model: a decoder without a route.
+      model: a decoder.
       base: params tree.
       batch: [B, T] arrays; weights are 0 where nothing is predicted.
       pad: id of the padding token, which is never attended to.
       adapter: one adapter, or none.
+      library: [E, ...], for a model with a route.
+      gate: state of the route.
     """
     mask = batch.tokens != pad
-    logits = apply(model, base, batch.tokens, adapter=adapter, mask=mask)
+    logits = apply(
+        model,
+        base,
+        batch.tokens,
+        adapter=adapter,
+        library=library,
+        gate=gate,
+        mask=mask,
+    )
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
     total = jnp.sum(nats * batch.weights)
     return total / jnp.maximum(jnp.sum(batch.weights), 1.0)

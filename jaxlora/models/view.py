@@ -1,0 +1,64 @@
+"""What all layers of one call share: positions, who sees whom, whose mean is taken."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora.models import cache as caches
+from jaxlora.models.attention import View, near, seen
+from jaxlora.models.cache import Cache
+from jaxlora.models.config import DecoderConfig
+from jaxlora.route import Pool, Route
+
+
+def view_of(
+    c: DecoderConfig,
+    route: Route | None,
+    tokens,
+    mask,
+    segments,
+    positions,
+    cache: Cache | None,
+) -> tuple[Cache | None, View]:
+    """The view of a call, and the cache with the mask of its tokens entered.
+
+    Args:
+      c: of the decoder.
+      route: of the decoder.
+      tokens: [B, T].
+      mask: [B, T], or None.
+      segments: [B, T], in place of a mask, or None.
+      positions: [B, T], or None to count tokens.
+      cache: of earlier calls, or None.
+    """
+    b, t = tokens.shape
+    causal = cache is None and mask is None and segments is None
+    if segments is None:  # a mask hides keys; a padded query still sees the others
+        queries = jnp.ones((b, t), jnp.int32)
+        keys = queries if mask is None else mask.astype(jnp.int32)
+    else:
+        queries = keys = segments
+    start, counted = None, jnp.broadcast_to(jnp.arange(t)[None], (b, t))
+    if cache is not None:
+        start = cache.start
+        cache, counted = caches.admit(cache, keys > 0)
+        keys = cache.segments
+    first, local = 0 if start is None else start, any(c.local_layers)
+    return cache, View(
+        positions=counted if positions is None else positions,
+        seen=None if causal and not local else seen(queries, keys, first),
+        near=near(queries, keys, first, c.window) if local else None,
+        start=start,
+        pool=_pool(route, queries, keys, start),
+    )
+
+
+def _pool(route: Route | None, queries, keys, start) -> Pool | None:
+    """Which tokens of this call a route by sequence takes the mean of."""
+    if route is None or route.granularity != "sequence":
+        return None
+    if start is None:
+        return Pool(seen(queries, keys, 0).astype(jnp.float32))
+    own = jax.lax.dynamic_slice_in_dim(keys, start, queries.shape[1], axis=1)
+    before = jnp.sum(keys, axis=1, keepdims=True) - jnp.sum(own, axis=1, keepdims=True)
+    within = seen(queries, own, 0).astype(jnp.float32)
+    return Pool(within, before.astype(jnp.float32))

@@ -1,0 +1,89 @@
+"""Refusing a gate state that was made for another library, before it misroutes."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora import lora
+from jaxlora.lora import Library
+from jaxlora.route.gate import ROUTER, State, mark, states
+from jaxlora.route.route import Route
+from jaxlora.tree import Tree
+
+NEAR = 0.05
+"""Largest relative difference of two marks of one delta: a rounding to bfloat16."""
+
+
+def check(route: Route, state: Tree, library: Library) -> None:
+    """Refuses a state that does not belong to a library.
+
+    Shapes are always compared. Marks of the deltas are compared outside jit only, where
+    their values are known.
+
+    Raises:
+      ValueError: naming the place, what it got and what it expected.
+    """
+    if route.gate.data == "labels":
+        return
+    found, sites = states(state), lora.sites(library)
+    wanted = _paths(route, sites)
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))
+        raise ValueError(
+            f"The gate's state and the library differ in {', '.join(odd[:4])}: the "
+            f"state has {len(found)} places, expected {len(wanted)}; was it made for "
+            f"another library, or by a gate of another level?"
+        )
+    for path, here in found.items():
+        _check_place(path, here, wanted[path])
+    if route.level == "site":
+        _check_marks(found, sites)
+
+
+def _paths(route: Route, sites) -> dict[str, tuple[tuple[int, ...], int | None]]:
+    """``{path: ((E, L), D or None)}`` of the places that a state must have."""
+    if route.level == "site":
+        return {path: (w.scale.shape, w.a.shape[-2]) for path, w in sites.items()}
+    lead = next(iter(sites.values())).scale.shape
+    if route.level == "model":
+        return {ROUTER: (lead[:1], None)}
+    return {f"layers/{ROUTER}": (lead, None)}
+
+
+def _check_place(path: str, state: object, wanted) -> None:
+    lead, width = wanted
+    if not isinstance(state, State):
+        raise ValueError(
+            f"The gate's state at {path!r} is a {type(state).__name__}, expected a "
+            f"State, as Route.init makes it."
+        )
+    for leaf in jax.tree.leaves(state):
+        if leaf.shape[: len(lead)] != lead:
+            raise ValueError(
+                f"The gate's state at {path!r} has an array of shape {leaf.shape}, "
+                f"expected one that starts with {lead}, experts first; was it made for "
+                f"another library?"
+            )
+    rest = [leaf.shape[len(lead) :] for leaf in jax.tree.leaves(state.keys)]
+    wide = [shape for shape in rest if shape]
+    if width is not None and wide and not any(width in shape for shape in wide):
+        raise ValueError(
+            f"The gate's state at {path!r} has keys {wide[0]}, expected some of width "
+            f"{width}; was it made for another base?"
+        )
+
+
+def _check_marks(found: dict[str, State], sites) -> None:
+    leaves = jax.tree.leaves((found, sites))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return
+    for path, state in found.items():
+        now = mark(sites[path])
+        size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.mark)))
+        far = jnp.abs(now - state.mark) > NEAR * size
+        if bool(jnp.any(far)):
+            expert = int(jnp.argmax(jnp.any(far.reshape(far.shape[0], -1), axis=-1)))
+            raise ValueError(
+                f"The gate's state at {path!r} was made for another library: expert "
+                f"{expert} is not the one it knows; make it again with Route.init, "
+                f"from the library as the route uses it (Route.library)."
+            )

@@ -1,0 +1,92 @@
+"""Taking a general expert out of every expert, before they are routed (GenKnowSub).
+
+Bagherifard et al., GenKnowSub (arXiv 2505.10939): what all experts share is general
+knowledge; ``delta_e - delta_g`` leaves what is each one's own. The authors' code and
+PEFT subtract *factors*, which adds the general update back with cross terms:
+``(a_e - a_g)(b_e - b_g)`` contains ``+ a_g b_g``. Both forms are here.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxlora import lora
+from jaxlora import tree as named
+from jaxlora.lora import Library, LoraWeight
+from jaxlora.route.gate import live
+
+Form = Literal["delta", "factor"]
+
+
+def purify(
+    library: Library, general: Library | None = None, *, form: Form = "delta"
+) -> Library:
+    """Subtracts the mean of general experts from every expert.
+
+    ``delta``: ``delta_e - mean_g delta_g``, exact, of rank R + G * R_g.
+    ``factor``: ``scale_e (a_e - mean_g a_g) (b_e - mean_g b_g)``, of rank R; it depends
+    on the gauge of the experts.
+
+    Args:
+      library: [E, ...].
+      general: [G, ...]; by default the library itself, whose mean is then taken out.
+        Sites that it does not adapt stay as they are.
+      form: what is subtracted.
+
+    Returns:
+      A library [E, ...]. An expert whose delta is zero somewhere stays zero there.
+
+    Raises:
+      ValueError: if either is no library, or factors of different rank are subtracted.
+
+    >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 4)), jnp.array([1.0, 3.0]))
+    >>> found = purify({"kernel": w})["kernel"]
+    >>> lora.delta(found)[:, 0, 0].tolist()
+    [-1.0, 1.0]
+    """
+    lora.num_experts(library)
+    common = lora.sites(library if general is None else general)
+    lora.num_experts(library if general is None else general)
+
+    def one(name: str, weight: LoraWeight) -> LoraWeight:
+        if name not in common:
+            return weight
+        make = _delta if form == "delta" else _factor
+        found = make(name, weight, common[name])
+        alive = live(weight)[..., None, None]
+        return LoraWeight(found.a, jnp.where(alive, found.b, 0), found.scale)
+
+    return named.map_named(one, library, is_leaf=lora.is_lora)
+
+
+def _delta(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
+    del name
+    count, experts = general.a.shape[0], weight.a.shape[0]
+    wide = jnp.concatenate(list(general.a), axis=-1)  # [L, D, G * R]
+    scale = general.scale[..., None, None] / -count
+    tall = jnp.concatenate(list(scale.astype(general.b.dtype) * general.b), axis=-2)
+    own = weight.scale[..., None, None].astype(weight.b.dtype) * weight.b
+
+    def every(x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x[None], (experts, *x.shape)).astype(weight.a.dtype)
+
+    return LoraWeight(
+        a=jnp.concatenate([weight.a, every(wide)], axis=-1),
+        b=jnp.concatenate([own, every(tall)], axis=-2),
+        scale=jnp.ones_like(weight.scale),
+    )
+
+
+def _factor(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
+    if weight.rank != general.rank:
+        raise ValueError(
+            f"Site {name!r}: experts have rank {weight.rank} and general experts rank "
+            f"{general.rank}, but factors are subtracted entry by entry; use the form "
+            f"'delta', which takes any rank."
+        )
+    return LoraWeight(
+        a=weight.a - jnp.mean(general.a, axis=0, keepdims=True).astype(weight.a.dtype),
+        b=weight.b - jnp.mean(general.b, axis=0, keepdims=True).astype(weight.b.dtype),
+        scale=weight.scale,
+    )
