@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import platformdirs
 import tyro
 
+from jaxlora import route
 from jaxlora.studies.two_hop.config import (
     METHODS,
     PRESETS,
@@ -97,18 +98,36 @@ def read_config(path: Path) -> TwoHopConfig:
     return from_plain(TwoHopConfig, found["config"])
 
 
+EVERY = {"--methods": METHODS, "--routers": route.names()}
+"""What the word ``all`` stands for after a flag."""
+
+
 def parse(kind: type[T], prog: str, arguments: Sequence[str], default: T) -> T:
     """Parses flags with tyro; ``--methods all`` stands for every method.
+
+    ``--routers all`` stands for every route.
 
     Raises:
       ValueError: if a flag does not exist, naming the nearest ones.
     """
-    words = list(arguments)
-    for i, word in enumerate(words[:-1]):
-        if word == "--methods" and words[i + 1] == "all":
-            words[i + 1 : i + 2] = METHODS
+    words = spell_out(arguments, EVERY)
     check_flags(words, default, prog)
     return tyro.cli(kind, prog=prog, args=words, default=default)
+
+
+def spell_out(
+    arguments: Sequence[str], every: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Replaces the word ``all`` after a flag by everything that it stands for.
+
+    >>> spell_out(["--methods", "all"], {"--methods": ("mean", "sum")})
+    ['--methods', 'mean', 'sum']
+    """
+    words = list(arguments)
+    for i, word in enumerate(words[:-1]):
+        if word in every and words[i + 1] == "all":
+            words[i + 1 : i + 2] = every[word]
+    return words
 
 
 def check_flags(words: Sequence[str], default: Any, prog: str) -> None:

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from jaxlora import route
 from jaxlora.commands import bars, options, reuse_options
 from jaxlora.io.files import write_text
 from jaxlora.report import figures, page, tables
@@ -79,9 +80,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """
     # A word in front: spread() then knows that no positional argument follows.
     words = reuse_options.spread("--adapter", ["study", *arguments])[1:]
-    for i, word in enumerate(words[:-1]):
-        if word == "--methods" and words[i + 1] == "all":
-            words[i + 1 : i + 2] = METHODS
+    routers = [name for name in METHODS if name in route.names()]
+    words = options.spell_out(words, {"--methods": METHODS, "--routers": routers})
     default = Arguments(**_fields(_start(words)))
     options.check_flags(words, default, PROG)
     return tyro.cli(Arguments, prog=PROG, args=words, default=default)

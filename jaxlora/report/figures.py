@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
 from jaxlora.io.files import write_whole
-from jaxlora.report import draw, readings
+from jaxlora.report import draw, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.draw import Mark
 from jaxlora.report.readings import Book, Line
@@ -136,6 +136,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "figure-errors.png": errors,
     "figure-controls.png": controls,
     "figure-coverage.png": coverage,
+    routing.FIGURE: routing.figure,
 }
 
 

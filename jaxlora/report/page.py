@@ -66,6 +66,7 @@ def render(
         closing=tables.closing_grid(rows),
         league=league.grid(results),
         routing=routing.routing_grid(rows),
+        routers=routing.routers_grid(rows),
         lines=line_grid(rows),
         differences=tables.difference_grid(rows),
         predictions=outcome.prediction_grid(results),

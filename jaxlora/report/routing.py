@@ -1,14 +1,43 @@
-"""What a gate chose: a small table by layer and token."""
+"""What gates chose on the two-hop prompt: tables by layer and by route, and a figure."""
 
 import json
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
-from jaxlora.report import readings
+from jaxlora.report import draw, readings
 from jaxlora.report.grid import Grid
+from jaxlora.report.readings import Reading
 
-TOKENS = ("subject", "relation", "last")
+TOKENS = ("subject", "relation", "last", "bridge")
+FIGURE = "figure-routes.png"
+_SHORT = {"subject": "A", "relation": "S", "last": "Z", "bridge": "B"}
+_WIDE = 6
+"""Panels in a row of the figure."""
+
+Chosen = Mapping[tuple[str, str, int, str], Reading]
+"""Readings by (method, metric, layer, token)."""
+
+
+def chosen(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> dict:
+    """Returns what the gates of a cell's 2-combination chose; see ``Chosen``."""
+    frame = readings.at(rows)
+    frame = frame[
+        (frame["seed"] == "all")
+        & (frame["cell"] == cell.value)
+        & (frame["library"] == Library.PAIR.value)
+        & frame["metric"].str.startswith("route: ")
+    ]
+    found = {}
+    for row in frame.itertuples():
+        where = json.loads(str(row.condition))
+        key = (row.method, row.metric, where.get("layer", -1), where.get("token", ""))
+        found[key] = readings.to_reading(row)
+    return found
 
 
 def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
@@ -18,23 +47,13 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
       rows: as ``schema.COLUMNS``.
       cell: the cell whose people are asked.
     """
-    frame = readings.at(rows)
-    frame = frame[
-        (frame["seed"] == "all")
-        & (frame["cell"] == cell.value)
-        & (frame["library"] == Library.PAIR.value)
-        & (frame["method"] == Method.ARROW.value)
-    ]
-    found = {}
-    for row in frame[frame["metric"].str.startswith("route: ")].itertuples():
-        where = json.loads(str(row.condition))
-        found[row.metric, where["layer"], where["token"]] = readings.to_reading(row)
-    layers = sorted({layer for _, layer, _ in found})
+    found, arrow = chosen(rows, cell), Method.ARROW.value
 
     def words(metric: Metric, layer: int, token: str) -> str:
-        reading = found.get((metric.value, layer, token))
+        reading = found.get((arrow, metric.value, layer, token))
         return "–" if reading is None else reading.text()
 
+    layers = sorted({key[2] for key in found if key[0] == arrow and key[2] >= 0})
     body = [
         (
             f"layer {layer}",
@@ -52,7 +71,8 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
             "weight of A->B at the subject",
             "at the relation",
             "at the last token",
-            "entropy there",
+            "at a written bridge",
+            "entropy at the last token",
             "relation to its expert",
             "last token to its expert",
         ),
@@ -62,3 +82,113 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
         "last token; 0.5 is a coin.",
         numeric=True,
     )
+
+
+def routers_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
+    """Returns a line for each route: how sure its gate is, and whether it is right.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      cell: the cell whose people are asked.
+    """
+    found = chosen(rows, cell)
+    methods = list(dict.fromkeys(key[0] for key in found))
+
+    def mean(method: str, metric: Metric, token: str) -> str:
+        values = [
+            reading.value
+            for key, reading in found.items()
+            if (key[0], key[1], key[3]) == (method, metric.value, token)
+            and reading.value is not None
+        ]
+        return f"{np.mean(values):.2f}" if values else "–"
+
+    def sure(method: str) -> str:
+        reading = found.get((method, Metric.ROUTE_CERTAINTY.value, -1, ""))
+        return "–" if reading is None or not reading.measured else reading.text()
+
+    body = [
+        (
+            method,
+            *(mean(method, Metric.ROUTE_ENTROPY, t) for t in ("relation", "last")),
+            *(
+                mean(method, Metric.ROUTE_AGREEMENT, t)
+                for t in ("relation", "last", "bridge")
+            ),
+            sure(method),
+        )
+        for method in methods
+    ]
+    return Grid(
+        f"What every gate chooses in {cell.value}",
+        (
+            "",
+            "entropy at the relation",
+            "at the last token",
+            "relation to its expert",
+            "last token to its expert",
+            "written bridge to its expert",
+            "right where sure (AUC)",
+        ),
+        tuple(body),
+        "Means over layers, sites and people; entropy in nats, ln 2 = 0.69 is "
+        "undecided. To its expert: A->B at the relation, B->C at the last token and at "
+        "the bridge. AUC: the chance that a right answer has a lower entropy than a "
+        "wrong one; none where all answers are wrong.",
+        numeric=True,
+    )
+
+
+def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:
+    """Returns heat maps of the weight of A->B, a panel a route: tokens by layers.
+
+    Raises:
+      NothingToShowError: if no gate was looked at.
+    """
+    found = chosen(rows, cell)
+    weights = {k: r for k, r in found.items() if k[1] == Metric.ROUTE_WEIGHT.value}
+    methods = list(dict.fromkeys(key[0] for key in weights))
+    if not methods:
+        raise draw.NothingToShowError("No gate was looked at.")
+    layers = sorted({key[2] for key in weights})
+    wide = min(_WIDE, len(methods))
+    high = -(-len(methods) // wide)
+    title = f"Weight of the A→B expert on the two-hop prompt, {cell.value}"
+    made = draw.canvas(
+        1.55 * wide + 1.2, 0.9 + (0.75 + 0.24 * len(layers)) * high, title
+    )
+    panels = made.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for axes, method in zip(panels.flat, methods, strict=False):
+        image = _panel(axes, weights, method, layers)
+    for axes in panels.flat[len(methods) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_yticks(range(len(layers)), [str(x) for x in layers], fontsize=7)
+        axes.set_ylabel("layer", fontsize=8)
+    bar = made.colorbar(image, ax=list(panels.flat), shrink=0.6, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["B→C", "even", "A→B"], fontsize=8)
+    return made
+
+
+def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]):
+    metric = Metric.ROUTE_WEIGHT.value
+    values = np.full((len(layers), len(TOKENS)), np.nan)
+    for y, layer in enumerate(layers):
+        for x, token in enumerate(TOKENS):
+            reading = weights.get((method, metric, layer, token))
+            if reading is not None and reading.value is not None:
+                values[y, x] = reading.value
+    image = axes.imshow(
+        values, cmap="PuOr", vmin=0, vmax=1, aspect="auto", origin="lower"
+    )
+    axes.set_title(method, fontsize=8)
+    ticks = [_SHORT[token] for token in TOKENS]
+    axes.set_xticks(range(len(TOKENS)), ticks, fontsize=8)
+    axes.tick_params(length=0, labelbottom=True)
+    axes.axvline(len(TOKENS) - 1.5, color="white", linewidth=2)
+    for (y, x), value in np.ndenumerate(values):
+        ink = "white" if np.abs(value - 0.5) > 0.35 else draw.INK
+        words = "" if np.isnan(value) else f"{value:.2f}"
+        axes.text(x, y, words, ha="center", va="center", fontsize=5.5, color=ink)
+    return image

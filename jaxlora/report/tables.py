@@ -151,10 +151,10 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
       results: as in results.json.
       level: of the headings, 1 to 6.
     """
-    chosen = routing.routing_grid(rows)
+    chosen = (routing.routing_grid(rows), routing.routers_grid(rows))
     grids = (
         closing_grid(rows),
-        *([chosen] if chosen.body else []),
+        *(grid for grid in chosen if grid.body),
         outcome.reason_grid(results),
         outcome.gate_grid(results),
         outcome.prediction_grid(results),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.lora import Library
-from jaxlora.route.gate import ROUTER, State, mark, states
+from jaxlora.route.gate import ROUTER, State, marks_of, states
 from jaxlora.route.route import Route
 from jaxlora.tree import Tree
 
@@ -35,8 +35,7 @@ def check(route: Route, state: Tree, library: Library) -> None:
         )
     for path, here in found.items():
         _check_place(path, here, wanted[path])
-    if route.level == "site":
-        _check_marks(found, sites)
+    _check_marks(route, found, library)
 
 
 def _paths(route: Route, sites) -> dict[str, tuple[tuple[int, ...], int | None]]:
@@ -72,12 +71,13 @@ def _check_place(path: str, state: object, wanted) -> None:
         )
 
 
-def _check_marks(found: dict[str, State], sites) -> None:
-    leaves = jax.tree.leaves((found, sites))
+def _check_marks(route: Route, found: dict[str, State], library: Library) -> None:
+    leaves = jax.tree.leaves((found, library))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
+    wanted = marks_of(route.level, library)
     for path, state in found.items():
-        now = mark(sites[path])
+        now = wanted[path]
         size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.mark)))
         far = jnp.abs(now - state.mark) > NEAR * size
         if bool(jnp.any(far)):

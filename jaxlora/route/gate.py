@@ -165,6 +165,17 @@ def mark(weight: LoraWeight) -> jax.Array:
     return weight.scale.astype(jnp.float32) * jnp.sum(left * right, axis=-1)
 
 
+def marks_of(level: Level, library: Library) -> dict[str, jax.Array]:
+    """``{path: mark}`` of every place of a level; above the sites, their sums."""
+    sites = lora.sites(library)
+    if level == "site":
+        return {path: mark(w) for path, w in sites.items()}
+    total = jnp.stack([mark(w) for w in sites.values()]).sum(axis=0)
+    if level == "layer":
+        return {f"layers/{ROUTER}": total}
+    return {ROUTER: total.sum(axis=tuple(range(1, total.ndim)))}
+
+
 def _wave(size: int, step: float) -> jax.Array:
     return jnp.cos(step * jnp.arange(size, dtype=jnp.float32) + 0.3)
 
@@ -192,11 +203,9 @@ def _places(gate: Gate, library: Library, width: int | None):
         )
     # Sites of one stack share their leading axes [E, L].
     alive = jnp.stack([live(w) for w in sites.values()]).any(axis=0)
-    marks = jnp.stack([mark(w) for w in sites.values()]).sum(axis=0)
-    path = f"layers/{ROUTER}"
     if gate.level == "model":
-        rest = tuple(range(1, alive.ndim))
-        alive, marks, path = alive.any(axis=rest), marks.sum(axis=rest), ROUTER
+        alive = alive.any(axis=tuple(range(1, alive.ndim)))
+    ((path, marks),) = marks_of(gate.level, library).items()
     empty = LoraWeight(
         a=jnp.zeros((*alive.shape, width, 0)),
         b=jnp.zeros((*alive.shape, 0, width)),

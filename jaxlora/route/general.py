@@ -26,7 +26,8 @@ def purify(
 
     ``delta``: ``delta_e - mean_g delta_g``, exact, of rank R + G * R_g.
     ``factor``: ``scale_e (a_e - mean_g a_g) (b_e - mean_g b_g)``, of rank R; it depends
-    on the gauge of the experts.
+    on the gauge of the experts. The mean at a site is of those whose delta is not zero
+    there: experts that only fill up a library change nothing.
 
     Args:
       library: [E, ...].
@@ -62,9 +63,9 @@ def purify(
 
 def _delta(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
     del name
-    count, experts = general.a.shape[0], weight.a.shape[0]
+    experts, share = weight.a.shape[0], _shares(general)
     wide = jnp.concatenate(list(general.a), axis=-1)  # [L, D, G * R]
-    scale = general.scale[..., None, None] / -count
+    scale = (-share * general.scale.astype(share.dtype))[..., None, None]
     tall = jnp.concatenate(list(scale.astype(general.b.dtype) * general.b), axis=-2)
     own = weight.scale[..., None, None].astype(weight.b.dtype) * weight.b
 
@@ -85,8 +86,19 @@ def _factor(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
             f"{general.rank}, but factors are subtracted entry by entry; use the form "
             f"'delta', which takes any rank."
         )
+    share = _shares(general)[..., None, None]
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.sum(share * x.astype(share.dtype), axis=0, keepdims=True)
+
     return LoraWeight(
-        a=weight.a - jnp.mean(general.a, axis=0, keepdims=True).astype(weight.a.dtype),
-        b=weight.b - jnp.mean(general.b, axis=0, keepdims=True).astype(weight.b.dtype),
+        a=weight.a - mean(general.a).astype(weight.a.dtype),
+        b=weight.b - mean(general.b).astype(weight.b.dtype),
         scale=weight.scale,
     )
+
+
+def _shares(general: LoraWeight) -> jax.Array:
+    """What each general expert counts at each place, [G, L]: equal, if it is live."""
+    alive = live(general).astype(jnp.float32)
+    return alive / jnp.maximum(jnp.sum(alive, axis=0, keepdims=True), 1.0)

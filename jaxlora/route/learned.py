@@ -144,8 +144,8 @@ class Nearest(Gate):
     def score(self, keys: Any, x: jax.Array) -> jax.Array:
         """The largest cosine of x [N, D] and the examples, [N, E]."""
         e, m, d = keys.shape
-        norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-        x = x / jnp.where(norm > 0, norm, 1.0)
+        square = jnp.sum(x * x, axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.where(square == 0, 1.0, square))
         return jnp.max((x @ keys.reshape(e * m, d).T).reshape(-1, e, m), axis=-1)
 
     def width(self, keys: Any) -> int | None:

@@ -36,9 +36,10 @@ class Uniform(Gate):
 
 @dataclasses.dataclass(frozen=True)
 class Oracle(Uniform):
-    """Weights are given with the call, as labels."""
+    """Weights are given with the call, as labels; cached steps take none."""
 
     data: ClassVar[str] = "labels"
+    laws: ClassVar[frozenset[str]] = frozenset({"permutation", "gauge", "batch"})
     levels: ClassVar[tuple[Level, ...]] = ("site",)
 
 
@@ -82,7 +83,8 @@ class Spectral(Gate):
             return jnp.abs(along[..., 0])
         square = jnp.sum(along * along, axis=-1)
         # The slope of a root at zero is infinite: a router's gradient must not be.
-        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        none = square == 0  # NaN is not: it must be seen
+        return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, square)))
 
     def width(self, keys: Any) -> int | None:
         """D."""

@@ -1,17 +1,16 @@
 """The blocks of the study: which combinations are asked, and how each is run."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 
-from jaxlora import lora, merge, route
+from jaxlora import lora, merge
 from jaxlora.evaluate import scoring
 from jaxlora.evaluate.schema import USUAL, Library, Method, Split
 from jaxlora.evaluate.scoring import Answers
-from jaxlora.models import Decoder
 from jaxlora.studies.two_hop import (
     items,
     learning,
@@ -19,10 +18,9 @@ from jaxlora.studies.two_hop import (
     merging,
     oracle,
     questions,
-    routing,
+    routed,
 )
 from jaxlora.studies.two_hop.config import TwoHopConfig
-from jaxlora.studies.two_hop.learning import COUNTERFACTUALS
 from jaxlora.studies.two_hop.libraries import COMBINED, NEEDED, OTHERS, Experts
 from jaxlora.studies.two_hop.questions import Asked
 from jaxlora.tasks.two_hop.experts import Expert
@@ -41,6 +39,8 @@ class Setting(NamedTuple):
     experts: Experts
     asked: Asked
     old: items.Old | None
+    tell: Callable[[int, int], None] = lambda *_: None
+    """Called with (done, all) as the oracle goes through all routes."""
 
     @property
     def people(self) -> int:
@@ -84,33 +84,56 @@ def run(setting: Setting, library: Library, method: Method) -> Outcome:
         return found._replace(notes=found.notes | {"own": _own(setting, library)})
     if reason := merging.obstacle(library, method):
         return Outcome(items.nothing(), {"unavailable": reason})
+    gate: dict[str, object] = {"own": _own(setting, library)}
+    if routed.routes(method):
+        found = _routed(setting, library, method)
+        return found._replace(notes=found.notes | gate)
     if merging.merges(method) and merge.preset(str(method)).data == "target":
         found = _learned(setting, library, method)
-        return found._replace(notes=found.notes | {"own": _own(setting, library)})
-    frame = _run_halves(setting, library, method)
-    notes: dict[str, object] = {"own": _own(setting, library)}
-    if method is Method.ARROW and library in DIAGNOSED:
-        notes["routes"] = _routes(setting, library, method)
-    return Outcome(frame, notes)
+        return found._replace(notes=found.notes | gate)
+
+    def one(first_half: bool) -> pd.DataFrame:
+        return _items(setting, _ask(setting, library, method, first_half))
+
+    return Outcome(_of_others(setting, library, one), gate)
 
 
-def _routes(setting: Setting, library: Library, method: Method):
-    base, n = setting.experts.base, setting.people
-    return routing.diagnose(
-        _routed(base.model, route_of(method, setting.config)),
-        base,
-        libraries.stacked(setting.experts, library),
-        setting.asked.questions.direct[:, 2 * n : 3 * n],
-        setting.experts.groups,
-    )
+def _routed(setting: Setting, library: Library, method: Method) -> Outcome:
+    """Asks of a route, each half of the people of its own gate if there are two."""
+    how = routed.route_of(method, setting.config)
+    experts, asked = setting.experts, setting.asked
+
+    def one(first_half: bool) -> pd.DataFrame:
+        with_gates = routed.make(
+            experts, asked, library, method, how, first_half=first_half
+        )
+        return _by_halves(setting, routed.answers(with_gates))
+
+    frame = _of_others(setting, library, one)
+    watched = DIAGNOSED if method is Method.ARROW else DIAGNOSED[:1]
+    if library not in watched or method is Method.UNIFORM:
+        return Outcome(frame, {})
+    told = routed.look(routed.make(experts, asked, library, method, how))
+    return Outcome(frame, {"routes": told})
 
 
-def _run_halves(setting: Setting, library: Library, method: Method) -> pd.DataFrame:
+def _by_halves(setting: Setting, told: Sequence[Answers]) -> pd.DataFrame:
+    """Items of answers for everybody, or of those for even people and for odd ones."""
+    frames = [_items(setting, answers) for answers in told]
+    if len(frames) == 1:
+        return frames[0]
+    even = frames[0]["person"] % 2 == 0
+    return frames[0].where(even, frames[1]).astype(frames[0].dtypes)
+
+
+def _of_others(
+    setting: Setting, library: Library, one: Callable[[bool], pd.DataFrame]
+) -> pd.DataFrame:
     """Held-out A->C experts answer only for the half they were not trained on."""
-    frame = _items(setting, _ask(setting, library, method, first_half=False))
+    frame = one(False)
     if library not in OTHERS:
         return frame
-    other = _items(setting, _ask(setting, library, method, first_half=True))
+    other = one(True)
     sizes = {(str(g.cell), g.pair): g.size // 2 for g in setting.experts.groups}
     half = np.array(
         [sizes[key] for key in zip(frame["cell"], frame["pair"], strict=True)]
@@ -126,12 +149,9 @@ def _ask(setting: Setting, library: Library, method: Method, first_half: bool):
     if merging.merges(method):
         return merging.answers(experts, library, method, asked, first_half=first_half)
     stacked = libraries.stacked(experts, library, first_half)
-    if method is Method.NONE:
-        rank = 3 * setting.config.lora.rank
-        adapters = lora.pad(jax.tree.map(lambda x: x[:, 0], stacked), rank)
-        return scoring.of_adapters(base.model, base.pad, base.params, adapters, asked)
-    model = _routed(base.model, route_of(method, setting.config))
-    return scoring.of_libraries(model, base.pad, base.params, stacked, asked)
+    rank = 3 * setting.config.lora.rank
+    adapters = lora.pad(jax.tree.map(lambda x: x[:, 0], stacked), rank)
+    return scoring.of_adapters(base.model, base.pad, base.params, adapters, asked)
 
 
 def _learned(setting: Setting, library: Library, method: Method) -> Outcome:
@@ -145,43 +165,12 @@ def _learned(setting: Setting, library: Library, method: Method) -> Outcome:
         learning.examples(asked, groups, library),
         merging.keys(base.seed, library, len(groups)),
     )
-    frames = []
-    for half in (0, 1):
-        data = {name: values[half] for name, values in found.items()}
-        told = merging.answers(experts, library, method, asked.questions, data=data)
-        frames.append(_items(setting, told))
-    mine = frames[0]["person"] % 2 == 0
-    frame = frames[0].where(mine, frames[1]).astype(frames[0].dtypes)
-    return Outcome(frame, {"learned": learning.shown(found, groups)})
-
-
-class ArrowOptions(Protocol):
-    """What a configuration says of Arrow."""
-
-    @property
-    def arrow_top_k(self) -> int:
-        """Experts kept per token and site; 0 for all."""
-        ...
-
-    @property
-    def arrow_temperature(self) -> float:
-        """Divides the scores."""
-        ...
-
-
-def route_of(method: Method, config: ArrowOptions) -> route.Route:
-    """Returns the route that a method names."""
-    if method is Method.ARROW:
-        return route.Route(
-            gate=route.arrow,
-            top_k=config.arrow_top_k,
-            temperature=config.arrow_temperature,
-        )
-    return route.Route(gate=route.gate(str(method)))
-
-
-def _routed(model: Decoder, how: route.Route) -> Decoder:
-    return Decoder(model.config, how)
+    told = [
+        merging.answers(experts, library, method, asked.questions, data=data)
+        for data in ({k: x[half] for k, x in found.items()} for half in (0, 1))
+    ]
+    shown = learning.shown(found, groups)
+    return Outcome(_by_halves(setting, told), {"learned": shown})
 
 
 def _ask_params(setting: Setting, params) -> Answers:
@@ -201,48 +190,20 @@ def _items(setting: Setting, answers: Answers) -> pd.DataFrame:
 
 
 def _oracle(setting: Setting, library: Library) -> Outcome:
-    """Asks under every candidate route; each half of the people gets the other's."""
-    base, layers = setting.experts.base, setting.experts.base.model.config.num_layers
-    model = _routed(base.model, route.Route(gate=route.oracle))
-    stacked = libraries.stacked(setting.experts, library)
-    choices = oracle.candidates(layers)
-    frames = []
-    for choice in choices:
-        given = oracle.labels(choice, layers, setting.people, setting.asked.familiar)
-        answers = scoring.of_libraries(
-            model, base.pad, base.params, stacked, setting.asked.questions, given
-        )
-        frames.append(_items(setting, answers))
-    right = "counterfactual" if library in COUNTERFACTUALS else "correct"
-    found = _searched(choices, frames, right)
-    return found._replace(notes=found.notes | {"own": _own(setting, library)})
-
-
-def _searched(choices, frames: list[pd.DataFrame], right: str = "correct") -> Outcome:
-    """Gives each half of the people the route that was best for the other half.
-
-    ``right`` is the column of the answer that a composing model would give: that of the
-    experts' facts, which are not the true ones in a counterfactual library.
-    """
-    out = frames[0].copy()
-    notes: dict[str, object] = {}
-    first = frames[0]
-    for cell in first["cell"].unique():
-        for half in (0, 1):
-            asked = (first["cell"] == cell) & (first["split"] == str(Split.TWO_HOP))
-            mine = (first["cell"] == cell) & (first["person"] % 2 == half)
-            theirs = asked & (first["person"] % 2 != half)
-            best = oracle.choose(
-                [frame.loc[theirs, right].to_numpy() for frame in frames],
-                [
-                    # The loss is that of the true answer: no guide if another is right.
-                    frame.loc[theirs, "loss"].to_numpy() * (right == "correct")
-                    for frame in frames
-                ],
-            )
-            out.loc[mine] = frames[best].loc[mine]
-            notes[f"{cell}, half {half}"] = choices[best]._asdict()
-    return Outcome(out, {"oracle": notes})
+    """Each half of the people is asked under the route that was chosen on the other."""
+    experts, asked, config = setting.experts, setting.asked, setting.config
+    stacked = libraries.stacked(experts, library)
+    examples = learning.examples(asked, experts.groups, library)
+    how = oracle.Search(
+        mode=config.oracle_search,
+        starts=config.oracle_starts,
+        sweeps=config.oracle_sweeps,
+        none=config.oracle_none,
+    )
+    base, tell = experts.base, setting.tell
+    found = oracle.search(base, stacked, examples, experts.groups, how, tell)
+    frame = _items(setting, oracle.answers(base, stacked, asked, found))
+    return Outcome(frame, {"oracle": oracle.notes(found, examples, how)})
 
 
 def _own(setting: Setting, library: Library) -> dict[str, float]:

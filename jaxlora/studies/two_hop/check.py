@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora import lora, models
+from jaxlora.evaluate.schema import Method
 from jaxlora.lora import LoraConfig
 from jaxlora.models import DecoderConfig
-from jaxlora.studies.two_hop import bases
+from jaxlora.studies.two_hop import bases, oracle, oracle_search
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.tasks.two_hop.records import Record
 from jaxlora.tasks.two_hop.world import World
@@ -63,9 +64,14 @@ def adapters(made: World, model: DecoderConfig, config: LoraConfig) -> None:
 def router(config: TwoHopConfig) -> None:
     """Refuses an Arrow that keeps more experts than the smallest library has.
 
+    And an oracle that would have to try too many routes.
+
     Raises:
       ValueError: naming the number.
     """
+    if Method.ORACLE in config.methods and config.oracle_search == "exhaustive":
+        values = oracle.Search(none=config.oracle_none).values
+        oracle_search.size(values, config.model.num_layers, len(oracle.TOKENS))
     if config.arrow_top_k > 2:
         raise ValueError(
             f"arrow_top_k is {config.arrow_top_k}, expected 0 (all), 1 or 2: the "

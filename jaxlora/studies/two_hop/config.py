@@ -7,12 +7,13 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
+from jaxlora.merge.compose import unknown
 from jaxlora.models import DecoderConfig
 from jaxlora.tasks.two_hop.world import WorldConfig
 
@@ -37,6 +38,20 @@ def positive(config: Any, *names: str) -> None:
             raise ValueError(
                 f"{name} is {getattr(config, name)}, expected a positive number."
             )
+
+
+def add_routers(config: Any) -> None:
+    """Moves the routers of a frozen config to its methods, where all else looks.
+
+    Raises:
+      ValueError: if one is no route.
+    """
+    for name in config.routers:
+        if name not in route.names():
+            raise ValueError(unknown("route", name, route.names()))
+    new = [name for name in config.routers if name not in config.methods]
+    object.__setattr__(config, "methods", (*config.methods, *new))
+    object.__setattr__(config, "routers", ())
 
 
 def _once(name: str, values: Sequence[Any]) -> None:
@@ -123,10 +138,20 @@ class TwoHopConfig:
     """Coverage levels to sweep; empty for world.coverage alone."""
     methods: tuple[str, ...] = tuple(map(str, USUAL))
     """Ways to combine a library; ``all`` for every merge and every route."""
+    routers: tuple[str, ...] = ()
+    """Routes to add to the methods; ``all`` for every route."""
     arrow_top_k: int = 0
     """Experts that Arrow keeps per token and site; 0 for all."""
     arrow_temperature: float = 1.0
     """Divides Arrow's scores before the softmax."""
+    oracle_search: Literal["local", "exhaustive"] = "local"
+    """How the oracle's route is searched: climbing from many starts, or all routes."""
+    oracle_starts: int = 4
+    """Random routes that the local search starts from, beside those made by hand."""
+    oracle_sweeps: int = 3
+    """Most sweeps of the local search over all layers and tokens."""
+    oracle_none: bool = True
+    """The oracle may leave a layer and token to the base alone, without any expert."""
     retention_items: int = 64
     """Held-out familiar two-hop queries that every combined model is asked."""
     resamples: int = 2000
@@ -151,9 +176,10 @@ class TwoHopConfig:
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
 
     def __post_init__(self):
-        at_least(self, 1, "seeds", "retention_items", "resamples")
-        at_least(self, 0, "first_seed", "seeds_at_once", "arrow_top_k")
+        at_least(self, 1, "seeds", "retention_items", "resamples", "oracle_sweeps")
+        at_least(self, 0, "first_seed", "seeds_at_once", "arrow_top_k", "oracle_starts")
         positive(self, "arrow_temperature")
+        add_routers(self)
         for name in ("methods", "coverages"):
             _once(name, getattr(self, name))
         if not self.methods:

@@ -149,7 +149,10 @@ def _line(
 def _kind(method: Method) -> dict[str, str]:
     """What a method sees, and where it works."""
     if str(method) in route.names():
-        sees = "target" if method is Method.ORACLE else "free"
+        entry = route.describe(str(method))
+        if entry.source == "control":
+            return {"kind": "control", "data": "free", "space": "routed"}
+        sees = "target" if entry.data == "labels" else entry.data
         return {"kind": "route", "data": sees, "space": "routed"}
     how = merge.preset(str(method))
     control = merge.describe(str(method)).summary.startswith("control")

@@ -6,6 +6,7 @@ ends with the same rows.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -216,7 +217,9 @@ def _one_base(this: _Run, level: float, base: Base) -> None:
         outcome = store.load(this.out, block)
         if outcome is None:
             setting = setting or _setting(this, base)
-            outcome = _ask(this, block, setting._replace(old=_old(log, block)))
+            told = functools.partial(_tell_routes, this.progress, i, len(plan), text)
+            ready = setting._replace(old=_old(log, block), tell=told)
+            outcome = _ask(this, block, ready)
         else:
             log.resumed += 1
         log.items[block] = outcome.items
@@ -226,6 +229,10 @@ def _one_base(this: _Run, level: float, base: Base) -> None:
     if log.resumed - resumed < len(plan):  # a finished table is not cut back
         summary.write_rows(this.out, log)
     this.progress("questions", len(plan), len(plan), f"seed {base.seed} done")
+
+
+def _tell_routes(progress: Progress, i: int, n: int, text: str, tried: int, all_: int):
+    progress("questions", i, n, f"{text}: {tried:,} of {all_:,} routes")
 
 
 def _old(log: Log, block: Block) -> items.Old | None:

@@ -1,10 +1,12 @@
 """What a gate chooses on a two-hop prompt: at which token and layer, and how surely.
 
-The reference is the relation token's own expert: A->B at the relation S, B->C at the
-last token Z. To compose, the last token would need hop 1 early and hop 2 late.
+The reference is the token's own expert: A->B at the relation S, B->C at the last token
+Z, and B->C at the bridge, where it is written out. To compose without writing, the last
+token would need hop 1 early and hop 2 late.
 """
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,22 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import models
-from jaxlora.evaluate.schema import Metric
+from jaxlora.evaluate.schema import Metric, Split
 from jaxlora.lora import Library
 from jaxlora.models import Decoder
+from jaxlora.route import diagnose
 from jaxlora.studies.two_hop.bases import Base
+from jaxlora.studies.two_hop.questions import Asked
 from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tree import Tree
 
 TOKENS = ("subject", "relation", "last")
-OWN_EXPERT = {"relation": 0, "last": 1}
+OWN_EXPERT = {"relation": 0, "last": 1, "bridge": 1}
 
 
-def diagnose(
+def look(
     model: Decoder,
     base: Base,
     libraries: Library,
-    prompts: jax.Array,
+    states: Tree | None,
+    asked: Asked,
     groups: tuple[Group, ...],
 ) -> list[dict[str, Any]]:
     """Returns one record per cell, layer, token and metric, with a value per person.
@@ -36,17 +41,50 @@ def diagnose(
       model: a decoder with a route.
       base: its base.
       libraries: one library a group, [G, E, ...]; expert 0 is A->B, expert 1 B->C.
-      prompts: two-hop prompts [G, N, 3].
+      states: of the gate, [G, ...], or None to make them of the library.
+      asked: questions about the study people.
       groups: the study people, in the order of G.
     """
-    weights = _weights(model, base, libraries, prompts)  # [G, S, L, N, T, E]
-    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-12)), axis=-1)
-    best = weights.argmax(-1)
-    out: list[dict[str, Any]] = []
+    n = asked.people
+    direct = asked.questions.direct[:, 2 * n : 3 * n]
+    found = _weights(model, base, libraries, states, direct)
+    out = list(_records(found, groups, TOKENS))
+    written = _weights(model, base, libraries, states, _bridged(asked))
+    return out + list(_records(written[..., 4:5, :], groups, ("bridge",)))
+
+
+def sureness(
+    records: Sequence[dict[str, Any]], cell: str, token: str = "last"
+) -> np.ndarray:
+    """Entropy of every person of a cell at a token, mean over the layers, in nats."""
+    found = [
+        record["values"]
+        for record in records
+        if (record["cell"], record["token"]) == (cell, token)
+        and record["metric"] == str(Metric.ROUTE_ENTROPY)
+    ]
+    return np.mean(np.array(found, float), axis=0)
+
+
+def _bridged(asked: Asked) -> jax.Array:
+    """Written prompts [G, N, 5] with every person's true bridge filled in."""
+    tokens = np.array(asked.questions.written)
+    for g, keys in enumerate(asked.keys):
+        bridge = keys[Split.WRITTEN].bridge
+        tokens[g, : len(bridge), 4] = bridge
+    return jnp.asarray(tokens)
+
+
+def _records(
+    weights: np.ndarray, groups: tuple[Group, ...], tokens: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yields records of weights [G, S, L, N, T, E] at T tokens."""
+    entropy = np.asarray(diagnose.entropy(jnp.asarray(weights)))
+    best = np.asarray(diagnose.top(jnp.asarray(weights)))
     for cell in dict.fromkeys(group.cell for group in groups):
         mine = [g for g, group in enumerate(groups) if group.cell == cell]
         for layer in range(weights.shape[2]):
-            for t, token in enumerate(TOKENS):
+            for t, token in enumerate(tokens):
                 found = {
                     Metric.ROUTE_WEIGHT: weights[..., 0],
                     Metric.ROUTE_ENTROPY: entropy,
@@ -60,31 +98,35 @@ def diagnose(
                         values[g, :, layer, : groups[g].size, t].mean(axis=0)
                         for g in mine
                     ]
-                    out.append(
-                        {
-                            "cell": str(cell),
-                            "layer": layer,
-                            "token": token,
-                            "metric": str(metric),
-                            "values": np.concatenate(people).round(6).tolist(),
-                        }
-                    )
-    return out
+                    yield {
+                        "cell": str(cell),
+                        "layer": layer,
+                        "token": token,
+                        "metric": str(metric),
+                        "values": np.concatenate(people).round(6).tolist(),
+                    }
 
 
-def _weights(model: Decoder, base: Base, libraries: Library, prompts) -> np.ndarray:
-    found = _all_groups(model, base.pad, base.params, libraries, prompts)
-    return np.asarray(found, np.float64)
+def _weights(model, base: Base, libraries, states, prompts) -> np.ndarray:
+    found = _all_groups(model, base.pad, base.params, libraries, states, prompts)
+    return np.asarray(found)
 
 
 # At the top of the module, so that all blocks and seeds share one compiled program.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _all_groups(
-    model: Decoder, pad: int, params: Tree, libraries: Library, prompts: jax.Array
+    model: Decoder,
+    pad: int,
+    params: Tree,
+    libraries: Library,
+    states: Tree | None,
+    prompts: jax.Array,
 ) -> jax.Array:
-    def one(library: Library, tokens: jax.Array) -> jax.Array:
+    def one(library: Library, state: Tree | None, tokens: jax.Array) -> jax.Array:
         mask = tokens != pad
-        found = models.routes(model, params, tokens, library=library, mask=mask)
-        return jnp.stack(jax.tree.leaves(found))
+        found = models.routes(
+            model, params, tokens, library=library, gate=state, mask=mask
+        )
+        return jnp.stack(jax.tree.leaves(found.weights))
 
-    return jax.vmap(one)(libraries, prompts)
+    return jax.vmap(one)(libraries, states, prompts)

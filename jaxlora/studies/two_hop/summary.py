@@ -11,7 +11,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
 from jaxlora.io.files import write_text
-from jaxlora.studies.two_hop import judge, league, rows, store
+from jaxlora.studies.two_hop import certainty, judge, league, rows, store
 from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.record import Log, refused
 from jaxlora.studies.two_hop.rows import STUDY
@@ -68,6 +68,8 @@ def finish(
         made, sorted({block.seed for block in log.items}), level, draws
     )
     pooled += differences(made, log.passed, level, draws)
+    for at, seeds in log.passed.items():
+        pooled += certainty.certainty(_at(made, at), seeds, level)
     pooled += _unavailable(config, raw, log) + guesses(log.gate_rows)
     table = write_rows(out, log, pooled)
     summary = {

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxlora import lora, merge
+from jaxlora import lora, merge, models
 from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Library, Method, Split
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
 from jaxlora.models.reuse import Reuse
-from jaxlora.studies.two_hop import blocks, items, merging
+from jaxlora.studies.two_hop import blocks, items, merging, routed
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.libraries import MEMBERS, OTHERS
 from jaxlora.studies.two_hop_text import answers, asked, experts, score
@@ -113,9 +113,11 @@ def speaker(
         key = jax.random.fold_in(merging.key(setting.seed, library), group)
         how = merge.preset(str(method))
         return Reuse(model, base, _merged(how, setting.rank, stacked, key))
-    how = blocks.route_of(method, setting.config)
-    state = jax.jit(how.gate.init)(stacked)
-    return Reuse(Decoder(model.config, how), base, library=stacked, gate=state)
+    how = routed.route_of(method, setting.config)
+    how, stacked = how.fit(lora.num_experts(stacked)), how.library(stacked)
+    router = Decoder(model.config, how)
+    state = jax.jit(models.gate_state, static_argnums=0)(router, stacked)
+    return Reuse(router, base, library=stacked, gate=state)
 
 
 def stack(setting: Setting, library: Library, first_half: bool = False):

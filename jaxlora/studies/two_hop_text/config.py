@@ -10,19 +10,27 @@ from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Method
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
-from jaxlora.studies.two_hop.config import at_least, from_plain, positive
+from jaxlora.studies.two_hop.config import add_routers, at_least, from_plain, positive
 from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.people import LEAST, PAIRS
 
 STUDY = "two-hop-text"
 PREDICTIONS = Path(__file__).with_name("predictions.json")
 DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
+
+
+def _sees(name: str) -> str:
+    if name in route.names():
+        return route.describe(name).data
+    return merge.preset(name).data if name in merge.names() else "free"
+
+
 METHODS = tuple(
     name
     for name in (*merge.names(), *route.names())
-    # The oracle names an expert for every token; in free text no token has one.
-    if name != Method.ORACLE
-    and (name in route.names() or merge.preset(name).data == "free")
+    # The oracle names an expert for every token; in free text no token has one. Gates
+    # and merges that see data would need texts that this study has not.
+    if _sees(name) == "free"
 )
 
 
@@ -131,7 +139,9 @@ class TextConfig:
     chat: bool = True
     """Ask in the model's chat template, if it has one; else as plain text."""
     methods: tuple[str, ...] = tuple(str(m) for m in USUAL if m is not Method.ORACLE)
-    """Ways to combine a library; ``all`` for every data-free merge and every route."""
+    """Ways to combine a library; ``all`` for every merge and route without data."""
+    routers: tuple[str, ...] = ()
+    """Routes to add to the methods; ``all`` for every route without data."""
     arrow_top_k: int = 0
     """Experts that Arrow keeps per token and site; 0 for all."""
     arrow_temperature: float = 1.0
@@ -152,6 +162,7 @@ class TextConfig:
         at_least(self, 1, "seeds", "resamples")
         at_least(self, 0, "first_seed", "arrow_top_k", "phrasings")
         positive(self, "arrow_temperature")
+        add_routers(self)
         _data_free(self.methods)
         _known("methods", self.methods, METHODS)
         _known("cells", self.cells, tuple(map(str, people.GENERATED)))
@@ -230,10 +241,11 @@ def read(path: Path) -> TextConfig:
 
 def _data_free(methods: tuple[str, ...]) -> None:
     for name in methods:
-        sees = merge.preset(name).data if name in merge.names() else "free"
-        if sees != "free":
+        kind = "merge" if name in merge.names() else "route"
+        sees = _sees(name)
+        if sees in DATA:
             raise ValueError(
-                f"The merge {name!r} sees {DATA[sees]}, which this study does not "
+                f"The {kind} {name!r} sees {DATA[sees]}, which this study does not "
                 f"collect; `jaxlora study two-hop` without a model runs it, and "
                 f"{', '.join(map(repr, METHODS[:3]))} and others need no data."
             )

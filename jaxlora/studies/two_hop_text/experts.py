@@ -74,7 +74,7 @@ def train(
     fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
     keys = jax.vmap(fold)(jnp.array(places))
     target = jax.eval_shape(
-        lambda keys: _fresh(base, config.lora, _optimizer(), keys).library, keys
+        lambda keys: _fresh(base, config.lora, _optimizer(), keys).trained, keys
     )
     folder = cache / "libraries" / _key_of(base, sets, seed, places, config)
     found = checkpoint.restore(folder, target)
@@ -113,7 +113,7 @@ def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, tell):
         run, told = training.updates(model, opt, together, base, run, plan, batch)
         losses = np.asarray(told.loss[:, -1]).tolist()
         tell(min(start + CHUNK, steps), steps, float(np.mean(losses)))
-    return run.library, losses
+    return run.trained, losses
 
 
 def _plan(config: TrainConfig, experts: int) -> training.Plan:
