@@ -1,9 +1,12 @@
-"""What an expert's own data say of its kernels: the data that some merges need.
+"""What an expert's own data say of it: the data that some merges and gates need.
 
 - :func:`input_grams`: second moments of each kernel's inputs, for RegMean.
 - :func:`squared_gradients`: the importance of each entry, for Fisher merging.
+- :func:`mean_inputs`: means of each kernel's inputs, for routing by average activation.
+- :func:`embeddings`: one vector for each example, for routing by retrieval.
 
-Both are of one expert on its rows; ``jax.vmap`` over a library gives [E, ...].
+The first three are of one expert on its rows; ``jax.vmap`` over a library gives
+[E, ...].
 """
 
 from collections.abc import Callable
@@ -46,6 +49,40 @@ def input_grams(
     Raises:
       ValueError: if the adapter does not fit the base.
     """
+    return _of_inputs(_gram, model, base, tokens, weights, adapter, mask)
+
+
+def mean_inputs(
+    model: Decoder,
+    base: Tree,
+    tokens: jax.Array,
+    weights: jax.Array,
+    *,
+    adapter: Adapter,
+    mask: jax.Array | None = None,
+) -> dict[str, jax.Array]:
+    """Returns the mean input ``E[x]`` of every adapted kernel, [L, D].
+
+    Arguments, and the expectation, are those of :func:`input_grams`. Weights that are 1
+    at the last token of each prompt give the mean over examples that Phatgoose's
+    baseline, average activation, compares with.
+
+    Raises:
+      ValueError: if the adapter does not fit the base.
+    """
+    return _of_inputs(_mean, model, base, tokens, weights, adapter, mask)
+
+
+def _gram(share: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.matmul((share * x).T, x, precision="highest")
+
+
+def _mean(share: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.sum(share * x, axis=0)
+
+
+def _of_inputs(statistic, model, base, tokens, weights, adapter, mask):
+    """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...]."""
     lora.check(base, adapter)
     flat = weights.reshape(-1, 1)
     share = flat / jnp.sum(flat)
@@ -53,17 +90,44 @@ def input_grams(
     def measure(call, args, kwargs, context):
         layer = context.module
         if isinstance(layer, Projection) and context.method_name == "__call__":
-            x = args[0].astype(jnp.float32)
-            gram = jnp.matmul((share * x).T, x, precision="highest")
+            found = statistic(share, args[0].astype(jnp.float32))
             # The collection that the scan over layers stacks, as it does gate weights.
-            layer.sow("routes", "kernel", gram)
+            layer.sow("routes", "kernel", found)
         return call(*args, **kwargs)
 
     variables = {"params": base, "lora": adapter}
     with nn.intercept_methods(measure):
         _, found = model.apply(variables, tokens, mask, mutable=["routes"])
-    grams = named.flatten(found["routes"], lambda leaf: isinstance(leaf, tuple))
-    return {name: grams[name][0] for name in lora.sites(adapter)}
+    every = named.flatten(found["routes"], lambda leaf: isinstance(leaf, tuple))
+    return {name: every[name][0] for name in lora.sites(adapter)}
+
+
+class _Embedding(Decoder):
+    """What a decoder's first layer gets, and nothing after it."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        return self._embed(tokens, None)
+
+
+def embeddings(
+    model: Decoder, base: Tree, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Returns the mean embedding of each example, [M, D], float32.
+
+    It is what a gate of the whole model sees at the last token of that sequence: the
+    mean over its tokens of what the first layer gets.
+
+    Args:
+      model: a decoder; a route of it is not used.
+      base: params tree.
+      tokens: [M, T].
+      mask: [M, T], true where a token counts; at least one in each row.
+    """
+    parts = {name: base[name] for name in ("embed", "positions") if name in base}
+    x = _Embedding(model.config).apply({"params": parts}, tokens)
+    rows = jnp.where(mask[:, :, None], jnp.asarray(x, jnp.float32), 0.0)
+    return jnp.sum(rows, axis=1) / jnp.sum(mask, axis=1).astype(jnp.float32)[:, None]
 
 
 def squared_gradients(

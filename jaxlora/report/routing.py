@@ -1,4 +1,4 @@
-"""What gates chose on the two-hop prompt: tables by layer and by route, and a figure."""
+"""What gates chose on the two-hop prompt: tables by layer and route, and a figure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
@@ -16,6 +18,7 @@ from jaxlora.report.readings import Reading
 TOKENS = ("subject", "relation", "last", "bridge")
 FIGURE = "figure-routes.png"
 _SHORT = {"subject": "A", "relation": "S", "last": "Z", "bridge": "B"}
+_COLORS = "PuOr"
 _WIDE = 6
 """Panels in a row of the figure."""
 
@@ -158,20 +161,20 @@ def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:
         1.55 * wide + 1.2, 0.9 + (0.75 + 0.24 * len(layers)) * high, title
     )
     panels = made.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
-    image = None
     for axes, method in zip(panels.flat, methods, strict=False):
-        image = _panel(axes, weights, method, layers)
+        _panel(axes, weights, method, layers)
     for axes in panels.flat[len(methods) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
         axes.set_yticks(range(len(layers)), [str(x) for x in layers], fontsize=7)
         axes.set_ylabel("layer", fontsize=8)
-    bar = made.colorbar(image, ax=list(panels.flat), shrink=0.6, ticks=[0, 0.5, 1])
+    colors = ScalarMappable(Normalize(0, 1), _COLORS)
+    bar = made.colorbar(colors, ax=list(panels.flat), shrink=0.6, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["B→C", "even", "A→B"], fontsize=8)
     return made
 
 
-def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]):
+def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]) -> None:
     metric = Metric.ROUTE_WEIGHT.value
     values = np.full((len(layers), len(TOKENS)), np.nan)
     for y, layer in enumerate(layers):
@@ -179,9 +182,7 @@ def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]):
             reading = weights.get((method, metric, layer, token))
             if reading is not None and reading.value is not None:
                 values[y, x] = reading.value
-    image = axes.imshow(
-        values, cmap="PuOr", vmin=0, vmax=1, aspect="auto", origin="lower"
-    )
+    axes.imshow(values, cmap=_COLORS, vmin=0, vmax=1, aspect="auto", origin="lower")
     axes.set_title(method, fontsize=8)
     ticks = [_SHORT[token] for token in TOKENS]
     axes.set_xticks(range(len(TOKENS)), ticks, fontsize=8)
@@ -191,4 +192,3 @@ def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]):
         ink = "white" if np.abs(value - 0.5) > 0.35 else draw.INK
         words = "" if np.isnan(value) else f"{value:.2f}"
         axes.text(x, y, words, ha="center", va="center", fontsize=5.5, color=ink)
-    return image

@@ -1,5 +1,6 @@
-"""Input Grams and squared gradients against what is computed by hand."""
+"""Statistics of experts' data against what is computed by hand."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlora import lora, models
+from jaxlora import lora, models, route
 from jaxlora import tree as named
 from jaxlora.models import statistics
 
@@ -137,3 +138,78 @@ def test_squared_gradients_are_means_of_squares_not_squares_of_means(world):
         one, two = (np.asarray(x[name], np.float64) for x in each)
         np.testing.assert_allclose(got, (one**2 + 3 * two**2) / 4, rtol=1e-3, atol=1e-9)
         assert float(got.max()) > 0
+
+
+def test_mean_inputs_are_weighted_means_of_what_each_kernel_gets(world, grams):
+    """Of the first layer by hand; of the last by what the mean output must be."""
+    model, base, adapters = world
+    mean = functools.partial(statistics.mean_inputs, model, base, TOKENS, WEIGHTS)
+    found = jax.jit(lambda adapter: mean(adapter=adapter, mask=MASK))(adapters[1])
+    assert {name: x.shape for name, x in found.items()} == {
+        TARGETS[0]: (2, 8),
+        TARGETS[1]: (2, 8),
+        TARGETS[2]: (2, 12),
+    }
+    share = np.asarray(WEIGHTS).ravel() / np.asarray(WEIGHTS).sum()
+    x = np.asarray(base["embed"]["embedding"])[np.asarray(TOKENS)]
+    if "positions" in base:
+        x = x + np.asarray(base["positions"])[None, :3]
+    first = normed(x, base["layers"]["attn_norm"]["scale"][0]).reshape(-1, 8)
+    for name in ATTENTION:
+        np.testing.assert_allclose(found[name][0], share @ first, rtol=1e-4, atol=1e-6)
+    # A step along d in the last kernel moves the mean output by mean @ d.
+    d = np.asarray(jax.random.normal(jax.random.key(6), (12, 8)))
+    params = named.flatten(lora.fuse(base, adapters[1]))
+
+    @jax.jit
+    def after(step):
+        moved = params | {TARGETS[2]: params[TARGETS[2]].at[-1].add(step * d)}
+        return before_the_last_norm(model, named.unflatten(moved))
+
+    difference = np.asarray(after(1.0) - after(0.0)).reshape(-1, 8)
+    want = share @ difference
+    np.testing.assert_allclose(
+        np.asarray(found[TARGETS[2]][-1]) @ d, want, rtol=1e-3, atol=1e-5
+    )
+
+
+class Seen(route.Nearest):
+    """Scores that are the input itself, so that weights tell what a gate sees."""
+
+    def score(self, keys, x):
+        return x
+
+    def width(self, keys):
+        return None
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_embeddings_are_what_a_gate_of_the_whole_model_sees(make_base, positions):
+    config = dataclasses.replace(CONFIG, embed_scale=3.0, positions=positions)
+    model = models.Decoder(config)
+    base = make_base(model)
+    found = statistics.embeddings(model, base, TOKENS, MASK)
+    # By hand.
+    x = 3.0 * np.asarray(base["embed"]["embedding"], np.float64)[np.asarray(TOKENS)]
+    if positions == "learned":
+        x = x + np.asarray(base["positions"])[None, :3]
+    mask = np.asarray(MASK)[:, :, None]
+    np.testing.assert_allclose(found, (x * mask).sum(1) / mask.sum(1), rtol=1e-5)
+    # By the decoder: softmax of the mean embedding, of as many experts as D.
+    how = route.Route(gate=Seen(), granularity="sequence")
+    fresh = [
+        lora.init(jax.random.key(e), base, lora.LoraConfig(rank=1, targets=TARGETS[:1]))
+        for e in range(8)
+    ]
+    library = lora.lora_map(lambda w: w.replace(b=w.b + 1.0), lora.stack(fresh))
+    gate = models.gate_state(
+        models.Decoder(config, how), library, data={"router": jnp.ones((8, 1, 8))}
+    )
+    told = models.routes(
+        models.Decoder(config, how), base, TOKENS, library=library, gate=gate, mask=MASK
+    )
+    (weights,) = named.flatten(told.weights).values()
+    for row, last in enumerate(np.asarray(MASK).sum(1) - 1):
+        np.testing.assert_allclose(
+            weights[0, row, last], jax.nn.softmax(found[row]), atol=1e-6
+        )

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from jaxlora.evaluate.schema import Library, Method, Split
-from jaxlora.studies.two_hop import blocks, libraries
+from jaxlora.studies.two_hop import blocks, libraries, oracle
+from jaxlora.studies.two_hop.config import TwoHopConfig
 from jaxlora.studies.two_hop.libraries import MEMBERS
 from jaxlora.tasks.two_hop.experts import Expert
 
@@ -43,18 +44,9 @@ def asked_of(first_half: bool) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.fixture
-def halves(monkeypatch):
-    monkeypatch.setattr(
-        blocks, "_ask", lambda setting, library, method, first_half: first_half
-    )
-    monkeypatch.setattr(blocks, "_items", lambda setting, first: asked_of(first))
-    return setting()
-
-
 @pytest.mark.parametrize("library", libraries.OTHERS, ids=str)
-def test_each_half_is_asked_of_the_expert_of_the_other(halves, library):
-    found = blocks._run_halves(halves, library, Method.MEAN)
+def test_each_half_is_asked_of_the_expert_of_the_other(library):
+    found = blocks._of_others(setting(), library, asked_of)
     for (cell, pair), n in SIZES.items():
         for split in (Split.TWO_HOP, Split.WRITTEN_BRIDGE):
             mine = found[
@@ -71,8 +63,8 @@ def test_each_half_is_asked_of_the_expert_of_the_other(halves, library):
 
 
 @pytest.mark.parametrize("library", [Library.PAIR, Library.TRIPLE], ids=str)
-def test_other_libraries_are_asked_once(halves, library):
-    found = blocks._run_halves(halves, library, Method.MEAN)
+def test_other_libraries_are_asked_once(library):
+    found = blocks._of_others(setting(), library, asked_of)
     pd.testing.assert_frame_equal(found, asked_of(False))
 
 
@@ -95,6 +87,33 @@ def test_the_oracle_says_too_what_its_experts_hold(monkeypatch):
     monkeypatch.setattr(blocks, "_oracle", lambda *_: found)
     notes = blocks.run(setting(), Library.PAIR, Method.ORACLE).notes
     assert notes == {"oracle": {"R-OO, half 0": {}}, "own": {"R-OO": 1.0}}
+
+
+def test_every_library_of_the_oracle_goes_through_the_same_search(monkeypatch):
+    """Random experts above all: what it finds there is what chance finds."""
+    libraries_of = [x for x, method in blocks.plan(("oracle",)) if method == "oracle"]
+    assert {Library.PAIR, Library.RANDOM, Library.PERMUTED, Library.SHUFFLED} <= {
+        *libraries_of
+    }
+    said = []
+
+    def search(base, stacked, examples, groups, how, tell):
+        said.append((stacked, examples, how))
+        return "routes"
+
+    monkeypatch.setattr(blocks.oracle, "search", search)
+    monkeypatch.setattr(blocks.oracle, "answers", lambda *_: "answers")
+    monkeypatch.setattr(blocks.oracle, "notes", lambda *_: {"search": {}})
+    monkeypatch.setattr(blocks.learning, "examples", lambda asked, groups, x: x)
+    monkeypatch.setattr(blocks.libraries, "stacked", lambda experts, library: library)
+    monkeypatch.setattr(blocks, "_items", lambda *_: asked_of(False))
+    made = setting()
+    made.experts.base = None
+    config = TwoHopConfig(oracle_starts=9, oracle_sweeps=2, oracle_none=False)
+    for library in libraries_of:
+        blocks.run(made._replace(config=config), library, Method.ORACLE)
+    how = oracle.Search(mode="local", starts=9, sweeps=2, none=False)
+    assert said == [(library, library, how) for library in libraries_of]
 
 
 def test_libraries_hold_the_experts_that_their_names_say():

@@ -18,6 +18,10 @@ from jaxlora.studies.two_hop import bases, protocol
         ({"lora": {"alpha": -1.0}}, "alpha is -1.0"),
         ({"lora": {"dtype": "float33"}}, "lora.dtype is 'float33'"),
         ({"arrow_top_k": 3}, "arrow_top_k is 3"),
+        (
+            {"oracle_search": "exhaustive", "model": {"num_layers": 5}},
+            r"3\^\(5 layers x 3 tokens\) = 14,348,907 routes, expected at most",
+        ),
         ({"world": {"trained": 1.0}}, "no held-out query"),
         ({"world": {"context_rows": 0}}, "no made-up facts"),
         ({"data_dir": Path("nowhere")}, "nowhere has no world of coverage 1 and seed"),

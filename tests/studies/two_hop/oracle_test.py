@@ -1,144 +1,267 @@
-"""The oracle's labels, and that its layer split is never chosen on who it scores."""
+"""The oracle's labels, and that its route is never chosen on whom it scores."""
 
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Split
-from jaxlora.studies.two_hop import blocks, oracle
-from jaxlora.studies.two_hop.oracle import Choice
+from jaxlora import lora, models, route
+from jaxlora.evaluate.schema import Library
+from jaxlora.evaluate.scoring import Questions
+from jaxlora.studies.two_hop import learning, oracle, oracle_score
+from jaxlora.studies.two_hop.questions import Key, Split
 
-L, N, K = 3, 2, 5
-FIRST, SECOND = [1.0, 0.0], [0.0, 1.0]
-
-
-def parts(labels):
-    """Hop 1, hop 2, two-hop and familiar questions of the direct labels."""
-    return np.split(np.asarray(labels.direct), [N, 2 * N, 3 * N], axis=1)
-
-
-def test_candidates_are_every_split_of_two_kinds():
-    found = oracle.candidates(L)
-    assert len(found) == len(set(found)) == 2 * (L + 1)
-    assert {choice.split for choice in found} == set(range(L + 1))
-
-
-@pytest.mark.parametrize("choice", oracle.candidates(L), ids=str)
-def test_labels_have_the_shapes_of_the_questions(choice):
-    labels = oracle.labels(choice, L, N, K)
-    assert labels.direct.shape == (L, 3 * N + K, 3, 2)
-    assert labels.written.shape == (L, N, 5, 2)
-    assert labels.context.shape == (L, N, 9, 2)
+L, N, K, PAD, VOCAB = 2, 5, 2, 11, 12
+CELLS = ("R-OO", "R-OO", "F-OO")
+FIRST, SECOND, NONE = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
+ATOL = 1e-5
+CONFIG = models.DecoderConfig(
+    vocab_size=VOCAB,
+    hidden_size=8,
+    num_layers=L,
+    mlp_size=8,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+    max_length=9,
+)
+# Enough for the rough landscape of an untrained model.
+LOCAL = oracle.Search(starts=7, climbers=12, sweeps=6)
+ALL = oracle.Search(mode="exhaustive")
 
 
-@pytest.mark.parametrize("choice", oracle.candidates(L), ids=str)
-def test_single_hops_go_to_their_expert_and_familiar_queries_to_none(choice):
-    labels = oracle.labels(choice, L, N, K)
-    hop1, hop2, two_hop, familiar = parts(labels)
+@pytest.fixture(scope="module")
+def base():
+    model = models.Decoder(CONFIG)
+    params = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
+    return SimpleNamespace(model=model, params=params, pad=PAD, seed=0)
+
+
+@pytest.fixture(scope="module")
+def stacked(base):
+    """Experts that change answers, [G, 2, ...]."""
+    rng = np.random.default_rng(0)
+    # Two sites of six: most of the time here is compilation.
+    sites = (r"layers/attn/v_proj/kernel", r"layers/mlp/up_proj/kernel")
+    config = lora.LoraConfig(rank=2, targets=sites)
+    fresh = lora.init(jax.random.key(1), base.params, config)
+
+    def draw(x):
+        return jnp.asarray(
+            0.4 * rng.standard_normal((len(CELLS), 2, *x.shape)), x.dtype
+        )
+
+    return jax.tree.map(draw, fresh)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """Two groups of one cell, the second smaller, and one of another."""
+    sizes = (N, N - 1, N)
+    return tuple(
+        SimpleNamespace(cell=cell, size=size)
+        for cell, size in zip(CELLS, sizes, strict=True)
+    )
+
+
+def asked_of(answers: np.ndarray) -> SimpleNamespace:
+    """Questions with these right answers to the two-hop prompts, [G, N]."""
+    rng = np.random.default_rng(1)
+    shapes = ((3 * N + K, 3), (N, 5), (N, 9))
+    tokens = [rng.integers(0, PAD, (len(CELLS), *x)).astype(np.int32) for x in shapes]
+    nobody = np.full(N, -1)
+    keys = tuple(
+        {Split.TWO_HOP: Key(x, nobody, nobody, np.roll(x, 1))} for x in answers
+    )
+    questions = Questions(*map(jnp.asarray, tokens))
+    return SimpleNamespace(questions=questions, people=N, familiar=K, keys=keys)
+
+
+@pytest.fixture(scope="module")
+def right():
+    return np.random.default_rng(2).integers(0, PAD, (len(CELLS), N))
+
+
+def search(base, stacked, groups, right, how=LOCAL, library=Library.PAIR, tell=None):
+    given = learning.examples(asked_of(right), groups, library)
+    tell = tell or (lambda *_: None)
+    return oracle.search(base, stacked, given, groups, how, tell)
+
+
+def test_starts_are_every_split_of_two_kinds():
+    found = oracle.by_hand(3)
+    assert len(np.unique(found, axis=0)) == len(found) == 7
+    for split in range(4):
+        expected = [0 if layer < split else 1 for layer in range(3)]
+        plain = found[2 * split]
+        assert plain[:, 2].tolist() == expected
+        assert not plain[:, :2].any()
+        if split < 3:
+            for token in range(3):
+                assert found[2 * split + 1][:, token].tolist() == expected
+
+
+def test_labels_are_those_of_each_kind_of_question():
+    rng = np.random.default_rng(0)
+    routes = rng.integers(0, 3, (4, 2, 3, 3))
+    labels = oracle.labels(routes, N, K)
+    assert labels.direct.shape == (4, 3, 3 * N + K, 3, 2)
+    hop1, hop2, two_hop, familiar = np.split(
+        np.asarray(labels.direct), [N, 2 * N, 3 * N], axis=2
+    )
     assert (hop1 == FIRST).all()
     assert (hop2 == SECOND).all()
+    assert familiar.shape[2] == K
     assert not familiar.any()
+    assert labels.context.shape == (4, 3, N, 9, 2)
     assert not np.asarray(labels.context).any()
-    # Every token of the two-hop prompt has exactly one expert.
-    np.testing.assert_array_equal(two_hop.sum(-1), 1)
-
-
-@pytest.mark.parametrize("choice", oracle.candidates(L), ids=str)
-def test_the_last_token_is_split_by_layer(choice):
-    two_hop = parts(oracle.labels(choice, L, N, K))[2]
-    expected = [FIRST if layer < choice.split else SECOND for layer in range(L)]
-    for person in range(N):
-        assert two_hop[:, person, 2].tolist() == expected
-        for token in (0, 1):
-            early = expected if choice.early else [FIRST] * L
-            assert two_hop[:, person, token].tolist() == early
-
-
-def test_a_written_bridge_is_asked_of_one_expert_and_read_by_the_other():
-    written = np.asarray(oracle.labels(Choice(1, False), L, N, K).written)
+    for g, layer, person, token in np.ndindex(4, 3, N, 3):
+        value = routes[g, person % 2, layer, token]
+        expected = (FIRST, SECOND, NONE)[value]
+        assert two_hop[g, layer, person, token].tolist() == expected
     # Tokens: A, S, Z, <think>, then the bridge.
+    assert labels.written.shape == (4, 3, N, 5, 2)
     for token, expert in enumerate([FIRST, FIRST, SECOND, FIRST, SECOND]):
-        assert (written[:, :, token] == expert).all()
+        assert (np.asarray(labels.written)[:, :, :, token] == expert).all()
 
 
-def test_choose_takes_most_right_then_the_lowest_loss_then_the_first():
-    losses = [[1.0, 1.0], [3.0, 1.0], [0.5, 0.5]]
-    wrong, half, right = [0, 0], [1, 0], [1, 1]
-    assert oracle.choose([wrong, half, right], losses) == 2
-    assert oracle.choose([half, right, half], losses) == 1
-    assert oracle.choose([half, half, wrong], losses) == 0
-    assert oracle.choose([half, half, half], losses) == 2
-    assert oracle.choose([half, half], [[1.0, 1.0]] * 2) == 0
+def reference(base, stacked, examples, routes):
+    """Right answers and mean loss of routes [C, 2, P, L, T], a prompt at a time."""
+    model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
+    ask = jax.jit(models.apply, static_argnums=0)
+    numbers = [0, 0, 1]
+    right = np.zeros(routes.shape[:3], int)
+    loss, count = np.zeros(routes.shape[:3]), np.zeros(routes.shape[:3])
+    for g, half, p in np.ndindex(len(CELLS), 2, routes.shape[2]):
+        c = numbers[g]
+        values = np.array([FIRST, SECOND, NONE], np.float32)[routes[c, half, p]]
+        for i, tokens in enumerate(examples.tokens[g, half]):
+            if examples.weights[g, half, i] == 0:
+                continue
+            library = jax.tree.map(lambda x, g=g: x[g], stacked)
+            told = jnp.asarray(values[:, None])
+            logits = ask(model, base.params, tokens[None], library=library, labels=told)
+            said = np.asarray(logits[0, 2], np.float64)
+            target = int(examples.targets[g, half, i])
+            right[c, half, p] += said.argmax() == target
+            loss[c, half, p] += np.log(np.exp(said).sum()) - said[target]
+            count[c, half, p] += 1
+    return right, loss / count
 
 
-def frame(correct: dict[str, list[int]]) -> pd.DataFrame:
-    """Items of one candidate: two-hop and hop-1 rows of each person of each cell."""
-    parts = []
-    for cell, right in correct.items():
-        for split in (Split.HOP1, Split.TWO_HOP):
-            n = len(right)
-            columns = {
-                "cell": cell,
-                "person": np.arange(n),
-                "split": str(split),
-                # Hop 1 says the opposite: it must not take part in the choice.
-                "correct": right if split is Split.TWO_HOP else 1 - np.array(right),
-                "loss": np.ones(n),
-            }
-            parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, groups, right):
+    examples = learning.examples(asked_of(right), groups, Library.PAIR)
+    routes = np.random.default_rng(3).integers(0, 3, (2, 2, 3, L, 3)).astype(np.int32)
+    problem = oracle_score.Problem(base.params, stacked, examples, jnp.array([0, 0, 1]))
+    model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
+    score = jax.jit(oracle_score.of_routes, static_argnums=(0, 1))
+    found = score(model, PAD, problem, jnp.asarray(routes))
+    hits, loss = reference(base, stacked, examples, routes)
+    np.testing.assert_array_equal(found.right, hits)
+    np.testing.assert_allclose(found.loss, loss, atol=1e-4)
+    assert len(np.unique(loss.round(6))) == loss.size  # every route says another thing
 
 
-def two_hop(found: pd.DataFrame, cell: str) -> list[int]:
-    mine = (found["cell"] == cell) & (found["split"] == str(Split.TWO_HOP))
-    return found.loc[mine, "correct"].tolist()
+def test_local_search_finds_what_trying_everything_finds(base, stacked, groups, right):
+    told = []
+    every = search(
+        base, stacked, groups, right, ALL, tell=lambda *now: told.append(now)
+    )
+    assert every.best.tried == 3 ** (3 * L) == 729
+    assert told == [(i, 729) for i in range(0, 729, oracle_score.CHUNK)]
+    local = search(base, stacked, groups, right)
+    assert local.cells == every.cells == ("R-OO", "F-OO")
+    np.testing.assert_array_equal(local.best.score.right, every.best.score.right)
+    # And nearly its loss: of two routes that are as often right, it may miss the best.
+    worse = np.asarray(local.best.score.loss - every.best.score.loss)
+    assert ((worse > -ATOL) & (worse < 0.05)).all()
+    same = (local.best.routes == every.best.routes).all((-1, -2))
+    assert same.sum() >= 3
 
 
-def test_each_half_is_scored_under_the_choice_of_the_other():
-    """Candidate 0 suits the even people, candidate 1 the odd ones.
+@pytest.mark.parametrize("how", [LOCAL, ALL], ids=["local", "exhaustive"])
+def test_an_answer_never_moves_the_route_of_its_own_person(
+    base, stacked, groups, right, how
+):
+    """Other answers of the even people: they are told the same, the others are not."""
+    other = right.copy()
+    other[:, ::2] = (right[:, ::2] + 3) % PAD
+    before, after = (search(base, stacked, groups, x, how) for x in (right, other))
+    a, b = (
+        np.asarray(oracle.answers(base, stacked, asked_of(right), x).direct)
+        for x in (before, after)
+    )
+    even, odd = 2 * N + np.arange(0, N, 2), 2 * N + np.arange(1, N, 2)
+    np.testing.assert_array_equal(a[:, even], b[:, even])
+    assert (a[:, odd] != b[:, odd]).any()
+    np.testing.assert_array_equal(a[:, : 2 * N], b[:, : 2 * N])
 
-    Chosen on the people themselves the score would be 1; on the others it is 0.
-    """
-    choices = oracle.candidates(1)[:2]
-    even = frame({"R-OO": [1, 0, 1, 0, 1, 0]})
-    odd = frame({"R-OO": [0, 1, 0, 1, 0, 1]})
-    found = blocks._searched(choices, [even, odd])
-    assert two_hop(found.items, "R-OO") == [0] * 6
-    assert found.notes["oracle"] == {
-        "R-OO, half 0": choices[1]._asdict(),
-        "R-OO, half 1": choices[0]._asdict(),
+
+def test_people_are_asked_under_the_route_of_their_half(base, stacked, groups, right):
+    found = search(base, stacked, groups, right)
+    asked = asked_of(right)
+    answers = oracle.answers(base, stacked, asked, found)
+    model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
+    ask = jax.jit(models.apply, static_argnums=0)
+    for g, person in ((0, 0), (1, 1), (2, 2), (2, 3)):
+        chosen = np.asarray(found.best.routes)[(0, 0, 1)[g], person % 2]
+        told = jnp.asarray(np.array([FIRST, SECOND, NONE], np.float32)[chosen][:, None])
+        tokens = asked.questions.direct[g, 2 * N + person][None]
+        library = jax.tree.map(lambda x, g=g: x[g], stacked)
+        logits = ask(model, base.params, tokens, library=library, labels=told)
+        np.testing.assert_allclose(
+            answers.direct[g, 2 * N + person], logits[0, 2], atol=ATOL
+        )
+
+
+def test_counterfactual_experts_are_led_to_their_own_answer(
+    base, stacked, groups, right
+):
+    library = Library.COUNTERFACTUAL1
+    moved = search(base, stacked, groups, right, library=library)
+    rolled = np.stack([np.roll(x, 1) for x in right])
+    same = search(base, stacked, groups, rolled)
+    np.testing.assert_array_equal(moved.best.routes, same.best.routes)
+    true = search(base, stacked, groups, right)
+    assert (np.asarray(moved.best.routes) != np.asarray(true.best.routes)).any()
+
+
+def test_another_library_and_seed_compile_nothing_new(base, stacked, groups, right):
+    search(base, stacked, groups, right)
+    asked = asked_of(right)
+    oracle.answers(base, stacked, asked, search(base, stacked, groups, right, ALL))
+    programs = (oracle_score.climb, oracle_score.look, oracle._ask)
+    before = [program._cache_size() for program in programs]
+    other = jax.tree.map(lambda x: x[:, ::-1], stacked)
+    base = SimpleNamespace(**(vars(base) | {"seed": 1}))
+    for how in (dataclasses.replace(LOCAL, sweeps=1), ALL):
+        found = search(base, other, groups, right[:, ::-1], how)
+        oracle.answers(base, other, asked, found)
+    assert [program._cache_size() for program in programs] == before
+
+
+def test_notes_say_what_was_tried_and_what_was_chosen(base, stacked, groups, right):
+    given = learning.examples(asked_of(right), groups, Library.PAIR)
+    found = oracle.search(base, stacked, given, groups, LOCAL)
+    notes = oracle.notes(found, given, LOCAL)
+    assert notes.pop("search") == {
+        "mode": "local",
+        "starts": 7,
+        "climbers": 12,
+        "sweeps": 6,
+        "none": True,
+        "routes": 729,
+        "tried": int(found.best.tried),
     }
-
-
-def test_cells_choose_for_themselves_and_all_splits_follow_the_choice():
-    choices = oracle.candidates(1)[:2]
-    one = frame({"R-OO": [1, 1, 1, 1], "F-OO": [0, 0, 0, 0]})
-    two = frame({"R-OO": [0, 0, 0, 1], "F-OO": [0, 1, 1, 1]})
-    found = blocks._searched(choices, [one, two])
-    assert two_hop(found.items, "R-OO") == [1, 1, 1, 1]
-    assert two_hop(found.items, "F-OO") == [0, 1, 1, 1]
-    hop1 = found.items["split"] == str(Split.HOP1)
-    of_f = found.items[hop1 & (found.items["cell"] == "F-OO")]
-    assert of_f["correct"].tolist() == [1, 0, 0, 0]
-    assert len(found.items) == len(one)
-
-
-def test_counterfactual_experts_are_led_to_their_own_answer():
-    """And not by the loss, which is that of the true one."""
-    choices = oracle.candidates(1)[:2]
-    true = frame({"R-OO": [1, 1, 1, 1]}).assign(counterfactual=0, loss=0.0)
-    moved = frame({"R-OO": [0, 0, 0, 0]}).assign(counterfactual=1)
-    assert two_hop(blocks._searched(choices, [true, moved]).items, "R-OO") == [1] * 4
-    found = blocks._searched(choices, [true, moved], "counterfactual").items
-    assert two_hop(found, "R-OO") == [0] * 4
-    equal = true.assign(counterfactual=1, loss=5.0)
-    found = blocks._searched(choices, [equal, moved], "counterfactual").items
-    assert two_hop(found, "R-OO") == [1] * 4
-
-
-def test_the_candidates_given_are_left_as_they_were():
-    given = [frame({"R-OO": [1, 0, 1]}), frame({"R-OO": [0, 1, 0]})]
-    copies = [x.copy() for x in given]
-    blocks._searched(oracle.candidates(1)[:2], given)
-    for x, copy in zip(given, copies, strict=True):
-        pd.testing.assert_frame_equal(x, copy)
+    assert list(notes) == [f"{c}, half {h}" for c in ("R-OO", "F-OO") for h in (0, 1)]
+    # Of 5 + 4 people, the odd ones choose for half 0; of 5 alone, 2.
+    assert [note["of"] for note in notes.values()] == [4, 5, 2, 3]
+    names = [*oracle.EXPERTS, "none"]
+    for i, note in enumerate(notes.values()):
+        route = np.asarray(found.best.routes).reshape(-1, L, 3)[i]
+        for t, token in enumerate(oracle.TOKENS):
+            assert note["route"][token] == [names[value] for value in route[:, t]]
+        assert note["right"] == found.best.score.right.reshape(-1)[i] <= note["of"]

@@ -229,6 +229,21 @@ def test_experts_own_facts_are_on_record_for_every_judged_library(ran):
     assert all(0 <= o["value"] <= 1 for o in own)
 
 
+def test_the_oracles_routes_are_on_record_for_every_library_and_control(ran):
+    found = ran.results.summary["oracle"]
+    plan = [str(x) for x, method in blocks.plan(("oracle",)) if method == "oracle"]
+    assert set(found) == {f"coverage 1, seed {s}, {x}" for s in (0, 1) for x in plan}
+    halves = [f"{cell}, half {half}" for cell in CELLS for half in (0, 1)]
+    for note in found.values():
+        assert list(note) == ["search", *halves]
+        assert note["search"]["tried"] > 10
+        assert note["search"]["routes"] == 3 ** (2 * 3)
+        # Of three people, two are even: they choose for the one that is odd.
+        assert [note[half]["of"] for half in halves] == [1, 2] * len(CELLS)
+    hows = [note["search"] | {"tried": 0} for note in found.values()]
+    assert all(how == hows[0] for how in hows)
+
+
 def test_progress_goes_up_to_its_total(ran):
     plan = len(blocks.plan(ran.config.methods))
     for stage, total in (("pretrain", 10), ("experts", 60), ("questions", plan)):
