@@ -26,10 +26,13 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   inspect          ranks, norms, spectra of adapters, and how alike they are
   fuse             add an adapter into a model, and write the sum
   forward          logits of token ids, for comparison with other programs
+  gate             what a route must learn from data (gate --list: all routes)
+  routes           which expert a route takes, by token and layer of a prompt
 
 studies:
   study two-hop    train bases and experts, combine them, and judge the combinations;
                    with --model DIR, on a language model
+  study theory     what a one-layer theory predicts of combined edits, and measures
   data two-hop     write the worlds of a study as a dataset (array_record)
   data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
@@ -39,6 +42,7 @@ examples:
   jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY
   jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl --metric exact
   jaxlora merge A B C --method ties --density 0.2 --out MERGED
+  jaxlora gate MODEL --adapter A B --route linear --data task.jsonl --out G.safetensors
   jaxlora inspect A B C --figure alike.png
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora study two-hop                                 one seed, about five minutes
@@ -66,10 +70,13 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
+    "study theory": Entry("study_theory", "--seeds"),
     "data two-hop": Entry("data"),
     "data questions": Entry("questions"),
     "forward": Entry("forward", "--batch or the length of rows"),
     "generate": Entry("generate", "--batch or --max-new-tokens"),
+    "gate": Entry("gate", "--batch, --length or --together", resumes=True),
+    "routes": Entry("routes", "the length of the prompt"),
     "merge": Entry("merge", "the number of adapters or --rank"),
     "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),

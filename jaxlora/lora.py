@@ -266,10 +266,10 @@ def num_experts(library: Library) -> int:
       ValueError: if the library is empty or its leaves disagree on E.
     """
     sizes = {jnp.shape(w.scale)[:1] for w in sites(library).values()}
-    if len(sizes) != 1 or sizes == {()}:
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
         raise ValueError(
             f"Not a library: leading axes are {sorted(sizes)}, expected one common "
-            f"expert axis; stack() makes a library of adapters."
+            f"axis of one expert or more; stack() makes a library of adapters."
         )
     return sizes.pop()[0]
 

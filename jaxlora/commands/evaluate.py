@@ -18,7 +18,6 @@ from jaxlora.evaluate import answers
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
 from jaxlora.io.files import write_text
-from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import text
@@ -64,7 +63,7 @@ class Arguments:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
     """Also write one object a record: answer, text, and whether it is right."""
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: reuse_options.RouteTemperature = 1.0
+    route_temperature: reuse_options.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
@@ -87,7 +86,6 @@ def run(arguments: Sequence[str]) -> int:
         Arguments, PROG, DESCRIPTION, arguments, positional=False
     )
     combining = given.combine.routing(given.route_temperature)
-    reuse.check(len(given.combine.adapter), **combining)
     reuse_options.at_least(1, given, "max_new_tokens", "batch")
     reuse_options.at_least(0, given, "limit")
     read = text.read(given.data, skip_bad=given.skip_bad)

@@ -17,7 +17,6 @@ from rich.console import Console
 from jaxlora import models
 from jaxlora.commands import bars, reuse_options
 from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
-from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
 
 PROG = "jaxlora forward"
@@ -27,12 +26,19 @@ Writes the logits of token ids: of a model, an adapter, a merge or a route.
 FILE.json holds token ids [B][T], as in [[1, 5, 7], [1, 6, 8]]; FILE.npy gets float32
 logits [B, T, V], whole or not at all. In float32 all products have full precision.
 
+Several adapters are merged into one, or routed: weighed for each token and site, by
+the adapters alone or by a gate that `jaxlora gate` made from data.
+
 examples:
   jaxlora forward MODEL --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A B --merge sum --weights 1 -0.5 \\
       --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A B C --route arrow --top-k 2 --temperature 0.7 \\
+      --tokens ids.json --out logits.npy
+  jaxlora forward MODEL --adapter A B --gate gate.safetensors \\
+      --tokens ids.json --out logits.npy
+  jaxlora forward MODEL --adapter A B --route genknowsub --general C \\
       --tokens ids.json --out logits.npy
 """
 EXAMPLE = "[[1, 5, 7], [1, 6, 8]]"
@@ -48,7 +54,7 @@ class Arguments:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.npy")]
     """Logits, [B, T, V]."""
     combine: Combine = dataclasses.field(default_factory=Combining)
-    temperature: reuse_options.RouteTemperature = 1.0
+    temperature: reuse_options.RouteTemperature = None
     dtype: Dtype = "auto"
     batch: int = 8
     """Rows at once; fewer need less memory."""
@@ -58,7 +64,6 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, computes and writes."""
     given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
     combining = given.combine.routing(given.temperature)
-    reuse.check(len(given.combine.adapter), **combining)
     reuse_options.at_least(1, given, "batch")
     tokens = read_tokens(given.tokens)
     reuse_options.check_out(given.out)

@@ -14,7 +14,6 @@ from jaxlora.commands import bars, decoding, reuse_options
 from jaxlora.commands.decoding import Said, Sample, Sampling
 from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
 from jaxlora.io.files import write_text
-from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import jsonl, text
@@ -60,7 +59,7 @@ class Arguments:
     """Also write one object a prompt, with its answer."""
     sampling: Sample = dataclasses.field(default_factory=Sampling)
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: reuse_options.RouteTemperature = 1.0
+    route_temperature: reuse_options.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
@@ -68,7 +67,6 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, decodes and prints."""
     given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
     combining = given.combine.routing(given.route_temperature)
-    reuse.check(len(given.combine.adapter), **combining)
     reuse_options.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
     if given.out:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,11 @@ import jax
 import tyro
 
 from jaxlora import merge
-from jaxlora.commands import bars, merge_fields
+from jaxlora.commands import bars, merge_fields, route_options
+from jaxlora.commands.route_options import GateName, General, RouteName, TopK
+from jaxlora.commands.route_options import RouteTemperature as RouteTemperature
+from jaxlora.io import gate_file
+from jaxlora.io.gate_file import GateFile
 from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
 
@@ -34,19 +39,6 @@ MergeName = Annotated[
         help=f"Make one adapter of several: {', '.join(reuse.COMMON)}, or any that "
         f"needs no data; `jaxlora merge --list` shows all {len(merge.names())}.",
     ),
-]
-RouteName = Annotated[
-    str | None,
-    tyro.conf.arg(
-        metavar="NAME",
-        help=f"Or choose among them for each token: {', '.join(reuse.route_names())}.",
-    ),
-]
-TopK = Annotated[
-    int, tyro.conf.arg(help="Experts a route keeps per token and site; 0 keeps all.")
-]
-RouteTemperature = Annotated[
-    float, tyro.conf.arg(help="Divides a route's scores before its softmax.")
 ]
 
 
@@ -74,12 +66,38 @@ class Combining(Merging):
     """Which adapters the model runs with, and how they are combined."""
 
     route: RouteName = None
-    top_k: TopK = 0
+    gate: GateName = None
+    general: General = ()
+    top_k: TopK = None
 
-    def routing(self, temperature: float) -> dict[str, Any]:
-        """As :meth:`options`, with those of a route."""
-        own = {"route": self.route, "top_k": self.top_k, "temperature": temperature}
-        return self.options() | own
+    def routing(self, temperature: float | None = None) -> dict[str, Any]:
+        """As :meth:`options`, with those of a route, read and checked.
+
+        Returns:
+          Keyword arguments of :func:`load`.
+
+        Raises:
+          ValueError: as ``reuse.check`` and ``gate_file.load``, or if the gate is one
+            of another route or of other adapters.
+        """
+        route_options.check_top_k(self.top_k)
+        route_options.importable(self.route)
+        own: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
+        own["temperature"] = temperature
+        given: dict[str, Any] = {}
+        if self.gate is not None:
+            given["gate"] = gate_file.load(self.gate)
+            own = gate_file.asked(self.gate, given["gate"], self.adapter, **own)
+        if self.general:
+            given["general"] = self.general
+        own = self.options() | own
+        reuse.check(
+            len(self.adapter),
+            trained=self.gate is not None,
+            general=len(self.general),
+            **own,
+        )
+        return own | given
 
 
 Merge = Annotated[Merging, tyro.conf.arg(name="")]
@@ -106,7 +124,8 @@ def parse(
     Raises:
       ValueError: if a flag does not exist, naming the nearest one.
     """
-    words = spread("--adapter", words, positional=positional)
+    for flag in ("--adapter", "--general"):
+        words = spread(flag, words, positional=positional)
     known = ["--help", *flags(kind)]
     for word in words:
         name = word.partition("=")[0]
@@ -165,16 +184,40 @@ def load(
     dtype: str,
     *,
     seed: int = 0,
+    gate: GateFile | None = None,
+    general: Sequence[Path] = (),
     **combining: Any,
 ) -> Reuse:
     """Reads model and adapters, with a bar; see ``reuse.load``.
 
-    Merges that draw do so by the seed.
+    Merges and gates that draw do so by the seed. What a user should know of the
+    adapters is said on stderr.
+
+    Raises:
+      ValueError: as ``reuse.load``, and if the gate was made on another base.
     """
     kept: Any = None if dtype == "auto" else dtype
     key = jax.random.key(seed)
-    with bars.bar("loading") as tell:
-        return reuse.load(model, adapters, key=key, dtype=kept, tell=tell, **combining)
+    state = None if gate is None else gate.state
+    more: dict[str, Any] = {"gate": state, "general_folders": general, **combining}
+    try:
+        with bars.bar("loading") as tell:
+            found = reuse.load(model, adapters, key=key, dtype=kept, tell=tell, **more)
+    except ValueError as error:
+        if gate is None or "gate's state" not in str(error):
+            raise
+        experts = ", ".join(gate.about.experts)
+        raise ValueError(f"{error} It was made for {experts}, in this order.") from None
+    if gate is not None:
+        gate_file.check_base(gate, found.base)
+    say(found.notes)
+    return found
+
+
+def say(notes: Sequence[str]) -> None:
+    """Prints sentences on stderr."""
+    for note in notes:
+        print(f"jaxlora: {note}", file=sys.stderr)
 
 
 def check_out(path: Path) -> None:

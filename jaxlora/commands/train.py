@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,6 @@ from jaxlora.commands.train_options import Arguments
 from jaxlora.io.files import write_text
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
-from jaxlora.models.config import DecoderConfig
 from jaxlora.studies import provenance
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import session
@@ -89,18 +87,7 @@ def _load(given: Arguments) -> tuple[Decoder, Tree]:
             mesh=_mesh(given),
             tell=lambda done, total: move(given.model.name, done, total),
         )
-    return Decoder(_faster(given, model.config)), base
-
-
-def _faster(given: Arguments, config: DecoderConfig) -> DecoderConfig:
-    """Choices that change time and memory, not values."""
-    auto = given.remat == "auto" and config.hidden_size >= 1024
-    cpu = jax.default_backend() == "cpu"
-    return dataclasses.replace(
-        config,
-        remat=given.remat == "on" or auto,
-        unroll=min(4, config.num_layers) if cpu else 1,
-    )
+    return Decoder(train_options.faster(given.remat, model.config)), base
 
 
 def _config(given: Arguments) -> LoraConfig:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+import jax
 import tyro
 
 from jaxlora.commands import reuse_options
 from jaxlora.commands.reuse_options import Dtype
+from jaxlora.models.config import DecoderConfig
 
 PROG = "jaxlora train"
 DESCRIPTION = """\
@@ -83,6 +85,22 @@ class Arguments:
     """Devices along which the base is cut."""
     expert_devices: int = 1
     """Devices along the adapters."""
+
+
+def faster(remat: str, config: DecoderConfig) -> DecoderConfig:
+    """Choices that change time and memory, not values.
+
+    Args:
+      remat: on, off, or auto.
+      config: of the model as it was read.
+    """
+    auto = remat == "auto" and config.hidden_size >= 1024
+    cpu = jax.default_backend() == "cpu"
+    return dataclasses.replace(
+        config,
+        remat=remat == "on" or auto,
+        unroll=min(4, config.num_layers) if cpu else 1,
+    )
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from jaxlora.io import gate_file
+from jaxlora.models import reuse
+from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
 
 
@@ -16,6 +20,32 @@ def split(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [part for part in value.split(os.pathsep) if part]
     return list(value) if isinstance(value, Sequence) else [value]
+
+
+def load(
+    folder: str,
+    adapters: Sequence[str],
+    *,
+    gate: str | None,
+    route: str | None,
+    top_k: int | None,
+    temperature: float | None,
+    **others: Any,
+) -> Reuse:
+    """As ``reuse.load``, of a gate in a file, which says what is not given.
+
+    Raises:
+      ValueError: as ``reuse.load`` and ``gate_file.load``, or if the gate is one of
+        another route, of other adapters or of another base.
+    """
+    own: dict[str, Any] = {"route": route, "top_k": top_k, "temperature": temperature}
+    if gate is None:
+        return reuse.load(folder, adapters, **own, **others)
+    path, found = Path(gate), gate_file.load(Path(gate))
+    own = gate_file.asked(path, found, adapters, **own)
+    made = reuse.load(folder, adapters, gate=found.state, **own, **others)
+    gate_file.check_base(found, made.base)
+    return made
 
 
 def length(given: int | None, own: int) -> int:

@@ -20,7 +20,6 @@ import jax
 
 from jaxlora.evaluate import likelihood
 from jaxlora.integrations import arguments, turns, writing
-from jaxlora.models import reuse as reuses
 from jaxlora.models import tokenizer as tokenizers
 
 NAME = "jaxlora"
@@ -47,8 +46,10 @@ class JaxLora(_Base):
         merge: str | None = None,
         route: str | None = None,
         weights: str | float | Sequence[float] | None = None,
-        top_k: int = 0,
-        temperature: float = 1.0,
+        gate: str | None = None,
+        general: str | Sequence[str] = (),
+        top_k: int | None = None,
+        temperature: float | None = None,
         tokenizer: str | None = None,
         dtype: str = "auto",
         batch_size: int | str = 16,
@@ -70,9 +71,13 @@ class JaxLora(_Base):
           merge: name of a merge that makes one adapter of them.
           route: name of a route that chooses among them for every token.
           weights: of a merge; a list, or one string with ``:`` between them.
-          top_k: experts that a route keeps.
-          temperature: divides a route's scores; not that of sampling, which each task
-            sets in its ``generation_kwargs``.
+          gate: what a route learned from data, a file of ``jaxlora gate``; it names
+            its route.
+          general: PEFT folders, as ``adapters``, whose mean the route genknowsub takes
+            out of these.
+          top_k: experts that a route keeps; by default as the route says.
+          temperature: divides a route's scores, by default as the route says; not that
+            of sampling, which each task sets in its ``generation_kwargs``.
           tokenizer: a folder, if not that of the checkpoint.
           dtype: float32, bfloat16, or auto for that of the checkpoint.
           batch_size: rows at once; ``auto`` is 16.
@@ -95,9 +100,11 @@ class JaxLora(_Base):
         if not _HERE:
             raise ImportError(MISSING)
         super().__init__()
-        self.reuse = reuses.load(
+        self.reuse = arguments.load(
             pretrained,
             arguments.split(adapters),
+            gate=gate,
+            general_folders=arguments.split(general),
             merge=merge,
             route=route,
             weights=None
@@ -108,6 +115,8 @@ class JaxLora(_Base):
             key=jax.random.key(seed),
             dtype=cast(Any, None if dtype == "auto" else dtype),
         )
+        for note in self.reuse.notes:
+            _log.warning(note)
         folder = Path(pretrained if tokenizer is None else tokenizer)
         self.tokenizer = tokenizers.load(folder)
         tokenizers.check(self.tokenizer, self.reuse.model.config.vocab_size)

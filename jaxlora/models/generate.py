@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora
+from jaxlora import route as routes
 from jaxlora.lora import Adapter, Library
 from jaxlora.models import cache as caches
 from jaxlora.models import routing
@@ -280,3 +281,5 @@ def _check_reuse(model, adapter, library, gate) -> None:
             "Got gate state, but the model has no route; build it with "
             "Decoder(config, route)."
         )
+    if gate is not None and library is not None:
+        routes.check(model.route, gate, library)

@@ -64,7 +64,7 @@ PRESETS: Mapping[str, Entry] = {
     "uniform": Entry(
         Route(gate=spectral.uniform),
         "the same weight for every expert: the mean, as a route",
-        "control",
+        "baseline",
     ),
     "random-arrow": Entry(
         Route(gate=spectral.random),
@@ -74,7 +74,7 @@ PRESETS: Mapping[str, Entry] = {
     "oracle": Entry(
         Route(gate=spectral.oracle),
         "weights come as labels with the call",
-        "control",
+        "upper bound",
     ),
     "arrow": Entry(
         _spectral(),

@@ -1,15 +1,13 @@
-"""A training run of many experts on text: batches, checkpoints, exact resume.
+"""A training run of experts or gates on text: batches, checkpoints, exact resume.
 
-The loop on the host feeds chunks of updates to :func:`jaxlora.train.text.updates`.
+:func:`.loop.learn` feeds chunks of updates to :func:`jaxlora.train.text.updates`.
 Batch k of an expert is a function of its rows, its seed and k, so that a run's state
 is its arrays and a step number: killed and resumed, it ends bit-equal.
 """
 
 import dataclasses
-import math
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,70 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from jaxlora.io import checkpoint
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
-from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
+from jaxlora.train import schedule as schedules
 from jaxlora.train import text
-from jaxlora.train.text import Plan, Run
+from jaxlora.train.loop import Tell, learn
+from jaxlora.train.part import GATE
+from jaxlora.train.schedule import Schedule as Schedule
 from jaxlora.tree import Tree
 
 ONE_BY_ONE = 512
 """Tokens of a microbatch from which on a CPU trains one expert after another."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
-
-Tell = Callable[[int, int, float], None]
-"""Called with updates done, updates in all, and the mean of the last losses."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast every expert learns."""
-
-    epochs: float = 3.0
-    """Passes over an expert's rows; each expert ends after its own."""
-    steps: int = 0
-    """Updates of every expert, in place of epochs, if not 0."""
-    learning_rate: float = 2e-4
-    """Peak."""
-    warmup: float = 0.05
-    """Share of the updates in which the rate rises."""
-    decay: float = 1.0
-    """Share of the peak that is gone at the end: 0 constant, 1 linear to zero."""
-    batch: int = 8
-    """Rows of a microbatch."""
-    accumulate: int = 1
-    """Microbatches of an update."""
-
-    def __post_init__(self):
-        sizes = (self.epochs, self.learning_rate)
-        if not all(0 < size < math.inf for size in sizes) or self.steps < 0:
-            raise ValueError(
-                f"epochs={self.epochs}, steps={self.steps}, learning_rate="
-                f"{self.learning_rate}: expected positive numbers (steps may be 0)."
-            )
-        if not 0 <= self.warmup < 1 or not 0 <= self.decay <= 1:
-            raise ValueError(
-                f"warmup={self.warmup}, decay={self.decay}: expected shares, from 0 "
-                f"to 1 (warmup below 1)."
-            )
-        if self.batch < 1 or self.accumulate < 1:
-            raise ValueError(
-                f"batch={self.batch}, accumulate={self.accumulate}: expected 1 or more."
-            )
-
-    def total(self, rows: int) -> int:
-        """Updates of an expert of so many rows.
-
-        >>> Schedule(epochs=2, batch=4).total(10)
-        5
-        """
-        size = self.batch * self.accumulate
-        return self.steps or max(1, -(-int(rows * self.epochs) // size))
 
 
 class Trained(NamedTuple):
@@ -94,6 +44,18 @@ class Trained(NamedTuple):
     """[E, updates], norm of the gradient before clipping."""
     resumed: int
     """Updates that a checkpoint had already."""
+
+
+class TrainedGates(NamedTuple):
+    """As :class:`Trained`, of gates."""
+
+    states: Tree
+    """[G, E, ...]: keys as trained, live places and marks as they were."""
+    loss: np.ndarray
+    """[G, updates]."""
+    norm: np.ndarray
+    """[G, updates]."""
+    resumed: int
 
 
 def at_once(experts: int, tokens: int) -> int:
@@ -112,7 +74,7 @@ def at_once(experts: int, tokens: int) -> int:
 
 def key_of(seed: int, name: str) -> jax.Array:
     """The key of an expert's start: by its name, whoever else is trained with it."""
-    return jax.random.fold_in(jax.random.key(seed), _number(name))
+    return jax.random.fold_in(jax.random.key(seed), schedules.number(name))
 
 
 def train(
@@ -154,106 +116,116 @@ def train(
       ValueError: if there are no data, rows differ in length, the folder holds another
         run, or an expert's loss is no longer finite.
     """
-    totals = [schedule.total(len(rows.tokens)) for rows in _checked(data)]
-    tokens = schedule.batch * next(iter(data.values())).tokens.shape[1]
-    together = together or at_once(len(data), tokens)
+    _check_rows(data)
     keys = jnp.stack([key_of(seed, name) for name in data])
     run = jax.jit(text.start, static_argnums=(1, 2))(base, config, opt, keys)
-    chunk = min(chunk, max(totals))
-    chunks = -(-max(totals) // chunk)
-    told = np.full((2, len(data), chunks * chunk), np.nan, np.float32)
-    facts = _facts(data, config, schedule, seed, made_by)
-    if folder is not None:
-        run, told = _resume(folder, run, told, facts)
-    run, plan = _place((run, _plan(schedule, totals)), mesh, PartitionSpec("expert"))
-    resumed = int(run.step)
-    saved = time.monotonic()
-    for start in range(resumed, chunks * chunk, chunk):
-        steps = slice(start, start + chunk)
-        rows = _batches(data, schedule, seed, range(start, start + chunk))
-        rows = _place(rows, mesh, PartitionSpec("expert", None, None, "data"))
-        run, said = text.updates(model, opt, together, base, run, plan, rows)
-        told[:, :, steps] = np.asarray([said.loss, said.norm])
-        _check_finite(told[:, :, steps], start, list(data), totals)
-        tell(min(steps.stop, max(totals)), max(totals), float(np.mean(said.loss)))
-        last = steps.stop == chunks * chunk
-        if folder is not None and (last or time.monotonic() - saved > SAVE_EVERY):
-            checkpoint.save(folder, steps.stop, _state(run, told), facts)
-            saved = time.monotonic()
-    for e, total in enumerate(totals):
-        told[:, e, total:] = np.nan
-    told = told[:, :, : max(totals)]
-    return Trained(run.library, told[0], told[1], min(resumed, max(totals)))
+    facts = {"lora": dataclasses.asdict(config) | {"targets": list(config.targets)}}
+    facts |= _facts(data, schedule, seed, made_by)
+    return Trained(
+        *learn(
+            model,
+            base,
+            data,
+            schedule,
+            run,
+            {},
+            facts=facts,
+            opt=opt,
+            seed=seed,
+            together=together or _at_once(data, schedule),
+            chunk=chunk,
+            folder=folder,
+            save_every=SAVE_EVERY,
+            mesh=mesh,
+            tell=tell,
+        )
+    )
 
 
-def _checked(data: Mapping[str, Rows]) -> Sequence[Rows]:
+def train_gates(
+    model: Decoder,
+    base: Tree,
+    libraries: Library,
+    states: Tree,
+    data: Mapping[str, Rows],
+    schedule: Schedule,
+    *,
+    opt: optax.GradientTransformation,
+    seed: int = 0,
+    together: int = 0,
+    chunk: int = 8,
+    folder: Path | None = None,
+    made_by: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    tell: Tell = lambda *_: None,
+) -> TrainedGates:
+    """Trains the keys of one gate for each entry of ``data``; all else is frozen.
+
+    Args:
+      model: a decoder with a route.
+      base: frozen params tree.
+      libraries: [G, E, ...], frozen, each as the route uses it.
+      states: of the route, one for each library, [G, ...]; they are not changed.
+      data: G data sets: rows by name, of one length T.
+      schedule: as in :func:`train`, and so are all that follow.
+      opt: see there.
+      seed: of orders.
+      together: gates that learn at once; 0 chooses.
+      chunk: see there.
+      folder: see there.
+      made_by: see there.
+      mesh: cuts gates over ``expert`` and batches over ``data``.
+      tell: called after each chunk.
+
+    Raises:
+      ValueError: as :func:`train`; also if there are not as many data sets as
+        libraries and states.
+    """
+    _check_rows(data)
+    sizes = {x.shape[0] for x in jax.tree.leaves((libraries, states))}
+    if sizes != {len(data)}:
+        raise ValueError(
+            f"Got {len(data)} data sets, and libraries and states with leading axes "
+            f"of {sorted(sizes)}, expected one library and one state a data set."
+        )
+    facts = _facts(data, schedule, seed, made_by)
+    facts |= {"route": repr(model.route), "experts": _sums((libraries, states))}
+    return TrainedGates(
+        *learn(
+            model,
+            base,
+            data,
+            schedule,
+            text.start_gates(states, opt),
+            {"part": GATE, "held": {"library": libraries}},
+            facts=facts,
+            opt=opt,
+            seed=seed,
+            together=together or _at_once(data, schedule),
+            chunk=chunk,
+            folder=folder,
+            save_every=SAVE_EVERY,
+            mesh=mesh,
+            tell=tell,
+        )
+    )
+
+
+def _check_rows(data: Mapping[str, Rows]) -> None:
     lengths = {rows.tokens.shape[1] for rows in data.values()}
     if len(lengths) != 1:
         raise ValueError(
             f"Got {len(data)} data sets with rows of {sorted(lengths)} tokens, "
             f"expected one set at least, and one length."
         )
-    return list(data.values())
 
 
-def _check_finite(told: np.ndarray, start: int, names, totals) -> None:
-    """Stops before a lost run is saved; told [2, E, K] of the updates from start on."""
-    for e, (name, total) in enumerate(zip(names, totals, strict=True)):
-        fine = np.isfinite(told[:, e, : max(0, total - start)]).all(axis=0)
-        if not fine.all():
-            k = int(fine.argmin())
-            raise ValueError(
-                f"Training of {name!r} diverged: update {start + k} has the loss "
-                f"{told[0, e, k]:.4g} and a gradient of norm {told[1, e, k]:.4g}, "
-                f"expected finite numbers; lower the learning rate, or clip gradients."
-            )
+def _at_once(data: Mapping[str, Rows], schedule: Schedule) -> int:
+    length = next(iter(data.values())).tokens.shape[1]
+    return at_once(len(data), schedule.batch * length)
 
 
-def _number(name: str) -> int:
-    return zlib.crc32(name.encode())
-
-
-def _plan(schedule: Schedule, totals: Sequence[int]) -> Plan:
-    total = jnp.asarray(totals, jnp.float32)
-    return Plan(
-        peak=jnp.full_like(total, schedule.learning_rate),
-        warmup=jnp.floor(total * schedule.warmup),
-        total=total,
-        decay=jnp.full_like(total, schedule.decay),
-    )
-
-
-def _batches(data, schedule: Schedule, seed: int, steps: range) -> Rows:
-    """Rows [E, K, A, N, T] of some updates."""
-
-    def cut(x: np.ndarray) -> np.ndarray:
-        return x.reshape(schedule.accumulate, -1, x.shape[-1])
-
-    experts = []
-    for name, rows in data.items():
-        size = schedule.batch * schedule.accumulate
-        batches: Any = packing.batches(rows, size, _number(name) ^ seed)
-        some = [Rows(*map(cut, batches[step])) for step in steps]
-        experts.append(Rows(*map(np.stack, zip(*some, strict=True))))
-    return Rows(*map(np.stack, zip(*experts, strict=True)))
-
-
-def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
-    if mesh is None:
-        return jax.tree.map(jnp.asarray, tree)
-
-    def one(leaf: Any) -> jax.Array:
-        where = spec if np.ndim(leaf) else PartitionSpec()
-        return jax.device_put(leaf, NamedSharding(mesh, where))
-
-    return jax.tree.map(one, tree)
-
-
-def _state(run: Run, told: Any) -> Tree:
-    return {"run": run, "told": told}
-
-
-def _facts(data, config, schedule, seed, made_by) -> dict[str, Any]:
+def _facts(data, schedule, seed, made_by) -> dict[str, Any]:
     """What must be equal for a run to go on; data by checksums."""
     # A list: states lie in the order of the names, which keys of JSON would lose.
     rows = [
@@ -262,26 +234,12 @@ def _facts(data, config, schedule, seed, made_by) -> dict[str, Any]:
     ]
     return {
         "rows": rows,
-        "lora": dataclasses.asdict(config) | {"targets": list(config.targets)},
         "schedule": dataclasses.asdict(schedule),
         "seed": seed,
         **(made_by or {}),
     }
 
 
-def _resume(folder: Path, run: Run, told: np.ndarray, facts) -> tuple[Run, np.ndarray]:
-    target = jax.eval_shape(lambda: _state(run, jnp.asarray(told)))
-    other = ValueError(
-        f"{folder} holds the checkpoint of another run (other data, sizes, or base); "
-        f"give another folder, or remove this one to start again."
-    )
-    try:
-        found = checkpoint.restore(folder, target)
-    except ValueError:
-        raise other from None
-    if found is None:
-        return run, told
-    _, state, meta = found
-    if checkpoint.fingerprint(meta) != checkpoint.fingerprint(facts):
-        raise other
-    return state["run"], np.array(state["told"])
+def _sums(tree: Tree) -> list[int]:
+    leaves = jax.tree.leaves(jax.device_get(tree))
+    return [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf in leaves]

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlora import cli
+from jaxlora import cli, lora, models, route
 from jaxlora.evaluate.schema import Library
 from jaxlora.evaluate.scoring import Answers
+from jaxlora.io import gate_file
+from jaxlora.models import reuse
 from jaxlora.studies.two_hop import bases, blocks, items, libraries
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.libraries import Experts
@@ -142,3 +144,26 @@ def shown():
         return [shlex.split(x)[1:] for x in text.splitlines() if x.strip()]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def gate(hf, tmp_path_factory):
+    """A gate of the route ``linear`` for the llama's adapters plain and plain2."""
+    folders = [hf / "llama" / name for name in ("plain", "plain2")]
+    found = reuse.load(hf / "llama" / "base", folders, route="uniform")
+    library = found.library
+    keys = {
+        name: np.random.default_rng(0).standard_normal(w.a.shape[:-1])
+        for name, w in lora.sites(library).items()
+    }
+    routed = models.Decoder(found.model.config, route.preset("linear"))
+    state = models.gate_state(routed, library, data=keys)
+    about = gate_file.About(
+        route="linear",
+        experts=("plain", "plain2"),
+        base="llama",
+        base_mark=gate_file.mark(found.base),
+    )
+    path = tmp_path_factory.mktemp("gate") / "gate.safetensors"
+    gate_file.save(path, state, about)
+    return path

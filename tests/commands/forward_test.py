@@ -1,13 +1,17 @@
 """``jaxlora forward`` gives the logits that transformers and PEFT gave."""
 
 import json
+import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, models
 from jaxlora.commands import forward
+from jaxlora.io import gate_file
+from jaxlora.models import reuse
 
 TOLERANCE = 2e-4  # of the reference, in float32; found: 2e-6
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
@@ -34,7 +38,11 @@ def adapters(folder, words):
     """Names of adapters become flags; what follows the first flag stays."""
     flags = next((i for i, w in enumerate(words) if w.startswith("-")), len(words))
     named = [x for w in words[:flags] for x in ("--adapter", str(folder / w))]
-    return [*named, *words[flags:]]
+    rest = list(words[flags:])
+    if "--general" in rest:
+        at = rest.index("--general") + 1
+        rest[at] = str(folder / rest[at])
+    return [*named, *rest]
 
 
 @pytest.fixture
@@ -107,6 +115,63 @@ def test_top_k_and_temperature_reach_the_route(run, reference):
         assert abs(run(ids, *words) - wanted["arrow"]).max() > 1e-2
 
 
+def test_a_gate_weighs_the_adapters(run, reference, gate, hf):
+    """As its own parts say: a softmax of keys and inputs, mixed by the decoder."""
+    ids, wanted = reference("llama")
+    found = run(ids, "plain", "plain2", "--gate", str(gate))
+    folders = [hf / "llama" / name for name in ("plain", "plain2")]
+    state = gate_file.load(gate).state
+    made = reuse.load(hf / "llama" / "base", folders, route="linear", gate=state)
+    logits = models.apply(
+        made.model, made.base, jnp.asarray(ids, jnp.int32), **made.arguments()
+    )
+    np.testing.assert_allclose(found, logits, rtol=0, atol=TOLERANCE)
+    assert min(abs(found - wanted[name]).max() for name in ("plain", "plain2")) > 1e-2
+    sharp = run(ids, "plain", "plain2", "--gate", str(gate), "--temperature", "9")
+    assert abs(sharp - found).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("names", "base", "expected"),
+    [
+        (("plain2", "plain"), "llama", "plain, plain2, but got 2: "),
+        (("plain", "rslora"), "llama", "expert 1 is not the one it knows"),
+        (("plain", "plain2"), "other", "The gate was made on another base (llama)"),
+    ],
+)
+def test_a_gate_of_other_adapters_or_another_base_is_refused(
+    hf, gate, tmp_path, capsys, names, base, expected
+):
+    folder = tmp_path / "other"
+    shutil.copytree(hf / "llama" / "base", folder)
+    if base == "other":
+        tensors = load_file(folder / "model.safetensors")
+        changed = {name: x[..., ::-1].copy() for name, x in tensors.items()}
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    (tmp_path / "ids.json").write_text("[[1, 2]]")
+    words = ["--tokens", str(tmp_path / "ids.json"), "--out", str(tmp_path / "x.npy")]
+    flags = ["--adapter", *(str(hf / "llama" / name) for name in names)]
+    call = ["forward", str(folder), *flags, "--gate", str(gate), *words]
+    assert cli.main(call) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_adapters_of_different_sites_are_routed_and_said_so(run, capsys):
+    run([[1, 2, 3]], "plain", "pattern", "--route", "arrow")
+    said = capsys.readouterr().err
+    assert said.startswith("jaxlora: Adapter 2 of 2 does not adapt layers/")
+    assert said.count("\n") == 1
+
+
+def test_general_adapters_are_taken_out(run):
+    some = ("plain", "plain2", "--route", "genknowsub")
+    found = [run([[1, 2, 3]], *some, *more) for more in ((), ("--general", "rslora"))]
+    assert abs(found[0] - found[1]).max() > 1e-2
+
+
 def test_rows_do_not_depend_on_the_batch(run):
     ids = np.random.default_rng(0).integers(3, 256, (5, 8)).tolist()
     whole = run(ids)
@@ -167,6 +232,9 @@ def test_what_is_no_table_of_ids_is_refused(hf, tmp_path, capsys, text, expected
         (["plain", "--merge", "sum", "--weights", "1", "-2"], "Got 2 weights for 1"),
         (["plain", "--merge", "sum", "--weights", "nan"], "expected finite numbers"),
         (["plain", "--top-k", "1"], "but no route"),
+        (["plain", "--route", "arrow", "--top-k", "0"], "--top-k is 0, expected 1 or"),
+        (["plain", "--route", "smear"], "`jaxlora gate MODEL --adapter DIR"),
+        (["plain", "--gate", "gone"], "There is no file 'gone', expected a gate"),
         (["plain", "--temperature", "2"], "but no route"),
         (["plain", "--route", "arrow", "--top-k", "2"], "Got top_k 2 for 1 adapters"),
         (["plain", "--route", "arrow", "--temperature", "0"], "a positive number"),
@@ -224,12 +292,13 @@ def test_a_run_that_fails_leaves_the_older_file(hf, tmp_path, monkeypatch, capsy
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ids.json", "x.npy"]
 
 
-def test_the_examples_work(hf, tmp_path, monkeypatch, shown):
+def test_the_examples_work(hf, tmp_path, monkeypatch, shown, gate):
     monkeypatch.chdir(tmp_path)
+    shutil.copy(gate, "gate.safetensors")
     (tmp_path / "ids.json").write_text(forward.EXAMPLE)
     places = {"MODEL": "base", "A": "plain", "B": "plain2", "C": "rslora"}
     commands = shown(forward.DESCRIPTION)
-    assert len(commands) == 4
+    assert len(commands) == 6
     for words in commands:
         folders = [str(hf / "llama" / places[w]) if w in places else w for w in words]
         assert cli.main(folders) == 0

@@ -2,14 +2,17 @@
 
 import dataclasses
 import errno
+import re
 import tempfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
-from jaxlora import merge
+from jaxlora import merge, route
 from jaxlora.commands import reuse_options
 from jaxlora.commands.reuse_options import Combine, Combining, Model
+from jaxlora.io import gate_file
 from jaxlora.models import reuse
 
 
@@ -59,20 +62,100 @@ def test_weights_may_be_negative(words, weights):
 
 
 def test_what_is_not_given_is_none():
-    assert parse("m").combine.routing(0.5) == {
+    assert parse("m").combine.routing() == {
         "merge": None,
         "weights": None,
         "route": None,
-        "top_k": 0,
-        "temperature": 0.5,
+        "top_k": None,
+        "temperature": None,
     }
+
+
+def test_general_adapters_are_repeated_or_listed():
+    words = "m --adapter a b --route genknowsub --general c d --top-k 2"
+    found = parse(*words.split()).combine.routing(0.5)
+    assert found == {
+        "merge": None,
+        "weights": None,
+        "route": "genknowsub",
+        "top_k": 2,
+        "temperature": 0.5,
+        "general": (Path("c"), Path("d")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "--adapter a --route arrow --top-k 0",
+            "--top-k is 0, expected 1 or more; lea",
+        ),
+        ("--adapter a b --route arrow --top-k 3", "Got top_k 3 for 2 adapters"),
+        ("--adapter a --route linear", "jaxlora gate MODEL --adapter DIR ... --route"),
+        ("--adapter a b --route arrow --general c", "Got 1 general adapters for the"),
+        ("--adapter a --route arrow --gate gone", "There is no file 'gone', expected"),
+        ("--adapter a b --general c", "Got 1 general adapters"),
+        (
+            "--adapter a --route no.such:thing",
+            "Cannot import the route 'no.such:thing'",
+        ),
+        ("--top-k 1", "but no route"),
+    ],
+)
+def test_what_cannot_be_routed_is_refused_before_reading(words, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        parse("m", *words.split()).combine.routing()
+
+
+def test_a_route_of_ones_own_is_imported_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_route_file.py").write_text(
+        "from jaxlora import route\nmine = route.preset('top-1')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("m", "--adapter", "a", "--route", "my_route_file:mine")
+    assert parse(*words).combine.routing()["route"] == "my_route_file:mine"
+
+
+def test_a_gate_says_which_route_and_how(tmp_path):
+    about = gate_file.About(
+        route="linear", experts=("a", "b"), fields={"temperature": 0.5}
+    )
+    site = route.State(jnp.ones((2, 1, 4)), jnp.ones((2, 1), bool), jnp.ones((2, 1)))
+    path = tmp_path / "gate.safetensors"
+    gate_file.save(path, {"layers": {"kernel": site}}, about)
+    words = ("m", "--adapter", "x/a", "x/b", "--gate", str(path))
+    found = parse(*words).combine.routing()
+    assert (found["route"], found["top_k"], found["temperature"]) == (
+        "linear",
+        None,
+        0.5,
+    )
+    assert found["gate"].about == about
+    found = parse(*words, "--top-k", "1").combine.routing(2.0)
+    assert (found["top_k"], found["temperature"]) == (1, 2.0)
+    for more, expected in (
+        (("--route", "smear"), "of the route 'linear', but the route 'smear'"),
+        (("--merge", "mean"), "Got the merge 'mean' and the route 'linear'"),
+        (("--adapter", "c"), "of 2 adapters, a, b, but got 3"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            parse(*words, *more).combine.routing()
+
+
+def test_notes_are_said_on_stderr(capsys):
+    reuse_options.say(("One sentence.", "Another."))
+    said = capsys.readouterr()
+    assert said.err == "jaxlora: One sentence.\njaxlora: Another.\n"
+    assert not said.out
 
 
 def test_help_names_what_exists(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     said = " ".join(capsys.readouterr().out.split())
-    for name in (*reuse.COMMON, *reuse.route_names()):
+    words = (*reuse.COMMON, *reuse.route_names(), "phatgoose", "lora-flow")
+    for name in (*words, "jaxlora gate --list", "as `jaxlora gate` writes it"):
         assert name in said
     assert f"`jaxlora merge --list` shows all {len(merge.names())}" in said
     assert "breadcrumbs" not in said
@@ -80,9 +163,9 @@ def test_help_names_what_exists(capsys):
 
 
 def test_a_flag_that_does_not_exist_names_the_nearest():
-    with pytest.raises(ValueError, match=r"lists all 10\. Did you mean --top-k\?"):
+    with pytest.raises(ValueError, match=r"lists all 12\. Did you mean --top-k\?"):
         parse("m", "--topk", "1")
-    with pytest.raises(ValueError, match=r"No option --zzzz; .* lists all 10\.$"):
+    with pytest.raises(ValueError, match=r"No option --zzzz; .* lists all 12\.$"):
         parse("m", "--zzzz")
 
 

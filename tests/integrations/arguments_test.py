@@ -3,9 +3,14 @@
 import dataclasses
 import os
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from jaxlora import route
 from jaxlora.integrations import arguments
+from jaxlora.io import gate_file
+from jaxlora.models import reuse
 from jaxlora.models import tokenizer as tokenizers
 
 
@@ -40,3 +45,40 @@ def test_prefix_is_as_given_or_the_bos_or_the_eos(checkpoint, chatting):
     none = dataclasses.replace(chatml, eos_ids=())
     with pytest.raises(ValueError, match="neither a bos nor an eos"):
         arguments.prefix(none, None)
+
+
+def test_a_gate_file_says_route_and_state(tmp_path, monkeypatch):
+    seen = []
+
+    def load(folder, adapters, **options):
+        seen.append(options)
+        return reuse.Reuse(None, {"head": np.ones((2, 3), np.float32)})
+
+    monkeypatch.setattr(reuse, "load", load)
+    state = route.State(jnp.ones((2, 1, 4)), jnp.ones((2, 1), bool), jnp.ones((2, 1)))
+    about = gate_file.About(
+        route="linear",
+        experts=("a", "b"),
+        fields={"temperature": 0.5},
+        base_mark=gate_file.mark(load("", ()).base),
+    )
+    path = tmp_path / "gate.safetensors"
+    gate_file.save(path, {"layers": {"kernel": state}}, about)
+    none = {"route": None, "top_k": None, "temperature": None}
+    arguments.load("m", ["x/a", "x/b"], gate=str(path), **none, merge=None)
+    found = seen[-1].pop("gate")
+    np.testing.assert_array_equal(found["layers"]["kernel"].keys, state.keys)
+    wanted = {"route": "linear", "top_k": None, "temperature": 0.5, "merge": None}
+    assert seen[-1] == wanted
+    arguments.load("m", ["x/a", "x/b"], gate=None, **none)
+    assert seen[-1] == none
+    other = none | {"route": "smear"}
+    with pytest.raises(ValueError, match="of the route 'linear', but the route"):
+        arguments.load("m", ["x/a", "x/b"], gate=str(path), **other)
+    gate_file.save(
+        path,
+        {"layers": {"kernel": state}},
+        dataclasses.replace(about, base_mark=(9.0,)),
+    )
+    with pytest.raises(ValueError, match="made on another base"):
+        arguments.load("m", ["x/a", "x/b"], gate=str(path), **none)

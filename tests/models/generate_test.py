@@ -1,5 +1,6 @@
 """Decoding with a cache against the argmax of whole forward passes."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -146,7 +147,11 @@ def test_every_expert_at_once_is_every_expert_alone(base, library, greedy):
 def test_a_routed_library_is_routed_at_every_step(base, library, gate):
     want = argmaxes(ARROW, base, library=library, gate=gate)
     np.testing.assert_array_equal(decode(ARROW, base, library=library).tokens, want)
-    turned = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), gate)
+    turned = jax.tree.map(
+        lambda state: dataclasses.replace(state, keys=jnp.roll(state.keys, 1, axis=0)),
+        gate,
+        is_leaf=route.is_state,
+    )
     other = argmaxes(ARROW, base, library=library, gate=turned)
     got = decode(ARROW, base, library=library, gate=turned)
     np.testing.assert_array_equal(got.tokens, other)
@@ -204,6 +209,12 @@ def test_it_ends_when_every_row_has_ended(base, greedy, monkeypatch):
         np.testing.assert_array_equal(got.lengths % 100, lengths)
         assert max(lengths) == steps
         assert (got.lengths // 100 == steps - 1).all()  # the prefill gives the first
+
+
+def test_a_gate_of_another_library_is_refused(base, library, gate):
+    other = jax.tree.map(lambda x: x[::-1], gate)
+    with pytest.raises(ValueError, match="was made for another library"):
+        decode(ARROW, base, library=library, gate=other)
 
 
 def test_other_values_do_not_compile_again(base, library, gate):

@@ -117,14 +117,24 @@ def test_a_merge_of_your_own(base, make):
     close(logits(found), fused(base, [(1, part) for part in parts]))
 
 
-@pytest.mark.parametrize("name", reuse.route_names())
+ROUTES = ("arrow", "smile", "genknowsub", "arrow[mttl]")
+
+
+@pytest.mark.parametrize("name", ROUTES)
 def test_routes_are_those_of_route(base, make, name):
-    parts = [make(1), make(2, rank=3), make(3)]
+    rank = 2 if name == "arrow[mttl]" else 3
+    parts = [make(1), make(2, rank=rank), make(3)]
     found = reuse.build(MODEL, base, parts, route=name, top_k=2, temperature=0.5)
-    chosen = route.Route(gate=route.gate(name), top_k=2, temperature=0.5)
+    chosen = route.preset(name, top_k=2, temperature=0.5)
     assert found.model.route == chosen
-    routed = Decoder(CONFIG, chosen)
-    close(logits(found), RUN(routed, base, TOKENS, library=lora.stack(parts)))
+    library = chosen.library(lora.stack(parts))
+    close(logits(found), RUN(Decoder(CONFIG, chosen), base, TOKENS, library=library))
+
+
+def test_every_route_without_data_can_be_built(base, make):
+    for name in reuse.route_names():
+        found = reuse.build(MODEL, base, [make(1)], route=name)
+        assert found.model.route == route.preset(name).fit(1)
 
 
 def test_uniform_is_the_mean(base, make):
@@ -153,7 +163,11 @@ def test_it_generates(base, make):
         (2, {"merge": "regmean"}, "'regmean' needs data of its own, which there is no"),
         (2, {"merge": "nowhere:mine"}, "Cannot import the merge"),
         (2, {"route": "mean"}, "'mean' is a merge, not a route"),
-        (2, {"route": "oracle"}, "nothing tells it here; there are uniform, arrow"),
+        (
+            2,
+            {"route": "oracle"},
+            "nothing tells it here; there are uniform, random-arrow",
+        ),
         (2, {"route": "aroww"}, "did you mean 'arrow'"),
         (0, {"merge": "sum"}, "no adapter to merge"),
         (0, {"route": "arrow"}, "no adapter to route to"),
@@ -162,7 +176,7 @@ def test_it_generates(base, make):
         (2, {"merge": "sum", "weights": [1.0]}, "Got 1 weights for 2 adapters"),
         (2, {"merge": "mean", "weights": [1.0, -1.0]}, "sum to 0"),
         (2, {"merge": "sum", "top_k": 1}, "but no route; there are"),
-        (1, {"temperature": 0.5}, "a temperature of 0.5, which say how a route"),
+        (1, {"temperature": 0.5}, "temperature 0.5, which say how a route"),
         (2, {"route": "arrow", "top_k": 3}, "Got top_k 3 for 2 adapters"),
         (2, {"route": "arrow", "top_k": -1}, "top_k is -1"),
         (2, {"route": "arrow", "temperature": 0.0}, "expected a positive number"),
@@ -174,10 +188,29 @@ def test_what_cannot_be_built_is_refused(base, make, adapters, options, expected
         reuse.build(MODEL, base, parts, **options)
 
 
-def test_routed_adapters_have_the_same_sites(base, make):
+def test_adapters_of_other_sites_are_routed_where_they_are_and_it_is_said(base, make):
     parts = [make(1), make(2, targets=("layers/attn/q_proj/kernel",))]
-    with pytest.raises(ValueError, match=r"Adapter 1 adapts other sites.*merge"):
-        reuse.build(MODEL, base, parts, route="arrow")
+    found = reuse.build(MODEL, base, parts, route="arrow")
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("Adapter 2 of 2 does not adapt layers/attn/")
+    chosen = models.routes(found.model, base, TOKENS, **found.arguments()).weights
+    for name, weights in lora.named.flatten(chosen).items():
+        if name == "layers/attn/q_proj/kernel":
+            assert (weights > 0).all()
+        else:
+            np.testing.assert_array_equal(weights[..., 1], 0)
+            np.testing.assert_array_equal(weights[..., 0], 1)
+    assert reuse.build(MODEL, base, parts[:1] * 2, route="arrow").notes == ()
+
+
+def test_a_gate_of_other_adapters_is_refused(base, make):
+    parts = [make(1), make(2)]
+    routed = Decoder(CONFIG, route.preset("linear"))
+    state = models.gate_state(routed, lora.stack(parts))
+    found = reuse.build(MODEL, base, parts, route="linear", gate=state)
+    assert found.gate is state
+    with pytest.raises(ValueError, match=r"made for another library: expert 0 is not"):
+        reuse.build(MODEL, base, parts[::-1], route="linear", gate=state)
 
 
 def test_an_adapter_of_another_model_is_refused(base, make, make_base):

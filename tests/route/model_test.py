@@ -1,5 +1,7 @@
 """Routes inside a decoder."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,7 @@ run = jax.jit(apply, static_argnums=0)
 
 
 def model(name, **fields):
-    return Decoder(CONFIG, Route(gate=route.gate(name), **fields))
+    return Decoder(CONFIG, Route(gate=getattr(route, name), **fields))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,10 @@ def test_a_given_gate_state_is_used(base, library):
     state = route.arrow.init(library)
     got = run(way, base, TOKENS, library=library, gate=state)
     chex.assert_trees_all_close(got, run(way, base, TOKENS, library=library), atol=1e-5)
-    swapped = jax.tree.map(lambda x: x[::-1], state)
+    keys = jax.tree.map(lambda s: s.keys[::-1], state, is_leaf=route.is_state)
+    swapped = jax.tree.map(
+        lambda s, k: dataclasses.replace(s, keys=k), state, keys, is_leaf=route.is_state
+    )
     other = run(way, base, TOKENS, library=library, gate=swapped)
     assert np.abs(other - got).max() > 0.1
 

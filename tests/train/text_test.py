@@ -159,14 +159,14 @@ def reference(base, adapter, rows, plan, steps):
 
 
 def test_updates_equal_optax_on_one_example_a_row(net, done):
-    first = begin(net).library
+    first = begin(net).trained
     for e in range(2):
         one = functools.partial(jax.tree.map, lambda x, e=e: x[e])
         told, adapter = reference(net, one(first), one(ROWS), one(PLAN), K)
         got = np.stack([done[1].loss[e], done[1].norm[e]], axis=1)
         np.testing.assert_allclose(got, told, rtol=1e-4)
-        close(one(done[0].library), adapter)
-    moved = lora.sites(done[0].library)["layers/attn/q_proj/kernel"]
+        close(one(done[0].trained), adapter)
+    moved = lora.sites(done[0].trained)["layers/attn/q_proj/kernel"]
     assert np.abs(moved.b).max() > 50 * ATOL
     assert done[0].step == K
 
@@ -184,7 +184,7 @@ def test_one_after_another_is_all_at_once(net, done):
 
 def test_an_expert_is_the_same_alone(net, done):
     got = fit(net, pick(ROWS, 2), together=1, plan=pick(PLAN, 2), keys=KEYS[2:3])
-    close((got[0].library, got[1]), pick((done[0].library, done[1]), 2))
+    close((got[0].trained, got[1]), pick((done[0].trained, done[1]), 2))
 
 
 def test_neighbours_change_not_a_bit(net, done):
@@ -193,10 +193,10 @@ def test_neighbours_change_not_a_bit(net, done):
     got, told = fit(net, other, plan=plan)
     kept = (0, *range(2, E))
     chex.assert_trees_all_equal(
-        pick((got.library, got.opt_state, told), *kept),
-        pick((done[0].library, done[0].opt_state, done[1]), *kept),
+        pick((got.trained, got.opt_state, told), *kept),
+        pick((done[0].trained, done[0].opt_state, done[1]), *kept),
     )
-    w, v = (x.library["layers"]["attn"]["q_proj"]["kernel"] for x in (got, done[0]))
+    w, v = (x.trained["layers"]["attn"]["q_proj"]["kernel"] for x in (got, done[0]))
     assert np.abs(w.a[1] - v.a[1]).max() > 1e-3
 
 
@@ -219,33 +219,33 @@ def test_a_call_for_each_update_is_one_call_for_all(net, done):
 def test_a_finished_expert_stays_as_it_is_while_the_others_go_on(net, done):
     ends = np.array([1.0, 8.0, 2.0, *[8.0] * (E - 3)])
     runs, _ = one_by_one(net, PLAN._replace(total=jnp.asarray(ends, jnp.float32)))
-    kept = [(run.library, run.opt_state) for run in runs]
+    kept = [(run.trained, run.opt_state) for run in runs]
     for e, last in ((0, 0), (2, 1)):
         for later in kept[last:]:
             chex.assert_trees_all_equal(pick(later, e), pick(kept[last], e))
     going = [e for e in range(E) if ends[e] == 8]
-    whole = (done[0].library, done[0].opt_state)
+    whole = (done[0].trained, done[0].opt_state)
     chex.assert_trees_all_equal(pick(kept[-1], *going), pick(whole, *going))
     before, after = (
-        lora.sites(run.library)["layers/mlp/up_proj/kernel"] for run in runs[:2]
+        lora.sites(run.trained)["layers/mlp/up_proj/kernel"] for run in runs[:2]
     )
     assert (before.b[2] != after.b[2]).any()
 
 
 def test_scales_and_the_base_are_untouched_and_the_run_is_given_away(net):
     before, run = jax.tree.map(np.array, net), begin(net)
-    given = jax.tree.leaves((run.library, run.opt_state))
+    given = jax.tree.leaves((run.trained, run.opt_state))
     after, _ = updates(MODEL, OPT, E, net, run, PLAN, ROWS)
     assert all(leaf.is_deleted() for leaf in given)
     chex.assert_trees_all_equal(jax.tree.map(np.asarray, net), before)
-    for w in lora.sites(after.library).values():
+    for w in lora.sites(after.trained).values():
         np.testing.assert_array_equal(w.scale, np.full((E, 2), 2.0))
         assert np.asarray(w.b).any(axis=(1, 2, 3)).all()
 
 
 def test_rows_without_an_answer_teach_nothing(net):
     empty = ROWS._replace(weights=jnp.zeros_like(ROWS.weights))
-    first = jax.device_get(begin(net).library)
+    first = jax.device_get(begin(net).trained)
     run, told = fit(net, empty)
     assert not np.asarray(told.loss).any()
     assert not np.asarray(told.norm).any()
@@ -253,7 +253,7 @@ def test_rows_without_an_answer_teach_nothing(net):
     rates = [rate(pick(PLAN, 0), jnp.int32(k))[0] for k in range(K)]
     left = np.prod([1 - 0.01 * float(r) for r in rates])
     want = lora.lora_map(lambda w: w.replace(a=w.a * left, b=w.b * left), first)
-    chex.assert_trees_all_close(jax.device_get(run.library), want, rtol=1e-6)
+    chex.assert_trees_all_close(jax.device_get(run.trained), want, rtol=1e-6)
 
 
 def test_one_program_serves_other_rows_and_plans(net, done):
@@ -273,7 +273,7 @@ def sloped(model, base, rows, adapter, chunk):
 def one(net, done):
     """Rows [N, T], an adapter, and their nats and gradient at once."""
     rows = jax.tree.map(lambda x: x[0, 0, 0], ROWS)
-    adapter = lora.unstack(done[0].library)[0]
+    adapter = lora.unstack(done[0].trained)[0]
     return rows, adapter, sloped(MODEL, net, rows, adapter, 0)
 
 
@@ -328,7 +328,7 @@ def test_float32_adapters_on_a_bfloat16_base(net, one):
     step = functools.partial(updates, model, OPT, E)
     after, told = jax.eval_shape(step, base, run, PLAN, ROWS)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, run)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves((after.library, told))} == {
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((after.trained, told))} == {
         "float32"
     }
 
@@ -338,11 +338,11 @@ def test_experts_over_eight_devices_are_the_same_experts(net, done):
     whole = NamedSharding(mesh, PartitionSpec())
     base, step = jax.device_put((net, run.step), whole)
     library, state, plan, rows = parallel.shard_experts(
-        (run.library, run.opt_state, PLAN, ROWS), mesh
+        (run.trained, run.opt_state, PLAN, ROWS), mesh
     )
     got = updates(MODEL, OPT, E, base, Run(library, state, step), plan, rows)
     wanted = NamedSharding(mesh, PartitionSpec("expert"))
-    for leaf in jax.tree.leaves((got[0].library, got[0].opt_state)):
+    for leaf in jax.tree.leaves((got[0].trained, got[0].opt_state)):
         assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
     close(got, done)
 

@@ -1,0 +1,89 @@
+"""What a gate's file says beside its arrays: library, base, and how it was made."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlora.io import header, tensors
+from jaxlora.io.library_json import Scalar
+
+VERSION = 1
+"""Of the format; another one is refused."""
+
+FIELDS = ("top_k", "temperature")
+"""Fields of a route that a file may change."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """What a gate was made for, and how."""
+
+    route: str
+    """Name of its preset, or ``module:attribute``."""
+    experts: tuple[str, ...]
+    """Names of the E experts, in order."""
+    fields: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Those of ``FIELDS`` that differ from the preset's."""
+    base: str | None = None
+    """Name of the base."""
+    base_mark: tuple[float, ...] = ()
+    """Of :func:`mark`; empty if it is not known."""
+    training: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    """How the keys came about, as JSON scalars."""
+
+    def __post_init__(self):
+        text = (self.route, *self.experts, self.base or "")
+        if not all(isinstance(x, str) and x.isprintable() for x in text):
+            raise ValueError("route, experts and base must be lines of text.")
+        if not self.route or not self.experts:
+            raise ValueError("it names no route, or no experts.")
+        if odd := sorted(set(self.fields) - set(FIELDS)):
+            raise ValueError(
+                f"it changes the field {odd[0]!r}, expected only {FIELDS}."
+            )
+        if not all(map(_is_number, (*self.fields.values(), *self.base_mark))):
+            raise ValueError("fields and base_mark must be finite numbers.")
+        plain = (str, bool, int, float, type(None))
+        if not all(isinstance(x, plain) for x in self.training.values()):
+            raise ValueError("training must be an object of text, numbers or booleans.")
+
+
+def dumps(about: About) -> str:
+    """Returns the text of what a file says.
+
+    >>> loads(dumps(About(route="linear", experts=("ann", "bo")))).experts
+    ('ann', 'bo')
+    """
+    facts = {"version": VERSION, **dataclasses.asdict(about)}
+    return json.dumps(facts, allow_nan=False, sort_keys=True)
+
+
+def loads(text: str) -> About:
+    """The inverse of :func:`dumps`.
+
+    Raises:
+      ValueError: if the text is not what :func:`dumps` writes.
+    """
+    raw = json.loads(text, object_pairs_hook=header.unique)
+    known = {"version", *(field.name for field in dataclasses.fields(About))}
+    if not isinstance(raw, dict) or set(raw) != known:
+        odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["an object"]
+        raise ValueError(f"it differs from what is expected in {', '.join(odd)[:200]}")
+    if raw.pop("version") != VERSION:
+        raise ValueError(f"it is of another version than {VERSION}")
+    for name, kind in (("experts", list), ("base_mark", list)):
+        if not isinstance(raw[name], kind):
+            raise ValueError(f"{name} is {tensors.short(raw[name])}, expected a list")
+    for name in ("fields", "training"):
+        if not isinstance(raw[name], dict):
+            raise ValueError(f"{name} is {tensors.short(raw[name])}, not an object")
+    for name in ("experts", "base_mark"):
+        raw[name] = tuple(raw[name])
+    return About(**raw)
+
+
+def _is_number(value: Any) -> bool:
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    return fine and math.isfinite(value)

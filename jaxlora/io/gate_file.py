@@ -1,0 +1,228 @@
+"""A gate on disk: one safetensors file, which says what it was made for.
+
+``<place>/live`` and ``<place>/mark`` are [E, L] (or [E]), ``<place>/keys`` or
+``<place>/keys/<name>`` start with these axes. The header's metadata are one JSON text:
+the route, the experts in their order, the base, and how the keys came about. Everything
+is checked on reading, nothing in a file is run, and it is written whole or not at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import numpy as safetensors
+from safetensors import safe_open
+
+from jaxlora import route as routes
+from jaxlora import tree as named
+from jaxlora.io import gate_about, header, library_json
+from jaxlora.io.files import write_whole
+from jaxlora.io.gate_about import About as About
+from jaxlora.route import State
+from jaxlora.tree import Tree
+
+_KEY = "jaxlora_gate"
+_SAMPLE = 64  # values of a leaf that its mark is made of
+_NEAR = 0.02  # more than bfloat16 rounds away
+
+
+class GateFile(NamedTuple):
+    """A gate as it was written."""
+
+    about: About
+    state: Tree
+    """A tree of :class:`State`, for ``models.apply``."""
+
+
+def save(path: Path, state: Tree, about: About) -> None:
+    """Writes a gate; an older file stays as it was if anything fails.
+
+    Raises:
+      ValueError: if the state is not one of these experts, or not finite.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for place, found in routes.states(state).items():
+        library_json.check_site(place)
+        if not isinstance(found, State):
+            raise ValueError(f"The gate at {place!r} is no State; Route.init makes it.")
+        arrays[f"{place}/live"] = np.asarray(found.live)
+        arrays[f"{place}/mark"] = np.asarray(found.mark, np.float32)
+        for name, leaf in named.flatten({"keys": found.keys}).items():
+            arrays[f"{place}/{name}"] = np.asarray(leaf, np.float32)
+    _states(path, arrays, len(about.experts))
+    whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    write_whole(path, safetensors.save(whole, metadata={_KEY: gate_about.dumps(about)}))
+
+
+def load(path: Path) -> GateFile:
+    """Reads and checks a gate.
+
+    Raises:
+      ValueError: naming the file, what is wrong with it and what was expected.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"There is no file {str(path)!r}, expected a gate, as `jaxlora gate` makes."
+        )
+    entries = header.read(path)
+    about = _about(path)
+    for name, entry in entries.items():
+        wanted = "BOOL" if name.endswith("/live") else "F32"
+        if entry.dtype != wanted:
+            raise _bad(path, f"{name!r} is stored as {entry.dtype}, expected {wanted}")
+    arrays = {name: header.values(path, name) for name in entries}
+    return GateFile(about, _states(path, arrays, len(about.experts)))
+
+
+def mark(base: Tree) -> tuple[float, ...]:
+    """Numbers that tell one base from another, whatever it is rounded to.
+
+    One a leaf, of its first values.
+
+    >>> [round(x, 3) for x in mark({"head": np.ones((2, 2), np.float32)})]
+    [1.496]
+    """
+    return tuple(round(float(_wave(x) @ x), 6) for x in _samples(base))
+
+
+def check_base(found: GateFile, base: Tree) -> None:
+    """Refuses a gate that was made on other weights; one that does not say is taken.
+
+    Raises:
+      ValueError: naming the base that it was made on.
+    """
+    about = found.about
+    if not about.base_mark:
+        return
+    now, sizes = mark(base), [np.linalg.norm(x) for x in _samples(base)]
+    fits = len(now) == len(about.base_mark) and all(
+        abs(x - y) <= _NEAR * size + 1e-6
+        for x, y, size in zip(now, about.base_mark, sizes, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"The gate was made on another base ({about.base or 'of unknown name'}): "
+            f"its keys say nothing of this one's inputs; make it again on this base."
+        )
+
+
+def asked(
+    path: Path,
+    found: GateFile,
+    experts: Sequence[Path | str],
+    *,
+    route: str | None,
+    top_k: int | None,
+    temperature: float | None,
+) -> dict[str, Any]:
+    """Returns route, top_k and temperature: as given, or else as the file says.
+
+    Raises:
+      ValueError: if another route is given, the number or the order of the adapters is
+        another one, or the route would have to be imported on the file's word.
+    """
+    about = found.about
+    if route is None and ":" in about.route:
+        raise ValueError(
+            f"{path} is of the route {about.route!r}, which runs code of your own; "
+            f"give it as the route to say so."
+        )
+    if route not in (None, about.route):
+        raise ValueError(
+            f"{path} is a gate of the route {about.route!r}, but the route {route!r} "
+            f"is asked for; leave it out, or make a gate for it with `jaxlora gate`."
+        )
+    got, wanted = ([Path(x).name for x in y] for y in (experts, about.experts))
+    if len(got) != len(wanted) or (got != wanted and sorted(got) == sorted(wanted)):
+        raise ValueError(
+            f"{path} is a gate of {len(wanted)} adapters, {', '.join(about.experts)}, "
+            f"but got {len(got)}{': ' if got else ''}{', '.join(map(str, experts))}; "
+            f"give the same adapters in the same order."
+        )
+    given = {"top_k": top_k, "temperature": temperature}
+    return {"route": about.route, **given} | {
+        name: value for name, value in about.fields.items() if given[name] is None
+    }
+
+
+def _about(path: Path) -> About:
+    with safe_open(path, framework="numpy") as file:
+        said = file.metadata() or {}
+    if _KEY not in said:
+        raise ValueError(
+            f"{path} is a safetensors file, but no gate: its metadata have no {_KEY}; "
+            f"`jaxlora gate` makes one."
+        )
+    try:
+        return gate_about.loads(said[_KEY])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _bad(path, f"its {_KEY} cannot be used ({error})") from None
+
+
+def _states(path: Path, arrays: Mapping[str, np.ndarray], experts: int) -> Tree:
+    """Builds the tree, after checking that each place is whole."""
+    places: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in arrays.items():
+        place, part = _split(path, name)
+        places.setdefault(place, {})[part] = values
+    if not places:
+        raise _bad(path, "it holds no place")
+    out = {}
+    for place, parts in places.items():
+        library_json.check_site(place)
+        out[place] = _state(path, place, parts, experts)
+    return named.unflatten(out)
+
+
+def _state(path: Path, place: str, parts: dict[str, np.ndarray], experts: int) -> State:
+    keys = {name: x for name, x in parts.items() if name.startswith("keys")}
+    if len(keys) + 2 != len(parts) or not keys or not {"live", "mark"} <= set(parts):
+        raise _bad(path, f"{place!r} has {sorted(parts)}, expected keys, live and mark")
+    lead = parts["live"].shape
+    for name, values in parts.items():
+        starts = values.shape[: len(lead)] == lead or (
+            len(lead) == 1 and values.shape[:1] == lead
+        )
+        exact = name.startswith("keys") or values.shape == lead
+        if not starts or not exact or lead[:1] != (experts,) or len(lead) > 2:
+            raise _bad(
+                path,
+                f"{place}/{name} has the shape {values.shape} beside live {lead}, for "
+                f"{experts} experts",
+            )
+        if values.dtype != bool and not np.isfinite(values).all():
+            raise _bad(path, f"{place}/{name} holds NaN or infinity")
+        if values.dtype == bool and (values.view(np.uint8) > 1).any():
+            raise _bad(path, f"{place}/{name} holds bytes that are neither 0 nor 1")
+    made = {name: jnp.asarray(values) for name, values in keys.items()}
+    whole = named.unflatten(made)["keys"]
+    return State(whole, jnp.asarray(parts["live"]), jnp.asarray(parts["mark"]))
+
+
+def _split(path: Path, name: str) -> tuple[str, str]:
+    """``(place, part)``: the part is live, mark, keys or keys/<name>."""
+    place, _, last = name.rpartition("/")
+    before, _, parent = place.rpartition("/")
+    if parent == "keys" and before:
+        return before, f"keys/{last}"
+    if last in ("live", "mark", "keys") and place:
+        return place, last
+    raise _bad(path, f"the tensor {name[:200]!r} is no live, mark or keys of a place")
+
+
+def _samples(base: Tree) -> list[np.ndarray]:
+    leaves = [leaf for _, leaf in sorted(named.flatten(base).items())]
+    rows = [leaf[(0,) * (leaf.ndim - 1)][:_SAMPLE] for leaf in leaves]
+    return [np.asarray(row, np.float32).astype(np.float64) for row in rows]
+
+
+def _wave(values: np.ndarray) -> np.ndarray:
+    return np.cos(0.7 * np.arange(len(values)) + 0.3)
+
+
+def _bad(path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{path} is no sound gate: {what}; make it again with `jaxlora gate`."
+    )
