@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxlora.lora import LoraWeight
 from jaxlora.route.gate import LAWS, Gate, Level
+from jaxlora.spectrum import matmul
 
 EPS = 1e-5
 
@@ -52,7 +53,7 @@ class Linear(Gate):
 
     def score(self, keys: Any, x: jax.Array) -> jax.Array:
         """Products [N, E] of x [N, D] and the keys [E, D]."""
-        return x @ (standard(keys) if self.standard else keys).T
+        return matmul(x, (standard(keys) if self.standard else keys).T)
 
     def width(self, keys: Any) -> int | None:
         """D."""
@@ -105,7 +106,7 @@ class Flow(Gate):
 
     def score(self, keys: Any, x: jax.Array) -> jax.Array:
         """Products [N, E]."""
-        return x @ keys["kernel"].T
+        return matmul(x, keys["kernel"].T)
 
     def finish(self, keys: Any, weights: jax.Array) -> jax.Array:
         """Adds the bias, which may be negative, to the experts that are kept."""
@@ -146,7 +147,8 @@ class Nearest(Gate):
         e, m, d = keys.shape
         square = jnp.sum(x * x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.where(square == 0, 1.0, square))
-        return jnp.max((x @ keys.reshape(e * m, d).T).reshape(-1, e, m), axis=-1)
+        cosines = matmul(x, keys.reshape(e * m, d).T)
+        return jnp.max(cosines.reshape(-1, e, m), axis=-1)
 
     def width(self, keys: Any) -> int | None:
         """D."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlora.spectrum import matmul
+
 
 class Pool(NamedTuple):
     """Which tokens of a call count for which; the same at every site."""
@@ -32,7 +34,7 @@ def running_mean(
 
     Returns:
       Means [N, D] and the next total [B, D], float32. A token for which none counts
-      gets zeros.
+      gets zeros; one whose sequence holds what is no number gets NaN.
 
     >>> pool = Pool(jnp.tril(jnp.ones((1, 2, 2))))
     >>> [m.tolist() for m in running_mean(pool, jnp.array([[2.0], [4.0]]))]
@@ -40,9 +42,12 @@ def running_mean(
     """
     b, t, _ = pool.within.shape
     rows = x.astype(jnp.float32).reshape(b, t, -1)
-    # Zeros times NaN are NaN: a sequence must not be lost to its neighbour's padding.
-    rows = jnp.where(jnp.any(pool.within > 0, axis=1)[:, :, None], rows, 0.0)
-    sums = pool.within @ rows
+    # Zero times NaN is NaN: what is no number must reach its own sequence only.
+    fine = jnp.isfinite(rows)
+    stray = 1.0 - jnp.all(fine, axis=-1, keepdims=True).astype(jnp.float32)
+    lost = pool.within @ stray > 0
+    sums = matmul(pool.within, jnp.where(fine, rows, 0.0))
+    sums = jnp.where(lost, jnp.nan, sums)
     counts = jnp.sum(pool.within, axis=-1)
     if total is not None and pool.before is not None:
         sums, counts = sums + total[:, None], counts + pool.before

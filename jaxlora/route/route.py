@@ -17,6 +17,7 @@ from jaxlora.route.gate import Gate, Level, State
 from jaxlora.route.general import Form, purify
 from jaxlora.route.learned import standard
 from jaxlora.route.mixing import Mixing, mix
+from jaxlora.route.spectral import Uniform
 from jaxlora.tree import Tree
 
 Normalize = Literal["none", "unit", "width", "layer"]
@@ -85,6 +86,8 @@ class Route:
     def laws(self) -> frozenset[str]:
         """The laws of ``LAWS`` that the route keeps."""
         broken = set()
+        if self.top_k is not None and isinstance(self.gate, Uniform):
+            broken |= {"permutation"}  # of equal scores, the first experts are kept
         if self.mixing == "factors" or self.prepare == "factor":
             broken |= {"gauge"}
         if self.weighting == "sigmoid" or self.prepare is not None:

@@ -78,7 +78,7 @@ class Spectral(Gate):
         """Norms of the projections of x [N, D], [N, E]."""
         e, d, k = keys.shape
         flat = jnp.moveaxis(keys, 0, 1).reshape(d, e * k)
-        along = (x @ flat).reshape(-1, e, k)
+        along = spectrum.matmul(x, flat).reshape(-1, e, k)
         if k == 1:
             return jnp.abs(along[..., 0])
         square = jnp.sum(along * along, axis=-1)

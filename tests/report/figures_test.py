@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from jaxlora.evaluate.schema import Cell, Library, Method
-from jaxlora.report import boundary, draw, figures, readings
+from jaxlora.report import boundary, draw, figures, readings, routing
 from jaxlora.report.readings import Line
 
 R_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
@@ -151,7 +151,11 @@ def test_coverage_needs_two_levels(rows, wide_rows):
     assert "coverage" not in figures.library(rows).get_suptitle()
 
 
-@pytest.mark.parametrize("make", figures.FIGURES.values())
+# What gates chose is of other rows: tests/report/routing_test.py.
+ANSWERS = [make for make in figures.FIGURES.values() if make is not routing.figure]
+
+
+@pytest.mark.parametrize("make", ANSWERS)
 def test_no_text_is_cut_and_no_labels_overlap(wide_rows, make):
     figure = make(wide_rows)
     figure.canvas.draw()

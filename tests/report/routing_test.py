@@ -1,9 +1,10 @@
 """The table of what Arrow chose: every number lands at its layer and token."""
 
 import pandas as pd
+import pytest
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
-from jaxlora.report import routing
+from jaxlora.report import draw, routing
 
 
 def chosen(layer: int, token: str, metric: Metric, value: float, **other):
@@ -29,6 +30,7 @@ def test_every_number_lands_at_its_layer_and_token():
         chosen(0, "subject", Metric.ROUTE_WEIGHT, 0.2),
         chosen(1, "subject", Metric.ROUTE_WEIGHT, 0.3),
         chosen(1, "last", Metric.ROUTE_WEIGHT, 0.4),
+        chosen(1, "bridge", Metric.ROUTE_WEIGHT, 0.5),
         chosen(1, "last", Metric.ROUTE_ENTROPY, 0.6),
         chosen(1, "relation", Metric.ROUTE_AGREEMENT, 0.7),
         chosen(1, "last", Metric.ROUTE_AGREEMENT, 0.8),
@@ -40,8 +42,44 @@ def test_every_number_lands_at_its_layer_and_token():
     grid = routing.routing_grid(pd.DataFrame(rows))
     assert [line[0] for line in grid.body] == ["layer 0", "layer 1"]
     values = [word.split(" ")[0] for word in grid.body[1][1:]]
-    assert values == ["0.30", "–", "0.40", "0.60", "0.70", "0.80"]
+    assert values == ["0.30", "–", "0.40", "0.50", "0.60", "0.70", "0.80"]
     assert grid.body[0][1].startswith("0.20 [0.10, 0.30]")
+
+
+def test_routes_have_a_line_and_a_panel_each():
+    rows = [
+        chosen(layer, token, Metric.ROUTE_WEIGHT, 0.25, method=method)
+        for layer in (0, 1)
+        for token in routing.TOKENS
+        for method in (Method.ARROW, Method.SPECTR)
+    ]
+    rows += [
+        chosen(0, "last", Metric.ROUTE_ENTROPY, 0.2, method=Method.SPECTR),
+        chosen(1, "last", Metric.ROUTE_ENTROPY, 0.4, method=Method.SPECTR),
+        chosen(0, "bridge", Metric.ROUTE_AGREEMENT, 1.0, method=Method.SPECTR),
+        chosen(
+            0,
+            "last",
+            Metric.ROUTE_CERTAINTY,
+            0.75,
+            method=Method.SPECTR,
+            condition={"coverage": 1.0},
+        ),
+    ]
+    frame = pd.DataFrame(rows)
+    arrow, spectr = routing.routers_grid(frame).body
+    assert arrow == ("arrow", "–", "–", "–", "–", "–", "–")
+    assert spectr[:6] == ("spectr", "–", "0.30", "–", "–", "1.00")
+    assert spectr[6].startswith("0.75 [0.65, 0.85]")
+    panels = [a for a in routing.figure(frame).axes if a.images]
+    assert [a.get_title() for a in panels] == ["arrow", "spectr"]
+    assert (panels[0].images[0].get_array() == 0.25).all()
+    assert panels[0].images[0].get_array().shape == (2, 4)
+
+
+def test_no_routes_no_figure():
+    with pytest.raises(draw.NothingToShowError):
+        routing.figure(pd.DataFrame([chosen(0, "last", Metric.ACCURACY, 0.5)]))
 
 
 def test_rows_without_routes_give_an_empty_table():

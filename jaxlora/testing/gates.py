@@ -1,0 +1,419 @@
+"""One battery for any route: the laws it declares, and what every route must do.
+
+A law is tested on small libraries that are made here, and its *violation* is a number:
+the distance of weights or updates that should be equal, relative to their norm, at the
+worst place. On arrays (``Route.weigh`` and ``mix`` at every site) all that the laws
+compare is stacked and run by one compiled program; what it is compared with runs step
+by step, under ``jax.disable_jit``. The laws of batches and of decoding also run in a
+decoder of two layers.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora import lora
+from jaxlora.lora import Library
+from jaxlora.models import cache, routing
+from jaxlora.route import LAWS, Gate, Route
+from jaxlora.testing import gate_worlds as worlds
+from jaxlora.testing.gate_worlds import Call, MakeGateData, apart
+from jaxlora.testing.libraries import regauge
+
+RTOL = 1e-4
+"""Default tolerance: some hundred roundings of float32, as decompositions make them."""
+BF16 = 0.05
+"""The same for bfloat16, of some ten roundings."""
+ORDER = (2, 0, 3, 1)
+LOST = (1, 3)
+"""Rows of which one gets a NaN, and one infinity."""
+
+
+def check_gate(
+    route: Route | Gate,
+    *,
+    laws: Iterable[str] | None = None,
+    key: jax.Array | None = None,
+    data: MakeGateData | None = None,
+    decoder: bool = True,
+    rtol: float = RTOL,
+) -> None:
+    """Asserts that a route keeps its laws, and does what every route must.
+
+    Every route must: give finite weights [N, E] in float32, also where inputs are NaN
+    or infinite, and say where (``nonfinite``); give the same under jit and without, and
+    under vmap over libraries and in a loop; weigh in bfloat16 as the rounded values are
+    weighed in float32; have finite gradients by library, keys and inputs; compile once;
+    and be a value, hashable and equal to its copy.
+
+    Args:
+      route: any :class:`~jaxlora.route.Route`, or a gate, for a route of its defaults.
+      laws: those to test; by default the ones that the route declares.
+      key: for gates that draw; all libraries of a law get the same.
+      data: for gates that see data, ``data(library) -> {path: arrays [E, ...]}``, as
+        their ``init`` takes them. Gates of ``jaxlora.route`` need none given here.
+      decoder: also test the laws batch and decode in a decoder, which is most of the
+        time; without it, decode is not tested.
+      rtol: the largest violation that is a rounding error.
+
+    Raises:
+      AssertionError: naming the law and the size of the violation.
+      ValueError: if a law is unknown, or data are needed and not given.
+
+    >>> from jaxlora import route
+    >>> check_gate(route.arrow, laws=["permutation", "gauge"])
+    >>> mixed = Route(gate=route.uniform, mixing="factors")
+    >>> check_gate(mixed, laws=["gauge"])
+    Traceback (most recent call last):
+    AssertionError: ... breaks the law gauge ...
+    """
+    GateBattery(route, key=key, data=data, decoder=decoder).check(laws, rtol)
+
+
+def gate_violations(
+    route: Route | Gate,
+    *,
+    laws: Iterable[str] | None = None,
+    key: jax.Array | None = None,
+    data: MakeGateData | None = None,
+    decoder: bool = True,
+) -> dict[str, float]:
+    """How far a route is from each law, declared or not: the size by name.
+
+    0 is a law that is kept to the last bit, 1 a difference as large as the result, inf
+    a result that is not finite.
+
+    Args:
+      route: any route or gate.
+      laws: by default all of them.
+      key: see :func:`check_gate`, as the others.
+      data: see there.
+      decoder: see there.
+
+    >>> from jaxlora import route
+    >>> found = gate_violations(route.random, laws=["permutation", "identity"])
+    >>> (found["permutation"] > 0.1, found["identity"] < 1e-5)
+    (True, True)
+    """
+    return GateBattery(route, key=key, data=data, decoder=decoder).violations(laws)
+
+
+class GateBattery:
+    """What both share: one compiled program on arrays, and two of a decoder."""
+
+    def __init__(
+        self,
+        route: Route | Gate,
+        *,
+        key: jax.Array | None = None,
+        data: MakeGateData | None = None,
+        decoder: bool = True,
+    ):
+        self.route = Route(gate=route) if isinstance(route, Gate) else route
+        self.key = jax.random.key(0) if key is None else key
+        self.library: Library = worlds.gate_library()
+        self.data = worlds.gate_data(self.route, data, self.library)
+        self.decoder = decoder
+        self.traces = 0
+
+    def check(self, laws: Iterable[str] | None = None, rtol: float = RTOL) -> None:
+        """See :func:`check_gate`."""
+        self._check_value()
+        self._check_weights()
+        self._check_nonfinite()
+        self._check_gradients()
+        self._check_runs(rtol)
+        declared = self.route.laws if laws is None else laws
+        for law, size in self.violations(declared).items():
+            if not size <= rtol:
+                raise AssertionError(
+                    f"{self.route!r} breaks the law {law} ({LAWS[law]}): a relative "
+                    f"difference of {size:.3g}, at most {rtol:.3g} expected."
+                )
+
+    def violations(self, laws: Iterable[str] | None = None) -> dict[str, float]:
+        """See :func:`gate_violations`."""
+        chosen = sorted(LAWS if laws is None else laws)
+        for law in chosen:
+            if law not in LAWS:
+                known = ", ".join(sorted(LAWS))
+                raise ValueError(f"Unknown law {law!r}; there are {known}.")
+        if not self.decoder:
+            chosen = [law for law in chosen if law != "decode"]
+        return {law: getattr(self, f"_{law}")() for law in chosen}
+
+    # One method for each law.
+
+    def _permutation(self) -> float:
+        plain = self._shown("plain", experts=list(ORDER))
+        return apart(self._shown("permuted"), plain)
+
+    def _identity(self) -> float:
+        only = self._eagerly(self._some([1]))["updates"]
+        return apart(only, _alone(self._call(), 1))
+
+    def _absent(self) -> float:
+        rest = _result(self._eagerly(self._some([0, 1, 2])), None)
+        worst = 0.0
+        for variant in ("absent", "poisoned"):
+            found = self._shown(variant)
+            last = [w[..., 3] for w in found["weights"].values()]
+            # A weight of its own is a violation even where it multiplies zeros.
+            own = float(np.max(np.abs(last)))
+            own = own if np.isfinite(own) else float("inf")
+            kept = self._shown(variant, experts=[0, 1, 2])
+            worst = max(worst, own, apart(kept, rest))
+        return worst
+
+    def _gauge(self) -> float:
+        return apart(self._shown("regauged"), self._shown("plain"))
+
+    def _batch(self) -> float:
+        sound = [n for n in range(worlds.N) if n not in LOST]
+        rows = apart(self._shown("lost", sound), self._shown("plain", sound))
+        return max(rows, self._rows_of_decoder()) if self.decoder else rows
+
+    def _decode(self) -> float:
+        return self._steps_of_decoder()
+
+    # What every route must do.
+
+    def _check_value(self) -> None:
+        other = copy.deepcopy(self.route)
+        if hash(other) != hash(self.route) or other != self.route:
+            raise AssertionError(
+                f"{self.route!r} is not equal to its copy: every jitted program would "
+                f"compile it again. Gates are frozen dataclasses."
+            )
+
+    def _check_weights(self) -> None:
+        for variant, found in self.runs.items():
+            for name, weights in found["weights"].items():
+                chex.assert_shape(weights, (worlds.L, worlds.N, worlds.E))
+                chex.assert_type(weights, jnp.float32)
+                if not np.isfinite(weights).all():
+                    raise AssertionError(
+                        f"{self.route!r} gives weights at {name!r} that are not "
+                        f"finite, for a library that is {variant}."
+                    )
+
+    def _check_nonfinite(self) -> None:
+        plain, lost = self.runs["plain"], self.runs["lost"]
+        for name, flags in lost["nonfinite"].items():
+            weights = plain["weights"][name]
+            # Weights that are the same everywhere need not look at the input.
+            looks = bool(np.ptp(weights, axis=1).max() > 1e-6)
+            if plain["nonfinite"][name].any():
+                raise AssertionError(f"{self.route!r} calls finite inputs nonfinite.")
+            if looks and not flags[:, list(LOST)].all():
+                raise AssertionError(
+                    f"{self.route!r} passes over inputs at {name!r} that are NaN or "
+                    f"infinite, and does not say so: `nonfinite` is false. Scores of "
+                    f"such inputs must not be finite."
+                )
+
+    def _check_gradients(self) -> None:
+        for variant in ("plain", "absent", "zero"):
+            for leaf in jax.tree.leaves(self.runs[variant]["gradient"]):
+                if not np.isfinite(leaf).all():
+                    raise AssertionError(
+                        f"{self.route!r} has gradients that are not finite, in the "
+                        f"case {variant!r}; a root or a norm at zero needs care."
+                    )
+
+    def _check_runs(self, rtol: float) -> None:
+        plain = _result(self._eagerly(self._call()), None)
+        self._same("jit and vmap = eager", self._shown("plain"), plain, rtol)
+        moved = self._variants()["permuted"]
+        loop = _result(self._eagerly(moved), None)
+        self._same("vmap over libraries = loop", self._shown("permuted"), loop, rtol)
+        call = self._call()
+        half = call._replace(library=jax.tree.map(_half, call.library))
+        half = half._replace(x=jax.tree.map(_half, call.x))
+        low = _result(self._eagerly(half), None)
+        chex.assert_type(list(low["weights"].values()), jnp.float32)
+        self._same("bfloat16 = rounded values", low, self._shown("rounded"), BF16)
+        if self.traces != 1:
+            raise AssertionError(
+                f"{self.route!r} was compiled {self.traces} times for equal shapes."
+            )
+
+    def _same(self, what: str, got: Any, want: Any, rtol: float) -> None:
+        size = apart(got, want)
+        if not size <= rtol:
+            raise AssertionError(
+                f"{self.route!r} breaks {what}: a relative difference of {size:.3g}, "
+                f"at most {rtol:.3g} expected."
+            )
+
+    # On arrays.
+
+    @functools.cached_property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What comes of each of the calls that laws compare, in NumPy."""
+        variants = self._variants()
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *variants.values())
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def run(route: Route, calls: Call, key: jax.Array):
+            self.traces += 1  # runs while tracing, and never again
+            return jax.vmap(functools.partial(worlds.on_arrays, route, key))(calls)
+
+        found = jax.device_get(run(self.route, stacked, self.key))
+        # An equal route and other numbers: the program that there is must do.
+        run(dataclasses.replace(self.route), stacked, jax.random.key(1))
+        return {
+            name: jax.tree.map(lambda x, i=i: x[i], found)
+            for i, name in enumerate(variants)
+        }
+
+    def _call(self) -> Call:
+        labels = worlds.labels_of(worlds.L, worlds.N, worlds.E)
+        nobody = jnp.zeros(worlds.E, bool)
+        return Call(self.library, self.data, worlds.site_inputs(), labels, nobody)
+
+    def _variants(self) -> dict[str, Call]:
+        """Calls of one shape."""
+        plain = self._call()
+        absent = plain._replace(library=worlds.without(self.library, 3))
+        lost = {k: x.at[:, LOST[0]].set(jnp.nan) for k, x in plain.x.items()}
+        lost = {k: x.at[:, LOST[1]].set(jnp.inf) for k, x in lost.items()}
+        zero = {k: x.at[:, 0].set(0.0) for k, x in plain.x.items()}
+        return {
+            "plain": plain,
+            "permuted": self._some(list(ORDER)),
+            "regauged": plain._replace(library=regauge(self.library)),
+            "absent": absent,
+            "poisoned": absent._replace(poison=plain.poison.at[3].set(True)),
+            "lost": plain._replace(
+                x=lost, labels=plain.labels.at[:, list(LOST)].set(jnp.nan)
+            ),
+            "zero": plain._replace(x=zero),
+            "rounded": plain._replace(
+                library=jax.tree.map(_rounded, plain.library),
+                x=jax.tree.map(_rounded, plain.x),
+            ),
+        }
+
+    def _some(self, experts: list[int]) -> Call:
+        chosen, call = np.asarray(experts), self._call()
+        library, data = jax.tree.map(lambda x: x[chosen], (call.library, call.data))
+        labels, poison = call.labels[..., chosen], call.poison[chosen]
+        return Call(library, data, call.x, labels, poison)
+
+    def _eagerly(self, call: Call) -> dict[str, Any]:
+        experts = lora.num_experts(call.library)
+        with jax.disable_jit():
+            return worlds.on_arrays(self.route.fit(experts), self.key, call, False)
+
+    def _shown(self, variant: str, rows=None, experts=None) -> dict[str, Any]:
+        return _result(self.runs[variant], rows, experts)
+
+    # In a decoder.
+
+    @functools.cached_property
+    def world(self) -> tuple[Any, Library, Any]:
+        """Base, library as the route uses it, and state."""
+        library = jax.jit(self.route.library)(self.library)
+        state = worlds.state_of(self.route, library, self.data, self.key)
+        return worlds.base_of(), library, state
+
+    @functools.cached_property
+    def together(self):
+        """A jitted call of all tokens: ``(tokens, segments) -> hidden, weights``."""
+        run = jax.jit(worlds.in_decoder, static_argnums=0)
+        table = worlds.labels_of(worlds.CONFIG.vocab_size, worlds.E)
+
+        def call(tokens: np.ndarray, segments: np.ndarray):
+            labels = table[tokens] if self.route.gate.data == "labels" else None
+            words = (jnp.asarray(tokens), jnp.asarray(segments), _places_of(segments))
+            return jax.device_get(run(self.route, *self.world, *words, labels))
+
+        return call
+
+    def _rows_of_decoder(self) -> float:
+        """One text alone, padded left and right, and packed beside others."""
+        text, pad, other = [3, 1, 4], [0, 0, 0], [9, 2, 6]
+        rows = [(text, pad), (pad, text), (other, text), (text, other)]
+        tokens = np.asarray([[*x, *y] for x, y in rows], np.int32)
+        segments = np.asarray(
+            [[1] * 3 + [0] * 3, [0] * 3 + [1] * 3, *[[1] * 3 + [2] * 3] * 2]
+        )
+        segments = segments.astype(np.int32)
+        found = self.together(tokens, segments)
+        alone = {name: x[0, :3] for name, x in found.items()}
+        worst = 0.0
+        for row, start in ((1, 3), (2, 3), (3, 0)):
+            here = {name: x[row, start : start + 3] for name, x in found.items()}
+            worst = max(worst, apart(here, alone))
+        changed, odd = tokens.copy(), segments.copy()
+        changed[1:] = 10 - tokens[1:]
+        changed[0, 3:], odd[1:] = 7, 1
+        again = self.together(changed, odd)
+        return max(worst, apart({k: x[0, :3] for k, x in again.items()}, alone))
+
+    def _steps_of_decoder(self) -> float:
+        """Two rows, one padded on the left, in three calls of two tokens."""
+        if self.route.gate.data == "labels":
+            return float("inf")  # there is no place for labels in a cached call
+        tokens = np.asarray([[0, 3, 1, 4, 1, 5], [9, 2, 6, 5, 3, 5]] * 2, np.int32)
+        mask = np.ones((4, 6), bool)
+        mask[::2, 0] = False
+        want = self.together(tokens, mask.astype(np.int32))
+        base, library, state = self.world
+        pooled = routing.pooled(self.route, worlds.CONFIG, library, 4)
+        stored = cache.empty(worlds.CONFIG, 4, 6, pooled)
+        run = jax.jit(worlds.in_steps, static_argnums=0)
+        parts = []
+        for i in (0, 2, 4):
+            words = (jnp.asarray(tokens[:, i : i + 2]), stored, mask[:, i : i + 2])
+            part, stored = run(self.route, base, library, state, *words)
+            parts.append(jax.device_get(part))
+        got = {k: np.concatenate([part[k] for part in parts], axis=1) for k in want}
+        return apart(*({k: x[mask] for k, x in one.items()} for one in (got, want)))
+
+
+def _half(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.bfloat16)
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    return _half(x).astype(x.dtype)
+
+
+def _result(found: dict[str, Any], rows=None, experts=None) -> dict[str, Any]:
+    """Weights and updates, of some rows, and the weights of some experts."""
+    rows = slice(None) if rows is None else rows
+    experts = slice(None) if experts is None else experts
+    weights = {
+        name: np.asarray(w)[:, rows][..., experts]
+        for name, w in found["weights"].items()
+    }
+    updates = {
+        name: np.asarray(y.astype(jnp.float32))[:, rows]
+        for name, y in found["updates"].items()
+    }
+    return {"weights": weights, "updates": updates}
+
+
+def _alone(call: Call, expert: int) -> dict[str, np.ndarray]:
+    """Updates of one expert at weight 1, in NumPy."""
+    out = {}
+    for name, w in lora.sites(call.library).items():
+        a, b, scale = (np.asarray(z[expert], np.float64) for z in (w.a, w.b, w.scale))
+        out[name] = scale[:, None, None] * (np.asarray(call.x[name]) @ a @ b)
+    return out
+
+
+def _places_of(segments: np.ndarray) -> jax.Array:
+    """Positions [B, T] of tokens in their own segment."""
+    same = segments[:, :, None] == segments[:, None, :]
+    before = np.tril(np.ones(same.shape[1:], bool), -1)
+    return jnp.asarray((same & before[None]).sum(-1), jnp.int32)
