@@ -14,6 +14,7 @@ FLOORS = {
     "spectrum": 2,
     "merge": 3,
     "route": 3,
+    "theory": 3,
     "models": 4,
     "tasks": 4,
     "io": 4,
@@ -60,13 +61,15 @@ def test_imports_point_downward():
     assert seen > 100
 
 
-def test_merge_and_route_know_nothing_of_flax():
-    for part in ("merge", "route"):
+def test_merges_gates_and_theory_know_nothing_of_flax():
+    for part in ("merge", "route", "theory"):
         for path in (ROOT / part).rglob("*.py"):
             assert "flax" not in path.read_text(), path
 
 
 def test_data_files_are_in_the_package():
     assert (ROOT / "report" / "page.html.jinja").is_file()
+    assert (ROOT / "report" / "theory.html.jinja").is_file()
     assert (ROOT / "studies" / "two_hop" / "predictions.json").is_file()
+    assert (ROOT / "studies" / "theory" / "predictions.json").is_file()
     assert (ROOT / "py.typed").is_file()

@@ -1,0 +1,51 @@
+"""``jaxlora study theory``: the one-layer theory, predicted and measured."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from jaxlora.commands import bars, options
+from jaxlora.report import theory
+from jaxlora.report.grid import rich_table
+from jaxlora.studies.theory import protocol
+from jaxlora.studies.theory.config import TheoryConfig
+
+PROG = "jaxlora study theory"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TheoryConfig):
+    """Can a one-layer model compose two edits, and where does each statement stop?
+
+    Every claim of the theory with its predicted interval and its measurement, over
+    random worlds. The predictions were written down before the runs.
+    """
+
+    out: Path = Path("results/theory")
+    """Folder for tables, figures and the page; one configuration a folder."""
+    cache_dir: Path = dataclasses.field(default_factory=options.cache_dir)
+    """Folder of trained bases; those of `jaxlora study two-hop` are looked at."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the study; 0 if every prediction on the one-layer model held, else 1."""
+    words = list(arguments)
+    options.check_flags(words, Arguments(), PROG)
+    given = tyro.cli(Arguments, prog=PROG, args=words)
+    fields = [f.name for f in dataclasses.fields(TheoryConfig)]
+    config = TheoryConfig(**{name: getattr(given, name) for name in fields})
+    console = Console(width=None if Console().is_terminal else 120)
+    with bars.bar("theory") as move:
+        results = protocol.run(config, given.out, given.cache_dir, move)
+    images = theory.save(results.summary, given.out)
+    written = theory.write(results.summary, given.out, images)
+    console.print(rich_table(theory.claim_grid(results.summary)))
+    console.print(rich_table(theory.decoder_grid(results.summary)))
+    console.print(Text(theory.headline(results.summary), "bold"))
+    seconds = results.summary["timings"]["total_s"]
+    console.print(f"Took {seconds:.0f} s. Page: {written}")
+    return 1 if results.failed else 0

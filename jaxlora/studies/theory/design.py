@@ -1,0 +1,225 @@
+"""What is asked at which sizes, and what is predicted of it before it is run."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlora.io.files import write_text
+from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
+from jaxlora.theory import CLAIMS, PROGRAMS, Claim, Load, Rule, Sizes, interval
+from jaxlora.theory.measure import GATES
+
+LINEAR = "linear in the gate"
+"""The claim that is made of a trained decoder alone."""
+
+
+class Case(NamedTuple):
+    """One call of a program, for all seeds together."""
+
+    program: str
+    sizes: Sizes | Load
+    arguments: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """Sizes and arguments by name."""
+        sizes = dataclasses.asdict(self.sizes)
+        return {"program": self.program} | sizes | dict(self.arguments)
+
+
+class Point(NamedTuple):
+    """One prediction: a claim at one case and item."""
+
+    claim: Claim
+    case: Case
+    item: str
+    rule: Rule
+    predicted: float
+    lo: float
+    hi: float
+
+    @property
+    def place(self) -> str:
+        """What identifies it in a file of predictions."""
+        return place(self.claim.name, self.item, self.case.condition)
+
+
+def place(claim: str, item: str, condition: dict[str, Any]) -> str:
+    """Returns one string for a claim, an item and a case.
+
+    >>> place("capacity", "outer products", {"b": 1, "a": 2})
+    'capacity | outer products | {"a": 2, "b": 1}'
+    """
+    return f"{claim} | {item} | {json.dumps(condition, sort_keys=True)}"
+
+
+def cases(preset: str) -> list[Case]:
+    """All cases of a preset, programs together."""
+    return _standard() if preset == "standard" else _quick()
+
+
+def _standard() -> list[Case]:
+    middle, large = Sizes(50, 256, 4096), Sizes(100, 512, 4096)
+    return [
+        *(Case("two-hop", s) for s in (Sizes(25, 128, 1024), middle, large)),
+        *_over("apart", middle, strength=(0.4, 0.6, 0.7, 0.8, 1.0)),
+        *_over("alike", middle, alike=(0.0, 0.1, 0.2, 0.3, 0.5)),
+        *_over("alike", large, alike=(0.1, 0.2, 0.3)),
+        *_over("dominance", middle, weight=(0.5, 0.75, 1.5, 2.0)),
+        *_loads("capacity", 64, 64, (32, 64, 128, 256, 512, 1024)),
+        *_loads("capacity", 256, 64, (128, 256, 512, 1024, 2048)),
+        *_loads("interference", 256, 64, (32, 64, 128, 192, 224, 240), others=100),
+        *_loads("low-rank", 1024, 128, (512,)),
+    ]
+
+
+def _quick() -> list[Case]:
+    small = Sizes(20, 96, 768)
+    return [
+        Case("two-hop", small),
+        *_over("apart", small, strength=(0.4, 1.2)),
+        *_over("alike", small, alike=(0.1, 0.5)),
+        *_over("dominance", small, weight=(0.5, 2.0)),
+        *_loads("capacity", 48, 48, (48, 256)),
+        *_loads("interference", 64, 32, (16, 48), others=40),
+        *_loads("low-rank", 128, 32, (96,)),
+    ]
+
+
+def _over(program: str, sizes: Sizes, **arguments) -> Iterator[Case]:
+    for name, values in arguments.items():
+        for value in values:
+            yield Case(program, sizes, ((name, value),))
+
+
+def _loads(program: str, hidden: int, width: int, facts, others=0) -> Iterator[Case]:
+    for n in facts:
+        yield Case(program, Load(n, hidden, width, others))
+
+
+@functools.cache
+def points(preset: str, seeds: int) -> tuple[Point, ...]:
+    """Computes every prediction of a preset; no random weight is drawn.
+
+    Args:
+      preset: which cases.
+      seeds: that are pooled; chance intervals depend on their number.
+    """
+    found = []
+    for case in cases(preset):
+        values = [value for _, value in case.arguments]
+        shares = _predict(case.program, case.sizes, *values)
+        for claim in CLAIMS:
+            if claim.program == case.program:
+                found += _of_claim(claim, case, shares, seeds)
+    return tuple(found)
+
+
+def _predict(program: str, *arguments: Any) -> dict[str, float]:
+    return PROGRAMS[program].predict(*arguments)
+
+
+def _of_claim(claim: Claim, case: Case, shares, seeds: int) -> Iterator[Point]:
+    for item, rule in claim.items.items():
+        if item in shares:
+            tries = len(GATES) ** 2 if item.endswith("*") else 1
+            items = seeds * (1 if item == "one alone" else _items(case.sizes))
+            low, high = interval(rule, shares[item], items, tries)
+            value = round(float(shares[item]), 4)
+            yield Point(claim, case, item, rule, value, low, high)
+
+
+def _items(sizes: Sizes | Load) -> int:
+    if isinstance(sizes, Sizes):
+        return sizes.people
+    return sizes.others or sizes.facts
+
+
+def plain(found: Sequence[Point]) -> list[dict[str, Any]]:
+    """Returns predictions as JSON-able records."""
+    return [
+        {
+            "claim": point.claim.name,
+            "item": point.item,
+            "condition": point.case.condition,
+            "rule": str(point.rule),
+            "predicted": point.predicted,
+            "lo": point.lo,
+            "hi": point.hi,
+        }
+        for point in found
+    ]
+
+
+def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
+    """Reads the predictions that were written before the runs, by their place.
+
+    Raises:
+      ValueError: if the file is no list of predictions.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["predictions"]
+        return {place(r["claim"], r["item"], r["condition"]): r for r in records}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no file of predictions ({error}); expected an object with a "
+            f"list 'predictions' of claim, item, condition, predicted, lo and hi."
+        ) from None
+
+
+def digest(path: Path = PREDICTIONS) -> str:
+    """Returns the SHA-256, in hex, of the committed predictions as canonical JSON."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+DECODER = {
+    "edit is exact": {"own facts": (Rule.EXACT, 1.0)},
+    "sum keeps both hops": {
+        "sum: hop 1": (Rule.EXACT, 1.0),
+        "sum: hop 2": (Rule.EXACT, 1.0),
+    },
+    "two-hop answers the bridge": {"sum: bridge": (Rule.SURE, 1.0)},
+    "composition is chance": {"sum: composed": (Rule.SURE, 0.0)},
+    LINEAR: {
+        f"{name}: {what}": (Rule.NEAR, None)
+        for name in ("mean", "sum")
+        for what in ("hop 1", "hop 2", "bridge")
+    },
+}
+"""What the theory says of a trained decoder, were it one layer with fixed keys.
+
+Under the last claim the prediction itself is measured, with one adapter at a time: the
+logits of a merged model are those of the base and the weighted sum of what each expert
+alone changes.
+"""
+
+
+def of_decoder() -> list[dict[str, Any]]:
+    """Predictions on a trained decoder; None is predicted from single experts."""
+    found = []
+    for name, items in DECODER.items():
+        for item, (rule, share) in items.items():
+            record = {"claim": name, "item": item, "rule": str(rule)}
+            ends = (None, None) if share is None else interval(rule, share, 1)
+            found.append(record | {"predicted": share, "lo": ends[0], "hi": ends[1]})
+    return found
+
+
+def write(path: Path, seeds: int = TheoryConfig().seeds) -> None:
+    """Writes the predictions of the standard preset, one a line."""
+
+    def lines(records: list[dict[str, Any]]) -> str:
+        return ",\n    ".join(json.dumps(record) for record in records)
+
+    one, two = lines(plain(points("standard", seeds))), lines(of_decoder())
+    text = (
+        f'{{\n  "seeds": {seeds},\n  "predictions": [\n    {one}\n  ],\n'
+        f'  "decoder": [\n    {two}\n  ]\n}}\n'
+    )
+    write_text(path, text)

@@ -1,0 +1,33 @@
+"""The one-layer theory: closed-form edits, what they predict, and where it ends."""
+
+from jaxlora.theory.bounds import adding as adding
+from jaxlora.theory.bounds import interference as interference
+from jaxlora.theory.bounds import least_squares as least_squares
+from jaxlora.theory.bounds import outer_products as outer_products
+from jaxlora.theory.bounds import overwriting as overwriting
+from jaxlora.theory.bounds import retention as retention
+from jaxlora.theory.claims import CLAIMS as CLAIMS
+from jaxlora.theory.claims import PROGRAMS as PROGRAMS
+from jaxlora.theory.claims import Claim as Claim
+from jaxlora.theory.claims import Rule as Rule
+from jaxlora.theory.claims import claim as claim
+from jaxlora.theory.claims import interval as interval
+from jaxlora.theory.compose import composes as composes
+from jaxlora.theory.edits import edit as edit
+from jaxlora.theory.edits import rank_one as rank_one
+from jaxlora.theory.edits import summed as summed
+from jaxlora.theory.limit import arc_cosine as arc_cosine
+from jaxlora.theory.limit import overlap as overlap
+from jaxlora.theory.measure import over_seeds as over_seeds
+from jaxlora.theory.measure_bounds import Load as Load
+from jaxlora.theory.model import OneLayer as OneLayer
+from jaxlora.theory.model import adapter as adapter
+from jaxlora.theory.model import again as again
+from jaxlora.theory.model import answer as answer
+from jaxlora.theory.model import init as init
+from jaxlora.theory.model import keys as keys
+from jaxlora.theory.model import logits as logits
+from jaxlora.theory.model import remember as remember
+from jaxlora.theory.world import Sizes as Sizes
+from jaxlora.theory.world import World as World
+from jaxlora.theory.world import make as make

@@ -1,0 +1,245 @@
+"""How recall falls: closed forms for memories of finite width and rank.
+
+Everywhere the same picture. What is written for a fact has a component x on the right
+answer, with mean ``signal`` and spread ``own``, and some energy on other directions. A
+rival answer has an overlap p with the right one, so that its logit is ``p x``, plus one
+coordinate of the rest; in some bounds its own key adds k, with ``k p`` on the right
+answer. It loses if ``(1 - p)(x - k)`` is above that coordinate, so that
+
+    recall = E prod_rivals E_p F(x / rival(p)),    x = signal + own t,  t ~ N(0, 1),
+    rival(p)^2 = key^2 + (energy / D) (1 + p) / (1 - p),
+
+where p is one coordinate of a random direction, and F the law of a sum of a Gaussian
+and such a coordinate. The outer mean is over t and over the energy, which varies as a
+chi square of D. What differs is where signal, energy and key come from. Keys are random
+directions in M dimensions, answers random directions in D.
+
+Letters: N facts, M features, D width of the answers, R rank.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(40)
+_SHARES = _SHARES / _SHARES.sum()
+_QUANTILES = (np.arange(20) + 0.5) / 20
+
+
+def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
+    """Returns log F(x): F is the law of sqrt(D) times one coordinate of a direction.
+
+    >>> coordinate(np.asarray([0.0, 9.0]), 64).round(3).tolist()
+    [-0.693, 0.0]
+    """
+    cosine = np.clip(np.asarray(x) / np.sqrt(width), -1.0, 1.0)
+    tail = special.betainc((width - 1) / 2, 0.5, 1 - cosine**2) / 2
+    above = np.log1p(-np.minimum(tail, 0.5))
+    return np.where(cosine > 0, above, np.log(np.maximum(tail, 1e-300)))
+
+
+def beats(signal: float, own: float, rivals: int) -> float:
+    """Returns the chance that a Gaussian of mean ``signal`` beats standard ones.
+
+    >>> (round(beats(0.0, 1.0, 1), 3), round(beats(0.0, 1.0, 9), 3))
+    (0.5, 0.1)
+    """
+    log = rivals * special.log_ndtr(signal + own * _NODES)
+    return float(np.sum(_SHARES * np.exp(log)))
+
+
+def recall(
+    signal: float,
+    own: float,
+    energy: float,
+    rivals: Sequence[tuple[float, int]],
+    width: int,
+) -> float:
+    """Returns the chance that the right answer has the largest logit; see the module.
+
+    Args:
+      signal: mean of what is written on the right answer.
+      own: its spread, >= 0.
+      energy: mean square of what is written on other directions.
+      rivals: (spread of the key's part, count) of each kind of rival.
+      width: D.
+
+    >>> round(recall(0.0, 0.0, 1.0, [(0.0, 1)], 64), 3)
+    0.5
+    """
+    x = (signal + own * _NODES)[:, None, None]
+    overlap, chance = special.roots_gegenbauer(24, (width - 2) / 2)
+    overlap = overlap[None, None, :]
+    # A sum of many random directions has the square length of a Gaussian vector.
+    spreads = special.gammaincinv(width / 2, _QUANTILES)[None, :, None] * 2 / width
+    log = np.zeros((len(_NODES), len(_QUANTILES)))
+    for key, count in rivals:
+        rest = energy * spreads / width * (1 + overlap) / (1 - overlap)
+        spread = np.maximum(rest + key**2, 1e-30)
+        # The sum of a coordinate and a Gaussian, by its fourth cumulant.
+        size = (width + 1) / np.maximum(rest / spread, 0.1) ** 2 - 2
+        loses = np.exp(coordinate(x / np.sqrt(spread), size))
+        log += count * np.log(np.maximum(loses @ chance / chance.sum(), 1e-300))
+    return min(float(np.sum(_SHARES * np.exp(log).mean(axis=1))), 1.0)
+
+
+def outer_products(facts: int, hidden: int, width: int) -> float:
+    """Recall of ``W = sum_i k_i e_i^T``: falls near N = M D / (2 ln N).
+
+    Two keys overlap by N(0, 1/M): crosstalk has the energy ``(N - 1) / M``, spread over
+    D directions, and a rival gets ``1/M`` from the overlap of its own key.
+
+    >>> outer_products(10, 512, 512) > 0.99 > 0.5 > outer_products(20000, 64, 64)
+    True
+    """
+    cross = (facts - 1) / hidden
+    own, rivals = math.sqrt(cross / width), [(1 / math.sqrt(hidden), facts - 1)]
+    return recall(1.0, own, cross, rivals, width)
+
+
+def least_squares(facts: int, hidden: int, width: int) -> float:
+    """Recall of the memory of least squares: exact to N = M, then falls as q = M / N.
+
+    Beyond, the fit is the projection H on the span of the features: ``H_jj = q`` and
+    the rest of a row has the energy ``q (1 - q)``. With ``d^2 = D q / (1 - q)`` it
+    holds until d^2 is near 2 ln N: again at N of order M D / (2 ln N).
+
+    >>> least_squares(64, 64, 64) > 0.999
+    True
+    """
+    q = min(hidden / facts, 1.0)
+    rest = q * (1 - q)
+    rivals = [(math.sqrt(rest / facts), facts - 1)]
+    return recall(q, math.sqrt(rest / width), rest, rivals, width)
+
+
+def interference(edits: int, hidden: int) -> float:
+    """The squared length of ``K^+^T k'`` for a key k' that was not edited.
+
+    Of every edit a share leaks into k'; for isotropic keys the shares' squares add up
+    to ``tr(K K^T)^-1 / M = N / (M - N - 1)`` (inverse Wishart), which has a pole at N =
+    M.
+
+    Raises:
+      ValueError: if N < M - 1 fails.
+
+    >>> interference(50, 101)
+    1.0
+    """
+    if edits >= hidden - 1:
+        raise ValueError(
+            f"{edits} edits at width {hidden}: N < M - 1 fails, and the mean of the "
+            f"leak is infinite there."
+        )
+    return edits / (hidden - edits - 1)
+
+
+def retention(edits: int, hidden: int, width: int, others: int) -> float:
+    """Share of facts that were *not* edited and are still answered after N edits.
+
+    Each edit exchanges one answer for another of the N edited, so a leak c writes
+    ``sum_i c_i (new_i - old_i)``.
+
+    Args:
+      edits: N, of a permutation of their own answers.
+      hidden: M.
+      width: D.
+      others: number of other entities that could be answered.
+
+    >>> retention(10, 512, 128, 50) > 0.99 > 0.9 > retention(250, 256, 64, 50)
+    True
+    """
+    leak = interference(edits, hidden)
+    rivals = [(math.sqrt(2 * leak / edits), edits), (0.0, others)]
+    return recall(1.0, math.sqrt(2 * leak / width), 2 * leak, rivals, width)
+
+
+def spectrum_of_answers(facts: int, width: int) -> np.ndarray:
+    """Eigenvalues of the covariance of N random unit answers, falling, sum 1, [D].
+
+    Quantiles of the law of Marchenko and Pastur (1967) at ratio D / N.
+
+    Raises:
+      ValueError: if N >= D fails.
+
+    >>> spectrum_of_answers(1000, 4).round(1).tolist()
+    [0.3, 0.3, 0.2, 0.2]
+    """
+    if facts < width:
+        raise ValueError(
+            f"{facts} facts and answers of length {width}: N >= D fails; with fewer "
+            f"facts than dimensions a rank of N writes them all."
+        )
+    ratio = math.sqrt(width / facts)
+    low, high = (1 - ratio) ** 2, (1 + ratio) ** 2
+    edges = np.linspace(low, high, 20001)
+    x = (edges[1:] + edges[:-1]) / 2
+    density = np.sqrt((high - x) * (x - low)) / np.maximum(x, 1e-12)
+    share = np.cumsum(density) / density.sum()
+    middle = (np.arange(width) + 0.5) / width
+    values = np.interp(middle, share, x)[::-1]
+    return values / values.sum()
+
+
+def _energy(rank: int, facts: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a change that a rank keeps, and their chances.
+
+    A Beta of the right mean and variance, for rows that are Gaussian in the best
+    directions.
+    """
+    values = spectrum_of_answers(facts, width)
+    kept, left = values[:rank], values[rank:]
+    mean = min(float(kept.sum()), 1 - 1e-6)
+    spread = 2 * ((1 - mean) ** 2 * np.sum(kept**2) + mean**2 * np.sum(left**2))
+    size = max(mean * (1 - mean) / max(float(spread), 1e-12) - 1, 1.0)
+    edges = np.linspace(0, 1, 401)
+    chance = np.diff(special.betainc(mean * size, (1 - mean) * size, edges))
+    return (edges[1:] + edges[:-1]) / 2, chance
+
+
+def adding(rank: int, facts: int, width: int) -> float:
+    """Recall of N facts *added* by one edit of rank R: about ``E Phi(chi_R)^(N-1)``.
+
+    An edit of rank R writes the projection of each answer on R directions. The right
+    answer has the logit ``|Pe|^2``, a rival the inner product of two projections: it
+    loses if ``|Pe'| cos < |Pe|``, with the cosine of random directions in R dimensions
+    (for the best ones, their participation ratio). For random directions this is near
+    chi_R against a Gaussian, whatever N, M and D are: a rank of some 2 ln N is enough.
+
+    Args:
+      rank: R.
+      facts: N, at least D, each with an answer of its own, and nothing to overwrite.
+      width: D.
+
+    >>> adding(2, 500, 64) < 0.1 < 0.9 < adding(24, 500, 64)
+    True
+    """
+    kept = spectrum_of_answers(facts, width)[:rank]
+    directions = max(float(np.sum(kept) ** 2 / np.sum(kept**2)), 1.01)
+    energy, chance = _energy(rank, facts, width)
+    ratio = np.sqrt(energy[:, None] / energy[None, :])
+    loses = np.exp(coordinate(ratio * math.sqrt(directions), directions)) @ chance
+    log = (facts - 1) * np.log(np.clip(loses, 1e-300, 1.0))
+    return float(np.sum(chance * np.exp(log)))
+
+
+def overwriting(rank: int, facts: int, width: int) -> float:
+    """Recall of N facts that *overwrite* others by one edit of rank R.
+
+    With the change c = new - old and its projection Pc, new beats old exactly if
+    ``|Pc|^2 > |c|^2 / 2``: half of the energy of every change must be within the rank.
+    So R must be a share of D (half of it, if directions are random), where adding needs
+    only ln N. Other rivals are ignored: D is taken to be large beside 2 ln N.
+
+    Args:
+      rank: R.
+      facts: N, at least D; old and new answers all differ.
+      width: D.
+
+    >>> overwriting(16, 512, 128) < 0.05 < 0.95 < overwriting(112, 512, 128)
+    True
+    """
+    energy, chance = _energy(rank, facts, width)
+    return float(np.sum(chance[energy > 0.5]))

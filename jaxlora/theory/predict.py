@@ -1,0 +1,144 @@
+"""What is predicted of every measurement: the same names, without a random weight.
+
+Each function mirrors one of :mod:`jaxlora.theory.measure`. A share of prompts is read
+from the model of infinite width; two answers whose logits tie there share it, because
+what breaks the tie in a finite model is noise that knows neither.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora.theory import bounds, compose, limit, model, world
+from jaxlora.theory.measure import HIGH, LOW
+from jaxlora.theory.measure_bounds import Load, ranks_of
+from jaxlora.theory.world import Expected, Sizes
+
+Shares = dict[str, float]
+
+TIE = 1e-3
+"""Logits that are closer than this tie."""
+
+
+def share(logits: jax.Array, right: jax.Array) -> float:
+    """Returns the share of prompts whose right answer is the largest, ties divided.
+
+    >>> share(jnp.asarray([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), jnp.asarray([0, 2]))
+    0.75
+    """
+    values, place = np.asarray(logits, np.float64), np.asarray(right)
+    best = values >= values.max(axis=-1, keepdims=True) - TIE
+    hit = best[np.arange(len(place)), place]
+    return float(np.mean(hit / best.sum(axis=-1)))
+
+
+def _answers(made: Expected, prompts, right, gate=None, edits=None) -> float:
+    x = model.stream(made.base, prompts)
+    experts = made.experts if edits is None else edits
+    written = limit.write(x, made.known, experts, gate)
+    return share(model.read(made.base, written), right)
+
+
+def two_hop(sizes: Sizes) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure.two_hop`, gates and chance included."""
+    made = world.expected(jax.random.key(0), sizes)
+    truth, first, second = made.truth, made.experts[:1], made.experts[1:]
+    found = {
+        "base, hop 1": _answers(made, truth.hop1, truth.old1, edits=()),
+        "base, hop 2": _answers(made, truth.hop2, truth.old2, edits=()),
+        "expert 1": _answers(made, truth.hop1, truth.new1, edits=first),
+        "expert 2": _answers(made, truth.hop2, truth.new2, edits=second),
+        "gate *": 1 / sizes.people,
+    }
+    for name, gate in (("sum", (1.0, 1.0)), ("mean", (0.5, 0.5))):
+        found |= {
+            f"{name}: hop 1": _answers(made, truth.hop1, truth.new1, gate),
+            f"{name}: hop 2": _answers(made, truth.hop2, truth.new2, gate),
+            f"{name}: bridge": _answers(made, truth.two_hop, truth.new1, gate),
+            f"{name}: composed": _answers(made, truth.two_hop, truth.composed, gate),
+            # Ends tie: nothing in the prompt tells one from another.
+            f"{name}: composed among ends": 1 / sizes.people,
+        }
+    return found | _written(made) | _second(made)
+
+
+def _written(made: Expected) -> Shares:
+    truth, found = made.truth, {}
+    x, r1, r2 = (truth.two_hop[:, i] for i in range(3))
+    prompts = jnp.stack([x, r1, truth.new1, r2], axis=1)
+    for stale in (0.0, LOW, HIGH):
+        attention = jnp.asarray([[stale, stale, 1.0, 1.0]])
+        stream = model.stream(made.base, prompts, attention)
+        written = limit.write(stream, made.known, made.experts)
+        logits = model.read(made.base, written)
+        found[f"written, stale {stale:g}"] = share(logits, truth.composed)
+    return found
+
+
+def _second(made: Expected) -> Shares:
+    truth, base = made.truth, made.base
+    x = model.stream(base, truth.two_hop)
+
+    def after(gain: float, upper=None) -> jax.Array:
+        out = limit.again(base, x, made.known, made.experts, gain, upper)
+        return model.read(base, out)
+
+    found = {
+        f"second pass, gain {gain:g}": share(after(gain), truth.composed)
+        for gain in (LOW, HIGH)
+    }
+    above = after(HIGH, upper=())
+    return found | {
+        # What is read through another map is near nobody's embedding.
+        "second pass, untied": 0.0,
+        "second layer: new": share(above, truth.composed),
+        "second layer: old": share(above, truth.stale),
+    }
+
+
+def apart(sizes: Sizes, strength: float) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure.apart`."""
+    sizes = dataclasses.replace(sizes, strength=strength)
+    return {"together": compose.apart(sizes), "one alone": 1.0}
+
+
+def alike(sizes: Sizes, share: float) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure.alike`."""
+    return {
+        "hop 1": 1.0,
+        "hop 2": 1.0,
+        "composed among ends": compose.composes(sizes, share),
+    }
+
+
+def dominance(sizes: Sizes, weight: float) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure.dominance`."""
+    first = compose.dominates(sizes, weight)
+    return {"r1 of X": first, "r2 of X": 1 - first}
+
+
+def capacity(load: Load) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure_bounds.capacity`."""
+    sizes = (load.facts, load.hidden, load.width)
+    return {
+        "outer products": bounds.outer_products(*sizes),
+        "least squares": bounds.least_squares(*sizes),
+    }
+
+
+def interference(load: Load) -> Shares:
+    """Predicts the share kept of :func:`jaxlora.theory.measure_bounds.interference`."""
+    kept = bounds.retention(load.facts, load.hidden, load.width, load.others)
+    return {"kept": kept}
+
+
+def low_rank(load: Load) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure_bounds.low_rank`."""
+    found = {}
+    for rank in ranks_of(load):
+        found[f"adding, rank {rank}"] = bounds.adding(rank, load.facts, load.width)
+        over = bounds.overwriting(rank, load.facts, load.width)
+        found[f"overwriting, rank {rank}"] = over
+    return found
