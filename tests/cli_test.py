@@ -85,10 +85,10 @@ def refused(capsys, *words) -> str:
         (["studdy", "two-hop"], "did you mean `jaxlora study two-hop`?"),
         (["study", "two-hops"], "did you mean `jaxlora study two-hop`?"),
         (["inf"], "did you mean `jaxlora info`?"),
-        (["zzzz"], "No command 'zzzz'; there are study two-hop, data two-hop, data"),
+        (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, data"),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (["study"], "`jaxlora study` needs a name; there is two-hop."),
+        (["study"], "`jaxlora study` needs a name; there are two-hop and theory."),
         (["data", "--help"], "needs a name; there are two-hop and questions."),
     ],
 )
