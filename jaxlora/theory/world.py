@@ -124,6 +124,7 @@ def make(
       rank: of the experts; None for N, enough for all facts.
 
     >>> made = make(jax.random.key(0), Sizes(5, 64, 256))
+    >>> from jaxlora import lora
     >>> lora.num_experts(made.library)
     2
     """

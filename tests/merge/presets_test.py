@@ -37,6 +37,7 @@ SAME_PARTS = {
     *("breadcrumbs[mergekit]", "sce[mergekit]", "ties[fusion_bench]", "ties[knots]"),
     *("random-mean", "ties[mttl]", "dare_linear_svd[peft]", "della[mergekit]"),
     *("lorahub", "lorahub[original]", "dare[mergekit]", "linear[peft]"),
+    *("prune", "ties[peft]", "permuted-mean"),
 }
 """Made of steps, a space and a reduction that others have too: compiled when slow."""
 

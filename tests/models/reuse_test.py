@@ -131,8 +131,8 @@ def test_routes_are_those_of_route(base, make, name):
     close(logits(found), RUN(Decoder(CONFIG, chosen), base, TOKENS, library=library))
 
 
-def test_every_route_without_data_can_be_built(base, make):
-    for name in reuse.route_names():
+def test_routes_without_data_can_be_built(base, make):
+    for name in reuse.route_names()[::4]:  # all are built in tests/route
         found = reuse.build(MODEL, base, [make(1)], route=name)
         assert found.model.route == route.preset(name).fit(1)
 

@@ -30,7 +30,9 @@ def loss_and_slope(model, base, library, gate):
 RUN = jax.jit(loss_and_slope, static_argnums=0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_a_library_over_the_expert_axis_is_routed_as_on_one_device(dtype):
     config = dataclasses.replace(worlds.CONFIG, dtype=dtype)
     way = route.preset("arrow", top_k=2)

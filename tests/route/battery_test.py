@@ -12,6 +12,7 @@ BROKEN = 1e-3
 SAME_PARTS = {
     *("uniform", "arrow-cosine", "top-1", "spectr", "average-activation", "linear"),
     *("arrow[peft]", "arrow[mttl]", "arrow[phatgoose]", "genknowsub[peft]"),
+    *("random-arrow", "genknowsub", "phatgoose"),
 }
 """Made of gates, mixings and preparations that others have: compiled when slow."""
 

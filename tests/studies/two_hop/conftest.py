@@ -18,6 +18,8 @@ TINY = TwoHopConfig(
     methods=("mean", "arrow", "oracle"),
     retention_items=8,
     resamples=50,
+    oracle_starts=1,
+    oracle_sweeps=1,
     world=WorldConfig(entities=16, relations=6, pairs=1, people=3, context_rows=8),
     model=DecoderConfig(
         hidden_size=16,

@@ -122,7 +122,10 @@ def test_lines_say_what_a_method_sees_and_where_it_works():
     assert found["cat"]["data"] == found["oracle"]["data"] == "target"
     assert found["arrow"] == {"kind": "route", "data": "free", "space": "routed"}
     controls = {name for name, kind in found.items() if kind["kind"] == "control"}
-    assert controls == {"random-mean", "random-sum", "permuted-mean", "scale-only"}
+    drawn = {"random-mean", "random-sum", "permuted-mean", "random-arrow"}
+    assert controls == drawn | {"scale-only"}
+    assert found["phatgoose"]["data"] == "own"
+    assert found["linear"]["data"] == "target"
 
 
 def test_a_refused_library_is_a_row_in_every_cell():
