@@ -65,7 +65,7 @@ def claim(
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
-            f"Output folder {out} exists and holds no two-hop study; choose another "
+            f"Output folder {out} exists and holds no {study} study; choose another "
             f"--out, or empty it."
         )
     write_text(path, json.dumps(mine, indent=2))
