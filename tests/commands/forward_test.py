@@ -13,7 +13,7 @@ from jaxlora.commands import forward
 from jaxlora.io import gate_file
 from jaxlora.models import reuse
 
-TOLERANCE = 2e-4  # of the reference, in float32; found: 2e-6
+TOLERANCE = 1e-4  # of the reference, in float32; found: 2e-6
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
 SUM = ("plain", "pattern", "rslora", "--merge", "sum")
 SUM += ("--weights", "0.6", "0.5", "-0.3")
