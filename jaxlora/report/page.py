@@ -5,19 +5,18 @@ policy in the page forbids scripts and anything that is not in the file.
 """
 
 import base64
-import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from jaxlora.io.files import write_whole
 from jaxlora.report import figures, league, outcome, readings, routing, tables
 from jaxlora.report.grid import Grid
+from jaxlora.report.templates import template
 
 NAME = "report.html"
 _PARTS = {
@@ -57,7 +56,7 @@ def render(
     rows = readings.tidy(rows)
     first, *others = outcome.headline(results)
     study = str(results.get("study", ""))
-    return _template().render(
+    return template("page.html.jinja").render(
         study=study,
         headline=first,
         others=others,
@@ -137,15 +136,3 @@ def timing_grid(results: Mapping[str, Any]) -> Grid:
         for word, seconds in (*parts.items(), ("total", total))
     ]
     return Grid("Time", ("", "seconds", "share"), tuple(body), "", True)
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxlora", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja")

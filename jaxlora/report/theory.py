@@ -1,14 +1,12 @@
 """Figures and page of the theory study: what was predicted beside what was measured."""
 
 import base64
-import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +14,7 @@ from jaxlora.io.files import write_whole
 from jaxlora.report import draw
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid
+from jaxlora.report.templates import template
 from jaxlora.theory import CLAIMS, arc_cosine
 
 Outcome: TypeAlias = Mapping[str, Any]
@@ -239,7 +238,7 @@ def write(
     results: Mapping[str, Any], out: str | os.PathLike[str], images: Sequence[Path]
 ) -> Path:
     """Writes report.html, whole or not at all, and returns its path."""
-    page = _template().render(
+    page = template("theory.html.jinja").render(
         headline=headline(results),
         failed=[
             x for x in [*results["outcomes"], *results["decoder"]] if x["held"] is False
@@ -255,15 +254,3 @@ def write(
         config=json.dumps(results["config"], indent=2, sort_keys=True),
     )
     return write_whole(Path(out) / "report.html", page.encode("utf-8"))
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxlora", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("theory.html.jinja")

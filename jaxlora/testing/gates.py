@@ -8,7 +8,6 @@ by step, under ``jax.disable_jit``. The laws of batches and of decoding also run
 decoder of two layers.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -21,9 +20,10 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora.lora import Library
-from jaxlora.models import cache, routing
 from jaxlora.route import LAWS, Gate, Route
 from jaxlora.testing import gate_worlds as worlds
+from jaxlora.testing import laws as common
+from jaxlora.testing.gate_decoder import InDecoder
 from jaxlora.testing.gate_worlds import Call, MakeGateData, apart
 from jaxlora.testing.libraries import regauge
 
@@ -121,29 +121,20 @@ class GateBattery:
 
     def check(self, laws: Iterable[str] | None = None, rtol: float = RTOL) -> None:
         """See :func:`check_gate`."""
-        self._check_value()
+        common.assert_value(self.route, "Gates are frozen dataclasses.")
         self._check_weights()
         self._check_nonfinite()
         self._check_gradients()
         self._check_runs(rtol)
-        declared = self.route.laws if laws is None else laws
-        for law, size in self.violations(declared).items():
-            if not size <= rtol:
-                raise AssertionError(
-                    f"{self.route!r} breaks the law {law} ({LAWS[law]}): a relative "
-                    f"difference of {size:.3g}, at most {rtol:.3g} expected."
-                )
+        found = self.violations(self.route.laws if laws is None else laws)
+        common.assert_kept(self.route, found, LAWS, rtol)
 
     def violations(self, laws: Iterable[str] | None = None) -> dict[str, float]:
         """See :func:`gate_violations`."""
-        chosen = sorted(LAWS if laws is None else laws)
-        for law in chosen:
-            if law not in LAWS:
-                known = ", ".join(sorted(LAWS))
-                raise ValueError(f"Unknown law {law!r}; there are {known}.")
+        chosen = LAWS if laws is None else list(laws)
         if not self.decoder:
             chosen = [law for law in chosen if law != "decode"]
-        return {law: getattr(self, f"_{law}")() for law in chosen}
+        return common.sizes(chosen, LAWS, lambda law: getattr(self, f"_{law}")())
 
     # One method for each law.
 
@@ -174,20 +165,12 @@ class GateBattery:
     def _batch(self) -> float:
         sound = [n for n in range(worlds.N) if n not in LOST]
         rows = apart(self._shown("lost", sound), self._shown("plain", sound))
-        return max(rows, self._rows_of_decoder()) if self.decoder else rows
+        return max(rows, self.in_decoder.rows()) if self.decoder else rows
 
     def _decode(self) -> float:
-        return self._steps_of_decoder()
+        return self.in_decoder.steps()
 
     # What every route must do.
-
-    def _check_value(self) -> None:
-        other = copy.deepcopy(self.route)
-        if hash(other) != hash(self.route) or other != self.route:
-            raise AssertionError(
-                f"{self.route!r} is not equal to its copy: every jitted program would "
-                f"compile it again. Gates are frozen dataclasses."
-            )
 
     def _check_weights(self) -> None:
         for variant, found in self.runs.items():
@@ -236,18 +219,10 @@ class GateBattery:
         low = _result(self._eagerly(half), None)
         chex.assert_type(list(low["weights"].values()), jnp.float32)
         self._same("bfloat16 = rounded values", low, self._shown("rounded"), BF16)
-        if self.traces != 1:
-            raise AssertionError(
-                f"{self.route!r} was compiled {self.traces} times for equal shapes."
-            )
+        common.assert_compiled_once(self.route, self.traces)
 
     def _same(self, what: str, got: Any, want: Any, rtol: float) -> None:
-        size = apart(got, want)
-        if not size <= rtol:
-            raise AssertionError(
-                f"{self.route!r} breaks {what}: a relative difference of {size:.3g}, "
-                f"at most {rtol:.3g} expected."
-            )
+        common.assert_small(f"{self.route!r} breaks {what}", apart(got, want), rtol)
 
     # On arrays.
 
@@ -312,68 +287,10 @@ class GateBattery:
     def _shown(self, variant: str, rows=None, experts=None) -> dict[str, Any]:
         return _result(self.runs[variant], rows, experts)
 
-    # In a decoder.
-
     @functools.cached_property
-    def world(self) -> tuple[Any, Library, Any]:
-        """Base, library as the route uses it, and state."""
-        library = jax.jit(self.route.library)(self.library)
-        state = worlds.state_of(self.route, library, self.data, self.key)
-        return worlds.base_of(), library, state
-
-    @functools.cached_property
-    def together(self):
-        """A jitted call of all tokens: ``(tokens, segments) -> hidden, weights``."""
-        run = jax.jit(worlds.in_decoder, static_argnums=0)
-        table = worlds.labels_of(worlds.CONFIG.vocab_size, worlds.E)
-
-        def call(tokens: np.ndarray, segments: np.ndarray):
-            labels = table[tokens] if self.route.gate.data == "labels" else None
-            words = (jnp.asarray(tokens), jnp.asarray(segments), _places_of(segments))
-            return jax.device_get(run(self.route, *self.world, *words, labels))
-
-        return call
-
-    def _rows_of_decoder(self) -> float:
-        """One text alone, padded left and right, and packed beside others."""
-        text, pad, other = [3, 1, 4], [0, 0, 0], [9, 2, 6]
-        rows = [(text, pad), (pad, text), (other, text), (text, other)]
-        tokens = np.asarray([[*x, *y] for x, y in rows], np.int32)
-        segments = np.asarray(
-            [[1] * 3 + [0] * 3, [0] * 3 + [1] * 3, *[[1] * 3 + [2] * 3] * 2]
-        )
-        segments = segments.astype(np.int32)
-        found = self.together(tokens, segments)
-        alone = {name: x[0, :3] for name, x in found.items()}
-        worst = 0.0
-        for row, start in ((1, 3), (2, 3), (3, 0)):
-            here = {name: x[row, start : start + 3] for name, x in found.items()}
-            worst = max(worst, apart(here, alone))
-        changed, odd = tokens.copy(), segments.copy()
-        changed[1:] = 10 - tokens[1:]
-        changed[0, 3:], odd[1:] = 7, 1
-        again = self.together(changed, odd)
-        return max(worst, apart({k: x[0, :3] for k, x in again.items()}, alone))
-
-    def _steps_of_decoder(self) -> float:
-        """Two rows, one padded on the left, in three calls of two tokens."""
-        if self.route.gate.data == "labels":
-            return float("inf")  # there is no place for labels in a cached call
-        tokens = np.asarray([[0, 3, 1, 4, 1, 5], [9, 2, 6, 5, 3, 5]] * 2, np.int32)
-        mask = np.ones((4, 6), bool)
-        mask[::2, 0] = False
-        want = self.together(tokens, mask.astype(np.int32))
-        base, library, state = self.world
-        pooled = routing.pooled(self.route, worlds.CONFIG, library, 4)
-        stored = cache.empty(worlds.CONFIG, 4, 6, pooled)
-        run = jax.jit(worlds.in_steps, static_argnums=0)
-        parts = []
-        for i in (0, 2, 4):
-            words = (jnp.asarray(tokens[:, i : i + 2]), stored, mask[:, i : i + 2])
-            part, stored = run(self.route, base, library, state, *words)
-            parts.append(jax.device_get(part))
-        got = {k: np.concatenate([part[k] for part in parts], axis=1) for k in want}
-        return apart(*({k: x[mask] for k, x in one.items()} for one in (got, want)))
+    def in_decoder(self) -> InDecoder:
+        """The same route in a decoder, compiled where a law asks for it."""
+        return InDecoder(self.route, self.library, self.data, self.key)
 
 
 def _half(x: jax.Array) -> jax.Array:
@@ -406,10 +323,3 @@ def _alone(call: Call, expert: int) -> dict[str, np.ndarray]:
         a, b, scale = (np.asarray(z[expert], np.float64) for z in (w.a, w.b, w.scale))
         out[name] = scale[:, None, None] * (np.asarray(call.x[name]) @ a @ b)
     return out
-
-
-def _places_of(segments: np.ndarray) -> jax.Array:
-    """Positions [B, T] of tokens in their own segment."""
-    same = segments[:, :, None] == segments[:, None, :]
-    before = np.tril(np.ones(same.shape[1:], bool), -1)
-    return jnp.asarray((same & before[None]).sum(-1), jnp.int32)

@@ -7,7 +7,6 @@ program, ``jit(vmap(merge))``; what they are compared with is computed step by s
 under ``jax.disable_jit``.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ import numpy as np
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library
 from jaxlora.merge import LAWS, Merge
+from jaxlora.testing import laws as common
 from jaxlora.testing.libraries import (
     MakeData,
     data_for,
@@ -138,25 +138,16 @@ class Battery:
 
     def check(self, laws: Iterable[str] | None = None, rtol: float = RTOL) -> None:
         """See :func:`check_merge`."""
-        self._check_value()
+        made_of = "Steps are functions or frozen dataclasses."
+        common.assert_value(self.merge, made_of)
         self._shape_of(self._plain)
         self._check_runs(rtol)
-        declared = self.merge.laws if laws is None else laws
-        for law, size in self.violations(declared).items():
-            if not size <= rtol:
-                raise AssertionError(
-                    f"{self.merge!r} breaks the law {law} ({LAWS[law]}): a relative "
-                    f"difference of {size:.3g}, at most {rtol:.3g} expected."
-                )
+        found = self.violations(self.merge.laws if laws is None else laws)
+        common.assert_kept(self.merge, found, LAWS, rtol)
 
     def violations(self, laws: Iterable[str] | None = None) -> dict[str, float]:
         """See :func:`violations`."""
-        chosen = sorted(LAWS if laws is None else laws)
-        for law in chosen:
-            if law not in LAWS:
-                known = ", ".join(sorted(LAWS))
-                raise ValueError(f"Unknown law {law!r}; there are {known}.")
-        return {law: getattr(self, f"_{law}")() for law in chosen}
+        return common.sizes(laws, LAWS, lambda law: getattr(self, f"_{law}")())
 
     # One method for each law.
 
@@ -184,14 +175,6 @@ class Battery:
 
     # What every merge must do.
 
-    def _check_value(self) -> None:
-        other = copy.deepcopy(self.merge)
-        if hash(other) != hash(self.merge) or other != self.merge:
-            raise AssertionError(
-                f"{self.merge!r} is not equal to its copy: every jitted program would "
-                f"compile it again. Steps are functions or frozen dataclasses."
-            )
-
     def _shape_of(self, adapter: Adapter) -> None:
         got, library = lora.sites(adapter), lora.sites(self.library)
         if set(got) != set(library):
@@ -216,18 +199,11 @@ class Battery:
             loop = self._eagerly(self.library, moved)
             self._same("vmap over weights = loop", "moved", loop, rtol)
             self._same("bfloat16 computed in float32", "rounded", rounded, rtol)
-        if self.traces != 1:
-            raise AssertionError(
-                f"{self.merge!r} was compiled {self.traces} times for equal shapes."
-            )
+        common.assert_compiled_once(self.merge, self.traces)
 
     def _same(self, what: str, variant: str, want: Adapter, rtol: float) -> None:
         size = self._distance(variant, want)
-        if not size <= rtol:
-            raise AssertionError(
-                f"{self.merge!r} breaks {what}: a relative difference of {size:.3g}, "
-                f"at most {rtol:.3g} expected."
-            )
+        common.assert_small(f"{self.merge!r} breaks {what}", size, rtol)
 
     def _distance(self, variant: str, want: Adapter) -> float:
         return distance(self.merged[variant], deltas(want))

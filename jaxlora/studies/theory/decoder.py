@@ -97,7 +97,7 @@ def cached(
 def _missing(base: Base, settings: TwoHopConfig, cache: Path) -> str:
     """The programs of experts that are not in the cache; nothing is trained here."""
     keys = [
-        libraries._key_of(base, names, settings.lora, settings.experts)
+        libraries.key_of(base, names, settings.lora, settings.experts)
         for names, _ in libraries.PROGRAMS
     ]
     lost = [key for key in keys if not (cache / "libraries" / key).is_dir()]

@@ -135,7 +135,7 @@ def _program(base, made, names, length, config, settings, cache):
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
     opt, steps = _adam(settings.learning_rate), settings.steps
     fit = functools.partial(training.experts, base.model, opt, config, steps, base.pad)
-    folder = cache / "libraries" / _key_of(base, names, config, settings)
+    folder = cache / "libraries" / key_of(base, names, config, settings)
     target = jax.eval_shape(fit, base.params, flat, keys)[0]
     found = checkpoint.restore(folder, target)
     if found is None:
@@ -194,7 +194,8 @@ def _adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(rate)
 
 
-def _key_of(base: Base, names, config, settings: ExpertsConfig) -> str:
+def key_of(base: Base, names, config, settings: ExpertsConfig) -> str:
+    """The name of a cached library: a hash of all that decides what is in it."""
     return checkpoint.fingerprint(
         {
             "base": _digest(base.params),

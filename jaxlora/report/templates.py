@@ -1,0 +1,28 @@
+"""The page templates that ship with the package."""
+
+import functools
+
+import jinja2
+
+
+@functools.cache
+def template(name: str) -> jinja2.Template:
+    """Returns a template of ``jaxlora/report``; a variable that it lacks is an error.
+
+    Args:
+      name: of the file, such as ``page.html.jinja``.
+
+    Raises:
+      jinja2.TemplateNotFound: if there is no such file.
+
+    >>> template("page.html.jinja").name
+    'page.html.jinja'
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxlora", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
