@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from jaxlora.names import near
+
 HELP = """\
 usage: jaxlora COMMAND [options]
 
@@ -191,9 +193,9 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
     name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
     tries = (" ".join(words[:2]), words[0])
-    near = [m for t in tries for m in difflib.get_close_matches(t, COMMANDS, n=1)]
-    near.sort(key=lambda found: -max(_alike(found, tried) for tried in tries))
-    hint = f"; did you mean `jaxlora {near[0]}`?" if near else "."
+    nearest = [match for word in tries for match in near(word, COMMANDS)]
+    nearest.sort(key=lambda match: -max(_alike(match, word) for word in tries))
+    hint = f"; did you mean `jaxlora {nearest[0]}`?" if nearest else "."
     raise ValueError(f"No command {name!r}; there are {', '.join(COMMANDS)}{hint}")
 
 

@@ -7,12 +7,13 @@ matches nothing is a misspelling, and a misspelt target is a silent no-op
 everywhere else.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
+
+from jaxlora.names import near
 
 Tree: TypeAlias = Any
 IsLeaf: TypeAlias = Callable[[Any], bool] | None
@@ -156,8 +157,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _matched_nothing(pattern: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
-    shown = near or list(names[:6])
+    shown = near(pattern, names, most=3, cutoff=0.3) or list(names[:6])
     return (
         f"Pattern {pattern!r} matches none of {len(names)} leaves (or only leaves that "
         f"an earlier pattern already claimed); a pattern must match a full name such "

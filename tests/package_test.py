@@ -9,6 +9,7 @@ import jaxlora
 ROOT = pathlib.Path(jaxlora.__file__).parent
 # Each part may import from parts of its own or a lower floor; see CONTRIBUTING.md.
 FLOORS = {
+    "names": 0,
     "tree": 0,
     "lora": 1,
     "spectrum": 2,

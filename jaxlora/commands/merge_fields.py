@@ -6,7 +6,6 @@ words before the flags of the command are parsed.
 """
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 from jaxlora import merge
 from jaxlora.merge import Merge
+from jaxlora.names import flag_hint
 
 
 def split(
@@ -188,6 +188,5 @@ def _guessed(text: str) -> Any:
 
 def _no_option(flag, flags: Collection[str], known: Collection[str], prog: str) -> str:
     all_flags = [*flags, *(f"--{name.replace('_', '-')}" for name in sorted(known))]
-    near = difflib.get_close_matches(flag, all_flags, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = flag_hint(flag, all_flags)
     return f"No option {flag}; `{prog} --help` lists all {len(all_flags)}.{hint}"

@@ -1,9 +1,8 @@
 """Options that sub-commands share, and how a config comes from the command line."""
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +10,7 @@ import platformdirs
 import tyro
 
 from jaxlora import route
+from jaxlora.names import flag_hint
 from jaxlora.studies.two_hop.config import (
     METHODS,
     PRESETS,
@@ -66,7 +66,7 @@ def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopCo
     if preset not in PRESETS:
         raise ValueError(
             f"No preset {preset!r}; there are {', '.join(PRESETS)}."
-            + near(preset, PRESETS)
+            + flag_hint(preset, PRESETS)
         )
     return preset, None, PRESETS[preset]
 
@@ -138,18 +138,8 @@ def check_flags(words: Sequence[str], default: Any, prog: str) -> None:
         if name.startswith("--") and name.replace("_", "-") not in known:
             raise ValueError(
                 f"No option {name}; `{prog} --help` lists all {len(known)}."
-                + near(name, known)
+                + flag_hint(name, known)
             )
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known names, or nothing.
-
-    >>> near("quik", ["quick", "full"])
-    ' Did you mean quick?'
-    """
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def _flags(value: Any, prefix: str = "") -> Iterator[str]:

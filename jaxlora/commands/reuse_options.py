@@ -1,7 +1,6 @@
 """Flags that say which adapters a model runs with, shared by several commands."""
 
 import dataclasses
-import difflib
 import errno
 import os
 import sys
@@ -21,6 +20,7 @@ from jaxlora.io import gate_file
 from jaxlora.io.gate_file import GateFile
 from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
+from jaxlora.names import flag_hint
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ def parse(
         if name.startswith("--") and name.replace("_", "-") not in known:
             raise ValueError(
                 f"No option {name}; `{prog} --help` lists all {len(known)}."
-                + _near(name, known)
+                + flag_hint(name, known)
             )
     return tyro.cli(kind, prog=prog, description=description, args=words)
 
@@ -171,11 +171,6 @@ def flags(kind: Any) -> list[str]:
         else:
             found += [f"--{name}", f"--no-{name}"] if inner is bool else [f"--{name}"]
     return found
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {found[0]}?" if found else ""
 
 
 def load(

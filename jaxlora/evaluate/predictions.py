@@ -7,7 +7,6 @@ authors included, can change a line once the numbers are known.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.names import near
 
 
 class Claim(StrEnum):
@@ -338,8 +338,8 @@ def _bound(claim: Claim, bound: Any, place: str) -> float | None:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    nearest = near(name, names, cutoff=0.5)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 def _canonical(value: Any) -> str:

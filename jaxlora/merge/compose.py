@@ -8,7 +8,6 @@ and keys. *Spaces* say in which coordinates experts are compared, see
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +21,7 @@ from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.merge import apply
 from jaxlora.merge.linear import Data, Reduction, Weights
 from jaxlora.merge.space import SPACES, Coordinates
+from jaxlora.names import unknown
 from jaxlora.tree import Tree
 
 Transform: TypeAlias = Callable[[jax.Array | None, Library], Library]
@@ -212,21 +212,6 @@ def chain(
     for law in sorted(declared - set(LAWS)):
         raise ValueError(unknown("law", law, LAWS))
     return Merge(before, reduction, space, declared, tuple(prepare), rank)
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: the nearest, and what does.
-
-    >>> unknown("merge", "maen", ["mean", "sum"])
-    "Unknown merge 'maen'; did you mean 'mean'? There are 'mean', 'sum'."
-    """
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    if len(known) > 12:
-        shown = ", ".join(map(repr, near or known[:6]))
-        return f"Unknown {kind} {name!r}{hint} There are {len(known)}, such as {shown}."
-    return f"Unknown {kind} {name!r}{hint} There are {', '.join(map(repr, known))}."
 
 
 def _fold(key: jax.Array | None, i: int) -> jax.Array | None:

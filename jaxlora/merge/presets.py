@@ -11,9 +11,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlora.merge.compose import Merge, unknown
+from jaxlora.merge.compose import Merge
 from jaxlora.merge.methods import METHODS
 from jaxlora.merge.peers import PEERS
+from jaxlora.names import unknown
 
 
 @dataclasses.dataclass(frozen=True)

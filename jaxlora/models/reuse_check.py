@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlora import merge as merges
 from jaxlora import route as routes
-from jaxlora.merge.compose import unknown
+from jaxlora.names import unknown
 
 COMMON = ("mean", "sum", "ties", "svd")
 """Merges that messages name; there are many more."""

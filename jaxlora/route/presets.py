@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxlora.merge.compose import unknown
+from jaxlora.names import unknown
 from jaxlora.route import learned, spectral
 from jaxlora.route.gate import Gate
 from jaxlora.route.route import Route

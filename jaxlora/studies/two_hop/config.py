@@ -1,7 +1,6 @@
 """Configuration of the two-hop study: every field is a command-line flag."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -13,8 +12,8 @@ from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
-from jaxlora.merge.compose import unknown
 from jaxlora.models import DecoderConfig
+from jaxlora.names import hint, unknown
 from jaxlora.tasks.two_hop.world import WorldConfig
 
 PREDICTIONS = Path(__file__).with_name("predictions.json")
@@ -186,10 +185,9 @@ class TwoHopConfig:
             raise ValueError(f"methods is empty; there are {', '.join(METHODS)}.")
         for method in self.methods:
             if method not in METHODS:
-                near = difflib.get_close_matches(method, METHODS, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise ValueError(
-                    f"No method {method!r}; there are {', '.join(METHODS)}{hint}"
+                    f"No method {method!r}; there are {', '.join(METHODS)}"
+                    f"{hint(method, METHODS)}"
                 )
         for level in self.coverages:
             if not 0 <= level <= 1:
@@ -228,11 +226,9 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     fields = typing.get_type_hints(kind)
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"; did you mean {where}{near[0]}?" if near else "."
             raise ValueError(
                 f"The configuration has a field {where}{name}, which does not exist"
-                f"{hint}"
+                f"{hint(name, fields, where)}"
             )
     parsed = {
         name: _parse(fields[name], value, f"{where}{name}")

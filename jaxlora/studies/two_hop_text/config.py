@@ -1,7 +1,6 @@
 """Configuration of the two-hop study on text models: every field is a flag."""
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Method
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
+from jaxlora.names import hint
 from jaxlora.studies.two_hop.config import add_routers, at_least, from_plain, positive
 from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.people import LEAST, PAIRS
@@ -254,10 +254,9 @@ def _data_free(methods: tuple[str, ...]) -> None:
 def _known(name: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
     for value in values:
         if value not in known:
-            near = difflib.get_close_matches(value, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(
-                f"{name} has {value!r}; there are {', '.join(known)}{hint}"
+                f"{name} has {value!r}; there are {', '.join(known)}"
+                f"{hint(value, known)}"
             )
         if values.count(value) > 1:
             raise ValueError(f"{name} has {value!r} twice; name each once.")
