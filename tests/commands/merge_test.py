@@ -453,10 +453,10 @@ def test_what_is_said_of_methods_is_so():
     for name in merge.names():
         made = merge.describe(name).make()
         assert (name in merge_tables.NEEDS) == (made.data != "free")
-        if made.data == "free" and name != "permuted-mean":  # draws if it has a key
+        if made.data == "free":
             key = jax.random.key(0)
             found = merge_groups.traced(made, {"x": weight}, [1.0, 1.0], key)
-            assert found == merge_tables.draws(name), name
+            assert found == made.draws, name
 
 
 def test_help_has_every_field(capsys):
