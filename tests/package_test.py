@@ -13,6 +13,7 @@ FLOORS = {
     "tree": 0,
     "lora": 1,
     "spectrum": 2,
+    "spectra": 3,
     "merge": 3,
     "route": 3,
     "theory": 3,
