@@ -14,6 +14,7 @@ FLOORS = {
     "registry": 1,
     "lora": 1,
     "spectrum": 2,
+    "spectra": 3,
     "merge": 3,
     "route": 3,
     "theory": 3,

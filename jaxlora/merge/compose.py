@@ -114,7 +114,7 @@ class Merge:
         key = _fold(key, len(self.prepare))
         sites = lora.sites(library)
         arrays = self._data(data, sites)
-        rank = self._rank(rank, sites, experts)
+        rank = self.result_rank(rank, sites, experts)
         return named.unflatten(self._merged(sites, given, key, rank, arrays))
 
     def _merged(self, sites, weights, key, rank, data) -> dict[str, LoraWeight]:
@@ -151,7 +151,16 @@ class Merge:
             self.reduction.check(values)
         return array
 
-    def _rank(self, rank: int | None, sites, experts: int) -> int | None:
+    def result_rank(
+        self, rank: int | None, sites: Mapping[str, LoraWeight], experts: int
+    ) -> int | None:
+        """The rank of the result, checked; None keeps what the space gives.
+
+        Args:
+          rank: what is asked for, or None.
+          sites: a library by site name.
+          experts: E.
+        """
         own = max(site.rank for site in sites.values())
         if rank is None:
             return own if self.rank == "experts" else None
