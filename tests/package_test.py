@@ -11,6 +11,7 @@ ROOT = pathlib.Path(jaxlora.__file__).parent
 FLOORS = {
     "names": 0,
     "tree": 0,
+    "registry": 1,
     "lora": 1,
     "spectrum": 2,
     "spectra": 3,

@@ -9,7 +9,7 @@ from rich.console import Console
 from jaxlora.commands import bars, study_output
 from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
-from jaxlora.report import league
+from jaxlora.report import leaderboard
 from jaxlora.report.grid import rich_table
 from jaxlora.studies.two_hop import protocol
 from jaxlora.studies.two_hop.config import TwoHopConfig
@@ -40,10 +40,10 @@ def run(arguments: Sequence[str]) -> int:
     console = study_output.console()
     with bars.stages(console, STAGES) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
-    images = league.save(results.summary, given.out)
+    images = leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out, images=images)
     if set(given.config.methods) - set(map(str, USUAL)):
-        console.print(rich_table(league.grid(results.summary, short=True)))
+        console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])
     return 1 if results.failed else 0
 
