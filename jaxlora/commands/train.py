@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, reuse_options, train_data, train_options
+from jaxlora.commands import bars, flags, train_data, train_options
 from jaxlora.commands.train_options import Arguments
 from jaxlora.io.files import write_text
 from jaxlora.lora import ALL_LINEAR, LoraConfig
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _check_new(out: Path, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
-    reuse_options.check_out(out / RECORD)
+    flags.check_out(out / RECORD)
     interrupted = (out / CHECKPOINT).is_dir()
     there = [name for name in (RECORD, *names) if (out / name).exists()]
     if there and (there[0] == RECORD or not interrupted):
