@@ -50,7 +50,7 @@ class TrainedGates(NamedTuple):
     """As :class:`Trained`, of gates."""
 
     states: Tree
-    """[G, E, ...]: keys as trained, live places and marks as they were."""
+    """[G, E, ...]: keys as trained, live places and fingerprints as they were."""
     loss: np.ndarray
     """[G, updates]."""
     norm: np.ndarray
