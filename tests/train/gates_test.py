@@ -144,7 +144,7 @@ def test_base_experts_and_the_given_state_stay_as_they_are(base, library, done):
     for path, state in route.states(done.learned).items():
         start = route.states(states)[path]
         np.testing.assert_array_equal(state.live, start.live)
-        np.testing.assert_array_equal(state.mark, start.mark)
+        np.testing.assert_array_equal(state.fingerprint, start.fingerprint)
         assert np.abs(state.keys).max() > 0.1
 
 
