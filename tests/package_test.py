@@ -11,8 +11,10 @@ ROOT = pathlib.Path(jaxlora.__file__).parent
 FLOORS = {
     "names": 0,
     "tree": 0,
+    "registry": 1,
     "lora": 1,
     "spectrum": 2,
+    "spectra": 3,
     "merge": 3,
     "route": 3,
     "theory": 3,

@@ -13,14 +13,21 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, inspect_figure, merge_tables, reuse_options, spectra
+from jaxlora import spectra
+from jaxlora.commands import (
+    bars,
+    inspect_figure,
+    inspect_json,
+    merge_tables,
+    reuse_options,
+)
 from jaxlora.commands.merge import names, notes
 from jaxlora.commands.merge_tables import line, number, plain, span
-from jaxlora.commands.spectra import Group
 from jaxlora.io import collection, files
 from jaxlora.io.collection import Collection
 from jaxlora.report.fidelity import short
 from jaxlora.report.figures import png
+from jaxlora.spectra import Group
 
 PROG = "jaxlora inspect"
 DESCRIPTION = """\
@@ -76,11 +83,11 @@ def run(arguments: Sequence[str]) -> int:
             names=called,
             tell=lambda done, total: tell("reading", done, total),
         )
-        groups = spectra.measure(found, tell)
+        groups = spectra.measure(found.library, found.ranks, tell)
     console = merge_tables.console()
     _show(console, found, groups)
     if given.json is not None:
-        text = json.dumps(spectra.plain(found, groups), indent=1, allow_nan=False)
+        text = json.dumps(inspect_json.plain(found, groups), indent=1, allow_nan=False)
         files.write_text(given.json, text + "\n")
         line(console, f"{given.json}: every number")
     if given.figure is not None:

@@ -11,16 +11,10 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora.commands import (
-    bars,
-    merge_fields,
-    merge_groups,
-    merge_tables,
-    reuse_options,
-)
-from jaxlora.io import collection, files
+from jaxlora.commands import bars, merge_fields, merge_tables, reuse_options
+from jaxlora.io import collection, collection_data, files
 from jaxlora.io.collection import Collection
-from jaxlora.merge import Fidelity, Merge
+from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
 PROG = "jaxlora merge"
@@ -98,24 +92,26 @@ def run(arguments: Sequence[str]) -> int:
         )
         for line in notes(found):
             print(f"jaxlora: {line}", file=sys.stderr)
-        data = None if given.data is None else merge_groups.read_data(given.data, found)
-        made = merge_groups.merged(
+        data = (
+            None if given.data is None else collection_data.read_data(given.data, found)
+        )
+        made = groups.merge_groups(
             merge,
             found.library,
             weights,
             seed=given.seed,
             rank=given.rank,
             data=data,
-            tell=tell,
+            progress=tell,
         )
         tell(f"writing {given.out}", 0, 1)
         collection.write(given.out, made, found)
-        totals = merge_groups.totals(made, found.library, weights)
+        totals = groups.totals(made, found.library, weights)
     console = merge_tables.console()
     merge_tables.summary(console, given.out, given.method, found, weights, totals)
     if given.report is not None:
         with bars.bar("measuring") as tell:
-            fidelity = merge_groups.measured(made, found.library, weights, tell)
+            fidelity = groups.measure(made, found.library, weights, tell)
         _report(console, given.report, fidelity, found.names)
     return 0
 

@@ -66,7 +66,7 @@ def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopCo
     if preset not in PRESETS:
         raise ValueError(
             f"No preset {preset!r}; there are {', '.join(PRESETS)}."
-            + flag_hint(preset, PRESETS)
+            + flag_hint(preset, PRESETS, most=3)
         )
     return preset, None, PRESETS[preset]
 
@@ -138,7 +138,7 @@ def check_flags(words: Sequence[str], default: Any, prog: str) -> None:
         if name.startswith("--") and name.replace("_", "-") not in known:
             raise ValueError(
                 f"No option {name}; `{prog} --help` lists all {len(known)}."
-                + flag_hint(name, known)
+                + flag_hint(name, known, most=3)
             )
 
 

@@ -20,7 +20,7 @@ from rich.progress import (
 from jaxlora.commands import options
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.io.files import write_text
-from jaxlora.report import figures, league, page, tables
+from jaxlora.report import figures, leaderboard, page, tables
 from jaxlora.report.grid import rich_table
 from jaxlora.studies.two_hop import protocol
 from jaxlora.studies.two_hop.config import TwoHopConfig
@@ -54,14 +54,14 @@ def run(arguments: Sequence[str]) -> int:
     with _Bars(console) as tell:
         results = protocol.run(given.config, given.out, given.cache_dir, tell)
     drawn = figures.save_all(results.rows, given.out)
-    drawn += league.save(results.summary, given.out)
+    drawn += leaderboard.save(results.summary, given.out)
     written = page.write(results.rows, results.summary, given.out, images=drawn)
     write_text(
         given.out / "tables.md", tables.to_markdown(results.rows, results.summary)
     )
     console.print(tables.terminal(results.rows, results.summary))
     if set(given.config.methods) - set(map(str, USUAL)):
-        console.print(rich_table(league.grid(results.summary, short=True)))
+        console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])
     return 1 if results.failed else 0
 

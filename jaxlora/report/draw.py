@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,29 +51,29 @@ def pair(method: Method) -> Line:
     return Line(method.value, Library.PAIR, method)
 
 
-def has(found: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
+def has(book: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
     """Returns whether a line has a value in any of the cells."""
-    return any(read(found, cell, line, metric).measured for cell in cells)
+    return any(read(book, cell, line, metric).measured for cell in cells)
 
 
-def shown(rows: pd.DataFrame, found: Book, wanted: Sequence[Cell]) -> list[Cell]:
+def shown(rows: pd.DataFrame, book: Book, wanted: Sequence[Cell]) -> list[Cell]:
     """Returns the wanted cells that are in the rows, if there is anything in them."""
     cells = [cell for cell in present_cells(rows) if cell in wanted]
     if not any(
         reading.measured and key[0] in cells and key[-1] == Metric.ACCURACY.value
-        for key, reading in found.items()
+        for key, reading in book.items()
     ):
         raise NothingToShowError(
             f"No pooled accuracy in the cells {', '.join(wanted)}: expected rows with "
-            "seed 'all'. Did every seed fail its gates?"
+            "seed 'all'. Did every seed fail its criteria?"
         )
     return cells
 
 
-def level(rows: pd.DataFrame) -> str:
+def at_coverage(rows: pd.DataFrame) -> str:
     """Returns which coverage is shown, for a title, if there is more than one."""
-    levels = coverages(rows)
-    return f", coverage {levels[-1]:g}" if len(levels) > 1 else ""
+    shares = coverages(rows)
+    return f", coverage {shares[-1]:g}" if len(shares) > 1 else ""
 
 
 def canvas(width: float, height: float, title: str) -> Figure:
@@ -81,6 +82,22 @@ def canvas(width: float, height: float, title: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     return figure
+
+
+def panels(figure: Figure, count: int, columns: int, **shared: bool) -> np.ndarray:
+    """Returns axes [rows, columns] for ``count`` panels; those left over are hidden.
+
+    Args:
+      figure: an empty one.
+      count: panels that will be drawn, 1 or more.
+      columns: panels side by side, at most.
+      **shared: ``sharex`` and ``sharey`` of ``Figure.subplots``.
+    """
+    columns = min(columns, count)
+    axes = figure.subplots(-(-count // columns), columns, squeeze=False, **shared)
+    for spare in axes.flat[count:]:
+        spare.set_visible(False)
+    return axes
 
 
 def plain(axes: Axes, share: str) -> None:

@@ -106,7 +106,7 @@ POSITIVE_LINES = (
     Line("one document", Library.DOCUMENT),
     Line("facts in context", Library.BASE, Method.NONE, Split.CONTEXT),
 )
-GROUPS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+SECTIONS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("Negative controls", NEGATIVE_LINES),
     ("2-combination", PAIR_LINES),
     ("Other formats (mean)", FORMAT_LINES),
@@ -153,10 +153,10 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def coverages(rows: pd.DataFrame) -> list[float]:
-    """Returns the coverage levels of the pooled rows, ascending."""
+    """Returns each coverage of the pooled rows, ascending."""
     frame = tidy(rows)
-    levels = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
-    return sorted(float(level) for level in levels)
+    shares = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
+    return sorted(float(share) for share in shares)
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
@@ -166,18 +166,18 @@ def cells(rows: pd.DataFrame) -> list[Cell]:
 
 
 def at(rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
-    """Returns tidy rows of one coverage level; rows that name no level belong to all.
+    """Returns tidy rows of one coverage; rows that name none belong to all.
 
     Args:
       rows: as ``schema.COLUMNS``.
-      coverage: the level in [0, 1]; the highest one present if ``None``.
+      coverage: a share in [0, 1]; the highest one present if ``None``.
     """
     frame = tidy(rows)
-    levels = coverages(frame)
-    if not levels:
+    shares = coverages(frame)
+    if not shares:
         return frame
-    level = levels[-1] if coverage is None else coverage
-    return frame[frame["coverage"].isna() | (frame["coverage"] == level)]
+    share = shares[-1] if coverage is None else coverage
+    return frame[frame["coverage"].isna() | (frame["coverage"] == share)]
 
 
 def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
@@ -201,29 +201,29 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
 
 
 def read(
-    found: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
+    book: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
 ) -> Reading:
     """Returns the reading of one line in one cell; absent where no row exists."""
     key = (str(cell), line.library.value, line.method.value, line.split.value)
-    return found.get((*key, metric.value), Reading())
+    return book.get((*key, metric.value), Reading())
 
 
-def chance(found: Book, cell: str, line: Line | None = None) -> Reading:
+def chance(book: Book, cell: str, line: Line | None = None) -> Reading:
     """Returns chance for a line, or where it has none that of the mean, or the base."""
     usual = (Line("", Library.PAIR, Method.MEAN), Line("", Library.BASE))
     for candidate in (line, *usual) if line else usual:
-        reading = read(found, cell, candidate, Metric.CHANCE)
+        reading = read(book, cell, candidate, Metric.CHANCE)
         if reading.measured:
             return reading
     return Reading()
 
 
-def band(found: Book, cell: str) -> tuple[float, float] | None:
+def band(book: Book, cell: str) -> tuple[float, float] | None:
     """Returns the lowest lower and highest upper bound of the negative controls.
 
     Controls that combine adapters do so under *mean*; other methods have their own.
     """
-    readings = [read(found, cell, line) for line in NEGATIVE_LINES]
+    readings = [read(book, cell, line) for line in NEGATIVE_LINES]
     ends = _present(x for r in readings for x in (r.value, r.lo, r.hi))
     return (min(ends), max(ends)) if ends else None
 
@@ -251,12 +251,12 @@ def _three(x: float) -> str:
 def _unavailable(pooled: pd.DataFrame, everywhere: Sequence[Cell]) -> list[Subject]:
     """The (cell, library, method, split) that pooled rows say could not run."""
     notes = pooled[pooled["metric"] == Metric.AVAILABLE.value]
-    said: dict[Subject, float] = {
+    available: dict[Subject, float] = {
         key: group["value"].max() for key, group in notes.groupby(_SUBJECT, sort=False)
     }
     out = []
-    for (cell, *use), value in said.items():
+    for (cell, *use), value in available.items():
         named = [cell] if cell else [c.value for c in everywhere]
         places = [(name, *use) for name in named]
-        out += [x for x in places if value == 0 and (cell or x not in said)]
+        out += [x for x in places if value == 0 and (cell or x not in available)]
     return out

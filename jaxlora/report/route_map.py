@@ -88,14 +88,14 @@ def chart(
     palette = colors(whole.load)
     top = figure.add_subplot(grid[0, 0])
     _strip(top, whole.entropy.mean(axis=0), E, upright=True)
-    for i, (name, one) in enumerate(groups.items()):
+    for i, (name, measured) in enumerate(groups.items()):
         axes = figure.add_subplot(grid[i + 1, 0], sharex=top)
-        _map(axes, one, palette, words=wide >= 0.45 and high >= 0.26)
+        _map(axes, measured, palette, words=wide >= 0.45 and high >= 0.26)
         axes.set_title(name, **_PANEL)
         last = i == len(groups) - 1
         _tokens(axes, tokens if last else None, wide)
         beside = figure.add_subplot(grid[i + 1, 1], sharey=axes)
-        _strip(beside, one.entropy.mean(axis=1), E, upright=False)
+        _strip(beside, measured.entropy.mean(axis=1), E, upright=False)
         beside.set_xlabel("entropy" if last else "", fontsize=8.5)
     bars = 0.28 * (len(palette) + (len(palette) < E))
     room = grid[1:, 2].subgridspec(
@@ -117,11 +117,16 @@ def colors(load: np.ndarray) -> dict[int, str]:
     return {int(e): color for e, color in zip(shown, COLORS, strict=False)}
 
 
-def _map(axes: Axes, one: Measured, palette: Mapping[int, str], words: bool) -> None:
-    L, T, E = one.weight.shape
+def _map(
+    axes: Axes, measured: Measured, palette: Mapping[int, str], words: bool
+) -> None:
+    L, T, E = measured.weight.shape
     patches, faces, edges = [], [], []
     for layer, token in np.ndindex(L, T):
-        best, weight = int(one.top[layer, token]), float(one.weight[layer, token].max())
+        best, weight = (
+            int(measured.top[layer, token]),
+            float(measured.weight[layer, token].max()),
+        )
         if weight <= 0:
             continue
         none = best == diagnose.NONE
@@ -209,12 +214,14 @@ def _strip(axes: Axes, values: np.ndarray, experts: int, *, upright: bool) -> No
     axes.spines[["left", "bottom"]].set_color("#C8C8C8")
 
 
-def _load(axes: Axes, whole: Measured, experts, palette: Mapping[int, str]) -> None:
+def _load(axes: Axes, measured: Measured, experts, palette: Mapping[int, str]) -> None:
     """Bars of mean weight; a circle is how often an expert's weight is the largest."""
-    lines = [(experts[e], whole.load[e], whole.share[e], c) for e, c in palette.items()]
+    lines = [
+        (experts[e], measured.load[e], measured.share[e], c) for e, c in palette.items()
+    ]
     rest = [e for e in range(len(experts)) if e not in palette]
     if rest:
-        total = whole.load[rest].sum(), whole.share[rest].sum()
+        total = measured.load[rest].sum(), measured.share[rest].sum()
         lines.append((f"{len(rest)} others", *total, _OTHERS))
         word = f" {decimals(total[0])} together"
         axes.text(0, len(lines) - 1, word, va="center", fontsize=7.5)
@@ -226,8 +233,8 @@ def _load(axes: Axes, whole: Measured, experts, palette: Mapping[int, str]) -> N
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    most = max(0.1, *(max(whole.load[e], whole.share[e]) for e in palette))
-    axes.set_xlim(min(0.0, float(whole.load.min())), 1.08 * most)
+    most = max(0.1, *(max(measured.load[e], measured.share[e]) for e in palette))
+    axes.set_xlim(min(0.0, float(measured.load.min())), 1.08 * most)
     axes.set_title("load", **_PANEL)
     axes.tick_params(length=0, labelsize=8.5)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -81,8 +81,8 @@ def single(weight: np.ndarray) -> np.ndarray:
 
 def stack(sites: Mapping[str, ArrayLike]) -> np.ndarray:
     """Returns [S, L, T, E], float32."""
-    arrays = {name: np.asarray(one, np.float32) for name, one in sites.items()}
-    shapes = {one.shape for one in arrays.values()}
+    arrays = {name: np.asarray(weights, np.float32) for name, weights in sites.items()}
+    shapes = {weights.shape for weights in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise ValueError(
             f"Got weights of shapes {sorted(shapes)}, expected one shape [L, T, E] for "
@@ -124,10 +124,12 @@ def grouped(sites: Mapping[str, ArrayLike], panels: Panels) -> dict[str, Measure
         several = f"mean of {len(sites)} sites" if len(sites) > 1 else ""
         return {several or names[next(iter(sites))]: measure(sites)}
     if panels == "site":
-        return {names[site]: measure({site: one}) for site, one in sites.items()}
+        return {
+            names[site]: measure({site: weights}) for site, weights in sites.items()
+        }
     parts: dict[str, dict[str, ArrayLike]] = {}
-    for site, one in sites.items():
-        parts.setdefault(_part(site), {})[site] = one
+    for site, weights in sites.items():
+        parts.setdefault(_part(site), {})[site] = weights
     return {part: measure(some) for part, some in parts.items()}
 
 

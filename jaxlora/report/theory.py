@@ -38,15 +38,15 @@ def _axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=9.5)
 
 
-def _curve(axes: Axes, x: Sequence[float], found: Sequence[Outcome], color, label):
+def _curve(axes: Axes, x: Sequence[float], points: Sequence[Outcome], color, label):
     """The predicted values as a line in their band, the measured ones as dots."""
-    low, high = [o["lo"] for o in found], [o["hi"] for o in found]
+    low, high = [o["lo"] for o in points], [o["hi"] for o in points]
     axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
-    predicted = [o["predicted"] for o in found]
+    predicted = [o["predicted"] for o in points]
     axes.plot(x, predicted, color=color, lw=1.2, label=f"{label}, predicted")
-    values = [o["value"] for o in found]
-    below = [max(o["value"] - o["value_lo"], 0.0) for o in found]
-    above = [max(o["value_hi"] - o["value"], 0.0) for o in found]
+    values = [o["value"] for o in points]
+    below = [max(o["value"] - o["value_lo"], 0.0) for o in points]
+    above = [max(o["value_hi"] - o["value"], 0.0) for o in points]
     marks = {"fmt": "o", "ms": 4.5, "elinewidth": 1, "capsize": 2, "color": color}
     axes.errorbar(x, values, [below, above], label=f"{label}, measured", **marks)
 
@@ -61,10 +61,10 @@ def predicted(results: Mapping[str, Any]) -> Figure:
     programs = dict.fromkeys(x["condition"]["program"] for x in results["outcomes"])
     marks = "osD^vPX"
     for i, program in enumerate(programs):
-        found = _of(results, program)
+        points = _of(results, program)
         axes.plot(
-            [x["predicted"] for x in found],
-            [x["value"] for x in found],
+            [x["predicted"] for x in points],
+            [x["value"] for x in points],
             marks[i % len(marks)],
             color=COLORS[i % len(COLORS)],
             ms=5,
@@ -89,31 +89,31 @@ def edits(results: Mapping[str, Any]) -> Figure:
     for axes, kind in zip(panels[0], kinds, strict=True):
         _axes(axes, f"N facts stored by {kind}", "facts N", "recall")
         for color, hidden in zip(COLORS, sizes, strict=False):
-            found = [
+            points = [
                 x
                 for x in _of(results, "capacity", kind)
                 if x["condition"]["hidden"] == hidden
             ]
-            x = [o["condition"]["facts"] for o in found]
-            _curve(axes, x, found, color, f"M = {hidden}")
+            x = [o["condition"]["facts"] for o in points]
+            _curve(axes, x, points, color, f"M = {hidden}")
         axes.set_xscale("log", base=2)
         axes.legend(frameon=False, fontsize=8.5)
     _interference(panels[1, 0], _of(results, "interference"))
     axes = panels[1, 1]
     _axes(axes, "N facts in one edit of rank R", "rank R", "recall")
     for color, kind in zip(COLORS, ("adding", "overwriting"), strict=False):
-        found = _of(results, "low-rank", kind)
-        ranks = [int(o["item"].rpartition(" ")[2]) for o in found]
-        _curve(axes, ranks, found, color, kind)
+        points = _of(results, "low-rank", kind)
+        ranks = [int(o["item"].rpartition(" ")[2]) for o in points]
+        _curve(axes, ranks, points, color, kind)
     axes.set_xscale("log", base=2)
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
     return figure
 
 
-def _interference(axes: Axes, found: Sequence[Outcome]) -> None:
+def _interference(axes: Axes, points: Sequence[Outcome]) -> None:
     _axes(axes, "Facts that were not edited", "edits N / features M", "still answered")
-    x = [o["condition"]["facts"] / o["condition"]["hidden"] for o in found]
-    _curve(axes, x, found, draw.BLUE, "kept")
+    x = [o["condition"]["facts"] / o["condition"]["hidden"] for o in points]
+    _curve(axes, x, points, draw.BLUE, "kept")
     axes.legend(frameon=False, fontsize=8.5)
 
 
@@ -123,16 +123,16 @@ def gap(results: Mapping[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2)
     what = "kept hops minus two-hop accuracy"
     _axes(left, "Composition gap of the sum", "cosine of bridge and person", what)
-    found = _of(results, "alike", "composed")
-    sizes = dict.fromkeys(x["condition"]["people"] for x in found)
+    points = _of(results, "alike", "composed")
+    sizes = dict.fromkeys(x["condition"]["people"] for x in points)
     for color, people in zip(COLORS, sizes, strict=False):
-        mine = [o for o in found if o["condition"]["people"] == people]
+        mine = [o for o in points if o["condition"]["people"] == people]
         x = [o["condition"]["alike"] for o in mine]
         _curve(left, x, [_gap(results, o) for o in mine], color, f"N = {people}")
     left.legend(frameon=False, fontsize=8.5)
     _axes(right, "N edits made apart", "overlap k of two keys", "recall")
-    found = _of(results, "apart", "together")
-    _curve(right, [_overlap(o) for o in found], found, draw.GREEN, "new answer")
+    points = _of(results, "apart", "together")
+    _curve(right, [_overlap(o) for o in points], points, draw.GREEN, "new answer")
     right.axvline(0.5, color=draw.INK, lw=0.8, ls="dashed")
     right.legend(frameon=False, fontsize=8.5)
     return figure

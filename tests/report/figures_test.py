@@ -103,7 +103,7 @@ def test_dots_stand_beside_their_names(rows):
     found = readings.book(rows)
     expected = {
         line.label.replace("->", "→"): readings.read(found, "H-OO", line)
-        for _, lines in readings.GROUPS
+        for _, lines in readings.SECTIONS
         for line in lines
     }
     seen = {}
@@ -144,8 +144,8 @@ def test_band_is_that_of_the_mean_and_says_so(wide_rows):
         assert "negative controls (mean), range" in labels
 
 
-def test_coverage_needs_two_levels(rows, wide_rows):
-    with pytest.raises(draw.NothingToShowError, match=r"hold 1 level.* needs two"):
+def test_coverage_needs_two_values(rows, wide_rows):
+    with pytest.raises(draw.NothingToShowError, match=r"hold 1 value.* needs two"):
         figures.coverage(rows)
     assert "coverage 1" in figures.library(wide_rows).get_suptitle()
     assert "coverage" not in figures.library(rows).get_suptitle()

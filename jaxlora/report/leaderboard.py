@@ -1,11 +1,10 @@
-"""The league table of a study: one line for each method, as words, CSV and a figure.
+"""The leaderboard of a study: one line for each method, as words, CSV and a figure.
 
-Everything is read from ``results["league"]``, which a study computes from its items;
-see :mod:`jaxlora.studies.two_hop.league` for what is pooled and how it is judged.
+Everything is read from the leaderboard in ``results``, which a study computes from its
+items: what is pooled and how it is judged is the study's part.
 """
 
 import dataclasses
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,13 @@ from matplotlib.figure import Figure
 
 from jaxlora.io.files import write_text, write_whole
 from jaxlora.report import draw
+from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.report.readings import MEASURED, UNAVAILABLE, Reading
 
-FIGURE = "figure-league.png"
-BEGIN, END = "<!-- league:begin -->", "<!-- league:end -->"
+FIGURE = "figure-leaderboard.png"
+BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
+"""Lines of a README between which the table stands; see :func:`fill`."""
 SEES = {"free": "nothing", "own": "own data", "target": "target data"}
 """What a method sees, in words."""
 
@@ -56,46 +57,61 @@ _NOTE = (
 
 
 def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the league of the highest coverage level; empty if there is none."""
-    found = list(results.get("league") or [])
-    levels = {line["coverage"] for line in found}
-    return [line for line in found if line["coverage"] == max(levels)]
+    """Returns the leaderboard at the highest coverage; empty if there is none.
+
+    Args:
+      results: as in results.json.
+    """
+    # Runs of version 0.1 stored it as "league".
+    every = list(results.get("leaderboard") or results.get("league") or [])
+    coverages = {line["coverage"] for line in every}
+    return [line for line in every if line["coverage"] == max(coverages)]
 
 
 def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
-    """Returns the league, best first, with the references below it.
+    """Returns the leaderboard, best first, with the references below it.
 
     Args:
       results: as in results.json.
       short: for a terminal of 100 columns.
     """
-    found = lines(results)
-    methods = [line for line in found if line["kind"] != "reference"]
+    every = lines(results)
+    methods = [line for line in every if line["kind"] != "reference"]
     names = [name for name in _TITLES if not short or name in _SHORT]
     where = ("sees",) if short else ("sees", "space")
     header = ("method", *where, *(_TITLES[name] for name in names), "verdict")
 
     def words(line: Mapping[str, Any]) -> tuple[str, ...]:
         first = (line["method"], *(_where(line, name) for name in where))
-        told = (_told(_reading(line, name), name, short) for name in names)
-        return (*first, *told, line.get("verdict", "–"))
+        values = (_shown(_reading(line, name), name, short) for name in names)
+        return (*first, *values, line.get("verdict", "–"))
 
     body = [words(line) for line in methods]
-    rest = [words(line) for line in found if line["kind"] == "reference"]
+    rest = [words(line) for line in every if line["kind"] == "reference"]
     if rest and methods:
         body += [("For comparison",), *rest]
-    return Grid("League of methods", header, tuple(body), _NOTE if body else "", True)
+    return Grid(
+        "Leaderboard of methods", header, tuple(body), _NOTE if body else "", True
+    )
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """Returns the table between two markers, as a README holds it."""
+    """Returns the table between two markers, as a README holds it.
+
+    Args:
+      results: as in results.json.
+    """
     table = grid(results)
     text = f"{markdown_table(table)}\n\n{table.note}" if table.body else "No method."
     return f"{BEGIN}\n\n{text}\n\n{END}\n"
 
 
 def fill(text: str, results: Mapping[str, Any]) -> str:
-    """Returns a text with the league between its markers replaced.
+    """Returns a text with the leaderboard between its markers replaced.
+
+    Args:
+      text: a README with a line ``BEGIN`` and a line ``END``.
+      results: as in results.json.
 
     Raises:
       ValueError: if the text does not have both markers, in order.
@@ -108,75 +124,84 @@ def fill(text: str, results: Mapping[str, Any]) -> str:
 
 
 def to_csv(results: Mapping[str, Any]) -> str:
-    """Returns every number of the league, one line a method, as CSV."""
-    out = []
+    """Returns every number of the leaderboard, one line a method, as CSV.
+
+    Args:
+      results: as in results.json.
+    """
+    entries = []
     for line in lines(results):
         words = ("method", "kind", "data", "space", "coverage", "verdict", "p_adjusted")
-        one = {name: line.get(name) for name in (*words, "three_verdict", "against")}
+        entry = {name: line.get(name) for name in (*words, "three_verdict", "against")}
         for name in _NUMBERS:
             value = line.get(name) or {}
             ends = {"": "value", "_lo": "lo", "_hi": "hi", "_n": "n"}
-            one |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
+            entry |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
         reasons = line.get("unavailable") or {}
-        one["unavailable"] = "; ".join(f"{k}: {v}" for k, v in reasons.items())
-        out.append(one)
-    return pd.DataFrame(out).to_csv(index=False)
+        entry["unavailable"] = "; ".join(f"{k}: {v}" for k, v in reasons.items())
+        entries.append(entry)
+    return pd.DataFrame(entries).to_csv(index=False)
 
 
 def figure(results: Mapping[str, Any]) -> Figure:
     """Returns methods down, accuracy across; grey is the band of negative controls.
+
+    Args:
+      results: as in results.json.
 
     Raises:
       NothingToShowError: if no method was measured.
     """
     methods = [x for x in lines(results) if x["kind"] != "reference"]
     if not any(_reading(line, "two_hop").measured for line in methods):
-        raise draw.NothingToShowError("The results hold no league of methods.")
+        raise draw.NothingToShowError("The results hold no leaderboard of methods.")
     title = "Two-hop accuracy of every method, where the base knows neither hop"
-    made = draw.canvas(9.5, 1.7 + 0.2 * len(methods), title)
-    axes = made.subplots()
+    chart = draw.canvas(9.5, 1.7 + 0.2 * len(methods), title)
+    axes = chart.subplots()
     draw.plain(axes, "x")
     band = _band(lines(results))
     if band:
         axes.axvspan(*band, color="#E3E3E3", zorder=0, label="negative controls")
     for kind, color in _COLORS.items():
         _series(axes, methods, kind, color)
-    three, _ = draw.spread([_reading(line, "three") for line in methods])
-    label = "with an A→C expert that saw these people"
-    circle = {"s": 22, "facecolors": "none", "edgecolors": draw.RED, "linewidths": 1.1}
-    axes.scatter(three, range(len(methods)), zorder=3, label=label, **circle)
-    for y, line in enumerate(methods):
-        axes.axhline(y, color="#F0F0F0", linewidth=0.6, zorder=0)
-        reading = _reading(line, "three")
-        if reading.status == UNAVAILABLE:
-            draw.missing(axes, 0.9, y, reading)
+    _triples(axes, methods)
     axes.set_yticks(range(len(methods)), [line["method"] for line in methods])
     axes.tick_params(axis="y", labelsize=8)
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_xlabel("two-hop accuracy, R-OO, H-OO and F-OO together", fontsize=9.5)
-    draw.legend(made, axes, 3)
-    return made
+    draw.legend(chart, axes, 3)
+    return chart
 
 
 def save(results: Mapping[str, Any], out_dir: str | os.PathLike[str]) -> list[Path]:
-    """Writes league.md, league.csv and the figure; nothing if there is no league."""
+    """Writes leaderboard.md, leaderboard.csv and the figure, if there are lines.
+
+    Args:
+      results: as in results.json.
+      out_dir: the folder of the run.
+
+    Returns:
+      The path of the figure, in a list; empty if nothing was measured.
+    """
     if not lines(results):
         return []
     out = Path(out_dir)
-    write_text(out / "league.md", to_markdown(results))
-    write_text(out / "league.csv", to_csv(results))
+    write_text(out / "leaderboard.md", to_markdown(results))
+    write_text(out / "leaderboard.csv", to_csv(results))
     return [write_whole(out / name, data) for name, data in render(results).items()]
 
 
 def render(results: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns ``{file name: PNG}``, empty if no method was measured."""
+    """Returns ``{file name: PNG}``, empty if no method was measured.
+
+    Args:
+      results: as in results.json.
+    """
     try:
-        made = figure(results)
+        chart = figure(results)
     except draw.NothingToShowError:
         return {}
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", metadata={"Software": None})
-    return {FIGURE: buffer.getvalue()}
+    return {FIGURE: png(chart)}
 
 
 def _series(axes: Axes, methods: Sequence[Mapping[str, Any]], kind: str, color: str):
@@ -187,16 +212,29 @@ def _series(axes: Axes, methods: Sequence[Mapping[str, Any]], kind: str, color: 
         draw.dots(axes, [y for y, _ in shown], [r for _, r in shown], color, label)
 
 
+def _triples(axes: Axes, methods: Sequence[Mapping[str, Any]]) -> None:
+    """Circles for the 3-combination, whose third expert holds the answers."""
+    readings = [_reading(line, "three") for line in methods]
+    values, _ = draw.spread(readings)
+    label = "with an A→C expert that saw these people"
+    circle = {"s": 22, "facecolors": "none", "edgecolors": draw.RED, "linewidths": 1.1}
+    axes.scatter(values, range(len(methods)), zorder=3, label=label, **circle)
+    for y, reading in enumerate(readings):
+        axes.axhline(y, color="#F0F0F0", linewidth=0.6, zorder=0)
+        if reading.status == UNAVAILABLE:
+            draw.missing(axes, 0.9, y, reading)
+
+
 def _color(line: Mapping[str, Any]) -> str:
     return "control" if line["kind"] == "control" else SEES[line["data"]]
 
 
-def _band(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+def _band(every: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     """The intervals of the base, of experts alone and of controls under mean."""
     negative = ("base", "A->B alone", "B->C alone")
     ends = [
         line["two_hop"][end]
-        for line in found
+        for line in every
         if line["kind"] == "reference"
         and (line["method"] in negative or line["method"].endswith("(mean)"))
         for end in ("lo", "hi")
@@ -204,7 +242,7 @@ def _band(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     return (min(ends), max(ends)) if ends else None
 
 
-def _told(reading: Reading, name: str, short: bool) -> str:
+def _shown(reading: Reading, name: str, short: bool) -> str:
     """Intervals where a verdict looks; the CSV has all of them."""
     if short:
         return reading.short()
