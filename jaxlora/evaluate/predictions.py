@@ -332,7 +332,8 @@ def _bound(claim: Claim, bound: Any, source: str) -> float | None:
     number = isinstance(bound, int | float) and not isinstance(bound, bool)
     if not number or not math.isfinite(bound):
         raise ValueError(
-            f"{source}: claim {claim} needs a finite number as its bound, got {bound!r}."
+            f"{source}: claim {claim} needs a finite number as its bound, got "
+            f"{bound!r}."
         )
     return float(bound)
 

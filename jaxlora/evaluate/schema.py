@@ -55,6 +55,9 @@ class Arm(StrEnum):
     DOCUMENT = "one document"
 
 
+_USUAL = ("mean", "sum", "factor-mean", "arrow", "uniform", "oracle")
+
+
 class _Generated(EnumType):
     """Lets ``Method.NAME`` be written of members that are made of the registries."""
 
@@ -66,23 +69,16 @@ class Method(StrEnum, metaclass=_Generated):
     """How an arm uses its adapters; ``NONE`` for at most one adapter.
 
     Every merge of ``merge.names()`` and every route of ``route.names()`` is a member:
-    ``Method.TIES_PEFT`` is ``"ties[peft]"``.
+    ``Method.TIES_PEFT`` is ``"ties[peft]"``. Tables follow their order.
     """
 
     _ignore_ = ["_preset"]  # noqa: RUF012 (the enum takes it away)
     NONE = "none"
-    for _preset in (*merge.names(), *route.names()):
+    for _preset in dict.fromkeys((*_USUAL, *route.names(), *merge.names())):
         vars()[re.sub(r"\W+", "_", _preset.upper()).strip("_")] = _preset
 
 
-USUAL = (
-    Method.MEAN,
-    Method.SUM,
-    Method.FACTOR_MEAN,
-    Method.ARROW,
-    Method.UNIFORM,
-    Method.ORACLE,
-)
+USUAL = tuple(map(Method, _USUAL))
 """The methods of a study that names none; tables have a line for each of them."""
 
 
@@ -156,7 +152,7 @@ class Address:
     coverage: float | None = None
     """Share of the base's facts seen in a composition; ``None`` if nobody knows."""
     covered: bool | None = None
-    """Of the people whose facts were seen in one, or of the others; ``None``: of all."""
+    """Of people whose facts were seen in one, or of the others; ``None``: of all."""
     where: tuple[tuple[str, Any], ...] = ()
     """What else varies, for example (("layer", 0), ("token", "last"))."""
 

@@ -111,8 +111,8 @@ def auc(right: ArrayLike, entropy: ArrayLike, confidence: float = 0.95) -> Inter
         len(good) and len(bad) and np.isfinite(values).all() and 0 < confidence < 1
     ):
         raise ValueError(
-            f"Got {len(good)} right and {len(bad)} wrong items and the confidence {confidence}, "
-            f"expected at least one of each, finite entropies, and a share like 0.95."
+            f"Got {len(good)} right and {len(bad)} wrong items and the confidence "
+            f"{confidence}, expected at least one of each, finite entropies, and a share like 0.95."
         )
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     area = float(below.sum() / (2 * len(good) * len(bad)))

@@ -1,4 +1,5 @@
-"""The leaderboard: one line for each method, over all people of whom the base knows no hop.
+"""The leaderboard: one line for each method, over all people of whom the base
+knows no hop.
 
 Cells R-OO, H-OO and F-OO are pooled, item by item, and judged as if they were one, by
 the same rules: each method against negative controls that are combined the same way,
@@ -155,8 +156,7 @@ def _kind(method: Method) -> dict[str, str]:
         sees = "target" if entry.data == "labels" else entry.data
         return {"kind": "route", "data": sees, "space": "routed"}
     how = merge.preset(str(method))
-    control = merge.describe(str(method)).summary.startswith("control")
-    kind = "control" if control else "merge"
+    kind = "control" if merge.describe(str(method)).control else "merge"
     return {"kind": kind, "data": how.data, "space": how.space}
 
 

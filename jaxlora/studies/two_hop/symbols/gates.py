@@ -64,7 +64,7 @@ def _measured(
 
     def group(library: lora.Library, rows: Batch) -> Tree:
         assert model.route is not None
-        data = (_prompts if model.route.level == "model" else _inputs)(
+        data = (_prompts if model.route.per == "model" else _inputs)(
             Decoder(model.config), pad, base, library, rows
         )
         return models.gate_state(model, library, data=data)

@@ -30,7 +30,7 @@ class PretrainConfig:
     min_one_hop: float = 0.99
     """Criterion: one-hop recall of known facts."""
     min_two_hop: float = 0.95
-    """Criterion: held-out two-hop accuracy on familiar facts, on non-study relations."""
+    """Criterion: held-out two-hop accuracy on familiar facts, non-study relations."""
     min_copy: float = 0.99
     """Criterion: copying familiar and new names."""
     min_format: float = 0.9

@@ -110,7 +110,7 @@ def speaker(
 
 
 def _stacked(setting: Setting, arm: Arm, first_half: bool) -> lora.Library:
-    """The library of an arm, [E, ...]; random and permuted are made of A->B and B->C."""
+    """The library of an arm, [E, ...]; random and permuted ones are made of a pair."""
     members = arms.members(arm, first_half)
     stacked = lora.stack([setting.adapters[name] for name in members])
     if arm is Arm.RANDOM:
