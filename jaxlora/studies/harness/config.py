@@ -1,8 +1,8 @@
 """Configurations: their checks, their JSON form and back, and fields of old files.
 
 A config is a frozen dataclass whose fields are flags. Its class may name the fields
-that it once called otherwise, ``RENAMED = {"old": "new"}``: files and flags that still
-hold the old name are understood.
+that it once called otherwise, ``RENAMED = {"old": "new"}``: files that still hold the
+old name are understood.
 """
 
 import dataclasses
@@ -94,39 +94,6 @@ def current(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         inner = isinstance(value, Mapping) and name in fields
         out[name] = current(fields[name], value) if inner else value
     return out
-
-
-def current_flags(kind: Any, words: Sequence[str]) -> list[str]:
-    """Command-line words in which old flags stand under their names of today.
-
-    Args:
-      kind: the class of the config that the flags fill.
-      words: what was typed.
-    """
-    renamed = _renamed(kind)
-    out = []
-    for word in words:
-        flag, equals, value = word.partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
-        for old, new in renamed.items() if word.startswith("--") else ():
-            if name == old or name.startswith(f"{old}."):
-                flag = f"--{new}{name.removeprefix(old)}".replace("_", "-")
-        out.append(flag + equals + value)
-    return out
-
-
-def _renamed(kind: Any, prefix: str = "") -> dict[str, str]:
-    """Old and new names of all fields, ``{"thresholds.level": ...}``."""
-    out = {f"{prefix}{x}": f"{prefix}{y}" for x, y in _own_renamed(kind).items()}
-    for field in dataclasses.fields(kind):
-        inner = typing.get_type_hints(kind)[field.name]
-        if dataclasses.is_dataclass(inner):
-            out |= _renamed(inner, f"{prefix}{field.name}.")
-    return out
-
-
-def _own_renamed(kind: Any) -> Mapping[str, str]:
-    return getattr(kind, "RENAMED", {})
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxlora.evaluate import schema
 from jaxlora.evaluate.schema import Address, Metric
 from jaxlora.evaluate.statistics import Interval
@@ -54,7 +56,7 @@ class Criterion(NamedTuple):
         ]
 
 
-def bare(value: float, n: int) -> Interval:
+def bare(value: float | np.floating, n: int) -> Interval:
     """A measurement without an interval."""
     return Interval(float(value), float("nan"), float("nan"), n)
 

@@ -27,7 +27,7 @@ class Results(NamedTuple):
 
 def table(study: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of a study as a table with the columns of the schema, in their order."""
-    return pd.DataFrame([{"study": study} | x for x in rows], columns=list(COLUMNS))
+    return pd.DataFrame([{"study": study, **x} for x in rows], columns=list(COLUMNS))
 
 
 def write_rows(out: Path, rows: pd.DataFrame) -> None:

@@ -125,8 +125,8 @@ def difference(
     both = [s for s in seeds if s in samples.get(x, {}) and s in samples.get(y, {})]
     if not both:
         return None
-    values = ([samples[address][seed] for seed in both] for address in (x, y))
-    return statistics.paired(*values, generator(x, y), *how)
+    xs, ys = ([samples[address][seed] for seed in both] for address in (x, y))
+    return statistics.paired(xs, ys, generator(x, y), *how)
 
 
 def difference_row(x: Address, y: Address, value: Interval) -> dict[str, Any]:

@@ -36,4 +36,6 @@ class TheoryConfig:
                 f"No preset {self.preset!r}; there are standard and quick."
             )
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence is {self.confidence}, expected a share in (0, 1).")
+            raise ValueError(
+                f"confidence is {self.confidence}, expected a share in (0, 1)."
+            )

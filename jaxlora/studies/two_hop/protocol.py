@@ -6,7 +6,7 @@ people at once; text for one group after the other: these are the *parts* of a b
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ class Log:
         return {block: str(x[0]) for block, x in self.notes("unavailable").items()}
 
 
-def ask(this: Run, log: Log, parts: Sequence[Part], blocks: Sequence[Block]) -> None:
+def ask(this: Run, log: Log, parts: Iterable[Part], blocks: Sequence[Block]) -> None:
     """Asks blocks of one base, those that are not stored, and logs their outcomes.
 
     Args:

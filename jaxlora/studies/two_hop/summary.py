@@ -22,7 +22,7 @@ class Measured(NamedTuple):
     samples: Samples
     more: Sequence[dict[str, Any]]
     """Pooled rows that only one answerer has."""
-    cells: Mapping[float | None, Sequence[Cell]]
+    cells: Mapping[Any, Sequence[Cell]]
     """Who was asked, by coverage."""
     min_own: float
     """The criterion of experts."""
