@@ -112,7 +112,8 @@ def auc(right: ArrayLike, entropy: ArrayLike, confidence: float = 0.95) -> Inter
     ):
         raise ValueError(
             f"Got {len(good)} right and {len(bad)} wrong items and the confidence "
-            f"{confidence}, expected at least one of each, finite entropies, and a share like 0.95."
+            f"{confidence}, expected at least one of each, finite entropies, and a "
+            f"share like 0.95."
         )
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     area = float(below.sum() / (2 * len(good) * len(bad)))

@@ -1,5 +1,4 @@
-"""The leaderboard: one line for each method, over all people of whom the base
-knows no hop.
+"""The leaderboard: one line for each method, over people of whom the base knows no hop.
 
 Cells R-OO, H-OO and F-OO are pooled, item by item, and judged as if they were one, by
 the same rules: each method against negative controls that are combined the same way,

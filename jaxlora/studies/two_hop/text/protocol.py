@@ -37,9 +37,10 @@ from jaxlora.studies.two_hop.protocol import (
     note_experts,
 )
 from jaxlora.studies.two_hop.rows import Block, base_block, guess_rows
-from jaxlora.studies.two_hop.text import answer, experts, resources, roles, summary
+from jaxlora.studies.two_hop.text import answer, experts, resources, summary
 from jaxlora.studies.two_hop.text.config import FREE, STUDY, CriteriaConfig, TextConfig
 from jaxlora.studies.two_hop.text.resources import Loaded
+from jaxlora.studies.two_hop.text.roles import Roles, Skill, left_out, roles_of
 from jaxlora.tasks.two_hop import people, separation
 from jaxlora.tasks.two_hop.experts import Expert, Group
 from jaxlora.tasks.two_hop.people import Given
@@ -56,7 +57,7 @@ class Source(NamedTuple):
     """A user's facts."""
     loaded: Callable[[], Loaded]
     """Reads the checkpoint when it is first needed."""
-    roles: roles.Roles | None = None
+    roles: Roles | None = None
     """Which of a user's adapters is which expert; None to train experts."""
 
 
@@ -149,9 +150,9 @@ def _ask_all(
         groups = (*_generated(config, seed), *real)
         cells |= dict.fromkeys(group.cell for group in groups)
         _ask_seed(this, log, source, seed, groups)
-    left_out = roles.left_out(config, present) + _nobody(given, real)
+    missing = left_out(config, present) + _nobody(given, real)
     with this.clock.time("statistics"):
-        ended = summary.finish(this, log, claims, tuple(cells), left_out)
+        ended = summary.finish(this, log, claims, tuple(cells), missing)
     ended.summary["known_by_base"] = known
     if source.roles:
         ended.summary["roles"] = source.roles.record()
@@ -201,15 +202,15 @@ def _real(
 
 def _roles(
     this: Run[TextConfig], loaded: Callable[[], Loaded], real: Sequence[Group]
-) -> roles.Roles | None:
+) -> Roles | None:
     if not this.config.adapter:
         return None
     skills = remembered(
         this.out / "skills.json",
         lambda: resources.skills(loaded(), this.config, real),
     )
-    by_folder = {folder: roles.Skill(*values) for folder, values in skills.items()}
-    return roles.roles(this.config, by_folder)
+    by_folder = {folder: Skill(*values) for folder, values in skills.items()}
+    return roles_of(this.config, by_folder)
 
 
 def _ask_seed(

@@ -59,7 +59,7 @@ class Roles(NamedTuple):
         return {"of": of, "how": self.how, "unused": list(self.unused)}
 
 
-def roles(config: TextConfig, skills: Mapping[str, Skill]) -> Roles:
+def roles_of(config: TextConfig, skills: Mapping[str, Skill]) -> Roles:
     """Gives every adapter its role: by flag, else by what it answers best.
 
     The first hop goes to the adapter that answers it best, the second to the best of
@@ -72,7 +72,7 @@ def roles(config: TextConfig, skills: Mapping[str, Skill]) -> Roles:
 
     >>> skills = {"x": Skill(0.1, 0.9, 0.0), "y": Skill(1.0, 0.2, 0.1)}
     >>> config = TextConfig(adapter=("x", "y"), facts="facts.jsonl")
-    >>> {str(role): folder for role, folder in roles(config, skills).of.items()}
+    >>> {str(role): folder for role, folder in roles_of(config, skills).of.items()}
     {'hop1': 'y', 'hop2': 'x'}
     """
     of = {
