@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxlora.studies.two_hop_text import answers
+from jaxlora.studies.two_hop.text import reading
 
 KNOWN = ["Oslo", "New Oslo", "Bo Kim"]
 
@@ -22,8 +22,8 @@ KNOWN = ["Oslo", "New Oslo", "Bo Kim"]
     ],
 )
 def test_texts(text, exact, first, last):
-    assert answers.read(text, "Oslo", KNOWN) == (exact, first, last)
+    assert reading.read(text, "Oslo", KNOWN) == (exact, first, last)
 
 
 def test_nothing_is_no_answer():
-    assert answers.read("", "x", ["x"]) == (False, -1, -1)
+    assert reading.read("", "x", ["x"]) == (False, -1, -1)

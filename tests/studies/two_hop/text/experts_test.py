@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxlora.lora import LoraConfig
-from jaxlora.studies.two_hop_text import asked, blocks, experts, resources
-from jaxlora.studies.two_hop_text.config import TrainConfig
+from jaxlora.studies.two_hop.text import answer, experts, questions, resources
+from jaxlora.studies.two_hop.text.config import TrainConfig
 from jaxlora.tasks.two_hop import people, phrases
 from jaxlora.tasks.two_hop.experts import Expert, rows
 from jaxlora.train import text as training
@@ -37,7 +37,7 @@ def loaded(config):
 
 
 @pytest.fixture(scope="module")
-def told():
+def calls():
     return []
 
 
@@ -47,10 +47,16 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fit(loaded, config, group, cache, told):
+def fit(loaded, config, group, cache, calls):
     def run(config=config, seed=0):
         return experts.train(
-            *loaded[:3], group, seed, config, cache, lambda *x: told.append(x), NAMES
+            experts.Learner(*loaded[:3]),
+            group,
+            seed,
+            config,
+            cache,
+            lambda *x: calls.append(x),
+            NAMES,
         )
 
     return run
@@ -67,18 +73,18 @@ def test_an_expert_answers_what_it_was_told(trained, loaded, config, group):
     bare = bare._replace(adapters=trained.adapters)
     for name in NAMES:
         facts = rows(group, name)
-        said = [phrases.training(record, 1)[0]["prompt"] for record in facts]
-        prompts = asked.put(loaded.talk, said, bare.sizes.prompt)
-        who = blocks.alone(bare, trained.adapters[name])
-        best = blocks.rank(bare, who, prompts, group.size).argmax(axis=1)
+        texts = [phrases.training(record, 1)[0]["prompt"] for record in facts]
+        prompts = questions.prompts(loaded.codec, texts, bare.sizes.prompt)
+        who = answer.alone(bare, trained.adapters[name])
+        best = answer.rank(bare, who, prompts, group.size).argmax(axis=1)
         found = [bare.asked.names[i] for i in best]
         assert found == [record.answer[0] for record in facts]
 
 
-def test_the_loss_falls_and_progress_is_told(trained, told):
-    assert [done for done, *_ in told] == [20, 40, 60]
-    assert {total for _, total, _ in told} == {60}
-    losses = [loss for *_, loss in told]
+def test_the_loss_falls_and_progress_is_told(trained, calls):
+    assert [done for done, *_ in calls] == [20, 40, 60]
+    assert {total for _, total, _ in calls} == {60}
+    losses = [loss for *_, loss in calls]
     assert losses[-1] < 0.7 * losses[0]
     assert np.mean(list(trained.losses.values())) == pytest.approx(losses[-1])
 

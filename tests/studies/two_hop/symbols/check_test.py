@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlora.studies.two_hop import bases, protocol
+from jaxlora.studies.two_hop.symbols import bases, protocol
 
 
 @pytest.mark.parametrize(

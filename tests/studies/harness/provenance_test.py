@@ -8,7 +8,7 @@ import sys
 
 import jax
 
-from jaxlora.studies import provenance
+from jaxlora.studies.harness import provenance, results
 
 
 def test_the_device_counts_the_cores_of_this_process(monkeypatch):
@@ -38,5 +38,5 @@ def test_without_resource_peak_memory_is_unknown(monkeypatch):
     spec.loader.exec_module(fresh)
     found = fresh.peak_memory_gib()
     assert math.isnan(found)
-    written = fresh.to_json({"peak_memory_gib": round(found, 2)})
+    written = results.to_json({"peak_memory_gib": round(found, 2)})
     assert json.loads(written) == {"peak_memory_gib": None}

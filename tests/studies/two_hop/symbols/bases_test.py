@@ -1,4 +1,4 @@
-"""Bases: trained in chunks until their gates pass, cached, and resumed at a chunk."""
+"""Bases: trained in chunks until they meet their criteria, cached, and resumed."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlora.studies.two_hop import bases
+from jaxlora.studies.two_hop.symbols import bases
 from jaxlora.tasks.two_hop import world
 
 
@@ -31,7 +31,7 @@ def chunks(monkeypatch):
     return begun
 
 
-# A gate that never passes: every base trains to the end.
+# A criterion that is never met: every base trains to the end.
 LONG = {"min_copy": 1.0, "max_steps": 20}
 
 
@@ -42,16 +42,16 @@ def train(tiny, worlds, seeds, cache, pretrain=LONG, **more):
 
 
 def assert_same(one, two):
-    assert (one.steps, one.gates) == (two.steps, two.gates)
+    assert (one.steps, one.measured) == (two.steps, two.measured)
     jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
 
 
 def stop_at(step):
-    def tell(seed, steps, gates):
-        if steps == step and gates:
+    def progress(seed, steps, measured):
+        if steps == step and measured:
             raise KeyboardInterrupt
 
-    return tell
+    return progress
 
 
 def test_a_base_cut_between_chunks_goes_on_at_its_step(tiny, worlds, tmp_path, chunks):
@@ -59,7 +59,7 @@ def test_a_base_cut_between_chunks_goes_on_at_its_step(tiny, worlds, tmp_path, c
     assert chunks == [[0], [10]]
     chunks.clear()
     with pytest.raises(KeyboardInterrupt):
-        train(tiny, worlds, [0], tmp_path / "cut", tell=stop_at(10))
+        train(tiny, worlds, [0], tmp_path / "cut", progress=stop_at(10))
     (resumed,) = train(tiny, worlds, [0], tmp_path / "cut")
     assert chunks == [[0], [10]]
     assert_same(resumed, whole)
@@ -71,8 +71,8 @@ def test_a_base_cut_between_chunks_goes_on_at_its_step(tiny, worlds, tmp_path, c
 
 def test_several_bases_in_one_program_catch_up_first(tiny, worlds, tmp_path, chunks):
     with pytest.raises(KeyboardInterrupt):
-        train(tiny, worlds, [1], tmp_path, tell=stop_at(10))
-    found = train(tiny, worlds, [1, 2], tmp_path, at_once=2)
+        train(tiny, worlds, [1], tmp_path, progress=stop_at(10))
+    found = train(tiny, worlds, [1, 2], tmp_path, concurrent=2)
     # Seed 2 alone first, then both from step 10.
     assert chunks == [[0], [0], [10, 10]]
     assert [base.seed for base in found] == [1, 2]
@@ -87,7 +87,7 @@ def test_several_bases_in_one_program_catch_up_first(tiny, worlds, tmp_path, chu
         )
 
 
-def test_training_stops_as_soon_as_the_gates_pass(tiny, worlds, tmp_path, chunks):
+def test_training_stops_as_soon_as_the_criteria_are_met(tiny, worlds, tmp_path, chunks):
     more = {"format_steps": 0, "max_steps": 50}
     (easy,) = train(tiny, worlds, [0], tmp_path, pretrain=more)
     assert easy.steps == 10
@@ -105,13 +105,13 @@ def test_training_stops_as_soon_as_the_gates_pass(tiny, worlds, tmp_path, chunks
     assert not base.available("written bridge", config)
 
 
-def test_gates_ask_each_question_once(tiny, worlds, tmp_path):
+def test_criteria_ask_each_question_once(tiny, worlds, tmp_path):
     (base,) = train(tiny, worlds, [0], tmp_path)
-    assert base.gates.keys() == bases.GATES.keys() | bases.FORMAT_GATES.keys()
+    assert base.measured.keys() == bases.CRITERIA.keys() | bases.FORMATS.keys()
     splits = worlds[0].splits
-    assert base.gates["copy"][1] == len(worlds[0].vocab.entities)
-    assert base.gates["one-hop recall"][1] == len(splits["one_hop"])
-    assert base.gates["held-out two-hop"][1] == len(splits["held_out"])
+    assert base.measured["copy"][1] == len(worlds[0].vocab.entities)
+    assert base.measured["one-hop recall"][1] == len(splits["one_hop"])
+    assert base.measured["held-out two-hop"][1] == len(splits["held_out"])
 
 
 @pytest.mark.parametrize(
@@ -138,5 +138,5 @@ def test_the_cache_key_depends_on_all_that_decides_a_base(tiny, worlds, change):
 def test_the_cache_key_depends_on_the_code(tiny, worlds, monkeypatch):
     arguments = (0, worlds[0], tiny.model, tiny.pretrain)
     before = bases.key_of(*arguments)
-    monkeypatch.setattr(bases.code, "BASES", "edited")
+    monkeypatch.setattr(bases, "CODE", "edited")
     assert bases.key_of(*arguments) != before

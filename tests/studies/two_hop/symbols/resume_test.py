@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxlora.studies.two_hop import store
+from jaxlora.studies.harness.config import plain
 
 
 def start(config, root: Path) -> subprocess.Popen:
     """The command itself, in a process of its own."""
     root.mkdir(exist_ok=True)
     given = root / "config.json"
-    given.write_text(json.dumps({"study": "two-hop", "config": store.plain(config)}))
+    given.write_text(json.dumps({"study": "two-hop", "config": plain(config)}))
     words = ["--from", given, "--out", root / "out", "--cache-dir", root / "cache"]
     command = [sys.executable, "-m", "jaxlora.cli", "study", "two-hop", *words]
     env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

@@ -11,8 +11,8 @@ import pytest
 from jaxlora import lora, models
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
-from jaxlora.studies.two_hop_text import memory
-from jaxlora.studies.two_hop_text.config import AskConfig, TextConfig, TrainConfig
+from jaxlora.studies.two_hop.text import memory
+from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig, TrainConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import text as training
 from jaxlora.train.training import Plan, optimizer

@@ -8,11 +8,11 @@ import pytest
 
 from jaxlora import merge
 from jaxlora.evaluate import predictions
-from jaxlora.studies.two_hop import store
-from jaxlora.studies.two_hop_text import config
-from jaxlora.studies.two_hop_text.config import METHODS, TextConfig
+from jaxlora.studies.harness.config import flat, plain, read
+from jaxlora.studies.two_hop import config as common
+from jaxlora.studies.two_hop.text.config import FREE, METHODS, STUDY, TextConfig
 
-EXPERIMENTS = pathlib.Path(__file__).parents[3] / "experiments" / "two_hop_text"
+EXPERIMENTS = pathlib.Path(__file__).parents[4] / "experiments" / "two_hop_text"
 
 
 def test_methods_are_those_that_free_text_allows():
@@ -29,17 +29,24 @@ def test_methods_are_those_that_free_text_allows():
 
 def test_a_config_is_read_back_from_json_and_from_results(tmp_path):
     made = TextConfig(model="m", people=5, facts=pathlib.Path("f.jsonl"))
-    plain = store.plain(made)
-    (tmp_path / "options.json").write_text(json.dumps(plain))
-    told = {"study": config.STUDY, "config": plain}
-    (tmp_path / "results.json").write_text(json.dumps(told))
-    assert config.read(tmp_path / "options.json") == made
-    assert config.read(tmp_path / "results.json") == made
+    options = plain(made)
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    results = {"study": STUDY, "config": options}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert read(TextConfig, tmp_path / "options.json", STUDY) == made
+    assert read(TextConfig, tmp_path / "results.json", STUDY) == made
+
+
+def test_files_with_the_names_of_earlier_versions_are_read(tmp_path):
+    old = {"gates": {"min_own": 0.5}, "thresholds": {"level": 0.9}}
+    (tmp_path / "options.json").write_text(json.dumps(old))
+    config = read(TextConfig, tmp_path / "options.json", STUDY)
+    assert (config.criteria.min_own, config.thresholds.confidence) == (0.5, 0.9)
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.json")), ids=str)
 def test_experiments_are_configurations(path):
-    found = config.read(path)
+    found = read(TextConfig, path, STUDY)
     assert found.seeds >= 3
     assert found.people >= 20
     assert (EXPERIMENTS / "shapes" / path.stem / "config.json").is_file()
@@ -52,7 +59,7 @@ def test_there_are_experiments_for_the_models_of_the_paper_and_more():
 
 
 def test_the_predictions_of_the_package_are_readable():
-    found = predictions.load(config.PREDICTIONS)
+    found = predictions.load(common.predictions("text"))
     assert {str(p.cell) for p in found} == {"F-OO", "H-OO"}
 
 
@@ -61,6 +68,8 @@ def test_the_predictions_of_the_package_are_readable():
     [
         ({"methods": ("meen",)}, "'meen'; there are .*did you mean 'mean'"),
         ({"methods": ()}, "methods is empty"),
+        ({"routers": ("oracle",)}, "methods has 'oracle'; there are"),
+        ({"routers": ("phatgoose",)}, "'phatgoose' sees statistics"),
         ({"methods": ("regmean",)}, "'regmean' sees statistics of each expert's own"),
         ({"methods": ("cat",)}, "'cat' sees solved target tasks, .*'mean', 'sum'"),
         ({"methods": ("mean", "mean")}, "'mean' twice"),
@@ -97,10 +106,14 @@ def test_refuses(fields, said):
 def test_refuses_files(tmp_path, text, said):
     (tmp_path / "options.json").write_text(text)
     with pytest.raises(ValueError, match=said):
-        config.read(tmp_path / "options.json")
+        read(TextConfig, tmp_path / "options.json", STUDY)
 
 
 def test_adapters_are_asked_once():
     made = TextConfig(seeds=3, adapter=("a", "b"), facts=pathlib.Path("f"))
     assert made.numbers == (0,)
     assert dataclasses.replace(made, adapter=()).numbers == (0, 1, 2)
+
+
+def test_fields_that_may_differ_when_a_run_goes_on_exist():
+    assert set(FREE) <= set(flat(plain(TextConfig())))

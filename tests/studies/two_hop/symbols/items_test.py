@@ -7,8 +7,9 @@ import pytest
 
 from jaxlora.evaluate.schema import Split
 from jaxlora.evaluate.scoring import Answers
-from jaxlora.studies.two_hop import items, questions
-from jaxlora.studies.two_hop.bases import Base
+from jaxlora.studies.two_hop import items
+from jaxlora.studies.two_hop.symbols import answer, questions
+from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.tasks.two_hop import experts, facts, world
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.facts import Fact, Facts
@@ -158,8 +159,7 @@ def says(setting, **said) -> Answers:
 
 
 def collected(setting, old=None, **said):
-    _, groups, asked = setting
-    return items.collect(says(setting, **said), groups, asked, old)
+    return answer.collect(says(setting, **said), setting[2], old)
 
 
 def right(key):
@@ -230,7 +230,7 @@ def test_the_answer_of_the_next_person_is_counterfactual(setting):
 def test_errors_are_told_apart_in_their_order(setting):
     made, _, _ = setting
     other = made.vocab.ids[THINK]  # nobody's answer or bridge
-    old = items.predictions(collected(setting, two_hop=lambda key: other))
+    old = items.old_answers(collected(setting, two_hop=lambda key: other))
 
     def codes(said, **more):
         return of(collected(setting, two_hop=said, **more), Split.TWO_HOP)["error"]
@@ -247,7 +247,7 @@ def test_errors_are_told_apart_in_their_order(setting):
 
 
 def test_old_answers_are_looked_up_by_cell_pair_and_split(setting):
-    old = items.predictions(collected(setting, hop1=right, two_hop=lambda k: k.bridge))
+    old = items.old_answers(collected(setting, hop1=right, two_hop=lambda k: k.bridge))
     found = collected(
         setting, old=old, hop1=lambda k: k.answer, two_hop=lambda k: k.bridge
     )
@@ -282,7 +282,7 @@ def test_covered_is_that_of_each_person():
         np.zeros((len(groups), asked.people), np.int32),
         *np.zeros((2, len(groups), asked.people, V)),
     )
-    found = of(items.collect(answers, groups, asked, None), Split.TWO_HOP)
+    found = of(answer.collect(answers, asked, None), Split.TWO_HOP)
     expected = [record.covered for group in groups for record in group.two_hop]
     assert found["covered"].tolist() == expected
     assert len(set(expected)) == 2

@@ -9,13 +9,18 @@ import pandas as pd
 import pytest
 
 from jaxlora.evaluate import predictions, schema, statistics
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
-from jaxlora.studies.two_hop import bases, blocks, judge, protocol, record, store
-from jaxlora.studies.two_hop.config import PREDICTIONS, TwoHopConfig, from_plain
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
+from jaxlora.studies.harness.config import from_plain
+from jaxlora.studies.two_hop import arms, judge
+from jaxlora.studies.two_hop import config as common
+from jaxlora.studies.two_hop.rows import Block
+from jaxlora.studies.two_hop.symbols import bases, protocol
+from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 
+PREDICTIONS = common.predictions("")
 CELLS = [str(cell) for cell in Cell]
-GATES = len(record.GATE_SPLITS)
-PLAN = [(str(x), str(m)) for x, m in blocks.plan(("mean",))]
+CRITERIA = len(protocol.SPLITS)
+PLAN = [(str(x), str(m)) for x, m in arms.plan(("mean",))]
 FORMATS = {
     Split.WRITTEN: "written bridge",
     Split.WRITTEN_BRIDGE: "written bridge",
@@ -52,7 +57,7 @@ def test_rows_have_the_columns_and_words_of_the_schema(ran):
     rows = ran.results.rows
     assert tuple(rows.columns) == schema.COLUMNS
     for name, kind in (
-        ("library", Library),
+        ("library", Arm),
         ("method", Method),
         ("split", Split),
         ("metric", Metric),
@@ -77,7 +82,7 @@ def test_the_file_holds_the_rows(ran):
 
 @pytest.mark.parametrize("seed", [0, 1, "all"])
 def test_every_block_is_asked_in_every_cell(table, ran, seed):
-    plan = blocks.plan(ran.config.methods)
+    plan = arms.plan(ran.config.methods)
     for split in (Split.HOP1, Split.HOP2, Split.TWO_HOP, Split.FAMILIAR_TWO_HOP):
         found = pick(table, seed=seed, split=split, metric=Metric.ACCURACY)
         found = found[found["cell"] != ""]
@@ -87,12 +92,12 @@ def test_every_block_is_asked_in_every_cell(table, ran, seed):
 
 
 def test_plan_holds_every_library_and_method(ran):
-    plan = blocks.plan([str(m) for m in Method if m is not Method.NONE])
+    plan = arms.plan([str(m) for m in Method if m is not Method.NONE])
     assert len(plan) == len(set(plan))
-    assert plan[0] == (Library.BASE, Method.NONE)
-    assert {library for library, _ in plan} == set(Library)
+    assert plan[0] == (Arm.BASE, Method.NONE)
+    assert {library for library, _ in plan} == set(Arm)
     assert {method for _, method in plan} == set(Method)
-    missing = {(x, Method.ORACLE) for x in (Library.TRIPLE, Library.TRIPLE_OTHERS)}
+    missing = {(x, Method.ORACLE) for x in (Arm.TRIPLE, Arm.TRIPLE_OTHERS)}
     assert not missing & set(plan)
 
 
@@ -102,9 +107,9 @@ def test_every_control_is_measured_in_every_cell(table, ran, cell):
     for library in (*schema.NEGATIVE, *schema.POSITIVE):
         found = pick(two_hop, library=library)
         assert set(found["seed"]) == {0, 1, "all"}, library
-    for library in (Library.RANDOM, Library.PERMUTED, Library.SHUFFLED):
+    for library in (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED):
         assert set(pick(two_hop, library=library)["method"]) == set(ran.config.methods)
-    context = pick(table, cell=cell, split=Split.CONTEXT, library=Library.BASE)
+    context = pick(table, cell=cell, split=Split.CONTEXT, library=Arm.BASE)
     assert len(context) > 0
 
 
@@ -119,11 +124,11 @@ def test_every_combination_is_paired_with_every_control(table, ran, library):
     expected = {"base [none]", "A->B [none]", "B->C [none]"}
     for (_, method), names in against.items():
         same = {f"{x} [{method}]" for x in judge.SAME_METHOD}
-        pair = {f"2-combination [{method}]"} if library is not Library.PAIR else set()
-        if library is Library.TRIPLE_OTHERS:
+        pair = {f"2-combination [{method}]"} if library is not Arm.PAIR else set()
+        if library is Arm.TRIPLE_OTHERS:
             pair.add("A->C of others [none]")
         assert names == expected | same | pair
-    methods = [m for m in ran.config.methods if (library, m) in blocks.plan((m,))]
+    methods = [m for m in ran.config.methods if (library, m) in arms.plan((m,))]
     assert len(against) == len(CELLS) * len(methods) > 0
 
 
@@ -168,9 +173,9 @@ def test_errors_and_right_answers_add_up(table):
 
 def test_the_base_says_no_old_answers_and_others_may(table):
     old = pick(table, metric=Metric.OLD, seed="all")
-    assert not pick(old, library=Library.BASE)["value"].any()
+    assert not pick(old, library=Arm.BASE)["value"].any()
     # After five steps most experts still say what the base says.
-    assert pick(old, library=Library.HOP1)["value"].sum() > 0
+    assert pick(old, library=Arm.HOP1)["value"].sum() > 0
 
 
 def test_chance_and_guesses_are_beside_the_accuracy(table):
@@ -181,19 +186,19 @@ def test_chance_and_guesses_are_beside_the_accuracy(table):
     np.testing.assert_allclose(one_of["value"].astype(float), 1 / 3, atol=1e-6)
 
 
-def test_gates_are_rows_and_results(table, ran):
-    splits = {*record.GATE_SPLITS.values(), Split.OWN}
+def test_criteria_are_rows_and_results(table, ran):
+    splits = {*protocol.SPLITS.values(), Split.OWN}
     for seed in (0, 1):
-        found = pick(table, cell="", seed=seed, library=Library.BASE)
+        found = pick(table, cell="", seed=seed, library=Arm.BASE)
         assert set(pick(found, metric=Metric.ACCURACY)["split"]) == splits
         passed = pick(found, metric=Metric.PASSED)
-        assert passed["value"].tolist() == [1.0] * (GATES + 1)
+        assert passed["value"].tolist() == [1.0] * (CRITERIA + 1)
         assert pick(found, metric=Metric.STEPS)["value"].tolist() == [10]
         assert len(pick(found, metric=Metric.PHI)) == 1
-    gates = ran.results.summary["gates"]
-    assert [g["seed"] for g in gates] == [0] * (GATES + 1) + [1] * (GATES + 1)
-    required = {g["gate"] for g in gates if g["required"]}
-    assert required == {*bases.GATES, "experts' own facts"}
+    criteria = ran.results.summary["criteria"]
+    assert [g["seed"] for g in criteria] == [0] * (CRITERIA + 1) + [1] * (CRITERIA + 1)
+    required = {g["criterion"] for g in criteria if g["required"]}
+    assert required == {*bases.CRITERIA, "experts' own facts"}
 
 
 def test_the_summary_says_where_the_numbers_are_from(ran):
@@ -218,7 +223,7 @@ def test_the_summary_says_where_the_numbers_are_from(ran):
 def test_every_combination_has_a_verdict(ran):
     found = ran.results.summary["verdicts"]
     judged = {(v["cell"], v["library"], v["method"]) for v in found}
-    plan = [x for x in blocks.plan(ran.config.methods) if x[0] in judge.JUDGED]
+    plan = [x for x in arms.plan(ran.config.methods) if x[0] in judge.JUDGED]
     assert judged == {(c, str(x), str(m)) for c in CELLS for x, m in plan}
     assert len(found) == len(judged)
     assert all(v["p_adjusted"] is not None for v in found)
@@ -232,7 +237,7 @@ def test_experts_own_facts_are_on_record_for_every_judged_library(ran):
 
 def test_the_oracles_routes_are_on_record_for_every_library_and_control(ran):
     found = ran.results.summary["oracle"]
-    plan = [str(x) for x, method in blocks.plan(("oracle",)) if method == "oracle"]
+    plan = [str(x) for x, method in arms.plan(("oracle",)) if method == "oracle"]
     assert set(found) == {f"coverage 1, seed {s}, {x}" for s in (0, 1) for x in plan}
     halves = [f"{cell}, half {half}" for cell in CELLS for half in (0, 1)]
     for note in found.values():
@@ -246,18 +251,18 @@ def test_the_oracles_routes_are_on_record_for_every_library_and_control(ran):
 
 
 def test_progress_goes_up_to_its_total(ran):
-    plan = len(blocks.plan(ran.config.methods))
+    plan = len(arms.plan(ran.config.methods))
     for stage, total in (("pretrain", 10), ("experts", 60), ("questions", plan)):
-        told = [(done, of) for name, done, of, _ in ran.told if name == stage]
+        told = [(done, of) for name, done, of, _ in ran.progress if name == stage]
         assert {of for _, of in told} == {total}
         halves = [done for done, _ in told]
         assert halves.count(total) >= 2  # once a seed
         assert all(done <= total for done in halves)
 
 
-def gated(config, **gates):
+def with_criteria(config, **criteria):
     return dataclasses.replace(
-        config, pretrain=dataclasses.replace(config.pretrain, **gates)
+        config, pretrain=dataclasses.replace(config.pretrain, **criteria)
     )
 
 
@@ -265,12 +270,12 @@ def gated(config, **gates):
 def test_a_failed_seed_is_told_and_the_others_go_on(ran, tmp_path):
     gate = {
         g["seed"]: g["value"]
-        for g in ran.results.summary["gates"]
-        if g["gate"] == "held-out two-hop"
+        for g in ran.results.summary["criteria"]
+        if g["criterion"] == "held-out two-hop"
     }
     assert gate[0] != gate[1], "the seeds must differ for this test"
     failed, passed = sorted(gate, key=gate.__getitem__)
-    config = gated(ran.config, min_two_hop=sum(gate.values()) / 2)
+    config = with_criteria(ran.config, min_two_hop=sum(gate.values()) / 2)
     config = dataclasses.replace(config, methods=("mean",))
     results = protocol.run(config, tmp_path / "out", ran.cache)
     assert results.failed
@@ -281,7 +286,7 @@ def test_a_failed_seed_is_told_and_the_others_go_on(ran, tmp_path):
         failed: 0.0,
         passed: 1.0,
     }
-    combined = pick(table, library=Library.PAIR, metric=Metric.ACCURACY)
+    combined = pick(table, library=Arm.PAIR, metric=Metric.ACCURACY)
     assert set(combined["seed"]) == {passed, "all"}
     pooled = pick(combined, seed="all", split=Split.TWO_HOP)
     assert set(pooled["n"]) == {3}
@@ -290,7 +295,9 @@ def test_a_failed_seed_is_told_and_the_others_go_on(ran, tmp_path):
 
 
 def test_if_every_seed_fails_the_verdict_is_invalid(ran, tmp_path):
-    results = protocol.run(gated(ran.config, min_copy=1.0), tmp_path / "out", ran.cache)
+    results = protocol.run(
+        with_criteria(ran.config, min_copy=1.0), tmp_path / "out", ran.cache
+    )
     failed = ["0 (coverage 1)", "1 (coverage 1)"]
     assert results.summary["failed_seeds"] == failed
     verdicts = results.summary["verdicts"]
@@ -299,14 +306,16 @@ def test_if_every_seed_fails_the_verdict_is_invalid(ran, tmp_path):
     table = table_of(results.rows)
     missing = pick(table, plain=False, metric=Metric.AVAILABLE)
     reasons = {condition["reason"] for condition in missing["condition"]}
-    assert reasons == {"no base passed its gates"}
+    assert reasons == {"no base met its criteria"}
     assert set(table["library"]) - set(missing["library"]) <= {"base"}
-    assert len(pick(table, metric=Metric.PASSED)) == 2 * GATES
+    assert len(pick(table, metric=Metric.PASSED)) == 2 * CRITERIA
     assert not (tmp_path / "out" / "blocks").exists()
 
 
 def test_a_control_whose_format_failed_is_a_row_that_says_so(ran, small, tmp_path):
-    results = protocol.run(gated(small, min_format=1.0), tmp_path / "out", ran.cache)
+    results = protocol.run(
+        with_criteria(small, min_format=1.0), tmp_path / "out", ran.cache
+    )
     assert not results.failed
     table = table_of(results.rows)
     rows = pick(table, plain=False, metric=Metric.AVAILABLE)
@@ -314,22 +323,22 @@ def test_a_control_whose_format_failed_is_a_row_that_says_so(ran, small, tmp_pat
     assert not rows["value"].any()
     places = {
         (str(library), str(method), str(split))
-        for library, method in blocks.plan(small.methods)
-        for split in (*FORMATS, *(DIRECT if library is Library.DOCUMENT else ()))
+        for library, method in arms.plan(small.methods)
+        for split in (*FORMATS, *(DIRECT if library is Arm.DOCUMENT else ()))
     }
     for seed in (0, "all"):
         for cell in CELLS:
             found = pick(rows, plain=False, seed=seed, cell=cell)
             names = zip(found["library"], found["method"], found["split"], strict=True)
             assert sorted(names) == sorted(places)
-    for split, gate in FORMATS.items():
+    for split, name in FORMATS.items():
         reasons = {c["reason"] for c in rows[rows["split"] == split]["condition"]}
-        assert reasons == {f"the gate of '{gate}' failed"}
+        assert reasons == {f"the criterion of '{name}' was not met"}
     pooled = pick(table, seed="all", metric=Metric.ACCURACY)
     assert len(pick(pooled, split=Split.TWO_HOP)) > 0
     for split in FORMATS:
         assert len(pick(pooled, split=split)) == 0
-    assert len(pick(pooled, library=Library.DOCUMENT)) == 0
+    assert len(pick(pooled, library=Arm.DOCUMENT)) == 0
 
 
 def test_with_all_formats_learned_nothing_is_unavailable(table):
@@ -338,9 +347,9 @@ def test_with_all_formats_learned_nothing_is_unavailable(table):
 
 def test_the_block_files_are_those_of_the_plan(ran):
     expected = {
-        store.path_of(ran.out, store.Block(1.0, seed, *names))
+        Block(1.0, seed, *names).path(ran.out)
         for seed in (0, 1)
-        for names in blocks.plan(ran.config.methods)
+        for names in arms.plan(ran.config.methods)
     }
     assert set((ran.out / "blocks").iterdir()) == expected
 
@@ -395,7 +404,7 @@ def test_no_block_is_computed_twice_and_the_rows_are_identical(
     assert counted == PLAN
     assert files(out) == before
     assert csv(out) == csv(whole / "out")
-    for name in ("verdicts", "gates", "own_facts", "predictions"):
+    for name in ("verdicts", "criteria", "own_facts", "predictions"):
         assert again.summary[name] == results.summary[name]
 
 
@@ -403,10 +412,10 @@ def test_a_damaged_or_missing_block_is_computed_again(small, whole, tmp_path, co
     out = tmp_path / "out"
     protocol.run(small, out, whole / "cache")
     counted.clear()
-    plan = [store.Block(1.0, 0, *names) for names in blocks.plan(("mean",))]
-    damaged = store.path_of(out, plan[4])
+    plan = [Block(1.0, 0, *names) for names in arms.plan(("mean",))]
+    damaged = plan[4].path(out)
     damaged.write_bytes(damaged.read_bytes()[:-40])
-    store.path_of(out, plan[9]).unlink()
+    plan[9].path(out).unlink()
     protocol.run(small, out, whole / "cache")
     assert counted == [PLAN[4], PLAN[9]]
     assert csv(out) == csv(whole / "out")

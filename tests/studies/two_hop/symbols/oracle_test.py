@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from jaxlora import lora, models, route
-from jaxlora.evaluate.schema import Library
+from jaxlora.evaluate.schema import Arm
 from jaxlora.evaluate.scoring import Questions
-from jaxlora.studies.two_hop import learning, oracle, oracle_score
-from jaxlora.studies.two_hop.questions import Key, Split
+from jaxlora.studies.two_hop.items import Key, Split
+from jaxlora.studies.two_hop.symbols import learning, oracle, oracle_score
 
 L, N, K, PAD, VOCAB = 2, 5, 2, 11, 12
 CELLS = ("R-OO", "R-OO", "F-OO")
+# Two groups of one cell, the second smaller, and one of another.
+GROUPS = tuple(
+    SimpleNamespace(cell=cell, size=size)
+    for cell, size in zip(CELLS, (N, N - 1, N), strict=True)
+)
 FIRST, SECOND, NONE = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
 ATOL = 1e-5
 CONFIG = models.DecoderConfig(
@@ -57,16 +62,6 @@ def stacked(base):
     return jax.tree.map(draw, fresh)
 
 
-@pytest.fixture(scope="module")
-def groups():
-    """Two groups of one cell, the second smaller, and one of another."""
-    sizes = (N, N - 1, N)
-    return tuple(
-        SimpleNamespace(cell=cell, size=size)
-        for cell, size in zip(CELLS, sizes, strict=True)
-    )
-
-
 def asked_of(answers: np.ndarray) -> SimpleNamespace:
     """Questions with these right answers to the two-hop prompts, [G, N]."""
     rng = np.random.default_rng(1)
@@ -77,7 +72,9 @@ def asked_of(answers: np.ndarray) -> SimpleNamespace:
         {Split.TWO_HOP: Key(x, nobody, nobody, np.roll(x, 1))} for x in answers
     )
     questions = Questions(*map(jnp.asarray, tokens))
-    return SimpleNamespace(questions=questions, people=N, familiar=K, keys=keys)
+    return SimpleNamespace(
+        questions=questions, people=N, familiar=K, keys=keys, groups=GROUPS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +82,10 @@ def right():
     return np.random.default_rng(2).integers(0, PAD, (len(CELLS), N))
 
 
-def search(base, stacked, groups, right, how=LOCAL, library=Library.PAIR, tell=None):
-    given = learning.examples(asked_of(right), groups, library)
-    tell = tell or (lambda *_: None)
-    return oracle.search(base, stacked, given, groups, how, tell)
+def search(base, stacked, right, how=LOCAL, library=Arm.PAIR, progress=None):
+    given = learning.examples(asked_of(right), library)
+    progress = progress or (lambda *_: None)
+    return oracle.search(base, stacked, given, GROUPS, how, progress)
 
 
 def test_starts_are_every_split_of_two_kinds():
@@ -152,8 +149,8 @@ def reference(base, stacked, examples, routes):
     return right, loss / count
 
 
-def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, groups, right):
-    examples = learning.examples(asked_of(right), groups, Library.PAIR)
+def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, right):
+    examples = learning.examples(asked_of(right), Arm.PAIR)
     routes = np.random.default_rng(3).integers(0, 3, (2, 2, 3, L, 3)).astype(np.int32)
     problem = oracle_score.Problem(base.params, stacked, examples, jnp.array([0, 0, 1]))
     model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
@@ -165,14 +162,12 @@ def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, groups, right):
     assert len(np.unique(loss.round(6))) == loss.size  # every route says another thing
 
 
-def test_local_search_finds_what_trying_everything_finds(base, stacked, groups, right):
-    told = []
-    every = search(
-        base, stacked, groups, right, ALL, tell=lambda *now: told.append(now)
-    )
+def test_local_search_finds_what_trying_everything_finds(base, stacked, right):
+    calls = []
+    every = search(base, stacked, right, ALL, progress=lambda *now: calls.append(now))
     assert every.best.tried == 3 ** (3 * L) == 729
-    assert told == [(i, 729) for i in range(0, 729, oracle_score.CHUNK)]
-    local = search(base, stacked, groups, right)
+    assert calls == [(i, 729) for i in range(0, 729, oracle_score.CHUNK)]
+    local = search(base, stacked, right)
     assert local.cells == every.cells == ("R-OO", "F-OO")
     np.testing.assert_array_equal(local.best.score.right, every.best.score.right)
     # And nearly its loss: of two routes that are as often right, it may miss the best.
@@ -183,13 +178,11 @@ def test_local_search_finds_what_trying_everything_finds(base, stacked, groups, 
 
 
 @pytest.mark.parametrize("how", [LOCAL, ALL], ids=["local", "exhaustive"])
-def test_an_answer_never_moves_the_route_of_its_own_person(
-    base, stacked, groups, right, how
-):
+def test_an_answer_never_moves_the_route_of_its_own_person(base, stacked, right, how):
     """Other answers of the even people: they are told the same, the others are not."""
     other = right.copy()
     other[:, ::2] = (right[:, ::2] + 3) % PAD
-    before, after = (search(base, stacked, groups, x, how) for x in (right, other))
+    before, after = (search(base, stacked, x, how) for x in (right, other))
     a, b = (
         np.asarray(oracle.answers(base, stacked, asked_of(right), x).direct)
         for x in (before, after)
@@ -200,8 +193,8 @@ def test_an_answer_never_moves_the_route_of_its_own_person(
     np.testing.assert_array_equal(a[:, : 2 * N], b[:, : 2 * N])
 
 
-def test_people_are_asked_under_the_route_of_their_half(base, stacked, groups, right):
-    found = search(base, stacked, groups, right)
+def test_people_are_asked_under_the_route_of_their_half(base, stacked, right):
+    found = search(base, stacked, right)
     asked = asked_of(right)
     answers = oracle.answers(base, stacked, asked, found)
     model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
@@ -217,35 +210,33 @@ def test_people_are_asked_under_the_route_of_their_half(base, stacked, groups, r
         )
 
 
-def test_counterfactual_experts_are_led_to_their_own_answer(
-    base, stacked, groups, right
-):
-    library = Library.COUNTERFACTUAL1
-    moved = search(base, stacked, groups, right, library=library)
+def test_counterfactual_experts_are_led_to_their_own_answer(base, stacked, right):
+    library = Arm.COUNTERFACTUAL1
+    moved = search(base, stacked, right, library=library)
     rolled = np.stack([np.roll(x, 1) for x in right])
-    same = search(base, stacked, groups, rolled)
+    same = search(base, stacked, rolled)
     np.testing.assert_array_equal(moved.best.routes, same.best.routes)
-    true = search(base, stacked, groups, right)
+    true = search(base, stacked, right)
     assert (np.asarray(moved.best.routes) != np.asarray(true.best.routes)).any()
 
 
-def test_another_library_and_seed_compile_nothing_new(base, stacked, groups, right):
-    search(base, stacked, groups, right)
+def test_another_library_and_seed_compile_nothing_new(base, stacked, right):
+    search(base, stacked, right)
     asked = asked_of(right)
-    oracle.answers(base, stacked, asked, search(base, stacked, groups, right, ALL))
+    oracle.answers(base, stacked, asked, search(base, stacked, right, ALL))
     programs = (oracle_score.climb, oracle_score.look, oracle._ask)
     before = [program._cache_size() for program in programs]
     other = jax.tree.map(lambda x: x[:, ::-1], stacked)
     base = SimpleNamespace(**(vars(base) | {"seed": 1}))
     for how in (dataclasses.replace(LOCAL, sweeps=1), ALL):
-        found = search(base, other, groups, right[:, ::-1], how)
+        found = search(base, other, right[:, ::-1], how)
         oracle.answers(base, other, asked, found)
     assert [program._cache_size() for program in programs] == before
 
 
-def test_notes_say_what_was_tried_and_what_was_chosen(base, stacked, groups, right):
-    given = learning.examples(asked_of(right), groups, Library.PAIR)
-    found = oracle.search(base, stacked, given, groups, LOCAL)
+def test_notes_say_what_was_tried_and_what_was_chosen(base, stacked, right):
+    given = learning.examples(asked_of(right), Arm.PAIR)
+    found = oracle.search(base, stacked, given, GROUPS, LOCAL)
     notes = oracle.notes(found, given, LOCAL)
     assert notes.pop("search") == {
         "mode": "local",

@@ -7,14 +7,14 @@ import jax
 import pytest
 
 from jaxlora.lora import LoraConfig
-from jaxlora.studies.two_hop_text.config import (
+from jaxlora.studies.two_hop.text.config import (
     AskConfig,
-    GatesConfig,
+    CriteriaConfig,
     TextConfig,
     TrainConfig,
 )
 
-DATA = pathlib.Path(__file__).parents[2] / "data"
+DATA = pathlib.Path(__file__).parents[3] / "data"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny(folder):
-    """Three people of one cell; every gate at 0, two sites of seven."""
+    """Three people of one cell; every criterion at 0, two sites of seven."""
     return TextConfig(
         model=str(folder),
         dtype="float32",
@@ -51,5 +51,5 @@ def tiny(folder):
         ask=AskConfig(
             phrasings=1, batch=6, candidates_at_once=6, new_tokens=4, written_tokens=6
         ),
-        gates=GatesConfig(min_own=0, min_context=0, min_two_hop=0),
+        criteria=CriteriaConfig(min_own=0, min_context=0, min_two_hop=0),
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from jaxlora import merge, route
-from jaxlora.studies.two_hop import config as configs
-from jaxlora.studies.two_hop import store
-from jaxlora.studies.two_hop.config import METHODS, PRESETS, TwoHopConfig, from_plain
+from jaxlora.studies.harness.config import flat, from_plain, plain
+from jaxlora.studies.two_hop import config as common
+from jaxlora.studies.two_hop.config import METHODS
+from jaxlora.studies.two_hop.symbols.config import FREE, PRESETS, TwoHopConfig
 
 CHANGED = TwoHopConfig(
     coverages=(0.0, 0.5),
@@ -23,9 +24,9 @@ CHANGED = TwoHopConfig(
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), CHANGED], ids=[*PRESETS, "own"])
 def test_json_gives_back_the_same_config(config):
-    found = from_plain(TwoHopConfig, json.loads(json.dumps(store.plain(config))))
+    found = from_plain(TwoHopConfig, json.loads(json.dumps(plain(config))))
     assert found == config
-    assert store.plain(found) == store.plain(config)
+    assert plain(found) == plain(config)
 
 
 def test_fields_that_json_leaves_out_have_their_defaults():
@@ -56,9 +57,22 @@ def test_fields_that_json_leaves_out_have_their_defaults():
     ],
 )
 def test_json_that_does_not_fit_names_the_field(changes, message):
-    plain = store.plain(TwoHopConfig()) | changes
+    values = plain(TwoHopConfig()) | changes
     with pytest.raises(ValueError, match=message):
-        from_plain(TwoHopConfig, plain)
+        from_plain(TwoHopConfig, values)
+
+
+def test_files_with_the_names_of_earlier_versions_are_read():
+    config = from_plain(TwoHopConfig, {"thresholds": {"level": 0.9}})
+    assert config.thresholds.confidence == 0.9
+
+
+def test_routers_are_recorded_among_the_methods():
+    config = TwoHopConfig(methods=("mean",), routers=("arrow", "top-1"))
+    assert config.all_methods == ("mean", "arrow", "top-1")
+    settled = common.settled(config)
+    assert (settled.methods, settled.routers) == (config.all_methods, ())
+    assert common.settled(settled) == settled
 
 
 def test_whole_numbers_are_floats_where_floats_are_meant():
@@ -87,7 +101,7 @@ def test_whole_numbers_are_floats_where_floats_are_meant():
         ({"oracle_sweeps": 0}, "oracle_sweeps is 0, expected at least 1"),
         ({"arrow_temperature": 0.0}, "arrow_temperature is 0.0, .*positive"),
         ({"arrow_temperature": math.nan}, "arrow_temperature is nan"),
-        ({"thresholds": {"level": 1.0}}, "level is 1.0"),
+        ({"thresholds": {"confidence": 1.0}}, "confidence is 1.0"),
         ({"thresholds": {"alpha": 5.0}}, "alpha is 5.0"),
         ({"world": {"people": 2}}, "people is 2, expected at least 3"),
         ({"world": {"people": 11}}, "11 people .* need 44 entities"),
@@ -122,7 +136,7 @@ def test_methods_are_all_merges_and_gates():
 
 
 def test_presets_are_what_the_readme_says():
-    assert [(p.seeds, len(p.levels)) for p in PRESETS.values()] == [
+    assert [(p.seeds, len(p.all_coverages)) for p in PRESETS.values()] == [
         (1, 1),
         (3, 1),
         (5, 5),
@@ -131,13 +145,17 @@ def test_presets_are_what_the_readme_says():
     assert PRESETS["standard"].first_seed == PRESETS["full"].first_seed == 4
 
 
-def test_levels_are_the_sweep_or_the_one_of_the_world():
-    assert TwoHopConfig(coverages=(0.25, 1.0)).levels == (0.25, 1.0)
+def test_coverages_are_the_sweep_or_the_one_of_the_world():
+    assert TwoHopConfig(coverages=(0.25, 1.0)).all_coverages == (0.25, 1.0)
     world = dataclasses.replace(TwoHopConfig().world, coverage=0.5)
-    assert TwoHopConfig(world=world).levels == (0.5,)
+    assert TwoHopConfig(world=world).all_coverages == (0.5,)
 
 
 def test_predictions_of_the_package_can_be_read():
     from jaxlora.evaluate import predictions
 
-    assert predictions.load(configs.PREDICTIONS)
+    assert predictions.load(common.predictions(""))
+
+
+def test_fields_that_may_differ_when_a_run_goes_on_exist():
+    assert set(FREE) <= set(flat(plain(TwoHopConfig())))

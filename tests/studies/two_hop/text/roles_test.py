@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from jaxlora.evaluate.schema import Library
-from jaxlora.studies.two_hop.libraries import MEMBERS
-from jaxlora.studies.two_hop_text import adapters
-from jaxlora.studies.two_hop_text.adapters import Skill
-from jaxlora.studies.two_hop_text.config import TextConfig
+from jaxlora.evaluate.schema import Arm
+from jaxlora.studies.two_hop.arms import MEMBERS
+from jaxlora.studies.two_hop.text import roles
+from jaxlora.studies.two_hop.text.config import TextConfig
+from jaxlora.studies.two_hop.text.roles import Skill
 from jaxlora.tasks.two_hop.experts import Expert
 
 SKILLS = {
@@ -29,7 +29,7 @@ def some(*names):
 
 
 def test_roles_are_what_adapters_answer():
-    found = adapters.roles(config(*SKILLS), SKILLS)
+    found = roles.roles_of(config(*SKILLS), SKILLS)
     assert found.of == {
         Expert.HOP1: "first",
         Expert.HOP2: "second",
@@ -42,13 +42,13 @@ def test_roles_are_what_adapters_answer():
 
 def test_two_adapters_are_the_two_hops_even_if_one_holds_both():
     names = ("both", "second")
-    found = adapters.roles(config(*names), some(*names))
+    found = roles.roles_of(config(*names), some(*names))
     assert found.of == {Expert.HOP1: "both", Expert.HOP2: "second"}
 
 
 def test_flags_outdo_what_was_measured():
     flags = {"hop1": "second", "target": "nothing"}
-    found = adapters.roles(config(*SKILLS, **flags), SKILLS)
+    found = roles.roles_of(config(*SKILLS, **flags), SKILLS)
     assert found.of[Expert.HOP1] == "second"
     assert found.of[Expert.TARGET] == "nothing"
     assert found.of[Expert.HOP2] == "answers"
@@ -56,16 +56,16 @@ def test_flags_outdo_what_was_measured():
     assert "hop2 measured" in found.how
 
 
-def test_an_adapter_below_the_gate_has_no_role():
+def test_an_adapter_below_the_criterion_has_no_role():
     names = ("first", "second", "nothing")
-    found = adapters.roles(config(*names), some(*names))
+    found = roles.roles_of(config(*names), some(*names))
     assert set(found.of) == {Expert.HOP1, Expert.HOP2}
     assert found.unused == ("nothing",)
 
 
 def test_a_flag_for_the_target_leaves_two_for_the_hops():
     names = ("both", "second", "answers")
-    found = adapters.roles(config(*names, target="answers"), some(*names))
+    found = roles.roles_of(config(*names, target="answers"), some(*names))
     assert found.of[Expert.HOP1] == "both"
     assert found.of[Expert.HOP2] == "second"
     assert Expert.JOINT not in found.of
@@ -79,9 +79,9 @@ def test_a_flag_for_the_target_leaves_two_for_the_hops():
     ],
 )
 def test_every_library_is_run_or_listed(present):
-    found = adapters.left_out(config("a", "b"), present)
+    found = roles.left_out(config("a", "b"), present)
     listed = {left["what"] for left in found}
-    assert str(Library.FULL) in listed
+    assert str(Arm.FULL) in listed
     assert "the verdicts composes and retrieves" in listed
     for library, members in MEMBERS.items():
         assert (str(library) in listed) == (not set(members) <= present)
@@ -93,7 +93,7 @@ def test_what_is_switched_off_is_listed():
     off = dataclasses.replace(
         full, ask=dataclasses.replace(full.ask, generate=False, written=False)
     )
-    everything = {left["what"] for left in adapters.left_out(full, set(Expert))}
+    everything = {left["what"] for left in roles.left_out(full, set(Expert))}
     assert everything == {"full fine-tuning", "method oracle"}
-    less = {left["what"] for left in adapters.left_out(off, set(Expert))}
+    less = {left["what"] for left in roles.left_out(off, set(Expert))}
     assert less - everything == {"generation", "written bridge"}

@@ -3,22 +3,22 @@
 import jax.numpy as jnp
 
 from jaxlora import lora
-from jaxlora.evaluate.schema import Library, Method
-from jaxlora.studies.two_hop_text import blocks, memory
-from jaxlora.studies.two_hop_text.config import TextConfig
+from jaxlora.evaluate.schema import Arm, Method
+from jaxlora.studies.two_hop.rows import Block
+from jaxlora.studies.two_hop.text import memory, protocol
+from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
 
-def test_what_a_method_refuses_is_told_and_not_planned():
-    every = set(Expert)
-    plan = blocks.plan(("mean", "slerp"), every)
-    refused = blocks.refused(("mean", "slerp"), every)
-    assert set(refused) == {(Library.TRIPLE, Method.SLERP)}
-    assert "two experts" in refused[Library.TRIPLE, Method.SLERP]
-    assert (Library.PAIR, Method.SLERP) in plan
+def test_what_a_method_refuses_is_said_and_not_planned():
+    refused, plan = protocol.plan(("mean", "slerp"), set(Expert), 0)
+    triple = Block(None, 0, Arm.TRIPLE, Method.SLERP)
+    assert set(refused) == {triple}
+    assert "two experts" in refused[triple]
+    assert Block(None, 0, Arm.PAIR, Method.SLERP) in plan
     assert not set(plan) & set(refused)
     pair = {Expert.HOP1, Expert.HOP2}
-    assert blocks.refused(("slerp",), pair) == {}
+    assert protocol.plan(("slerp",), pair, 0)[0] == {}
 
 
 def test_memory_counts_the_dense_result_of_a_merge_on_deltas():

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Library, Method, Split
-from jaxlora.studies.two_hop import blocks, libraries, oracle
-from jaxlora.studies.two_hop.config import TwoHopConfig
-from jaxlora.studies.two_hop.libraries import MEMBERS
+from jaxlora.evaluate.schema import Arm, Method, Split
+from jaxlora.studies.harness import Outcome
+from jaxlora.studies.two_hop import arms
+from jaxlora.studies.two_hop.arms import MEMBERS
+from jaxlora.studies.two_hop.symbols import answer, experts, oracle
+from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
 SIZES = {("R-OO", 0): 4, ("R-OO", 1): 7}
@@ -22,8 +24,8 @@ def setting():
         for (cell, pair), n in SIZES.items()
     ]
     own = {expert: np.ones(len(groups)) for expert in Expert}
-    experts = SimpleNamespace(groups=groups, own=own)
-    return blocks.Setting(None, experts, None, None)
+    asked = SimpleNamespace(groups=groups)
+    return answer.Setting(None, SimpleNamespace(own=own), asked)
 
 
 def asked_of(first_half: bool) -> pd.DataFrame:
@@ -44,9 +46,9 @@ def asked_of(first_half: bool) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.mark.parametrize("library", libraries.OTHERS, ids=str)
+@pytest.mark.parametrize("library", arms.OTHERS, ids=str)
 def test_each_half_is_asked_of_the_expert_of_the_other(library):
-    found = blocks._of_others(setting(), library, asked_of)
+    found = answer._of_others(setting(), library, asked_of)
     for (cell, pair), n in SIZES.items():
         for split in (Split.TWO_HOP, Split.WRITTEN_BRIDGE):
             mine = found[
@@ -62,9 +64,9 @@ def test_each_half_is_asked_of_the_expert_of_the_other(library):
     assert found.dtypes.equals(asked_of(False).dtypes)
 
 
-@pytest.mark.parametrize("library", [Library.PAIR, Library.TRIPLE], ids=str)
+@pytest.mark.parametrize("library", [Arm.PAIR, Arm.TRIPLE], ids=str)
 def test_other_libraries_are_asked_once(library):
-    found = blocks._of_others(setting(), library, asked_of)
+    found = answer._of_others(setting(), library, asked_of)
     pd.testing.assert_frame_equal(found, asked_of(False))
 
 
@@ -73,62 +75,60 @@ def test_a_librarys_own_accuracy_is_the_lowest_of_its_members():
     made.experts.own[Expert.HOP1] = np.array([1.0, 0.75])
     made.experts.own[Expert.TARGET_FIRST] = np.array([0.5, 1.0])
     made.experts.own[Expert.TARGET] = np.array([0.25, 1.0])
-    assert blocks._own(made, Library.HOP2) == {"R-OO": 1.0}
-    assert blocks._own(made, Library.PAIR) == {"R-OO": 0.75}
-    assert blocks._own(made, Library.TRIPLE) == {"R-OO": 0.25}
+    assert answer._own(made, Arm.HOP2) == {"R-OO": 1.0}
+    assert answer._own(made, Arm.PAIR) == {"R-OO": 0.75}
+    assert answer._own(made, Arm.TRIPLE) == {"R-OO": 0.25}
     # Both halves take part, though one is named in the library.
-    assert blocks._own(made, Library.TRIPLE_OTHERS) == {"R-OO": 0.5}
-    assert blocks._own(made, Library.TARGET_OTHERS) == {"R-OO": 0.5}
+    assert answer._own(made, Arm.TRIPLE_OTHERS) == {"R-OO": 0.5}
+    assert answer._own(made, Arm.TARGET_OTHERS) == {"R-OO": 0.5}
 
 
 def test_the_oracle_says_too_what_its_experts_hold(monkeypatch):
     """Else a study of the oracle alone would call every expert untrained."""
-    found = blocks.Outcome(asked_of(False), {"oracle": {"R-OO, half 0": {}}})
-    monkeypatch.setattr(blocks, "_oracle", lambda *_: found)
-    notes = blocks.run(setting(), Library.PAIR, Method.ORACLE).notes
+    found = Outcome(asked_of(False), {"oracle": {"R-OO, half 0": {}}})
+    monkeypatch.setattr(answer, "_oracle", lambda *_: found)
+    notes = answer.answer(setting(), Arm.PAIR, Method.ORACLE).notes
     assert notes == {"oracle": {"R-OO, half 0": {}}, "own": {"R-OO": 1.0}}
 
 
 def test_every_library_of_the_oracle_goes_through_the_same_search(monkeypatch):
     """Random experts above all: what it finds there is what chance finds."""
-    libraries_of = [x for x, method in blocks.plan(("oracle",)) if method == "oracle"]
-    assert {Library.PAIR, Library.RANDOM, Library.PERMUTED, Library.SHUFFLED} <= {
-        *libraries_of
-    }
-    said = []
+    libraries_of = [x for x, method in arms.plan(("oracle",)) if method == "oracle"]
+    assert {Arm.PAIR, Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED} <= {*libraries_of}
+    calls = []
 
-    def search(base, stacked, examples, groups, how, tell):
-        said.append((stacked, examples, how))
+    def search(base, stacked, examples, groups, how, progress):
+        calls.append((stacked, examples, how))
         return "routes"
 
-    monkeypatch.setattr(blocks.oracle, "search", search)
-    monkeypatch.setattr(blocks.oracle, "answers", lambda *_: "answers")
-    monkeypatch.setattr(blocks.oracle, "notes", lambda *_: {"search": {}})
-    monkeypatch.setattr(blocks.learning, "examples", lambda asked, groups, x: x)
-    monkeypatch.setattr(blocks.libraries, "stacked", lambda experts, library: library)
-    monkeypatch.setattr(blocks, "_items", lambda *_: asked_of(False))
+    monkeypatch.setattr(answer.oracle, "search", search)
+    monkeypatch.setattr(answer.oracle, "answers", lambda *_: "answers")
+    monkeypatch.setattr(answer.oracle, "notes", lambda *_: {"search": {}})
+    monkeypatch.setattr(answer.learning, "examples", lambda asked, x: x)
+    monkeypatch.setattr(answer.libraries, "stacked", lambda experts, library: library)
+    monkeypatch.setattr(answer, "_items", lambda *_: asked_of(False))
     made = setting()
     made.experts.base = None
     config = TwoHopConfig(oracle_starts=9, oracle_sweeps=2, oracle_none=False)
     for library in libraries_of:
-        blocks.run(made._replace(config=config), library, Method.ORACLE)
+        answer.answer(made._replace(config=config), library, Method.ORACLE)
     how = oracle.Search(mode="local", starts=9, sweeps=2, none=False)
-    assert said == [(library, library, how) for library in libraries_of]
+    assert calls == [(library, library, how) for library in libraries_of]
 
 
 def test_libraries_hold_the_experts_that_their_names_say():
-    assert MEMBERS[Library.PAIR] == (Expert.HOP1, Expert.HOP2)
-    assert MEMBERS[Library.TRIPLE] == (Expert.HOP1, Expert.HOP2, Expert.TARGET)
-    assert MEMBERS[Library.SHUFFLED] == (Expert.COUNTER1, Expert.COUNTER2)
-    assert MEMBERS[Library.COUNTERFACTUAL1] == (Expert.COUNTER1, Expert.HOP2)
-    assert MEMBERS[Library.COUNTERFACTUAL2] == (Expert.HOP1, Expert.COUNTER2)
-    for library in libraries.OTHERS:
+    assert MEMBERS[Arm.PAIR] == (Expert.HOP1, Expert.HOP2)
+    assert MEMBERS[Arm.TRIPLE] == (Expert.HOP1, Expert.HOP2, Expert.TARGET)
+    assert MEMBERS[Arm.SHUFFLED] == (Expert.COUNTER1, Expert.COUNTER2)
+    assert MEMBERS[Arm.COUNTERFACTUAL1] == (Expert.COUNTER1, Expert.HOP2)
+    assert MEMBERS[Arm.COUNTERFACTUAL2] == (Expert.HOP1, Expert.COUNTER2)
+    for library in arms.OTHERS:
         assert Expert.TARGET not in MEMBERS[library]
-    assert set(MEMBERS) | {Library.BASE, Library.FULL} == set(Library)
+    assert set(MEMBERS) | {Arm.BASE, Arm.FULL} == set(Arm)
 
 
 def test_every_expert_trains_in_exactly_one_program():
-    trained = [name for names, _ in libraries.PROGRAMS for name in names]
+    trained = [name for names, _ in experts.PROGRAMS for name in names]
     assert sorted(trained) == sorted(Expert)
 
 
@@ -136,7 +136,7 @@ def test_keys_of_experts_differ_and_do_not_depend_on_the_program():
     import jax
 
     def keys(names, size=6):
-        made = jax.random.key_data(libraries._keys(1, names, size))
+        made = jax.random.key_data(experts.keys_of(1, names, size))
         return np.asarray(made).reshape(len(names), size, -1)
 
     together = keys([Expert.HOP1, Expert.HOP2, Expert.JOINT])

@@ -13,8 +13,8 @@ from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import pad_left
-from jaxlora.studies.two_hop_text import score
-from jaxlora.studies.two_hop_text.score import Prompts
+from jaxlora.studies.two_hop.text import score
+from jaxlora.studies.two_hop.text.score import Prompts
 
 CONFIG = DecoderConfig(
     vocab_size=32,

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora.studies.two_hop import oracle_search
-from jaxlora.studies.two_hop.oracle_search import Score
+from jaxlora.studies.two_hop.symbols import oracle_search
+from jaxlora.studies.two_hop.symbols.oracle_search import Score
 
 C, V, L, T = 2, 3, 2, 2
 TOTAL = V ** (L * T)

@@ -9,18 +9,12 @@ import pandas as pd
 import pytest
 
 from jaxlora import lora, merge, models, route
-from jaxlora.evaluate.schema import USUAL, Library, Method
+from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.evaluate.scoring import Questions
-from jaxlora.studies.two_hop import (
-    blocks,
-    items,
-    learning,
-    libraries,
-    merging,
-    own_data,
-    store,
-)
-from jaxlora.studies.two_hop.questions import Key, Split
+from jaxlora.studies.harness import store
+from jaxlora.studies.two_hop import arms, items
+from jaxlora.studies.two_hop.items import Key, Split
+from jaxlora.studies.two_hop.symbols import answer, learning, libraries, own_data
 from jaxlora.tasks.two_hop.experts import Expert
 
 G, N, PAD = 2, 3, 8
@@ -34,49 +28,50 @@ CONFIG = models.DecoderConfig(
     head_dim=4,
     max_length=9,
 )
+GROUPS = tuple(SimpleNamespace(cell="R-OO", pair=g, size=N - g) for g in range(G))
 SITE = "layers/mlp/up_proj/kernel"
 
 
 def test_methods_are_every_merge_and_every_route():
     assert {str(m) for m in Method} == {"none", *merge.names(), *route.names()}
-    assert {m for m in Method if merging.merges(m)} == set(map(Method, merge.names()))
+    assert {m for m in Method if arms.merges(m)} == set(map(Method, merge.names()))
 
 
 def test_other_than_usual_methods_combine_what_verdicts_need():
-    plan = blocks.plan(("mean", "dare", "arrow"))
+    plan = arms.plan(("mean", "dare", "arrow"))
     asked = {m: {x for x, y in plan if y is m} for m in Method}
-    assert asked[Method.MEAN] == asked[Method.ARROW] == set(libraries.COMBINED)
-    assert asked[Method.DARE] == set(libraries.NEEDED) < set(libraries.COMBINED)
+    assert asked[Method.MEAN] == asked[Method.ARROW] == set(arms.COMBINED)
+    assert asked[Method.DARE] == set(arms.NEEDED) < set(arms.COMBINED)
     assert Method.DARE not in USUAL
 
 
-@pytest.mark.parametrize("library", [Library.TRIPLE, Library.TRIPLE_OTHERS], ids=str)
+@pytest.mark.parametrize("library", [Arm.TRIPLE, Arm.TRIPLE_OTHERS], ids=str)
 def test_a_method_that_cannot_combine_a_library_says_why(library, tmp_path):
-    outcome = blocks.run(None, library, Method.SLERP)  # asks nothing of the setting
+    outcome = answer.answer(None, library, Method.SLERP)  # asks nothing of the setting
     assert len(outcome.items) == 0
     assert "slerp interpolates between two experts" in outcome.notes["unavailable"]
-    block = store.Block(1.0, 0, library, Method.SLERP)
-    store.save(tmp_path, block, outcome)
-    found = store.load(tmp_path, block)
+    store.save(tmp_path / "block", outcome)
+    found = store.load(tmp_path / "block", items.COLUMNS)
     assert found.notes == outcome.notes
     assert tuple(found.items.columns) == items.COLUMNS
 
 
 def test_what_can_be_combined_has_no_obstacle():
-    assert merging.obstacle(Library.PAIR, Method.SLERP) == ""
-    assert merging.obstacle(Library.TRIPLE, Method.KARCHER) == ""
-    assert merging.obstacle(Library.TRIPLE, Method.ARROW) == ""
-    assert merging.obstacle(Library.BASE, Method.NONE) == ""
+    assert arms.obstacle(Arm.PAIR, Method.SLERP) == ""
+    assert arms.obstacle(Arm.TRIPLE, Method.KARCHER) == ""
+    assert arms.obstacle(Arm.TRIPLE, Method.ARROW) == ""
+    assert arms.obstacle(Arm.BASE, Method.NONE) == ""
 
 
 def test_keys_differ_by_seed_library_and_group_and_by_nothing_else():
-    def data(*where):
-        return np.asarray(jax.random.key_data(merging.keys(*where, 3))).tolist()
+    def data(seed, arm):
+        made = SimpleNamespace(base=SimpleNamespace(seed=seed), groups=range(3))
+        return np.asarray(jax.random.key_data(libraries.keys(made, arm))).tolist()
 
-    places = [(s, x) for s in (0, 1) for x in (Library.PAIR, Library.RANDOM)]
+    places = [(s, x) for s in (0, 1) for x in (Arm.PAIR, Arm.RANDOM)]
     drawn = [tuple(key) for where in places for key in data(*where)]
     assert len(set(drawn)) == len(drawn) == 12
-    assert data(0, Library.PAIR) == data(0, Library.PAIR)
+    assert data(0, Arm.PAIR) == data(0, Arm.PAIR)
 
 
 def weight(key, experts=2):
@@ -100,8 +95,7 @@ def experts():
         name: jax.tree.map(lambda x, i=i: x[:, i], tree)
         for i, name in enumerate((Expert.HOP1, Expert.HOP2))
     }
-    groups = tuple(SimpleNamespace(cell="R-OO", pair=g, size=N - g) for g in range(G))
-    return SimpleNamespace(base=base, groups=groups, adapters=adapters, drawn={})
+    return SimpleNamespace(base=base, groups=GROUPS, adapters=adapters)
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +108,20 @@ def asked():
     nobody = np.full(N, -1)
     key = Key(np.array([1, 2, 3]), nobody, nobody, np.array([2, 3, -1]))
     keys = tuple({Split.TWO_HOP: key} for _ in range(G))
-    return SimpleNamespace(questions=Questions(direct, some, told), people=N, keys=keys)
+    return SimpleNamespace(
+        questions=Questions(direct, some, told), people=N, keys=keys, groups=GROUPS
+    )
 
 
 def test_a_merge_is_asked_whether_it_is_of_low_rank_or_dense(experts, asked):
-    stacked = libraries.stacked(experts, Library.PAIR)
-    made = merging._merged(
-        merge.preset("mean"), stacked, merging.keys(0, Library.RANDOM, G), None
-    )
-    low = merging._asked(experts.base, made, asked.questions, 3)
-    dense = merging._asked(experts.base, made, asked.questions, None)
+    stacked = libraries.stacked(experts, Arm.PAIR)
+    keys = libraries.keys(experts, Arm.RANDOM)
+    made = libraries._merged(merge.preset("mean"), stacked, keys, None)
+    low = libraries.answers(experts, made, asked.questions)
+    dense = libraries.answers(experts, lora.pad(made, 4), asked.questions)
     np.testing.assert_allclose(low.direct, dense.direct, rtol=1e-4, atol=1e-5)
-    other = merging._asked(
-        experts.base, jax.tree.map(jnp.zeros_like, made), asked.questions, 3
-    )
+    nothing = jax.tree.map(jnp.zeros_like, made)
+    other = libraries.answers(experts, nothing, asked.questions)
     assert np.abs(np.asarray(other.direct - low.direct)).max() > 1e-2
 
 
@@ -135,9 +129,10 @@ def test_answers_are_those_of_each_groups_own_merge(experts, asked):
     """A merge on dense deltas that draws, so that keys and full rank are in it."""
     name = Method.DARE_MERGEKIT
     assert merge.preset(str(name)).space == "delta"
-    got = merging.answers(experts, Library.PAIR, name, asked.questions)
-    stacked = libraries.stacked(experts, Library.PAIR)
-    base, keys = experts.base, merging.keys(0, Library.PAIR, G)
+    merged = libraries.merged(experts, Arm.PAIR, name)
+    got = libraries.answers(experts, merged, asked.questions)
+    stacked = libraries.stacked(experts, Arm.PAIR)
+    base, keys = experts.base, libraries.keys(experts, Arm.PAIR)
 
     @jax.jit
     def ask(library, key, tokens):
@@ -153,7 +148,7 @@ def test_answers_are_those_of_each_groups_own_merge(experts, asked):
 
 
 def test_examples_are_of_the_other_half_only(experts, asked):
-    found = learning.examples(asked, experts.groups, Library.PAIR)
+    found = learning.examples(asked, Arm.PAIR)
     prompts = np.asarray(asked.questions.direct[:, 2 * N : 3 * N])
     for g, group in enumerate(experts.groups):
         for half in (0, 1):
@@ -168,18 +163,18 @@ def test_examples_are_of_the_other_half_only(experts, asked):
 
 
 def test_counterfactual_libraries_learn_what_their_facts_compose_to(experts, asked):
-    found = learning.examples(asked, experts.groups, Library.COUNTERFACTUAL1)
+    found = learning.examples(asked, Arm.COUNTERFACTUAL1)
     # Person 2 of the first group has no telling answer, and weighs nothing.
     assert found.targets[0, 1][found.weights[0, 1] > 0].tolist() == [2]
     assert found.targets[0, 0][found.weights[0, 0] > 0].tolist() == [3]
-    true = learning.examples(asked, experts.groups, Library.SHUFFLED)
+    true = learning.examples(asked, Arm.SHUFFLED)
     assert true.targets[0, 1].tolist() == [1, 3]
 
 
 def losses(experts, given, data, how):
     """Mean loss of every half and group on its own examples."""
     base = experts.base
-    stacked = libraries.stacked(experts, Library.PAIR)
+    stacked = libraries.stacked(experts, Arm.PAIR)
 
     @jax.jit
     def one(library, given, data):
@@ -198,9 +193,9 @@ def losses(experts, given, data, how):
 
 @pytest.mark.parametrize("name", ["cat", "lorahub"])
 def test_what_is_learned_lowers_the_loss_of_its_examples(experts, asked, name):
-    given = learning.examples(asked, experts.groups, Library.PAIR)
-    stacked = libraries.stacked(experts, Library.PAIR)
-    keys = merging.keys(0, Library.PAIR, G)
+    given = learning.examples(asked, Arm.PAIR)
+    stacked = libraries.stacked(experts, Arm.PAIR)
+    keys = libraries.keys(experts, Arm.PAIR)
     found = learning.target(experts.base, Method(name), stacked, given, keys)
     assert {site: x.shape for site, x in found.items()} == {SITE: (2, G, 2, 1)}
     how = merge.preset(name)
@@ -212,7 +207,7 @@ def test_what_is_learned_lowers_the_loss_of_its_examples(experts, asked, name):
     assert (after < before - 1e-2).any()
     if name == "cat":
         np.testing.assert_allclose(found[SITE].sum(axis=2), 1, rtol=1e-5)
-    shown = learning.shown(found, experts.groups)
+    shown = learning.notes(found, experts.groups)
     assert len(shown) == 2 * G
     assert shown["R-OO, pair 1, half 0"] == pytest.approx(
         found[SITE][0, 1].mean(-1).tolist(), abs=1e-3
@@ -224,19 +219,21 @@ def test_each_half_of_the_people_gets_what_the_other_half_taught(monkeypatch):
     taught = {SITE: jnp.arange(2.0)}
     monkeypatch.setattr(learning, "target", lambda *_: taught)
     monkeypatch.setattr(learning, "examples", lambda *_: None)
-    monkeypatch.setattr(learning, "shown", lambda *_: {"R-OO": [1.0]})
+    monkeypatch.setattr(learning, "notes", lambda *_: {"R-OO": [1.0]})
     monkeypatch.setattr(libraries, "stacked", lambda *_: None)
-    monkeypatch.setattr(merging, "answers", lambda *_, data: int(data[SITE]))
+    monkeypatch.setattr(libraries, "keys", lambda *_: None)
+    monkeypatch.setattr(libraries, "merged", lambda *_, data: int(data[SITE]))
+    monkeypatch.setattr(libraries, "answers", lambda _, merged, __: merged)
     monkeypatch.setattr(
-        blocks,
+        answer,
         "_items",
         lambda _, half: pd.DataFrame({"person": range(5), "told": half}),
     )
     made = SimpleNamespace(
         experts=SimpleNamespace(base=SimpleNamespace(seed=0), groups=(None,)),
-        asked=SimpleNamespace(questions=None),
+        asked=SimpleNamespace(questions=None, groups=(None,)),
     )
-    found = blocks._learned(made, Library.PAIR, Method.CAT)
+    found = answer._learned(made, Arm.PAIR, Method.CAT)
     assert found.items["told"].tolist() == [0, 1, 0, 1, 0]
     assert found.notes == {"learned": {"R-OO": [1.0]}}
 
@@ -260,8 +257,8 @@ def test_own_data_are_of_each_expert_on_its_own_rows(experts, monkeypatch):
         )
 
     monkeypatch.setattr(own_data, "batches", rows)
-    stacked = libraries.stacked(experts, Library.PAIR)
-    grams = own_data.own(experts, Library.PAIR, Method.REGMEAN, stacked)[SITE]
+    stacked = libraries.stacked(experts, Arm.PAIR)
+    grams = own_data.measure(experts, Arm.PAIR, Method.REGMEAN, stacked)[SITE]
     assert grams.shape == (G, 2, 1, 4, 4)
     base = experts.base
 
@@ -277,7 +274,7 @@ def test_own_data_are_of_each_expert_on_its_own_rows(experts, monkeypatch):
             one = jax.tree.map(lambda x, g=g, e=e: x[g, e], stacked)
             want = by_hand(one, tokens[g, :-1])  # the last row is not used
             np.testing.assert_allclose(grams[g, e], want, rtol=1e-4, atol=1e-6)
-    found = own_data.own(experts, Library.PAIR, Method.FISHER, stacked)[SITE]
+    found = own_data.measure(experts, Arm.PAIR, Method.FISHER, stacked)[SITE]
     assert found.shape == (G, 2, 1, 4, 4)
     np.testing.assert_allclose(jnp.sum(found**2, (-3, -2, -1)), 1, rtol=1e-4)
     assert (found >= 0).all()
@@ -285,7 +282,7 @@ def test_own_data_are_of_each_expert_on_its_own_rows(experts, monkeypatch):
 
 def test_data_of_an_unknown_merge_are_refused(experts):
     with pytest.raises(ValueError, match="'ties' sees the experts' own data"):
-        own_data.own(experts, Library.PAIR, Method.TIES, None)
+        own_data.measure(experts, Arm.PAIR, Method.TIES, None)
     with pytest.raises(ValueError, match="'ties' sees data of the target task"):
         learning.target(experts.base, Method.TIES, None, None, None)
 

@@ -8,11 +8,12 @@ import pytest
 
 from jaxlora.lora import LoraConfig
 from jaxlora.models import DecoderConfig
-from jaxlora.studies.two_hop import blocks, protocol
-from jaxlora.studies.two_hop.config import ExpertsConfig, PretrainConfig, TwoHopConfig
+from jaxlora.studies.harness import Results
+from jaxlora.studies.two_hop.symbols import answer, protocol
+from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, PretrainConfig
 from jaxlora.tasks.two_hop.world import WorldConfig
 
-GATES = ("min_one_hop", "min_two_hop", "min_copy", "min_format")
 TINY = TwoHopConfig(
     seeds=2,
     methods=("mean", "arrow", "oracle"),
@@ -49,13 +50,13 @@ TINY = TwoHopConfig(
 
 
 class Ran(NamedTuple):
-    """A finished study, its folders, and everything that progress was told."""
+    """A finished study, its folders, and every call of progress."""
 
     config: TwoHopConfig
-    results: protocol.Results
+    results: Results
     out: object
     cache: object
-    told: list
+    progress: list
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +73,7 @@ def _compile_quickly(compile_quickly):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The config; two seeds, three methods, every gate at 0."""
+    """The config; two seeds, three methods, every criterion at 0."""
     return TINY
 
 
@@ -86,23 +87,23 @@ def small():
 def ran(tmp_path_factory):
     """The tiny study, run once."""
     root = tmp_path_factory.mktemp("study")
-    told = []
+    calls = []
     with jax.numpy_dtype_promotion("standard"):
         results = protocol.run(
-            TINY, root / "out", root / "cache", lambda *x: told.append(x)
+            TINY, root / "out", root / "cache", lambda *x: calls.append(x)
         )
-    return Ran(TINY, results, root / "out", root / "cache", told)
+    return Ran(TINY, results, root / "out", root / "cache", calls)
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The (library, method) of every block that is computed, as it happens."""
+    """The (arm, method) of every block that is computed, as it happens."""
     calls = []
-    run = blocks.run
+    run = answer.answer
 
-    def count(setting, library, method):
-        calls.append((str(library), str(method)))
-        return run(setting, library, method)
+    def count(setting, arm, method):
+        calls.append((str(arm), str(method)))
+        return run(setting, arm, method)
 
-    monkeypatch.setattr(blocks, "run", count)
+    monkeypatch.setattr(answer, "answer", count)
     return calls

@@ -10,9 +10,11 @@ import pytest
 from jaxlora.evaluate.schema import COLUMNS
 from jaxlora.models import adapters as stored
 from jaxlora.report import page, tables
-from jaxlora.studies.two_hop.libraries import COMBINED
-from jaxlora.studies.two_hop_text import blocks, experts, protocol, resources
-from jaxlora.studies.two_hop_text.config import GatesConfig, read
+from jaxlora.studies.harness import Results
+from jaxlora.studies.harness.config import read
+from jaxlora.studies.two_hop.arms import COMBINED
+from jaxlora.studies.two_hop.text import answer, experts, protocol, resources
+from jaxlora.studies.two_hop.text.config import STUDY, CriteriaConfig, TextConfig
 from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.experts import Expert
 
@@ -25,20 +27,16 @@ def _quick(compile_quickly):
 class Ran(NamedTuple):
     """A finished study."""
 
-    results: protocol.Results
+    results: Results
     out: object
     cache: object
-    told: list
 
 
 @pytest.fixture(scope="module")
 def ran(tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("text")
-    told = []
-    results = protocol.run(
-        tiny, root / "out", root / "cache", lambda *x: told.append(x)
-    )
-    return Ran(results, root / "out", root / "cache", told)
+    results = protocol.run(tiny, root / "out", root / "cache")
+    return Ran(results, root / "out", root / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +96,9 @@ def test_written_bridges_and_facts_in_context_are_asked(table):
     assert set(context["library"]) == {"base"}
 
 
-def test_gates_verdicts_and_what_was_left_out_are_told(ran):
+def test_criteria_verdicts_and_what_was_left_out_are_told(ran):
     told = json.loads((ran.out / "results.json").read_text())
-    assert [g["gate"] for g in told["gates"]] == [
+    assert [x["criterion"] for x in told["criteria"]] == [
         "facts in context",
         "experts' own facts",
     ]
@@ -118,7 +116,7 @@ def test_gates_verdicts_and_what_was_left_out_are_told(ran):
 
 
 def test_the_texts_that_were_generated_are_kept(ran):
-    (path,) = ran.out.rglob("c1.00-seed0-2-combination-mean.json")
+    (path,) = ran.out.rglob("seed0-2-combination-mean.json")
     notes = json.loads(path.read_text())["notes"]["generated"]
     assert [told["split"] for told in notes] == ["hop 1", "hop 2", "two-hop"]
     assert [len(told["texts"]) for told in notes] == [3, 3, 3]
@@ -152,13 +150,13 @@ def test_a_cut_study_asks_only_what_is_missing(ran, tiny, monkeypatch):
     (path,) = ran.out.rglob("*3-combination-mean.json")
     path.unlink()
     asked = []
-    real = blocks.run
+    real = answer.answer
 
-    def count(setting, library, method):
-        asked.append((str(library), str(method)))
-        return real(setting, library, method)
+    def count(setting, arm, method):
+        asked.append((str(arm), str(method)))
+        return real(setting, arm, method)
 
-    monkeypatch.setattr(blocks, "run", count)
+    monkeypatch.setattr(answer, "answer", count)
     protocol.run(tiny, ran.out, ran.cache)
     assert asked == [("3-combination", "mean")]
     assert (ran.out / "results.csv").read_bytes() == before
@@ -174,21 +172,23 @@ def test_another_configuration_is_refused(ran, tiny):
 
 
 def test_the_config_of_a_run_is_read_back(ran, tiny):
-    found = read(ran.out / "results.json")
+    found = read(TextConfig, ran.out / "results.json", STUDY)
     assert dataclasses.replace(found, ask=tiny.ask) == tiny
 
 
-def test_a_base_that_fails_its_gate_stops_there(tiny, tmp_path, ran):
-    strict = dataclasses.replace(tiny, gates=GatesConfig(min_context=1, min_own=0))
+def test_a_base_that_fails_a_criterion_stops_there(tiny, tmp_path, ran):
+    strict = dataclasses.replace(
+        tiny, criteria=CriteriaConfig(min_context=1, min_own=0)
+    )
     results = protocol.run(strict, tmp_path / "out", ran.cache)
     assert results.failed
     assert [v["label"] for v in results.summary["verdicts"]] == ["invalid"]
-    assert len(list((tmp_path / "out").rglob("c1.00*"))) == 1
+    assert len(list((tmp_path / "out").rglob("seed0*"))) == 1
 
 
-def test_experts_that_fail_their_gate_make_verdicts_invalid(tiny, tmp_path, ran):
+def test_experts_that_fail_their_criterion_make_verdicts_invalid(tiny, tmp_path, ran):
     strict = dataclasses.replace(
-        tiny, methods=("mean",), gates=GatesConfig(min_context=0, min_own=1)
+        tiny, methods=("mean",), criteria=CriteriaConfig(min_context=0, min_own=1)
     )
     results = protocol.run(strict, tmp_path / "out", ran.cache)
     assert {v["label"] for v in results.summary["verdicts"]} == {"invalid"}
@@ -202,7 +202,7 @@ def own(tiny, ran, tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     group = people.generate(("F-OO",), 3, 1, seed=0)[0]
     loaded = resources.load(tiny, lambda *_: None)
-    made = experts.train(*loaded[:3], group, 0, tiny, ran.cache)
+    made = experts.train(experts.Learner(*loaded[:3]), group, 0, tiny, ran.cache)
     folders = []
     for role in (Expert.HOP1, Expert.HOP2, Expert.TARGET):
         folder = root / str(role)
@@ -255,7 +255,7 @@ def test_roles_are_measured_once_and_remembered(own, tmp_path, ran, monkeypatch)
         hop2="",
         target="",
         methods=("mean",),
-        gates=GatesConfig(min_context=0),
+        criteria=CriteriaConfig(min_context=0),
     )
     first = protocol.run(found, tmp_path / "out", ran.cache)
     of = first.summary["roles"]["of"]
@@ -287,14 +287,17 @@ def test_real_people_are_sorted_by_what_the_base_knows(
     knows = ([True] * 3 + [False] * 4, [True] * 3 + [False] * 3 + [True])
     monkeypatch.setattr(resources, "knowledge", lambda *_: knows)
     real = dataclasses.replace(
-        tiny, cells=(), facts=tmp_path / "facts.jsonl", gates=GatesConfig(min_context=1)
+        tiny,
+        cells=(),
+        facts=tmp_path / "facts.jsonl",
+        criteria=CriteriaConfig(min_context=1),
     )
     results = protocol.run(real, tmp_path / "out", ran.cache)
     cells = results.rows["familiarity"] + "-" + results.rows["knows"]
     assert set(cells) == {"R-II", "R-OO", "-"}
     left = {x["what"]: x["why"] for x in results.summary["left_out"]}
     assert "same hops known" in left["1 people of the facts"]
-    assert {g["gate"] for g in results.summary["gates"]} == {
+    assert {x["criterion"] for x in results.summary["criteria"]} == {
         "facts in context",
         "two-hop over known facts",
     }
@@ -302,7 +305,7 @@ def test_real_people_are_sorted_by_what_the_base_knows(
 
 def test_programs_are_compiled_once_for_all_groups(tiny, tmp_path, ran):
     """A second seed has other people, and the same shapes."""
-    from jaxlora.studies.two_hop_text import score
+    from jaxlora.studies.two_hop.text import score
 
     before = score._scores._cache_size()
     more = dataclasses.replace(tiny, first_seed=1, methods=("mean",))
