@@ -1,12 +1,12 @@
 """How recall falls: closed forms for memories of finite width and rank.
 
 Everywhere the same picture. What is written for a fact has a component x on the right
-answer, with mean ``signal`` and spread ``own``, and some energy on other directions. A
-rival answer has an overlap p with the right one, so that its logit is ``p x``, plus one
-coordinate of the rest; in some bounds its own key adds k, with ``k p`` on the right
+answer, with mean ``signal`` and spread ``sigma``, and some energy on other directions.
+A rival answer has an overlap p with the right one, so that its logit is ``p x``, plus
+one coordinate of the rest; in some bounds its own key adds k, with ``k p`` on the right
 answer. It loses if ``(1 - p)(x - k)`` is above that coordinate, so that
 
-    recall = E prod_rivals E_p F(x / rival(p)),    x = signal + own t,  t ~ N(0, 1),
+    recall = E prod_rivals E_p F(x / rival(p)),    x = signal + sigma t,  t ~ N(0, 1),
     rival(p)^2 = key^2 + (energy / D) (1 + p) / (1 - p),
 
 where p is one coordinate of a random direction, and F the law of a sum of a Gaussian
@@ -40,19 +40,19 @@ def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     return np.where(cosine > 0, above, np.log(np.maximum(tail, 1e-300)))
 
 
-def beats(signal: float, own: float, rivals: int) -> float:
+def beats(signal: float, sigma: float, rivals: int) -> float:
     """Returns the chance that a Gaussian of mean ``signal`` beats standard ones.
 
     >>> (round(beats(0.0, 1.0, 1), 3), round(beats(0.0, 1.0, 9), 3))
     (0.5, 0.1)
     """
-    log = rivals * special.log_ndtr(signal + own * _NODES)
+    log = rivals * special.log_ndtr(signal + sigma * _NODES)
     return float(np.sum(_SHARES * np.exp(log)))
 
 
 def recall(
     signal: float,
-    own: float,
+    sigma: float,
     energy: float,
     rivals: Sequence[tuple[float, int]],
     width: int,
@@ -61,7 +61,7 @@ def recall(
 
     Args:
       signal: mean of what is written on the right answer.
-      own: its spread, >= 0.
+      sigma: its spread, >= 0.
       energy: mean square of what is written on other directions.
       rivals: (spread of the key's part, count) of each kind of rival.
       width: D.
@@ -69,7 +69,7 @@ def recall(
     >>> round(recall(0.0, 0.0, 1.0, [(0.0, 1)], 64), 3)
     0.5
     """
-    x = (signal + own * _NODES)[:, None, None]
+    x = (signal + sigma * _NODES)[:, None, None]
     overlap, chance = special.roots_gegenbauer(24, (width - 2) / 2)
     overlap = overlap[None, None, :]
     # A sum of many random directions has the square length of a Gaussian vector.
@@ -95,8 +95,8 @@ def outer_products(facts: int, hidden: int, width: int) -> float:
     True
     """
     cross = (facts - 1) / hidden
-    own, rivals = math.sqrt(cross / width), [(1 / math.sqrt(hidden), facts - 1)]
-    return recall(1.0, own, cross, rivals, width)
+    sigma, rivals = math.sqrt(cross / width), [(1 / math.sqrt(hidden), facts - 1)]
+    return recall(1.0, sigma, cross, rivals, width)
 
 
 def least_squares(facts: int, hidden: int, width: int) -> float:

@@ -79,14 +79,14 @@ def _spreads(sizes: Sizes) -> tuple[float, float, float]:
     # Overlaps of a bridge with X and with R1; the slope of k at a right angle is 1/2.
     edit = 2 * geometry.slope**2 / d + in_edit / sizes.hidden
     base = (geometry.bridge**2 + geometry.relation**2) / (4 * d)
-    base = (base + in_base / sizes.hidden) / geometry.own**2
-    return edit / geometry.own**2, base, geometry.bridge
+    base = (base + in_base / sizes.hidden) / geometry.gap**2
+    return edit / geometry.gap**2, base, geometry.bridge
 
 
 class _Geometry(NamedTuple):
     """Overlaps and shares in the limit of many people."""
 
-    own: float
+    gap: float
     """Overlap of a key with itself, less that with another of its relation."""
     slope: float
     """Change of a two-hop key's overlap by that of embeddings."""
@@ -103,11 +103,11 @@ class _Geometry(NamedTuple):
         def k(cosine: float) -> float:
             return float(arc_cosine(jnp.asarray(cosine)))
 
-        own = fact * (1 - k(r2 / fact))
+        gap = fact * (1 - k(r2 / fact))
         near, far = k(fact / root), k(r2 / root)
         slope = (math.pi - math.acos(r2 / root)) / math.pi
         relation = root * far / (fact * (k(r2 / fact) + 1 / math.pi))
-        return cls(own, slope, root * (near - far) / own, relation)
+        return cls(gap, slope, root * (near - far) / gap, relation)
 
 
 def _sampling(r2: float, geometry: _Geometry) -> tuple[float, float]:
@@ -147,9 +147,8 @@ def composes(sizes: Sizes, alike: float) -> float:
     >>> composes(sizes, 0.0) < 0.06 < 0.95 < composes(sizes, 0.6)
     True
     """
-    found = margin(sizes, alike)
-    ratio = found.margin / found.noise
-    return bounds.beats(ratio, 1.0, sizes.people - 1)
+    lead, spread = margin(sizes, alike)
+    return bounds.beats(lead / spread, 1.0, sizes.people - 1)
 
 
 def apart(sizes: Sizes) -> float:

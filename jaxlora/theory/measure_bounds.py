@@ -110,13 +110,13 @@ def low_rank(key: jax.Array, load: Load) -> Items:
     # Edits of rank R are nested: the first R columns of the one of full rank.
     most = min(load.facts, load.width)
     add, over = (edits.edit(keys, change, most) for change in (new, new - old))
-    found = {}
+    recalls = {}
     for rank in ranks_of(load):
         added = _update(keys, _first(add, rank))
         written = old + _update(keys, _first(over, rank))
-        found[f"adding, rank {rank}"] = _right(added, new, place)
-        found[f"overwriting, rank {rank}"] = _right(written, both, place)
-    return found
+        recalls[f"adding, rank {rank}"] = _right(added, new, place)
+        recalls[f"overwriting, rank {rank}"] = _right(written, both, place)
+    return recalls
 
 
 def _first(weight: LoraWeight, rank: int) -> LoraWeight:

@@ -85,10 +85,10 @@ def init(
     # One draw, cut up: a program with several takes longer to compile.
     rows = np.cumsum([entities, relations, width])
     drawn = jax.random.normal(key, (rows[-1] + hidden, width))
-    one, two, square, up = jnp.split(drawn, rows)
+    people, named, square, up = jnp.split(drawn, rows)
     return OneLayer(
-        entities=unit(one),
-        relations=strength * unit(two),
+        entities=unit(people),
+        relations=strength * unit(named),
         value=spectrum.qr(square)[0],
         up=up.T * np.sqrt(2 / hidden, dtype="f4"),
         kernel=jnp.zeros((hidden, width)),

@@ -18,13 +18,14 @@ def _solve(gram: jax.Array, right: jax.Array) -> jax.Array:
     """``gram^-1 right`` for one symmetric, non-negative matrix [N, N]."""
     n = gram.shape[0]
     eps = jnp.finfo(gram.dtype).eps
+    # Keeps the factor finite where keys are dependent; the refinements undo it.
     jitter = eps * n * jnp.max(jnp.diagonal(gram)) + jnp.finfo(gram.dtype).tiny
     factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(n, dtype=gram.dtype))
-    found = jax.scipy.linalg.cho_solve((factor, True), right)
+    solution = jax.scipy.linalg.cho_solve((factor, True), right)
     for _ in range(REFINEMENTS):
-        left = right - spectrum.matmul(gram, found)
-        found = found + jax.scipy.linalg.cho_solve((factor, True), left)
-    return found
+        left = right - spectrum.matmul(gram, solution)
+        solution = solution + jax.scipy.linalg.cho_solve((factor, True), left)
+    return solution
 
 
 solve = jax.jit(spectrum.one_by_one(_solve))

@@ -123,15 +123,15 @@ def make(
       alike: cosine of every new bridge's embedding with its person's, 0 to 1.
       rank: of the experts; None for N, enough for all facts.
 
-    >>> made = make(jax.random.key(0), Sizes(5, 64, 256))
+    >>> world = make(jax.random.key(0), Sizes(5, 64, 256))
     >>> from jaxlora import lora
-    >>> lora.num_experts(made.library)
+    >>> lora.num_experts(world.library)
     2
     """
-    one, two = jax.random.split(key)
-    truth = draw(one, sizes)
+    facts_key, model_key = jax.random.split(key)
+    truth = draw(facts_key, sizes)
     empty = model.init(
-        two,
+        model_key,
         entities=sizes.entities,
         width=sizes.width,
         hidden=sizes.hidden,
@@ -171,7 +171,7 @@ def expected(
     Args:
       key: draws the bijections, which do not matter.
       sizes: only N and the strength are used.
-      alike: as in :func:`make`.
+      alike: cosine of every new bridge's embedding with its person's, 0 to 1.
       apart: experts are sums of rank-one edits, each made alone.
     """
     truth = draw(key, sizes)
