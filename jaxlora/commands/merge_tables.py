@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora import merge
-from jaxlora.commands.merge_groups import Totals
 from jaxlora.io import peft
 from jaxlora.io.collection import Collection
 from jaxlora.merge import LAWS, Merge
+from jaxlora.merge.groups import Totals
 from jaxlora.report.fidelity import short
 
 SEES = {"free": "data-free", "own": "own data", "target": "target data"}

@@ -114,7 +114,7 @@ class Merge:
         key = apply.fold(key, len(self.prepare))
         sites = lora.sites(library)
         arrays = self._data(data, sites)
-        rank = self._rank(rank, sites, experts)
+        rank = self.result_rank(rank, sites, experts)
         # A linear reduction of deltas is exact in factors: no dense delta is formed.
         if not self.steps and self.space == "delta":
             exact = self._factors(sites, given, arrays)
@@ -155,7 +155,16 @@ class Merge:
             self.reduction.check(values)
         return array
 
-    def _rank(self, rank: int | None, sites, experts: int) -> int | None:
+    def result_rank(
+        self, rank: int | None, sites: Mapping[str, LoraWeight], experts: int
+    ) -> int | None:
+        """The rank of the result, checked; None keeps what the space gives.
+
+        Args:
+          rank: what is asked for, or None.
+          sites: a library by site name.
+          experts: E.
+        """
         largest = max(site.rank for site in sites.values())
         if rank is None:
             return largest if self.rank == "experts" else None
