@@ -31,6 +31,10 @@ _QUANTILES = (np.arange(20) + 0.5) / 20
 def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     """Returns log F(x): F is the law of sqrt(D) times one coordinate of a direction.
 
+    Args:
+      x: where F is asked for, any shape.
+      width: D, broadcast to x; need not be an integer.
+
     >>> coordinate(np.asarray([0.0]), 64).round(3).tolist()
     [-0.693]
     """
@@ -42,6 +46,11 @@ def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
 
 def beats(signal: float, sigma: float, rivals: int) -> float:
     """Returns the chance that a Gaussian of mean ``signal`` beats standard ones.
+
+    Args:
+      signal: mean of the right answer's logit.
+      sigma: its spread, >= 0.
+      rivals: how many standard Gaussians it must beat.
 
     >>> (round(beats(0.0, 1.0, 1), 3), round(beats(0.0, 1.0, 9), 3))
     (0.5, 0.1)
@@ -91,6 +100,11 @@ def outer_products(facts: int, hidden: int, width: int) -> float:
     Two keys overlap by N(0, 1/M): crosstalk has the energy ``(N - 1) / M``, spread over
     D directions, and a rival gets ``1/M`` from the overlap of its own key.
 
+    Args:
+      facts: N.
+      hidden: M.
+      width: D.
+
     >>> outer_products(10, 512, 512) > 0.99 > 0.5 > outer_products(20000, 64, 64)
     True
     """
@@ -105,6 +119,11 @@ def least_squares(facts: int, hidden: int, width: int) -> float:
     Beyond, the fit is the projection H on the span of the features: ``H_jj = q`` and
     the rest of a row has the energy ``q (1 - q)``. With ``d^2 = D q / (1 - q)`` it
     holds until d^2 is near 2 ln N: again at N of order M D / (2 ln N).
+
+    Args:
+      facts: N.
+      hidden: M.
+      width: D.
 
     >>> least_squares(64, 64, 64) > 0.999
     True
@@ -121,6 +140,10 @@ def interference(edits: int, hidden: int) -> float:
     Of every edit a share leaks into k'; for isotropic keys the shares' squares add up
     to ``tr(K K^T)^-1 / M = N / (M - N - 1)`` (inverse Wishart), which has a pole at N =
     M.
+
+    Args:
+      edits: N.
+      hidden: M, above N + 1.
 
     Raises:
       ValueError: if N < M - 1 fails.
@@ -160,6 +183,10 @@ def spectrum_of_answers(facts: int, width: int) -> np.ndarray:
     """Eigenvalues of the covariance of N random unit answers, falling, sum 1, [D].
 
     Quantiles of the law of Marchenko and Pastur (1967) at ratio D / N.
+
+    Args:
+      facts: N, at least D.
+      width: D.
 
     Raises:
       ValueError: if N >= D fails.

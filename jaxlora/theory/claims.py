@@ -123,6 +123,9 @@ CLAIMS = (
 def claim(name: str) -> Claim:
     """Returns a claim by name.
 
+    Args:
+      name: one of those in :data:`CLAIMS`.
+
     Raises:
       ValueError: if there is none, naming those that there are.
 

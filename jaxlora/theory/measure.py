@@ -32,7 +32,13 @@ def _among_ends(logits: jax.Array) -> jax.Array:
 
 
 def combined(base: OneLayer, truth: Truth, edit: Adapter) -> Items:
-    """What one adapter keeps of both hops, and what it says to the two-hop prompt."""
+    """What one adapter keeps of both hops, and what it says to the two-hop prompt.
+
+    Args:
+      base: the model that knows the old facts.
+      truth: prompts and answers.
+      edit: the merged adapter.
+    """
     logits = model.logits(base, truth.two_hop, edit)
     answers = jnp.argmax(logits, axis=-1)
     return {
@@ -45,7 +51,11 @@ def combined(base: OneLayer, truth: Truth, edit: Adapter) -> Items:
 
 
 def experts_alone(world: World) -> Items:
-    """Each expert on its own facts, and the base on the old ones."""
+    """Each expert on its own facts, and the base on the old ones.
+
+    Args:
+      world: a base and its two experts.
+    """
     first, second = (jax.tree.map(lambda x, i=i: x[i], world.library) for i in range(2))
     base, truth = world.base, world.truth
     return {
@@ -57,7 +67,11 @@ def experts_alone(world: World) -> Items:
 
 
 def gates(world: World) -> Items:
-    """The two-hop prompt under every gate: ``{"gate 1, -2": [N]}``, among the ends."""
+    """The two-hop prompt under every gate: ``{"gate 1, -2": [N]}``, among the ends.
+
+    Args:
+      world: a base and its two experts.
+    """
     base, truth = world.base, world.truth
     v = model.keys(base, truth.two_hop)
     values = jnp.asarray(GATES)
@@ -116,7 +130,12 @@ LOW, HIGH = 0.5, 2.0
 
 
 def two_hop(key: jax.Array, sizes: Sizes) -> Items:
-    """Everything that is asked of one world under sum, mean and all gates."""
+    """Everything that is asked of one world under sum, mean and all gates.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+    """
     world = worlds.make(key, sizes)
     base, truth = world.base, world.truth
     total, mean = (merge.preset(name)(world.library) for name in ("sum", "mean"))
@@ -162,7 +181,13 @@ def _empty(key: jax.Array, sizes: Sizes, strength=1.0) -> tuple[OneLayer, Truth]
 
 
 def alike(key: jax.Array, sizes: Sizes, share: jax.Array | float) -> Items:
-    """What the sum does where a bridge's embedding is like its person's."""
+    """What the sum does where a bridge's embedding is like its person's.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+      share: cosine of a bridge's embedding with its person's, 0 to 1.
+    """
     world = worlds.make(key, sizes, alike=share)
     return combined(world.base, world.truth, merge.preset("sum")(world.library))
 
@@ -172,6 +197,11 @@ def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
 
     The base knows "X R1" and "X R2"; asked "X R1 R2", with attention ``weight`` on R1
     beside 1 on X and R2.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+      weight: attention on R1.
     """
     base, truth = _empty(key, sizes)
     second = truth.hop1.at[:, 1].set(sizes.entities + 1)
@@ -191,6 +221,12 @@ def over_seeds(
     measure: Measurement, keys: jax.Array, sizes: Sizes, *arguments: jax.Array
 ) -> Items:
     """``measure`` for every key in one program, compiled once a shape: [S, N] each.
+
+    Args:
+      measure: a measurement of this package, ``measure(key, sizes, *arguments)``.
+      keys: S PRNG keys.
+      sizes: of the world, or the load of a memory; static.
+      *arguments: further arguments of the measurement, the same for all keys.
 
     >>> keys = jax.random.split(jax.random.key(0), 2)
     >>> over_seeds(dominance, keys, Sizes(4, 32, 64), 2.0)["r1 of X"].shape

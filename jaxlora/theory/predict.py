@@ -26,6 +26,10 @@ TIE = 1e-3
 def share(logits: jax.Array, right: jax.Array) -> float:
     """Returns the share of prompts whose right answer is the largest, ties divided.
 
+    Args:
+      logits: [N, V].
+      right: ids [N] of the right answers.
+
     >>> share(jnp.asarray([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), jnp.asarray([0, 2]))
     0.75
     """
@@ -43,7 +47,11 @@ def _answers(world: Expected, prompts, right, gate=None, edits=None) -> float:
 
 
 def two_hop(sizes: Sizes) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure.two_hop`, gates and chance included."""
+    """Predicts :func:`jaxlora.theory.measure.two_hop`, gates and chance included.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+    """
     world = worlds.expected(jax.random.key(0), sizes)
     truth, first, second = world.truth, world.experts[:1], world.experts[1:]
     shares = {
@@ -100,13 +108,23 @@ def _second(world: Expected) -> Shares:
 
 
 def apart(sizes: Sizes, strength: float) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure.apart`."""
+    """Predicts :func:`jaxlora.theory.measure.apart`.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      strength: length of the relation's embedding.
+    """
     sizes = dataclasses.replace(sizes, strength=strength)
     return {"together": compose.apart(sizes), "one alone": 1.0}
 
 
 def alike(sizes: Sizes, share: float) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure.alike`."""
+    """Predicts :func:`jaxlora.theory.measure.alike`.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      share: cosine of a bridge's embedding with its person's, 0 to 1.
+    """
     return {
         "hop 1": 1.0,
         "hop 2": 1.0,
@@ -115,13 +133,22 @@ def alike(sizes: Sizes, share: float) -> Shares:
 
 
 def dominance(sizes: Sizes, weight: float) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure.dominance`."""
+    """Predicts :func:`jaxlora.theory.measure.dominance`.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      weight: attention on R1.
+    """
     first = compose.dominates(sizes, weight)
     return {"r1 of X": first, "r2 of X": 1 - first}
 
 
 def capacity(load: Load) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure_bounds.capacity`."""
+    """Predicts :func:`jaxlora.theory.measure_bounds.capacity`.
+
+    Args:
+      load: N facts in a memory [M, D].
+    """
     sizes = (load.facts, load.hidden, load.width)
     return {
         "outer products": bounds.outer_products(*sizes),
@@ -130,13 +157,21 @@ def capacity(load: Load) -> Shares:
 
 
 def interference(load: Load) -> Shares:
-    """Predicts the share kept of :func:`jaxlora.theory.measure_bounds.interference`."""
+    """Predicts the share kept of :func:`jaxlora.theory.measure_bounds.interference`.
+
+    Args:
+      load: N edits in a memory [M, D], and the facts beside them.
+    """
     kept = bounds.retention(load.facts, load.hidden, load.width, load.others)
     return {"kept": kept}
 
 
 def low_rank(load: Load) -> Shares:
-    """Predicts :func:`jaxlora.theory.measure_bounds.low_rank`."""
+    """Predicts :func:`jaxlora.theory.measure_bounds.low_rank`.
+
+    Args:
+      load: N facts in a memory [M, D].
+    """
     shares = {}
     for rank in ranks_of(load):
         shares[f"adding, rank {rank}"] = bounds.adding(rank, load.facts, load.width)

@@ -52,6 +52,9 @@ def least_squares(keys: jax.Array, values: jax.Array) -> jax.Array:
 def dual(keys: jax.Array) -> jax.Array:
     """Returns ``K^+ = K^T (K K^T)^-1``, [M, N]: column i answers key i alone.
 
+    Args:
+      keys: [N, M], independent.
+
     >>> k = jnp.asarray([[1.0, 0.0], [1.0, 1.0]])
     >>> (k @ dual(k)).round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]

@@ -71,6 +71,10 @@ class Truth(NamedTuple):
 def draw(key: jax.Array, sizes: Sizes) -> Truth:
     """Draws old and new bijections.
 
+    Args:
+      key: PRNG key.
+      sizes: of which N counts.
+
     >>> truth = draw(jax.random.key(0), Sizes(5, 8, 32))
     >>> bool((truth.new1 != truth.old1).all()), sorted((truth.composed - 10).tolist())
     (True, [0, 1, 2, 3, 4])
@@ -149,7 +153,15 @@ def make(
 
 
 def rewrite(base: OneLayer, prompts, new, old, rank: int | None = None):
-    """Returns the edit of least norm that answers prompts new in place of old."""
+    """Returns the edit of least norm that answers prompts new in place of old.
+
+    Args:
+      base: the model whose memory is edited.
+      prompts: token ids [N, T].
+      new: entity ids [N] of the new answers.
+      old: entity ids [N] of the answers before.
+      rank: of the edit; None for N.
+    """
     change = base.entities[new] - base.entities[old]
     return edits.edit(model.keys(base, prompts), change, rank)
 

@@ -148,6 +148,6 @@ def test_vmap_over_libraries_without_recompiling(base, library):
     asked(many, TOKENS[::-1])
     got = asked(many, TOKENS)
     for i in range(2):
-        one = jax.tree.map(lambda x, i=i: x[i], many)
-        want = run(way, base, TOKENS, library=one)
+        single = jax.tree.map(lambda x, i=i: x[i], many)
+        want = run(way, base, TOKENS, library=single)
         np.testing.assert_allclose(got[i], want, atol=ATOL)
