@@ -52,7 +52,11 @@ def write(
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:
-    """Returns adapter_config.json, without target_modules."""
+    """Returns adapter_config.json, without target_modules.
+
+    Args:
+      adapter: its ranks and scales are written so that PEFT computes them again.
+    """
     ranks = {path: module.a.shape[0] for path, module in adapter.modules.items()}
     alphas = {
         path: _number(module.scale * ranks[path])
