@@ -1,6 +1,6 @@
 """Sites of a library on disk: padded and stacked on reading, cut on writing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,7 +76,7 @@ def stack(
     rank = max(experts[i].ranks[site] for i in have)
     kinds = {e[f"{site}/{part}"].dtype for e in have.values() for part in "ab"}
     dtype = tensors.DTYPES[kinds.pop() if len(kinds) == 1 else "F32"]
-    parts = ((i, *_read(files[i], site)) for i in have)
+    parts = (_part(i, files[i], site) for i in have)
     return padded((len(experts), *a[:-2]), (d, rank, f), dtype, parts)
 
 
@@ -109,5 +109,7 @@ def padded(
     return jax.block_until_ready(weight)  # else copies of many sites wait in a queue
 
 
-def _read(file: Tensors, site: str) -> Iterator[np.ndarray]:
-    return (file.read(f"{site}/{part}", finite=True) for part in ("a", "b", "scale"))
+def _part(i: int, file: Tensors, site: str) -> Part:
+    parts = ("a", "b", "scale")
+    a, b, scale = (file.read(f"{site}/{part}", finite=True) for part in parts)
+    return i, a, b, scale

@@ -22,7 +22,8 @@ import numpy as np
 
 from jaxlora.io import peft_keys, tensors
 from jaxlora.io.errors import PathError, naming
-from jaxlora.io.peft_config import CONFIG, CONFIG_BYTES, Config, check
+from jaxlora.io.peft_checks import CONFIG, check
+from jaxlora.io.peft_config import CONFIG_BYTES, Config
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlora.io import shards
 from jaxlora.io.peft import WEIGHTS, PeftAdapter
-from jaxlora.io.peft_config import CONFIG
+from jaxlora.io.peft_checks import CONFIG
 
 
 def write(
