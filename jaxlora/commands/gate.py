@@ -125,7 +125,7 @@ def _about(
         experts=tuple(called),
         fields={name: value for name, value in asked.items() if value is not None},
         base=given.model.resolve().name,
-        base_mark=gate_file.mark(reuse.base),
+        base_fingerprint=gate_file.fingerprint(reuse.base),
         training=facts,
     )
 

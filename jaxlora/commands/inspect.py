@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         found = collection.read(
             given.adapters,
             names=called,
-            tell=lambda done, total: tell("reading", done, total),
+            progress=lambda done, total: tell("reading", done, total),
         )
         groups = spectra.measure(found.library, found.ranks, tell)
     console = merge_tables.console()

@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         found = collection.read(
             given.adapters,
             names=names(given.adapters),
-            tell=lambda done, total: tell("reading", done, total),
+            progress=lambda done, total: tell("reading", done, total),
         )
         for line in notes(found):
             print(f"jaxlora: {line}", file=sys.stderr)
