@@ -14,13 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora import spectra
-from jaxlora.commands import (
-    bars,
-    inspect_figure,
-    inspect_json,
-    merge_tables,
-    reuse_options,
-)
+from jaxlora.commands import bars, flags, inspect_figure, inspect_json, merge_tables
 from jaxlora.commands.merge import names, notes
 from jaxlora.commands.merge_tables import line, number, plain, span
 from jaxlora.io import collection, files
@@ -69,14 +63,14 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, measures and shows."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     if not given.adapters:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
     called = names(given.adapters)
     for path in filter(None, (given.json, given.figure)):
-        reuse_options.check_out(path)
+        flags.check_out(path)
     with bars.bar("inspecting") as tell:
         found = collection.read(
             given.adapters,
