@@ -45,13 +45,18 @@ def hint(name: str, known: Iterable[str], prefix: str | None = None) -> str:
     return f"; did you mean {shown}?"
 
 
-def flag_hint(flag: str, known: Iterable[str]) -> str:
+def flag_hint(flag: str, known: Iterable[str], most: int = 1) -> str:
     """A sentence of its own with the nearest flags, or nothing.
+
+    Args:
+      flag: what was asked for.
+      known: what exists.
+      most: how many are named at most.
 
     >>> flag_hint("--sede", ["--seed", "--out"])
     ' Did you mean --seed?'
     """
-    nearest = near(flag, known, most=3, cutoff=0.5)
+    nearest = near(flag, known, most, cutoff=0.5)
     return f" Did you mean {' or '.join(nearest)}?" if nearest else ""
 
 

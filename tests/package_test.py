@@ -11,8 +11,10 @@ ROOT = pathlib.Path(jaxlora.__file__).parent
 FLOORS = {
     "names": 0,
     "tree": 0,
+    "registry": 1,
     "lora": 1,
     "spectrum": 2,
+    "spectra": 3,
     "merge": 3,
     "route": 3,
     "theory": 3,
@@ -71,6 +73,7 @@ def test_merges_gates_and_theory_know_nothing_of_flax():
 def test_data_files_are_in_the_package():
     assert (ROOT / "report" / "page.html.jinja").is_file()
     assert (ROOT / "report" / "theory.html.jinja").is_file()
+    assert (ROOT / "report" / "shared.html.jinja").is_file()
     assert (ROOT / "studies" / "two_hop" / "predictions.json").is_file()
     assert (ROOT / "studies" / "theory" / "predictions.json").is_file()
     assert (ROOT / "py.typed").is_file()

@@ -3,20 +3,20 @@
 import dataclasses
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxlora import route as routes
 from jaxlora.commands import (
     decoding,
+    flags,
     gate_make,
     gate_options,
     gate_tables,
+    loading,
     merge_tables,
-    reuse_options,
-    route_options,
     train_data,
 )
+from jaxlora.commands.flags import adapters
 from jaxlora.commands.gate_make import Plan
 from jaxlora.commands.gate_options import PROG, Arguments
 from jaxlora.commands.merge import names
@@ -33,9 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     given = gate_options.parse(arguments)
     plan, called = planned(given), names(given.adapter)
     sources = _sources(given, plan, called)
-    _check_new(given.out)
+    flags.check_new_file(given.out)
     found = train_data.read(sources, skip_bad=given.skip_bad)
-    reuse = reuse_options.load(given.model, given.adapter, given.dtype, route="uniform")
+    reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     words = decoding.load_tokenizer(given.model, reuse)
     made = gate_make.make(given, plan, reuse, words, found)
     gate_file.save(given.out, made.state, _about(given, called, reuse, made.facts))
@@ -54,12 +54,12 @@ def planned(given: Arguments) -> Plan:
     Raises:
       ValueError: if it needs no data, or cannot be made here.
     """
-    known = ", ".join(route_options.gate_names())
+    known = ", ".join(adapters.gate_names())
     if not given.route:
         raise ValueError(
             f"Got no --route, expected the one to make; there are {known}."
         )
-    route_options.importable(given.route)
+    adapters.import_route(given.route)
     asked = {"top_k": given.top_k, "temperature": given.temperature}
     fields = {name: value for name, value in asked.items() if value is not None}
     route = routes.preset(given.route, **fields).fit(max(len(given.adapter), 1))
@@ -80,7 +80,7 @@ def planned(given: Arguments) -> Plan:
         how = dataclasses.replace(training or route, top_k=top_k, temperature=heat)
         return Plan(route, how, own=False)
     if training is None:
-        training = Route(gate=routes.Own(level=route.level), weighting="sigmoid")
+        training = Route(gate=routes.ExpertKeys(per=route.per), weighting="sigmoid")
     return Plan(route, training, own=True)
 
 
@@ -114,15 +114,6 @@ def _sources(given: Arguments, plan: Plan, called: Sequence[str]) -> dict[str, s
     if not given.data:
         raise ValueError("No --data was given, expected a file of the target task.")
     return dict(zip(called if plan.own else given.data, given.data, strict=plan.own))
-
-
-def _check_new(out: Path) -> None:
-    reuse_options.check_out(out)
-    if out.exists():
-        raise ValueError(
-            f"{out} exists already and is not overwritten; give another --out, or "
-            f"remove it first."
-        )
 
 
 def _about(

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlora.commands import reuse_options, route_options
-from jaxlora.commands.reuse_options import Dtype, Model
-from jaxlora.commands.train_options import Several
+from jaxlora.commands import flags
+from jaxlora.commands.flags import Dtype, Model, Several, adapters
 
 PROG = "jaxlora gate"
 DESCRIPTION = """\
@@ -52,8 +51,8 @@ class Arguments:
     """Files, folders of *.jsonl, or tfds:NAME: one an adapter, or of the task."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.safetensors")]
     """Where the gate is written."""
-    top_k: route_options.TopK = None
-    temperature: route_options.RouteTemperature = None
+    top_k: flags.TopK = None
+    temperature: flags.RouteTemperature = None
     examples: int = 1000
     """Of each expert, that are measured at most; training sees all."""
     epochs: float = 3.0
@@ -63,11 +62,11 @@ class Arguments:
     learning_rate: float = 5e-3
     """Peak of AdamW's rate: it rises linearly, then falls linearly to zero."""
     warmup: float = 0.05
-    """Share of the updates in which the rate rises."""
+    """Share of the updates in which the rate rises; from 1 on, their number."""
     weight_decay: float = 0.0
     """Of AdamW, on the keys."""
     clip: float = 1.0
-    """Gradients are shortened to this norm; 0 leaves them."""
+    """Gradients are clipped to this norm; 0 leaves them."""
     length: int = 512
     """Tokens of a row, and of a prompt at most."""
     batch: int = 8
@@ -95,11 +94,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ValueError: if a flag does not exist, or a number is out of range.
     """
-    words = reuse_options.spread("--data", arguments)
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, words)
-    route_options.check_top_k(given.top_k)
-    reuse_options.at_least(1, given, "length", "batch", "accumulate", "examples")
-    reuse_options.at_least(0, given, "steps", "together", "seed")
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
+    adapters.check_top_k(given.top_k)
+    flags.at_least(1, given, "length", "batch", "accumulate", "examples")
+    flags.at_least(0, given, "steps", "together", "seed")
     for name in ("weight_decay", "clip"):
         if not 0 <= (value := getattr(given, name)) < math.inf:
             flag = name.replace("_", "-")

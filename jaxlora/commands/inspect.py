@@ -13,14 +13,15 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, inspect_figure, merge_tables, reuse_options, spectra
+from jaxlora import spectra
+from jaxlora.commands import bars, flags, inspect_figure, inspect_json, merge_tables
 from jaxlora.commands.merge import names, notes
 from jaxlora.commands.merge_tables import line, number, plain, span
-from jaxlora.commands.spectra import Group
 from jaxlora.io import collection, files
 from jaxlora.io.collection import Collection
 from jaxlora.report.fidelity import short
 from jaxlora.report.figures import png
+from jaxlora.spectra import Group
 
 PROG = "jaxlora inspect"
 DESCRIPTION = """\
@@ -62,25 +63,25 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, measures and shows."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     if not given.adapters:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
     called = names(given.adapters)
     for path in filter(None, (given.json, given.figure)):
-        reuse_options.check_out(path)
+        flags.check_out(path)
     with bars.bar("inspecting") as tell:
         found = collection.read(
             given.adapters,
             names=called,
             tell=lambda done, total: tell("reading", done, total),
         )
-        groups = spectra.measure(found, tell)
+        groups = spectra.measure(found.library, found.ranks, tell)
     console = merge_tables.console()
     _show(console, found, groups)
     if given.json is not None:
-        text = json.dumps(spectra.plain(found, groups), indent=1, allow_nan=False)
+        text = json.dumps(inspect_json.plain(found, groups), indent=1, allow_nan=False)
         files.write_text(given.json, text + "\n")
         line(console, f"{given.json}: every number")
     if given.figure is not None:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxlora.commands import spectra
-from jaxlora.commands.spectra import Group
+from jaxlora import spectra
 from jaxlora.report import draw
 from jaxlora.report.fidelity import METHOD_COLORS, short
+from jaxlora.spectra import Group
 
 COLUMNS = 4
 """Groups side by side."""

@@ -11,16 +11,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora.commands import (
-    bars,
-    merge_fields,
-    merge_groups,
-    merge_tables,
-    reuse_options,
-)
-from jaxlora.io import collection, files
+from jaxlora.commands import bars, flags, merge_tables
+from jaxlora.commands.flags import merge_fields, parsing
+from jaxlora.io import collection, collection_data, files
 from jaxlora.io.collection import Collection
-from jaxlora.merge import Fidelity, Merge
+from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
 PROG = "jaxlora merge"
@@ -98,24 +93,26 @@ def run(arguments: Sequence[str]) -> int:
         )
         for line in notes(found):
             print(f"jaxlora: {line}", file=sys.stderr)
-        data = None if given.data is None else merge_groups.read_data(given.data, found)
-        made = merge_groups.merged(
+        data = (
+            None if given.data is None else collection_data.read_data(given.data, found)
+        )
+        made = groups.merge_groups(
             merge,
             found.library,
             weights,
             seed=given.seed,
             rank=given.rank,
             data=data,
-            tell=tell,
+            progress=tell,
         )
         tell(f"writing {given.out}", 0, 1)
         collection.write(given.out, made, found)
-        totals = merge_groups.totals(made, found.library, weights)
+        totals = groups.totals(made, found.library, weights)
     console = merge_tables.console()
     merge_tables.summary(console, given.out, given.method, found, weights, totals)
     if given.report is not None:
         with bars.bar("measuring") as tell:
-            fidelity = merge_groups.measured(made, found.library, weights, tell)
+            fidelity = groups.measure(made, found.library, weights, tell)
         _report(console, given.report, fidelity, found.names)
     return 0
 
@@ -163,9 +160,9 @@ def notes(found: Collection) -> list[str]:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
-    flags = ["--help", *reuse_options.flags(Arguments)]
+    known = parsing.names(Arguments)
     wants_help = {"-h", "--help"} & set(arguments)
-    if not wants_help and merge_fields.value_of("--method", arguments) is None:
+    if not wants_help and not parsing.value_of("--method", arguments):
         raise ValueError(
             f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
             f"DIR`; `{PROG} --list` shows every name."
@@ -173,9 +170,9 @@ def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
     words, fields = (
         (list(arguments), {})
         if wants_help
-        else merge_fields.split(arguments, flags, PROG)
+        else merge_fields.split(arguments, known, PROG)
     )
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, words)
+    given = flags.parse(Arguments, PROG, words, description=DESCRIPTION)
     return given, merge_fields.make(given.method, fields)
 
 
@@ -206,8 +203,8 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
         )
     merge.reduction.check(np.asarray(weights))
     if given.rank is not None:
-        reuse_options.at_least(1, given, "rank")
-    reuse_options.at_least(0, given, "seed")
+        flags.at_least(1, given, "rank")
+    flags.at_least(0, given, "seed")
     if merge.data != "free" and given.data is None:
         raise ValueError(
             f"The merge {given.method!r} needs data, and got none; --data names a "
@@ -219,9 +216,9 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
             f"The merge {given.method!r} sees no data, but got --data {given.data}; "
             f"leave it out."
         )
-    reuse_options.check_new_folder(given.out)
+    flags.check_new_folder(given.out)
     if given.report is not None:
-        reuse_options.check_out(given.report / FIGURE)
+        flags.check_out(given.report / FIGURE)
     return weights
 
 

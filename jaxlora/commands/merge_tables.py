@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora import merge
-from jaxlora.commands.merge_groups import Totals
 from jaxlora.io import peft
 from jaxlora.io.collection import Collection
 from jaxlora.merge import LAWS, Merge
+from jaxlora.merge.groups import Totals
 from jaxlora.report.fidelity import short
 
 SEES = {"free": "data-free", "own": "own data", "target": "target data"}
@@ -36,7 +36,6 @@ NEEDS = {
 
 _LETTERS = {law: law[0] for law in LAWS} | {"padding": "d"}
 _RATIOS = "error", "norm", "cross", "outside"
-_DRAWS = "; draws"
 
 
 def every(console: Console) -> None:
@@ -48,9 +47,11 @@ def every(console: Console) -> None:
         entry = merge.describe(name)
         made = entry.make()
         sees = "" if made.data == "free" else SEES[made.data]
-        more = SEES[made.data], "yes" if draws(name) else "", entry.source
-        words = entry.summary.removesuffix(_DRAWS) if wide else entry.summary
-        words += f"; needs {sees}" if sees and not wide else ""
+        more = SEES[made.data], "yes" if entry.needs_key else "", entry.source
+        words = entry.summary
+        if not wide:
+            words += "; draws" if entry.needs_key else ""
+            words += f"; needs {sees}" if sees else ""
         cells = name, made.space, letters(made), words, *(more if wide else ())
         table.add_row(*map(Text, cells))
     console.print(table)
@@ -74,11 +75,11 @@ def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
         made = entry.make()
         laws = made.laws
         rows |= {
-            "what it is": entry.summary.removesuffix(_DRAWS),
+            "what it is": entry.summary,
             "source": entry.source,
             "sees": SEES[made.data],
             "space": made.space,
-            "draws": "yes, by --seed" if draws(name) else "no",
+            "draws": "yes, by --seed" if entry.needs_key else "no",
         }
     if name in NEEDS:
         rows["--data"] = f"for each adapter and module: {NEEDS[name]}"
@@ -93,15 +94,6 @@ def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
         if law in laws:
             table.add_row("keeps", Text(f"{law}: {says}"))
     console.print(table)
-
-
-def draws(name: str) -> bool:
-    """Does a preset need a seed?
-
-    >>> draws("dare"), draws("ties")
-    (True, False)
-    """
-    return merge.describe(name).summary.endswith(_DRAWS)
 
 
 def letters(made: Merge) -> str:

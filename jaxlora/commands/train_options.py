@@ -4,13 +4,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import jax
 import tyro
 
-from jaxlora.commands import reuse_options
-from jaxlora.commands.reuse_options import Dtype
+from jaxlora.commands import flags
+from jaxlora.commands.flags import Dtype, Several
 from jaxlora.models.config import DecoderConfig
 
 PROG = "jaxlora train"
@@ -29,7 +29,6 @@ examples:
   jaxlora train --model MODEL --data FOLDER --out LIBRARY --rank 16 --length 1024 \\
       --batch 4 --accumulate 8
 """
-Several: TypeAlias = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +56,11 @@ class Arguments:
     learning_rate: float = 2e-4
     """Peak of AdamW's rate: it rises linearly, then falls linearly to zero."""
     warmup: float = 0.05
-    """Share of the updates in which the rate rises."""
+    """Share of the updates in which the rate rises; from 1 on, their number."""
     weight_decay: float = 0.0
     """Of AdamW, on a and b."""
     clip: float = 1.0
-    """Gradients are shortened to this norm; 0 leaves them."""
+    """Gradients are clipped to this norm; 0 leaves them."""
     length: int = 512
     """Tokens of a row; several examples share one, without seeing each other."""
     batch: int = 8
@@ -109,14 +108,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ValueError: if a flag does not exist, or a number is out of range.
     """
-    for flag in ("--data", "--targets"):
-        arguments = reuse_options.spread(flag, arguments, positional=False)
-    given = reuse_options.parse(
-        Arguments, PROG, DESCRIPTION, arguments, positional=False
-    )
-    reuse_options.at_least(1, given, "rank", "length", "batch", "accumulate")
-    reuse_options.at_least(1, given, "data_devices", "fsdp_devices", "expert_devices")
-    reuse_options.at_least(0, given, "steps", "together", "seed")
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
+    flags.at_least(1, given, "rank", "length", "batch", "accumulate")
+    flags.at_least(1, given, "data_devices", "fsdp_devices", "expert_devices")
+    flags.at_least(0, given, "steps", "together", "seed")
     for name in ("weight_decay", "clip"):
         if not 0 <= (value := getattr(given, name)) < math.inf:
             flag = name.replace("_", "-")

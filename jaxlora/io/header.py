@@ -20,6 +20,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxlora.io.errors import PathError
+
 DTYPES: Mapping[str, np.dtype] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -112,7 +114,9 @@ def values(path: Path, name: str) -> np.ndarray:
 
 def bad(path: Path, what: str) -> ValueError:
     """Returns the error of a file that is no whole safetensors file."""
-    return ValueError(f"{path} is not a readable safetensors file: {what}: {_ADVICE}.")
+    return PathError(
+        path, f"{path} is not a readable safetensors file: {what}: {_ADVICE}."
+    )
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

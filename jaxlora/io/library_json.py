@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jaxlora.io import tensors
+from jaxlora.io.errors import naming
 from jaxlora.io.header import Entry as Shape
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -161,10 +162,8 @@ def read(folder: Path) -> Entries:
             f"one, and adapters of PEFT are read by jaxlora.io.collection."
         )
     raw = tensors.read_json(path, unique=True)
-    try:
+    with naming(path):
         return _entries(raw)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def check_site(site: str) -> None:

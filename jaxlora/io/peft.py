@@ -14,14 +14,14 @@ adapter. So is whatever a stranger's file may hold that is no adapter: every err
 ValueError that names the folder. This module knows the format and no model.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxlora.io import peft_keys, tensors
+from jaxlora.io.errors import PathError, naming
 from jaxlora.io.peft_config import CONFIG, CONFIG_BYTES, Config, check
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
@@ -98,7 +98,7 @@ class PeftFile:
           ValueError: if they hold NaN or infinity, or the file was changed.
         """
         header = self.modules[path]
-        with _named(self.folder):
+        with naming(self.folder):
             a, b = (_plain(self.found.read(key, finite=True)) for key in header.keys)
         return PeftModule(a, b, header.scale, header.embedding)
 
@@ -123,7 +123,7 @@ def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
 def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     """As :func:`read`, without the values."""
     folder = _folder(folder, name)
-    with _named(folder):
+    with naming(folder):
         raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES, unique=True)
         check(raw)
         found = tensors.open_file(_weights(folder))
@@ -141,37 +141,29 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     )
 
 
-@contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Every error names the folder; several adapters are read at once."""
-    try:
-        yield
-    except ValueError as error:
-        text = str(error)  # a short name may be part of another word
-        if text.startswith(str(folder)) or f"{folder}/" in text or f"'{folder}" in text:
-            raise
-        raise ValueError(f"{folder}: {error}") from None
-
-
 def _folder(folder: Path, name: str | None) -> Path:
     if name is not None:
         if Path(name).name != name or name in ("", ".."):
-            raise ValueError(
+            raise PathError(
+                folder,
                 f"The adapter's name is {name!r}, expected the name of a folder within "
-                f"{folder}."
+                f"{folder}.",
             )
         folder = folder / name
     if (folder / CONFIG).is_file():
         return folder
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {str(folder)!r}, expected an adapter.")
+        raise PathError(
+            folder, f"There is no folder {str(folder)!r}, expected an adapter."
+        )
     inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     if len(inner) == 1 and name is None:
         return inner[0]
     shown = ", ".join(path.name for path in inner)
-    raise ValueError(
+    raise PathError(
+        folder,
         f"{folder} has no {CONFIG}, expected an adapter in the format of PEFT"
-        + (f"; it holds several, give the folder of one: {shown}." if inner else ".")
+        + (f"; it holds several, give the folder of one: {shown}." if inner else "."),
     )
 
 
@@ -179,14 +171,15 @@ def _weights(folder: Path) -> Path:
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
     pickled = (folder / "adapter_model.bin").is_file()
-    raise ValueError(
+    raise PathError(
+        folder,
         f"{folder} has no {WEIGHTS}"
         + (
             ", only adapter_model.bin: pickles can run code and are not read; load it "
             "with PEFT and save it again."
             if pickled
             else "; the download is incomplete."
-        )
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxlora.io import header
+from jaxlora.io.errors import PathError
 from jaxlora.io.header import DTYPES, Entry
 
 INDEX_BYTES = 200 * 2**20
@@ -46,9 +47,10 @@ class Tensors:
         check_dtype(name, self.entries[name])
         values = header.values(self.files[name], name)
         if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
-            raise ValueError(
+            raise PathError(
+                self.files[name],
                 f"Tensor {name!r} of {self.files[name]} holds NaN or infinity: the "
-                f"training that wrote it diverged, or overflowed in float16."
+                f"training that wrote it diverged, or overflowed in float16.",
             )
         return values
 
@@ -147,19 +149,23 @@ def read_json(path: Path, *, limit: int = 2**24, unique: bool = False) -> dict:
         does not hold one JSON object.
     """
     if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}.")
+        raise PathError(path, f"There is no file {str(path)!r}.")
     if path.stat().st_size > limit:
-        raise ValueError(f"{path} has more than {limit} bytes; it is no {path.name}.")
+        raise PathError(
+            path, f"{path} has more than {limit} bytes; it is no {path.name}."
+        )
     try:
         text = path.read_text(encoding="utf-8")
         hook = header.unique if unique else None
         read = json.loads(text, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}; it is damaged or cut short."
+        raise PathError(
+            path, f"{path} is not JSON: {error}; it is damaged or cut short."
         ) from None
     if not isinstance(read, dict):
-        raise ValueError(f"{path} holds a {type(read).__name__}, expected an object.")
+        raise PathError(
+            path, f"{path} holds a {type(read).__name__}, expected an object."
+        )
     return read
 
 

@@ -10,6 +10,7 @@ from jaxlora.merge.consensus import elect_sign as elect_sign
 from jaxlora.merge.consensus import weigh_by_energy as weigh_by_energy
 from jaxlora.merge.controls import permute_sites as permute_sites
 from jaxlora.merge.controls import random_like as random_like
+from jaxlora.merge.entry import Entry as Entry
 from jaxlora.merge.fidelity import Fidelity as Fidelity
 from jaxlora.merge.fidelity import fidelity as fidelity
 from jaxlora.merge.geodesic import karcher as karcher
@@ -26,7 +27,6 @@ from jaxlora.merge.linear import weighted_mean as weighted_mean
 from jaxlora.merge.linear import weighted_sum as weighted_sum
 from jaxlora.merge.moments import fisher as fisher
 from jaxlora.merge.moments import regmean as regmean
-from jaxlora.merge.presets import Entry as Entry
 from jaxlora.merge.presets import describe as describe
 from jaxlora.merge.presets import names as names
 from jaxlora.merge.presets import preset as preset

@@ -25,11 +25,13 @@ from jaxlora.names import unknown
 from jaxlora.tree import Tree
 
 Transform: TypeAlias = Callable[[jax.Array | None, Library], Library]
-"""``transform(key, library) -> library`` of the same sites and number of experts."""
+"""``transform(key, library) -> library`` of the same sites and number of experts. One
+that uses the key says so by an attribute ``draws`` that is True."""
 
 Step: TypeAlias = Callable[[jax.Array | None, Coordinates], Coordinates]
 """``step(key, coordinates) -> coordinates``; sees the whole library at once only if it
-has an attribute ``scope`` that is ``"model"``, else one site and layer at a time."""
+has an attribute ``scope`` that is ``"model"``, else one site and layer at a time. One
+that uses the key says so by an attribute ``draws`` that is True."""
 
 LAWS: Mapping[str, str] = {
     "identity": "one expert, with no weights given, gives back its delta",
@@ -63,9 +65,22 @@ class Merge:
 
     @property
     def scope(self) -> Literal["leaf", "model"]:
-        """Does a step look at all sites at once?"""
-        whole = any(getattr(s, "scope", "leaf") == "model" for s in self.steps)
-        return "model" if whole else "leaf"
+        """Whether a step looks at all sites at once: ``model``, else ``leaf``."""
+        scopes = {getattr(step, "scope", "leaf") for step in self.steps}
+        return "model" if "model" in scopes else "leaf"
+
+    @property
+    def draws(self) -> bool:
+        """Whether the result depends on the key: some part declares that it draws."""
+        parts = *self.prepare, *self.steps, self.reduction
+        return any(getattr(part, "draws", False) for part in parts)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether some part that draws refuses to run without a key."""
+        parts = *self.prepare, *self.steps, self.reduction
+        drawing = [part for part in parts if getattr(part, "draws", False)]
+        return any(getattr(part, "needs_key", True) for part in drawing)
 
     def __call__(
         self,
@@ -99,7 +114,7 @@ class Merge:
         key = _fold(key, len(self.prepare))
         sites = lora.sites(library)
         arrays = self._data(data, sites)
-        rank = self._rank(rank, sites, experts)
+        rank = self.result_rank(rank, sites, experts)
         return named.unflatten(self._merged(sites, given, key, rank, arrays))
 
     def _merged(self, sites, weights, key, rank, data) -> dict[str, LoraWeight]:
@@ -136,7 +151,16 @@ class Merge:
             self.reduction.check(values)
         return array
 
-    def _rank(self, rank: int | None, sites, experts: int) -> int | None:
+    def result_rank(
+        self, rank: int | None, sites: Mapping[str, LoraWeight], experts: int
+    ) -> int | None:
+        """The rank of the result, checked; None keeps what the space gives.
+
+        Args:
+          rank: what is asked for, or None.
+          sites: a library by site name.
+          experts: E.
+        """
         own = max(site.rank for site in sites.values())
         if rank is None:
             return own if self.rank == "experts" else None

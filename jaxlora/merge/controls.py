@@ -113,3 +113,9 @@ def _experts_and_layers(name: str, weight: LoraWeight) -> tuple[int, int]:
             f"a permuted control needs L >= 2."
         )
     return experts, layers
+
+
+# What a merge asks of its parts; a function has no field to declare it in.
+random_like.draws = True  # pyrefly: ignore
+permute_sites.draws = True  # pyrefly: ignore
+permute_sites.needs_key = False  # pyrefly: ignore

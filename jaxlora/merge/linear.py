@@ -40,6 +40,8 @@ class Reduction:
 
     data: ClassVar[Data] = "free"
     """What the method must see."""
+    draws: ClassVar[bool] = False
+    """Whether the result depends on the key."""
 
     def check(self, weights: np.ndarray) -> None:
         """Refuses weights [E], finite numbers, that the method cannot take.

@@ -17,12 +17,12 @@ from jaxlora.merge.consensus import (
     weigh_by_energy,
 )
 from jaxlora.merge.controls import permute_sites, random_like
+from jaxlora.merge.entry import Entry
 from jaxlora.merge.geodesic import karcher, model_stock, slerp
 from jaxlora.merge.interference import wudi, wudi_steps
 from jaxlora.merge.learned import scaled_sum
 from jaxlora.merge.linear import scale_only, weighted_mean, weighted_sum
 from jaxlora.merge.moments import fisher, regmean
-from jaxlora.merge.peers import Peer
 from jaxlora.merge.sparse import (
     drop,
     drop_by_rank,
@@ -139,133 +139,143 @@ def _in(space: str, make: Callable[..., Merge]) -> Callable[..., Merge]:
     return moved
 
 
-METHODS: Mapping[str, Peer] = {
-    "mean": (
+METHODS: Mapping[str, Entry] = {
+    "mean": Entry(
         lambda: chain(weighted_mean(), space="delta", laws=ALL),
         "the exact weighted mean of the deltas; weights are relative",
         "task arithmetic, arXiv 2212.04089",
     ),
-    "sum": (
+    "sum": Entry(
         lambda: chain(weighted_sum(), space="delta", laws=ALL),
         "the exact weighted sum of the deltas; by default all in full",
         "task arithmetic, arXiv 2212.04089",
     ),
-    "factor-mean": (
+    "factor-mean": Entry(
         lambda: chain(
             weighted_mean(), space="factor", laws=ALL - {"gauge", "linearity"}
         ),
         "a and b averaged apart: cross terms, and deltas shrunk by up to 1/E",
         "arXiv 2405.11157",
     ),
-    "svd": (
+    "svd": Entry(
         _svd,
         "the best approximation of the sum at the experts' rank",
         "Eckart-Young",
     ),
-    "prune": (_prune, "the mean of each expert's largest entries", "TIES, step 1"),
-    "ties": (
+    "prune": Entry(_prune, "the mean of each expert's largest entries", "TIES, step 1"),
+    "ties": Entry(
         _ties,
         "trims, elects a sign for each entry, averages the experts that have it",
         "arXiv 2306.01708",
     ),
-    "knots-ties": (
+    "knots-ties": Entry(
         _in("knots", _ties),
         "TIES in KnOTS coordinates",
         "arXiv 2410.19735",
     ),
-    "delta-ties": (_in("delta", _ties), "TIES on dense deltas", "arXiv 2306.01708"),
-    "factor-ties": (_in("factor", _ties), "TIES on a and b apart", "arXiv 2306.01708"),
-    "dare": (_dare, "the mean of randomly thinned experts; draws", "arXiv 2311.03099"),
-    "dare-ties": (
+    "delta-ties": Entry(
+        _in("delta", _ties), "TIES on dense deltas", "arXiv 2306.01708"
+    ),
+    "factor-ties": Entry(
+        _in("factor", _ties), "TIES on a and b apart", "arXiv 2306.01708"
+    ),
+    "dare": Entry(_dare, "the mean of randomly thinned experts", "arXiv 2311.03099"),
+    "dare-ties": Entry(
         _dare_ties,
-        "TIES on randomly thinned experts; draws",
+        "TIES on randomly thinned experts",
         "arXiv 2311.03099",
     ),
-    "della": (
+    "della": Entry(
         _della,
-        "TIES, thinned at random by magnitude; draws",
+        "TIES, thinned at random by magnitude",
         "arXiv 2406.11617",
     ),
-    "breadcrumbs": (
+    "breadcrumbs": Entry(
         _breadcrumbs,
         "the mean without each expert's smallest and very largest entries",
         "arXiv 2312.06795",
     ),
-    "sce": (
+    "sce": Entry(
         _sce,
         "TIES on the entries in which experts differ most",
         "arXiv 2408.07990",
     ),
-    "model-stock": (
+    "model-stock": Entry(
         lambda: chain(model_stock(), space="delta", laws=NONLINEAR),
         "the mean, shrunk as experts are less alike",
         "arXiv 2403.19522",
     ),
-    "slerp": (
+    "slerp": Entry(
         lambda: chain(slerp(), space="delta", laws=NONLINEAR),
         "along the great circle between two deltas",
         "mergekit's slerp",
     ),
-    "karcher": (
+    "karcher": Entry(
         lambda: chain(karcher(), space="delta", laws=NONLINEAR),
         "the mean direction on the sphere, at the mean norm",
         "Karcher, 1977",
     ),
-    "tsv": (
+    "tsv": Entry(
         lambda: chain(tsv(), space="core", laws=NONLINEAR),
         "singular vectors of all experts, made orthogonal",
         "arXiv 2412.00081",
     ),
-    "iso-c": (
+    "iso-c": Entry(
         lambda: chain(iso_c(), space="core", laws=NONLINEAR - {"identity"}),
         "the sum with all its singular values made equal",
         "arXiv 2502.04959",
     ),
-    "wudi": (
+    "wudi": Entry(
         lambda: chain(wudi(), space="core", laws=NONLINEAR),
         "the update that interferes least with each expert's, in closed form",
         "arXiv 2503.08099",
     ),
-    "wudi-adam": (_wudi_adam, "WUDI by steps of Adam from the sum", "arXiv 2503.08099"),
-    "regmean": (
+    "wudi-adam": Entry(
+        _wudi_adam, "WUDI by steps of Adam from the sum", "arXiv 2503.08099"
+    ),
+    "regmean": Entry(
         lambda: chain(regmean(), space="delta", laws=ALL),
         "the outputs closest to each expert's on its own inputs",
         "arXiv 2212.09849",
     ),
-    "fisher": (
+    "fisher": Entry(
         lambda: chain(fisher(), space="delta", laws=ALL),
         "each entry weighted by its importance to each expert",
         "arXiv 2111.09832",
     ),
-    "cat": (
+    "cat": Entry(
         lambda: chain(scaled_sum(), space="delta", laws=ALL - {"identity"}),
         "one learned number for each expert, site and layer",
         "LoRA Soups, arXiv 2410.13025",
     ),
-    "lorahub": (
+    "lorahub": Entry(
         lambda: chain(scaled_sum(), space="delta", laws=ALL - {"identity"}),
         "one number for each expert, found without gradients",
         "LoraHub, arXiv 2307.13269, on deltas",
     ),
-    "random-mean": (
+    "random-mean": Entry(
         _random(weighted_mean),
-        "control: the mean of deltas with random directions; draws",
+        "control: the mean of deltas with random directions",
         "this project",
+        control=True,
     ),
-    "random-sum": (
+    "random-sum": Entry(
         _random(weighted_sum),
-        "control: the sum of deltas with random directions; draws",
+        "control: the sum of deltas with random directions",
         "this project",
+        control=True,
     ),
-    "permuted-mean": (
+    "permuted-mean": Entry(
         _permuted,
         "control: the mean of deltas moved to other layers",
         "this project",
+        control=True,
     ),
-    "scale-only": (
+    "scale-only": Entry(
         _scale_only,
         "control: one expert at its share of a mean",
         "this project",
+        control=True,
     ),
 }
 """Every method, by name."""

@@ -14,8 +14,7 @@ what its name says; our own form of a method is in :mod:`jaxlora.merge.presets`.
   model, no weights, and ties of signs to the majority.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from jaxlora.merge.compose import LAWS, Merge, chain
 from jaxlora.merge.consensus import (
@@ -24,6 +23,7 @@ from jaxlora.merge.consensus import (
     elect_sign,
     weigh_by_energy,
 )
+from jaxlora.merge.entry import Entry
 from jaxlora.merge.interference import wudi_steps
 from jaxlora.merge.learned import scaled_sum
 from jaxlora.merge.linear import Reduction, weighted_mean, weighted_sum
@@ -34,9 +34,6 @@ from jaxlora.merge.sparse import (
     trim,
     trim_outliers,
 )
-
-Peer: TypeAlias = tuple[Callable[..., Merge], str, str]
-"""What makes it, a summary, and the source."""
 
 FACTORS = frozenset(LAWS) - {"gauge", "linearity", "identity"}
 """What methods on a and b apart keep; below density 1 they lose the identity."""
@@ -191,30 +188,32 @@ def _lorahub() -> Merge:
 
 _ORIGINAL = "prateeky2806/ties-merging"
 
-PEERS: Mapping[str, Peer] = {
-    "cat[peft]": (_cat, "the exact weighted sum, concatenated", _PEFT),
-    "linear[peft]": (_linear, "roots of the weights on A and on B", _PEFT),
-    "svd[peft]": (_svd, "the sum at the experts' rank", _PEFT),
-    "ties[peft]": (_ties, "TIES on A and B apart, divided by a count", _PEFT),
-    "ties_svd[peft]": (_ties_svd, "TIES on dense deltas, re-ranked", _PEFT),
-    "dare_linear[peft]": (_dare_linear, "DARE on A and B apart; draws", _PEFT),
-    "dare_ties[peft]": (_dare_ties, "DARE and TIES on A and B apart; draws", _PEFT),
-    "dare_linear_svd[peft]": (_dare_linear_svd, "DARE, re-ranked; draws", _PEFT),
-    "dare_ties_svd[peft]": (_dare_ties_svd, "DARE and TIES, re-ranked; draws", _PEFT),
-    "magnitude_prune[peft]": (_prune, "largest entries of A and of B", _PEFT),
-    "magnitude_prune_svd[peft]": (_prune_svd, "largest entries, re-ranked", _PEFT),
-    "ties[mergekit]": (_mergekit_ties, "weighted signs, sum of weights", "mergekit"),
-    "dare[mergekit]": (_mergekit_dare, "DARE at the same L1 norm; draws", "mergekit"),
-    "dare_ties[mergekit]": (_mergekit_dare_ties, "DARE, summed; draws", "mergekit"),
-    "della[mergekit]": (_mergekit_della, "DELLA, summed; draws", "mergekit"),
-    "breadcrumbs[mergekit]": (_mergekit_breadcrumbs, "summed", "mergekit"),
-    "sce[mergekit]": (_mergekit_sce, "all entries by default", "mergekit"),
-    "ties[original]": (_original_ties, "one threshold for the model", _ORIGINAL),
-    "ties[fusion_bench]": (_fusion_bench_ties, "the same, summed", "fusion_bench"),
-    "ties[knots]": (_knots_ties, "TIES in KnOTS coordinates", "gstoica27/KnOTS"),
-    "mean[mttl]": (_mttl_mean, "A and B averaged as stored", "microsoft/mttl"),
-    "ties[mttl]": (_mttl_ties, "one threshold for A and B", "microsoft/mttl"),
-    "wudi[fusion_bench]": (_fusion_bench_wudi, "steps of Adam", "fusion_bench"),
-    "lorahub[original]": (_lorahub, "weights on A and on B", "sail-sg/lorahub"),
+PEERS: Mapping[str, Entry] = {
+    "cat[peft]": Entry(_cat, "the exact weighted sum, concatenated", _PEFT),
+    "linear[peft]": Entry(_linear, "roots of the weights on A and on B", _PEFT),
+    "svd[peft]": Entry(_svd, "the sum at the experts' rank", _PEFT),
+    "ties[peft]": Entry(_ties, "TIES on A and B apart, divided by a count", _PEFT),
+    "ties_svd[peft]": Entry(_ties_svd, "TIES on dense deltas, re-ranked", _PEFT),
+    "dare_linear[peft]": Entry(_dare_linear, "DARE on A and B apart", _PEFT),
+    "dare_ties[peft]": Entry(_dare_ties, "DARE and TIES on A and B apart", _PEFT),
+    "dare_linear_svd[peft]": Entry(_dare_linear_svd, "DARE, re-ranked", _PEFT),
+    "dare_ties_svd[peft]": Entry(_dare_ties_svd, "DARE and TIES, re-ranked", _PEFT),
+    "magnitude_prune[peft]": Entry(_prune, "largest entries of A and of B", _PEFT),
+    "magnitude_prune_svd[peft]": Entry(_prune_svd, "largest entries, re-ranked", _PEFT),
+    "ties[mergekit]": Entry(
+        _mergekit_ties, "weighted signs, sum of weights", "mergekit"
+    ),
+    "dare[mergekit]": Entry(_mergekit_dare, "DARE at the same L1 norm", "mergekit"),
+    "dare_ties[mergekit]": Entry(_mergekit_dare_ties, "DARE, summed", "mergekit"),
+    "della[mergekit]": Entry(_mergekit_della, "DELLA, summed", "mergekit"),
+    "breadcrumbs[mergekit]": Entry(_mergekit_breadcrumbs, "summed", "mergekit"),
+    "sce[mergekit]": Entry(_mergekit_sce, "all entries by default", "mergekit"),
+    "ties[original]": Entry(_original_ties, "one threshold for the model", _ORIGINAL),
+    "ties[fusion_bench]": Entry(_fusion_bench_ties, "the same, summed", "fusion_bench"),
+    "ties[knots]": Entry(_knots_ties, "TIES in KnOTS coordinates", "gstoica27/KnOTS"),
+    "mean[mttl]": Entry(_mttl_mean, "A and B averaged as stored", "microsoft/mttl"),
+    "ties[mttl]": Entry(_mttl_ties, "one threshold for A and B", "microsoft/mttl"),
+    "wudi[fusion_bench]": Entry(_fusion_bench_wudi, "steps of Adam", "fusion_bench"),
+    "lorahub[original]": Entry(_lorahub, "weights on A and on B", "sail-sg/lorahub"),
 }
 """Every convention, by name."""

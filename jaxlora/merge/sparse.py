@@ -11,7 +11,7 @@ Belilovsky, arXiv 2312.06795. Selection by variance: SCE (arXiv 2408.07990).
 """
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,8 @@ class Trim:
 @dataclasses.dataclass(frozen=True)
 class Drop:
     """Keeps each entry with a chance, drawn for each expert and leaf."""
+
+    draws: ClassVar[bool] = True
 
     density: float
     rescale: Rescale = "density"

@@ -145,7 +145,7 @@ class Layer(nn.Module):
         """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
         c, r, (x, stored) = self.config, self.route, carry
         routing = RoutingInputs(labels, view.pool)
-        if r is not None and r.level == "layer":
+        if r is not None and r.per == "layer":
             routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
         h = RMSNorm(c, name="attn_norm")(x)
         h, stored = Attention(c, r, name="attn")(h, stored, routing, place, view)
@@ -194,7 +194,7 @@ class Decoder(nn.Module):
         plain = cache is None and inputs.positions is None
         x = self._embed(inputs.tokens, None if plain else view.positions)
         x = x.reshape(b * t, -1)
-        if route is not None and route.level == "model":
+        if route is not None and route.per == "model":
             weights = weigh(self, route, ROUTER, x, RoutingInputs(None, view.pool))
             labels = jnp.broadcast_to(weights, (c.num_layers, *weights.shape))
         stored = None if cache is None else (cache.keys, cache.values)

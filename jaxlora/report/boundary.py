@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Method, Metric
 from jaxlora.report import draw, readings
-from jaxlora.report.readings import Book, Line
+from jaxlora.report.lines import FORMAT_LINES, PAIR_LINES, SECTIONS, Line
+from jaxlora.report.readings import Book
 
 FAMILIAR = {
     Cell.R_OO: "R\nA, B and C\nfamiliar",
@@ -32,55 +33,56 @@ CURVES = (
     (Method.ORACLE, draw.GREEN),
 )
 BAND = "negative controls (mean), range"
-GROUP_COLORS = (draw.GREYS[2], draw.BLUE, draw.SKY, draw.RED, draw.GREEN)
-_Groups: TypeAlias = Sequence[tuple[str, Sequence[Line]]]
+SECTION_COLORS = (draw.GREYS[2], draw.BLUE, draw.SKY, draw.RED, draw.GREEN)
+_WIDE = 3  # panels in a row
+_Sections: TypeAlias = Sequence[tuple[str, Sequence[Line]]]
 
 
 def controls(rows: pd.DataFrame) -> Figure:
     """Returns every combination beside every control, one panel a familiarity."""
-    found = readings.book(rows)
-    cells = draw.shown(rows, found, tuple(FAMILIAR))
+    book = readings.book(rows)
+    cells = draw.shown(rows, book, tuple(FAMILIAR))
     title = "Combinations and controls where the base knows neither hop"
-    title += draw.level(rows)
+    title += draw.at_coverage(rows)
     figure = draw.canvas(9.5, 7.4, title)
     panels = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
-    groups = [(name, _kept(found, cells, lines)) for name, lines in readings.GROUPS]
+    sections = [(name, _kept(book, cells, lines)) for name, lines in SECTIONS]
     for axes, cell in zip(panels, cells, strict=True):
         draw.plain(axes, "x")
         head, rest = FAMILIAR[cell].split("\n", 1)
         words = f"{head}: {rest.replace(chr(10), ' ')}"
         axes.set_title(words, loc="left", fontsize=10)
         axes.set_xlabel("two-hop accuracy", fontsize=9.5)
-        _dot_groups(axes, found, cell, groups)
-    _name_groups(panels[0], groups)
+        _dot_sections(axes, book, cell, sections)
+    _name_sections(panels[0], sections)
     draw.legend(figure, panels[0], 2)
     return figure
 
 
-def _kept(found: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[Line]:
+def _kept(book: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[Line]:
     """Controls stay even where nobody measured them; combinations only if measured."""
-    free = lines is readings.PAIR_LINES or lines is readings.FORMAT_LINES
-    return [x for x in lines if not free or draw.has(found, cells, x, Metric.ACCURACY)]
+    free = lines is PAIR_LINES or lines is FORMAT_LINES
+    return [x for x in lines if not free or draw.has(book, cells, x, Metric.ACCURACY)]
 
 
-def _dot_groups(axes: Axes, found: Book, cell: Cell, groups: _Groups) -> None:
-    band = readings.band(found, cell)
+def _dot_sections(axes: Axes, book: Book, cell: Cell, sections: _Sections) -> None:
+    band = readings.band(book, cell)
     if band:
         axes.axvspan(*band, color="#EDEDED", zorder=0, label=BAND)
-    chance = readings.chance(found, cell).value
+    chance = readings.chance(book, cell).value
     if chance is not None:
         axes.axvline(chance, color=draw.INK, ls="dashed", lw=0.9, label="chance")
     y = 0
-    for (name, lines), color in zip(groups, GROUP_COLORS, strict=True):
-        values = [readings.read(found, cell, line) for line in lines]
+    for (name, lines), color in zip(sections, SECTION_COLORS, strict=True):
+        values = [readings.read(book, cell, line) for line in lines]
         draw.dots(axes, range(y + 1, y + 1 + len(lines)), values, color, "_" + name)
         y += 1 + len(lines)
 
 
-def _name_groups(axes: Axes, groups: _Groups) -> None:
+def _name_sections(axes: Axes, sections: _Sections) -> None:
     names = [
         (text, head)
-        for name, lines in groups
+        for name, lines in sections
         if lines
         for text, head in [(name, True), *((x.label, False) for x in lines)]
     ]
@@ -92,59 +94,49 @@ def _name_groups(axes: Axes, groups: _Groups) -> None:
 
 def coverage(rows: pd.DataFrame) -> Figure:
     """Returns accuracy of each combination over coverage of hop 2, one panel a cell."""
-    levels = readings.coverages(rows)
-    if len(levels) < 2:
+    coverages = readings.coverages(rows)
+    if len(coverages) < 2:
         raise draw.NothingToShowError(
-            f"The rows hold {len(levels)} level(s) of coverage, the figure needs two: "
-            "run the study with several, as the preset 'full' does."
+            f"The rows hold {len(coverages)} value(s) of coverage, the figure needs "
+            "two: run the study with several, as the preset 'full' does."
         )
-    books = [readings.book(rows, level) for level in levels]
+    books = [readings.book(rows, share) for share in coverages]
     cells = draw.shown(rows, books[-1], tuple(Cell))
-    wide = min(3, len(cells))
-    high = -(-len(cells) // wide)
+    high = -(-len(cells) // _WIDE)
     title = "Two-hop accuracy by coverage of the second hop in pretraining"
     figure = draw.canvas(9.5, 1.3 + 2.5 * high, title)
-    panels = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
-    for axes in panels.flat[len(cells) :]:
-        axes.set_visible(False)
+    panels = draw.panels(figure, len(cells), _WIDE, sharex=True, sharey=True)
     for axes, cell in zip(panels.flat, cells, strict=False):
         draw.plain(axes, "y")
         axes.set_title(cell.value, loc="left", fontsize=10.5)
         axes.set_xlabel("coverage of hop 2", fontsize=9.5)
         axes.label_outer()
-        _curves(axes, levels, books, cell)
+        _curves(axes, coverages, books, cell)
     for axes in panels[:, 0]:
         axes.set_ylabel("two-hop accuracy", fontsize=9.5)
     draw.legend(figure, panels[0, 0], 4)
     return figure
 
 
-def _curves(axes: Axes, levels: list[float], books: list[Book], cell: Cell) -> None:
-    bands = [readings.band(found, cell) or (math.nan, math.nan) for found in books]
+def _curves(axes: Axes, coverages: list[float], books: list[Book], cell: Cell) -> None:
+    bands = [readings.band(book, cell) or (math.nan, math.nan) for book in books]
     axes.fill_between(
-        levels,
+        coverages,
         [low for low, _ in bands],
         [high for _, high in bands],
         color="#E4E4E4",
         lw=0,
         label=BAND,
     )
-    step = min(b - a for a, b in itertools.pairwise(levels))
+    step = min(b - a for a, b in itertools.pairwise(coverages))
+    style = {"marker": "o", "markersize": 4, "lw": 1.5, "elinewidth": 1, "capsize": 2}
     for i, (method, color) in enumerate(CURVES):
-        found = [readings.read(book, cell, draw.pair(method)) for book in books]
-        if any(reading.measured for reading in found):
-            values, lengths = draw.spread(found)
-            x = [level + (i - (len(CURVES) - 1) / 2) * 0.06 * step for level in levels]
-            axes.errorbar(
-                x,
-                values,
-                lengths,
-                color=color,
-                marker="o",
-                markersize=4,
-                lw=1.5,
-                elinewidth=1,
-                capsize=2,
-                label=method.value,
-            )
-    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+        points = [readings.read(book, cell, draw.pair(method)) for book in books]
+        if any(reading.measured for reading in points):
+            values, lengths = draw.spread(points)
+            # Methods stand beside each other, so that intervals do not overlap.
+            aside = (i - (len(CURVES) - 1) / 2) * 0.06 * step
+            x = [coverage + aside for coverage in coverages]
+            label = method.value
+            axes.errorbar(x, values, lengths, color=color, label=label, **style)
+    axes.set_xticks(coverages, [f"{coverage:g}" for coverage in coverages])

@@ -1,4 +1,4 @@
-"""Marks that all figures share: colours, bars, dots, and what stands for no value.
+"""What all figures share: colours, bars, dots, and what stands for no value.
 
 Figures are plain ``Figure`` objects: nothing here touches pyplot or its global state.
 Colours follow Okabe and Ito's palette, which survives colour blindness; greys are
@@ -7,18 +7,19 @@ negative controls throughout.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.report.lines import Line
 from jaxlora.report.readings import (
     UNAVAILABLE,
     Book,
-    Line,
     Reading,
     coverages,
     read,
@@ -33,7 +34,7 @@ DPI = 150
 _BAR = {"ecolor": INK, "capsize": 2.0, "error_kw": {"elinewidth": 0.9, "capthick": 0.9}}
 
 
-class Mark(NamedTuple):
+class Series(NamedTuple):
     """A line of readings and how it looks."""
 
     line: Line
@@ -50,29 +51,29 @@ def pair(method: Method) -> Line:
     return Line(method.value, Library.PAIR, method)
 
 
-def has(found: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
+def has(book: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
     """Returns whether a line has a value in any of the cells."""
-    return any(read(found, cell, line, metric).measured for cell in cells)
+    return any(read(book, cell, line, metric).measured for cell in cells)
 
 
-def shown(rows: pd.DataFrame, found: Book, wanted: Sequence[Cell]) -> list[Cell]:
+def shown(rows: pd.DataFrame, book: Book, wanted: Sequence[Cell]) -> list[Cell]:
     """Returns the wanted cells that are in the rows, if there is anything in them."""
     cells = [cell for cell in present_cells(rows) if cell in wanted]
     if not any(
         reading.measured and key[0] in cells and key[-1] == Metric.ACCURACY.value
-        for key, reading in found.items()
+        for key, reading in book.items()
     ):
         raise NothingToShowError(
             f"No pooled accuracy in the cells {', '.join(wanted)}: expected rows with "
-            "seed 'all'. Did every seed fail its gates?"
+            "seed 'all'. Did every seed fail its criteria?"
         )
     return cells
 
 
-def level(rows: pd.DataFrame) -> str:
+def at_coverage(rows: pd.DataFrame) -> str:
     """Returns which coverage is shown, for a title, if there is more than one."""
-    levels = coverages(rows)
-    return f", coverage {levels[-1]:g}" if len(levels) > 1 else ""
+    shares = coverages(rows)
+    return f", coverage {shares[-1]:g}" if len(shares) > 1 else ""
 
 
 def canvas(width: float, height: float, title: str) -> Figure:
@@ -81,6 +82,22 @@ def canvas(width: float, height: float, title: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     return figure
+
+
+def panels(figure: Figure, count: int, columns: int, **shared: Any) -> np.ndarray:
+    """Returns axes [rows, columns] for ``count`` panels; those left over are hidden.
+
+    Args:
+      figure: an empty one.
+      count: panels that will be drawn, 1 or more.
+      columns: panels side by side, at most.
+      **shared: ``sharex`` and ``sharey`` of ``Figure.subplots``.
+    """
+    columns = min(columns, count)
+    axes = figure.subplots(-(-count // columns), columns, squeeze=False, **shared)
+    for spare in axes.flat[count:]:
+        spare.set_visible(False)
+    return axes
 
 
 def plain(axes: Axes, share: str) -> None:
@@ -135,7 +152,7 @@ def bars(
     x: Sequence[float],
     readings: Sequence[Reading],
     width: float,
-    mark: Mark,
+    series: Series,
 ) -> None:
     """Draws one series of bars with intervals; words stand where there is no value."""
     values, errors = spread(readings)
@@ -144,10 +161,10 @@ def bars(
         values,
         width,
         yerr=errors,
-        color=mark.color,
-        edgecolor=mark.color,
+        color=series.color,
+        edgecolor=series.color,
         linewidth=1.4,
-        label=mark.label,
+        label=series.label,
         **_BAR,
     )
     for position, reading in zip(x, readings, strict=True):
@@ -155,11 +172,11 @@ def bars(
             missing(axes, position, 0.02, reading, rotation=90)
 
 
-def chance_marks(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
-    """Draws a dashed line at chance, ``(group, chance)``, as wide as the group."""
-    if marks:
-        groups, values = zip(*marks, strict=True)
-        left, right = [g - 0.46 for g in groups], [g + 0.46 for g in groups]
+def chance_lines(axes: Axes, chances: Sequence[tuple[float, float]]) -> None:
+    """Draws a dashed line for each (place, chance), as wide as the bars there."""
+    if chances:
+        places, values = zip(*chances, strict=True)
+        left, right = [x - 0.46 for x in places], [x + 0.46 for x in places]
         axes.hlines(values, left, right, INK, "dashed", label="chance", linewidth=0.9)
 
 

@@ -44,7 +44,7 @@ _PANELS = (
     _Panel("cross_term_energy", "Cross terms", "share of |M|²", True),
     _Panel("outside_energy", "Outside the span", "share of |M|²", True),
 )
-_ROUNDING = 2e-6
+_ROUNDING = 2e-6  # of float32: an error below it is shown as 0
 _TITLE = "Merged deltas M against the exact weighted sum S"
 _COEFFICIENT = "coefficient: "
 _WORD: dict[str, Any] = {
@@ -93,16 +93,22 @@ def table(fidelity: Fidelity, names: Sequence[str]) -> pd.DataFrame:
 
 
 def figure(
-    found: Fidelity | Mapping[str, Fidelity],
+    merges: Fidelity | Mapping[str, Fidelity],
     path: str | os.PathLike[str],
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes :func:`chart` as a PNG, whole or not at all, and returns its path."""
-    return write_whole(Path(path), png(chart(found, names)))
+    """Writes :func:`chart` as a PNG, whole or not at all, and returns its path.
+
+    Args:
+      merges: one merge, or several of one library by the name of their method.
+      path: of the PNG.
+      names: of the E experts; None numbers them.
+    """
+    return write_whole(Path(path), png(chart(merges, names)))
 
 
 def chart(
-    found: Fidelity | Mapping[str, Fidelity], names: Sequence[str] | None = None
+    merges: Fidelity | Mapping[str, Fidelity], names: Sequence[str] | None = None
 ) -> Figure:
     """Returns a figure: four quantities by site, and coefficients by expert.
 
@@ -111,7 +117,7 @@ def chart(
     absent) or infinite, a word says so.
 
     Args:
-      found: one merge, or several of one library by the name of their method.
+      merges: one merge, or several of one library by the name of their method.
       names: of the E experts; None numbers them.
 
     Raises:
@@ -119,7 +125,7 @@ def chart(
       ValueError: if there are more merges than colours, they are of different sites or
         numbers of experts, or ``names`` are not E different ones.
     """
-    several = {"": found} if isinstance(found, Fidelity) else dict(found)
+    several = {"": merges} if isinstance(merges, Fidelity) else dict(merges)
     tables = _tables(several, names)
     first = next(iter(tables.values()))
     rows = len(first) * (0.14 + 0.1 * len(tables))
@@ -153,8 +159,8 @@ def _tables(
         names = [
             str(i) for i in range(len(next(iter(several.values())).total().products))
         ]
-    tables = {method: table(one, names) for method, one in several.items()}
-    sites = {method: tuple(one.index) for method, one in tables.items()}
+    tables = {method: table(frame, names) for method, frame in several.items()}
+    sites = {method: tuple(frame.index) for method, frame in tables.items()}
     if len(set(sites.values())) > 1:
         raise ValueError(
             f"Merges are of different sites: {sites}; expected merges of one library."
@@ -166,7 +172,7 @@ def _by_site(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel) -> N
     draw.plain(axes, "x")
     axes.set_title(panel.title, loc="left", fontsize=10.5)
     axes.set_xlabel(panel.axis, fontsize=9.5)
-    every = np.concatenate([one[panel.quantity] for one in tables.values()])
+    every = np.concatenate([frame[panel.quantity] for frame in tables.values()])
     if panel.share:
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_xlim(0, 1.03)
@@ -176,9 +182,9 @@ def _by_site(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel) -> N
         axes.set_xlim(0, 1.08 * max(1.0, *every[np.isfinite(every)]))
     if panel.quantity == "norm_shrinkage":
         axes.axvline(1, color=draw.INK, ls="dotted", lw=1)
-    for offset, width, color, (method, one) in _series(tables):
-        y = np.arange(len(one)) + offset
-        values = one[panel.quantity].to_numpy()
+    for offset, width, color, (method, frame) in _series(tables):
+        y = np.arange(len(frame)) + offset
+        values = frame[panel.quantity].to_numpy()
         axes.barh(y, _finite(values), width, color=color, label=method)
         for place, word in _words(values, 0.005 * axes.get_xlim()[1]):
             axes.text(0, y[place], f" {word}", ha="left", **_WORD)
@@ -191,32 +197,28 @@ def _by_expert(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.axhline(0, color=draw.INK, lw=0.9)
+    first = next(iter(tables.values()))
+    columns = [name for name in first.columns if name.startswith(_COEFFICIENT)]
     lowest = highest = 0.0
-    names: list[str] = []
-    for offset, width, color, (_, one) in _series(tables):
-        names = [c for c in one.columns if c.startswith(_COEFFICIENT)]
-        x, values = (
-            np.arange(len(names)) + offset,
-            one[names].loc[TOTAL].to_numpy(float),
-        )
-        axes.bar(x, _finite(values), width, color=color)
-        for place, word in _words(values):
-            axes.text(
-                x[place],
-                0,
-                f" {word}",
-                rotation=90,
-                ha="center",
-                **_WORD | {"va": "bottom"},
-            )
+    for offset, width, color, (_, frame) in _series(tables):
+        values = frame[columns].loc[TOTAL].to_numpy(float)
+        _bars_or_words(axes, np.arange(len(values)) + offset, values, width, color)
         lowest, highest = min(lowest, *_finite(values)), max(highest, *_finite(values))
     room = 0.08 * (highest - lowest or 1.0)
     axes.set_ylim(lowest - (room if lowest else 0), highest + room)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    labels = [name.removeprefix(_COEFFICIENT) for name in names]
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    labels = [name.removeprefix(_COEFFICIENT) for name in columns]
     crowded = sum(map(len, labels)) + 2 * len(labels) > 105
-    axes.set_xticks(range(len(names)), labels, rotation=40 if crowded else 0)
+    axes.set_xticks(range(len(labels)), labels, rotation=40 if crowded else 0)
     axes.set_xlabel("expert", fontsize=9.5)
+
+
+def _bars_or_words(axes: Axes, x: np.ndarray, values: np.ndarray, width, color) -> None:
+    """Bars from 0 upwards; a word stands upright where a value has no bar."""
+    axes.bar(x, _finite(values), width, color=color)
+    upright = _WORD | {"va": "bottom", "ha": "center", "rotation": 90}
+    for place, word in _words(values):
+        axes.text(x[place], 0, f" {word}", **upright)
 
 
 def short(names: Sequence[str]) -> list[str]:

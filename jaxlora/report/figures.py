@@ -21,8 +21,9 @@ from jaxlora.evaluate.schema import Cell, Library, Method, Metric
 from jaxlora.io.files import write_whole
 from jaxlora.report import draw, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
-from jaxlora.report.draw import Mark
-from jaxlora.report.readings import Book, Line
+from jaxlora.report.draw import Series
+from jaxlora.report.lines import Line
+from jaxlora.report.readings import Book
 
 KNOWN = {
     Cell.R_II: "II\nbase knows\nboth hops",
@@ -30,19 +31,19 @@ KNOWN = {
     Cell.R_IO: "IO\nbase knows\nonly hop 1",
     Cell.R_OO: "OO\nbase knows\nneither hop",
 }
-MARKS = (
-    Mark(Line("", Library.BASE), "base", draw.GREYS[0]),
-    Mark(Line("", Library.HOP1), "A→B alone", draw.GREYS[1]),
-    Mark(Line("", Library.HOP2), "B→C alone", draw.GREYS[2]),
-    Mark(Line("", Library.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
-    Mark(Line("", Library.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
-    Mark(Line("", Library.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
-    Mark(
+SERIES = (
+    Series(Line("", Library.BASE), "base", draw.GREYS[0]),
+    Series(Line("", Library.HOP1), "A→B alone", draw.GREYS[1]),
+    Series(Line("", Library.HOP2), "B→C alone", draw.GREYS[2]),
+    Series(Line("", Library.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
+    Series(Line("", Library.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
+    Series(Line("", Library.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
+    Series(
         Line("", Library.TRIPLE_OTHERS, Method.MEAN),
         "3-combination, A→C of others",
         draw.ORANGE,
     ),
-    Mark(Line("", Library.JOINT), "one LoRA on both", draw.GREEN),
+    Series(Line("", Library.JOINT), "one LoRA on both", draw.GREEN),
 )
 ANSWERS = (
     (Metric.ACCURACY, "correct", draw.GREEN),
@@ -68,18 +69,18 @@ def familiarity(rows: pd.DataFrame) -> Figure:
 
 
 def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
-    found = readings.book(rows)
-    cells = draw.shown(rows, found, tuple(names))
-    figure = draw.canvas(9.5, 4.6, title + draw.level(rows))
+    book = readings.book(rows)
+    cells = draw.shown(rows, book, tuple(names))
+    figure = draw.canvas(9.5, 4.6, title + draw.at_coverage(rows))
     axes = figure.subplots()
     draw.plain(axes, "y")
-    width = 0.86 / len(MARKS)
-    for i, mark in enumerate(MARKS):
-        x = [c + (i - (len(MARKS) - 1) / 2) * width for c in range(len(cells))]
-        values = [readings.read(found, cell, mark.line) for cell in cells]
-        draw.bars(axes, x, values, 0.84 * width, mark)
-    chances = [(c, readings.chance(found, cell).value) for c, cell in enumerate(cells)]
-    draw.chance_marks(axes, [(c, v) for c, v in chances if v is not None])
+    width = 0.86 / len(SERIES)
+    for i, series in enumerate(SERIES):
+        x = [c + (i - (len(SERIES) - 1) / 2) * width for c in range(len(cells))]
+        values = [readings.read(book, cell, series.line) for cell in cells]
+        draw.bars(axes, x, values, 0.84 * width, series)
+    chances = [(c, readings.chance(book, cell).value) for c, cell in enumerate(cells)]
+    draw.chance_lines(axes, [(c, v) for c, v in chances if v is not None])
     axes.set_xticks(range(len(cells)), [names[cell] for cell in cells])
     axes.set_xlim(-0.55, len(cells) - 0.45)
     axes.set_ylabel("two-hop accuracy", fontsize=10)
@@ -89,11 +90,9 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
 
 def errors(rows: pd.DataFrame) -> Figure:
     """Returns the shares of each type of answer by cell, one panel a combination."""
-    found = readings.book(rows)
-    cells = draw.shown(rows, found, tuple(Cell))
-    methods = [
-        m for m in _STACKED if draw.has(found, cells, draw.pair(m), Metric.OTHER)
-    ]
+    book = readings.book(rows)
+    cells = draw.shown(rows, book, tuple(Cell))
+    methods = [m for m in _STACKED if draw.has(book, cells, draw.pair(m), Metric.OTHER)]
     if not methods:
         raise draw.NothingToShowError(
             "No error types of the 2-combination were measured."
@@ -101,31 +100,29 @@ def errors(rows: pd.DataFrame) -> Figure:
     high = (len(methods) + 1) // 2
     size = 0.9 + high * (0.75 + 0.27 * len(cells))
     title = "What the 2-combination answers to a two-hop question"
-    figure = draw.canvas(9.5, size, title + draw.level(rows))
-    panels = figure.subplots(high, min(2, len(methods)), squeeze=False, sharey=True)
-    for axes in panels.flat[len(methods) :]:
-        axes.set_visible(False)
+    figure = draw.canvas(9.5, size, title + draw.at_coverage(rows))
+    panels = draw.panels(figure, len(methods), 2, sharey=True)
     for axes, method in zip(panels.flat, methods, strict=False):
         draw.plain(axes, "x")
         axes.set_title(method.value, loc="left", fontsize=10.5)
         axes.set_xlabel("share of answers", fontsize=9.5)
-        _stack(axes, found, cells, draw.pair(method))
+        _stack(axes, book, cells, draw.pair(method))
     panels[0, 0].set_yticks(range(len(cells)), [cell.value for cell in cells])
     panels[0, 0].invert_yaxis()
     draw.legend(figure, panels[0, 0], len(ANSWERS))
     return figure
 
 
-def _stack(axes: Axes, found: Book, cells: Sequence[Cell], line: Line) -> None:
+def _stack(axes: Axes, book: Book, cells: Sequence[Cell], line: Line) -> None:
     left = [0.0] * len(cells)
     for metric, label, color in ANSWERS:
-        shares = [readings.read(found, c, line, metric).value or 0.0 for c in cells]
+        shares = [readings.read(book, c, line, metric).value or 0.0 for c in cells]
         axes.barh(
             range(len(cells)), shares, 0.7, left, color=color, label=label, **_EDGE
         )
         left = [a + b for a, b in zip(left, shares, strict=True)]
     for y, cell in enumerate(cells):
-        reading = readings.read(found, cell, line)
+        reading = readings.read(book, cell, line)
         if not reading.measured:
             draw.missing(axes, 0.5, y, reading)
 

@@ -1,20 +1,23 @@
-"""The outcome of a run in words: gates, verdicts, predictions, one headline.
+"""The outcome of a run in words: criteria, verdicts, predictions, one headline.
 
 Everything is read from ``results``, the mapping that a run leaves in results.json.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxlora.evaluate.schema import USUAL, Cell, Library, Method
 from jaxlora.evaluate.verdict import Cause
 from jaxlora.report.grid import Grid
 
+Criterion: TypeAlias = Mapping[str, Any]
+"""Name ("gate"), threshold, value and seed, as a run stores them."""
+
 UNMEASURED = "not measured"
 
-EXPERT_GATE = "experts' own facts"
+EXPERT_CRITERION = "experts' own facts"
 _BASE, _EXPERTS, _FORMATS = "Base", "Experts", "Extra formats"
-_GATES = {
+_CONSEQUENCES = {
     _BASE: "A base that fails leaves its seed out; without any base, verdicts are "
     "invalid.",
     _EXPERTS: "An expert that fails, in any seed, makes the verdicts on its library "
@@ -22,10 +25,10 @@ _GATES = {
     _FORMATS: "A format that fails leaves its seed out of the control that needs it, "
     "which is unavailable if no seed is left.",
 }
-"""Whose gates there are, and what follows where one fails."""
+"""Whose criteria there are, and what follows where one fails."""
 
 MEANINGS = {
-    "invalid": "a gate failed, so nothing follows",
+    "invalid": "a criterion failed, so nothing follows",
     "preserved": "what the base could do survives the combination",
     "degrades": "the combination no longer holds the single hops",
     "retrieves": "an expert already held the answer",
@@ -41,56 +44,60 @@ def library_title(library: str, method: str) -> str:
     return library if method == Method.NONE.value else f"{library} ({method})"
 
 
-def gate_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns the gates of base, experts and formats: the worst value of each seed."""
-    gates = results.get("gates", [])
-    seeds = sorted({gate["seed"] for gate in gates})
-    kinds: dict[str, dict[str, list[Mapping[str, Any]]]] = {name: {} for name in _GATES}
-    for gate in gates:
-        kinds[_kind(gate)].setdefault(gate["gate"], []).append(gate)
+def criteria_grid(results: Mapping[str, Any]) -> Grid:
+    """Returns the criteria of base, experts and formats: the worst value of a seed.
+
+    Args:
+      results: as in results.json.
+    """
+    criteria = results.get("gates", [])
+    seeds = sorted({criterion["seed"] for criterion in criteria})
+    kinds: dict[str, dict[str, list[Criterion]]] = {name: {} for name in _CONSEQUENCES}
+    for criterion in criteria:
+        kinds[_kind(criterion)].setdefault(criterion["gate"], []).append(criterion)
     body: list[tuple[str, ...]] = []
     for kind, named in kinds.items():
         body += [(kind,)] if named else []
-        body += [_gate_line(name, mine, seeds) for name, mine in named.items()]
+        body += [_criterion_line(name, some, seeds) for name, some in named.items()]
         if kind != _FORMATS:
-            body += _steps([g for mine in named.values() for g in mine], seeds)
-    note = " ".join(_GATES[kind] for kind, named in kinds.items() if named)
-    if len({gate.get("coverage") for gate in gates}) > 1:
-        note += " Each value is the worst of all coverage levels."
-    header = ("gate", "needs", *(f"seed {seed}" for seed in seeds))
-    return Grid("Gates", header, tuple(body), note or "No gate was measured.")
+            body += _steps([g for some in named.values() for g in some], seeds)
+    note = " ".join(_CONSEQUENCES[kind] for kind, named in kinds.items() if named)
+    if len({criterion.get("coverage") for criterion in criteria}) > 1:
+        note += " Each value is the worst of all coverages."
+    header = ("criterion", "needs", *(f"seed {seed}" for seed in seeds))
+    return Grid("Criteria", header, tuple(body), note or "No criterion was measured.")
 
 
-def _kind(gate: Mapping[str, Any]) -> str:
-    if gate["gate"] == EXPERT_GATE:
+def _kind(criterion: Criterion) -> str:
+    if criterion["gate"] == EXPERT_CRITERION:
         return _EXPERTS
-    return _BASE if gate.get("required", True) else _FORMATS
+    return _BASE if criterion.get("required", True) else _FORMATS
 
 
-def _gate_line(
-    name: str, gates: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
+def _criterion_line(
+    name: str, criteria: Sequence[Criterion], seeds: Sequence[Any]
 ) -> tuple[str, ...]:
-    needs = " / ".join(f">= {t:g}" for t in sorted({g["threshold"] for g in gates}))
-    return (name, needs, *(_worst(gates, seed) for seed in seeds))
+    needs = " / ".join(f">= {t:g}" for t in sorted({g["threshold"] for g in criteria}))
+    return (name, needs, *(_worst(criteria, seed) for seed in seeds))
 
 
-def _worst(gates: Sequence[Mapping[str, Any]], seed: Any) -> str:
-    mine = [gate for gate in gates if gate["seed"] == seed]
-    if not mine:
+def _worst(criteria: Sequence[Criterion], seed: Any) -> str:
+    of_seed = [c for c in criteria if c["seed"] == seed]
+    if not of_seed:
         return "–"
-    gate = min(
-        mine, key=lambda g: (g["passed"], -1 if g["value"] is None else g["value"])
+    worst = min(
+        of_seed, key=lambda g: (g["passed"], -1 if g["value"] is None else g["value"])
     )
-    value = UNMEASURED if gate["value"] is None else f"{gate['value']:.3f}"
-    return value if gate["passed"] else f"{value} failed"
+    value = UNMEASURED if worst["value"] is None else f"{worst['value']:.3f}"
+    return value if worst["passed"] else f"{value} failed"
 
 
 def _steps(
-    gates: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
+    criteria: Sequence[Criterion], seeds: Sequence[Any]
 ) -> list[tuple[str, ...]]:
     """The line of the training steps, if they were logged."""
     most = [
-        max((g.get("steps") or 0 for g in gates if g["seed"] == s), default=0)
+        max((g.get("steps") or 0 for g in criteria if g["seed"] == s), default=0)
         for s in seeds
     ]
     return [("steps", "", *(str(n or "–") for n in most))] if any(most) else []
@@ -103,7 +110,7 @@ def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
       results: as in results.json.
       short: the usual methods of the 2-combination, the mean of all other libraries.
     """
-    verdicts, level = _highest(results)
+    verdicts, coverage = _highest(results)
     if short:
         main = (Library.PAIR.value, Method.MEAN.value)
         verdicts = [
@@ -115,20 +122,24 @@ def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     cells = [c.value for c in Cell if any(v["cell"] == c.value for v in verdicts)]
     body = []
     for library, method in dict.fromkeys((v["library"], v["method"]) for v in verdicts):
-        found = [named.get((library, method, cell)) for cell in cells]
-        words = ("–" if v is None else _with_cause(v) for v in found)
+        line = [named.get((library, method, cell)) for cell in cells]
+        words = ("–" if v is None else _with_cause(v) for v in line)
         body.append((library_title(library, method), *words))
     note = "Second line: the cause, where the verdict has one."
-    if level is not None:
-        note += f" Coverage {level:g}, the highest of {len(_levels(results))} levels."
+    if coverage is not None:
+        note += f" Coverage {coverage:g}, the highest of {len(_coverages(results))}."
     note = note if verdicts else "There is no verdict."
     return Grid("Verdicts", ("", *cells), tuple(body), note)
 
 
 def reason_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns one line per verdict, with cause and reason, at every coverage level."""
+    """Returns one line per verdict, with cause and reason, at every coverage.
+
+    Args:
+      results: as in results.json.
+    """
     names = ("cell", "library", "method", "verdict", "cause", "reason")
-    header = ("coverage", *names) if len(_levels(results)) > 1 else names
+    header = ("coverage", *names) if len(_coverages(results)) > 1 else names
     body = (
         tuple(_reason(verdict)[name] for name in header)
         for verdict in results.get("verdicts", [])
@@ -137,9 +148,9 @@ def reason_grid(results: Mapping[str, Any]) -> Grid:
 
 
 def _reason(verdict: Mapping[str, Any]) -> dict[str, str]:
-    level = verdict.get("coverage")
+    coverage = verdict.get("coverage")
     return {
-        "coverage": "–" if level is None else f"{level:g}",
+        "coverage": "–" if coverage is None else f"{coverage:g}",
         "verdict": verdict["label"],
         "cause": _cause(verdict) or "–",
         **{
@@ -150,7 +161,11 @@ def _reason(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def prediction_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns what was predicted, whether before the run, and what came of it."""
+    """Returns what was predicted, whether before the run, and what came of it.
+
+    Args:
+      results: as in results.json.
+    """
     predictions = results.get("predictions") or {}
     words = {True: "held", False: "failed", None: UNMEASURED}
     body = tuple(
@@ -171,36 +186,42 @@ def prediction_grid(results: Mapping[str, Any]) -> Grid:
 def headline(results: Mapping[str, Any]) -> list[str]:
     """Returns the outcome in sentences, one per library under the mean.
 
-    Of several coverage levels the highest counts, and every sentence names it.
+    Of several coverages the highest counts, and every sentence names it.
+
+    Args:
+      results: as in results.json.
 
     >>> headline({"verdicts": [{"cell": "R-OO", "library": "2-combination",
     ...     "method": "mean", "label": "no transfer", "cause": "fine-tuning"}]})
     ['2-combination (mean): no transfer in R-OO (not clearly above chance).']
     """
-    verdicts, level = _highest(results)
+    verdicts, coverage = _highest(results)
     if not verdicts:
         return [
-            "There is no verdict: no seed passed its gates, or nothing was measured."
+            "There is no verdict: no seed met its criteria, or nothing was measured."
         ]
     mean = [v for v in verdicts if v["method"] == Method.MEAN.value] or verdicts
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for verdict in sorted(mean, key=lambda v: _rank(v["library"])):
         title = library_title(verdict["library"], verdict["method"])
         groups.setdefault(title, []).append(verdict)
-    told: set[str] = set()
-    at = "" if level is None else f" at coverage {level:g}"
-    return [f"{title}{at}: {_told(group, told)}." for title, group in groups.items()]
+    explained: set[str] = set()
+    at = "" if coverage is None else f" at coverage {coverage:g}"
+    return [
+        f"{title}{at}: {_explained(group, explained)}."
+        for title, group in groups.items()
+    ]
 
 
-def _told(verdicts: Sequence[Mapping[str, Any]], told: set[str]) -> str:
-    """Says what a label means where it is first used; adds it to ``told``."""
+def _explained(verdicts: Sequence[Mapping[str, Any]], explained: set[str]) -> str:
+    """Says what a label means where it is first used; adds it to ``explained``."""
     parts = []
     for label, meaning in MEANINGS.items():
         cells = [v["cell"] for v in verdicts if v["label"] == label]
         if cells:
-            also = "" if label in told else f" ({meaning})"
+            also = "" if label in explained else f" ({meaning})"
             parts.append(f"{label} in {_and(cells)}{also}")
-            told.add(label)
+            explained.add(label)
     return "; ".join(parts)
 
 
@@ -213,22 +234,22 @@ def _and(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _levels(results: Mapping[str, Any]) -> list[float]:
-    levels = {verdict.get("coverage") for verdict in results.get("verdicts", [])}
-    return sorted(levels - {None})
+def _coverages(results: Mapping[str, Any]) -> list[float]:
+    shares = {verdict.get("coverage") for verdict in results.get("verdicts", [])}
+    return sorted(shares - {None})
 
 
 def _highest(
     results: Mapping[str, Any],
 ) -> tuple[list[Mapping[str, Any]], float | None]:
-    """The verdicts that belong to the tables, and their level if it is one of several.
+    """The verdicts that belong to the tables, and their coverage if there are several.
 
-    Verdicts that name no level belong to all.
+    Verdicts that name no coverage belong to all.
     """
-    verdicts, levels = list(results.get("verdicts", [])), _levels(results)
-    if len(levels) < 2:
+    verdicts, shares = list(results.get("verdicts", [])), _coverages(results)
+    if len(shares) < 2:
         return verdicts, None
-    top = levels[-1]
+    top = shares[-1]
     return [v for v in verdicts if v.get("coverage") in (None, top)], top
 
 

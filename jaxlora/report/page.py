@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from jaxlora.io.files import write_whole
-from jaxlora.report import figures, league, outcome, readings, routing, tables
+from jaxlora.report import figures, leaderboard, outcome, readings, routing, tables
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template
 
@@ -42,52 +42,70 @@ def write(
       images: what ``figures.save_all`` returned; drawn again if ``None``.
     """
     if images is None:
-        found = figures.render(rows) | league.render(results)
+        pngs = figures.render(rows) | leaderboard.render(results)
     else:
-        found = {path.name: path.read_bytes() for path in images}
-    page = render(rows, results, found)
+        pngs = {path.name: path.read_bytes() for path in images}
+    page = render(rows, results, pngs)
     return write_whole(Path(out_dir) / NAME, page.encode("utf-8"))
 
 
 def render(
     rows: pd.DataFrame, results: Mapping[str, Any], images: Mapping[str, bytes]
 ) -> str:
-    """Returns the page; ``images`` is ``{file name: PNG}``."""
+    """Returns the page.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      results: as in results.json.
+      images: ``{file name: PNG}``.
+    """
     rows = readings.tidy(rows)
     first, *others = outcome.headline(results)
     study = str(results.get("study", ""))
+    order = (*figures.FIGURES, leaderboard.FIGURE)
     return template("page.html.jinja").render(
         study=study,
         headline=first,
         others=others,
         failed=list(results.get("failed_seeds", [])),
-        gates=outcome.gate_grid(results),
-        closing=tables.closing_grid(rows),
-        league=league.grid(results),
-        routing=routing.routing_grid(rows),
-        routers=routing.routers_grid(rows),
-        lines=line_grid(rows),
-        differences=tables.difference_grid(rows),
-        predictions=outcome.prediction_grid(results),
-        verdicts=outcome.verdict_grid(results),
-        reasons=outcome.reason_grid(results),
         meanings=outcome.MEANINGS,
         figures={
             name: base64.b64encode(images[name]).decode("ascii")
-            for name in (*figures.FIGURES, league.FIGURE)
+            for name in order
             if name in images
         },
         config=json.dumps(results.get("config", {}), indent=2, sort_keys=True),
-        machine=machine_grid(results),
-        timings=timing_grid(results),
         repeat=results.get("repeat", f"jaxlora study {study} --from results.json"),
         left_out=results.get("left_out", []),
         roles=results.get("roles"),
+        **_grids(rows, results),
     )
 
 
+def _grids(rows: pd.DataFrame, results: Mapping[str, Any]) -> dict[str, Grid]:
+    """The tables of the page, by the name that the template gives them."""
+    return {
+        "criteria": outcome.criteria_grid(results),
+        "closing": tables.closing_grid(rows),
+        "leaderboard": leaderboard.grid(results),
+        "routing": routing.routing_grid(rows),
+        "routers": routing.routers_grid(rows),
+        "lines": line_grid(rows),
+        "differences": tables.difference_grid(rows),
+        "predictions": outcome.prediction_grid(results),
+        "verdicts": outcome.verdict_grid(results),
+        "reasons": outcome.reason_grid(results),
+        "machine": machine_grid(results),
+        "timings": timing_grid(results),
+    }
+
+
 def line_grid(rows: pd.DataFrame) -> Grid:
-    """Returns ``tables.main_table`` in words, with what each line keeps of the hops."""
+    """Returns ``tables.main_table`` in words, with what each line keeps of the hops.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     frame = tables.main_table(rows)
     body = tuple(_line(row) for row in frame.itertuples())
     header = ("cell", "coverage", "library", "asked", "accuracy", "hop 1", "hop 2")
@@ -115,7 +133,11 @@ def _line(row: Any) -> tuple[str, ...]:
 
 
 def machine_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns versions, device and git revision."""
+    """Returns versions, device and git revision.
+
+    Args:
+      results: as in results.json.
+    """
     versions = results.get("versions", {})
     body = [(str(name), str(version)) for name, version in versions.items()]
     body += [
@@ -126,7 +148,11 @@ def machine_grid(results: Mapping[str, Any]) -> Grid:
 
 
 def timing_grid(results: Mapping[str, Any]) -> Grid:
-    """Returns where the time went; what no part claims is ``other``."""
+    """Returns where the time went; what no part claims is ``other``.
+
+    Args:
+      results: as in results.json.
+    """
     timings = results.get("timings", {})
     total = float(timings.get("total_s") or 0.0)
     parts = {word: float(timings.get(key) or 0.0) for key, word in _PARTS.items()}

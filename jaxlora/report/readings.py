@@ -1,26 +1,19 @@
 """From result rows to readings: the one place where tables and figures look up numbers.
 
 A *book* holds the values pooled over seeds, by cell, library, method, split and metric.
-A *line* is what one line of a table or one bar of a figure shows. A control that could
+A :class:`.lines.Line` says which of them a table or figure shows. A control that could
 not run is a reading of its own kind, so that it never disappears.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
-from jaxlora.evaluate.schema import (
-    COLUMNS,
-    USUAL,
-    Cell,
-    Library,
-    Method,
-    Metric,
-    Split,
-)
+from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric
+from jaxlora.report.lines import NEGATIVE_LINES, Line
 
 MEASURED, UNAVAILABLE, ABSENT = "measured", "unavailable", "absent"
 
@@ -73,54 +66,15 @@ class Reading:
         return form.format(number(self.value), number(self.lo), number(self.hi))
 
 
-class Line(NamedTuple):
-    """What is looked up in every cell, and what it is called."""
-
-    label: str
-    library: Library
-    method: Method = Method.NONE
-    split: Split = Split.TWO_HOP
-
-
-NEGATIVE_LINES = (
-    Line("base", Library.BASE),
-    Line("A->B alone", Library.HOP1),
-    Line("B->C alone", Library.HOP2),
-    Line("random", Library.RANDOM, Method.MEAN),
-    Line("permuted", Library.PERMUTED, Method.MEAN),
-    Line("shuffled answers", Library.SHUFFLED, Method.MEAN),
-)
-PAIR_LINES = tuple(Line(method.value, Library.PAIR, method) for method in USUAL)
-FORMAT_LINES = (
-    Line("written bridge", Library.PAIR, Method.MEAN, Split.WRITTEN),
-    Line("identity rows", Library.IDENTITY, Method.MEAN),
-)
-TRIPLE_LINES = (
-    Line("with A->C", Library.TRIPLE, Method.MEAN),
-    Line("A->C of others", Library.TRIPLE_OTHERS, Method.MEAN),
-)
-POSITIVE_LINES = (
-    Line("A->C alone", Library.TARGET),
-    Line("joint LoRA", Library.JOINT),
-    Line("full fine-tuning", Library.FULL),
-    Line("one document", Library.DOCUMENT),
-    Line("facts in context", Library.BASE, Method.NONE, Split.CONTEXT),
-)
-GROUPS: tuple[tuple[str, tuple[Line, ...]], ...] = (
-    ("Negative controls", NEGATIVE_LINES),
-    ("2-combination", PAIR_LINES),
-    ("Other formats (mean)", FORMAT_LINES),
-    ("3-combination (mean)", TRIPLE_LINES),
-    ("Positive controls", POSITIVE_LINES),
-)
-
-
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns rows as written or as read back from CSV in one form.
 
     Seeds become strings, missing words become "", and three columns are added: ``cell``
     ("R-OO", "" where none), ``coverage`` (NaN where none) and ``extra``, the number of
     other keys in ``condition``. Rows that are tidy are returned as they are.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
 
     Raises:
       ValueError: if a column of ``schema.COLUMNS`` is missing.
@@ -139,6 +93,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         out[name] = out[name].astype(object).where(out[name].notna(), "").astype(str)
     for name in ("value", "lo", "hi", "n"):
         out[name] = pd.to_numeric(out[name]).astype(float)
+    # Few texts are repeated in thousands of rows: each is parsed once.
     parsed = {text: json.loads(text or "{}") for text in out["condition"].unique()}
     conditions = [parsed[text] for text in out["condition"]]
     out["cell"] = [
@@ -153,31 +108,39 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def coverages(rows: pd.DataFrame) -> list[float]:
-    """Returns the coverage levels of the pooled rows, ascending."""
+    """Returns each coverage of the pooled rows, ascending.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+    """
     frame = tidy(rows)
-    levels = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
-    return sorted(float(level) for level in levels)
+    shares = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
+    return sorted(float(share) for share in shares)
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
-    """Returns the cells that have any row, in the order of the schema."""
+    """Returns the cells that have any row, in the order of the schema.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+    """
     present = set(tidy(rows)["cell"])
     return [cell for cell in Cell if cell.value in present]
 
 
 def at(rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
-    """Returns tidy rows of one coverage level; rows that name no level belong to all.
+    """Returns tidy rows of one coverage; rows that name none belong to all.
 
     Args:
-      rows: as ``schema.COLUMNS``.
-      coverage: the level in [0, 1]; the highest one present if ``None``.
+      rows: as ``schema.COLUMNS``, or tidy.
+      coverage: a share in [0, 1]; the highest one present if ``None``.
     """
     frame = tidy(rows)
-    levels = coverages(frame)
-    if not levels:
+    shares = coverages(frame)
+    if not shares:
         return frame
-    level = levels[-1] if coverage is None else coverage
-    return frame[frame["coverage"].isna() | (frame["coverage"] == level)]
+    share = shares[-1] if coverage is None else coverage
+    return frame[frame["coverage"].isna() | (frame["coverage"] == share)]
 
 
 def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
@@ -188,6 +151,10 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
     a pooled ``control available`` row with the same library, method and split says 0.
     That row speaks of every cell without a row of its own if it names none. Rows of
     single seeds say nothing here: the other seeds still make a pooled value.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+      coverage: a share in [0, 1]; the highest one present if ``None``.
     """
     frame = at(rows, coverage)
     pooled = frame[frame["seed"] == "all"].sort_values("extra", kind="stable")
@@ -201,35 +168,56 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
 
 
 def read(
-    found: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
+    book: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
 ) -> Reading:
-    """Returns the reading of one line in one cell; absent where no row exists."""
+    """Returns the reading of one line in one cell; absent where no row exists.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
+      line: library, method and split.
+      metric: what is measured.
+    """
     key = (str(cell), line.library.value, line.method.value, line.split.value)
-    return found.get((*key, metric.value), Reading())
+    return book.get((*key, metric.value), Reading())
 
 
-def chance(found: Book, cell: str, line: Line | None = None) -> Reading:
-    """Returns chance for a line, or where it has none that of the mean, or the base."""
+def chance(book: Book, cell: str, line: Line | None = None) -> Reading:
+    """Returns chance for a line, or where it has none that of the mean, or the base.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
+      line: library, method and split; ``None`` asks the mean and the base alone.
+    """
     usual = (Line("", Library.PAIR, Method.MEAN), Line("", Library.BASE))
     for candidate in (line, *usual) if line else usual:
-        reading = read(found, cell, candidate, Metric.CHANCE)
+        reading = read(book, cell, candidate, Metric.CHANCE)
         if reading.measured:
             return reading
     return Reading()
 
 
-def band(found: Book, cell: str) -> tuple[float, float] | None:
+def band(book: Book, cell: str) -> tuple[float, float] | None:
     """Returns the lowest lower and highest upper bound of the negative controls.
 
     Controls that combine adapters do so under *mean*; other methods have their own.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
     """
-    readings = [read(found, cell, line) for line in NEGATIVE_LINES]
+    readings = [read(book, cell, line) for line in NEGATIVE_LINES]
     ends = _present(x for r in readings for x in (r.value, r.lo, r.hi))
     return (min(ends), max(ends)) if ends else None
 
 
 def to_reading(row: Any) -> Reading:
-    """Returns one tidy row, as ``DataFrame.itertuples`` yields it, as a reading."""
+    """Returns one tidy row, as a reading.
+
+    Args:
+      row: as ``DataFrame.itertuples`` yields it.
+    """
     value, lo, hi, n = (_number(x) for x in (row.value, row.lo, row.hi, row.n))
     status = UNAVAILABLE if value is None else MEASURED
     return Reading(value, lo, hi, int(n or 0), status)
@@ -251,12 +239,12 @@ def _three(x: float) -> str:
 def _unavailable(pooled: pd.DataFrame, everywhere: Sequence[Cell]) -> list[Subject]:
     """The (cell, library, method, split) that pooled rows say could not run."""
     notes = pooled[pooled["metric"] == Metric.AVAILABLE.value]
-    said: dict[Subject, float] = {
+    available: dict[Subject, float] = {
         key: group["value"].max() for key, group in notes.groupby(_SUBJECT, sort=False)
     }
     out = []
-    for (cell, *use), value in said.items():
+    for (cell, *use), value in available.items():
         named = [cell] if cell else [c.value for c in everywhere]
         places = [(name, *use) for name in named]
-        out += [x for x in places if value == 0 and (cell or x not in said)]
+        out += [x for x in places if value == 0 and (cell or x not in available)]
     return out

@@ -4,6 +4,7 @@ Weights are means over sites; entropies are means over sites too, of each site's
 because sites that are sure of different experts would look unsure together.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from numpy.typing import ArrayLike
 
 from jaxlora.report.fidelity import short
@@ -81,8 +83,8 @@ def single(weight: np.ndarray) -> np.ndarray:
 
 def stack(sites: Mapping[str, ArrayLike]) -> np.ndarray:
     """Returns [S, L, T, E], float32."""
-    arrays = {name: np.asarray(one, np.float32) for name, one in sites.items()}
-    shapes = {one.shape for one in arrays.values()}
+    arrays = {name: np.asarray(weights, np.float32) for name, weights in sites.items()}
+    shapes = {weights.shape for weights in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise ValueError(
             f"Got weights of shapes {sorted(shapes)}, expected one shape [L, T, E] for "
@@ -124,10 +126,12 @@ def grouped(sites: Mapping[str, ArrayLike], panels: Panels) -> dict[str, Measure
         several = f"mean of {len(sites)} sites" if len(sites) > 1 else ""
         return {several or names[next(iter(sites))]: measure(sites)}
     if panels == "site":
-        return {names[site]: measure({site: one}) for site, one in sites.items()}
+        return {
+            names[site]: measure({site: weights}) for site, weights in sites.items()
+        }
     parts: dict[str, dict[str, ArrayLike]] = {}
-    for site, one in sites.items():
-        parts.setdefault(_part(site), {})[site] = one
+    for site, weights in sites.items():
+        parts.setdefault(_part(site), {})[site] = weights
     return {part: measure(some) for part, some in parts.items()}
 
 
@@ -154,6 +158,25 @@ def shown(text: str) -> str:
     bare = text.removeprefix(" ") if text.strip() else text
     marks = bare.replace(" ", "·").replace("\n", "↵").replace("\t", "→")
     return cut("".join(c if c.isprintable() else "□" for c in marks))
+
+
+def printable(text: str) -> str:
+    """A token without the space before it, in characters that the font has.
+
+    Args:
+      text: of the token.
+
+    >>> printable(" 中 é")
+    '□·é'
+    """
+    known = _glyphs()
+    return "".join(c if ord(c) in known else "□" for c in shown(text))
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
 
 
 def cut(text: str) -> str:

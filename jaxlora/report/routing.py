@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +26,50 @@ _WIDE = 6
 Chosen = Mapping[tuple[str, str, int, str], Reading]
 """Readings by (method, metric, layer, token)."""
 
+_ARROW_HEADER = (
+    "",
+    "weight of A->B at the subject",
+    "at the relation",
+    "at the last token",
+    "at a written bridge",
+    "entropy at the last token",
+    "relation to its expert",
+    "last token to its expert",
+)
+_ARROW_NOTE = (
+    "Means over sites and people. The last two columns: how often the expert of "
+    "the largest weight is the token's own, A->B at the relation and B->C at the "
+    "last token; 0.5 is a coin."
+)
+_ROUTERS_HEADER = (
+    "",
+    "entropy at the relation",
+    "at the last token",
+    "relation to its expert",
+    "last token to its expert",
+    "written bridge to its expert",
+    "right where sure (AUC)",
+)
+_ROUTERS_NOTE = (
+    "Means over layers, sites and people; entropy in nats, ln 2 = 0.69 is "
+    "undecided. To its expert: A->B at the relation, B->C at the last token and at "
+    "the bridge. AUC: the chance that a right answer has a lower entropy than a "
+    "wrong one; none where all answers are wrong."
+)
 
-def chosen(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> dict:
-    """Returns what the gates of a cell's 2-combination chose; see ``Chosen``."""
+
+def chosen(
+    rows: pd.DataFrame, cell: Cell = Cell.R_OO
+) -> dict[tuple[str, str, int, str], Reading]:
+    """Returns what the gates of a cell's 2-combination chose.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      cell: the cell whose people are asked.
+
+    Returns:
+      Readings by (method, metric, layer, token); layer -1 and token "" stand for all.
+    """
     frame = readings.at(rows)
     frame = frame[
         (frame["seed"] == "all")
@@ -35,12 +77,12 @@ def chosen(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> dict:
         & (frame["library"] == Library.PAIR.value)
         & frame["metric"].str.startswith("route: ")
     ]
-    found = {}
+    choices: dict[Any, Reading] = {}
     for row in frame.itertuples():
         where = json.loads(str(row.condition))
         key = (row.method, row.metric, where.get("layer", -1), where.get("token", ""))
-        found[key] = readings.to_reading(row)
-    return found
+        choices[key] = readings.to_reading(row)
+    return choices
 
 
 def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
@@ -50,13 +92,13 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
       rows: as ``schema.COLUMNS``.
       cell: the cell whose people are asked.
     """
-    found, arrow = chosen(rows, cell), Method.ARROW.value
+    choices, arrow = chosen(rows, cell), Method.ARROW.value
 
     def words(metric: Metric, layer: int, token: str) -> str:
-        reading = found.get((arrow, metric.value, layer, token))
+        reading = choices.get((arrow, metric.value, layer, token))
         return "–" if reading is None else reading.text()
 
-    layers = sorted({key[2] for key in found if key[0] == arrow and key[2] >= 0})
+    layers = sorted({key[2] for key in choices if key[0] == arrow and key[2] >= 0})
     body = [
         (
             f"layer {layer}",
@@ -67,24 +109,8 @@ def routing_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
         )
         for layer in layers
     ]
-    return Grid(
-        f"What Arrow chooses in {cell.value}",
-        (
-            "",
-            "weight of A->B at the subject",
-            "at the relation",
-            "at the last token",
-            "at a written bridge",
-            "entropy at the last token",
-            "relation to its expert",
-            "last token to its expert",
-        ),
-        tuple(body),
-        "Means over sites and people. The last two columns: how often the expert of "
-        "the largest weight is the token's own, A->B at the relation and B->C at the "
-        "last token; 0.5 is a coin.",
-        numeric=True,
-    )
+    title = f"What Arrow chooses in {cell.value}"
+    return Grid(title, _ARROW_HEADER, tuple(body), _ARROW_NOTE, numeric=True)
 
 
 def routers_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
@@ -94,62 +120,42 @@ def routers_grid(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Grid:
       rows: as ``schema.COLUMNS``.
       cell: the cell whose people are asked.
     """
-    found = chosen(rows, cell)
-    methods = list(dict.fromkeys(key[0] for key in found))
+    choices = chosen(rows, cell)
+    methods = dict.fromkeys(key[0] for key in choices)
+    body = tuple(_router_line(method, choices) for method in methods)
+    title = f"What every gate chooses in {cell.value}"
+    return Grid(title, _ROUTERS_HEADER, body, _ROUTERS_NOTE, numeric=True)
 
-    def mean(method: str, metric: Metric, token: str) -> str:
+
+def _router_line(method: str, choices: Chosen) -> tuple[str, ...]:
+    def mean(metric: Metric, token: str) -> str:
         values = [
             reading.value
-            for key, reading in found.items()
+            for key, reading in choices.items()
             if (key[0], key[1], key[3]) == (method, metric.value, token)
             and reading.value is not None
         ]
         return f"{np.mean(values):.2f}" if values else "–"
 
-    def sure(method: str) -> str:
-        reading = found.get((method, Metric.ROUTE_CERTAINTY.value, -1, ""))
-        return "–" if reading is None or not reading.measured else reading.text()
-
-    body = [
-        (
-            method,
-            *(mean(method, Metric.ROUTE_ENTROPY, t) for t in ("relation", "last")),
-            *(
-                mean(method, Metric.ROUTE_AGREEMENT, t)
-                for t in ("relation", "last", "bridge")
-            ),
-            sure(method),
-        )
-        for method in methods
-    ]
-    return Grid(
-        f"What every gate chooses in {cell.value}",
-        (
-            "",
-            "entropy at the relation",
-            "at the last token",
-            "relation to its expert",
-            "last token to its expert",
-            "written bridge to its expert",
-            "right where sure (AUC)",
-        ),
-        tuple(body),
-        "Means over layers, sites and people; entropy in nats, ln 2 = 0.69 is "
-        "undecided. To its expert: A->B at the relation, B->C at the last token and at "
-        "the bridge. AUC: the chance that a right answer has a lower entropy than a "
-        "wrong one; none where all answers are wrong.",
-        numeric=True,
-    )
+    entropies = [mean(Metric.ROUTE_ENTROPY, token) for token in ("relation", "last")]
+    right = [mean(Metric.ROUTE_AGREEMENT, t) for t in ("relation", "last", "bridge")]
+    key = (method, Metric.ROUTE_CERTAINTY.value, -1, "")
+    certainty = choices.get(key, Reading())
+    return (method, *entropies, *right, certainty.text() if certainty.measured else "–")
 
 
 def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:
     """Returns heat maps of the weight of A->B, a panel a route: tokens by layers.
 
+    Args:
+      rows: as ``schema.COLUMNS``.
+      cell: the cell whose people are asked.
+
     Raises:
       NothingToShowError: if no gate was looked at.
     """
-    found = chosen(rows, cell)
-    weights = {k: r for k, r in found.items() if k[1] == Metric.ROUTE_WEIGHT.value}
+    choices = chosen(rows, cell)
+    weights = {k: r for k, r in choices.items() if k[1] == Metric.ROUTE_WEIGHT.value}
     methods = list(dict.fromkeys(key[0] for key in weights))
     if not methods:
         raise draw.NothingToShowError("No gate was looked at.")
@@ -157,21 +163,19 @@ def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:
     wide = min(_WIDE, len(methods))
     high = -(-len(methods) // wide)
     title = f"Weight of the A→B expert on the two-hop prompt, {cell.value}"
-    made = draw.canvas(
+    chart = draw.canvas(
         1.55 * wide + 1.2, 0.9 + (0.75 + 0.24 * len(layers)) * high, title
     )
-    panels = made.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
+    panels = draw.panels(chart, len(methods), _WIDE, sharex=True, sharey=True)
     for axes, method in zip(panels.flat, methods, strict=False):
         _panel(axes, weights, method, layers)
-    for axes in panels.flat[len(methods) :]:
-        axes.set_visible(False)
     for axes in panels[:, 0]:
         axes.set_yticks(range(len(layers)), [str(x) for x in layers], fontsize=7)
         axes.set_ylabel("layer", fontsize=8)
     colors = ScalarMappable(Normalize(0, 1), _COLORS)
-    bar = made.colorbar(colors, ax=list(panels.flat), shrink=0.6, ticks=[0, 0.5, 1])
+    bar = chart.colorbar(colors, ax=list(panels.flat), shrink=0.6, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["B→C", "even", "A→B"], fontsize=8)
-    return made
+    return chart
 
 
 def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]) -> None:
@@ -187,6 +191,7 @@ def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]) -> N
     ticks = [_SHORT[token] for token in TOKENS]
     axes.set_xticks(range(len(TOKENS)), ticks, fontsize=8)
     axes.tick_params(length=0, labelbottom=True)
+    # A written bridge is of another prompt than the three tokens before it.
     axes.axvline(len(TOKENS) - 1.5, color="white", linewidth=2)
     for (y, x), value in np.ndenumerate(values):
         ink = "white" if np.abs(value - 0.5) > 0.35 else draw.INK

@@ -1,13 +1,14 @@
 """Tables of a study: what it measured, for the terminal, a README and a program.
 
 ``main_table`` is a data frame; ``closing_grid`` is what a run ends with, libraries and
-methods down and cells across. ``terminal`` and ``to_markdown`` add gates, verdicts and
-predictions.
+methods down and cells across. ``terminal`` and ``to_markdown`` add criteria, verdicts
+and predictions.
 """
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import pandas as pd
 from rich.console import Group
@@ -16,8 +17,15 @@ from rich.text import Text
 from jaxlora.evaluate.schema import Library, Method, Metric, Split
 from jaxlora.report import outcome, readings, routing
 from jaxlora.report.grid import Grid, markdown_table, rich_table
-from jaxlora.report.readings import Line, Reading
+from jaxlora.report.lines import SECTIONS, Line
+from jaxlora.report.readings import Reading
 
+_MEAN = Line("", Library.PAIR, Method.MEAN)
+_CLOSING_NOTE = (
+    "Pooled over seeds with 95% intervals; – was not measured. Random, permuted "
+    "and shuffled adapters are combined by mean."
+)
+_Section: TypeAlias = tuple[str, list[tuple[str, list[Reading]]]]
 _ASKED = (Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT)
 _COLUMNS = (
     *("cell", "library", "method", "split", "coverage", "status", "value", "lo", "hi"),
@@ -31,35 +39,37 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: cell, library, method, split, coverage, status, value, lo, hi (the two-hop
     accuracy), hop1, hop1_lo, hop1_hi, hop2, hop2_lo, hop2_hi (what the same model keeps
     of each hop), chance, n.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
     """
     rows = readings.tidy(rows)
-    levels: Sequence[float | None] = readings.coverages(rows) or [None]
-    lines = [line for level in levels for line in _lines(rows, level)]
+    shares: Sequence[float | None] = readings.coverages(rows) or [None]
+    lines = [line for share in shares for line in _lines(rows, share)]
     return pd.DataFrame(lines, columns=list(_COLUMNS))
 
 
-def _lines(rows: pd.DataFrame, coverage: float | None) -> Iterable[dict[str, Any]]:
-    found = readings.book(rows, coverage)
-    for cell in readings.cells(rows):
-        for library in Library:
-            for method in Method:
-                for split in _ASKED:
-                    line = Line("", library, method, split)
-                    reading = readings.read(found, cell, line)
-                    if reading.status != readings.ABSENT:
-                        yield {
-                            "cell": cell.value,
-                            "library": library.value,
-                            "method": method.value,
-                            "split": split.value,
-                            "coverage": coverage,
-                            "status": reading.status,
-                            **_ends("", reading),
-                            **_ends("hop1", _hop(found, cell, line, Split.HOP1)),
-                            **_ends("hop2", _hop(found, cell, line, Split.HOP2)),
-                            "chance": readings.chance(found, cell, line).value,
-                            "n": reading.n,
-                        }
+def _lines(rows: pd.DataFrame, coverage: float | None) -> Iterator[dict[str, Any]]:
+    book = readings.book(rows, coverage)
+    asked = itertools.product(readings.cells(rows), Library, Method, _ASKED)
+    for cell, library, method, split in asked:
+        line = Line("", library, method, split)
+        reading = readings.read(book, cell, line)
+        if reading.status == readings.ABSENT:
+            continue
+        yield {
+            "cell": cell.value,
+            "library": library.value,
+            "method": method.value,
+            "split": split.value,
+            "coverage": coverage,
+            "status": reading.status,
+            **_ends("", reading),
+            **_ends("hop1", _hop(book, cell, line, Split.HOP1)),
+            **_ends("hop2", _hop(book, cell, line, Split.HOP2)),
+            "chance": readings.chance(book, cell, line).value,
+            "n": reading.n,
+        }
 
 
 def _ends(name: str, reading: Reading) -> dict[str, float | None]:
@@ -67,8 +77,8 @@ def _ends(name: str, reading: Reading) -> dict[str, float | None]:
     return {name or "value": reading.value, lo: reading.lo, hi: reading.hi}
 
 
-def _hop(found: readings.Book, cell: str, line: Line, split: Split) -> Reading:
-    return readings.read(found, cell, line._replace(split=split))
+def _hop(book: readings.Book, cell: str, line: Line, split: Split) -> Reading:
+    return readings.read(book, cell, line._replace(split=split))
 
 
 def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
@@ -79,42 +89,46 @@ def closing_grid(rows: pd.DataFrame, *, short: bool = False) -> Grid:
       short: 11 characters a value, so that six cells fit 100 columns.
     """
     rows = readings.tidy(rows)
-    found, cells = readings.book(rows), readings.cells(rows)
-
-    def words(label: str, values: Iterable[Reading]) -> tuple[str, ...]:
-        return (label, *(r.short() if short else r.text() for r in values))
-
+    book, cells = readings.book(rows), readings.cells(rows)
     body: list[tuple[str, ...]] = []
-    for group, lines in readings.GROUPS:
-        body.append((group,))
-        for line in lines:
-            body.append(
-                words(line.label, (readings.read(found, c, line) for c in cells))
-            )
-    mean = Line("", Library.PAIR, Method.MEAN)
-    body.append(("Kept by the mean of 2",))
-    for hop in (Split.HOP1, Split.HOP2):
-        body.append(words(hop.value, (_hop(found, c, mean, hop) for c in cells)))
-    body.append(("Scale",))
-    body.append(words("chance", (readings.chance(found, c) for c in cells)))
-    for metric in (Metric.ONE_OF_N, Metric.MAJORITY):
-        guess = (readings.read(found, c, Line("", Library.BASE), metric) for c in cells)
-        body.append(words(metric.value, guess))
-    body.append(("n", *(str(readings.read(found, c, mean).n or "–") for c in cells)))
-    levels = readings.coverages(rows)
-    at = f" Coverage {levels[-1]:g}." if len(levels) > 1 else ""
-    return Grid(
-        "Two-hop accuracy",
-        ("", *(cell.value for cell in cells)),
-        tuple(body),
-        "Pooled over seeds with 95% intervals; – was not measured. Random, permuted "
-        "and shuffled adapters are combined by mean." + at,
-        numeric=True,
+    for heading, lines in _sections(book, cells):
+        body.append((heading,))
+        for label, values in lines:
+            words = (r.short() if short else r.text() for r in values)
+            body.append((label, *words))
+    counts = (readings.read(book, cell, _MEAN).n for cell in cells)
+    body.append(("n", *(str(n or "–") for n in counts)))
+    shares = readings.coverages(rows)
+    at = f" Coverage {shares[-1]:g}." if len(shares) > 1 else ""
+    header = ("", *(cell.value for cell in cells))
+    return Grid("Two-hop accuracy", header, tuple(body), _CLOSING_NOTE + at, True)
+
+
+def _sections(book: readings.Book, cells: Sequence[str]) -> Iterator[_Section]:
+    """Yields a heading and its lines: a label, and a reading for each cell."""
+
+    def read(line: Line, metric: Metric = Metric.ACCURACY) -> list[Reading]:
+        return [readings.read(book, cell, line, metric) for cell in cells]
+
+    for heading, lines in SECTIONS:
+        yield heading, [(line.label, read(line)) for line in lines]
+    hops = (Split.HOP1, Split.HOP2)
+    yield (
+        "Kept by the mean of 2",
+        [(hop.value, read(_MEAN._replace(split=hop))) for hop in hops],
     )
+    chance = ("chance", [readings.chance(book, cell) for cell in cells])
+    guesses = (Metric.ONE_OF_N, Metric.MAJORITY)
+    base = Line("", Library.BASE)
+    yield "Scale", [chance, *((m.value, read(base, m)) for m in guesses)]
 
 
 def difference_grid(rows: pd.DataFrame) -> Grid:
-    """Returns paired differences and the pull of counterfactual experts, pooled."""
+    """Returns paired differences and the pull of counterfactual experts, pooled.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     frame = readings.at(rows)
     wanted = (Metric.DIFFERENCE.value, Metric.COUNTERFACTUAL.value)
     chosen = frame[(frame["seed"] == "all") & frame["metric"].isin(wanted)]
@@ -131,9 +145,14 @@ def _difference(row: Any) -> tuple[str, ...]:
 
 
 def terminal(rows: pd.DataFrame, results: Mapping[str, Any]) -> Group:
-    """Returns what a run prints at its end, for a terminal of 100 columns."""
+    """Returns what a run prints at its end, for a terminal of 100 columns.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      results: as in results.json.
+    """
     grids = (
-        outcome.gate_grid(results),
+        outcome.criteria_grid(results),
         closing_grid(rows, short=True),
         outcome.verdict_grid(results, short=True),
         outcome.prediction_grid(results),
@@ -156,7 +175,7 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
         closing_grid(rows),
         *(grid for grid in chosen if grid.body),
         outcome.reason_grid(results),
-        outcome.gate_grid(results),
+        outcome.criteria_grid(results),
         outcome.prediction_grid(results),
     )
     parts = [" ".join(outcome.headline(results))]

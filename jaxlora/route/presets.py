@@ -6,18 +6,17 @@ scores are scaled.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxlora.names import unknown
+from jaxlora.registry import Registry, check_fields, imported
 from jaxlora.route import learned, spectral
 from jaxlora.route.gate import Gate
 from jaxlora.route.route import Route
 
 
 class Entry(NamedTuple):
-    """What there is to say of a preset."""
+    """A preset: a route, and what there is to say of it."""
 
     route: Route
     """With its defaults; ``preset`` replaces fields of it or of its gate."""
@@ -37,13 +36,12 @@ class Entry(NamedTuple):
     @property
     def fields(self) -> dict[str, Any]:
         """The fields of the preset and their values: the route's and the gate's."""
-        own = {f.name: getattr(self.route, f.name) for f in _fields(self.route)}
-        gate = own.pop("gate")
-        return own | {f.name: getattr(gate, f.name) for f in _fields(gate)}
+        return _values(self.route) | _values(self.route.gate)
 
 
-def _fields(thing: Any):
-    return dataclasses.fields(thing)
+def _values(part: Route | Gate) -> dict[str, Any]:
+    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return {name: value for name, value in values.items() if name != "gate"}
 
 
 def _spectral(rank: int | None = 1, scaled: bool = False, **fields: Any) -> Route:
@@ -60,7 +58,7 @@ _SMEAR = Route(
 _FLOW = Route(gate=learned.Flow())
 _ARROW = "Arrow, arXiv 2405.11157"
 
-PRESETS: Mapping[str, Entry] = {
+_ENTRIES: Mapping[str, Entry] = {
     "uniform": Entry(
         Route(gate=spectral.uniform),
         "the same weight for every expert: the mean, as a route",
@@ -112,10 +110,10 @@ PRESETS: Mapping[str, Entry] = {
         "baseline of arXiv 2402.05859",
     ),
     "phatgoose": Entry(
-        Route(gate=learned.Own(standard=True), normalize="layer", top_k=2),
+        Route(gate=learned.ExpertKeys(standard=True), normalize="layer", top_k=2),
         "by keys that each expert trained as a sigmoid gate on its own data",
         "Phatgoose, arXiv 2402.05859",
-        training=Route(gate=learned.Own(), weighting="sigmoid"),
+        training=Route(gate=learned.ExpertKeys(), weighting="sigmoid"),
     ),
     "linear": Entry(
         _LINEAR,
@@ -171,14 +169,19 @@ PRESETS: Mapping[str, Entry] = {
         "PEFT 0.21.2, use_gks=True",
     ),
 }
+
+PRESETS = Registry("route", _ENTRIES)
 """Every preset, ours first."""
+
+names = PRESETS.names
+describe = PRESETS.describe
 
 
 def preset(name: str, **fields: Any) -> Route:
     """Returns a route by its name, or your own by ``module:attribute``.
 
     Args:
-      name: one of :func:`names`; or where a :class:`Route` can be imported from.
+      name: one of ``route.names()``; or where a :class:`Route` can be imported from.
       **fields: of the route or of its gate, in place of the preset's.
 
     Raises:
@@ -186,55 +189,19 @@ def preset(name: str, **fields: Any) -> Route:
         has an impossible value.
 
     >>> preset("smile", rank=2, top_k=None).gate
-    Spectral(level='site', rank=2, scaled=False)
+    Spectral(per='site', rank=2, scaled=False)
+    >>> names()[:3], describe("phatgoose").data
+    (('uniform', 'random-arrow', 'oracle'), 'own')
     """
-    found = _imported(name) if ":" in name else describe(name).route
-    gate = {f.name: getattr(found.gate, f.name) for f in _fields(found.gate)}
-    known = {f.name for f in _fields(found)} | set(gate)
-    for field in fields:
-        if field not in known:
-            raise ValueError(
-                f"The route {name!r} has no field {field!r}; its fields: "
-                f"{', '.join(sorted(known))}."
-            )
-    changed: Gate = dataclasses.replace(
-        found.gate, **{k: v for k, v in fields.items() if k in gate}
-    )
-    rest: Any = {k: v for k, v in fields.items() if k not in gate}
-    return dataclasses.replace(found, gate=changed, **rest)
-
-
-def describe(name: str) -> Entry:
-    """What there is to say of a preset: its fields, summary, source and data.
-
-    Raises:
-      ValueError: naming what exists, if there is no such route.
-
-    >>> describe("phatgoose").data
-    'own'
-    """
-    if name not in PRESETS:
-        raise ValueError(unknown("route", name, PRESETS))
-    return PRESETS[name]
-
-
-def names() -> tuple[str, ...]:
-    """The names :func:`preset` knows.
-
-    >>> names()[:3]
-    ('uniform', 'random-arrow', 'oracle')
-    """
-    return tuple(PRESETS)
-
-
-def _imported(name: str) -> Route:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"Cannot import the route {name!r}: {error}.") from None
-    if not isinstance(found, Route):
+    route = imported("route", name) if ":" in name else describe(name).route
+    if not isinstance(route, Route):
         raise ValueError(
-            f"{name!r} is a {type(found).__name__}, expected a jaxlora.route.Route."
+            f"{name!r} is a {type(route).__name__}, expected a jaxlora.route.Route."
         )
-    return found
+    of_gate = _values(route.gate)
+    check_fields("route", name, fields, sorted({*_values(route), "gate", *of_gate}))
+    gate: Gate = dataclasses.replace(
+        route.gate, **{k: v for k, v in fields.items() if k in of_gate}
+    )
+    rest: Any = {k: v for k, v in fields.items() if k not in of_gate}
+    return dataclasses.replace(route, gate=gate, **rest)

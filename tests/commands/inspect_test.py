@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxlora import cli
-from jaxlora.commands import inspect, inspect_figure, spectra
+from jaxlora import cli, spectra
+from jaxlora.commands import inspect, inspect_figure
 from jaxlora.io import collection, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
 
@@ -124,7 +124,8 @@ def test_a_figure_shows_every_group_and_adapter(three, tmp_path):
     assert cli.main(["inspect", *three, "--figure", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     found = collection.read(three)
-    chart = inspect_figure.chart(spectra.measure(found), found.names)
+    groups = spectra.measure(found.library, found.ranks)
+    chart = inspect_figure.chart(groups, found.names)
     axes = {a.get_title(loc="left"): a for a in chart.axes}
     assert [len(axes[group].lines) for group in ("q", "up")] == [3, 3]
     lengths = [len(line.get_xdata()) for line in axes["up"].lines]
@@ -137,7 +138,8 @@ def test_a_figure_shows_every_group_and_adapter(three, tmp_path):
 def test_a_figure_of_one_or_many(tmp_path, count):
     folders = [adapter(tmp_path / f"a{i}", i, (2, 2, 1)) for i in range(count)]
     found = collection.read(folders)
-    chart = inspect_figure.chart(spectra.measure(found), found.names)
+    groups = spectra.measure(found.library, found.ranks)
+    chart = inspect_figure.chart(groups, found.names)
     chart.canvas.draw()
     assert len(chart.axes) == (2 if count == 1 else 5)
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, lora, merge, models
 from jaxlora.commands import merge as command
-from jaxlora.commands import merge_fields, merge_groups, merge_tables, reuse_options
+from jaxlora.commands import merge_fields, merge_tables, reuse_options
 from jaxlora.io import collection, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.models import adapters, pretrained
@@ -169,60 +169,6 @@ def test_a_seed_gives_the_same_bytes_and_another_does_not(small, tmp_path):
 
 def deltas(adapter):
     return {name: np.asarray(lora.delta(w)) for name, w in lora.sites(adapter).items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "fields", "rank", "whole"),
-    [
-        ("svd", {}, None, False),
-        ("mean", {}, 10, False),
-        ("ties[original]", {"density": 0.3}, None, True),
-        ("dare_linear[peft]", {}, None, True),
-    ],
-)
-def test_groups_give_the_adapter_of_the_whole(small, name, fields, rank, whole):
-    library = collection.read([small / "plain", small / "plain2"]).library
-    wide = next(iter(library.values()))
-    narrow = lora.LoraWeight(wide.a[..., :3], wide.b[..., :3, :], wide.scale)
-    library |= {"a": narrow}
-    made = merge.preset(name, **fields)
-    weights, told = [0.5, -0.25], []
-    options = {"seed": 3, "rank": rank}
-    found = merge_groups.merged(
-        made, library, weights, **options, tell=lambda *x: told.append(x)
-    )
-    run = jax.jit(made, static_argnames="rank")
-    wanted = deltas(
-        run(library, jnp.asarray(weights), key=jax.random.key(3), rank=rank)
-    )
-    for group, delta in deltas(found).items():
-        np.testing.assert_allclose(delta, wanted[group], rtol=1e-4, atol=1e-5)
-    assert [total for _, _, total in told] == ([1] if whole else [2, 2])
-
-
-@pytest.mark.parametrize("weights", [[0.5, -0.25], [1.0, 0.0]])
-def test_totals_are_those_of_fidelity(small, weights):
-    library = collection.read([small / "plain", small / "plain2"]).library
-    made = merge.preset("ties[peft]")(library, weights)
-    found = merge_groups.totals(made, library, weights)
-    wanted = merge_groups.measured(made, library, weights).total()
-    assert found.error == pytest.approx(float(wanted.relative_error), rel=1e-4)
-    assert found.merged**2 == pytest.approx(float(wanted.merged), rel=1e-4)
-    assert found.exact**2 == pytest.approx(float(wanted.exact), rel=1e-4)
-    coefficients = np.asarray(wanted.effective_coefficient)
-    np.testing.assert_allclose(found.coefficients, coefficients, rtol=1e-4)
-    cosine = (found.merged**2 + found.exact**2 * (1 - found.error**2)) / 2
-    assert found.cosine == pytest.approx(cosine / found.merged / found.exact)
-
-
-def test_groups_of_equal_shapes_share_a_program(llama):
-    library = collection.read([llama / "plain", llama / "plain2"]).library
-    merge_groups._one.clear_cache()
-    merge_groups.merged(merge.preset("mean"), library, [1.0, 2.0])
-    shapes = {(w.a.shape, w.b.shape) for w in library.values()}
-    assert merge_groups._one._cache_size() == len(shapes) < len(library)
-    merge_groups.merged(merge.preset("mean"), library, [2.0, 2.0])
-    assert merge_groups._one._cache_size() == len(shapes)
 
 
 def data_file(small, path, by_module):
@@ -447,16 +393,9 @@ def test_a_narrow_terminal_has_fewer_columns(capsys, monkeypatch):
 
 
 def test_what_is_said_of_methods_is_so():
-    weight = lora.LoraWeight(
-        jnp.ones((2, 3, 4, 1)), jnp.ones((2, 3, 1, 5)), jnp.ones((2, 3))
-    )
     for name in merge.names():
         made = merge.describe(name).make()
         assert (name in merge_tables.NEEDS) == (made.data != "free")
-        if made.data == "free" and name != "permuted-mean":  # draws if it has a key
-            key = jax.random.key(0)
-            found = merge_groups.traced(made, {"x": weight}, [1.0, 1.0], key)
-            assert found == merge_tables.draws(name), name
 
 
 def test_help_has_every_field(capsys):

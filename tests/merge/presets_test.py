@@ -141,18 +141,28 @@ def test_every_preset_says_what_it_is():
         entry = merge.describe(name)
         assert entry.summary
         assert entry.source
-        assert ("draws" in entry.summary) == needs_key(merge.preset(name)), name
+        assert entry.control == entry.summary.startswith("control"), name
 
 
-def needs_key(method):
-    library = testing.small_library(sites=1)
+@pytest.mark.parametrize("name", merge.names())
+def test_a_merge_depends_on_the_key_just_where_it_says_so(name):
+    entry = merge.describe(name)
+    method = merge.preset(name, **FIELDS.get(name, {}))
+    library = testing.small_library(sites=1, layers=4)
     data = libraries.data_for(method, None, library) or None
-    weights = jnp.asarray([1.0, 1.0, 0.0])
-    try:
-        jax.eval_shape(lambda w: method(library, w, data=data), weights)
-    except ValueError as error:
-        return "key" in str(error)
-    return False
+    weights = [1.0, 1.0, 0.0]
+    if entry.needs_key:
+        with pytest.raises(ValueError, match="key"):
+            method(library, weights, data=data)
+        assert entry.draws
+
+    @jax.jit
+    def run(key):
+        return lora.lora_map(lora.delta, method(library, weights, key=key, data=data))
+
+    first, *others = (run(key) for key in jax.random.split(jax.random.key(0), 4))
+    same = [jax.tree.all(jax.tree.map(jnp.array_equal, first, x)) for x in others]
+    assert all(same) is not entry.draws
 
 
 def test_imports_a_merge_by_module_and_attribute():

@@ -1,30 +1,30 @@
-"""Do gates, verdicts and predictions say what the results say?"""
+"""Do criteria, verdicts and predictions say what the results say?"""
 
 from jaxlora.report import outcome
 
 
-def test_gates_show_the_worst_value_and_mark_failures(results):
+def test_criteria_show_the_worst_value_and_mark_failures(results):
     worse = {**results["gates"][0], "value": 0.5, "passed": False}
     results["gates"].append(worse)
-    grid = outcome.gate_grid(results)
-    assert grid.header == ("gate", "needs", "seed 0", "seed 1", "seed 2")
+    grid = outcome.criteria_grid(results)
+    assert grid.header == ("criterion", "needs", "seed 0", "seed 1", "seed 2")
     lines = {line[0]: line[1:] for line in grid.body}
     assert lines["one-hop recall"] == (">= 0.99", "0.500 failed", "0.999", "0.998")
     assert lines["held-out two-hop"] == (">= 0.95", "0.985", "0.984", "0.983")
 
 
-def test_a_gate_that_was_not_measured_is_no_number(results):
+def test_a_criterion_that_was_not_measured_is_no_number(results):
     results["gates"] = [
         {"seed": 0, "gate": "copy", "value": None, "threshold": 0.9, "passed": False}
     ]
-    assert outcome.gate_grid(results).body == (
+    assert outcome.criteria_grid(results).body == (
         ("Base",),
         ("copy", ">= 0.9", "not measured failed"),
     )
 
 
-def test_gates_stand_under_what_they_decide(results):
-    grid = outcome.gate_grid(results)
+def test_criteria_stand_under_what_they_decide(results):
+    grid = outcome.criteria_grid(results)
     assert [line[0] for line in grid.body] == [
         *("Base", "one-hop recall", "held-out two-hop", "copy", "steps"),
         *("Experts", "experts' own facts", "steps"),
@@ -36,16 +36,16 @@ def test_gates_stand_under_what_they_decide(results):
     words = ("leaves its seed out;", "verdicts on its library", "no seed is left")
     assert all(word in grid.note for word in words)
     results["gates"] = [g for g in results["gates"] if g["required"]]
-    assert "format" not in outcome.gate_grid(results).note
+    assert "format" not in outcome.criteria_grid(results).note
 
 
-def test_gates_of_several_levels_show_the_worst_and_say_so(results):
-    assert "coverage" not in outcome.gate_grid(results).note
+def test_criteria_of_several_coverages_show_the_worst_and_say_so(results):
+    assert "coverage" not in outcome.criteria_grid(results).note
     low = [{**g, "coverage": 0.0, "value": g["value"] - 0.3} for g in results["gates"]]
     results["gates"] = [{**g, "coverage": 1.0} for g in results["gates"]] + low
-    grid = outcome.gate_grid(results)
+    grid = outcome.criteria_grid(results)
     assert grid.body[1][2] == "0.700"
-    assert "worst of all coverage levels" in grid.note
+    assert "worst of all coverages" in grid.note
 
 
 def test_verdicts_stand_by_library_and_cell_with_their_cause(results):
@@ -101,11 +101,11 @@ def swept(results):
     return {**results, "verdicts": high + low}
 
 
-def test_of_several_levels_the_highest_counts_and_is_named(results):
-    one, both = outcome.verdict_grid(results), outcome.verdict_grid(swept(results))
-    assert both.body == one.body
-    assert "Coverage 1, the highest of 2 levels" in both.note
-    assert "overage" not in one.note
+def test_of_several_coverages_the_highest_counts_and_is_named(results):
+    alone, both = outcome.verdict_grid(results), outcome.verdict_grid(swept(results))
+    assert both.body == alone.body
+    assert "Coverage 1, the highest of 2." in both.note
+    assert "overage" not in alone.note
     first, *others = outcome.headline(swept(results))
     assert first.startswith("2-combination (mean) at coverage 1: preserved in R-II")
     assert all("at coverage 1: " in words for words in others)
@@ -114,7 +114,7 @@ def test_of_several_levels_the_highest_counts_and_is_named(results):
     assert outcome.headline(same) == outcome.headline(results)
 
 
-def test_reasons_name_the_level_where_there_are_several(results):
+def test_reasons_name_the_coverage_where_there_are_several(results):
     grid = outcome.reason_grid(swept(results))
     assert grid.header[:2] == ("coverage", "cell")
     assert {line[0] for line in grid.body} == {"0", "1"}
@@ -140,8 +140,8 @@ def test_only_committed_predictions_are_called_so(results):
 
 
 def test_predictions_keep_the_numbers_and_not_the_sentence(results):
-    for found in results["predictions"]["outcomes"]:
-        found["detail"] = "R-OI, joint, none: predicted at least 0.9: missed."
+    for prediction in results["predictions"]["outcomes"]:
+        prediction["detail"] = "R-OI, joint, none: predicted at least 0.9: missed."
     body = outcome.prediction_grid(results).body
     assert [line[2] for line in body] == [
         *("0.04 against 0.13", "0.94", "0.50 [0.43, 0.57]", "–")

@@ -82,7 +82,7 @@ def test_page_says_everything_that_the_run_left(rows, results):
     text = Page(page.render(rows, results, {})).text
     for words in (
         "2-combination (mean): preserved in R-II",
-        "Seeds that never passed their gates: 7",
+        "Seeds that never met their criteria: 7",
         "0.410 failed",
         "0.50 [0.43, 0.57]",
         "unavailable",

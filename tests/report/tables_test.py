@@ -129,7 +129,7 @@ def test_markdown_is_a_table_whatever_stands_in_the_words(rows, results):
     assert heads == [
         "## Two-hop accuracy",
         "## Verdicts and their reasons",
-        "## Gates",
+        "## Criteria",
         "## Predictions",
     ]
     for block in text.split("\n\n"):
@@ -162,7 +162,7 @@ def test_a_run_without_any_pooled_value_still_has_tables(rows, results):
     assert tables.main_table(failed[failed["metric"] == "accuracy"]).empty
     text = shown(failed, tables.terminal(failed, results))
     assert "There is no verdict" in text
-    assert "No gate was measured" in text
+    assert "No criterion was measured" in text
 
 
 def test_grids_draw_headings_across():

@@ -155,8 +155,7 @@ def _kind(method: Method) -> dict[str, str]:
         sees = "target" if entry.data == "labels" else entry.data
         return {"kind": "route", "data": sees, "space": "routed"}
     how = merge.preset(str(method))
-    control = merge.describe(str(method)).summary.startswith("control")
-    kind = "control" if control else "merge"
+    kind = "control" if merge.describe(str(method)).control else "merge"
     return {"kind": kind, "data": how.data, "space": how.space}
 
 

@@ -1,11 +1,11 @@
-"""The league as words, CSV, figure and page, from results written by hand."""
+"""The leaderboard as words, CSV, figure and page, from results written by hand."""
 
 import csv
 import io
 
 import pytest
 
-from jaxlora.report import draw, league, page
+from jaxlora.report import draw, leaderboard, page
 
 
 def value(x, n=63):
@@ -33,8 +33,8 @@ def line(name, two_hop, three=0.8, kind="merge", data="free", **more):
 
 
 @pytest.fixture
-def found(results):
-    """Results with a league of two coverages."""
+def ranked(results):
+    """Results with a leaderboard of two coverages."""
     refused = {"3-combination": "slerp interpolates between two experts"}
     lines = [
         line("cat", 0.12, data="target"),
@@ -45,47 +45,47 @@ def found(results):
         {"method": "base", "kind": "reference", "coverage": 1.0, "two_hop": value(0.0)},
     ]
     old = line("old", 0.99, coverage=0.5)
-    return results | {"league": [old, *lines]}
+    return results | {"leaderboard": [old, *lines]}
 
 
-def test_grid_has_a_line_for_each_method_and_the_references_below(found):
-    made = league.grid(found)
-    assert len({len(x) for x in (made.header, *made.body)} - {1}) == 1
-    names = [x[0] for x in made.body]
+def test_grid_has_a_line_for_each_method_and_the_references_below(ranked):
+    grid = leaderboard.grid(ranked)
+    assert len({len(x) for x in (grid.header, *grid.body)} - {1}) == 1
+    names = [x[0] for x in grid.body]
     assert names == ["cat", "ties|x", "random-mean", "slerp", "broken",
                      "For comparison", "base"]  # fmt: skip
-    sees = {x[0]: x[1] for x in made.body if len(x) > 1}
+    sees = {x[0]: x[1] for x in grid.body if len(x) > 1}
     assert sees["cat"] == "target data"
     assert sees["random-mean"] == "control"
-    assert made.body[0][3] == "0.12 [0.07, 0.17]"
-    three = made.header.index("with A->C")
-    assert made.body[3][three] == "unavailable"
-    assert made.body[4][three] == made.body[4][3] == "–"
+    assert grid.body[0][3] == "0.12 [0.07, 0.17]"
+    three = grid.header.index("with A->C")
+    assert grid.body[3][three] == "unavailable"
+    assert grid.body[4][three] == grid.body[4][3] == "–"
 
 
-def test_short_grid_fits_a_terminal(found):
-    made = league.grid(found, short=True)
-    widths = [max(len(row[i]) for row in (made.header, *made.body) if len(row) > 1)
-              for i in range(len(made.header))]  # fmt: skip
+def test_short_grid_fits_a_terminal(ranked):
+    grid = leaderboard.grid(ranked, short=True)
+    widths = [max(len(row[i]) for row in (grid.header, *grid.body) if len(row) > 1)
+              for i in range(len(grid.header))]  # fmt: skip
     # The longest name is of 23 characters, not of 11.
     assert sum(widths) + len(widths) + 12 <= 100
 
 
-def test_markdown_stands_between_markers_that_can_be_filled_again(found):
-    text = league.to_markdown(found)
-    assert text.startswith(league.BEGIN)
-    assert text.rstrip().endswith(league.END)
+def test_markdown_stands_between_markers_that_can_be_filled_again(ranked):
+    text = leaderboard.to_markdown(ranked)
+    assert text.startswith(leaderboard.BEGIN)
+    assert text.rstrip().endswith(leaderboard.END)
     assert r"ties\|x" in text
-    readme = f"# Title\n\n{league.BEGIN}\nold\n{league.END}\n\nThe end.\n"
-    filled = league.fill(readme, found)
+    readme = f"# Title\n\n{leaderboard.BEGIN}\nold\n{leaderboard.END}\n\nThe end.\n"
+    filled = leaderboard.fill(readme, ranked)
     assert filled == f"# Title\n\n{text.rstrip()}\n\nThe end.\n"
-    assert league.fill(filled, found) == filled
+    assert leaderboard.fill(filled, ranked) == filled
     with pytest.raises(ValueError, match="needs a line"):
-        league.fill("no markers", found)
+        leaderboard.fill("no markers", ranked)
 
 
-def test_csv_has_every_number(found):
-    rows = list(csv.DictReader(io.StringIO(league.to_csv(found))))
+def test_csv_has_every_number(ranked):
+    rows = list(csv.DictReader(io.StringIO(leaderboard.to_csv(ranked))))
     assert [row["method"] for row in rows][:2] == ["cat", "ties|x"]
     assert float(rows[0]["two_hop"]) == 0.12
     assert float(rows[0]["two_hop_hi"]) == pytest.approx(0.17)
@@ -93,8 +93,8 @@ def test_csv_has_every_number(found):
     assert "slerp interpolates" in rows[3]["unavailable"]
 
 
-def test_figure_shows_every_method_the_band_and_what_it_sees(found):
-    axes = league.figure(found).axes[0]
+def test_figure_shows_every_method_the_band_and_what_it_sees(ranked):
+    axes = leaderboard.figure(ranked).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names == ["cat", "ties|x", "random-mean", "slerp", "broken"]
     labels = axes.get_legend_handles_labels()[1]
@@ -102,24 +102,24 @@ def test_figure_shows_every_method_the_band_and_what_it_sees(found):
             "merge or route that sees target data"} <= set(labels)  # fmt: skip
 
 
-def test_files_are_written_and_the_page_shows_them(found, results, rows, tmp_path):
-    made = league.save(found, tmp_path)
-    assert [x.name for x in made] == [league.FIGURE]
-    assert made[0].read_bytes()[:4] == b"\x89PNG"
+def test_files_are_written_and_the_page_shows_them(ranked, results, rows, tmp_path):
+    paths = leaderboard.save(ranked, tmp_path)
+    assert [x.name for x in paths] == [leaderboard.FIGURE]
+    assert paths[0].read_bytes()[:4] == b"\x89PNG"
     assert {x.name for x in tmp_path.iterdir()} == {
-        "league.md", "league.csv", league.FIGURE
+        "leaderboard.md", "leaderboard.csv", leaderboard.FIGURE
     }  # fmt: skip
-    images = {league.FIGURE: made[0].read_bytes()}
-    shown = page.render(rows, found, images)
-    assert "League of methods" in shown
+    images = {leaderboard.FIGURE: paths[0].read_bytes()}
+    shown = page.render(rows, ranked, images)
+    assert "Leaderboard of methods" in shown
     assert "Every method" in shown
     without = page.render(rows, results, {})
-    assert "League of methods" not in without
+    assert "Leaderboard of methods" not in without
 
 
 def test_results_without_a_league_write_nothing(results, tmp_path):
-    assert league.save(results, tmp_path) == []
-    assert league.render(results) == {}
-    assert league.grid(results).body == ()
+    assert leaderboard.save(results, tmp_path) == []
+    assert leaderboard.render(results) == {}
+    assert leaderboard.grid(results).body == ()
     with pytest.raises(draw.NothingToShowError):
-        league.figure(results)
+        leaderboard.figure(results)

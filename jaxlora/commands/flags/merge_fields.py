@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxlora import merge
+from jaxlora.commands.flags import parsing
 from jaxlora.merge import Merge
-from jaxlora.names import flag_hint
 
 
 def split(
@@ -36,10 +36,10 @@ def split(
       ValueError: if a flag is of neither kind, naming the nearest; if a field has no
         value, or two.
     """
-    method = value_of("--method", words)
+    method = parsing.value_of("--method", words)
     known = every() | (set(fields(method)) if method else set())
     rest: list[str] = []
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     left = iter(words)
     for word in left:
         flag, equals, text = word.partition("=")
@@ -49,13 +49,14 @@ def split(
             rest.append(word)
         elif name in known:
             text = text if equals else next(left, "--")
-            if text.startswith("--") or name in found:
-                times = "twice" if name in found else "without a value"
+            if text.startswith("--") or name in given:
+                times = "twice" if name in given else "without a value"
                 raise ValueError(f"Got {flag} {times}, expected it once, with a value.")
-            found[name] = text
+            given[name] = text
         else:
-            raise ValueError(_no_option(flag, flags, known, prog))
-    return rest, found
+            every_flag = [*flags, *(flag_of(name) for name in sorted(known))]
+            raise ValueError(parsing.no_option(flag, every_flag, prog))
+    return rest, given
 
 
 def make(method: str, given: Mapping[str, str]) -> Merge:
@@ -75,7 +76,7 @@ def make(method: str, given: Mapping[str, str]) -> Merge:
     for name, known in choices(method).items():
         if name in values and values[name] not in known:
             raise ValueError(
-                f"--{name.replace('_', '-')} is {given[name]!r}, expected "
+                f"{flag_of(name)} is {given[name]!r}, expected "
                 f"{' or '.join(map(str, known))}."
             )
     with importable():
@@ -116,17 +117,26 @@ def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
     module, _, attribute = method.partition(":")
     try:
         with importable():
-            found = getattr(importlib.import_module(module), attribute)
+            value = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"Cannot import the merge {method!r}: {error}.") from None
-    if isinstance(found, Merge) or not callable(found):
+    if isinstance(value, Merge) or not callable(value):
         return {}
-    return inspect.signature(found).parameters
+    return inspect.signature(value).parameters
 
 
 def every() -> set[str]:
     """The fields of all presets."""
     return {field for name in merge.names() for field in merge.describe(name).fields}
+
+
+def flag_of(field: str) -> str:
+    """The flag of a field.
+
+    >>> flag_of("learning_rate")
+    '--learning-rate'
+    """
+    return f"--{field.replace('_', '-')}"
 
 
 def read(name: str, text: str, default: Any) -> Any:
@@ -150,22 +160,9 @@ def read(name: str, text: str, default: Any) -> Any:
         return _guessed(text)
     else:
         return text
-    flag = f"--{name.replace('_', '-')}"
-    raise ValueError(f"{flag} is {text!r}, expected {expected}, as in {default}.")
-
-
-def value_of(flag: str, words: Sequence[str]) -> str | None:
-    """The last value of a flag, found without parsing.
-
-    >>> value_of("--method", ["a", "--method=ties"])
-    'ties'
-    """
-    found = None
-    for i, word in enumerate(words):
-        name, equals, text = word.partition("=")
-        if name == flag:
-            found = text if equals else (words[i + 1] if i + 1 < len(words) else None)
-    return found
+    raise ValueError(
+        f"{flag_of(name)} is {text!r}, expected {expected}, as in {default}."
+    )
 
 
 @contextlib.contextmanager
@@ -184,9 +181,3 @@ def _guessed(text: str) -> Any:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
-
-
-def _no_option(flag, flags: Collection[str], known: Collection[str], prog: str) -> str:
-    all_flags = [*flags, *(f"--{name.replace('_', '-')}" for name in sorted(known))]
-    hint = flag_hint(flag, all_flags)
-    return f"No option {flag}; `{prog} --help` lists all {len(all_flags)}.{hint}"

@@ -6,29 +6,21 @@ is split into a and b, or on its scale and padding.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import spectrum
-from jaxlora.io.collection import Collection
 from jaxlora.lora import LoraWeight
-
-Tell: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
     """Modules of one kind, in E adapters and L layers."""
 
-    modules: tuple[str, ...]
-    """Paths, L."""
     shape: tuple[int, int]
     """Features in and out."""
-    embedding: bool
-    """Are they embeddings?"""
     ranks: np.ndarray
     """[E, L]; 0 where an adapter lacks the module."""
     scales: np.ndarray
@@ -62,8 +54,8 @@ class Group:
         """
         shares = _ratio(self.singular**2, self.energy[..., None])
         logs = np.log(np.where(shares > 0, shares, 1.0))
-        found = np.exp(-np.nansum(shares * logs, -1))
-        return np.where(self.energy > 0, found, np.nan)
+        effective = np.exp(-np.nansum(shares * logs, -1))
+        return np.where(self.energy > 0, effective, np.nan)
 
     @property
     def spectrum(self) -> np.ndarray:
@@ -72,17 +64,25 @@ class Group:
         return np.sqrt((self.singular**2).sum(1) / there)
 
 
-def measure(found: Collection, tell: Tell = lambda *_: None) -> dict[str, Group]:
-    """Measures every group of a collection."""
+def measure(
+    library: Mapping[str, LoraWeight],
+    ranks: Mapping[str, np.ndarray],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> dict[str, Group]:
+    """Measures every group of a library.
+
+    Args:
+      library: by group, a [E, L, D, R].
+      ranks: by group, without padding, int [E, L].
+      progress: called with (group, groups measured, groups in all).
+    """
     groups = {}
-    for done, (name, weight) in enumerate(found.library.items()):
-        tell(name, done, len(found.library))
+    for done, (name, weight) in enumerate(library.items()):
+        progress(name, done, len(library))
         singular, gram = (np.asarray(x, np.float64) for x in _measured(weight))
         groups[name] = Group(
-            modules=found.modules[name],
             shape=(weight.a.shape[-2], weight.b.shape[-1]),
-            embedding=name in found.embeddings,
-            ranks=found.ranks[name],
+            ranks=ranks[name],
             scales=np.asarray(weight.scale, np.float64),
             singular=singular,
             gram=gram,
@@ -97,9 +97,9 @@ def cosines(gram: np.ndarray) -> np.ndarray:
     [[1.0, 0.5], [0.5, 1.0]]
     """
     norms = np.sqrt(np.diagonal(gram))
-    found = np.clip(_ratio(gram, norms[:, None] * norms[None]), -1.0, 1.0)
-    np.fill_diagonal(found, np.where(norms > 0, 1.0, np.nan))
-    return found
+    ratios = np.clip(_ratio(gram, norms[:, None] * norms[None]), -1.0, 1.0)
+    np.fill_diagonal(ratios, np.where(norms > 0, 1.0, np.nan))
+    return ratios
 
 
 def total(groups: Mapping[str, Group]) -> np.ndarray:
@@ -107,62 +107,9 @@ def total(groups: Mapping[str, Group]) -> np.ndarray:
     return np.sum([group.gram for group in groups.values()], axis=0)
 
 
-def plain(found: Collection, groups: Mapping[str, Group]) -> dict[str, Any]:
-    """Everything, as JSON holds it; null is undefined or absent."""
-    gram = total(groups)
-    adapters = [
-        {
-            "name": name,
-            "base": found.base_names[i],
-            "modules": sum(
-                int((group.ranks[i] > 0).sum()) for group in groups.values()
-            ),
-            "parameters": parameters(groups, i),
-            "norm": float(np.sqrt(gram[i, i])),
-        }
-        for i, name in enumerate(found.names)
-    ]
-    return {
-        "adapters": adapters,
-        "cosines": _json(cosines(gram)),
-        "groups": {name: _group(found, group) for name, group in groups.items()},
-    }
-
-
 def parameters(groups: Mapping[str, Group], expert: int) -> int:
     """Numbers that one adapter trains."""
     return sum(int(g.ranks[expert].sum()) * sum(g.shape) for g in groups.values())
-
-
-def _group(found: Collection, group: Group) -> dict[str, Any]:
-    there = group.ranks > 0
-    return {
-        "modules": list(group.modules),
-        "features": list(group.shape),
-        "embedding": group.embedding,
-        "cosines": _json(cosines(group.gram)),
-        "adapters": {
-            name: {
-                "rank": group.ranks[i].tolist(),
-                "scale": _json(np.where(there[i], group.scales[i], np.nan)),
-                "norm": _json(np.sqrt(group.energy[i])),
-                "stable_rank": _json(group.stable_rank[i]),
-                "effective_rank": _json(group.effective_rank[i]),
-                "singular_values": [
-                    row[:rank].tolist()
-                    for row, rank in zip(group.singular[i], group.ranks[i], strict=True)
-                ],
-            }
-            for i, name in enumerate(found.names)
-        },
-    }
-
-
-def _json(values: np.ndarray) -> Any:
-    def one(x: Any) -> Any:
-        return [one(y) for y in x] if isinstance(x, list) else x if x == x else None
-
-    return one(values.tolist())
 
 
 def _ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -181,6 +128,8 @@ def _measured(weight: LoraWeight) -> tuple[jax.Array, jax.Array]:
 def _layer(experts: LoraWeight) -> tuple[jax.Array, jax.Array]:
     # The balanced form: inner products of factors of very unequal size lose digits.
     u, s, vt = spectrum.svd(experts)
-    one = LoraWeight(u * s[:, None, :], vt, jnp.ones(s.shape[:1], jnp.float32))
-    rows = jax.lax.map(lambda x: jax.vmap(spectrum.inner, (None, 0))(x, one), one)
+    balanced = LoraWeight(u * s[:, None, :], vt, jnp.ones(s.shape[:1], jnp.float32))
+    rows = jax.lax.map(
+        lambda x: jax.vmap(spectrum.inner, (None, 0))(x, balanced), balanced
+    )
     return s, rows

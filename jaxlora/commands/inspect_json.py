@@ -1,0 +1,64 @@
+"""Every number that ``jaxlora inspect --json`` writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxlora import spectra
+from jaxlora.io.collection import Collection
+from jaxlora.spectra import Group
+
+
+def plain(collection: Collection, groups: Mapping[str, Group]) -> dict[str, Any]:
+    """Everything, as JSON holds it; null is undefined or absent."""
+    gram = spectra.total(groups)
+    adapters = [
+        {
+            "name": name,
+            "base": collection.base_names[i],
+            "modules": sum(
+                int((group.ranks[i] > 0).sum()) for group in groups.values()
+            ),
+            "parameters": spectra.parameters(groups, i),
+            "norm": float(np.sqrt(gram[i, i])),
+        }
+        for i, name in enumerate(collection.names)
+    ]
+    return {
+        "adapters": adapters,
+        "cosines": _json(spectra.cosines(gram)),
+        "groups": {
+            name: _group(collection, name, group) for name, group in groups.items()
+        },
+    }
+
+
+def _group(collection: Collection, name: str, group: Group) -> dict[str, Any]:
+    there = group.ranks > 0
+    return {
+        "modules": list(collection.modules[name]),
+        "features": list(group.shape),
+        "embedding": name in collection.embeddings,
+        "cosines": _json(spectra.cosines(group.gram)),
+        "adapters": {
+            expert: {
+                "rank": group.ranks[i].tolist(),
+                "scale": _json(np.where(there[i], group.scales[i], np.nan)),
+                "norm": _json(np.sqrt(group.energy[i])),
+                "stable_rank": _json(group.stable_rank[i]),
+                "effective_rank": _json(group.effective_rank[i]),
+                "singular_values": [
+                    row[:rank].tolist()
+                    for row, rank in zip(group.singular[i], group.ranks[i], strict=True)
+                ],
+            }
+            for i, expert in enumerate(collection.names)
+        },
+    }
+
+
+def _json(values: np.ndarray) -> Any:
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    return plain.tolist()

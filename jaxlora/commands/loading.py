@@ -1,0 +1,64 @@
+"""Reads a model and its adapters for a command, with a progress bar."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxlora.commands import bars
+from jaxlora.io import gate_file
+from jaxlora.io.gate_file import GateFile
+from jaxlora.models import reuse
+from jaxlora.models.reuse import Reuse
+
+
+def load(
+    model: Path,
+    adapters: Sequence[Path],
+    dtype: str,
+    *,
+    seed: int = 0,
+    gate: GateFile | None = None,
+    general: Sequence[Path] = (),
+    **combining: Any,
+) -> Reuse:
+    """Reads model and adapters; see ``reuse.load``.
+
+    What a user should know of the adapters is said on stderr.
+
+    Args:
+      model: folder of a checkpoint.
+      adapters: folders of PEFT adapters.
+      dtype: of weights and activations; ``auto`` is what the checkpoint says.
+      seed: of merges and gates that draw.
+      gate: what a route learned from data.
+      general: folders of the adapters that a route takes out of the others.
+      **combining: merge, route, weights, top_k and temperature of ``reuse.load``.
+
+    Raises:
+      ValueError: as ``reuse.load``, and if the gate was made on another base.
+    """
+    kept: Any = None if dtype == "auto" else dtype
+    key = jax.random.key(seed)
+    state = None if gate is None else gate.state
+    more: dict[str, Any] = {"gate": state, "general_folders": general, **combining}
+    try:
+        with bars.bar("loading") as move:
+            loaded = reuse.load(model, adapters, key=key, dtype=kept, tell=move, **more)
+    except ValueError as error:
+        if gate is None or "gate's state" not in str(error):
+            raise
+        experts = ", ".join(gate.about.experts)
+        raise ValueError(f"{error} It was made for {experts}, in this order.") from None
+    if gate is not None:
+        gate_file.check_base(gate, loaded.base)
+    say(loaded.notes)
+    return loaded
+
+
+def say(notes: Sequence[str]) -> None:
+    """Prints sentences on stderr."""
+    for note in notes:
+        print(f"jaxlora: {note}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What every study shares; a study adds its config, its plan and its summary."""
