@@ -8,10 +8,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from jaxlora.commands.reuse_options import Combine, Combining, Model
 
 from jaxlora import merge, route
 from jaxlora.commands import reuse_options
-from jaxlora.commands.reuse_options import Combine, Combining, Model
 from jaxlora.io import gate_file
 from jaxlora.models import reuse
 

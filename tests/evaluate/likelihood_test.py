@@ -184,7 +184,7 @@ def test_only_scored_positions_are_unembedded_and_in_chunks(
 def test_greedy_is_what_greedy_decoding_gives(base):
     context = [4, 7, 1]
     tokens = jnp.asarray([context], jnp.int32)
-    found = models.generate(MODEL, base, tokens, max_new_tokens=9).tokens[0].tolist()
+    found = models.generate(MODEL, base, tokens, models.Decoding(9)).tokens[0].tolist()
     changed = [[*found[:i], (found[i] + 1) % V, *found[i + 1 :]] for i in (0, 4, 8)]
     answers = [found, found[:3], *changed]
     scores = likelihood.score(MODEL, base, [(context, a) for a in answers], batch=4)
@@ -358,7 +358,7 @@ def test_rolling_over_a_text_that_fits_is_one_pair(base):
 
 def test_rolling_is_greedy_only_if_every_window_is(base):
     tokens = jnp.asarray([[0]], jnp.int32)
-    text = models.generate(MODEL, base, tokens, max_new_tokens=4).tokens[0].tolist()
+    text = models.generate(MODEL, base, tokens, models.Decoding(4)).tokens[0].tolist()
     assert likelihood.rolling(
         MODEL, base, [text], prefix=0, batch=4, max_length=4
     ).greedy[0]

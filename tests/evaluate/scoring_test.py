@@ -9,7 +9,7 @@ from decoders import TINY
 from jaxlora import lora, route
 from jaxlora.evaluate import scoring
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, apply, init
+from jaxlora.models import Decoder, Inputs, apply, init
 from jaxlora.route import Route
 
 V, PAD, L, M, Q, N, E = 13, 0, 2, 3, 4, 2, 2
@@ -86,7 +86,7 @@ def single(model, params, row, **given):
     """Logits of one row, asked alone and padded on the right to nine tokens."""
     tokens = np.full((1, 9), PAD, np.int32)
     tokens[0, : len(row)] = row
-    return np.asarray(run(model, params, tokens, mask=tokens != PAD, **given)[0])
+    return np.asarray(run(model, params, Inputs(tokens, tokens != PAD), **given)[0])
 
 
 def test_of_adapters(base, adapters, asked):
@@ -142,7 +142,7 @@ def test_of_libraries_makes_each_library_its_own_gate(base, adapters, asked):
 
 def test_a_row_is_right_if_every_weighted_target_is_the_argmax(base, adapters, asked):
     tokens, adapter = asked.context[0], pick(adapters, 0)
-    logits = run(MODEL, base, tokens, adapter=adapter, mask=tokens != PAD)
+    logits = run(MODEL, base, Inputs(tokens, tokens != PAD), adapter=adapter)
     best = jnp.argmax(logits, -1)
 
     def right(targets, weights):

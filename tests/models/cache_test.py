@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoders import TINY, WINDOW
-from jaxlora.models import Decoder, DecoderConfig, apply, extend, unembed
+from jaxlora.models import Decoder, DecoderConfig, Inputs, apply, extend, unembed
 from jaxlora.models.cache import admit, empty
 
 CONFIGS = {"rope and window": WINDOW, "learned": TINY}
@@ -31,8 +30,8 @@ def pieces(net, tokens, mask, cuts, slots=9):
     model, base = net
     cache, out = empty(model.config, tokens.shape[0], slots), []
     for first, last in zip((0, *cuts), (*cuts, tokens.shape[1]), strict=True):
-        part = mask[:, first:last]
-        x, cache = more(model, base, tokens[:, first:last], cache, mask=part)
+        part = Inputs(tokens[:, first:last], mask[:, first:last])
+        x, cache = more(model, base, part, cache)
         out.append(unembed(model, base, x))
     return np.concatenate(out, axis=1), cache
 

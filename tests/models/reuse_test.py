@@ -139,7 +139,7 @@ def test_it_generates(base, make):
     for options in ({"merge": "mean"}, {"route": "arrow"}):
         found = reuse.build(MODEL, base, [make(1), make(2)], **options)
         made = models.generate(
-            found.model, base, TOKENS[:, :3], max_new_tokens=2, **found.arguments()
+            found.model, base, TOKENS[:, :3], models.Decoding(2), **found.arguments()
         )
         first = jnp.argmax(logits(found)[:, 2], axis=-1)
         assert made.tokens[:, 0].tolist() == first.tolist()

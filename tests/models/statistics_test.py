@@ -17,6 +17,7 @@ from jaxlora.models import statistics
 
 TOKENS = jnp.asarray([[1, 2, 3], [4, 5, 0]])
 MASK = TOKENS != 0
+INPUTS = models.Inputs(TOKENS, MASK)
 WEIGHTS = jnp.asarray([[1.0, 1.0, 1.0], [0.0, 2.0, 0.0]])
 ATTENTION = ("layers/attn/q_proj/kernel", "layers/attn/v_proj/kernel")
 TARGETS = (*ATTENTION, "layers/mlp/down_proj/kernel")
@@ -43,9 +44,7 @@ def normed(x, scale):
 def grams(world):
     """Of both experts in one program, [E, L, D, D]."""
     model, base, adapters = world
-    measure = functools.partial(
-        statistics.input_grams, model, base, TOKENS, WEIGHTS, mask=MASK
-    )
+    measure = functools.partial(statistics.input_grams, model, base, INPUTS, WEIGHTS)
     library = lora.stack(adapters)
     return jax.jit(jax.vmap(lambda adapter: measure(adapter=adapter)))(library)
 
@@ -99,13 +98,14 @@ def before_the_last_norm(model, params):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(keep):
-        model.apply({"params": params}, TOKENS, MASK)
+        model.apply({"params": params}, INPUTS)
     return kept[0]
 
 
 def likelihood(model, params, row):
     tokens, target = row
-    logits = models.apply(model, params, tokens[None], mask=(tokens != 0)[None])
+    inputs = models.Inputs(tokens[None], (tokens != 0)[None])
+    logits = models.apply(model, params, inputs)
     return -optax.softmax_cross_entropy_with_integer_labels(logits[0, 1], target)
 
 
@@ -135,8 +135,8 @@ def test_squared_gradients_are_means_of_squares_not_squares_of_means(world):
 def test_mean_inputs_are_weighted_means_of_what_each_kernel_gets(world, grams):
     """Of the first layer by hand; of the last by what the mean output must be."""
     model, base, adapters = world
-    mean = functools.partial(statistics.mean_inputs, model, base, TOKENS, WEIGHTS)
-    found = jax.jit(lambda adapter: mean(adapter=adapter, mask=MASK))(adapters[1])
+    mean = functools.partial(statistics.mean_inputs, model, base, INPUTS, WEIGHTS)
+    found = jax.jit(lambda adapter: mean(adapter=adapter))(adapters[1])
     assert {name: x.shape for name, x in found.items()} == {
         TARGETS[0]: (2, 8),
         TARGETS[1]: (2, 8),
@@ -198,7 +198,7 @@ def test_embeddings_are_what_a_gate_of_the_whole_model_sees(make_base, positions
         models.Decoder(config, how), library, data={"router": jnp.ones((8, 1, 8))}
     )
     told = models.routes(
-        models.Decoder(config, how), base, TOKENS, library=library, gate=gate, mask=MASK
+        models.Decoder(config, how), base, INPUTS, library=library, gate=gate
     )
     (weights,) = named.flatten(told.weights).values()
     for row, last in enumerate(np.asarray(MASK).sum(1) - 1):
