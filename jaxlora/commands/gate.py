@@ -13,13 +13,12 @@ from jaxlora.commands import (
     gate_options,
     gate_tables,
     loading,
-    merge_tables,
+    printing,
     train_data,
 )
 from jaxlora.commands.flags import adapters
 from jaxlora.commands.gate_make import Plan
 from jaxlora.commands.gate_options import PROG, Arguments
-from jaxlora.commands.merge import names
 from jaxlora.io import gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models.reuse import Reuse
@@ -31,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given = gate_options.parse(arguments)
-    plan, called = planned(given), names(given.adapter)
+    plan, called = planned(given), loading.names(given.adapter)
     sources = _sources(given, plan, called)
     flags.check_new_file(given.out)
     found = train_data.read(sources, skip_bad=given.skip_bad)
@@ -40,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     made = gate_make.make(given, plan, reuse, words, found)
     gate_file.save(given.out, made.state, _about(given, called, reuse, made.facts))
     shutil.rmtree(gate_make.checkpoint(given.out), ignore_errors=True)
-    console = merge_tables.console()
+    console = printing.console()
     if plan.training:
         gate_tables.trained(console, given.out, given.route, made.rows)
     else:
@@ -133,5 +132,5 @@ def _about(
 def _list(words: Sequence[str]) -> int:
     if words and set(words) - {"-h", "--help"}:
         raise ValueError(f"`{PROG} --list` takes nothing else, got {words[0]}.")
-    gate_tables.every(merge_tables.console())
+    gate_tables.every(printing.console())
     return 0

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora import route as routes
-from jaxlora.commands.merge_tables import line, plain
+from jaxlora.commands.printing import line, plain
 
 SEES = {
     "free": "the adapters",
