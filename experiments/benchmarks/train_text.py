@@ -21,7 +21,7 @@ import tyro
 from jaxlora.lora import LoraConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import text
-from jaxlora.train.text import Plan
+from jaxlora.train.training import Plan, optimizer
 
 ROWS = {"wide": (32, 64), "narrow": (20, 4)}
 
@@ -76,7 +76,7 @@ def ours(model, base, tokens: np.ndarray, together: int):
     rows = jax.tree.map(
         jnp.asarray, Rows(tokens, targets, weights, np.ones_like(tokens), spots)
     )
-    opt = text.optimizer(clip=0, weight_decay=0.01)
+    opt = optimizer(clip=0, weight_decay=0.01)
     keys = jax.random.split(jax.random.key(1), tokens.shape[0])
     start = jax.jit(text.start, static_argnums=(1, 2))
     state = [start(base, LoraConfig(rank=8), opt, keys)]

@@ -79,7 +79,7 @@ def planned(given: Arguments) -> Plan:
         how = dataclasses.replace(training or route, top_k=top_k, temperature=heat)
         return Plan(route, how, own=False)
     if training is None:
-        training = Route(gate=routes.Own(level=route.level), weighting="sigmoid")
+        training = Route(gate=routes.ExpertKeys(per=route.per), weighting="sigmoid")
     return Plan(route, training, own=True)
 
 

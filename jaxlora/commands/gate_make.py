@@ -19,8 +19,8 @@ from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read, Record
 from jaxlora.train import gate_data, gates, session
-from jaxlora.train.session import Schedule
-from jaxlora.train.text import optimizer
+from jaxlora.train.session import Checkpoints, Gates
+from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
 TARGET = "target"
@@ -170,14 +170,15 @@ def _trained(
         skip_bad=given.skip_bad,
     )
     rows = packed if plan.own else {TARGET: _joined(list(packed.values()))}
-    schedule = _schedule(given, rows)
-    totals = {name: schedule.total(len(some.tokens)) for name, some in rows.items()}
+    training = _training(given, rows)
+    totals = {name: training.total(len(some.tokens)) for name, some in rows.items()}
     told = totals if plan.own else dict.fromkeys(packed, totals.get(TARGET, 0))
     train_data.say(counts, next(iter(rows.values())).tokens.shape[1], told)
     libraries, states = _begun(given, plan, model, library)
     losses = [gate_data.losses(model, reuse.base, libraries, states, rows)]
-    trained = _session(given, model, reuse.base, libraries, states, rows, schedule)
-    losses += [gate_data.losses(model, reuse.base, libraries, trained.states, rows)]
+    begin = Gates(libraries, states)
+    trained = _session(given, model, reuse.base, rows, begin, training)
+    losses += [gate_data.losses(model, reuse.base, libraries, trained.learned, rows)]
     table = list(zip(totals, totals.values(), *losses, strict=True))
     facts = {
         "data": ", ".join(given.data),
@@ -187,7 +188,7 @@ def _trained(
         "loss_before": float(np.mean(losses[0])),
         "loss_after": float(np.mean(losses[1])),
     }
-    return Made(_one(plan, trained.states), facts, table, {})
+    return Made(_one(plan, trained.learned), facts, table, {})
 
 
 def _begun(given: Arguments, plan: Plan, model: Decoder, library: Library):
@@ -210,37 +211,34 @@ def _one(plan: Plan, states: Tree) -> Tree:
     return jax.tree.map(lambda x: x[0], states)
 
 
-def _session(given: Arguments, model, base, libraries, states, rows, schedule):
+def _session(given: Arguments, model, base, rows, begin: Gates, training: Training):
+    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
     with bars.bar("training") as move:
         return session.train_gates(
             model,
             base,
-            libraries,
-            states,
             rows,
-            schedule,
-            opt=optimizer(weight_decay=given.weight_decay, clip=given.clip),
-            seed=given.seed,
-            together=given.together,
-            folder=checkpoint(given.out),
-            made_by={
-                "model": str(given.model.resolve()),
-                "dtype": model.config.dtype,
-                "optimizer": [given.weight_decay, given.clip],
-            },
-            tell=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
+            begin,
+            training,
+            checkpoints=Checkpoints(checkpoint(given.out), made_by),
+            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
         )
 
 
-def _schedule(given: Arguments, rows: Mapping[str, Rows]) -> Schedule:
+def _training(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     most = max(len(found.tokens) for found in rows.values())
-    return Schedule(
+    return Training(
         epochs=given.epochs,
         steps=given.steps,
         learning_rate=given.learning_rate,
         warmup=given.warmup,
+        weight_decay=given.weight_decay,
+        clip=given.clip,
+        length=given.length,
         batch=min(given.batch, most),
         accumulate=given.accumulate,
+        together=given.together,
+        seed=given.seed,
     )
 
 

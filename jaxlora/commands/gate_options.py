@@ -62,11 +62,11 @@ class Arguments:
     learning_rate: float = 5e-3
     """Peak of AdamW's rate: it rises linearly, then falls linearly to zero."""
     warmup: float = 0.05
-    """Share of the updates in which the rate rises."""
+    """Share of the updates in which the rate rises; from 1 on, their number."""
     weight_decay: float = 0.0
     """Of AdamW, on the keys."""
     clip: float = 1.0
-    """Gradients are shortened to this norm; 0 leaves them."""
+    """Gradients are clipped to this norm; 0 leaves them."""
     length: int = 512
     """Tokens of a row, and of a prompt at most."""
     batch: int = 8

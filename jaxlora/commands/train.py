@@ -24,19 +24,29 @@ from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.studies import provenance
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import session
-from jaxlora.train.session import Schedule, Trained
-from jaxlora.train.text import optimizer
+from jaxlora.train.session import Checkpoints, Trained
+from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
 RECORD = "training.json"
 CHECKPOINT = ".checkpoint"
+SCHEDULE = (
+    "epochs",
+    "steps",
+    "learning_rate",
+    "warmup",
+    "decay",
+    "batch",
+    "accumulate",
+)
+"""Numbers of a training that the record shows as they were used."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
     started = time.monotonic()
     given = train_options.parse(arguments)
-    config, schedule = _config(given), _schedule(given)
+    config, training = _config(given), _training(given)
     names = train_data.names(given.data)
     _check_new(given.out, names)
     sources = dict(zip(names, given.data, strict=True))
@@ -53,13 +63,13 @@ def run(arguments: Sequence[str]) -> int:
         truncate=given.truncate,
         skip_bad=given.skip_bad,
     )
-    schedule = _shortened(schedule, given, rows)
-    updates = {name: schedule.total(len(some.tokens)) for name, some in rows.items()}
+    training = _shortened(training, given, rows)
+    updates = {name: training.total(len(some.tokens)) for name, some in rows.items()}
     train_data.say(counts, length, updates)
-    trained = _train(given, model, base, rows, config, schedule)
+    trained = _train(given, model, base, rows, config, training)
     _write(given, trained, names)
     seconds = time.monotonic() - started
-    _record(given, trained, names, counts, schedule, seconds)
+    _record(given, trained, names, counts, training, seconds)
     shutil.rmtree(given.out / CHECKPOINT, ignore_errors=True)
     Console().print(_results(given, trained, names, seconds))
     return 0
@@ -99,25 +109,30 @@ def _config(given: Arguments) -> LoraConfig:
     )
 
 
-def _schedule(given: Arguments) -> Schedule:
-    return Schedule(
+def _training(given: Arguments) -> Training:
+    return Training(
         epochs=given.epochs,
         steps=given.steps,
         learning_rate=given.learning_rate,
         warmup=given.warmup,
+        weight_decay=given.weight_decay,
+        clip=given.clip,
+        length=given.length,
         batch=given.batch,
         accumulate=given.accumulate,
+        together=len(given.data) if given.expert_devices > 1 else given.together,
+        seed=given.seed,
     )
 
 
 def _shortened(
-    schedule: Schedule, given: Arguments, rows: Mapping[str, Rows]
-) -> Schedule:
+    training: Training, given: Arguments, rows: Mapping[str, Rows]
+) -> Training:
     """A microbatch has no more rows than the largest data set."""
     most = max(len(found.tokens) for found in rows.values())
-    if given.data_devices > 1 or most >= schedule.batch:
-        return schedule
-    return dataclasses.replace(schedule, batch=most)
+    if given.data_devices > 1 or most >= training.batch:
+        return training
+    return dataclasses.replace(training, batch=most)
 
 
 def _mesh(given: Arguments):
@@ -133,32 +148,24 @@ def _train(
     base: Tree,
     rows: Mapping[str, Rows],
     config: LoraConfig,
-    schedule: Schedule,
+    training: Training,
 ) -> Trained:
-    many = given.expert_devices > 1
+    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
     with bars.bar("training") as move:
-        return session.train(
+        return session.train_experts(
             model,
             base,
             rows,
             config,
-            schedule,
-            opt=optimizer(weight_decay=given.weight_decay, clip=given.clip),
-            seed=given.seed,
-            together=len(rows) if many else given.together,
-            folder=given.out / CHECKPOINT,
-            made_by={
-                "model": str(given.model.resolve()),
-                "dtype": model.config.dtype,
-                "optimizer": [given.weight_decay, given.clip],
-            },
+            training,
+            checkpoints=Checkpoints(given.out / CHECKPOINT, made_by),
             mesh=_mesh(given),
-            tell=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
+            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
         )
 
 
 def _write(given: Arguments, trained: Trained, names: Sequence[str]) -> None:
-    for name, adapter in zip(names, lora.unstack(trained.library), strict=True):
+    for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if not (given.out / name).exists():  # else written before an interruption
             adapters.save(given.out / name, adapter, base_name=str(given.model))
 
@@ -168,7 +175,7 @@ def _record(
     trained: Trained,
     names: Sequence[str],
     counts: Mapping[str, train_data.Counts],
-    schedule: Schedule,
+    training: Training,
     seconds: float,
 ) -> None:
     buffer = io.StringIO()
@@ -186,7 +193,7 @@ def _record(
     facts = {
         "command": "train",
         "arguments": plain,
-        "schedule": dataclasses.asdict(schedule),
+        "schedule": {name: getattr(training, name) for name in SCHEDULE},
         "data": counts,
         "resumed_at": trained.resumed,
         "seconds": round(seconds, 1),

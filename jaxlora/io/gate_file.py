@@ -48,7 +48,7 @@ def save(path: Path, state: Tree, about: About) -> None:
         if not isinstance(found, State):
             raise ValueError(f"The gate at {place!r} is no State; Route.init makes it.")
         arrays[f"{place}/live"] = np.asarray(found.live)
-        arrays[f"{place}/mark"] = np.asarray(found.mark, np.float32)
+        arrays[f"{place}/mark"] = np.asarray(found.fingerprint, np.float32)
         for name, leaf in named.flatten({"keys": found.keys}).items():
             arrays[f"{place}/{name}"] = np.asarray(leaf, np.float32)
     _states(path, arrays, len(about.experts))

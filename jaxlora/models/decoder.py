@@ -142,7 +142,7 @@ class Layer(nn.Module):
         """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
         c, r, (x, stored) = self.config, self.route, carry
         heard = Told(labels, view.pool)
-        if r is not None and r.level == "layer":
+        if r is not None and r.per == "layer":
             heard = heard._replace(weights=weigh(self, r, ROUTER, x, heard))
         h = RMSNorm(c, name="attn_norm")(x)
         h, stored = Attention(c, r, name="attn")(h, stored, heard, place, view)
@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         cache, view = view_of(c, route, tokens, mask, segments, positions, cache)
         plain = cache is None and positions is None
         x = self._embed(tokens, None if plain else view.positions).reshape(b * t, -1)
-        if route is not None and route.level == "model":
+        if route is not None and route.per == "model":
             chosen = weigh(self, route, ROUTER, x, Told(None, view.pool))
             labels = jnp.broadcast_to(chosen, (c.num_layers, *chosen.shape))
         stored = None if cache is None else (cache.keys, cache.values)

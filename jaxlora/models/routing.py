@@ -72,9 +72,9 @@ def pooled(
     if route is None or route.granularity != "sequence":
         return None
     layers, width = config.num_layers, config.hidden_size
-    if route.level == "model":
+    if route.per == "model":
         return {ROUTER: jnp.zeros((batch, width))}
-    if route.level == "layer":
+    if route.per == "layer":
         return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}
     sites = lora.sites(library)
     return unflatten(

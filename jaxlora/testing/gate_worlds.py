@@ -118,9 +118,9 @@ def gate_data(route: Route, data: MakeGateData | None, library: Library) -> Any:
 
 
 def _places(route: Route) -> list[tuple[str, tuple[int, ...], int]]:
-    if route.level == "site":
+    if route.per == "site":
         return [(name, (E, L), d) for name, (d, _) in SITES.items()]
-    if route.level == "layer":
+    if route.per == "layer":
         return [(f"layers/{ROUTER}", (E, L), D)]
     return [(ROUTER, (E,), D)]
 
@@ -185,13 +185,13 @@ def _weigh_all(route: Route, library: Library, state: Tree, x, labels):
 
 
 def _state_at(route: Route, states, name: str) -> tuple[State | None, bool]:
-    if route.level == "site":
+    if route.per == "site":
         return states.get(name), False
-    return states[ROUTER if route.level == "model" else f"layers/{ROUTER}"], True
+    return states[ROUTER if route.per == "model" else f"layers/{ROUTER}"], True
 
 
 def _by_layer(route: Route, state: State | None, x: jax.Array, labels: jax.Array):
-    if route.level == "model":  # weighed once, for all layers
+    if route.per == "model":  # weighed once, for all layers
         found = route.weigh(state, x[0], labels[0])
         return tuple(jnp.broadcast_to(z, (L, *z.shape)) for z in found)
     axis = None if state is None else 1

@@ -26,7 +26,9 @@ def split(state: Tree) -> tuple[Tree, Tree]:
     ``combine(*split(state))`` gives the state back.
     """
     keys = jax.tree.map(lambda s: s.keys, state, is_leaf=route.is_state)
-    rest = jax.tree.map(lambda s: (s.live, s.mark), state, is_leaf=route.is_state)
+    rest = jax.tree.map(
+        lambda s: (s.live, s.fingerprint), state, is_leaf=route.is_state
+    )
     return keys, rest
 
 

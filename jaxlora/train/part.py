@@ -28,4 +28,4 @@ class Part:
 ADAPTER = Part("adapter", lora.split, lora.combine)
 """Factors learn; scales stay."""
 GATE = Part("gate", gates.split, gates.combine)
-"""Keys learn; live places and marks stay."""
+"""Keys learn; live places and fingerprints stay."""

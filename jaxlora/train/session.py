@@ -1,43 +1,71 @@
-"""A training run of experts or gates on text: batches, checkpoints, exact resume.
+"""Training on packed text: chunks of updates, histories, checkpoints, exact resume.
 
-:func:`.loop.learn` feeds chunks of updates to :func:`jaxlora.train.text.updates`.
 Batch k of an expert is a function of its rows, its seed and k, so that a run's state
-is its arrays and a step number: killed and resumed, it ends bit-equal.
+is its arrays and a step number: killed and resumed, it ends bit-equal. "Expert" is also
+said of a gate: :class:`jaxlora.train.part.Part` is all that differs.
 """
 
 import dataclasses
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlora.io import checkpoint
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
+from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import schedule as schedules
 from jaxlora.train import text
-from jaxlora.train.loop import Tell, learn
 from jaxlora.train.part import GATE
-from jaxlora.train.schedule import Schedule as Schedule
+from jaxlora.train.text import Run
+from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
 ONE_BY_ONE = 512
 """Tokens of a microbatch from which on a CPU trains one expert after another."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
+BY_EXPERT = PartitionSpec("expert")
+BY_BATCH = PartitionSpec("expert", None, None, "data")
+
+Progress: TypeAlias = Callable[[int, int, float], None]
+"""Called with updates done, updates in all, and the mean of the last losses."""
+
+
+class Checkpoints(NamedTuple):
+    """Where a run is saved, and what else makes it what it is."""
+
+    folder: Path | None = None
+    """Of the checkpoints; without one, a killed run starts again."""
+    made_by: Mapping[str, Any] = MappingProxyType({})
+    """What the arguments do not say (base, files), to refuse to resume another run."""
+    chunk: int = 8
+    """Updates between two looks at the clock, at most; compiled once."""
+
+
+class Gates(NamedTuple):
+    """Gates to train, and what they route."""
+
+    libraries: Library
+    """[G, E, ...], frozen, each as the route uses it."""
+    states: Tree
+    """Of the route, one for each library, [G, ...]; they are not changed."""
 
 
 class Trained(NamedTuple):
     """What a run gives; histories are padded with NaN after an expert's end."""
 
-    library: Library
-    """[E, ...], float32."""
+    learned: Library | Tree
+    """A library [E, ...], float32; or the states of gates [G, ...], whose keys alone
+    are other than they were."""
     loss: np.ndarray
     """[E, updates], nats per answer token before each update."""
     norm: np.ndarray
@@ -46,16 +74,90 @@ class Trained(NamedTuple):
     """Updates that a checkpoint had already."""
 
 
-class TrainedGates(NamedTuple):
-    """As :class:`Trained`, of gates."""
+def train_experts(
+    model: Decoder,
+    base: Tree,
+    data: Mapping[str, Rows],
+    config: LoraConfig,
+    training: Training,
+    *,
+    checkpoints: Checkpoints = Checkpoints(),  # noqa: B008
+    mesh: Mesh | None = None,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Trains one expert for each entry of ``data``.
 
-    states: Tree
-    """[G, E, ...]: keys as trained, live places and marks as they were."""
-    loss: np.ndarray
-    """[G, updates]."""
-    norm: np.ndarray
-    """[G, updates]."""
-    resumed: int
+    Args:
+      model: a decoder without a route.
+      base: frozen params tree.
+      data: rows by name, of one length T.
+      config: rank, scale and targets of every expert.
+      training: how long and how fast; its length is that of the rows already.
+      checkpoints: where the run is saved; by default nowhere.
+      mesh: cuts experts over ``expert`` and batches over ``data``; the base must lie
+        on it.
+      progress: called after each chunk of updates.
+
+    Returns:
+      A library [E, ...] in the order of ``data``, and its histories.
+
+    Raises:
+      ValueError: if there are no data, rows differ in length, the folder holds another
+        run, or an expert's loss is no longer finite.
+    """
+    _check_rows(data)
+    keys = jnp.stack([key_of(training.seed, name) for name in data])
+    opt = training.optimizer()
+    run = jax.jit(text.start, static_argnums=(1, 2))(base, config, opt, keys)
+    facts = {"lora": dataclasses.asdict(config) | {"targets": list(config.targets)}}
+    session = _Session(model, base, data, training, checkpoints, mesh, progress)
+    return _learn(session, run, facts, {})
+
+
+def train_gates(
+    model: Decoder,
+    base: Tree,
+    data: Mapping[str, Rows],
+    gates: Gates,
+    training: Training,
+    *,
+    checkpoints: Checkpoints = Checkpoints(),  # noqa: B008
+    mesh: Mesh | None = None,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Trains the keys of one gate for each entry of ``data``; all else is frozen.
+
+    Args:
+      model: a decoder with a route.
+      base: frozen params tree.
+      data: G data sets: rows by name, of one length T.
+      gates: G libraries and the states they start from.
+      training: how long and how fast; its length is that of the rows already.
+      checkpoints: where the run is saved; by default nowhere.
+      mesh: cuts gates over ``expert`` and batches over ``data``; the base must lie
+        on it.
+      progress: called after each chunk of updates.
+
+    Returns:
+      States [G, ...] in the order of ``data``, and their histories.
+
+    Raises:
+      ValueError: if there are no data, rows differ in length, there are not as many
+        data sets as libraries and states, the folder holds another run, or a gate's
+        loss is no longer finite.
+    """
+    _check_rows(data)
+    sizes = {x.shape[0] for x in jax.tree.leaves(tuple(gates))}
+    if sizes != {len(data)}:
+        raise ValueError(
+            f"Got {len(data)} data sets, and libraries and states with leading axes "
+            f"of {sorted(sizes)}, expected one library and one state a data set."
+        )
+    run = text.start_gates(gates.states, training.optimizer())
+    facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
+    session = _Session(model, base, data, training, checkpoints, mesh, progress)
+    held = {"library": _place(gates.libraries, mesh, BY_EXPERT)}
+    return _learn(session, run, facts, {"part": GATE, "held": held})
 
 
 def at_once(experts: int, tokens: int) -> int:
@@ -74,141 +176,140 @@ def at_once(experts: int, tokens: int) -> int:
 
 def key_of(seed: int, name: str) -> jax.Array:
     """The key of an expert's start: by its name, whoever else is trained with it."""
-    return jax.random.fold_in(jax.random.key(seed), schedules.number(name))
+    return jax.random.fold_in(jax.random.key(seed), _number(name))
 
 
-def train(
-    model: Decoder,
-    base: Tree,
-    data: Mapping[str, Rows],
-    config: LoraConfig,
-    schedule: Schedule,
-    *,
-    opt: optax.GradientTransformation,
-    seed: int = 0,
-    together: int = 0,
-    chunk: int = 8,
-    folder: Path | None = None,
-    made_by: Mapping[str, Any] | None = None,
-    mesh: Mesh | None = None,
-    tell: Tell = lambda *_: None,
+class _Session(NamedTuple):
+    """The arguments that experts and gates share."""
+
+    model: Decoder
+    base: Tree
+    data: Mapping[str, Rows]
+    training: Training
+    checkpoints: Checkpoints
+    mesh: Mesh | None
+    progress: Progress
+
+
+def _learn(
+    session: _Session, run: Run, facts: dict[str, Any], more: dict[str, Any]
 ) -> Trained:
-    """Trains one expert for each entry of ``data``.
+    """Runs all updates, from the last checkpoint on if there is one."""
+    model, base, data, training, checkpoints, mesh, progress = session
+    folder, made_by, chunk = checkpoints
+    facts = facts | _facts(data, training) | dict(made_by)
+    totals = [training.total(len(rows.tokens)) for rows in data.values()]
+    chunk = min(chunk, max(totals))
+    chunks = -(-max(totals) // chunk)
+    history = np.full((2, len(data), chunks * chunk), np.nan, np.float32)
+    if folder is not None:
+        run, history = _resume(folder, run, history, facts)
+    run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
+    opt, together = training.optimizer(), training.together or _at_once(data, training)
+    resumed = int(run.step)
+    saved = time.monotonic()
+    for start in range(resumed, chunks * chunk, chunk):
+        end = start + chunk
+        rows = _place(_batches(data, training, range(start, end)), mesh, BY_BATCH)
+        run, report = text.updates(model, opt, together, base, run, plan, rows, **more)
+        history[:, :, start:end] = np.asarray([report.loss, report.norm])
+        _check_finite(history[:, :, start:end], start, list(data), totals)
+        progress(min(end, max(totals)), max(totals), float(np.mean(report.loss)))
+        last = end == chunks * chunk
+        if folder is not None and (last or time.monotonic() - saved > SAVE_EVERY):
+            checkpoint.save(folder, end, _state(run, history), facts)
+            saved = time.monotonic()
+    # An expert that ended early was carried along: its later updates are none.
+    for e, total in enumerate(totals):
+        history[:, e, total:] = np.nan
+    loss, norm = history[:, :, : max(totals)]
+    return Trained(run.trained, loss, norm, min(resumed, max(totals)))
 
-    Args:
-      model: a decoder without a route.
-      base: frozen params tree.
-      data: rows by name, of one length T.
-      config: rank, scale and targets of every expert.
-      schedule: how long and how fast.
-      opt: from :func:`jaxlora.train.text.optimizer`.
-      seed: of starts and orders.
-      together: experts that run at once; 0 chooses.
-      chunk: updates between two looks at the clock, at most; compiled once.
-      folder: of checkpoints; without one, a killed run starts again.
-      made_by: what else makes the run what it is (base, files), for refusing to
-        resume another one.
-      mesh: cuts experts over ``expert`` and batches over ``data``; the base must lie
-        on it.
-      tell: called after each chunk.
 
-    Raises:
-      ValueError: if there are no data, rows differ in length, the folder holds another
-        run, or an expert's loss is no longer finite.
-    """
-    _check_rows(data)
-    keys = jnp.stack([key_of(seed, name) for name in data])
-    run = jax.jit(text.start, static_argnums=(1, 2))(base, config, opt, keys)
-    facts = {"lora": dataclasses.asdict(config) | {"targets": list(config.targets)}}
-    facts |= _facts(data, schedule, seed, made_by)
-    return Trained(
-        *learn(
-            model,
-            base,
-            data,
-            schedule,
-            run,
-            {},
-            facts=facts,
-            opt=opt,
-            seed=seed,
-            together=together or _at_once(data, schedule),
-            chunk=chunk,
-            folder=folder,
-            save_every=SAVE_EVERY,
-            mesh=mesh,
-            tell=tell,
-        )
+def _batches(data: Mapping[str, Rows], training: Training, steps: range) -> Rows:
+    """Rows [E, K, A, N, T] of some updates."""
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        return x.reshape(training.accumulate, -1, x.shape[-1])
+
+    experts = []
+    for name, rows in data.items():
+        size = training.batch * training.accumulate
+        every: Any = packing.batches(rows, size, _number(name) ^ training.seed)
+        some = [Rows(*map(cut, every[step])) for step in steps]
+        experts.append(Rows(*map(np.stack, zip(*some, strict=True))))
+    return Rows(*map(np.stack, zip(*experts, strict=True)))
+
+
+def _number(name: str) -> int:
+    """A number for a name, the same everywhere and always."""
+    return zlib.crc32(name.encode())
+
+
+def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def put(leaf: Any) -> jax.Array:
+        where = spec if np.ndim(leaf) else PartitionSpec()
+        return jax.device_put(leaf, NamedSharding(mesh, where))
+
+    return jax.tree.map(put, tree)
+
+
+def _state(run: Run, history: Any) -> Tree:
+    return {"run": run, "told": history}
+
+
+def _resume(
+    folder: Path, run: Run, history: np.ndarray, facts: Mapping[str, Any]
+) -> tuple[Run, np.ndarray]:
+    target = jax.eval_shape(lambda: _state(run, jnp.asarray(history)))
+    other = ValueError(
+        f"{folder} holds the checkpoint of another run (other data, sizes, or base); "
+        f"give another folder, or remove this one to start again."
     )
+    try:
+        stored = checkpoint.restore(folder, target)
+    except ValueError:
+        raise other from None
+    if stored is None:
+        return run, history
+    _, state, meta = stored
+    if checkpoint.fingerprint(meta) != checkpoint.fingerprint(facts):
+        raise other
+    return state["run"], np.array(state["told"])
 
 
-def train_gates(
-    model: Decoder,
-    base: Tree,
-    libraries: Library,
-    states: Tree,
-    data: Mapping[str, Rows],
-    schedule: Schedule,
-    *,
-    opt: optax.GradientTransformation,
-    seed: int = 0,
-    together: int = 0,
-    chunk: int = 8,
-    folder: Path | None = None,
-    made_by: Mapping[str, Any] | None = None,
-    mesh: Mesh | None = None,
-    tell: Tell = lambda *_: None,
-) -> TrainedGates:
-    """Trains the keys of one gate for each entry of ``data``; all else is frozen.
+def _facts(data: Mapping[str, Rows], training: Training) -> dict[str, Any]:
+    """What must be equal for a run to go on; data by checksums."""
+    # A list: states lie in the order of the names, which keys of JSON would lose.
+    rows = [
+        [name, list(r.tokens.shape), [zlib.crc32(column.tobytes()) for column in r]]
+        for name, r in data.items()
+    ]
+    numbers = dataclasses.asdict(training)
+    del numbers["together"], numbers["length"]  # moves work only; seen in the rows
+    return {"rows": rows, "training": numbers}
 
-    Args:
-      model: a decoder with a route.
-      base: frozen params tree.
-      libraries: [G, E, ...], frozen, each as the route uses it.
-      states: of the route, one for each library, [G, ...]; they are not changed.
-      data: G data sets: rows by name, of one length T.
-      schedule: as in :func:`train`, and so are all that follow.
-      opt: see there.
-      seed: of orders.
-      together: gates that learn at once; 0 chooses.
-      chunk: see there.
-      folder: see there.
-      made_by: see there.
-      mesh: cuts gates over ``expert`` and batches over ``data``.
-      tell: called after each chunk.
 
-    Raises:
-      ValueError: as :func:`train`; also if there are not as many data sets as
-        libraries and states.
-    """
-    _check_rows(data)
-    sizes = {x.shape[0] for x in jax.tree.leaves((libraries, states))}
-    if sizes != {len(data)}:
-        raise ValueError(
-            f"Got {len(data)} data sets, and libraries and states with leading axes "
-            f"of {sorted(sizes)}, expected one library and one state a data set."
-        )
-    facts = _facts(data, schedule, seed, made_by)
-    facts |= {"route": repr(model.route), "experts": _sums((libraries, states))}
-    return TrainedGates(
-        *learn(
-            model,
-            base,
-            data,
-            schedule,
-            text.start_gates(states, opt),
-            {"part": GATE, "held": {"library": libraries}},
-            facts=facts,
-            opt=opt,
-            seed=seed,
-            together=together or _at_once(data, schedule),
-            chunk=chunk,
-            folder=folder,
-            save_every=SAVE_EVERY,
-            mesh=mesh,
-            tell=tell,
-        )
-    )
+def _sums(tree: Tree) -> list[int]:
+    leaves = jax.tree.leaves(jax.device_get(tree))
+    return [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf in leaves]
+
+
+def _check_finite(history: np.ndarray, start: int, names: Sequence[str], totals):
+    """Stops before a lost run is saved; history [2, E, K] of the updates from start."""
+    for e, (name, total) in enumerate(zip(names, totals, strict=True)):
+        fine = np.isfinite(history[:, e, : max(0, total - start)]).all(axis=0)
+        if not fine.all():
+            k = int(fine.argmin())
+            raise ValueError(
+                f"Training of {name!r} diverged: update {start + k} has the loss "
+                f"{history[0, e, k]:.4g} and a gradient of norm {history[1, e, k]:.4g}"
+                f", expected finite numbers; lower the learning rate, or clip "
+                f"gradients."
+            )
 
 
 def _check_rows(data: Mapping[str, Rows]) -> None:
@@ -220,26 +321,6 @@ def _check_rows(data: Mapping[str, Rows]) -> None:
         )
 
 
-def _at_once(data: Mapping[str, Rows], schedule: Schedule) -> int:
+def _at_once(data: Mapping[str, Rows], training: Training) -> int:
     length = next(iter(data.values())).tokens.shape[1]
-    return at_once(len(data), schedule.batch * length)
-
-
-def _facts(data, schedule, seed, made_by) -> dict[str, Any]:
-    """What must be equal for a run to go on; data by checksums."""
-    # A list: states lie in the order of the names, which keys of JSON would lose.
-    rows = [
-        [name, list(r.tokens.shape), [zlib.crc32(column.tobytes()) for column in r]]
-        for name, r in data.items()
-    ]
-    return {
-        "rows": rows,
-        "schedule": dataclasses.asdict(schedule),
-        "seed": seed,
-        **(made_by or {}),
-    }
-
-
-def _sums(tree: Tree) -> list[int]:
-    leaves = jax.tree.leaves(jax.device_get(tree))
-    return [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf in leaves]
+    return at_once(len(data), training.batch * length)

@@ -26,23 +26,11 @@ from jaxlora.lora import Adapter, Library, LoraConfig
 from jaxlora.models import Decoder, hidden, unembed
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.part import ADAPTER, GATE, Part
+from jaxlora.train.training import Plan, rate
 from jaxlora.tree import Tree
 
 CHUNK_FLOATS = 2**25
 """Logits in memory at once while training, unless told otherwise (128 MiB)."""
-
-
-class Plan(NamedTuple):
-    """The learning rate of every expert; arrays [E], or scalars for one."""
-
-    peak: jax.Array
-    """Learning rate after the warm-up."""
-    warmup: jax.Array
-    """Updates in which it rises linearly from 0."""
-    total: jax.Array
-    """Updates of the expert; after them it stays as it is."""
-    decay: jax.Array
-    """Share of the peak that is gone at ``total``: 0 constant, 1 linear to zero."""
 
 
 @struct.dataclass
@@ -62,34 +50,6 @@ class Told(NamedTuple):
     """Nats per answer token before the update."""
     norm: jax.Array
     """Norm of the gradient before clipping."""
-
-
-def optimizer(
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    clip: float = 1.0,
-) -> optax.GradientTransformation:
-    """AdamW without its learning rate, which a :class:`Plan` gives; clip 0 for none."""
-    parts = [optax.clip_by_global_norm(clip)] if clip else []
-    parts += [optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(weight_decay)]
-    return optax.chain(*parts)
-
-
-def rate(plan: Plan, step: jax.Array) -> jax.Array:
-    """Learning rate of update ``step``, from 0.
-
-    >>> plan = Plan(*map(jnp.float32, (1.0, 2, 6, 1.0)))
-    >>> [round(float(rate(plan, jnp.float32(s))), 3) for s in range(6)]
-    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    step = step.astype(jnp.float32)
-    rise = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(plan.warmup, 1.0))
-    left = jnp.maximum(plan.total - plan.warmup, 1.0)
-    gone = jnp.clip((step - plan.warmup) / left, 0.0, 1.0)
-    return plan.peak * rise * (1.0 - plan.decay * gone)
 
 
 def nats(

@@ -15,7 +15,7 @@ import pytest
 
 from jaxlora import cli, lora, models, route
 from jaxlora.commands import gate as command
-from jaxlora.commands import gate_make, gate_options, gate_tables, route_options
+from jaxlora.commands import gate_options, gate_tables, route_options
 from jaxlora.io import gate_file
 from jaxlora.models import reuse, statistics, tokenizer
 from jaxlora.tasks import text as records
@@ -28,13 +28,16 @@ APPLY = jax.jit(models.apply, static_argnums=0)
 
 @pytest.fixture(autouse=True, scope="module")
 def _once(compile_quickly):
-    """One optimizer, so that runs share a program; optax mixes floats and counts."""
+    """Short chunks, to stop within a run; optax mixes floats and counts."""
     with (
         jax.numpy_dtype_promotion("standard"),
         pytest.MonkeyPatch.context() as patched,
     ):
-        patched.setattr(gate_make, "optimizer", functools.cache(text.optimizer))
-        short = functools.partial(session.train_gates, chunk=2)
+        real = session.train_gates
+
+        def short(*args, checkpoints, **options):
+            return real(*args, checkpoints=checkpoints._replace(chunk=2), **options)
+
         patched.setattr(session, "train_gates", short)
         yield
 
@@ -161,13 +164,13 @@ def test_interrupted_it_ends_with_the_same_bytes(
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
     real = session.train_gates
 
-    def interrupted(*args, tell, **options):
+    def interrupted(*args, progress, **options):
         def stop(done, total, loss):
-            tell(done, total, loss)
+            progress(done, total, loss)
             if done == 4:
                 raise KeyboardInterrupt
 
-        return real(*args, tell=stop, **options)
+        return real(*args, progress=stop, **options)
 
     out = tmp_path / "gate.safetensors"
     monkeypatch.setattr(session, "train_gates", interrupted)

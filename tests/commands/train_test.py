@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models
-from jaxlora.commands import train, train_data, train_options
+from jaxlora.commands import train_data, train_options
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import text as records
 from jaxlora.train import session, text
@@ -40,12 +40,8 @@ RUN = jax.jit(models.apply, static_argnums=0)
 
 @pytest.fixture(autouse=True, scope="module")
 def _once(compile_quickly):
-    """One optimizer, so that runs share a program; optax mixes floats and counts."""
-    with (
-        jax.numpy_dtype_promotion("standard"),
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        patched.setattr(train, "optimizer", functools.cache(text.optimizer))
+    """Optax itself mixes floats and integer counts."""
+    with jax.numpy_dtype_promotion("standard"):
         yield
 
 
@@ -100,13 +96,13 @@ def library(speaking, files, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "deep" / "library"
     kept = []
     with pytest.MonkeyPatch.context() as patched:
-        real = session.train
+        real = session.train_experts
 
         def spy(*args, **options):
             kept.append(jax.device_get(real(*args, **options)))
             return kept[-1]
 
-        patched.setattr(session, "train", spy)
+        patched.setattr(session, "train_experts", spy)
         code, said = call(speaking("plain"), files, out, *EPOCHS)
     assert code == 0
     return out, kept[0], said
@@ -282,17 +278,17 @@ def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypa
     out = tmp_path / "library"
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
     with monkeypatch.context() as patched:
-        real = session.train
+        real = session.train_experts
 
-        def interrupted(*args, tell, **options):
+        def interrupted(*args, progress, **options):
             def stop(done, total, loss):
-                tell(done, total, loss)
+                progress(done, total, loss)
                 if done > 8:
                     raise KeyboardInterrupt
 
-            return real(*args, tell=stop, **options)
+            return real(*args, progress=stop, **options)
 
-        patched.setattr(session, "train", interrupted)
+        patched.setattr(session, "train_experts", interrupted)
         code, said = call(speaking("plain"), files, out, *EPOCHS)
         assert code == 1
         assert "Interrupted. The same command goes on" in said
@@ -462,25 +458,24 @@ def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
 def test_flags_reach_the_run(speaking, files, tmp_path, monkeypatch):
     seen = []
 
-    def spy(model, base, rows, config, schedule, **options):
-        seen.append((model.config, config, schedule, options))
+    def spy(model, base, rows, config, training, **options):
+        seen.append((model.config, config, training, options))
         raise ValueError("seen")
 
-    monkeypatch.setattr(session, "train", spy)
-    monkeypatch.setattr(train, "optimizer", lambda **options: options)
+    monkeypatch.setattr(session, "train_experts", spy)
     some = "--weight-decay 0.1 --clip 0 --warmup 0.2 --accumulate 3 --epochs 0.5"
     more = "--together 1 --remat on --seed 7 --alpha 3 --batch 2"
     flags = [*some.split(), *more.split()]
     code, said = call(speaking("plain"), files, tmp_path / "out", *flags)
     assert code == 2
     assert said.endswith("jaxlora: seen\n")
-    model, config, schedule, options = seen[0]
+    model, config, training, options = seen[0]
     assert model.remat
     assert (config.alpha, config.rank, config.targets) == (3, 4, lora.ALL_LINEAR)
-    assert (schedule.warmup, schedule.accumulate, schedule.batch) == (0.2, 3, 2)
-    assert (schedule.epochs, schedule.steps) == (0.5, 0)
-    assert options["opt"] == {"weight_decay": 0.1, "clip": 0}
-    assert (options["seed"], options["together"], options["mesh"]) == (7, 1, None)
+    assert (training.warmup, training.accumulate, training.batch) == (0.2, 3, 2)
+    assert (training.epochs, training.steps) == (0.5, 0)
+    assert (training.weight_decay, training.clip) == (0.1, 0)
+    assert (training.seed, training.together, options["mesh"]) == (7, 1, None)
     # A row more than there are is one too many.
     call(speaking("plain"), files, tmp_path / "out", "--batch", "999")
     assert not seen[1][0].remat

@@ -268,9 +268,9 @@ def test_labels_that_name_no_expert_are_refused():
 # A state of another library, or base.
 
 
-@pytest.mark.parametrize("level", ["site", "layer", "model"])
-def test_a_state_of_another_library_is_refused(make_site, level):
-    way = Route(gate=route.Linear(level=level))
+@pytest.mark.parametrize("per", ["site", "layer", "model"])
+def test_a_state_of_another_library_is_refused(make_site, per):
+    way = Route(gate=route.Linear(per=per))
     one, other = ({"k": make_site(seed, E, 2)} for seed in (0, 1))
     state = way.init(one, width=D)
     route.check(way, state, one)
@@ -314,19 +314,19 @@ def test_prototypes_are_exact_where_two_singular_values_are_close():
 # Taking a general expert out.
 
 
-def test_purify_equals_numpy_and_counts_live_experts_only(make_site):
+def test_subtract_general_equals_numpy_and_counts_live_experts_only(make_site):
     w, general = make_site(0, E, 2), make_site(1, 2, 2)
     padded = jax.tree.map(lambda x: jnp.concatenate([x, 0 * x[:1]]), general)
     for common in (general, padded):
-        found = route.purify({"k": w}, {"k": common})["k"]
+        got = route.subtract_general({"k": w}, {"k": common})["k"]
         np.testing.assert_allclose(
-            dense(found), dense(w) - dense(general).mean(0), atol=ATOL
+            dense(got), dense(w) - dense(general).mean(0), atol=ATOL
         )
-        found = route.purify({"k": w}, {"k": common}, form="factor")["k"]
+        got = route.subtract_general({"k": w}, {"k": common}, form="factor")["k"]
         a, b = (np.asarray(x) for x in (general.a, general.b))
         want = (np.asarray(w.a) - a.mean(0)) @ (np.asarray(w.b) - b.mean(0))
         want = np.asarray(w.scale)[..., None, None] * want
-        np.testing.assert_allclose(dense(found), want, atol=ATOL)
+        np.testing.assert_allclose(dense(got), want, atol=ATOL)
 
 
 # Means of the sequence so far.

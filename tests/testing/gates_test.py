@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 class Loudest(Gate):
     """Scores an expert by the norm of ``x delta`` (a Gram matrix on the left)."""
 
-    levels: ClassVar = ("site",)
+    supports: ClassVar = ("site",)
 
     def keys(self, weight, key, data):
         delta = lora.delta(weight)

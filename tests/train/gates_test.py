@@ -15,7 +15,8 @@ from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import gate_data, gates, session, text
 from jaxlora.train.loss import Batch
-from jaxlora.train.session import Schedule
+from jaxlora.train.session import Checkpoints, Gates
+from jaxlora.train.training import Training
 
 T, V, E, D = 8, 13, 3, 8
 CONFIG = DecoderConfig(
@@ -35,10 +36,9 @@ MODEL = Decoder(CONFIG)
 ANSWERS = {"ann": 3, "bo": 5, "cy": 7}  # what each expert always says
 SITES = ("layers/attn/v_proj/kernel", "layers/mlp/down_proj/kernel")
 LORA = LoraConfig(rank=2, alpha=8.0, targets=SITES)
-OPT = text.optimizer()
 LINEAR = route.preset("linear")
 ROUTED = Decoder(CONFIG, LINEAR)
-SCHEDULE = Schedule(steps=40, learning_rate=0.1, batch=4)
+TRAINING = Training(steps=40, learning_rate=0.1, batch=4)
 NATS = jax.jit(text.nats, static_argnums=0)
 
 
@@ -63,8 +63,10 @@ def base():
 
 @pytest.fixture(scope="module")
 def library(base):
-    plan = Schedule(steps=120, learning_rate=5e-2, batch=4)
-    return session.train(MODEL, base, DATA, LORA, plan, opt=OPT, chunk=40).library
+    training = Training(steps=120, learning_rate=5e-2, batch=4)
+    return session.train_experts(
+        MODEL, base, DATA, LORA, training, checkpoints=Checkpoints(chunk=40)
+    ).learned
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +94,10 @@ def chosen(base, library, state):
     return float(np.mean([np.mean(top == 1) for top in tops]))
 
 
-def run(base, library, **options):
-    options = {"opt": OPT, "chunk": 10} | options
-    libraries, states = begun(library)
+def run(base, library, folder=None, **options):
+    gates, saved = Gates(*begun(library)), Checkpoints(folder, chunk=10)
     return session.train_gates(
-        ROUTED, base, libraries, states, TARGET, SCHEDULE, **options
+        ROUTED, base, TARGET, gates, TRAINING, checkpoints=saved, **options
     )
 
 
@@ -107,10 +108,10 @@ def done(base, library):
 
 def test_a_gate_learns_which_expert_solves_its_task(base, library, oracle, done):
     libraries, _ = begun(library)
-    (after,) = gate_data.losses(ROUTED, base, libraries, done.states, TARGET)
+    (after,) = gate_data.losses(ROUTED, base, libraries, done.learned, TARGET)
     assert after < 1.1 * oracle + 0.05
     assert done.loss[0, -1] < 1.1 * oracle + 0.1 < 1.0 < done.loss[0, 0]
-    state = jax.tree.map(lambda x: x[0], done.states)
+    state = jax.tree.map(lambda x: x[0], done.learned)
     route.check(LINEAR, state, library)
     assert chosen(base, library, state) > 0.6
 
@@ -129,16 +130,21 @@ def test_base_experts_and_the_given_state_stay_as_they_are(base, library, done):
     libraries, states = begun(library)
     before = jax.tree.map(np.array, (base, libraries, states))
     after = session.train_gates(
-        ROUTED, base, libraries, states, TARGET, SCHEDULE, opt=OPT, chunk=10
-    ).states
+        ROUTED,
+        base,
+        TARGET,
+        Gates(libraries, states),
+        TRAINING,
+        checkpoints=Checkpoints(chunk=10),
+    ).learned
     chex.assert_trees_all_equal(
         jax.tree.map(np.asarray, (base, libraries, states)), before
     )
-    chex.assert_trees_all_equal(jax.device_get(after), jax.device_get(done.states))
-    for path, state in route.states(done.states).items():
+    chex.assert_trees_all_equal(jax.device_get(after), jax.device_get(done.learned))
+    for path, state in route.states(done.learned).items():
         start = route.states(states)[path]
         np.testing.assert_array_equal(state.live, start.live)
-        np.testing.assert_array_equal(state.mark, start.mark)
+        np.testing.assert_array_equal(state.fingerprint, start.fingerprint)
         assert np.abs(state.keys).max() > 0.1
 
 
@@ -190,7 +196,7 @@ def test_an_interrupted_run_ends_bit_equal(base, library, done, tmp_path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(base, library, folder=tmp_path, tell=tell)
+        run(base, library, folder=tmp_path, progress=tell)
     got = run(base, library, folder=tmp_path)
     assert got.resumed == 10
     chex.assert_trees_all_equal(jax.device_get(got[:3]), jax.device_get(done[:3]))
@@ -205,15 +211,13 @@ def test_gates_of_single_experts_make_one_of_all(base, library):
     alone = Decoder(CONFIG, entry.training)
     libraries = gates.singles(library)
     states = jax.vmap(lambda one: models.gate_state(alone, one))(libraries)
-    schedule = dataclasses.replace(SCHEDULE, steps=4)
-    found = session.train_gates(
-        alone, base, libraries, states, DATA, schedule, opt=OPT, chunk=4
-    )
+    training = dataclasses.replace(TRAINING, steps=4)
+    found = session.train_gates(alone, base, DATA, Gates(libraries, states), training)
     assert found.loss.shape == (E, 4)
     before = gate_data.losses(alone, base, libraries, states, DATA)
-    after = gate_data.losses(alone, base, libraries, found.states, DATA)
+    after = gate_data.losses(alone, base, libraries, found.learned, DATA)
     assert (after < before).all()  # from half the expert to more of it
-    state = gates.together(found.states)
+    state = gates.together(found.learned)
     route.check(entry.route, state, library)
     keys = {path: s.keys for path, s in route.states(state).items()}
     shapes = {x.shape for x in keys.values()}
@@ -223,11 +227,11 @@ def test_gates_of_single_experts_make_one_of_all(base, library):
 
 
 def test_as_many_data_sets_as_libraries(base, library):
-    libraries, states = begun(library)
+    gates = Gates(*begun(library))
     with pytest.raises(ValueError, match=r"Got 3 data sets, and .* axes of \[1\]"):
-        session.train_gates(ROUTED, base, libraries, states, DATA, SCHEDULE, opt=OPT)
+        session.train_gates(ROUTED, base, DATA, gates, TRAINING)
     with pytest.raises(ValueError, match="expected one set at least"):
-        session.train_gates(ROUTED, base, libraries, states, {}, SCHEDULE, opt=OPT)
+        session.train_gates(ROUTED, base, {}, gates, TRAINING)
 
 
 def test_means_are_of_the_last_tokens_of_prompts(base, library):

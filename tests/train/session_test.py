@@ -17,7 +17,8 @@ from jaxlora.models import Decoder, DecoderConfig, init
 from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import session, text
-from jaxlora.train.session import Schedule
+from jaxlora.train.session import Checkpoints
+from jaxlora.train.training import Training
 
 T, V = 8, 13
 MODEL = Decoder(
@@ -35,8 +36,8 @@ MODEL = Decoder(
     )
 )
 LORA = LoraConfig(rank=2, alpha=4.0)
-OPT = text.optimizer()
-SCHEDULE = Schedule(epochs=2, learning_rate=1e-2, batch=2)
+TRAINING = Training(epochs=2, learning_rate=1e-2, batch=2)
+ALONE, FOUR = (dataclasses.replace(TRAINING, together=n) for n in (1, 4))
 SIZES = {"ann": 5, "bo": 8, "cy": 3, "di": 4}
 TOTALS = [5, 8, 3, 4]  # ceil(2 * rows / 2) updates
 ATOL = 1e-4
@@ -63,9 +64,12 @@ def net():
     return jax.jit(init, static_argnums=1)(jax.random.key(0), MODEL)
 
 
-def run(base, data=DATA, config=LORA, schedule=SCHEDULE, **options):
-    options = {"opt": OPT, "chunk": 2} | options
-    return session.train(MODEL, base, data, config, schedule, **options)
+def run(base, data=DATA, config=LORA, training=TRAINING, **options):
+    where = {"folder", "made_by", "chunk"} & options.keys()
+    saved = Checkpoints(**{"chunk": 2} | {name: options.pop(name) for name in where})
+    return session.train_experts(
+        MODEL, base, data, config, training, checkpoints=saved, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +106,8 @@ def close(one, two, names=SIZES):
     for name in names:
         e, f = (list(order).index(name) for _, order in (one, two))
         chex.assert_trees_all_close(
-            jax.tree.map(lambda x, e=e: np.asarray(x[e]), one[0].library),
-            jax.tree.map(lambda x, f=f: np.asarray(x[f]), two[0].library),
+            jax.tree.map(lambda x, e=e: np.asarray(x[e]), one[0].learned),
+            jax.tree.map(lambda x, f=f: np.asarray(x[f]), two[0].learned),
             atol=ATOL,
         )
         n = TOTALS[list(SIZES).index(name)]
@@ -116,10 +120,10 @@ def test_an_interrupted_run_ends_bit_equal(net, done, tmp_path, monkeypatch, cou
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
     folder = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        run(net, folder=folder, tell=stop_at(count))
+        run(net, folder=folder, progress=stop_at(count))
     kept = 2 * (count - 1)  # the last chunk was told of, and not saved yet
     told = []
-    got = run(net, folder=folder, tell=lambda *words: told.append(words[:2]))
+    got = run(net, folder=folder, progress=lambda *words: told.append(words[:2]))
     assert got.resumed == kept
     assert told == [(k, 8) for k in range(kept + 2, 10, 2)]
     same(got, done)
@@ -129,7 +133,7 @@ def test_interrupted_again_and_again(net, done, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run(net, folder=tmp_path, tell=stop_at(2))
+            run(net, folder=tmp_path, progress=stop_at(2))
     got = run(net, folder=tmp_path)
     assert got.resumed == 4
     same(got, done)
@@ -138,7 +142,7 @@ def test_interrupted_again_and_again(net, done, tmp_path, monkeypatch):
 def test_checkpoints_are_written_now_and_then_and_at_the_end(net, tmp_path):
     folder = tmp_path / "checkpoint"  # SAVE_EVERY is a minute
     with pytest.raises(KeyboardInterrupt):
-        run(net, folder=folder, tell=stop_at(4))
+        run(net, folder=folder, progress=stop_at(4))
     assert not folder.exists()
     run(net, folder=folder)
     assert [path.name for path in folder.iterdir()] == ["8"]
@@ -146,7 +150,9 @@ def test_checkpoints_are_written_now_and_then_and_at_the_end(net, tmp_path):
 
 def test_an_ended_run_is_read_and_not_trained_again(net, done, finished):
     folder = finished[1]
-    got = run(net, folder=folder, made_by={"model": "A"}, tell=stop_at(1, StopError))
+    got = run(
+        net, folder=folder, made_by={"model": "A"}, progress=stop_at(1, StopError)
+    )
     assert got.resumed == 8
     same(got, done)
     same(finished[0], done)
@@ -165,11 +171,14 @@ OTHERS = {
     "order": {"data": dict(reversed(DATA.items()))},
     "name": {"data": {n.replace("ann", "al"): rows for n, rows in DATA.items()}},
     "number": {"data": DATA | {"ed": draw(9, 4)}},
-    "rate": {"schedule": dataclasses.replace(SCHEDULE, learning_rate=2e-2)},
-    "epochs": {"schedule": dataclasses.replace(SCHEDULE, epochs=3)},
+    "rate": {"training": dataclasses.replace(TRAINING, learning_rate=2e-2)},
+    "epochs": {"training": dataclasses.replace(TRAINING, epochs=3)},
     "alpha": {"config": dataclasses.replace(LORA, alpha=8.0)},
     "rank": {"config": dataclasses.replace(LORA, rank=3)},
-    "seed": {"seed": 1},
+    "seed": {"training": dataclasses.replace(TRAINING, seed=1)},
+    "weight decay": {"training": dataclasses.replace(TRAINING, weight_decay=0.1)},
+    "clip": {"training": dataclasses.replace(TRAINING, clip=0.5)},
+    "warm-up": {"training": dataclasses.replace(TRAINING, warmup=2)},
     "base": {"made_by": {"model": "B"}},
     "unknown base": {"made_by": {}},
 }
@@ -188,7 +197,7 @@ def test_an_expert_is_the_same_alone_and_in_any_order(net, done):
     close((run(net, {"bo": DATA["bo"]}), ["bo"]), (done, names), ["bo"])
     turned = dict(reversed(DATA.items()))
     close((run(net, turned), turned), (done, names))
-    moved = lora.sites(done.library)["layers/attn/q_proj/kernel"].b
+    moved = lora.sites(done.learned)["layers/attn/q_proj/kernel"].b
     assert np.abs(moved).max(axis=(1, 2, 3)).min() > 50 * ATOL
 
 
@@ -198,7 +207,7 @@ def test_the_name_and_the_seed_make_the_start_and_the_order(net, done):
     np.testing.assert_allclose(loss[1], done.loss[1], atol=ATOL)
     first = [tuple(np.round(x, 4)) for x in loss[:, :3]]
     assert len(set(first)) == len(first)
-    other = run(net, seed=1)
+    other = run(net, training=dataclasses.replace(TRAINING, seed=1))
     assert (other.loss[:, 0] != done.loss[:, 0]).any()
     keys = {
         tuple(jax.random.key_data(session.key_of(seed, name)).tolist())
@@ -224,10 +233,10 @@ def test_each_expert_ends_after_its_own_updates(net, done):
         going = np.arange(8) < np.array(TOTALS)[:, None]
         np.testing.assert_array_equal(np.isfinite(history), going)
     # cy ended after 3 updates; going on for 4 would have changed it.
-    longer = run(net, schedule=dataclasses.replace(SCHEDULE, steps=4))
+    longer = run(net, training=dataclasses.replace(TRAINING, steps=4))
     for e, end in enumerate(TOTALS):
         pair = [
-            np.asarray(lora.sites(x.library)["layers/mlp/up_proj/kernel"].b[e])
+            np.asarray(lora.sites(x.learned)["layers/mlp/up_proj/kernel"].b[e])
             for x in (done, longer)
         ]
         assert (np.abs(pair[0] - pair[1]).max() < ATOL) == (end == 4)
@@ -243,7 +252,7 @@ def test_a_chunk_is_no_longer_than_the_run(net, monkeypatch):
     monkeypatch.setattr(text, "updates", updates)
     for steps, chunk, expected in ((3, 8, 3), (9, 8, 8)):
         with pytest.raises(StopError):
-            run(net, schedule=Schedule(steps=steps, batch=2), chunk=chunk)
+            run(net, training=Training(steps=steps, batch=2), chunk=chunk)
         assert seen.pop() == (4, expected, 1, 2, T)
 
 
@@ -259,13 +268,13 @@ def test_the_schedule_is_the_plan_of_every_expert(net, monkeypatch):
     monkeypatch.setattr(text, "updates", updates)
     rates = {"learning_rate": 0.3, "warmup": 0.25, "decay": 0.6}
     with pytest.raises(StopError):
-        run(net, schedule=Schedule(epochs=8, batch=2, **rates))
+        run(net, training=Training(epochs=8, batch=2, **rates))
 
 
 def test_microbatches_are_one_large_batch(net):
     data = {"bo": DATA["bo"]}
     wanted = run(net, data)
-    got = run(net, data, schedule=dataclasses.replace(SCHEDULE, batch=1, accumulate=2))
+    got = run(net, data, training=dataclasses.replace(TRAINING, batch=1, accumulate=2))
     close((got, data), (wanted, data), data)
 
 
@@ -281,7 +290,7 @@ def test_microbatches_are_one_large_batch(net):
     ],
 )
 def test_updates_of_an_expert(options, rows, expected):
-    assert Schedule(batch=8, **options).total(rows) == expected
+    assert Training(batch=8, **options).total(rows) == expected
 
 
 @pytest.mark.parametrize(
@@ -293,16 +302,21 @@ def test_updates_of_an_expert(options, rows, expected):
         ("steps", -1),
         ("learning_rate", -1e-3),
         ("learning_rate", math.nan),
-        ("warmup", 1.0),
+        ("warmup", math.inf),
+        ("weight_decay", -0.1),
+        ("clip", math.nan),
+        ("length", 0),
+        ("together", -1),
+        ("seed", -1),
         ("warmup", -0.1),
         ("decay", 1.1),
         ("batch", 0),
         ("accumulate", 0),
     ],
 )
-def test_a_schedule_out_of_range_is_refused(name, value):
+def test_a_training_out_of_range_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}.*expected"):
-        Schedule(**{name: value})
+        Training(**{name: value})
 
 
 def test_how_many_run_at_once(net, monkeypatch):
@@ -325,20 +339,20 @@ def test_how_many_run_at_once(net, monkeypatch):
     monkeypatch.setattr(session, "at_once", chosen)
     for together in (0, 2):
         with pytest.raises(StopError):
-            run(net, together=together)
+            run(net, training=dataclasses.replace(TRAINING, together=together))
     assert seen == [3, 2]
 
 
 def test_one_after_another_is_all_at_once(net, done):
-    close((run(net, together=1), SIZES), (done, SIZES))
+    close((run(net, training=ALONE), SIZES), (done, SIZES))
 
 
 def test_a_run_that_diverges_is_stopped_and_not_saved(net, tmp_path, monkeypatch):
     folder = tmp_path / "checkpoint"
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
-    wild = dataclasses.replace(SCHEDULE, learning_rate=1e30)
+    wild = dataclasses.replace(TRAINING, learning_rate=1e30)
     with pytest.raises(ValueError, match=r"'ann' diverged: update 1 has the loss"):
-        run(net, schedule=wild, folder=folder)
+        run(net, training=wild, folder=folder)
     assert not folder.exists()
 
 
@@ -370,17 +384,19 @@ def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch
 
     monkeypatch.setattr(text, "updates", updates)
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
-    got = run(base, mesh=mesh, together=4, folder=tmp_path / "whole")
+    got = run(base, mesh=mesh, training=FOUR, folder=tmp_path / "whole")
     close((got, SIZES), (done, SIZES))
     assert rows[0].tokens.shape == (4, 2, 1, 2, T)
     for leaf in rows[0]:
         assert {x.data.shape for x in leaf.addressable_shards} == {(1, 2, 1, 1, T)}
     with pytest.raises(KeyboardInterrupt):
-        run(base, mesh=mesh, together=4, folder=tmp_path / "cut", tell=stop_at(3))
-    again = run(base, mesh=mesh, together=4, folder=tmp_path / "cut")
+        run(
+            base, mesh=mesh, training=FOUR, folder=tmp_path / "cut", progress=stop_at(3)
+        )
+    again = run(base, mesh=mesh, training=FOUR, folder=tmp_path / "cut")
     assert again.resumed == 4
     same(again, got)
-    for library in (got.library, again.library):
+    for library in (got.learned, again.learned):
         for leaf in jax.tree.leaves(library):
             assert len(leaf.sharding.device_set) == 8
             shapes = {x.data.shape for x in leaf.addressable_shards}

@@ -17,7 +17,8 @@ from jaxlora import lora, parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, adapters, apply, init, pretrained
 from jaxlora.tasks.packing import Rows
-from jaxlora.train.text import Plan, Run, nats, optimizer, rate, start, updates
+from jaxlora.train.text import Run, nats, start, updates
+from jaxlora.train.training import Plan, optimizer, rate
 
 E, K, A, N, T, V = 8, 3, 2, 2, 8, 13
 CONFIG = DecoderConfig(

@@ -73,7 +73,7 @@ def _measured(
 
 def _level(model: Decoder) -> str:
     assert model.route is not None
-    return model.route.level
+    return model.route.per
 
 
 def _inputs(model: Decoder, pad: int, base: Tree, library: lora.Library, rows: Batch):

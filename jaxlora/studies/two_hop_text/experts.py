@@ -24,6 +24,7 @@ from jaxlora.tasks.two_hop import separation
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
 from jaxlora.train import text as training
+from jaxlora.train.training import Plan, optimizer
 from jaxlora.tree import Tree
 
 CHUNK = 20
@@ -116,9 +117,9 @@ def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, tell):
     return run.trained, losses
 
 
-def _plan(config: TrainConfig, experts: int) -> training.Plan:
+def _plan(config: TrainConfig, experts: int) -> Plan:
     numbers = (config.learning_rate, config.warmup, config.steps, 1.0)
-    return training.Plan(*(jnp.full(experts, x, jnp.float32) for x in numbers))
+    return Plan(*(jnp.full(experts, x, jnp.float32) for x in numbers))
 
 
 def _order(rows: int, config: TrainConfig, seed: int, expert: int) -> np.ndarray:
@@ -141,7 +142,7 @@ def _batch(sets: Sequence[Rows], chosen: Sequence[np.ndarray]) -> Rows:
 @functools.cache
 def _optimizer() -> optax.GradientTransformation:
     # One object: jit tells compiled programs apart by identity.
-    return training.optimizer()
+    return optimizer()
 
 
 def _key_of(base, sets: Sequence[Rows], seed, places, config: TextConfig) -> str:

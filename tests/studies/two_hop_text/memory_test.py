@@ -15,6 +15,7 @@ from jaxlora.studies.two_hop_text import memory
 from jaxlora.studies.two_hop_text.config import AskConfig, TextConfig, TrainConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import text as training
+from jaxlora.train.training import Plan, optimizer
 
 TINY = DecoderConfig(
     vocab_size=48,
@@ -120,10 +121,10 @@ def test_the_compiler_reserves_no_more_than_the_estimate():
     config = dataclasses.replace(
         CONFIG, dtype="float32", train=TrainConfig(batch=4, length=64, at_once=2)
     )
-    opt, keys = training.optimizer(), jax.random.split(jax.random.key(0), 2)
+    opt, keys = optimizer(), jax.random.split(jax.random.key(0), 2)
     base = jax.eval_shape(lambda: models.init(jax.random.key(0), Decoder(wide)))
     run = jax.eval_shape(lambda b: training.start(b, config.lora, opt, keys), base)
-    plan = training.Plan(*[jax.ShapeDtypeStruct((2,), jnp.float32)] * 4)
+    plan = Plan(*[jax.ShapeDtypeStruct((2,), jnp.float32)] * 4)
     kinds = (jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.int32)
     rows = Rows(*(jax.ShapeDtypeStruct((2, 2, 1, 4, 64), kind) for kind in kinds))
     lowered = training.updates.lower(Decoder(wide), opt, 2, base, run, plan, rows)
