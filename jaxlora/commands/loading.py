@@ -1,5 +1,6 @@
 """Reads adapters for a command, with or without their model, with a progress bar."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jaxlora.io import collection, gate_file
 from jaxlora.io.collection import Collection
 from jaxlora.io.gate_file import GateFile
 from jaxlora.models import reuse
+from jaxlora.models.config import DecoderConfig
 from jaxlora.models.reuse import Reuse
 
 
@@ -123,3 +125,19 @@ def notes(library: Collection) -> list[str]:
             f"{', '.join(library.copies[:4])}."
         )
     return lines
+
+
+def faster(remat: str, config: DecoderConfig) -> DecoderConfig:
+    """Choices that change time and memory, not values.
+
+    Args:
+      remat: on, off, or auto.
+      config: of the model as it was read.
+    """
+    auto = remat == "auto" and config.hidden_size >= 1024
+    cpu = jax.default_backend() == "cpu"
+    return dataclasses.replace(
+        config,
+        remat=remat == "on" or auto,
+        unroll=min(4, config.num_layers) if cpu else 1,
+    )
