@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoders import TINY, WINDOW
 from jaxlora.models import Decoder, DecoderConfig, Inputs, apply, extend, unembed
 from jaxlora.models.cache import admit, empty
 
