@@ -84,8 +84,8 @@ def _logits(model, pad: int, params, pairs, tokens) -> dict[str, jax.Array]:
     """Logits at the answer of the base, each expert and both merges, [G, ..., Q, V]."""
 
     def ask(tokens, adapter=None):
-        mask = tokens != pad
-        return models.apply(model, params, tokens, adapter=adapter, mask=mask)[:, 2]
+        inputs = models.Inputs(tokens, tokens != pad)
+        return models.apply(model, params, inputs, adapter=adapter)[:, 2]
 
     def group(pair, tokens):
         merged = {name: merge.preset(name)(pair) for name in ("mean", "sum")}
@@ -144,9 +144,8 @@ def _keys(model, pad: int, params, pairs, tokens) -> jax.Array:
     last = jnp.asarray([[0.0, 0.0, 1.0]])
 
     def prompt(row: jax.Array) -> jax.Array:
-        mask = (row != pad)[None]
-        keys = mean_inputs(model, params, row[None], last, adapter=none, mask=mask)
-        return keys[SITE]
+        inputs = models.Inputs(row[None], (row != pad)[None])
+        return mean_inputs(model, params, inputs, last, adapter=none)[SITE]
 
     return jax.lax.map(prompt, tokens.reshape(-1, tokens.shape[-1])).reshape(
         *tokens.shape[:2], *jax.eval_shape(prompt, tokens[0, 0]).shape

@@ -99,10 +99,8 @@ def _weights(
     prompts: jax.Array,
 ) -> jax.Array:
     def group(library: Library, state: Tree | None, tokens: jax.Array) -> jax.Array:
-        mask = tokens != pad
-        chosen = models.routes(
-            model, params, tokens, library=library, gate=state, mask=mask
-        )
+        inputs = models.Inputs(tokens, tokens != pad)
+        chosen = models.routes(model, params, inputs, library=library, gate=state)
         return jnp.stack(jax.tree.leaves(chosen.weights))
 
     return jax.vmap(group)(libraries, states, prompts)

@@ -13,7 +13,7 @@ import optax
 
 from jaxlora import lora, models, route
 from jaxlora.evaluate.schema import Arm, Method
-from jaxlora.models import Decoder, statistics
+from jaxlora.models import Decoder, Inputs, statistics
 from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts, batches
@@ -77,10 +77,9 @@ def _inputs(model: Decoder, pad: int, base: Tree, library: lora.Library, rows: B
         return statistics.mean_inputs(
             model,
             base,
-            rows.tokens,
+            Inputs(rows.tokens, rows.tokens != pad),
             rows.weights,  # not 0 at the last token of a question alone
             adapter=adapter,
-            mask=rows.tokens != pad,
         )
 
     return jax.vmap(expert)(library, rows)

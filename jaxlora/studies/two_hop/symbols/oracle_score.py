@@ -94,9 +94,9 @@ def _one_group(model, pad, params, library, given: Examples, routes: jax.Array):
     chosen = jnp.moveaxis(chosen, 2, 0)[:, :, :, None]
     chosen = jnp.broadcast_to(chosen, (layers, *batch, *chosen.shape[-2:]))
     chosen = chosen.reshape(layers, -1, *chosen.shape[-2:])
-    logits = models.apply(
-        model, params, tokens, library=library, mask=tokens != pad, labels=chosen
-    )[:, length - 1].reshape(*batch, -1)
+    inputs = models.Inputs(tokens, tokens != pad)
+    logits = models.apply(model, params, inputs, library=library, labels=chosen)
+    logits = logits[:, length - 1].reshape(*batch, -1)
     answers = jnp.broadcast_to(given.targets[:, None], batch)
     counts = given.weights[:, None] > 0
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, answers)

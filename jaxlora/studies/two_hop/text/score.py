@@ -103,11 +103,8 @@ def text(
         generated = models.generate(
             who.model,
             who.base,
-            jnp.asarray(tokens),
-            jnp.asarray(mask),
-            max_new_tokens=new_tokens,
-            stop=stop,
-            pad=pad,
+            models.Inputs(jnp.asarray(tokens), jnp.asarray(mask)),
+            models.Decoding(new_tokens, stop=stop, pad=pad),
             **who.arguments(),
         )
         rows = zip(
@@ -133,7 +130,7 @@ def _scores(model: Decoder, size: int, base, arguments, tokens, mask, answers):
     (b, t), (_, a) = tokens.shape, answers.shape
     empty = cache.empty(model.config, b, t + a)
     extend = functools.partial(models.extend, model, base, **arguments)
-    read, past = extend(tokens, empty, mask=mask)
+    read, past = extend(models.Inputs(tokens, mask), empty)
 
     def candidate(answer: jax.Array) -> jax.Array:
         rows = jnp.broadcast_to(answer[None], (b, a))
