@@ -94,8 +94,8 @@ def exact_match(text: str, answer: str) -> Judged:
     >>> exact_match("Oslo.", "oslo").correct
     True
     """
-    found, wanted = normalise(answered(text)), normalise(answer)
-    return Judged(found == wanted, found, wanted)
+    given, wanted = normalise(answered(text)), normalise(answer)
+    return Judged(given == wanted, given, wanted)
 
 
 def last_number(text: str, answer: str) -> Judged:
@@ -113,9 +113,9 @@ def last_number(text: str, answer: str) -> Judged:
             f"The answer {answer[:60]!r} has no number, expected one, as in '#### 72'; "
             f"the metric exact compares words."
         )
-    found = number(answered(text))
+    given = number(answered(text))
     return Judged(
-        found == wanted, None if found is None else _shown(found), _shown(wanted)
+        given == wanted, None if given is None else _shown(given), _shown(wanted)
     )
 
 

@@ -58,8 +58,8 @@ def surety(
       ValueError: if the arrays are not two vectors of one length, an answer is neither
         right nor wrong, no item has an entropy, or ``parts`` is below 1.
 
-    >>> found = surety([1, 1, 1, 0, 0, 0], [0.1, 0.1, 0.2, 0.3, 0.6, 0.6])
-    >>> [part.accuracy.value for part in found.parts], found.auc.value
+    >>> sure = surety([1, 1, 1, 0, 0, 0], [0.1, 0.1, 0.2, 0.3, 0.6, 0.6])
+    >>> [part.accuracy.value for part in sure.parts], sure.auc.value
     ([1.0, 0.5, 0.0], 1.0)
     """
     flags, values = _items(right, entropy)
@@ -73,7 +73,7 @@ def surety(
     # An observed value as the cut, so that rounding splits no ties.
     cuts = np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf")
     place = np.searchsorted(cuts, values, side="left")
-    found = [
+    ranges = [
         Part(
             float(values[place == i].min()),
             float(values[place == i].max()),
@@ -82,7 +82,7 @@ def surety(
         for i in np.unique(place)
     ]
     both = flags.any() and not flags.all()
-    return Surety(tuple(found), auc(flags, values, confidence) if both else None, lost)
+    return Surety(tuple(ranges), auc(flags, values, confidence) if both else None, lost)
 
 
 def auc(right: ArrayLike, entropy: ArrayLike, confidence: float = 0.95) -> Interval:

@@ -91,7 +91,9 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
         "routed": {"library": library},
     }[reuse]
     total, greedy = expected(model, base, pairs, **arguments)
-    scores = likelihood.score(model, base, pairs, batch=4, **arguments)
+    scores = likelihood.score(
+        model, base, pairs, batch=4, adapted=Adapted(**arguments)
+    )
     np.testing.assert_allclose(scores.total, total, atol=ATOL)
     np.testing.assert_array_equal(scores.greedy, greedy)
     np.testing.assert_array_equal(scores.count, [len(c) for _, c in pairs])
@@ -101,7 +103,7 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
 
 
 def test_all_experts_at_once_are_each_alone(base, library, pairs):
-    scores = likelihood.score(MODEL, base, pairs, library=library, batch=4)
+    scores = likelihood.score(MODEL, base, pairs, adapted=Adapted(None, library), batch=4)
     assert scores.total.shape == scores.greedy.shape == (E, len(pairs))
     for i in range(E):
         total, greedy = expected(MODEL, base, pairs, adapter=expert(library, i))
@@ -115,7 +117,7 @@ def test_a_given_gate_is_used(base, library, pairs):
     turned = jax.tree.map(lambda x: x[::-1], gate)
     asked = functools.partial(likelihood.score, ROUTED, base, pairs, batch=4)
     first, same, other = (
-        asked(library=library, gate=state) for state in (None, gate, turned)
+        asked(adapted=Adapted(None, library, state)) for state in (None, gate, turned)
     )
     np.testing.assert_array_equal(first.total, same.total)
     assert np.abs(first.total - other.total).max() > 0.01
@@ -176,7 +178,8 @@ def test_only_scored_positions_are_unembedded_and_in_chunks(
     # More than the table [V, D] and the head have, which are found too.
     assert rows_of_logits(traced.jaxpr) == E * min(chunk, 4 * 8)
     if chunk < 4 * 8:
-        scores = likelihood.score(model, base, pairs[:1], library=library, batch=4)
+        adapted = Adapted(None, library)
+        scores = likelihood.score(model, base, pairs[:1], adapted=adapted, batch=4)
         total, _ = alone(MODEL, base, pairs[0], adapter=expert(library, 2))
         np.testing.assert_allclose(scores.total[2], total, atol=ATOL)
 
@@ -266,10 +269,11 @@ def test_learned_positions_are_never_exceeded_by_padding():
 
 
 def test_progress_counts_pairs(base, pairs):
-    told = []
-    likelihood.score(MODEL, base, pairs, batch=4, tell=lambda *at: told.append(at))
-    assert [total for _, total in told] == [len(pairs)] * len(told)
-    done = [0, *(n for n, _ in told)]
+    calls = []
+    progress = lambda *at: calls.append(at)  # noqa: E731
+    likelihood.score(MODEL, base, pairs, batch=4, progress=progress)
+    assert [total for _, total in calls] == [len(pairs)] * len(calls)
+    done = [0, *(n for n, _ in calls)]
     assert done[-1] == len(pairs)
     assert all(0 < b - a <= 4 for a, b in itertools.pairwise(done))
 
@@ -298,7 +302,7 @@ def test_bad_arguments_are_refused(base, library):
         likelihood.score(MODEL, base, [([1], [1])], batch=0)
     with pytest.raises(ValueError, match="an adapter and a library"):
         likelihood.score(
-            MODEL, base, [([1], [1])], library=library, adapter=expert(library, 0)
+            MODEL, base, [([1], [1])], adapted=Adapted(expert(library, 0), library)
         )
 
 

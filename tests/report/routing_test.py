@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split, row
 from jaxlora.report import draw, routing
 
 
@@ -12,7 +12,7 @@ def chosen(layer: int, token: str, metric: Metric, value: float, **other):
         "study": "two-hop",
         "seed": "all",
         "cell": Cell.R_OO,
-        "library": Library.PAIR,
+        "library": Arm.PAIR,
         "method": Method.ARROW,
         "split": Split.TWO_HOP,
         "metric": metric,
@@ -36,7 +36,7 @@ def test_every_number_lands_at_its_layer_and_token():
         chosen(1, "last", Metric.ROUTE_AGREEMENT, 0.8),
         # None of these belong into the table.
         chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, seed=0),
-        chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, library=Library.RANDOM),
+        chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, library=Arm.RANDOM),
         chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, cell=Cell.F_OO),
     ]
     grid = routing.routing_grid(pd.DataFrame(rows))

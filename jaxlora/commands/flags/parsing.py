@@ -24,6 +24,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "--gates.min-own": "--criteria.min-own",
         "--gates.min-context": "--criteria.min-context",
         "--gates.min-two-hop": "--criteria.min-two-hop",
+        "--train.at-once": "--train.together",
     },
     "jaxlora data two-hop": {"--thresholds.level": "--thresholds.confidence"},
     "jaxlora study theory": {"--level": "--confidence"},

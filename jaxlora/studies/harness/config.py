@@ -1,7 +1,7 @@
 """Configurations: their checks, their JSON form and back, and fields of old files.
 
 A config is a frozen dataclass whose fields are flags. Its class may name the fields
-that it once called otherwise, ``RENAMED = {"old": "new"}``: files that still hold the
+that were once called otherwise, ``RENAMED = {"old": "new", "a.old": "a.new"}``: files that still hold the
 old name are understood.
 """
 
@@ -88,11 +88,16 @@ def current(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
       values: as :func:`plain` wrote it, now or some versions ago.
     """
     renamed, fields = getattr(kind, "RENAMED", {}), typing.get_type_hints(kind)
-    out = {}
+    out: dict[str, Any] = {}
     for old, value in values.items():
         name = renamed.get(old, old)
-        inner = isinstance(value, Mapping) and name in fields
-        out[name] = current(fields[name], value) if inner else value
+        if isinstance(value, Mapping) and name in fields:
+            value = current(fields[name], value)
+            dotted = {k: renamed.get(f"{name}.{k}", k) for k in value}
+            value = {
+                new.removeprefix(f"{name}."): value[k] for k, new in dotted.items()
+            }
+        out[name] = value
     return out
 
 

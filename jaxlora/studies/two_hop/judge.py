@@ -49,8 +49,8 @@ def controls(x: Address) -> list[Address]:
 
 def two_hop_accuracy(x: Address) -> bool:
     """Is this the two-hop accuracy over all people, which verdicts are about?"""
-    whole = x.covered is None and not x.where
-    return whole and x.split is Split.TWO_HOP and x.metric is Metric.ACCURACY
+    everybody = x.covered is None and not x.where
+    return everybody and x.split is Split.TWO_HOP and x.metric is Metric.ACCURACY
 
 
 def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:

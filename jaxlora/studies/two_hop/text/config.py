@@ -7,14 +7,15 @@ from typing import ClassVar, Literal
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Method
 from jaxlora.lora import LoraConfig
-from jaxlora.studies.harness.config import at_least, distinct, positive, share
+from jaxlora.studies.harness.config import at_least, distinct, share
 from jaxlora.studies.two_hop.config import CommonConfig, check_top_k
 from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.people import LEAST, PAIRS
+from jaxlora.train.training import Training
 
 STUDY = "two-hop-text"
 # How a study is run, not what it finds: they may differ when a run is resumed.
-FREE = ("train.at_once", "ask.batch", "ask.candidates_at_once")
+FREE = ("train.together", "ask.batch", "ask.candidates_at_once")
 DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
 
 
@@ -31,29 +32,6 @@ METHODS = tuple(
     # and merges that see data would need texts that this study has not.
     if _sees(name) == "free"
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How experts are trained: AdamW on packed rows, all of a cell in one program."""
-
-    steps: int = 400
-    """Updates of every expert."""
-    batch: int = 8
-    """Packed rows in an update."""
-    length: int = 256
-    """Tokens of a packed row."""
-    learning_rate: float = 2e-4
-    """Peak rate, reached after the warm-up and then falling linearly to zero."""
-    warmup: int = 20
-    """Updates of linear warm-up."""
-    at_once: int = 0
-    """Experts that train at once; 0 for all of a group, fewer need less memory."""
-
-    def __post_init__(self):
-        at_least(self, 1, "steps", "batch", "length")
-        at_least(self, 0, "warmup", "at_once")
-        positive(self, "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,15 +114,23 @@ class TextConfig(CommonConfig):
     lora: LoraConfig = dataclasses.field(
         default_factory=lambda: LoraConfig(rank=16, alpha=32.0)
     )
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    train: Training = dataclasses.field(
+        default_factory=lambda: Training(steps=400, length=256, warmup=20)
+    )
     ask: AskConfig = dataclasses.field(default_factory=AskConfig)
     criteria: CriteriaConfig = dataclasses.field(default_factory=CriteriaConfig)
 
-    RENAMED: ClassVar = {"gates": "criteria"}
+    RENAMED: ClassVar = {"gates": "criteria", "train.at_once": "train.together"}
 
     def __post_init__(self):
         super().__post_init__()
         at_least(self, 0, "phrasings")
+        at_least(self.train, 1, "steps")
+        if self.train.seed:
+            raise ValueError(
+                f"train.seed is {self.train.seed}, expected 0: the study's seeds are "
+                f"those of its experts, see first_seed and seeds."
+            )
         _data_free(self.all_methods)
         distinct("methods", self.all_methods, METHODS)
         distinct("cells", self.cells, tuple(map(str, people.GENERATED)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,13 @@ from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
 from jaxlora.studies.harness import code
 from jaxlora.studies.two_hop.text.codec import PromptCodec
-from jaxlora.studies.two_hop.text.config import TextConfig, TrainConfig
+from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import separation
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
 from jaxlora.train import text as training
-from jaxlora.train.training import Plan, optimizer
+from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
 CHUNK = 20
@@ -82,7 +83,8 @@ def train(
     fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
     keys = jax.vmap(fold)(jnp.array(places))
     target = jax.eval_shape(
-        lambda keys: _fresh(base, config.lora, _optimizer(), keys).trained, keys
+        lambda keys: _fresh(base, config.lora, config.train.optimizer(), keys).trained,
+        keys,
     )
     folder = cache / "libraries" / _key_of(base, sets, seed, places, config)
     restored = checkpoint.restore(folder, target)
@@ -110,11 +112,11 @@ _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 
 def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, progress):
     """Runs all updates; returns the library and the last losses."""
-    steps, opt = config.train.steps, _optimizer()
+    steps, opt = config.train.steps, config.train.optimizer()
     model = Decoder(dataclasses.replace(model.config, remat=True))
     run = _fresh(base, config.lora, opt, keys)
-    plan = _plan(config.train, len(sets))
-    concurrent = config.train.at_once or len(sets)
+    plan = config.train.plan([steps] * len(sets))
+    concurrent = config.train.together or len(sets)
     losses: list[float] = []
     for start in range(0, steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
@@ -124,32 +126,22 @@ def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, progress):
     return run.trained, losses
 
 
-def _plan(config: TrainConfig, experts: int) -> Plan:
-    numbers = (config.learning_rate, config.warmup, config.steps, 1.0)
-    return Plan(*(jnp.full(experts, x, jnp.float32) for x in numbers))
-
-
-def _order(rows: int, config: TrainConfig, seed: int, expert: int) -> np.ndarray:
-    """Rows of every update, [steps, batch]: epoch after epoch, each in a new order."""
+def _order(rows: int, config: Training, seed: int, expert: int) -> np.ndarray:
+    """Rows of every update, [steps, A, batch]: epochs, each in a new order."""
     rng = np.random.default_rng([seed, expert])
-    needed = config.steps * config.batch
+    shape = (config.steps, config.accumulate, config.batch)
+    needed = math.prod(shape)
     epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
-    return np.concatenate(epochs)[:needed].reshape(config.steps, config.batch)
+    return np.concatenate(epochs)[:needed].reshape(shape)
 
 
 def _batch(sets: Sequence[Rows], chosen: Sequence[np.ndarray]) -> Rows:
-    """Rows [E, K, 1, N, T] of the next K updates."""
+    """Rows [E, K, A, N, T] of the next K updates of A microbatches."""
     parts = [
-        [np.asarray(x)[rows][:, None] for x in mine]
+        [np.asarray(x)[rows] for x in mine]
         for mine, rows in zip(sets, chosen, strict=True)
     ]
     return Rows(*(np.stack(x) for x in zip(*parts, strict=True)))
-
-
-@functools.cache
-def _optimizer() -> optax.GradientTransformation:
-    # One object: jit tells compiled programs apart by identity.
-    return optimizer()
 
 
 def _key_of(base, sets: Sequence[Rows], seed, places, config: TextConfig) -> str:
@@ -161,7 +153,7 @@ def _key_of(base, sets: Sequence[Rows], seed, places, config: TextConfig) -> str
             ],
             "seed": [seed, *places],
             "lora": dataclasses.asdict(config.lora),
-            "train": dataclasses.asdict(config.train) | {"at_once": 0},
+            "train": dataclasses.asdict(config.train) | {"together": 0},
             "dtype": config.dtype,
             "code": CODE,
             "versions": [jax.__version__, flax.__version__, optax.__version__],

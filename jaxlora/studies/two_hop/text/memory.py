@@ -21,8 +21,9 @@ from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop import arms
-from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig, TrainConfig
+from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
 from jaxlora.train.text import CHUNK_FLOATS
+from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
 TRAINING = ("base", "experts", "gradients", "optimizer", "activations", "logits")
@@ -42,8 +43,8 @@ def estimate(
 
     >>> tiny = DecoderConfig(vocab_size=16, hidden_size=8, num_layers=2, num_heads=2,
     ...     num_kv_heads=2, head_dim=4, mlp_size=16, positions="rope")
-    >>> found = estimate(tiny, TextConfig(lora=LoraConfig(rank=2)), 10)
-    >>> found["training"] == sum(found[name] for name in TRAINING)
+    >>> parts = estimate(tiny, TextConfig(lora=LoraConfig(rank=2)), 10)
+    >>> parts["training"] == sum(parts[name] for name in TRAINING)
     True
     """
     decoder = dataclasses.replace(
@@ -51,19 +52,19 @@ def estimate(
     )
     model = Decoder(decoder)
     base = jax.eval_shape(lambda key: models.init(key, model), _key())
-    one = jax.eval_shape(lambda key: lora.init(key, base, config.lora), _key())
-    factors, _ = jax.eval_shape(lora.split, one)
+    expert = jax.eval_shape(lambda key: lora.init(key, base, config.lora), _key())
+    factors, _ = jax.eval_shape(lora.split, expert)
     moments = jax.eval_shape(optax.scale_by_adam().init, factors)
-    together = config.train.at_once or experts
+    concurrent = config.train.together or experts
     parts = {
         "base": size(base),
-        "experts": experts * size(one),
-        "gradients": together * size(factors),
+        "experts": experts * size(expert),
+        "gradients": concurrent * size(factors),
         "optimizer": experts * size(moments),
-        "activations": together * _activations(decoder, config.lora, config.train),
-        "logits": together * _logits(decoder, config.train),
+        "activations": concurrent * _activations(decoder, config.lora, config.train),
+        "logits": concurrent * _logits(decoder, config.train),
         # A library of three, and the largest merge of it.
-        "adapters asked": 3 * size(one) + _merged(config, one),
+        "adapters asked": 3 * size(expert) + _merged(config, expert),
         "keys and values": _keys_and_values(decoder, config.ask, longest),
         "logits asked": _logits_asked(decoder, config.ask),
     }
@@ -127,10 +128,10 @@ def residuals(
     return size([x for x in kept.values() if hasattr(x, "shape")])
 
 
-def _merged(config: TextConfig, one: Tree) -> int:
+def _merged(config: TextConfig, expert: Tree) -> int:
     """The usual merges have three times an expert's rank, others may be dense."""
-    three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), one)
-    sizes = [3 * size(one)]
+    three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), expert)
+    sizes = [3 * size(expert)]
     for name in set(config.methods) - set(map(str, USUAL)) - set(route.names()):
         if not arms.obstacle(Arm.TRIPLE, Method(name)):
             sizes.append(size(_result(merge.preset(name), three)))
@@ -145,16 +146,16 @@ def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _activations(decoder: DecoderConfig, config: LoraConfig, train: TrainConfig) -> int:
+def _activations(decoder: DecoderConfig, config: LoraConfig, train: Training) -> int:
     """What all layers keep under remat, and all that one layer computes again."""
     kept = dataclasses.replace(decoder, remat=True)
-    one = dataclasses.replace(
+    single = dataclasses.replace(
         decoder, remat=False, num_layers=1, local_layers=decoder.local_layers[:1]
     )
-    return sum(residuals(c, config, train.batch, train.length) for c in (kept, one))
+    return sum(residuals(c, config, train.batch, train.length) for c in (kept, single))
 
 
-def _logits(decoder: DecoderConfig, train: TrainConfig) -> int:
+def _logits(decoder: DecoderConfig, train: Training) -> int:
     """Logits of a chunk of tokens, and their gradient; float32."""
     tokens = min(train.batch * train.length, CHUNK_FLOATS // decoder.vocab_size)
     return 2 * 4 * max(1, tokens) * decoder.vocab_size
@@ -163,8 +164,8 @@ def _logits(decoder: DecoderConfig, train: TrainConfig) -> int:
 def _keys_and_values(decoder: DecoderConfig, ask: AskConfig, longest: int) -> int:
     """Of the prompts, and once more for every candidate answered at once."""
     slots = longest + max(ask.new_tokens, ask.written_tokens)
-    one = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
-    return (1 + ask.candidates_at_once) * size(one)
+    prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
+    return (1 + ask.candidates_at_once) * size(prompts)
 
 
 def _logits_asked(decoder: DecoderConfig, ask: AskConfig) -> int:

@@ -11,6 +11,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.studies.harness.config import flat, plain, read
 from jaxlora.studies.two_hop import config as common
 from jaxlora.studies.two_hop.text.config import FREE, METHODS, STUDY, TextConfig
+from jaxlora.train.training import Training
 
 EXPERIMENTS = pathlib.Path(__file__).parents[4] / "experiments" / "two_hop_text"
 
@@ -39,9 +40,11 @@ def test_a_config_is_read_back_from_json_and_from_results(tmp_path):
 
 def test_files_with_the_names_of_earlier_versions_are_read(tmp_path):
     old = {"gates": {"min_own": 0.5}, "thresholds": {"level": 0.9}}
+    old["train"] = {"at_once": 2, "steps": 9}
     (tmp_path / "options.json").write_text(json.dumps(old))
     config = read(TextConfig, tmp_path / "options.json", STUDY)
     assert (config.criteria.min_own, config.thresholds.confidence) == (0.5, 0.9)
+    assert (config.train.together, config.train.steps) == (2, 9)
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.json")), ids=str)
@@ -86,6 +89,8 @@ def test_the_predictions_of_the_package_are_readable():
             "One adapter has two roles",
         ),
         ({"cells": ()}, "no cells and no facts"),
+        ({"train": Training(steps=0)}, "steps is 0"),
+        ({"train": Training(steps=1, seed=3)}, "train.seed is 3"),
     ],
 )
 def test_refuses(fields, said):

@@ -11,8 +11,8 @@ from jaxlora.studies.two_hop.text.config import (
     AskConfig,
     CriteriaConfig,
     TextConfig,
-    TrainConfig,
 )
+from jaxlora.train.training import Training
 
 DATA = pathlib.Path(__file__).parents[3] / "data"
 
@@ -47,9 +47,9 @@ def tiny(folder):
         methods=("mean", "arrow"),
         resamples=50,
         lora=LoraConfig(rank=2, targets=(r"layers/attn/[qv]_proj/kernel",)),
-        train=TrainConfig(steps=4, batch=2, length=256, warmup=1),
+        train=Training(steps=4, batch=2, length=256, warmup=1),
         ask=AskConfig(
-            phrasings=1, batch=6, candidates_at_once=6, new_tokens=4, written_tokens=6
+            phrasings=1, batch=6, candidates_together=6, new_tokens=4, written_tokens=6
         ),
         criteria=CriteriaConfig(min_own=0, min_context=0, min_two_hop=0),
     )

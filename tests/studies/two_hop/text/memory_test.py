@@ -12,10 +12,10 @@ from jaxlora import lora, models
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop.text import memory
-from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig, TrainConfig
+from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import text as training
-from jaxlora.train.training import Plan, optimizer
+from jaxlora.train.training import Plan, Training, optimizer
 
 TINY = DecoderConfig(
     vocab_size=48,
@@ -32,8 +32,8 @@ TINY = DecoderConfig(
 )
 CONFIG = TextConfig(
     lora=LoraConfig(rank=2),
-    train=TrainConfig(batch=2, length=8, at_once=2),
-    ask=AskConfig(batch=3, candidates_at_once=2, new_tokens=4, written_tokens=6),
+    train=Training(batch=2, length=8, together=2),
+    ask=AskConfig(batch=3, candidates_together=2, new_tokens=4, written_tokens=6),
 )
 
 
@@ -117,7 +117,7 @@ def test_the_compiler_reserves_no_more_than_the_estimate():
     )
     wide = dataclasses.replace(wide, remat=True, attention="plain")
     config = dataclasses.replace(
-        CONFIG, dtype="float32", train=TrainConfig(batch=4, length=64, at_once=2)
+        CONFIG, dtype="float32", train=Training(batch=4, length=64, together=2)
     )
     opt, keys = optimizer(), jax.random.split(jax.random.key(0), 2)
     base = jax.eval_shape(lambda: models.init(jax.random.key(0), Decoder(wide)))
@@ -139,7 +139,7 @@ def test_totals_are_sums_of_their_parts(found):
 
 
 def test_experts_at_once_and_rows_cost_what_they_should(found):
-    fewer = dataclasses.replace(CONFIG.train, at_once=1)
+    fewer = dataclasses.replace(CONFIG.train, together=1)
     less = memory.estimate(TINY, dataclasses.replace(CONFIG, train=fewer), 5, 10)
     for name in ("gradients", "activations", "logits"):
         assert found[name] == 2 * less[name]
