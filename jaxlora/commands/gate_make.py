@@ -18,7 +18,7 @@ from jaxlora.route import Route
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read, Record
-from jaxlora.train import gate_data, gates, session
+from jaxlora.train import gate_data, session
 from jaxlora.train.session import Checkpoints, Gates
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
@@ -94,7 +94,7 @@ def _measured(
     model, every = Decoder(reuse.model.config), list(prompts.values())
     how: dict[str, Any] = {"batch": given.batch}
     with bars.bar("measuring") as move:
-        how["tell"] = lambda done, total: move(f"{done} of {total}", done, total)
+        how["progress"] = lambda done, total: move(f"{done} of {total}", done, total)
         if isinstance(plan.route.gate, routes.Nearest):
             data = gate_data.examples(model, reuse.base, every, **how)
         else:
@@ -199,7 +199,9 @@ def _begun(given: Arguments, plan: Plan, model: Decoder, library: Library):
         return gate_state(model, library, key=key)
 
     libraries = (
-        gates.singles(library) if plan.own else jax.tree.map(lambda x: x[None], library)
+        gate_data.singles(library)
+        if plan.own
+        else jax.tree.map(lambda x: x[None], library)
     )
     return libraries, jax.jit(jax.vmap(fresh))(libraries)
 
@@ -207,7 +209,7 @@ def _begun(given: Arguments, plan: Plan, model: Decoder, library: Library):
 def _one(plan: Plan, states: Tree) -> Tree:
     """The state of one library of E experts."""
     if plan.own:
-        return gates.together(states)
+        return gate_data.join_singles(states)
     return jax.tree.map(lambda x: x[0], states)
 
 
