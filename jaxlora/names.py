@@ -49,8 +49,8 @@ def flag_hint(flag: str, known: Iterable[str], most: int = 1) -> str:
     """A sentence of its own with the nearest flags, or nothing.
 
     Args:
-      flag: what was given.
-      known: every flag there is.
+      flag: what was asked for.
+      known: what exists.
       most: how many are named at most.
 
     >>> flag_hint("--sede", ["--seed", "--out"])

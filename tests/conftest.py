@@ -1,15 +1,46 @@
-"""Strict from day one: 8 virtual devices, no silent promotion of dtype or rank."""
+"""Strict from day one: 8 virtual devices, no silent promotion of dtype or rank.
+
+Compiled programs are kept in `.cache/jax` from one run to the next, for every worker,
+every Python and every child process: most of the time of this suite is compilation. A
+key of that cache is the program with the compiler's options and version, so a changed
+program is compiled anew. What counts traces does not see it.
+"""
 
 import os
+import pathlib
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache/jax")
+)
+# Small programs too: reading one takes a tenth of compiling it, and they are many.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
 
+CACHE = pathlib.Path(__file__).parents[1] / ".cache/jax"
+CACHE_BYTES = 512 * 2**20
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Drops the oldest programs of our own cache once, before any worker starts.
+
+    JAX can bound a cache itself, but then it lists all files at every write.
+    """
+    if hasattr(config, "workerinput") or not CACHE.is_dir():
+        return
+    entries = sorted((path.stat().st_mtime, path) for path in CACHE.iterdir())
+    size = sum(path.stat().st_size for _, path in entries)
+    for _, path in entries:
+        if size <= CACHE_BYTES:
+            break
+        size -= path.stat().st_size
+        path.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from jaxlora.commands import options
+from jaxlora.commands.flags import study as flags
 from jaxlora.studies.two_hop import protocol
 from jaxlora.studies.two_hop.config import TwoHopConfig
 
@@ -20,18 +20,16 @@ class Arguments:
     other program reads them with tensorflow_datasets, without TensorFlow.
     """
 
-    preset: options.Preset = "quick"
-    from_: options.From = None
+    preset: flags.Preset = "quick"
+    from_: flags.From = None
     out: Path = Path("results/data")
     """Root folder of the datasets."""
-    config: options.Config = dataclasses.field(default_factory=TwoHopConfig)
+    config: flags.Config = dataclasses.field(default_factory=TwoHopConfig)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Writes the datasets and prints where each is and what it holds."""
-    preset, path, config = options.starting_point(arguments)
-    default = Arguments(preset=preset, from_=path, config=config)
-    given = options.parse(Arguments, "jaxlora data two-hop", arguments, default)
+    given = flags.parse_config(Arguments, "jaxlora data two-hop", arguments)
     from jaxlora.tasks.two_hop import builder
 
     console = Console()

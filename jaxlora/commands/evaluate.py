@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlora.commands import bars, decoding, reuse_options
+from jaxlora.commands import bars, decoding, flags, loading
 from jaxlora.commands.decoding import Said
-from jaxlora.commands.reuse_options import Combine, Combining, Dtype
+from jaxlora.commands.flags import Combine, Combining, Dtype
 from jaxlora.evaluate import answers
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
@@ -63,7 +63,7 @@ class Arguments:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
     """Also write one object a record: answer, text, and whether it is right."""
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: reuse_options.RouteTemperature = None
+    route_temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
@@ -82,19 +82,15 @@ class Questions(NamedTuple):
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, decodes, judges and prints."""
-    given = reuse_options.parse(
-        Arguments, PROG, DESCRIPTION, arguments, positional=False
-    )
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = given.combine.routing(given.route_temperature)
-    reuse_options.at_least(1, given, "max_new_tokens", "batch")
-    reuse_options.at_least(0, given, "limit")
+    flags.at_least(1, given, "max_new_tokens", "batch")
+    flags.at_least(0, given, "limit")
     read = text.read(given.data, skip_bad=given.skip_bad)
     records, unusable = usable(read.records[: given.limit or None], given)
     if given.out:
-        reuse_options.check_out(given.out)
-    found = reuse_options.load(
-        given.model, given.combine.adapter, given.dtype, **combining
-    )
+        flags.check_out(given.out)
+    found = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     tokenizer = decoding.load_tokenizer(given.model, found)
     if not given.chat:
         tokenizer = dataclasses.replace(tokenizer, chat_template=None)

@@ -15,8 +15,8 @@ import tyro
 from rich.console import Console
 
 from jaxlora import models
-from jaxlora.commands import bars, reuse_options
-from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
+from jaxlora.commands import bars, flags, loading
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.models.reuse import Reuse
 
 PROG = "jaxlora forward"
@@ -54,7 +54,7 @@ class Arguments:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.npy")]
     """Logits, [B, T, V]."""
     combine: Combine = dataclasses.field(default_factory=Combining)
-    temperature: reuse_options.RouteTemperature = None
+    temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
     batch: int = 8
     """Rows at once; fewer need less memory."""
@@ -62,14 +62,12 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, computes and writes."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = given.combine.routing(given.temperature)
-    reuse_options.at_least(1, given, "batch")
+    flags.at_least(1, given, "batch")
     tokens = read_tokens(given.tokens)
-    reuse_options.check_out(given.out)
-    found = reuse_options.load(
-        given.model, given.combine.adapter, given.dtype, **combining
-    )
+    flags.check_out(given.out)
+    found = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     vocabulary = found.model.config.vocab_size
     _check_ids(given.tokens, tokens, vocabulary)
     with _whole(given.out) as file:

@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 
 from jaxlora import lora
-from jaxlora.commands import reuse_options
-from jaxlora.commands.reuse_options import Dtype, Merge, Merging, Model
+from jaxlora.commands import flags, loading
+from jaxlora.commands.flags import Dtype, Merge, Merging, Model
 from jaxlora.models import pretrained, reuse
 
 PROG = "jaxlora fuse"
@@ -44,7 +44,7 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, adds and writes."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     folders = (*given.adapters, *given.combine.adapter)
     if not folders:
         raise ValueError(
@@ -53,15 +53,15 @@ def run(arguments: Sequence[str]) -> int:
         )
     combining = given.combine.options()
     reuse.check(len(folders), **combining)
-    reuse_options.check_new_folder(given.out)
-    found = reuse_options.load(given.model, folders, given.dtype, **combining)
+    flags.check_new_folder(given.out)
+    loaded = loading.load(given.model, folders, given.dtype, **combining)
     console = Console()
     with Console(stderr=True).status(f"writing {given.out}"):
-        fused = lora.fuse(found.base, found.adapter)
-        pretrained.save(given.out, found.model, fused, like=given.model)
+        fused = lora.fuse(loaded.base, loaded.adapter)
+        pretrained.save(given.out, loaded.model, fused, like=given.model)
     console.print(
         f"{given.out}: {given.model.name} and {_names(folders)}, "
-        f"{found.model.config.param_dtype}",
+        f"{loaded.model.config.param_dtype}",
         markup=False,
         highlight=False,
         soft_wrap=True,

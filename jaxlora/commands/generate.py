@@ -10,9 +10,9 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, decoding, reuse_options
+from jaxlora.commands import bars, decoding, flags, loading
 from jaxlora.commands.decoding import Said, Sample, Sampling
-from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.io.files import write_text
 from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
@@ -59,19 +59,19 @@ class Arguments:
     """Also write one object a prompt, with its answer."""
     sampling: Sample = dataclasses.field(default_factory=Sampling)
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: reuse_options.RouteTemperature = None
+    route_temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, decodes and prints."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = given.combine.routing(given.route_temperature)
-    reuse_options.at_least(1, given, "max_new_tokens", "batch")
+    flags.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
     if given.out:
-        reuse_options.check_out(given.out)
-    found = reuse_options.load(
+        flags.check_out(given.out)
+    found = loading.load(
         given.model,
         given.combine.adapter,
         given.dtype,

@@ -8,7 +8,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxlora.commands import options
+from jaxlora.commands import flags
+from jaxlora.commands.flags.study import cache_dir
 from jaxlora.studies import provenance
 
 
@@ -16,20 +17,20 @@ from jaxlora.studies import provenance
 class Arguments:
     """Prints versions, devices, and where caches are."""
 
-    cache_dir: Path = dataclasses.field(default_factory=options.cache_dir)
+    cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained bases and experts."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
-    given = options.parse(Arguments, "jaxlora info", arguments, Arguments())
-    found = provenance.here()
+    given = flags.parse(Arguments, "jaxlora info", arguments, default=Arguments())
+    facts = provenance.here()
     table = Table(show_header=False, box=None)
-    for name, version in found["versions"].items():
+    for name, version in facts["versions"].items():
         table.add_row(name, version)
-    table.add_row("device", found["device"])
+    table.add_row("device", facts["device"])
     table.add_row("JAX devices", ", ".join(str(d) for d in jax.devices()))
-    table.add_row("revision", found["git_revision"] or "not in git, or uncommitted")
+    table.add_row("revision", facts["git_revision"] or "not in git, or uncommitted")
     table.add_row("cache", f"{given.cache_dir} ({_size(given.cache_dir)})")
     Console().print(table)
     return 0

@@ -12,11 +12,17 @@ import tyro
 from rich.console import Console
 
 from jaxlora import models, tree
-from jaxlora.commands import bars, decoding, merge_tables, reuse_options, route_tables
+from jaxlora.commands import (
+    bars,
+    decoding,
+    flags,
+    loading,
+    printing,
+    route_tables,
+)
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.forward import read_tokens
-from jaxlora.commands.merge import names
-from jaxlora.commands.merge_tables import line
-from jaxlora.commands.reuse_options import Combine, Combining, Dtype, Model
+from jaxlora.commands.printing import line
 from jaxlora.io import files
 from jaxlora.models import reuse
 from jaxlora.models.reuse import Reuse
@@ -67,7 +73,7 @@ class Arguments:
     csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """Write every weight: a row for each layer, site, token and expert."""
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: reuse_options.RouteTemperature = None
+    route_temperature: flags.RouteTemperature = None
     seed: int = 0
     """Of a route that draws."""
     dtype: Dtype = "auto"
@@ -83,19 +89,19 @@ class Prompt(NamedTuple):
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, routes, shows and writes."""
-    given = reuse_options.parse(Arguments, PROG, DESCRIPTION, arguments)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = _combining(given)
-    called = names(given.combine.adapter)
+    called = loading.names(given.combine.adapter)
     row = _row(given)
     for path in filter(None, (given.out, given.csv)):
-        reuse_options.check_out(path)
-    found = reuse_options.load(
+        flags.check_out(path)
+    found = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
     prompt = _prompt(given, found, row)
     sites, strayed = routed(found, prompt.ids)
     measured = route_numbers.measure(sites)
-    console = merge_tables.console()
+    console = printing.console()
     route_tables.load(console, measured, called)
     route_tables.grid(console, measured, prompt.texts)
     route_tables.summary(console, measured, sites)

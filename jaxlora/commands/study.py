@@ -1,26 +1,15 @@
 """``jaxlora study two-hop``: runs the study, draws it, and prints what it found."""
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from jaxlora.commands import options
+from jaxlora.commands import bars, study_output
+from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
-from jaxlora.io.files import write_text
-from jaxlora.report import figures, leaderboard, page, tables
+from jaxlora.report import leaderboard
 from jaxlora.report.grid import rich_table
 from jaxlora.studies.two_hop import protocol
 from jaxlora.studies.two_hop.config import TwoHopConfig
@@ -36,30 +25,23 @@ class Arguments:
     each combination. Interrupted, the same command goes on where it stopped.
     """
 
-    preset: options.Preset = "quick"
-    from_: options.From = None
+    preset: flags.Preset = "quick"
+    from_: flags.From = None
     out: Path = Path("results/two-hop")
     """Folder for tables, figures and the page; one configuration a folder."""
-    cache_dir: Path = dataclasses.field(default_factory=options.cache_dir)
+    cache_dir: Path = dataclasses.field(default_factory=flags.cache_dir)
     """Folder of trained bases and experts, shared between runs."""
-    config: options.Config = dataclasses.field(default_factory=TwoHopConfig)
+    config: flags.Config = dataclasses.field(default_factory=TwoHopConfig)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the study; 0 if every base passed its gates, else 1."""
-    preset, path, config = options.starting_point(arguments)
-    default = Arguments(preset=preset, from_=path, config=config)
-    given = options.parse(Arguments, "jaxlora study two-hop", arguments, default)
-    console = Console(width=None if Console().is_terminal else 100)
-    with _Bars(console) as tell:
-        results = protocol.run(given.config, given.out, given.cache_dir, tell)
-    drawn = figures.save_all(results.rows, given.out)
-    drawn += leaderboard.save(results.summary, given.out)
-    written = page.write(results.rows, results.summary, given.out, images=drawn)
-    write_text(
-        given.out / "tables.md", tables.to_markdown(results.rows, results.summary)
-    )
-    console.print(tables.terminal(results.rows, results.summary))
+    given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
+    console = study_output.console()
+    with bars.stages(console, STAGES) as move:
+        results = protocol.run(given.config, given.out, given.cache_dir, move)
+    images = leaderboard.save(results.summary, given.out)
+    written = study_output.write(console, results, given.out, images=images)
     if set(given.config.methods) - set(map(str, USUAL)):
         console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])
@@ -79,49 +61,3 @@ def _close(console: Console, given: Arguments, written: Path, timings) -> None:
             "Few seeds say little: `jaxlora study two-hop --preset standard "
             "--out results/two-hop-standard` runs three, with pooled intervals."
         )
-
-
-class _Bars:
-    """Three progress bars on a terminal; a line at most every ten seconds elsewhere."""
-
-    def __init__(self, console: Console):
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._console, self._said = console, 0.0
-
-    def __enter__(self):
-        self._progress.start()
-        return self.tell
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def tell(self, stage: str, done: int, total: int, text: str) -> None:
-        """Moves one bar."""
-        if not self._console.is_terminal:
-            self._line(stage, done, total, text)
-            return
-        if stage not in self._tasks:
-            task = self._progress.add_task(
-                STAGES[stage], total=total, text=escape(text)
-            )
-            self._tasks[stage] = task
-        self._progress.update(
-            self._tasks[stage], completed=done, total=total, text=escape(text)
-        )
-
-    def _line(self, stage: str, done: int, total: int, text: str) -> None:
-        now = time.monotonic()
-        if now - self._said >= 10:
-            self._said = now
-            line = f"{STAGES[stage]} {done}/{total}  {text}"
-            self._console.print(line, markup=False)  # ties[peft] is a name

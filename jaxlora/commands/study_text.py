@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.text import Text
 
 from jaxlora import route
-from jaxlora.commands import bars, options, reuse_options
-from jaxlora.io.files import write_text
-from jaxlora.report import figures, page, tables
+from jaxlora.commands import bars, flags, study_output
+from jaxlora.commands.flags import parsing
+from jaxlora.commands.flags.study import cache_dir
 from jaxlora.studies.two_hop_text import config, memory, protocol, resources
 from jaxlora.studies.two_hop_text.config import METHODS, TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
@@ -32,15 +31,13 @@ class Arguments(TextConfig):
 
     model: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
-    adapter: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="DIR")
-    ] = ()
+    adapter: Annotated[flags.Several, tyro.conf.arg(metavar="DIR")] = ()
     """Folders of PEFT adapters to evaluate; nothing is trained. Needs --facts."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """JSON file of these options, or the results.json of a run; flags outdo it."""
     out: Path = Path("results/two-hop-text")
     """Folder for tables, figures and the page; one configuration a folder."""
-    cache_dir: Path = dataclasses.field(default_factory=options.cache_dir)
+    cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained experts, shared between runs."""
     memory: bool = False
     """Only print the memory that the study needs, from config.json alone."""
@@ -50,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the study; 0 if the base passed its gates with every seed, else 1."""
     given = parse(arguments)
     study = _study(given)
-    console = Console(width=None if Console().is_terminal else 100)
+    console = study_output.console()
     if given.memory:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
@@ -61,14 +58,10 @@ def run(arguments: Sequence[str]) -> int:
             given.cache_dir,
             lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
         )
-    drawn = figures.save_all(results.rows, given.out)
-    written = page.write(results.rows, results.summary, given.out, images=drawn)
-    told = tables.to_markdown(results.rows, results.summary) + closing(results.summary)
-    write_text(given.out / "tables.md", told)
-    console.print(tables.terminal(results.rows, results.summary))
-    console.print(Text(closing(results.summary)))
-    seconds = results.summary["timings"]["total_s"]
-    console.print(f"Took {seconds:.0f} s. Page: {written}")
+    closing = closing_of(results.summary)
+    written = study_output.write(console, results, given.out, closing=closing)
+    console.print(Text(closing))
+    study_output.took(console, results, written)
     return 1 if results.failed else 0
 
 
@@ -78,16 +71,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ValueError: if a flag or a field does not exist, or a value does not fit.
     """
-    # A word in front: spread() then knows that no positional argument follows.
-    words = reuse_options.spread("--adapter", ["study", *arguments])[1:]
     routers = [name for name in METHODS if name in route.names()]
-    words = options.spell_out(words, {"--methods": METHODS, "--routers": routers})
-    default = Arguments(**_fields(_start(words)))
-    options.check_flags(words, default, PROG)
-    return tyro.cli(Arguments, prog=PROG, args=words, default=default)
+    every = {"--methods": METHODS, "--routers": routers}
+    file = parsing.value_of("--config", arguments)
+    start = TextConfig() if file is None else config.read(Path(file))
+    default = Arguments(**_fields(start))
+    return flags.parse(Arguments, PROG, arguments, default=default, every=every)
 
 
-def closing(results: Mapping[str, Any]) -> str:
+def closing_of(results: Mapping[str, Any]) -> str:
     """Returns roles of adapters and what was left out, as Markdown."""
     lines = []
     roles = results.get("roles")
@@ -100,17 +92,8 @@ def closing(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _start(words: Sequence[str]) -> TextConfig:
-    """The options of ``--config``, or the defaults."""
-    for i, word in enumerate(words):
-        name, _, value = word.partition("=")
-        if name == "--config":
-            return config.read(Path(value or (words[i + 1 : i + 2] or [""])[0]))
-    return TextConfig()
-
-
-def _fields(found: Any) -> dict[str, Any]:
-    return {f.name: getattr(found, f.name) for f in dataclasses.fields(TextConfig)}
+def _fields(config: TextConfig) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(TextConfig)}
 
 
 def _study(given: Arguments) -> TextConfig:

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, options
+from jaxlora.commands import bars, flags, study_output
+from jaxlora.commands.flags.study import cache_dir
 from jaxlora.report import theory
 from jaxlora.report.grid import rich_table
 from jaxlora.studies.theory import protocol
@@ -27,18 +26,16 @@ class Arguments(TheoryConfig):
 
     out: Path = Path("results/theory")
     """Folder for tables, figures and the page; one configuration a folder."""
-    cache_dir: Path = dataclasses.field(default_factory=options.cache_dir)
+    cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained bases; those of `jaxlora study two-hop` are looked at."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the study; 0 if every prediction on the one-layer model held, else 1."""
-    words = list(arguments)
-    options.check_flags(words, Arguments(), PROG)
-    given = tyro.cli(Arguments, prog=PROG, args=words)
+    given = flags.parse(Arguments, PROG, arguments, default=Arguments())
     fields = [f.name for f in dataclasses.fields(TheoryConfig)]
     config = TheoryConfig(**{name: getattr(given, name) for name in fields})
-    console = Console(width=None if Console().is_terminal else 120)
+    console = study_output.console(120)
     with bars.bar("theory") as move:
         results = protocol.run(config, given.out, given.cache_dir, move)
     images = theory.save(results.summary, given.out)
@@ -46,6 +43,5 @@ def run(arguments: Sequence[str]) -> int:
     console.print(rich_table(theory.claim_grid(results.summary)))
     console.print(rich_table(theory.decoder_grid(results.summary)))
     console.print(Text(theory.headline(results.summary), "bold"))
-    seconds = results.summary["timings"]["total_s"]
-    console.print(f"Took {seconds:.0f} s. Page: {written}")
+    study_output.took(console, results, written)
     return 1 if results.failed else 0

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Method, Metric
 from jaxlora.report import draw, readings
-from jaxlora.report.readings import Book, Line
+from jaxlora.report.lines import FORMAT_LINES, PAIR_LINES, SECTIONS, Line
+from jaxlora.report.readings import Book
 
 FAMILIAR = {
     Cell.R_OO: "R\nA, B and C\nfamiliar",
@@ -45,7 +46,7 @@ def controls(rows: pd.DataFrame) -> Figure:
     title += draw.at_coverage(rows)
     figure = draw.canvas(9.5, 7.4, title)
     panels = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
-    sections = [(name, _kept(book, cells, lines)) for name, lines in readings.SECTIONS]
+    sections = [(name, _kept(book, cells, lines)) for name, lines in SECTIONS]
     for axes, cell in zip(panels, cells, strict=True):
         draw.plain(axes, "x")
         head, rest = FAMILIAR[cell].split("\n", 1)
@@ -60,7 +61,7 @@ def controls(rows: pd.DataFrame) -> Figure:
 
 def _kept(book: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[Line]:
     """Controls stay even where nobody measured them; combinations only if measured."""
-    free = lines is readings.PAIR_LINES or lines is readings.FORMAT_LINES
+    free = lines is PAIR_LINES or lines is FORMAT_LINES
     return [x for x in lines if not free or draw.has(book, cells, x, Metric.ACCURACY)]
 
 

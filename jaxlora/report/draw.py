@@ -1,4 +1,4 @@
-"""Marks that all figures share: colours, bars, dots, and what stands for no value.
+"""What all figures share: colours, bars, dots, and what stands for no value.
 
 Figures are plain ``Figure`` objects: nothing here touches pyplot or its global state.
 Colours follow Okabe and Ito's palette, which survives colour blindness; greys are
@@ -7,7 +7,7 @@ negative controls throughout.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.report.lines import Line
 from jaxlora.report.readings import (
     UNAVAILABLE,
     Book,
-    Line,
     Reading,
     coverages,
     read,
@@ -34,7 +34,7 @@ DPI = 150
 _BAR = {"ecolor": INK, "capsize": 2.0, "error_kw": {"elinewidth": 0.9, "capthick": 0.9}}
 
 
-class Mark(NamedTuple):
+class Series(NamedTuple):
     """A line of readings and how it looks."""
 
     line: Line
@@ -84,7 +84,7 @@ def canvas(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def panels(figure: Figure, count: int, columns: int, **shared: bool) -> np.ndarray:
+def panels(figure: Figure, count: int, columns: int, **shared: Any) -> np.ndarray:
     """Returns axes [rows, columns] for ``count`` panels; those left over are hidden.
 
     Args:
@@ -152,7 +152,7 @@ def bars(
     x: Sequence[float],
     readings: Sequence[Reading],
     width: float,
-    mark: Mark,
+    series: Series,
 ) -> None:
     """Draws one series of bars with intervals; words stand where there is no value."""
     values, errors = spread(readings)
@@ -161,10 +161,10 @@ def bars(
         values,
         width,
         yerr=errors,
-        color=mark.color,
-        edgecolor=mark.color,
+        color=series.color,
+        edgecolor=series.color,
         linewidth=1.4,
-        label=mark.label,
+        label=series.label,
         **_BAR,
     )
     for position, reading in zip(x, readings, strict=True):
@@ -172,11 +172,11 @@ def bars(
             missing(axes, position, 0.02, reading, rotation=90)
 
 
-def chance_marks(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
-    """Draws a dashed line at chance, ``(group, chance)``, as wide as the group."""
-    if marks:
-        groups, values = zip(*marks, strict=True)
-        left, right = [g - 0.46 for g in groups], [g + 0.46 for g in groups]
+def chance_lines(axes: Axes, chances: Sequence[tuple[float, float]]) -> None:
+    """Draws a dashed line for each (place, chance), as wide as the bars there."""
+    if chances:
+        places, values = zip(*chances, strict=True)
+        left, right = [x - 0.46 for x in places], [x + 0.46 for x in places]
         axes.hlines(values, left, right, INK, "dashed", label="chance", linewidth=0.9)
 
 

@@ -44,7 +44,7 @@ _PANELS = (
     _Panel("cross_term_energy", "Cross terms", "share of |M|²", True),
     _Panel("outside_energy", "Outside the span", "share of |M|²", True),
 )
-_ROUNDING = 2e-6
+_ROUNDING = 2e-6  # of float32: an error below it is shown as 0
 _TITLE = "Merged deltas M against the exact weighted sum S"
 _COEFFICIENT = "coefficient: "
 _WORD: dict[str, Any] = {
@@ -97,7 +97,13 @@ def figure(
     path: str | os.PathLike[str],
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes :func:`chart` as a PNG, whole or not at all, and returns its path."""
+    """Writes :func:`chart` as a PNG, whole or not at all, and returns its path.
+
+    Args:
+      merges: one merge, or several of one library by the name of their method.
+      path: of the PNG.
+      names: of the E experts; None numbers them.
+    """
     return write_whole(Path(path), png(chart(merges, names)))
 
 
@@ -191,32 +197,28 @@ def _by_expert(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.axhline(0, color=draw.INK, lw=0.9)
+    first = next(iter(tables.values()))
+    columns = [name for name in first.columns if name.startswith(_COEFFICIENT)]
     lowest = highest = 0.0
-    names: list[str] = []
     for offset, width, color, (_, frame) in _series(tables):
-        names = [c for c in frame.columns if c.startswith(_COEFFICIENT)]
-        x, values = (
-            np.arange(len(names)) + offset,
-            frame[names].loc[TOTAL].to_numpy(float),
-        )
-        axes.bar(x, _finite(values), width, color=color)
-        for place, word in _words(values):
-            axes.text(
-                x[place],
-                0,
-                f" {word}",
-                rotation=90,
-                ha="center",
-                **_WORD | {"va": "bottom"},
-            )
+        values = frame[columns].loc[TOTAL].to_numpy(float)
+        _bars_or_words(axes, np.arange(len(values)) + offset, values, width, color)
         lowest, highest = min(lowest, *_finite(values)), max(highest, *_finite(values))
     room = 0.08 * (highest - lowest or 1.0)
     axes.set_ylim(lowest - (room if lowest else 0), highest + room)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    labels = [name.removeprefix(_COEFFICIENT) for name in names]
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    labels = [name.removeprefix(_COEFFICIENT) for name in columns]
     crowded = sum(map(len, labels)) + 2 * len(labels) > 105
-    axes.set_xticks(range(len(names)), labels, rotation=40 if crowded else 0)
+    axes.set_xticks(range(len(labels)), labels, rotation=40 if crowded else 0)
     axes.set_xlabel("expert", fontsize=9.5)
+
+
+def _bars_or_words(axes: Axes, x: np.ndarray, values: np.ndarray, width, color) -> None:
+    """Bars from 0 upwards; a word stands upright where a value has no bar."""
+    axes.bar(x, _finite(values), width, color=color)
+    upright = _WORD | {"va": "bottom", "ha": "center", "rotation": 90}
+    for place, word in _words(values):
+        axes.text(x[place], 0, f" {word}", **upright)
 
 
 def short(names: Sequence[str]) -> list[str]:

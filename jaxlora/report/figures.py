@@ -21,8 +21,9 @@ from jaxlora.evaluate.schema import Cell, Library, Method, Metric
 from jaxlora.io.files import write_whole
 from jaxlora.report import draw, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
-from jaxlora.report.draw import Mark
-from jaxlora.report.readings import Book, Line
+from jaxlora.report.draw import Series
+from jaxlora.report.lines import Line
+from jaxlora.report.readings import Book
 
 KNOWN = {
     Cell.R_II: "II\nbase knows\nboth hops",
@@ -30,19 +31,19 @@ KNOWN = {
     Cell.R_IO: "IO\nbase knows\nonly hop 1",
     Cell.R_OO: "OO\nbase knows\nneither hop",
 }
-MARKS = (
-    Mark(Line("", Library.BASE), "base", draw.GREYS[0]),
-    Mark(Line("", Library.HOP1), "A→B alone", draw.GREYS[1]),
-    Mark(Line("", Library.HOP2), "B→C alone", draw.GREYS[2]),
-    Mark(Line("", Library.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
-    Mark(Line("", Library.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
-    Mark(Line("", Library.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
-    Mark(
+SERIES = (
+    Series(Line("", Library.BASE), "base", draw.GREYS[0]),
+    Series(Line("", Library.HOP1), "A→B alone", draw.GREYS[1]),
+    Series(Line("", Library.HOP2), "B→C alone", draw.GREYS[2]),
+    Series(Line("", Library.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
+    Series(Line("", Library.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
+    Series(Line("", Library.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
+    Series(
         Line("", Library.TRIPLE_OTHERS, Method.MEAN),
         "3-combination, A→C of others",
         draw.ORANGE,
     ),
-    Mark(Line("", Library.JOINT), "one LoRA on both", draw.GREEN),
+    Series(Line("", Library.JOINT), "one LoRA on both", draw.GREEN),
 )
 ANSWERS = (
     (Metric.ACCURACY, "correct", draw.GREEN),
@@ -73,13 +74,13 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
     figure = draw.canvas(9.5, 4.6, title + draw.at_coverage(rows))
     axes = figure.subplots()
     draw.plain(axes, "y")
-    width = 0.86 / len(MARKS)
-    for i, mark in enumerate(MARKS):
-        x = [c + (i - (len(MARKS) - 1) / 2) * width for c in range(len(cells))]
-        values = [readings.read(book, cell, mark.line) for cell in cells]
-        draw.bars(axes, x, values, 0.84 * width, mark)
+    width = 0.86 / len(SERIES)
+    for i, series in enumerate(SERIES):
+        x = [c + (i - (len(SERIES) - 1) / 2) * width for c in range(len(cells))]
+        values = [readings.read(book, cell, series.line) for cell in cells]
+        draw.bars(axes, x, values, 0.84 * width, series)
     chances = [(c, readings.chance(book, cell).value) for c, cell in enumerate(cells)]
-    draw.chance_marks(axes, [(c, v) for c, v in chances if v is not None])
+    draw.chance_lines(axes, [(c, v) for c, v in chances if v is not None])
     axes.set_xticks(range(len(cells)), [names[cell] for cell in cells])
     axes.set_xlim(-0.55, len(cells) - 0.45)
     axes.set_ylabel("two-hop accuracy", fontsize=10)

@@ -18,20 +18,22 @@ from jaxlora.io.files import write_text, write_whole
 from jaxlora.report import draw
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
-from jaxlora.report.readings import MEASURED, UNAVAILABLE, Reading
+from jaxlora.report.leaderboard_lines import Line, band, lines, reading, sees
+from jaxlora.report.readings import UNAVAILABLE, Reading
 
 FIGURE = "figure-leaderboard.png"
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 """Lines of a README between which the table stands; see :func:`fill`."""
-SEES = {"free": "nothing", "own": "own data", "target": "target data"}
-"""What a method sees, in words."""
-
 _COLORS = {
     "nothing": draw.BLUE,
     "own data": draw.PURPLE,
     "target data": draw.ORANGE,
     "control": draw.GREYS[2],
 }
+_WORDS = (
+    *("method", "kind", "data", "space", "coverage", "verdict", "p_adjusted"),
+    *("three_verdict", "against"),
+)
 _NUMBERS = (
     *("two_hop", "difference", "known_second_hop", "R-OO", "H-OO", "F-OO"),
     *("hop1", "hop2", "familiar", "three"),
@@ -56,18 +58,6 @@ _NOTE = (
 )
 
 
-def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the leaderboard at the highest coverage; empty if there is none.
-
-    Args:
-      results: as in results.json.
-    """
-    # Runs of version 0.1 stored it as "league".
-    every = list(results.get("leaderboard") or results.get("league") or [])
-    coverages = {line["coverage"] for line in every}
-    return [line for line in every if line["coverage"] == max(coverages)]
-
-
 def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     """Returns the leaderboard, best first, with the references below it.
 
@@ -81,18 +71,17 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     where = ("sees",) if short else ("sees", "space")
     header = ("method", *where, *(_TITLES[name] for name in names), "verdict")
 
-    def words(line: Mapping[str, Any]) -> tuple[str, ...]:
+    def words(line: Line) -> tuple[str, ...]:
         first = (line["method"], *(_where(line, name) for name in where))
-        values = (_shown(_reading(line, name), name, short) for name in names)
+        values = (_shown(reading(line, name), name, short) for name in names)
         return (*first, *values, line.get("verdict", "–"))
 
     body = [words(line) for line in methods]
     rest = [words(line) for line in every if line["kind"] == "reference"]
     if rest and methods:
         body += [("For comparison",), *rest]
-    return Grid(
-        "Leaderboard of methods", header, tuple(body), _NOTE if body else "", True
-    )
+    note = _NOTE if body else ""
+    return Grid("Leaderboard of methods", header, tuple(body), note, numeric=True)
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
@@ -129,18 +118,17 @@ def to_csv(results: Mapping[str, Any]) -> str:
     Args:
       results: as in results.json.
     """
-    entries = []
-    for line in lines(results):
-        words = ("method", "kind", "data", "space", "coverage", "verdict", "p_adjusted")
-        entry = {name: line.get(name) for name in (*words, "three_verdict", "against")}
-        for name in _NUMBERS:
-            value = line.get(name) or {}
-            ends = {"": "value", "_lo": "lo", "_hi": "hi", "_n": "n"}
-            entry |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
-        reasons = line.get("unavailable") or {}
-        entry["unavailable"] = "; ".join(f"{k}: {v}" for k, v in reasons.items())
-        entries.append(entry)
-    return pd.DataFrame(entries).to_csv(index=False)
+    return pd.DataFrame(map(_entry, lines(results))).to_csv(index=False)
+
+
+def _entry(line: Line) -> dict[str, Any]:
+    entry = {name: line.get(name) for name in _WORDS}
+    ends = {"": "value", "_lo": "lo", "_hi": "hi", "_n": "n"}
+    for name in _NUMBERS:
+        value = line.get(name) or {}
+        entry |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
+    reasons = line.get("unavailable") or {}
+    return entry | {"unavailable": "; ".join(f"{k}: {v}" for k, v in reasons.items())}
 
 
 def figure(results: Mapping[str, Any]) -> Figure:
@@ -153,15 +141,15 @@ def figure(results: Mapping[str, Any]) -> Figure:
       NothingToShowError: if no method was measured.
     """
     methods = [x for x in lines(results) if x["kind"] != "reference"]
-    if not any(_reading(line, "two_hop").measured for line in methods):
+    if not any(reading(line, "two_hop").measured for line in methods):
         raise draw.NothingToShowError("The results hold no leaderboard of methods.")
     title = "Two-hop accuracy of every method, where the base knows neither hop"
     chart = draw.canvas(9.5, 1.7 + 0.2 * len(methods), title)
     axes = chart.subplots()
     draw.plain(axes, "x")
-    band = _band(lines(results))
-    if band:
-        axes.axvspan(*band, color="#E3E3E3", zorder=0, label="negative controls")
+    controls = band(lines(results))
+    if controls:
+        axes.axvspan(*controls, color="#E3E3E3", zorder=0, label="negative controls")
     for kind, color in _COLORS.items():
         _series(axes, methods, kind, color)
     _triples(axes, methods)
@@ -204,66 +192,37 @@ def render(results: Mapping[str, Any]) -> dict[str, bytes]:
     return {FIGURE: png(chart)}
 
 
-def _series(axes: Axes, methods: Sequence[Mapping[str, Any]], kind: str, color: str):
-    mine = [(y, line) for y, line in enumerate(methods) if _color(line) == kind]
-    shown = [(y, _reading(line, "two_hop")) for y, line in mine]
+def _series(axes: Axes, methods: Sequence[Line], kind: str, color: str):
+    mine = [(y, line) for y, line in enumerate(methods) if sees(line) == kind]
+    shown = [(y, reading(line, "two_hop")) for y, line in mine]
     if shown:
         label = kind if kind == "control" else f"merge or route that sees {kind}"
         draw.dots(axes, [y for y, _ in shown], [r for _, r in shown], color, label)
 
 
-def _triples(axes: Axes, methods: Sequence[Mapping[str, Any]]) -> None:
+def _triples(axes: Axes, methods: Sequence[Line]) -> None:
     """Circles for the 3-combination, whose third expert holds the answers."""
-    readings = [_reading(line, "three") for line in methods]
-    values, _ = draw.spread(readings)
+    triples = [reading(line, "three") for line in methods]
+    values, _ = draw.spread(triples)
     label = "with an A→C expert that saw these people"
     circle = {"s": 22, "facecolors": "none", "edgecolors": draw.RED, "linewidths": 1.1}
     axes.scatter(values, range(len(methods)), zorder=3, label=label, **circle)
-    for y, reading in enumerate(readings):
+    for y, triple in enumerate(triples):
         axes.axhline(y, color="#F0F0F0", linewidth=0.6, zorder=0)
-        if reading.status == UNAVAILABLE:
-            draw.missing(axes, 0.9, y, reading)
+        if triple.status == UNAVAILABLE:
+            draw.missing(axes, 0.9, y, triple)
 
 
-def _color(line: Mapping[str, Any]) -> str:
-    return "control" if line["kind"] == "control" else SEES[line["data"]]
-
-
-def _band(every: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """The intervals of the base, of experts alone and of controls under mean."""
-    negative = ("base", "A->B alone", "B->C alone")
-    ends = [
-        line["two_hop"][end]
-        for line in every
-        if line["kind"] == "reference"
-        and (line["method"] in negative or line["method"].endswith("(mean)"))
-        for end in ("lo", "hi")
-    ]
-    return (min(ends), max(ends)) if ends else None
-
-
-def _shown(reading: Reading, name: str, short: bool) -> str:
+def _shown(number: Reading, name: str, short: bool) -> str:
     """Intervals where a verdict looks; the CSV has all of them."""
     if short:
-        return reading.short()
+        return number.short()
     if name not in ("two_hop", "difference", "three"):
-        reading = dataclasses.replace(reading, lo=None, hi=None)
-    return reading.text()
+        number = dataclasses.replace(number, lo=None, hi=None)
+    return number.text()
 
 
-def _where(line: Mapping[str, Any], name: str) -> str:
+def _where(line: Line, name: str) -> str:
     if line["kind"] == "reference":
         return "–"
-    if name == "space":
-        return line["space"]
-    return "control" if line["kind"] == "control" else SEES[line["data"]]
-
-
-def _reading(line: Mapping[str, Any], name: str) -> Reading:
-    value = line.get(name)
-    if value is not None:
-        ends = (value["value"], value["lo"], value["hi"])
-        return Reading(*ends, value["n"], MEASURED)
-    library = "3-combination" if name == "three" else "2-combination"
-    refused = library in (line.get("unavailable") or {})
-    return Reading(status=UNAVAILABLE) if refused else Reading()
+    return line["space"] if name == "space" else sees(line)

@@ -4,11 +4,14 @@ Everything is read from ``results``, the mapping that a run leaves in results.js
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxlora.evaluate.schema import USUAL, Cell, Library, Method
 from jaxlora.evaluate.verdict import Cause
 from jaxlora.report.grid import Grid
+
+Criterion: TypeAlias = Mapping[str, Any]
+"""Name ("gate"), threshold, value and seed, as a run stores them."""
 
 UNMEASURED = "not measured"
 
@@ -49,9 +52,7 @@ def criteria_grid(results: Mapping[str, Any]) -> Grid:
     """
     criteria = results.get("gates", [])
     seeds = sorted({criterion["seed"] for criterion in criteria})
-    kinds: dict[str, dict[str, list[Mapping[str, Any]]]] = {
-        name: {} for name in _CONSEQUENCES
-    }
+    kinds: dict[str, dict[str, list[Criterion]]] = {name: {} for name in _CONSEQUENCES}
     for criterion in criteria:
         kinds[_kind(criterion)].setdefault(criterion["gate"], []).append(criterion)
     body: list[tuple[str, ...]] = []
@@ -67,20 +68,20 @@ def criteria_grid(results: Mapping[str, Any]) -> Grid:
     return Grid("Criteria", header, tuple(body), note or "No criterion was measured.")
 
 
-def _kind(criterion: Mapping[str, Any]) -> str:
+def _kind(criterion: Criterion) -> str:
     if criterion["gate"] == EXPERT_CRITERION:
         return _EXPERTS
     return _BASE if criterion.get("required", True) else _FORMATS
 
 
 def _criterion_line(
-    name: str, criteria: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
+    name: str, criteria: Sequence[Criterion], seeds: Sequence[Any]
 ) -> tuple[str, ...]:
     needs = " / ".join(f">= {t:g}" for t in sorted({g["threshold"] for g in criteria}))
     return (name, needs, *(_worst(criteria, seed) for seed in seeds))
 
 
-def _worst(criteria: Sequence[Mapping[str, Any]], seed: Any) -> str:
+def _worst(criteria: Sequence[Criterion], seed: Any) -> str:
     of_seed = [c for c in criteria if c["seed"] == seed]
     if not of_seed:
         return "–"
@@ -92,7 +93,7 @@ def _worst(criteria: Sequence[Mapping[str, Any]], seed: Any) -> str:
 
 
 def _steps(
-    criteria: Sequence[Mapping[str, Any]], seeds: Sequence[Any]
+    criteria: Sequence[Criterion], seeds: Sequence[Any]
 ) -> list[tuple[str, ...]]:
     """The line of the training steps, if they were logged."""
     most = [

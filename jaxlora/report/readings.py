@@ -1,26 +1,19 @@
 """From result rows to readings: the one place where tables and figures look up numbers.
 
 A *book* holds the values pooled over seeds, by cell, library, method, split and metric.
-A *line* is what one line of a table or one bar of a figure shows. A control that could
+A :class:`.lines.Line` says which of them a table or figure shows. A control that could
 not run is a reading of its own kind, so that it never disappears.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
-from jaxlora.evaluate.schema import (
-    COLUMNS,
-    USUAL,
-    Cell,
-    Library,
-    Method,
-    Metric,
-    Split,
-)
+from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric
+from jaxlora.report.lines import NEGATIVE_LINES, Line
 
 MEASURED, UNAVAILABLE, ABSENT = "measured", "unavailable", "absent"
 
@@ -73,54 +66,15 @@ class Reading:
         return form.format(number(self.value), number(self.lo), number(self.hi))
 
 
-class Line(NamedTuple):
-    """What is looked up in every cell, and what it is called."""
-
-    label: str
-    library: Library
-    method: Method = Method.NONE
-    split: Split = Split.TWO_HOP
-
-
-NEGATIVE_LINES = (
-    Line("base", Library.BASE),
-    Line("A->B alone", Library.HOP1),
-    Line("B->C alone", Library.HOP2),
-    Line("random", Library.RANDOM, Method.MEAN),
-    Line("permuted", Library.PERMUTED, Method.MEAN),
-    Line("shuffled answers", Library.SHUFFLED, Method.MEAN),
-)
-PAIR_LINES = tuple(Line(method.value, Library.PAIR, method) for method in USUAL)
-FORMAT_LINES = (
-    Line("written bridge", Library.PAIR, Method.MEAN, Split.WRITTEN),
-    Line("identity rows", Library.IDENTITY, Method.MEAN),
-)
-TRIPLE_LINES = (
-    Line("with A->C", Library.TRIPLE, Method.MEAN),
-    Line("A->C of others", Library.TRIPLE_OTHERS, Method.MEAN),
-)
-POSITIVE_LINES = (
-    Line("A->C alone", Library.TARGET),
-    Line("joint LoRA", Library.JOINT),
-    Line("full fine-tuning", Library.FULL),
-    Line("one document", Library.DOCUMENT),
-    Line("facts in context", Library.BASE, Method.NONE, Split.CONTEXT),
-)
-SECTIONS: tuple[tuple[str, tuple[Line, ...]], ...] = (
-    ("Negative controls", NEGATIVE_LINES),
-    ("2-combination", PAIR_LINES),
-    ("Other formats (mean)", FORMAT_LINES),
-    ("3-combination (mean)", TRIPLE_LINES),
-    ("Positive controls", POSITIVE_LINES),
-)
-
-
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns rows as written or as read back from CSV in one form.
 
     Seeds become strings, missing words become "", and three columns are added: ``cell``
     ("R-OO", "" where none), ``coverage`` (NaN where none) and ``extra``, the number of
     other keys in ``condition``. Rows that are tidy are returned as they are.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
 
     Raises:
       ValueError: if a column of ``schema.COLUMNS`` is missing.
@@ -139,6 +93,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         out[name] = out[name].astype(object).where(out[name].notna(), "").astype(str)
     for name in ("value", "lo", "hi", "n"):
         out[name] = pd.to_numeric(out[name]).astype(float)
+    # Few texts are repeated in thousands of rows: each is parsed once.
     parsed = {text: json.loads(text or "{}") for text in out["condition"].unique()}
     conditions = [parsed[text] for text in out["condition"]]
     out["cell"] = [
@@ -153,14 +108,22 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def coverages(rows: pd.DataFrame) -> list[float]:
-    """Returns each coverage of the pooled rows, ascending."""
+    """Returns each coverage of the pooled rows, ascending.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+    """
     frame = tidy(rows)
     shares = frame.loc[frame["seed"] == "all", "coverage"].dropna().unique()
     return sorted(float(share) for share in shares)
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
-    """Returns the cells that have any row, in the order of the schema."""
+    """Returns the cells that have any row, in the order of the schema.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+    """
     present = set(tidy(rows)["cell"])
     return [cell for cell in Cell if cell.value in present]
 
@@ -169,7 +132,7 @@ def at(rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
     """Returns tidy rows of one coverage; rows that name none belong to all.
 
     Args:
-      rows: as ``schema.COLUMNS``.
+      rows: as ``schema.COLUMNS``, or tidy.
       coverage: a share in [0, 1]; the highest one present if ``None``.
     """
     frame = tidy(rows)
@@ -188,6 +151,10 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
     a pooled ``control available`` row with the same library, method and split says 0.
     That row speaks of every cell without a row of its own if it names none. Rows of
     single seeds say nothing here: the other seeds still make a pooled value.
+
+    Args:
+      rows: as ``schema.COLUMNS``, or tidy.
+      coverage: a share in [0, 1]; the highest one present if ``None``.
     """
     frame = at(rows, coverage)
     pooled = frame[frame["seed"] == "all"].sort_values("extra", kind="stable")
@@ -203,13 +170,26 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
 def read(
     book: Book, cell: str, line: Line, metric: Metric = Metric.ACCURACY
 ) -> Reading:
-    """Returns the reading of one line in one cell; absent where no row exists."""
+    """Returns the reading of one line in one cell; absent where no row exists.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
+      line: library, method and split.
+      metric: what is measured.
+    """
     key = (str(cell), line.library.value, line.method.value, line.split.value)
     return book.get((*key, metric.value), Reading())
 
 
 def chance(book: Book, cell: str, line: Line | None = None) -> Reading:
-    """Returns chance for a line, or where it has none that of the mean, or the base."""
+    """Returns chance for a line, or where it has none that of the mean, or the base.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
+      line: library, method and split; ``None`` asks the mean and the base alone.
+    """
     usual = (Line("", Library.PAIR, Method.MEAN), Line("", Library.BASE))
     for candidate in (line, *usual) if line else usual:
         reading = read(book, cell, candidate, Metric.CHANCE)
@@ -222,6 +202,10 @@ def band(book: Book, cell: str) -> tuple[float, float] | None:
     """Returns the lowest lower and highest upper bound of the negative controls.
 
     Controls that combine adapters do so under *mean*; other methods have their own.
+
+    Args:
+      book: as :func:`book` returns it.
+      cell: for example ``R-OO``.
     """
     readings = [read(book, cell, line) for line in NEGATIVE_LINES]
     ends = _present(x for r in readings for x in (r.value, r.lo, r.hi))
@@ -229,7 +213,11 @@ def band(book: Book, cell: str) -> tuple[float, float] | None:
 
 
 def to_reading(row: Any) -> Reading:
-    """Returns one tidy row, as ``DataFrame.itertuples`` yields it, as a reading."""
+    """Returns one tidy row, as a reading.
+
+    Args:
+      row: as ``DataFrame.itertuples`` yields it.
+    """
     value, lo, hi, n = (_number(x) for x in (row.value, row.lo, row.hi, row.n))
     status = UNAVAILABLE if value is None else MEASURED
     return Reading(value, lo, hi, int(n or 0), status)

@@ -5,13 +5,11 @@ its area that weight, so that no colour is ever mixed with another. See
 :mod:`jaxlora.report.route_numbers` for what is averaged how.
 """
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
@@ -28,7 +26,7 @@ from jaxlora.report.route_numbers import (
     decimals,
     grouped,
     measure,
-    shown,
+    printable,
     stack,
 )
 from jaxlora.route import diagnose
@@ -64,7 +62,8 @@ def chart(
       title: of the figure.
 
     Raises:
-      ValueError: as :func:`rows`, or if there are more than ``LONGEST`` tokens.
+      ValueError: if arrays differ in shape, texts or names are too few or too many,
+        or there are more than ``LONGEST`` tokens.
     """
     stacked = stack(sites)
     check(stacked, tokens, experts)
@@ -74,36 +73,52 @@ def chart(
             f"The prompt has {T} tokens, expected at most {LONGEST} in a figure; "
             f"shorten it, or write the rows alone."
         )
-    whole, groups = measure(sites), grouped(sites, panels)
-    high = float(np.clip(4.6 / L, 0.17, 0.42))
-    wide = float(np.clip(8 / T, 0.19, max(0.3, 1.6 * high)))
-    size = 3.6 + wide * T, 2.0 + (0.3 + high * L) * len(groups)
-    figure = draw.canvas(max(size[0], 5.4), max(size[1], 3.9), title)
+    measured, maps = measure(sites), grouped(sites, panels)
+    palette = colors(measured.load)
+    sizes = _sizes(L, T, len(maps))
+    figure = draw.canvas(max(sizes.width, 5.4), max(sizes.height, 3.9), title)
+    heights = (0.55, *(L * sizes.row for _ in maps))
+    widths = (T * sizes.column, 0.6, 1.9)
     grid = figure.add_gridspec(
-        len(groups) + 1,
-        3,
-        width_ratios=(wide * T, 0.6, 1.9),
-        height_ratios=(0.55, *(high * L for _ in groups)),
+        len(maps) + 1, 3, width_ratios=widths, height_ratios=heights
     )
-    palette = colors(whole.load)
     top = figure.add_subplot(grid[0, 0])
-    _strip(top, whole.entropy.mean(axis=0), E, upright=True)
-    for i, (name, measured) in enumerate(groups.items()):
+    _strip(top, measured.entropy.mean(axis=0), E, upright=True)
+    for i, (name, chosen) in enumerate(maps.items()):
         axes = figure.add_subplot(grid[i + 1, 0], sharex=top)
-        _map(axes, measured, palette, words=wide >= 0.45 and high >= 0.26)
+        _map(axes, chosen, palette, words=sizes.words)
         axes.set_title(name, **_PANEL)
-        last = i == len(groups) - 1
-        _tokens(axes, tokens if last else None, wide)
+        last = i == len(maps) - 1
+        _tokens(axes, tokens if last else None, sizes.column)
         beside = figure.add_subplot(grid[i + 1, 1], sharey=axes)
-        _strip(beside, measured.entropy.mean(axis=1), E, upright=False)
+        _strip(beside, chosen.entropy.mean(axis=1), E, upright=False)
         beside.set_xlabel("entropy" if last else "", fontsize=8.5)
     bars = 0.28 * (len(palette) + (len(palette) < E))
-    room = grid[1:, 2].subgridspec(
-        2, 1, height_ratios=(bars, max(0.05, size[1] - bars - 2.0))
-    )
-    _load(figure.add_subplot(room[0]), whole, experts, palette)
+    rest = max(0.05, sizes.height - bars - 2.0)
+    room = grid[1:, 2].subgridspec(2, 1, height_ratios=(bars, rest))
+    _load(figure.add_subplot(room[0]), measured, experts, palette)
     _key(figure.add_subplot(grid[0, 2]), E)
     return figure
+
+
+class _Sizes(NamedTuple):
+    """Of a figure, in inches."""
+
+    row: float
+    column: float
+    width: float
+    height: float
+
+    @property
+    def words(self) -> bool:
+        """Is there room for a number in every square?"""
+        return self.column >= 0.45 and self.row >= 0.26
+
+
+def _sizes(layers: int, tokens: int, maps: int) -> _Sizes:
+    row = float(np.clip(4.6 / layers, 0.17, 0.42))
+    column = float(np.clip(8 / tokens, 0.19, max(0.3, 1.6 * row)))
+    return _Sizes(row, column, 3.6 + column * tokens, 2.0 + (0.3 + row * layers) * maps)
 
 
 def colors(load: np.ndarray) -> dict[int, str]:
@@ -123,10 +138,8 @@ def _map(
     L, T, E = measured.weight.shape
     patches, faces, edges = [], [], []
     for layer, token in np.ndindex(L, T):
-        best, weight = (
-            int(measured.top[layer, token]),
-            float(measured.weight[layer, token].max()),
-        )
+        best = int(measured.top[layer, token])
+        weight = float(measured.weight[layer, token].max())
         if weight <= 0:
             continue
         none = best == diagnose.NONE
@@ -139,18 +152,23 @@ def _map(
             color = "white" if faces[-1] in _DARK else draw.INK
             axes.text(token, layer, decimals(weight), color=color, **_WORD)
     style = {"facecolors": faces, "edgecolors": edges, "linewidths": 0.7}
+    # One collection, because thousands of patches of their own are slow to draw.
     axes.add_collection(PatchCollection(patches, **style))
-    axes.set_xlim(-0.5, T - 0.5)
-    axes.set_ylim(L - 0.5, -0.5)
+    _lattice(axes, L, T)
+
+
+def _lattice(axes: Axes, layers: int, tokens: int) -> None:
+    """White lines between the squares, layers named from the top."""
+    axes.set_xlim(-0.5, tokens - 0.5)
+    axes.set_ylim(layers - 0.5, -0.5)
     axes.set_facecolor("#F6F6F6")
-    axes.set_xticks(np.arange(T + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(L + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(tokens + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0, labelsize=8.5)
-    step = 1 if L <= 12 else 4
-    axes.set_yticks(range(0, L, step))
+    axes.set_yticks(range(0, layers, 1 if layers <= 12 else 4))
     axes.set_ylabel("layer", fontsize=9.5)
 
 
@@ -175,22 +193,6 @@ def _tokens(axes: Axes, tokens: Sequence[str] | None, wide: float) -> None:
     labels = axes.set_xticks(range(len(words)), words, fontsize=8.5, **turned)
     for label in labels:
         label.label1.set_parse_math(False)
-
-
-def printable(text: str) -> str:
-    """As :func:`shown`, in characters that the font of figures has.
-
-    >>> printable(" 中 é")
-    '□·é'
-    """
-    known = _glyphs()
-    return "".join(c if ord(c) in known else "□" for c in shown(text))
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return frozenset(font.get_charmap())
 
 
 def _strip(axes: Axes, values: np.ndarray, experts: int, *, upright: bool) -> None:

@@ -4,6 +4,7 @@ Weights are means over sites; entropies are means over sites too, of each site's
 because sites that are sure of different experts would look unsure together.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from numpy.typing import ArrayLike
 
 from jaxlora.report.fidelity import short
@@ -156,6 +158,25 @@ def shown(text: str) -> str:
     bare = text.removeprefix(" ") if text.strip() else text
     marks = bare.replace(" ", "·").replace("\n", "↵").replace("\t", "→")
     return cut("".join(c if c.isprintable() else "□" for c in marks))
+
+
+def printable(text: str) -> str:
+    """A token without the space before it, in characters that the font has.
+
+    Args:
+      text: of the token.
+
+    >>> printable(" 中 é")
+    '□·é'
+    """
+    known = _glyphs()
+    return "".join(c if ord(c) in known else "□" for c in shown(text))
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
 
 
 def cut(text: str) -> str:

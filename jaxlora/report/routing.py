@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ def chosen(
         & (frame["library"] == Library.PAIR.value)
         & frame["metric"].str.startswith("route: ")
     ]
-    choices = {}
+    choices: dict[Any, Reading] = {}
     for row in frame.itertuples():
         where = json.loads(str(row.condition))
         key = (row.method, row.metric, where.get("layer", -1), where.get("token", ""))
@@ -138,9 +139,9 @@ def _router_line(method: str, choices: Chosen) -> tuple[str, ...]:
 
     entropies = [mean(Metric.ROUTE_ENTROPY, token) for token in ("relation", "last")]
     right = [mean(Metric.ROUTE_AGREEMENT, t) for t in ("relation", "last", "bridge")]
-    certainty = choices.get((method, Metric.ROUTE_CERTAINTY.value, -1, ""))
-    known = certainty is not None and certainty.measured
-    return (method, *entropies, *right, certainty.text() if known else "–")
+    key = (method, Metric.ROUTE_CERTAINTY.value, -1, "")
+    certainty = choices.get(key, Reading())
+    return (method, *entropies, *right, certainty.text() if certainty.measured else "–")
 
 
 def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:

@@ -17,7 +17,8 @@ from rich.text import Text
 from jaxlora.evaluate.schema import Library, Method, Metric, Split
 from jaxlora.report import outcome, readings, routing
 from jaxlora.report.grid import Grid, markdown_table, rich_table
-from jaxlora.report.readings import Line, Reading
+from jaxlora.report.lines import SECTIONS, Line
+from jaxlora.report.readings import Reading
 
 _MEAN = Line("", Library.PAIR, Method.MEAN)
 _CLOSING_NOTE = (
@@ -109,7 +110,7 @@ def _sections(book: readings.Book, cells: Sequence[str]) -> Iterator[_Section]:
     def read(line: Line, metric: Metric = Metric.ACCURACY) -> list[Reading]:
         return [readings.read(book, cell, line, metric) for cell in cells]
 
-    for heading, lines in readings.SECTIONS:
+    for heading, lines in SECTIONS:
         yield heading, [(line.label, read(line)) for line in lines]
     hops = (Split.HOP1, Split.HOP2)
     yield (

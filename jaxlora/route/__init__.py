@@ -8,12 +8,12 @@ from jaxlora.route.gate import Gate as Gate
 from jaxlora.route.gate import State as State
 from jaxlora.route.gate import is_state as is_state
 from jaxlora.route.gate import states as states
-from jaxlora.route.general import purify as purify
+from jaxlora.route.general import subtract_general as subtract_general
+from jaxlora.route.learned import ExpertKeys as ExpertKeys
 from jaxlora.route.learned import Flow as Flow
 from jaxlora.route.learned import Linear as Linear
 from jaxlora.route.learned import Mean as Mean
 from jaxlora.route.learned import Nearest as Nearest
-from jaxlora.route.learned import Own as Own
 from jaxlora.route.learned import linear as linear
 from jaxlora.route.mixing import mix as mix
 from jaxlora.route.pool import Pool as Pool

@@ -5,45 +5,50 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.lora import Library
-from jaxlora.route.gate import ROUTER, State, marks_of, states
+from jaxlora.route.gate import ROUTER, Per, State, fingerprints, states
 from jaxlora.route.route import Route
 from jaxlora.tree import Tree
 
 NEAR = 0.05
-"""Largest relative difference of two marks of one delta: a rounding to bfloat16."""
+"""Largest relative difference of fingerprints of one delta: a rounding to bfloat16."""
 
 
 def check(route: Route, state: Tree, library: Library) -> None:
     """Refuses a state that does not belong to a library.
 
-    Shapes are always compared. Marks of the deltas are compared outside jit only, where
-    their values are known.
+    Shapes are always compared. Fingerprints of the deltas are compared outside jit
+    only, where their values are known.
+
+    Args:
+      route: whose gate the state is of.
+      state: as ``route.init`` returned it, or as it was read from a file.
+      library: [E, ...], as the route uses it.
 
     Raises:
       ValueError: naming the place, what it got and what it expected.
     """
     if route.gate.data == "labels":
         return
-    found, sites = states(state), lora.sites(library)
-    wanted = _paths(route, sites)
-    if set(found) != set(wanted):
-        odd = sorted(set(found) ^ set(wanted))
+    places, wanted = states(state), _expected(route.per, library)
+    if set(places) != set(wanted):
+        odd = sorted(set(places) ^ set(wanted))
         raise ValueError(
             f"The gate's state and the library differ in {', '.join(odd[:4])}: the "
-            f"state has {len(found)} places, expected {len(wanted)}; was it made for "
-            f"another library, or by a gate of another level?"
+            f"state has {len(places)} places, expected {len(wanted)}; was it made for "
+            f"another library, or by a gate with another `per`?"
         )
-    for path, here in found.items():
-        _check_place(path, here, wanted[path])
-    _check_marks(route, found, library)
+    for path, place in places.items():
+        _check_place(path, place, wanted[path])
+    _check_fingerprints(route, places, library)
 
 
-def _paths(route: Route, sites) -> dict[str, tuple[tuple[int, ...], int | None]]:
+def _expected(per: Per, library: Library) -> dict[str, tuple[tuple, int | None]]:
     """``{path: ((E, L), D or None)}`` of the places that a state must have."""
-    if route.level == "site":
+    sites = lora.sites(library)
+    if per == "site":
         return {path: (w.scale.shape, w.a.shape[-2]) for path, w in sites.items()}
     lead = next(iter(sites.values())).scale.shape
-    if route.level == "model":
+    if per == "model":
         return {ROUTER: (lead[:1], None)}
     return {f"layers/{ROUTER}": (lead, None)}
 
@@ -71,15 +76,15 @@ def _check_place(path: str, state: object, wanted) -> None:
         )
 
 
-def _check_marks(route: Route, found: dict[str, State], library: Library) -> None:
-    leaves = jax.tree.leaves((found, library))
+def _check_fingerprints(route: Route, places: dict[str, State], library) -> None:
+    leaves = jax.tree.leaves((places, library))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
-    wanted = marks_of(route.level, library)
-    for path, state in found.items():
+    wanted = fingerprints(route.per, library)
+    for path, state in places.items():
         now = wanted[path]
-        size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.mark)))
-        far = jnp.abs(now - state.mark) > NEAR * size
+        size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.fingerprint)))
+        far = jnp.abs(now - state.fingerprint) > NEAR * size
         if bool(jnp.any(far)):
             expert = int(jnp.argmax(jnp.any(far.reshape(far.shape[0], -1), axis=-1)))
             raise ValueError(

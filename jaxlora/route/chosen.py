@@ -83,6 +83,7 @@ def _blocked(weight, x, chosen, g):
     low = _take(x, at.filled // k) @ _take(weight.a, at.owner)
     low = low * _take(g.reshape(-1), at.filled)[:, :, None]
     out = (low @ _take(weight.b, at.owner)).reshape(-1, weight.b.shape[-1])
+    # Summed in float32 over K: gathering, unlike scatter-add, has a fixed order.
     parts = (_take(out, slots) for slots in at.slots.reshape(n, k).T)
     return sum((part.astype(jnp.float32) for part in parts), jnp.float32(0))
 
@@ -99,8 +100,8 @@ def blocks(expert: jax.Array, experts: int, size: int) -> Blocks:
       experts: E.
       size: S; there are G = (M + E (S - 1)) // S blocks, enough for any choice.
 
-    >>> found = blocks(jnp.array([1, 0, 1]), 2, 2)
-    >>> found.slots.tolist(), found.owner.tolist()
+    >>> layout = blocks(jnp.array([1, 0, 1]), 2, 2)
+    >>> layout.slots.tolist(), layout.owner.tolist()
     ([2, 0, 3], [0, 1])
     """
     m = expert.shape[0]
@@ -110,17 +111,18 @@ def blocks(expert: jax.Array, experts: int, size: int) -> Blocks:
     packed = jnp.sort(expert.astype(jnp.int32) * m + ids)
     order, owner = packed % m, packed // m
     every = jnp.arange(experts + 1, dtype=jnp.int32)
+    # Each expert's tokens are contiguous now; its blocks begin where the last ended.
     bounds = jnp.searchsorted(owner, every).astype(jnp.int32)
     first = bounds[:-1]
     ends = jnp.cumsum(-(-jnp.diff(bounds) // size), dtype=jnp.int32)
     begins = jnp.append(jnp.zeros(1, jnp.int32), ends[:-1])
-    own = jnp.minimum(jnp.searchsorted(ends, count, side="right"), experts - 1)
-    start = first[own] + (count - begins[own]) * size
+    holder = jnp.minimum(jnp.searchsorted(ends, count, side="right"), experts - 1)
+    start = first[holder] + (count - begins[holder]) * size
     inside = start[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]
     filled = _take(order, jnp.clip(inside, 0, m - 1))
     places = begins[owner] * size + ids - first[owner]
     slots = jnp.zeros(m, jnp.int32).at[order].set(places, unique_indices=True)
-    return Blocks(slots, filled, own)
+    return Blocks(slots, filled, holder)
 
 
 def _forward(weight, x, weights, top_k):

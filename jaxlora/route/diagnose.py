@@ -41,10 +41,13 @@ class Matches(NamedTuple):
 
 
 def shares(weights: jax.Array) -> jax.Array:
-    """Weights [..., E] over their sum: ``p_e = w_e / sum_f w_f``, float32.
+    """Weights over their sum: ``p_e = w_e / sum_f w_f``, float32.
 
     What is negative or no number counts as zero, and so does all of a token without
     experts. An infinite weight counts as no number.
+
+    Args:
+      weights: [..., E].
 
     >>> shares(jnp.array([[2.0, 6.0], [0.0, jnp.nan]])).tolist()
     [[0.25, 0.75], [0.0, 0.0]]
@@ -55,9 +58,12 @@ def shares(weights: jax.Array) -> jax.Array:
 
 
 def top(weights: jax.Array) -> jax.Array:
-    """The expert of the largest weight: [..., E] to integers [...].
+    """The expert of the largest weight, as integers [...].
 
     Of equal weights, the first; ``NONE`` where there is no weight above zero.
+
+    Args:
+      weights: [..., E].
     """
     positive = _positive(weights)
     best = jnp.argmax(positive, axis=-1)
@@ -97,7 +103,8 @@ def entropy(
 def effective(weights: jax.Array) -> jax.Array:
     """How many experts as good as share the weight: ``exp(H)``, from 1 to E.
 
-    Of a token's weights [..., E], or of a load's: then, how many are used at all.
+    Args:
+      weights: of a token, [..., E]; or of a load: then, how many are used at all.
 
     Returns:
       [...], 0 where there is no expert.
@@ -121,8 +128,8 @@ def load(weights: jax.Array, mask: jax.Array | None = None) -> Load:
     Returns:
       Arrays [..., E].
 
-    >>> found = load(jnp.array([[[0.9, 0.1], [0.2, 0.8]]]), jnp.array([[True, False]]))
-    >>> found.top.tolist()
+    >>> used = load(jnp.array([[[0.9, 0.1], [0.2, 0.8]]]), jnp.array([[True, False]]))
+    >>> used.top.tolist()
     [1.0, 0.0]
     """
     mask = _mask(weights, mask)
@@ -165,7 +172,7 @@ def matches(weights: jax.Array, labels: jax.Array) -> Matches:
     Args:
       weights: [..., B, T, E].
       labels: the oracle's weights, as in ``models.apply``: of the same shape, [B, T, E]
-        for all layers, or [B, E] for all their tokens. See ``route.one_hot``.
+        for all layers, or [B, E] for all their tokens; ``route.one_hot`` makes them.
 
     Returns:
       Arrays [..., B, T].
@@ -194,7 +201,8 @@ def agreement(
 
     Args:
       weights: [..., B, T, E].
-      labels: as for :func:`matches`; a row of zeros asks for nothing, and is left out.
+      labels: the oracle's weights, of the same shape, [B, T, E] for all layers, or
+        [B, E] for all their tokens; a row of zeros asks for nothing, and is left out.
       mask: [B, T], true where a token counts.
 
     Returns:
@@ -204,10 +212,10 @@ def agreement(
     >>> float(agreement(weights, jnp.array([[[1.0, 0], [1, 0], [0, 0]]])))
     0.5
     """
-    found = matches(weights, labels)
-    asked = found.asked & _ranked(_mask(weights, mask), found.asked.ndim)
+    both = matches(weights, labels)
+    asked = both.asked & _ranked(_mask(weights, mask), both.asked.ndim)
     of = jnp.sum(asked, axis=(-2, -1)).astype(jnp.float32)
-    hits = jnp.sum(found.hit & asked, axis=(-2, -1)).astype(jnp.float32)
+    hits = jnp.sum(both.hit & asked, axis=(-2, -1)).astype(jnp.float32)
     return jnp.where(of > 0, hits / jnp.where(of > 0, of, 1.0), jnp.nan)
 
 

@@ -1,13 +1,13 @@
 """A gate: a pair of pure functions that scores the experts of a library.
 
 ``init(library) -> state`` reads the library once; ``score(keys, x) -> scores`` is what
-runs for every token. The state has a :class:`State` at every place where weights are
-computed: at each adapted kernel (level ``site``), once a layer, or once a model.
-Gates know nothing of models: they see arrays, and the paths of an adapter tree.
+runs for every token. The state has a :class:`State` at every place where a decision
+is made: one per ``site`` (an adapted kernel), per ``layer`` or per ``model``. Gates
+know nothing of models: they see arrays, and the paths of an adapter tree.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from jaxlora.tree import Tree
 ROUTER = "router"
 """The name of a state that several sites share: ``layers/router``, or ``router``."""
 
-Level = Literal["site", "layer", "model"]
+Per = Literal["site", "layer", "model"]
+"""What there is one decision per."""
 
 LAWS = {
     "permutation": "other order of the experts, same order of the weights",
@@ -42,7 +43,7 @@ class State:
     """What the gate compares an input with: arrays [E, L, ...], trained or computed."""
     live: jax.Array
     """[E, L], false where an expert's delta is zero: it is never chosen there."""
-    mark: jax.Array
+    fingerprint: jax.Array
     """[E, L], a number that tells one delta from another; not changed by its gauge."""
 
 
@@ -52,7 +53,11 @@ def is_state(leaf: Any) -> bool:
 
 
 def states(gate: Tree) -> dict[str, State]:
-    """Returns ``{path: State}`` of a gate's state tree."""
+    """Returns ``{path: State}`` of a gate's state tree.
+
+    Args:
+      gate: as :meth:`Gate.init` returns it.
+    """
     return named.flatten(gate, is_state)
 
 
@@ -69,24 +74,24 @@ class Gate:
     "target" task, or "labels" in every call."""
     laws: ClassVar[frozenset[str]] = frozenset(LAWS)
     """Those of ``LAWS`` that it keeps, if nothing else of its route breaks them."""
-    levels: ClassVar[tuple[Level, ...]] = ("site", "layer", "model")
-    """Levels that the gate can work at."""
-    level: Level = dataclasses.field(default="site", kw_only=True)
-    """Where weights are computed: at every site, once a layer, or once a model."""
+    supports: ClassVar[tuple[Per, ...]] = ("site", "layer", "model")
+    """Values of ``per`` that the gate can work with."""
+    per: Per = dataclasses.field(default="site", kw_only=True)
+    """One decision per site, layer or model: how far weights are shared."""
 
     def __post_init__(self):
-        if self.level not in self.levels:
+        if self.per not in self.supports:
             raise ValueError(
-                f"{type(self).__name__} got the level {self.level!r}, expected one of "
-                f"{', '.join(map(repr, self.levels))}."
+                f"{type(self).__name__} decides per {self.per!r}, expected one of "
+                f"{', '.join(map(repr, self.supports))}."
             )
 
     def keys(self, weight: LoraWeight, key: jax.Array, data: Any) -> Any:
         """Returns the keys of one place, arrays that start with [E, L].
 
         Args:
-          weight: the library there; above the level of sites, an empty one whose a is
-            [E, L, D, 0], D the model's width.
+          weight: the library there; of a decision per layer or model, an empty one
+            whose a is [E, L, D, 0], D the model's width.
           key: PRNG key of the place.
           data: what was given for this place, or None.
         """
@@ -105,12 +110,24 @@ class Gate:
         raise NotImplementedError
 
     def finish(self, keys: Any, weights: jax.Array) -> jax.Array:
-        """Last word on the weights [N, E]; by default they stay as they are."""
+        """Last word on the weights; by default they stay as they are.
+
+        Args:
+          keys: of one layer, arrays [E, ...].
+          weights: [N, E], as the route made them of the scores.
+
+        Returns:
+          [N, E], float32.
+        """
         del keys
         return weights
 
     def width(self, keys: Any) -> int | None:
-        """In-features D that the keys are made for, or None for any."""
+        """In-features D that the keys are made for, or None for any.
+
+        Args:
+          keys: of one layer, arrays [E, ...].
+        """
         del keys
         return None
 
@@ -128,8 +145,8 @@ class Gate:
           library: [E, ...].
           key: PRNG key, for gates that draw; by default that of seed 0.
           data: ``{path: array [E, L, ...]}``, for gates that need some; ``router`` is
-            the path of a gate above the level of sites.
-          width: the model's width, for gates above the level of sites.
+            the path of a decision per layer or model.
+          width: the model's width, for a decision per layer or model.
 
         Raises:
           ValueError: if the library is empty, or data or the width are needed and
@@ -139,15 +156,18 @@ class Gate:
         key = jax.random.key(0) if key is None else key
         places = _places(self, library, width)
         out = {}
-        for i, (path, (weight, live, mark)) in enumerate(sorted(places.items())):
+        for i, (path, place) in enumerate(sorted(places.items())):
             given = _given(self, path, data)
-            made = self.keys(weight, jax.random.fold_in(key, i), given)
-            out[path] = State(made, live, mark)
+            keys = self.keys(place.weight, jax.random.fold_in(key, i), given)
+            out[path] = State(keys, place.live, place.fingerprint)
         return named.unflatten(out)
 
 
 def live(weight: LoraWeight) -> jax.Array:
     """Where an expert's delta is not zero, [E, L].
+
+    Args:
+      weight: one site of a library, a [E, L, D, R].
 
     >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 3)), jnp.arange(2.0))
     >>> live(w).tolist()
@@ -157,21 +177,31 @@ def live(weight: LoraWeight) -> jax.Array:
     return a & b & (weight.scale != 0)
 
 
-def mark(weight: LoraWeight) -> jax.Array:
-    """A number for each delta, ``u^T delta v`` of two fixed waves u and v; [E, L]."""
+def fingerprint(weight: LoraWeight) -> jax.Array:
+    """A number for each delta, ``u^T delta v`` of two fixed waves u and v; [E, L].
+
+    Args:
+      weight: one site of a library, a [E, L, D, R].
+    """
+    # Of the delta, not of a or b: another gauge of the same expert must still fit.
     a, b = weight.a.astype(jnp.float32), weight.b.astype(jnp.float32)
     left = _wave(a.shape[-2], 1.0) @ a
     right = b @ _wave(b.shape[-1], 0.7)
     return weight.scale.astype(jnp.float32) * jnp.sum(left * right, axis=-1)
 
 
-def marks_of(level: Level, library: Library) -> dict[str, jax.Array]:
-    """``{path: mark}`` of every place of a level; above the sites, their sums."""
+def fingerprints(per: Per, library: Library) -> dict[str, jax.Array]:
+    """``{path: fingerprint}`` of every place; per layer or model, sums over sites.
+
+    Args:
+      per: what there is one place per.
+      library: leaves [E, L, ...].
+    """
     sites = lora.sites(library)
-    if level == "site":
-        return {path: mark(w) for path, w in sites.items()}
-    total = jnp.stack([mark(w) for w in sites.values()]).sum(axis=0)
-    if level == "layer":
+    if per == "site":
+        return {path: fingerprint(w) for path, w in sites.items()}
+    total = jnp.stack([fingerprint(w) for w in sites.values()]).sum(axis=0)
+    if per == "layer":
         return {f"layers/{ROUTER}": total}
     return {ROUTER: total.sum(axis=tuple(range(1, total.ndim)))}
 
@@ -183,7 +213,7 @@ def _wave(size: int, step: float) -> jax.Array:
 def _given(gate: Gate, path: str, data: Any) -> Any:
     if data is None or path in data:
         return None if data is None else data[path]
-    if gate.level != "site" and ROUTER in data:
+    if gate.per != "site" and ROUTER in data:
         return data[ROUTER]
     raise ValueError(
         f"{gate!r} got no data for {path!r}, expected an array for every place; there "
@@ -191,24 +221,33 @@ def _given(gate: Gate, path: str, data: Any) -> Any:
     )
 
 
-def _places(gate: Gate, library: Library, width: int | None):
-    """``{path: (library there, live, mark)}`` for every place of a gate's level."""
+class _Place(NamedTuple):
+    """What a gate is given of one place."""
+
+    weight: LoraWeight
+    live: jax.Array
+    fingerprint: jax.Array
+
+
+def _places(gate: Gate, library: Library, width: int | None) -> dict[str, _Place]:
+    """Every place at which the gate decides, by path."""
     sites = lora.sites(library)
-    if gate.level == "site":
-        return {path: (w, live(w), mark(w)) for path, w in sites.items()}
+    if gate.per == "site":
+        return {p: _Place(w, live(w), fingerprint(w)) for p, w in sites.items()}
     if width is None:
         raise ValueError(
-            f"{gate!r} works at the level of the {gate.level}, so its init needs "
-            f"width=, the model's hidden size; models.gate_state gives it."
+            f"{gate!r} decides once per {gate.per}, so its init needs width=, the "
+            f"model's hidden size; models.gate_state gives it."
         )
     # Sites of one stack share their leading axes [E, L].
     alive = jnp.stack([live(w) for w in sites.values()]).any(axis=0)
-    if gate.level == "model":
+    if gate.per == "model":
         alive = alive.any(axis=tuple(range(1, alive.ndim)))
-    ((path, marks),) = marks_of(gate.level, library).items()
+    ((path, number),) = fingerprints(gate.per, library).items()
+    # Keys see the model's width and no delta: no site's factors fit all of them.
     empty = LoraWeight(
         a=jnp.zeros((*alive.shape, width, 0)),
         b=jnp.zeros((*alive.shape, 0, width)),
         scale=jnp.ones(alive.shape),
     )
-    return {path: (empty, alive, marks)}
+    return {path: _Place(empty, alive, number)}

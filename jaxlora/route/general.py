@@ -19,7 +19,7 @@ from jaxlora.route.gate import live
 Form = Literal["delta", "factor"]
 
 
-def purify(
+def subtract_general(
     library: Library, general: Library | None = None, *, form: Form = "delta"
 ) -> Library:
     """Subtracts the mean of general experts from every expert.
@@ -42,23 +42,23 @@ def purify(
       ValueError: if either is no library, or factors of different rank are subtracted.
 
     >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 4)), jnp.array([1.0, 3.0]))
-    >>> found = purify({"kernel": w})["kernel"]
-    >>> lora.delta(found)[:, 0, 0].tolist()
+    >>> rest = subtract_general({"kernel": w})["kernel"]
+    >>> lora.delta(rest)[:, 0, 0].tolist()
     [-1.0, 1.0]
     """
     lora.num_experts(library)
     common = lora.sites(library if general is None else general)
     lora.num_experts(library if general is None else general)
 
-    def one(name: str, weight: LoraWeight) -> LoraWeight:
+    def subtract(name: str, weight: LoraWeight) -> LoraWeight:
         if name not in common:
             return weight
-        make = _delta if form == "delta" else _factor
-        found = make(name, weight, common[name])
+        rest = (_delta if form == "delta" else _factor)(name, weight, common[name])
+        # An expert that does not adapt a site must not become minus the general one.
         alive = live(weight)[..., None, None]
-        return LoraWeight(found.a, jnp.where(alive, found.b, 0), found.scale)
+        return LoraWeight(rest.a, jnp.where(alive, rest.b, 0), rest.scale)
 
-    return named.map_named(one, library, is_leaf=lora.is_lora)
+    return named.map_named(subtract, library, is_leaf=lora.is_lora)
 
 
 def _delta(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
@@ -67,14 +67,14 @@ def _delta(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
     wide = jnp.concatenate(list(general.a), axis=-1)  # [L, D, G * R]
     scale = (-share * general.scale.astype(share.dtype))[..., None, None]
     tall = jnp.concatenate(list(scale.astype(general.b.dtype) * general.b), axis=-2)
-    own = weight.scale[..., None, None].astype(weight.b.dtype) * weight.b
+    scaled = weight.scale[..., None, None].astype(weight.b.dtype) * weight.b
 
     def every(x: jax.Array) -> jax.Array:
         return jnp.broadcast_to(x[None], (experts, *x.shape)).astype(weight.a.dtype)
 
     return LoraWeight(
         a=jnp.concatenate([weight.a, every(wide)], axis=-1),
-        b=jnp.concatenate([own, every(tall)], axis=-2),
+        b=jnp.concatenate([scaled, every(tall)], axis=-2),
         scale=jnp.ones_like(weight.scale),
     )
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import LoraWeight
-from jaxlora.route.gate import LAWS, Gate, Level
+from jaxlora.route.gate import LAWS, Gate, Per
 from jaxlora.spectrum import matmul
 
 EPS = 1e-5
@@ -61,14 +61,14 @@ class Linear(Gate):
 
 
 @dataclasses.dataclass(frozen=True)
-class Own(Linear):
+class ExpertKeys(Linear):
     """A linear gate whose keys come from each expert's own data, and need be given."""
 
     data: ClassVar[str] = "own"
 
 
 @dataclasses.dataclass(frozen=True)
-class Mean(Own):
+class Mean(ExpertKeys):
     """``p_e . x``, p_e the direction of the mean input of expert e on its own data."""
 
     def keys(self, weight: LoraWeight, key: jax.Array, data: Any) -> Any:
@@ -91,7 +91,7 @@ class Flow(Gate):
 
     data: ClassVar[str] = "target"
     laws: ClassVar[frozenset[str]] = frozenset(LAWS) - {"identity"}
-    level: Level = dataclasses.field(default="layer", kw_only=True)
+    per: Per = dataclasses.field(default="layer", kw_only=True)
 
     def keys(self, weight: LoraWeight, key: jax.Array, data: Any) -> Any:
         """``{"kernel": W [E, L, D], "bias": b [E, L]}``, zeros without data."""
@@ -125,8 +125,8 @@ class Nearest(Gate):
     """
 
     data: ClassVar[str] = "own"
-    levels: ClassVar[tuple[Level, ...]] = ("model",)
-    level: Level = dataclasses.field(default="model", kw_only=True)
+    supports: ClassVar[tuple[Per, ...]] = ("model",)
+    per: Per = dataclasses.field(default="model", kw_only=True)
 
     def keys(self, weight: LoraWeight, key: jax.Array, data: Any) -> Any:
         """Unit keys [E, M, D] from the embeddings of M examples of every expert."""

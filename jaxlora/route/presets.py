@@ -110,10 +110,10 @@ _ENTRIES: Mapping[str, Entry] = {
         "baseline of arXiv 2402.05859",
     ),
     "phatgoose": Entry(
-        Route(gate=learned.Own(standard=True), normalize="layer", top_k=2),
+        Route(gate=learned.ExpertKeys(standard=True), normalize="layer", top_k=2),
         "by keys that each expert trained as a sigmoid gate on its own data",
         "Phatgoose, arXiv 2402.05859",
-        training=Route(gate=learned.Own(), weighting="sigmoid"),
+        training=Route(gate=learned.ExpertKeys(), weighting="sigmoid"),
     ),
     "linear": Entry(
         _LINEAR,
@@ -189,7 +189,7 @@ def preset(name: str, **fields: Any) -> Route:
         has an impossible value.
 
     >>> preset("smile", rank=2, top_k=None).gate
-    Spectral(level='site', rank=2, scaled=False)
+    Spectral(per='site', rank=2, scaled=False)
     >>> names()[:3], describe("phatgoose").data
     (('uniform', 'random-arrow', 'oracle'), 'own')
     """

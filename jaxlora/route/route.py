@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from jaxlora.lora import Library, LoraWeight
 from jaxlora.route import chosen
-from jaxlora.route.gate import Gate, Level, State
-from jaxlora.route.general import Form, purify
+from jaxlora.route.gate import Gate, Per, State
+from jaxlora.route.general import Form, subtract_general
 from jaxlora.route.learned import standard
 from jaxlora.route.mixing import Mixing, mix
 from jaxlora.route.spectral import Uniform
@@ -39,7 +39,7 @@ class Route:
     """Which gate weighs the experts, and what is done with its scores."""
 
     gate: Gate
-    """Scores the experts; its level says whether sites share weights."""
+    """Scores the experts; its ``per`` says whether sites share weights."""
     top_k: int | None = None
     """Experts kept per token and place, 1 to E; None keeps all."""
     temperature: float = 1.0
@@ -78,9 +78,9 @@ class Route:
                 )
 
     @property
-    def level(self) -> Level:
-        """Where weights are computed: at every site, once a layer, or once a model."""
-        return self.gate.level
+    def per(self) -> Per:
+        """One decision per site, layer or model."""
+        return self.gate.per
 
     @property
     def laws(self) -> frozenset[str]:
@@ -95,16 +95,25 @@ class Route:
         return self.gate.laws - broken
 
     def fit(self, experts: int) -> "Route":
-        """The same route for a library of so many experts: at most all are kept."""
+        """The same route for a library of few experts: at most all are kept.
+
+        Args:
+          experts: E.
+        """
         few = self.top_k is not None and self.top_k >= experts
         return dataclasses.replace(self, top_k=None) if few else self
 
     def init(self, library: Library, **given: Any) -> Tree:
-        """Returns the gate's state; arguments are those of ``Gate.init``."""
+        """Returns the gate's state of a library.
+
+        Args:
+          library: [E, ...].
+          **given: ``key``, ``data`` and ``width`` of :meth:`Gate.init`.
+        """
         return self.gate.init(library, **given)
 
     def library(self, library: Library, general: Library | None = None) -> Library:
-        """The library as this route uses it: purified, if ``prepare`` says so.
+        """The library as this route uses it, without a general expert if so prepared.
 
         Args:
           library: [E, ...].
@@ -113,7 +122,7 @@ class Route:
         """
         if self.prepare is None:
             return library
-        return purify(library, general, form=self.prepare)
+        return subtract_general(library, general, form=self.prepare)
 
     def weigh(
         self, state: State | None, x: jax.Array, labels: jax.Array | None = None
@@ -145,19 +154,33 @@ class Route:
                 f"was it made for another base, or another site?"
             )
         scores = self.gate.score(state.keys, normalized(x, self.normalize))
-        found = weigh(scores, state.live, self.top_k, self.temperature, self.weighting)
-        return found._replace(weights=self.gate.finish(state.keys, found.weights))
+        out = weigh(scores, state.live, self.top_k, self.temperature, self.weighting)
+        return out._replace(weights=self.gate.finish(state.keys, out.weights))
 
     def weights(
         self, state: State | None, x: jax.Array, labels: jax.Array | None = None
     ) -> jax.Array:
-        """The weights [N, E] of :meth:`weigh`."""
+        """The weights [N, E] alone, of :meth:`weigh`.
+
+        Args:
+          state: of one layer, arrays [E, ...]; the oracle needs none.
+          x: inputs [N, D], or means of them.
+          labels: [N, E], for the oracle.
+        """
         return self.weigh(state, x, labels).weights
 
     def mix(self, weight: LoraWeight, x: jax.Array, weights: jax.Array) -> jax.Array:
         """The update of weighted experts, as :func:`jaxlora.route.mix`.
 
         Of many experts of which few are kept, only those are multiplied.
+
+        Args:
+          weight: one site of the library; a [E, D, R], b [E, R, F], scale [E].
+          x: inputs [N, D].
+          weights: [N, E], as :meth:`weights` gives them.
+
+        Returns:
+          [N, F] in the dtype of x.
         """
         k = self.top_k
         if k is None or self.gate.data == "labels" or self.mixing == "factors":
@@ -176,7 +199,12 @@ def _given(labels: jax.Array | None) -> Weighed:
 
 
 def normalized(x: jax.Array, how: Normalize) -> jax.Array:
-    """An input [N, D] as a gate sees it, float32.
+    """An input as a gate sees it, [N, D] float32.
+
+    Args:
+      x: [N, D].
+      how: ``unit`` divides by the norm, ``width`` by the root of D, ``layer`` is layer
+        norm without weights over the root of D, ``none`` nothing.
 
     >>> normalized(jnp.array([[0.0, 4.0]]), "unit").tolist()
     [[0.0, 1.0]]
@@ -200,10 +228,18 @@ def weigh(
     temperature: float = 1.0,
     weighting: Weighting = "softmax",
 ) -> Weighed:
-    """From scores [N, E] to weights: the best ``top_k`` of the live experts.
+    """From scores to weights: the best ``top_k`` of the live experts.
 
     A score that is no number is passed over; where none is left, all live experts
     count as equal. Of equal scores, the first is kept.
+
+    Args:
+      scores: [N, E]; higher is better.
+      live: [E] bool, experts that may be chosen.
+      top_k: how many are kept, 1 to E; None keeps all.
+      temperature: divides the scores; positive.
+      weighting: softmax of the kept; ``unit``, each with weight 1; or ``sigmoid`` of
+        each score by itself.
 
     >>> weigh(jnp.array([[0.0, 1.0, 1.0]]), jnp.ones(3, bool), 2).weights.tolist()
     [[0.0, 0.5, 0.5]]
@@ -219,6 +255,7 @@ def weigh(
         return Weighed(kept.astype(jnp.float32), strayed)
     if weighting == "sigmoid":
         return Weighed(jnp.where(kept, jax.nn.sigmoid(scores), 0.0), strayed)
+    # The peak is taken off by hand: it must carry no gradient, and be finite.
     peak = jnp.max(jnp.where(kept, scores, -jnp.inf), axis=-1, keepdims=True)
     peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
     # Experts that are not kept stand at the peak: exp must not overflow behind a where.

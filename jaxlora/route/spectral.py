@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
-from jaxlora.route.gate import LAWS, Gate, Level
+from jaxlora.route.gate import LAWS, Gate, Per
 
 TINY = 1e-5
 """Share of the largest singular value below which a direction is rounding."""
@@ -40,7 +40,7 @@ class Oracle(Uniform):
 
     data: ClassVar[str] = "labels"
     laws: ClassVar[frozenset[str]] = frozenset({"permutation", "gauge", "batch"})
-    levels: ClassVar[tuple[Level, ...]] = ("site",)
+    supports: ClassVar[tuple[Per, ...]] = ("site",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Spectral(Gate):
     """Directions of an expert, or None for all; fewer where the delta has fewer."""
     scaled: bool = False
     """Multiply each direction by its singular value."""
-    levels: ClassVar[tuple[Level, ...]] = ("site",)
+    supports: ClassVar[tuple[Per, ...]] = ("site",)
 
     def __post_init__(self):
         super().__post_init__()

@@ -240,11 +240,11 @@ def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
 
-    def put(leaf: Any) -> jax.Array:
+    def lay(leaf: Any) -> jax.Array:
         where = spec if np.ndim(leaf) else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(mesh, where))
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(lay, tree)
 
 
 def _state(run: Run, history: Any) -> Tree:

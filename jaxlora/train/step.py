@@ -21,7 +21,7 @@ from flax import struct
 
 from jaxlora import lora, route
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, hidden, unembed
+from jaxlora.models import Decoder, Inputs, hidden, unembed
 from jaxlora.route import State
 from jaxlora.tasks.packing import Rows
 from jaxlora.tree import Tree
@@ -67,10 +67,13 @@ def cross_entropy(
 
     Returns:
       Two scalars, float32.
+
+    Raises:
+      ValueError: if there is no ``pad`` for a ``Batch``.
     """
     _, targets, weights = map(jnp.asarray, batch[:3])
-    adapted = {"adapter": adapter, "library": library, "gate": gate}
-    x = hidden(model, base, **_seen(batch, pad), **adapted)
+    inputs = _inputs(batch, pad)
+    x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
     size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
     # A sum over [B T] rounds otherwise than one over [B, T]: each kind of rows keeps
     # the order in which its published results were summed.
@@ -83,13 +86,18 @@ def cross_entropy(
     return summed(x, targets, weights), jnp.sum(weights)
 
 
-def _seen(batch: Batch | Rows, pad: int | None) -> dict[str, Any]:
+def _inputs(batch: Batch | Rows, pad: int | None) -> Inputs:
     """Tokens, and which of them each may attend to."""
     tokens = jnp.asarray(batch.tokens)
-    if not isinstance(batch, Rows):
-        return {"tokens": tokens, "mask": tokens != pad}
-    segments, positions = map(jnp.asarray, batch[3:])
-    return {"tokens": tokens, "segments": segments, "positions": positions}
+    if isinstance(batch, Rows):
+        segments, positions = map(jnp.asarray, batch[3:])
+        return Inputs(tokens, segments=segments, positions=positions)
+    if pad is None:
+        raise ValueError(
+            "Got a Batch and no pad; give the id of its padding token, which is never "
+            "attended to. Packed Rows need none."
+        )
+    return Inputs(tokens, jnp.not_equal(tokens, pad))
 
 
 def _summed(model, base, x, targets, weights) -> jax.Array:
@@ -125,9 +133,10 @@ class Part:
 
 
 def _split_gate(state: Tree) -> tuple[Tree, Tree]:
-    keys = jax.tree.map(lambda s: s.keys, state, is_leaf=route.is_state)
-    rest = jax.tree.map(lambda s: (s.live, s.mark), state, is_leaf=route.is_state)
-    return keys, rest
+    def pick(fields: Callable[[State], Any]) -> Tree:
+        return jax.tree.map(fields, state, is_leaf=route.is_state)
+
+    return pick(lambda s: s.keys), pick(lambda s: (s.live, s.fingerprint))
 
 
 def _join_gate(keys: Tree, rest: Tree) -> Tree:

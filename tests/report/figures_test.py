@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from jaxlora.evaluate.schema import Cell, Library, Method
 from jaxlora.report import boundary, draw, figures, readings, routing
-from jaxlora.report.readings import Line
+from jaxlora.report.lines import SECTIONS, Line
 
 R_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
 
@@ -40,13 +40,13 @@ def bounds(bars: BarContainer) -> list[tuple[float, float]]:
 def test_bars_and_their_errors_are_the_pooled_values(rows, make, cells):
     found = readings.book(rows)
     bars = bars_of(make(rows))
-    assert list(bars) == [mark.label for mark in figures.MARKS]
-    for mark in figures.MARKS:
-        expected = [readings.read(found, cell, mark.line) for cell in cells]
-        heights = [bar.get_height() for bar in bars[mark.label]]
+    assert list(bars) == [series.label for series in figures.SERIES]
+    for series in figures.SERIES:
+        expected = [readings.read(found, cell, series.line) for cell in cells]
+        heights = [bar.get_height() for bar in bars[series.label]]
         assert heights == pytest.approx([r.value for r in expected])
         np.testing.assert_allclose(
-            bounds(bars[mark.label]), [(r.lo, r.hi) for r in expected], atol=1e-12
+            bounds(bars[series.label]), [(r.lo, r.hi) for r in expected], atol=1e-12
         )
 
 
@@ -103,7 +103,7 @@ def test_dots_stand_beside_their_names(rows):
     found = readings.book(rows)
     expected = {
         line.label.replace("->", "→"): readings.read(found, "H-OO", line)
-        for _, lines in readings.SECTIONS
+        for _, lines in SECTIONS
         for line in lines
     }
     seen = {}

@@ -7,7 +7,8 @@ import pytest
 
 from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
 from jaxlora.report import readings
-from jaxlora.report.readings import ABSENT, UNAVAILABLE, Line, Reading
+from jaxlora.report.lines import NEGATIVE_LINES, Line
+from jaxlora.report.readings import ABSENT, UNAVAILABLE, Reading
 
 PAIR = Line("", Library.PAIR, Method.MEAN)
 
@@ -126,7 +127,7 @@ def test_csv_gives_the_same_readings(rows, tmp_path):
 
 def test_band_spans_the_intervals_of_the_negative_controls(rows):
     found = readings.book(rows)
-    each = [readings.read(found, "R-II", line) for line in readings.NEGATIVE_LINES]
+    each = [readings.read(found, "R-II", line) for line in NEGATIVE_LINES]
     low, high = readings.band(found, "R-II")
     assert low == min(r.lo for r in each if r.lo is not None)
     assert high == max(r.hi for r in each if r.hi is not None)

@@ -16,8 +16,10 @@ SAME_PARTS = {
 }
 """Made of gates, mixings and preparations that others have: compiled when slow."""
 
-IN_DECODER = {"arrow", "smear", "lora-flow", "retrieval"}
-"""One for each level, and one by sequence; the others run in a decoder when slow."""
+IN_DECODER = {"smear", "lora-flow", "retrieval"}
+"""One per site (by sequence), layer (by token) and model; the others run in a decoder
+when slow. A token's route per site, Arrow's, is held in tests/models: by generation,
+step by step, and by packed rows."""
 
 TRAINED = {
     f"training of {name}": route.describe(name).training
@@ -28,10 +30,10 @@ TRAINED = {
 
 HIGHER = {
     "linear, once a layer, by sequence": Route(
-        gate=route.Linear(level="layer"), granularity="sequence", top_k=2
+        gate=route.Linear(per="layer"), granularity="sequence", top_k=2
     ),
-    "linear, once a model": Route(gate=route.Linear(level="model")),
-    "uniform, once a layer": Route(gate=route.Uniform(level="layer")),
+    "linear, once a model": Route(gate=route.Linear(per="model")),
+    "uniform, once a layer": Route(gate=route.Uniform(per="layer")),
     "arrow, of two experts, by sequence": Route(
         gate=route.arrow, top_k=2, weighting="unit", granularity="sequence"
     ),
@@ -60,9 +62,9 @@ def test_keeps_its_laws_in_a_decoder_too(name):
         assert size < testing.gates.RTOL, f"{name} breaks {law}: {size:.2g}"
 
 
-def test_every_level_and_granularity_is_in_the_quick_part():
+def test_every_per_and_granularity_is_in_the_quick_part():
     quick = [ROUTES[name] for name in IN_DECODER]
-    assert {way.level for way in quick} == {"site", "layer", "model"}
+    assert {way.per for way in quick} == {"site", "layer", "model"}
     assert {way.granularity for way in quick} == {"token", "sequence"}
 
 

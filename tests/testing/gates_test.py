@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 class Loudest(Gate):
     """Scores an expert by the norm of ``x delta`` (a Gram matrix on the left)."""
 
-    levels: ClassVar = ("site",)
+    supports: ClassVar = ("site",)
 
     def keys(self, weight, key, data):
         delta = lora.delta(weight)
@@ -140,8 +140,8 @@ class Position(route.Uniform):
 
 
 def test_a_decoder_shows_what_arrays_do_not():
-    found = testing.gate_violations(Position(), laws=["batch", "decode"])
-    assert min(found.values()) > 0.01
+    sizes = testing.gate_violations(Position(), laws=["batch", "decode"])
+    assert min(sizes.values()) > 0.01
     arrays = testing.gate_violations(Position(), decoder=False)
     assert "decode" not in arrays
     assert arrays["batch"] == 0

@@ -6,17 +6,15 @@ words before the flags of the command are parsed.
 """
 
 import contextlib
-import importlib
 import inspect
-import os
-import sys
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxlora import merge
+from jaxlora.commands.flags import parsing
 from jaxlora.merge import Merge
-from jaxlora.names import flag_hint
+from jaxlora.registry import check_fields, importable, imported
 
 
 def split(
@@ -36,10 +34,10 @@ def split(
       ValueError: if a flag is of neither kind, naming the nearest; if a field has no
         value, or two.
     """
-    method = value_of("--method", words)
+    method = parsing.value_of("--method", words)
     known = every() | (set(fields(method)) if method else set())
     rest: list[str] = []
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     left = iter(words)
     for word in left:
         flag, equals, text = word.partition("=")
@@ -49,33 +47,33 @@ def split(
             rest.append(word)
         elif name in known:
             text = text if equals else next(left, "--")
-            if text.startswith("--") or name in found:
-                times = "twice" if name in found else "without a value"
+            if text.startswith("--") or name in given:
+                times = "twice" if name in given else "without a value"
                 raise ValueError(f"Got {flag} {times}, expected it once, with a value.")
-            found[name] = text
+            given[name] = text
         else:
-            raise ValueError(_no_option(flag, flags, known, prog))
-    return rest, found
+            every_flag = [*flags, *(flag_of(name) for name in sorted(known))]
+            raise ValueError(parsing.no_option(flag, every_flag, prog))
+    return rest, given
 
 
 def make(method: str, given: Mapping[str, str]) -> Merge:
     """Makes a merge of fields that are still text.
 
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
+      given: ``{field: text}``.
+
     Raises:
       ValueError: if the merge or a field does not exist, or a value is impossible.
     """
     defaults = fields(method)
-    for name in given:
-        if name not in defaults:
-            have = ", ".join(defaults) or "none"
-            raise ValueError(
-                f"The merge {method!r} has no field {name!r}; its fields: {have}."
-            )
+    check_fields("merge", method, given, defaults)
     values = {name: read(name, text, defaults[name]) for name, text in given.items()}
     for name, known in choices(method).items():
         if name in values and values[name] not in known:
             raise ValueError(
-                f"--{name.replace('_', '-')} is {given[name]!r}, expected "
+                f"{flag_of(name)} is {given[name]!r}, expected "
                 f"{' or '.join(map(str, known))}."
             )
     with importable():
@@ -84,6 +82,9 @@ def make(method: str, given: Mapping[str, str]) -> Merge:
 
 def fields(method: str) -> dict[str, Any]:
     """The fields of a merge and their defaults; None where there is no default.
+
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
 
     Raises:
       ValueError: if there is no such merge.
@@ -100,6 +101,9 @@ def fields(method: str) -> dict[str, Any]:
 def choices(method: str) -> dict[str, tuple[Any, ...]]:
     """The fields of a merge that take one of a few values, and those.
 
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
+
     >>> choices("ties")["by"]
     ('mass', 'frequency')
     """
@@ -113,15 +117,11 @@ def choices(method: str) -> dict[str, tuple[Any, ...]]:
 def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
     if ":" not in method:
         return inspect.signature(merge.describe(method).make).parameters
-    module, _, attribute = method.partition(":")
-    try:
-        with importable():
-            found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"Cannot import the merge {method!r}: {error}.") from None
-    if isinstance(found, Merge) or not callable(found):
+    with importable():
+        value = imported("merge", method)
+    if isinstance(value, Merge) or not callable(value):
         return {}
-    return inspect.signature(found).parameters
+    return inspect.signature(value).parameters
 
 
 def every() -> set[str]:
@@ -129,8 +129,22 @@ def every() -> set[str]:
     return {field for name in merge.names() for field in merge.describe(name).fields}
 
 
+def flag_of(field: str) -> str:
+    """The flag of a field.
+
+    >>> flag_of("learning_rate")
+    '--learning-rate'
+    """
+    return f"--{field.replace('_', '-')}"
+
+
 def read(name: str, text: str, default: Any) -> Any:
     """Reads a value as the type of the field's default.
+
+    Args:
+      name: of the field.
+      text: the value as it was given.
+      default: of the field; None takes a number, or else the text.
 
     Raises:
       ValueError: if it is not of that type.
@@ -150,33 +164,9 @@ def read(name: str, text: str, default: Any) -> Any:
         return _guessed(text)
     else:
         return text
-    flag = f"--{name.replace('_', '-')}"
-    raise ValueError(f"{flag} is {text!r}, expected {expected}, as in {default}.")
-
-
-def value_of(flag: str, words: Sequence[str]) -> str | None:
-    """The last value of a flag, found without parsing.
-
-    >>> value_of("--method", ["a", "--method=ties"])
-    'ties'
-    """
-    found = None
-    for i, word in enumerate(words):
-        name, equals, text = word.partition("=")
-        if name == flag:
-            found = text if equals else (words[i + 1] if i + 1 < len(words) else None)
-    return found
-
-
-@contextlib.contextmanager
-def importable() -> Iterator[None]:
-    """Lets modules of the current folder be imported, as ``python -m`` does."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+    raise ValueError(
+        f"{flag_of(name)} is {text!r}, expected {expected}, as in {default}."
+    )
 
 
 def _guessed(text: str) -> Any:
@@ -184,9 +174,3 @@ def _guessed(text: str) -> Any:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
-
-
-def _no_option(flag, flags: Collection[str], known: Collection[str], prog: str) -> str:
-    all_flags = [*flags, *(f"--{name.replace('_', '-')}" for name in sorted(known))]
-    hint = flag_hint(flag, all_flags)
-    return f"No option {flag}; `{prog} --help` lists all {len(all_flags)}.{hint}"

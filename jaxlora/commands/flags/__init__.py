@@ -1,0 +1,17 @@
+"""The flags of every command: spelled here, parsed here, and nowhere else."""
+
+from jaxlora.commands.flags.adapters import Combine as Combine
+from jaxlora.commands.flags.adapters import Combining as Combining
+from jaxlora.commands.flags.adapters import Dtype as Dtype
+from jaxlora.commands.flags.adapters import Folders as Folders
+from jaxlora.commands.flags.adapters import Merge as Merge
+from jaxlora.commands.flags.adapters import Merging as Merging
+from jaxlora.commands.flags.adapters import Model as Model
+from jaxlora.commands.flags.adapters import RouteTemperature as RouteTemperature
+from jaxlora.commands.flags.adapters import TopK as TopK
+from jaxlora.commands.flags.folders import check_new_file as check_new_file
+from jaxlora.commands.flags.folders import check_new_folder as check_new_folder
+from jaxlora.commands.flags.folders import check_out as check_out
+from jaxlora.commands.flags.parsing import Several as Several
+from jaxlora.commands.flags.parsing import at_least as at_least
+from jaxlora.commands.flags.parsing import parse as parse

@@ -1,0 +1,173 @@
+"""Flags that say which adapters a model runs with, how they combine, and sampling."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import tyro
+
+from jaxlora import merge as merges
+from jaxlora import route as routes
+from jaxlora.commands.flags import merge_fields
+from jaxlora.io import gate_file
+from jaxlora.models import reuse
+from jaxlora.registry import importable
+
+Folders: TypeAlias = tyro.conf.UseAppendAction[tuple[Path, ...]]
+"""Folders of a repeatable flag, which may also follow each other: ``--adapter A B``."""
+Model = Annotated[
+    tyro.conf.Positional[Path],
+    tyro.conf.arg(metavar="MODEL", help="Folder of a Hugging Face checkpoint."),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    tyro.conf.arg(help="Type of weights and activations; auto: as the checkpoint's."),
+]
+TopK = Annotated[
+    int | None,
+    tyro.conf.arg(
+        metavar="K",
+        help="Experts a route keeps per token and site, 1 or more; if not given, as "
+        "the route says.",
+    ),
+]
+RouteTemperature = Annotated[
+    float | None,
+    tyro.conf.arg(
+        metavar="T",
+        help="Divides a route's scores before its softmax; if not given, as the route "
+        "says.",
+    ),
+]
+
+
+def gate_names() -> tuple[str, ...]:
+    """Names of the routes whose gate is made from data.
+
+    >>> "phatgoose" in gate_names(), "arrow" in gate_names()
+    (True, False)
+    """
+    made = ("own", "target")
+    return tuple(n for n in routes.names() if routes.describe(n).data in made)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Merging:
+    """How adapters become one."""
+
+    adapter: Annotated[Folders, tyro.conf.arg(metavar="DIR")] = ()
+    """Folder of a PEFT adapter; repeat it for several."""
+    merge: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME",
+            help=f"Make one adapter of several: {', '.join(reuse.COMMON)}, or any that "
+            f"needs no data; `jaxlora merge --list` shows all {len(merges.names())}.",
+        ),
+    ] = None
+    weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="W...")] = ()
+    """A number for each adapter, for a merge; may be negative."""
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``reuse.check`` and ``reuse.load``."""
+        if self.merge and ":" in self.merge:
+            merge_fields.fields(self.merge)  # imports it from the current folder
+        return {"merge": self.merge, "weights": self.weights or None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Combining(Merging):
+    """Which adapters the model runs with, and how they are combined."""
+
+    route: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME",
+            help=f"Or choose among them for each token, by the adapters alone: "
+            f"{', '.join(reuse.route_names())}; or, with --gate: "
+            f"{', '.join(gate_names())}; `jaxlora gate --list` says what each is.",
+        ),
+    ] = None
+    gate: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE",
+            help="What a route learned from data, as `jaxlora gate` writes it; it "
+            "names its route.",
+        ),
+    ] = None
+    general: Annotated[
+        Folders,
+        tyro.conf.arg(
+            metavar="DIR",
+            help="Adapter of general knowledge, of which genknowsub takes the mean out "
+            "of the others (default: their own mean); repeat it for several.",
+        ),
+    ] = ()
+    top_k: TopK = None
+
+    def routing(self, temperature: float | None = None) -> dict[str, Any]:
+        """As :meth:`options`, with those of a route, read and checked.
+
+        Args:
+          temperature: divides the route's scores; None for what the route says.
+
+        Returns:
+          Keyword arguments of ``loading.load``.
+
+        Raises:
+          ValueError: as ``reuse.check`` and ``gate_file.load``, or if the gate is one
+            of another route or of other adapters.
+        """
+        check_top_k(self.top_k)
+        import_route(self.route)
+        chosen: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
+        chosen["temperature"] = temperature
+        given: dict[str, Any] = {}
+        if self.gate is not None:
+            given["gate"] = gate_file.load(self.gate)
+            chosen = gate_file.asked(self.gate, given["gate"], self.adapter, **chosen)
+        if self.general:
+            given["general"] = self.general
+        chosen = self.options() | chosen
+        reuse.check(
+            len(self.adapter),
+            trained=self.gate is not None,
+            general=len(self.general),
+            **chosen,
+        )
+        return chosen | given
+
+
+Merge = Annotated[Merging, tyro.conf.arg(name="")]
+Combine = Annotated[Combining, tyro.conf.arg(name="")]
+
+
+def check_top_k(top_k: int | None) -> None:
+    """Refuses a ``--top-k`` below 1.
+
+    Args:
+      top_k: as it was given.
+
+    Raises:
+      ValueError: saying what to give in its place.
+    """
+    if top_k is not None and top_k < 1:
+        raise ValueError(
+            f"--top-k is {top_k}, expected 1 or more; leave it out for what the route "
+            f"says, or give the number of adapters to keep all."
+        )
+
+
+def import_route(name: str | None) -> None:
+    """Imports a route ``module:attribute`` from the current folder, as merges are.
+
+    Args:
+      name: of a route, or None; that of a preset needs no import.
+
+    Raises:
+      ValueError: if it cannot be imported, or is no route.
+    """
+    if name and ":" in name:
+        with importable():
+            routes.preset(name)

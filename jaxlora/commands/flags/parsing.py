@@ -1,0 +1,214 @@
+"""From words to a dataclass of flags, by tyro; what tyro lacks is done to the words.
+
+Before tyro sees them, old flags become new ones, values of a repeatable flag that
+follow each other become repetitions, and a flag that does not exist is refused in one
+sentence that names the nearest.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import tyro
+
+from jaxlora.names import flag_hint
+
+T = TypeVar("T")
+
+Several: TypeAlias = tyro.conf.UseAppendAction[tuple[str, ...]]
+"""Values of a repeatable flag, which may also follow each other: ``--data A B``."""
+
+ALIASES: Mapping[str, Mapping[str, str]] = {}
+"""By command, old flags and the ones that replace them; accepted for one release, and
+not in any help."""
+
+
+class Flag(NamedTuple):
+    """One flag of a command."""
+
+    name: str
+    """As it is typed, such as ``--batch``; or of a positional argument, unused."""
+    kind: Any
+    """Type of its value."""
+    marks: tuple[Any, ...]
+    """What tyro is told of it."""
+
+
+def flags(kind: Any, prefix: str = "") -> Iterator[Flag]:
+    """Yields the flags of a dataclass and of the dataclasses in it.
+
+    Args:
+      kind: a dataclass.
+      prefix: of the names, such as ``model.``.
+    """
+    for field in dataclasses.fields(kind):
+        inner = getattr(field.type, "__origin__", field.type)
+        marks = getattr(field.type, "__metadata__", ())
+        name = field.name.strip("_").replace("_", "-")
+        if tyro.conf.Suppress in marks:
+            continue
+        if dataclasses.is_dataclass(inner):
+            flat = any(getattr(mark, "name", None) == "" for mark in marks)
+            yield from flags(inner, prefix if flat else f"{prefix}{name}.")
+        else:
+            yield Flag(f"--{prefix}{name}", inner, marks)
+            if inner is bool:
+                yield Flag(f"--{prefix}no-{name}", inner, marks)
+
+
+def names(kind: Any) -> list[str]:
+    """Names of every flag of a dataclass, ``--help`` first."""
+    return ["--help", *(flag.name for flag in flags(kind))]
+
+
+def parse(
+    kind: type[T],
+    prog: str,
+    words: Sequence[str],
+    *,
+    description: str | None = None,
+    default: T | None = None,
+    every: Mapping[str, Sequence[str]] | None = None,
+) -> T:
+    """Parses the words of a command.
+
+    Args:
+      kind: the dataclass of the flags.
+      prog: the command.
+      words: what was given.
+      description: above the flags in the help; None for the dataclass's docstring.
+      default: values of the flags that are not given; None for the dataclass's own.
+      every: what the word ``all`` stands for after a flag, by flag.
+
+    Raises:
+      ValueError: if a flag does not exist, naming the nearest.
+    """
+    words = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
+    known = list(flags(kind))
+    positional = any(tyro.conf.Positional in flag.marks for flag in known)
+    for flag in known:
+        if tyro.conf.UseAppendAction in flag.marks:
+            words = spread(flag.name, words, positional=positional)
+    # A config has many flags with names alike; the hint then names up to three.
+    check(words, names(kind), prog, hints=1 if default is None else 3)
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
+
+
+def check(
+    words: Sequence[str], known: Sequence[str], prog: str, *, hints: int = 1
+) -> None:
+    """Refuses flags that do not exist.
+
+    Args:
+      words: what was given.
+      known: every flag there is.
+      prog: the command.
+      hints: how many of the nearest flags are named at most.
+
+    Raises:
+      ValueError: with the first flag that does not exist, and the nearest.
+    """
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name.replace("_", "-") not in known:
+            raise ValueError(no_option(name, known, prog, hints))
+
+
+def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:
+    """The sentence for a flag that does not exist.
+
+    >>> no_option("--sede", ["--seed", "--out"], "jaxlora merge")
+    'No option --sede; `jaxlora merge --help` lists all 2. Did you mean --seed?'
+    """
+    hint = flag_hint(name, known, most=hints)
+    return f"No option {name}; `{prog} --help` lists all {len(known)}.{hint}"
+
+
+def renamed(words: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """Replaces old flags by the new ones.
+
+    Args:
+      words: what was given.
+      aliases: old flag to new flag.
+
+    >>> renamed(["--old=1", "x", "--old"], {"--old": "--new"})
+    ['--new=1', 'x', '--new']
+    """
+    out = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        out.append(f"{aliases.get(name.replace('_', '-'), name)}{equals}{value}")
+    return out
+
+
+def spell_out(words: Sequence[str], every: Mapping[str, Sequence[str]]) -> list[str]:
+    """Replaces the word ``all`` after a flag by everything that it stands for.
+
+    >>> spell_out(["--methods", "all"], {"--methods": ("mean", "sum")})
+    ['--methods', 'mean', 'sum']
+    """
+    out = list(words)
+    for i, word in enumerate(out[:-1]):
+        if word in every and out[i + 1] == "all":
+            out[i + 1 : i + 2] = every[word]
+    return out
+
+
+def spread(flag: str, words: Sequence[str], *, positional: bool = True) -> list[str]:
+    """Repeats a flag before each of its values.
+
+    Of a command with a positional argument that starts with a flag, a value may be
+    followed by that argument, which is not the flag's: each flag keeps one value.
+
+    Args:
+      flag: the flag.
+      words: what was given.
+      positional: does the command take words without a flag?
+
+    >>> spread("--adapter", ["model", "--adapter", "a", "b", "--merge", "sum"])
+    ['model', '--adapter', 'a', '--adapter', 'b', '--merge', 'sum']
+    """
+    out: list[str] = []
+    taken, several = 0, not (positional and words and words[0].startswith("-"))
+    for word in words:
+        if word == flag:
+            taken = 1
+        elif word.startswith("-"):
+            taken = 0
+        elif taken > 1 and several:
+            out.append(flag)
+        taken += bool(taken) and word != flag
+        out.append(word)
+    return out
+
+
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """The last value of a flag, found without parsing; empty if it has none.
+
+    >>> value_of("--method", ["a", "--method=ties"]), value_of("--out", ["a"])
+    ('ties', None)
+    """
+    value = None
+    for i, word in enumerate(words):
+        name, equals, text = word.partition("=")
+        if name == flag:
+            value = text if equals else (words[i + 1 : i + 2] or [""])[0]
+    return value
+
+
+def at_least(least: int, given: Any, *names: str) -> None:
+    """Refuses a size below ``least``, by the name of its flag.
+
+    Args:
+      least: the smallest value that is fine.
+      given: has the sizes as attributes.
+      *names: of these attributes.
+
+    Raises:
+      ValueError: with the flag, its value, and what was expected.
+    """
+    for name in names:
+        if getattr(given, name) < least:
+            flag, got = name.replace("_", "-"), getattr(given, name)
+            raise ValueError(f"--{flag} is {got}, expected {least} or more.")

@@ -1,0 +1,121 @@
+"""Flags that studies share, and how a config comes from the command line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import platformdirs
+import tyro
+
+from jaxlora import route
+from jaxlora.commands.flags import parsing
+from jaxlora.names import flag_hint
+from jaxlora.studies.two_hop.config import (
+    METHODS,
+    PRESETS,
+    TwoHopConfig,
+    from_plain,
+)
+
+T = TypeVar("T")
+
+Preset = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="{" + "|".join(PRESETS) + "}",
+        help="quick: one seed. standard: three. full: five seeds, five coverages.",
+    ),
+]
+From = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        name="from", metavar="RESULTS.JSON", help="Repeat the run of a results.json."
+    ),
+]
+# A model field that is a config or none is no sub-command.
+Config = Annotated[TwoHopConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+
+
+def cache_dir() -> Path:
+    """Where bases and experts are cached unless told otherwise."""
+    return Path(platformdirs.user_cache_dir("jaxlora"))
+
+
+def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopConfig]:
+    """Finds ``--preset`` and ``--from``: they set the defaults of all other flags.
+
+    Args:
+      arguments: the words of the command.
+
+    Returns:
+      The preset's name, the file if there is one, and the configuration.
+
+    Raises:
+      ValueError: if the preset does not exist, or the file holds no configuration.
+    """
+    preset, file = (
+        parsing.value_of(flag, arguments) for flag in ("--preset", "--from")
+    )
+    if file is not None:
+        if preset:
+            raise ValueError(
+                "Got both --preset and --from; a results.json already says everything."
+            )
+        return "quick", Path(file), read_config(Path(file))
+    preset = preset or "quick"
+    if preset not in PRESETS:
+        raise ValueError(
+            f"No preset {preset!r}; there are {', '.join(PRESETS)}."
+            + flag_hint(preset, PRESETS, most=3)
+        )
+    return preset, None, PRESETS[preset]
+
+
+def read_config(path: Path) -> TwoHopConfig:
+    """Reads the configuration in a results.json (or study.json).
+
+    Args:
+      path: of the file.
+
+    Raises:
+      ValueError: if there is none, naming what was found instead.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"No file {path}; expected the results.json of a run."
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read {path}: {error.strerror}; expected the results.json of a run."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from None
+    if not isinstance(results, dict) or not isinstance(results.get("config"), dict):
+        raise ValueError(f"{path} has no 'config'; expected the results.json of a run.")
+    if results.get("study") != "two-hop":
+        raise ValueError(
+            f"{path} is of the study {results.get('study')!r}, expected 'two-hop'."
+        )
+    return from_plain(TwoHopConfig, results["config"])
+
+
+def parse_config(kind: type[T], prog: str, words: Sequence[str]) -> T:
+    """Parses flags over the configuration that ``--preset`` or ``--from`` names.
+
+    Args:
+      kind: the dataclass of the flags, with the fields preset, from_ and config.
+      prog: the command.
+      words: what was given; ``--methods all`` is every method, ``--routers all`` every
+        route.
+
+    Raises:
+      ValueError: if a flag or a preset does not exist, or the file is none of a run.
+    """
+    preset, path, config = starting_point(words)
+    make: Any = kind
+    default = make(preset=preset, from_=path, config=config)
+    every = {"--methods": METHODS, "--routers": route.names()}
+    return parsing.parse(kind, prog, words, default=default, every=every)

@@ -1,0 +1,66 @@
+"""What a leaderboard's lines say: which there are, what they saw, their readings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from jaxlora.report.readings import MEASURED, UNAVAILABLE, Reading
+
+Line: TypeAlias = Mapping[str, Any]
+"""One method, control or reference, as results.json holds it."""
+
+SEES = {"free": "nothing", "own": "own data", "target": "target data"}
+"""What a method sees, in words."""
+
+
+def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the leaderboard at the highest coverage; empty if there is none.
+
+    Args:
+      results: as in results.json.
+    """
+    # Runs of version 0.1 stored it as "league".
+    every = list(results.get("leaderboard") or results.get("league") or [])
+    coverages = {line["coverage"] for line in every}
+    return [line for line in every if line["coverage"] == max(coverages)]
+
+
+def sees(line: Line) -> str:
+    """What a merge or route saw, in words; ``control`` for a control.
+
+    Args:
+      line: no reference.
+    """
+    return "control" if line["kind"] == "control" else SEES[line["data"]]
+
+
+def band(every: Sequence[Line]) -> tuple[float, float] | None:
+    """The range of the base, of experts alone and of controls under mean.
+
+    Args:
+      every: what :func:`lines` returns.
+    """
+    negative = ("base", "A->B alone", "B->C alone")
+    ends = [
+        line["two_hop"][end]
+        for line in every
+        if line["kind"] == "reference"
+        and (line["method"] in negative or line["method"].endswith("(mean)"))
+        for end in ("lo", "hi")
+    ]
+    return (min(ends), max(ends)) if ends else None
+
+
+def reading(line: Line, name: str) -> Reading:
+    """A number of a line with its interval, or why there is none.
+
+    Args:
+      line: one of :func:`lines`.
+      name: of the number, such as ``two_hop`` or ``hop1``.
+    """
+    value = line.get(name)
+    if value is not None:
+        ends = (value["value"], value["lo"], value["hi"])
+        return Reading(*ends, value["n"], MEASURED)
+    library = "3-combination" if name == "three" else "2-combination"
+    refused = library in (line.get("unavailable") or {})
+    return Reading(status=UNAVAILABLE) if refused else Reading()
