@@ -85,14 +85,10 @@ def _merged(group, weights, data, merge: Merge, rank: int | None) -> LoraWeight:
 
 
 def _check(merge, library: Groups, weights, key, rank, data) -> None:
-    """Traces a merge, which refuses what it cannot do before anything is computed.
+    """Traces a merge, which refuses what it cannot do.
 
     Of groups of equal shapes one stands for all.
     """
-
-    def run(library, key, data):
-        return merge(library, weights, key=key, rank=rank, data=data)
-
     shapes = {
         name: jax.tree.map(jnp.shape, (group, data and data[name]))
         for name, group in library.items()
@@ -100,7 +96,9 @@ def _check(merge, library: Groups, weights, key, rank, data) -> None:
     chosen = {str(shape): name for name, shape in shapes.items()}.values()
     some = {name: library[name] for name in chosen}
     tree = None if data is None else unflatten({name: data[name] for name in chosen})
-    jax.eval_shape(run, some, key, tree)
+    # Weights stay values, which are checked only if they are known.
+    run = functools.partial(merge, weights=weights, rank=rank)
+    jax.eval_shape(lambda *x: run(x[0], key=x[1], data=x[2]), some, key, tree)
 
 
 class Totals(NamedTuple):

@@ -10,7 +10,8 @@ import numpy as np
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.lora import Library, LoraWeight
-from jaxlora.models import Decoder, DecoderConfig, cache, inputs, routing
+from jaxlora.models import Adapted, Decoder, DecoderConfig, Inputs, cache, init, routing
+from jaxlora.models.variables import spread, variables
 from jaxlora.route import ROUTER, Flow, Linear, Nearest, Route, State, is_state
 from jaxlora.testing.libraries import distance
 from jaxlora.tree import Tree
@@ -241,8 +242,7 @@ def base_of(seed: int = 0) -> Tree:
       seed: of the numbers.
     """
     rng = np.random.default_rng(seed)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Decoder(CONFIG).init, jax.random.key(0), tokens)["params"]
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), Decoder(CONFIG)))
 
     def draw(name: str, leaf: Any) -> jax.Array:
         drawn = rng.standard_normal(leaf.shape)
@@ -256,23 +256,24 @@ def base_of(seed: int = 0) -> Tree:
 def in_decoder(route: Route, base, library, gate, tokens, segments, positions, labels):
     """One call of all tokens: hidden states [B, T, D], and the weights by site."""
     model = Decoder(CONFIG, route)
-    given = inputs.variables(model, base, tokens, None, library, gate, labels)
-    labels = inputs.spread(model, tokens, labels)
-    words = (tokens, None, labels, segments, positions, None, "hidden")
-    x, kept = model.apply(given, *words, mutable=["routes"])
-    return {"hidden": x} | _chosen(kept, tokens)
+    given = variables(model, base, tokens, Adapted(None, library, gate), labels)
+    labels = spread(model, tokens, labels)
+    inputs = Inputs(tokens, None, segments, positions)
+    out, sown = model.apply(given, inputs, labels, mutable=["routes"])
+    return {"hidden": out.hidden} | _chosen(sown, tokens)
 
 
 def in_steps(route: Route, base, library, gate, tokens, stored: cache.Cache, mask):
     """The next tokens of a cached call: the same, and the next cache."""
     model = Decoder(CONFIG, route)
-    given = inputs.variables(model, base, tokens, None, library, gate, None)
+    given = variables(model, base, tokens, Adapted(None, library, gate))
     if stored.pooled is not None:
         given[routing.POOLED] = stored.pooled
-    words = (tokens, mask, None, None, None, stored, "hidden")
-    (x, after), kept = model.apply(given, *words, mutable=["routes", routing.POOLED])
-    after = after.replace(pooled=kept.get(routing.POOLED, stored.pooled))
-    return {"hidden": x} | _chosen(kept, tokens), after
+    sowing = ["routes", routing.POOLED]
+    inputs = Inputs(tokens, mask)
+    (x, after), sown = model.apply(given, inputs, cache=stored, mutable=sowing)
+    after = after.replace(pooled=sown.get(routing.POOLED, stored.pooled))
+    return {"hidden": x} | _chosen(sown, tokens), after
 
 
 def _chosen(kept, tokens) -> dict[str, jax.Array]:
