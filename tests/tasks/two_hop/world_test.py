@@ -344,7 +344,7 @@ def test_the_standard_world_composes_each_fact_often():
     assert len(people(made, Cell.F_OO)) >= 20
 
 
-# Gates
+# Criteria
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0])
@@ -416,7 +416,11 @@ def test_promises_hold_for_any_sizes(data):
         ("people", 1, "people is 1 .*expected at least 2 people"),
         ("pairs", 0, "pairs 0, expected at least 2 people .*and 1 pair"),
         ("people", 11, "11 people in each of 4 familiar cells need 44 entities, but"),
-        ("relations", 7, "3 study pairs use 6 relations and the gates need at least 2"),
+        (
+            "relations",
+            7,
+            "3 study pairs use 6 relations and the criteria need at least",
+        ),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(field, value, expected):
