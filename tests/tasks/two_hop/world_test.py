@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlora.tasks.two_hop import records, world
+from jaxlora.tasks.two_hop import records, world, world_config
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.world import WorldConfig
 
@@ -66,7 +66,7 @@ def test_relations_are_permutations(seed):
     """The known facts and the study's unknown ones make up whole permutations."""
     made = make(seed=seed)
     facts = told(made)
-    for cell in world.FAMILIAR_CELLS:
+    for cell in world_config.FAMILIAR_CELLS:
         for person in people(made, cell):
             for role in ("hop1", "hop2"):
                 head, relation = person[role].prompt
@@ -132,7 +132,7 @@ def test_context_rows_are_answered_by_their_text_in_either_order():
 # Cells
 
 
-@pytest.mark.parametrize("cell", world.FAMILIAR_CELLS)
+@pytest.mark.parametrize("cell", world_config.FAMILIAR_CELLS)
 @pytest.mark.parametrize("coverage", [0.5, 1.0])
 def test_letters_say_what_the_base_knows(cell, coverage):
     made = make(coverage)
