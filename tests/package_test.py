@@ -23,6 +23,7 @@ FLOORS = {
     "io": 4,
     "parallel": 4,
     "testing": 4,
+    "reuse": 5,
     "train": 5,
     "evaluate": 5,
     "studies": 6,

@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxlora import route as routes
 from jaxlora.commands import (
-    decoding,
     flags,
     gate_make,
     gate_options,
@@ -22,7 +21,7 @@ from jaxlora.commands.gate_options import PROG, Arguments
 from jaxlora.commands.merge import names
 from jaxlora.io import gate_file
 from jaxlora.io.gate_file import About
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse, decode
 from jaxlora.route import Route
 
 
@@ -36,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.check_new_file(given.out)
     found = train_data.read(sources, skip_bad=given.skip_bad)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
-    words = decoding.load_tokenizer(given.model, reuse)
+    words = decode.load_tokenizer(given.model, reuse)
     made = gate_make.make(given, plan, reuse, words, found)
     gate_file.save(given.out, made.state, _about(given, called, reuse, made.facts))
     shutil.rmtree(gate_make.checkpoint(given.out), ignore_errors=True)

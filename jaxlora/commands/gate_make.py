@@ -12,8 +12,8 @@ from jaxlora.commands import bars, train_data, train_options
 from jaxlora.commands.gate_options import Arguments
 from jaxlora.lora import Library
 from jaxlora.models import Decoder, gate_state
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse
 from jaxlora.route import Route
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-
-from jaxlora import merge, route
-from jaxlora.commands import reuse_options
 from jaxlora.commands.reuse_options import Combine, Combining, Model
+
+from jaxlora import merge, reuse, route
+from jaxlora.commands import reuse_options
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
