@@ -1,136 +1,162 @@
 """``jaxlora gate``: the gate of a route that learns from data, as one file."""
 
-import dataclasses
+import functools
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from jaxlora import route as routes
+import numpy as np
+from rich.console import Console
+
 from jaxlora.commands import (
+    bars,
     flags,
-    gate_make,
-    gate_options,
+    gate_plan,
     gate_tables,
     loading,
-    merge_tables,
+    printing,
     train_data,
 )
-from jaxlora.commands.flags import adapters
-from jaxlora.commands.gate_make import Plan
-from jaxlora.commands.gate_options import PROG, Arguments
-from jaxlora.commands.merge import names
+from jaxlora.commands.gate_plan import PROG, Arguments, Plan
 from jaxlora.io import gate_file
 from jaxlora.io.gate_file import About
+from jaxlora.models import Decoder
+from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
-from jaxlora.route import Route
+from jaxlora.tasks.text import Read
+from jaxlora.train import gate_making
+from jaxlora.train.session import Checkpoints
+from jaxlora.tree import Tree
+
+TARGET = "target"
+"""Name of the one gate that all experts share."""
+
+
+class Result(NamedTuple):
+    """A gate, and what there is to say of it."""
+
+    state: Tree
+    facts: dict[str, Any]
+    """How it came about, for its file."""
+    show: Callable[[Console, Path, str], None]
+    """Prints that, with the file and the route."""
+
+
+class _Request(NamedTuple):
+    """What both ways of making a gate need."""
+
+    given: Arguments
+    plan: Plan
+    reuse: Reuse
+    tokenizer: Tokenizer
+    data: dict[str, Read]
+    """Records by the name of the adapter, or of the file."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, measures or trains, and writes."""
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
-    given = gate_options.parse(arguments)
-    plan, called = planned(given), names(given.adapter)
-    sources = _sources(given, plan, called)
+    given = gate_plan.parse(arguments)
+    plan, names = gate_plan.planned(given), loading.names(given.adapter)
+    sources = gate_plan.sources(given, plan, names)
     flags.check_new_file(given.out)
-    found = train_data.read(sources, skip_bad=given.skip_bad)
+    data = train_data.read(sources, skip_bad=given.skip_bad)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
-    words = decode.load_tokenizer(given.model, reuse)
-    made = gate_make.make(given, plan, reuse, words, found)
-    gate_file.save(given.out, made.state, _about(given, called, reuse, made.facts))
-    shutil.rmtree(gate_make.checkpoint(given.out), ignore_errors=True)
-    console = merge_tables.console()
-    if plan.training:
-        gate_tables.trained(console, given.out, given.route, made.rows)
-    else:
-        gate_tables.measured(console, given.out, given.route, made.counts)
+    tokenizer = decode.load_tokenizer(given.model, reuse)
+    make = _measured if plan.training is None else _trained
+    result = make(_Request(given, plan, reuse, tokenizer, data))
+    about = About(
+        route=given.route,
+        experts=tuple(names),
+        fields=gate_plan.fields(given),
+        base=given.model.resolve().name,
+        base_fingerprint=gate_file.fingerprint(reuse.base),
+        training={"data": ", ".join(given.data), **result.facts},
+    )
+    gate_file.save(given.out, result.state, about)
+    shutil.rmtree(_checkpoint(given.out), ignore_errors=True)
+    result.show(printing.console(), given.out, given.route)
     return 0
 
 
-def planned(given: Arguments) -> Plan:
-    """Finds the route, and how it is made.
-
-    Raises:
-      ValueError: if it needs no data, or cannot be made here.
-    """
-    known = ", ".join(adapters.gate_names())
-    if not given.route:
-        raise ValueError(
-            f"Got no --route, expected the one to make; there are {known}."
-        )
-    adapters.import_route(given.route)
-    asked = {"top_k": given.top_k, "temperature": given.temperature}
-    fields = {name: value for name, value in asked.items() if value is not None}
-    route = routes.preset(given.route, **fields).fit(max(len(given.adapter), 1))
-    data = route.gate.data
-    if data in ("free", "labels"):
-        kind = "the adapters alone" if data == "free" else "labels with each call"
-        raise ValueError(
-            f"The route {given.route!r} is made from {kind}, and there is no gate to "
-            f"make from data; routes with one are {known}."
-        )
-    if isinstance(route.gate, routes.Mean | routes.Nearest):
-        return Plan(route, None, own=True)
-    training = None if ":" in given.route else routes.describe(given.route).training
-    if data == "target":
-        _check_learnable(given, route)
-        # Keys learn under the choice that they will make.
-        top_k, heat = route.top_k, route.temperature
-        how = dataclasses.replace(training or route, top_k=top_k, temperature=heat)
-        return Plan(route, how, own=False)
-    if training is None:
-        training = Route(gate=routes.ExpertKeys(per=route.per), weighting="sigmoid")
-    return Plan(route, training, own=True)
+def _checkpoint(out: Path) -> Path:
+    """The folder of a training that was interrupted, beside the gate's file."""
+    return out.with_name(f".{out.name}.checkpoint")
 
 
-def _check_learnable(given: Arguments, route: Route) -> None:
-    if route.top_k == 1 and len(given.adapter) > 1:
-        raise ValueError(
-            f"--top-k 1 leaves the route {given.route!r} nothing to learn: the weight "
-            f"of the one that is kept is always 1; train with more, and give --top-k 1 "
-            f"where the gate is used."
-        )
-
-
-def _sources(given: Arguments, plan: Plan, called: Sequence[str]) -> dict[str, str]:
-    """Data files by the name of their adapter, or by their own."""
-    if not given.adapter:
-        raise ValueError(
-            f"Got no --adapter, expected one for each expert of the route "
-            f"{given.route!r}."
-        )
-    if given.top_k is not None and given.top_k > len(given.adapter):
-        raise ValueError(
-            f"--top-k is {given.top_k} for {len(given.adapter)} adapters, expected at "
-            f"most as many; leave it out for what the route says."
-        )
-    if plan.own and len(given.data) != len(given.adapter):
-        raise ValueError(
-            f"The route {given.route!r} learns from each adapter's own data: got "
-            f"{len(given.data)} --data for {len(given.adapter)} adapters, expected one "
-            f"for each, in the same order."
-        )
-    if not given.data:
-        raise ValueError("No --data was given, expected a file of the target task.")
-    return dict(zip(called if plan.own else given.data, given.data, strict=plan.own))
-
-
-def _about(
-    given: Arguments, called: Sequence[str], reuse: Reuse, facts: dict[str, Any]
-) -> About:
-    asked = {"top_k": given.top_k, "temperature": given.temperature}
-    return About(
-        route=given.route,
-        experts=tuple(called),
-        fields={name: value for name, value in asked.items() if value is not None},
-        base=given.model.resolve().name,
-        base_mark=gate_file.mark(reuse.base),
-        training=facts,
+def _measured(request: _Request) -> Result:
+    """Average activation, or stored examples: no training."""
+    given, plan, reuse, tokenizer, data = request
+    length = min(given.training.length, reuse.model.config.max_length)
+    choose = functools.partial(
+        gate_making.prompts,
+        tokenizer=tokenizer,
+        length=length,
+        most=given.examples,
+        seed=given.training.seed,
+        truncate=given.truncate,
+        skip_bad=given.skip_bad,
     )
+    prompts = {name: choose(read.records, name=name) for name, read in data.items()}
+    model = Decoder(reuse.model.config, plan.route)
+    with bars.bar("measuring") as move:
+        state = gate_making.measure(
+            model,
+            reuse.base,
+            plan.route.library(reuse.library),
+            list(prompts.values()),
+            batch=given.training.batch,
+            progress=lambda done, all_: move(f"{done} of {all_}", done, all_),
+        )
+    counts = {name: len(chosen) for name, chosen in prompts.items()}
+    facts = {"examples": sum(counts.values()), "seed": given.training.seed}
+    return Result(state, facts, functools.partial(gate_tables.measured, counts=counts))
+
+
+def _trained(request: _Request) -> Result:
+    """Keys by the loop that trains adapters."""
+    given, plan, reuse, tokenizer, data = request
+    config = loading.faster(given.remat, reuse.model.config)
+    packed, counts = train_data.pack(
+        data,
+        tokenizer,
+        min(given.training.length, config.max_length),
+        seed=given.training.seed,
+        truncate=given.truncate,
+        skip_bad=given.skip_bad,
+    )
+    rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
+    training = train_data.fitted(given.training, rows)
+    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
+    each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
+    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+    made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
+    with bars.bar("training") as move:
+        gate = gate_making.train(
+            Decoder(config, plan.training),
+            reuse.base,
+            plan.route.library(reuse.library),
+            rows,
+            training,
+            per_expert=plan.per_expert,
+            checkpoints=Checkpoints(_checkpoint(given.out), made_by),
+            progress=lambda done, all_, loss: move(f"loss {loss:.3f}", done, all_),
+        )
+    facts = {
+        "updates": max(updates.values()),
+        "learning_rate": training.learning_rate,
+        "seed": training.seed,
+        "loss_before": float(np.mean(gate.before)),
+        "loss_after": float(np.mean(gate.after)),
+    }
+    table = list(zip(updates, updates.values(), gate.before, gate.after, strict=True))
+    return Result(gate.state, facts, functools.partial(gate_tables.trained, rows=table))
 
 
 def _list(words: Sequence[str]) -> int:
     if words and set(words) - {"-h", "--help"}:
         raise ValueError(f"`{PROG} --list` takes nothing else, got {words[0]}.")
-    gate_tables.every(merge_tables.console())
+    gate_tables.every(printing.console())
     return 0

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora import route as routes
-from jaxlora.commands.merge_tables import line, plain
+from jaxlora.commands.printing import line, plain
 
 SEES = {
     "free": "the adapters",
@@ -33,7 +33,14 @@ def every(console: Console) -> None:
 
 
 def measured(console: Console, out: Path, route: str, counts: Mapping[str, int]):
-    """Prints how many examples of each adapter were measured."""
+    """Prints how many examples of each adapter were measured.
+
+    Args:
+      console: where to.
+      out: the file of the gate.
+      route: its name.
+      counts: of examples, by adapter.
+    """
     table = plain("adapter", "examples")
     for name, count in counts.items():
         table.add_row(Text(name), str(count))
@@ -47,7 +54,14 @@ def trained(
     route: str,
     rows: Sequence[tuple[str, int, float, float]],
 ) -> None:
-    """Prints the loss of each gate before and after, on the same rows."""
+    """Prints the loss of each gate before and after, on the same rows.
+
+    Args:
+      console: where to.
+      out: the file of the gate.
+      route: its name.
+      rows: gate, updates, loss before and after.
+    """
     table = plain("gate", "updates", "loss before", "loss after")
     for name, updates, before, after in rows:
         table.add_row(Text(name), str(updates), f"{before:.3f}", f"{after:.3f}")

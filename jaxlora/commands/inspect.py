@@ -14,10 +14,16 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora import spectra
-from jaxlora.commands import bars, flags, inspect_figure, inspect_json, merge_tables
-from jaxlora.commands.merge import names, notes
-from jaxlora.commands.merge_tables import line, number, plain, span
-from jaxlora.io import collection, files
+from jaxlora.commands import (
+    bars,
+    flags,
+    inspect_figure,
+    inspect_json,
+    loading,
+    printing,
+)
+from jaxlora.commands.printing import line, number, plain, span
+from jaxlora.io import files
 from jaxlora.io.collection import Collection
 from jaxlora.report.fidelity import short
 from jaxlora.report.figures import png
@@ -68,49 +74,49 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
-    called = names(given.adapters)
+    loading.names(given.adapters)
     for path in filter(None, (given.json, given.figure)):
         flags.check_out(path)
-    with bars.bar("inspecting") as tell:
-        found = collection.read(
-            given.adapters,
-            names=called,
-            tell=lambda done, total: tell("reading", done, total),
-        )
-        groups = spectra.measure(found.library, found.ranks, tell)
-    console = merge_tables.console()
-    _show(console, found, groups)
+    with bars.bar("inspecting") as move:
+        library = loading.collect(given.adapters, move)
+        groups = spectra.measure(library.library, library.ranks, move)
+    console = printing.console()
+    _show(console, library, groups)
     if given.json is not None:
-        text = json.dumps(inspect_json.plain(found, groups), indent=1, allow_nan=False)
-        files.write_text(given.json, text + "\n")
+        plain = inspect_json.plain(library, groups)
+        files.write_text(
+            given.json, json.dumps(plain, indent=1, allow_nan=False) + "\n"
+        )
         line(console, f"{given.json}: every number")
     if given.figure is not None:
-        chart = inspect_figure.chart(groups, found.names)
+        chart = inspect_figure.chart(groups, library.names)
         files.write_whole(given.figure, png(chart))
         line(console, f"{given.figure}: spectra and cosines")
     return 0
 
 
-def _show(console: Console, found: Collection, groups: Mapping[str, Group]) -> None:
-    _adapters(console, found, groups)
-    for i, name in enumerate(found.names):
-        if len(found.names) > 1:
+def _show(console: Console, library: Collection, groups: Mapping[str, Group]) -> None:
+    _adapters(console, library, groups)
+    for i, name in enumerate(library.names):
+        if len(library.names) > 1:
             line(console, name)
         _groups(console, groups, i)
-    if len(found.names) > 1:
-        _cosines(console, found.names, groups)
-    for said in notes(found):
-        line(console, said)
+    if len(library.names) > 1:
+        _cosines(console, library.names, groups)
+    for note in loading.notes(library):
+        line(console, note)
 
 
-def _adapters(console: Console, found: Collection, groups: Mapping[str, Group]) -> None:
+def _adapters(
+    console: Console, library: Collection, groups: Mapping[str, Group]
+) -> None:
     table = plain("adapter", "base", "modules", "rank", "parameters", "norm")
     norms = np.sqrt(np.diagonal(spectra.total(groups)))
-    for i, name in enumerate(found.names):
+    for i, name in enumerate(library.names):
         ranks = np.concatenate([group.ranks[i] for group in groups.values()])
         table.add_row(
             Text(name),
-            Text(found.base_names[i] or "not said"),
+            Text(library.base_names[i] or "not said"),
             str((ranks > 0).sum()),
             span(ranks[ranks > 0]),
             f"{spectra.parameters(groups, i):,}",
@@ -157,8 +163,8 @@ def _cosines(
     heads = [f"{experts[i]}, {experts[j]}" for i, j in pairs]
     table = plain("cosine", *(heads if few else ("least", "mean", "largest")))
     for name, group in zip(short(list(groups)), groups.values(), strict=True):
-        found = spectra.cosines(group.gram)
-        values = np.asarray([found[i, j] for i, j in pairs])
+        cosines = spectra.cosines(group.gram)
+        values = np.asarray([cosines[i, j] for i, j in pairs])
         if not few:
             known = values[~np.isnan(values)]
             ends = (known.min(), known.mean(), known.max()) if len(known) else ()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +10,10 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora.commands import bars, flags, merge_tables
+from jaxlora.commands import bars, flags, loading, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
+from jaxlora.commands.printing import say
 from jaxlora.io import collection, collection_data, files
-from jaxlora.io.collection import Collection
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
@@ -85,93 +84,44 @@ def run(arguments: Sequence[str]) -> int:
         return _list([word for word in arguments if word != "--list"])
     given, merge = _parse(arguments)
     weights = _check(given, merge)
-    with bars.bar("merging") as tell:
-        found = collection.read(
-            given.adapters,
-            names=names(given.adapters),
-            tell=lambda done, total: tell("reading", done, total),
-        )
-        for line in notes(found):
-            print(f"jaxlora: {line}", file=sys.stderr)
-        data = (
-            None if given.data is None else collection_data.read_data(given.data, found)
-        )
-        made = groups.merge_groups(
+    with bars.bar("merging") as move:
+        library = loading.collect(given.adapters, move)
+        say(loading.notes(library))
+        data = None
+        if given.data is not None:
+            data = collection_data.read_data(given.data, library)
+        adapter = groups.merge_groups(
             merge,
-            found.library,
+            library.library,
             weights,
             seed=given.seed,
             rank=given.rank,
             data=data,
-            progress=tell,
+            progress=move,
         )
-        tell(f"writing {given.out}", 0, 1)
-        collection.write(given.out, made, found)
-        totals = groups.totals(made, found.library, weights)
-    console = merge_tables.console()
-    merge_tables.summary(console, given.out, given.method, found, weights, totals)
+        move(f"writing {given.out}", 0, 1)
+        collection.write(given.out, adapter, library)
+        totals = groups.totals(adapter, library.library, weights)
+    console = printing.console()
+    merge_tables.summary(console, given.out, given.method, library, weights, totals)
     if given.report is not None:
-        with bars.bar("measuring") as tell:
-            fidelity = groups.measure(made, found.library, weights, tell)
-        _report(console, given.report, fidelity, found.names)
+        with bars.bar("measuring") as move:
+            fidelity = groups.measure(adapter, library.library, weights, move)
+        _report(console, given.report, fidelity, library.names)
     return 0
-
-
-def names(folders: Sequence[Path]) -> list[str]:
-    """Names adapters by the ends of their paths, as short as tells them apart.
-
-    Raises:
-      ValueError: if a folder is given twice.
-
-    >>> names([Path("/runs/1/final"), Path("/runs/2/final")])
-    ['1/final', '2/final']
-    """
-    paths = [folder.resolve() for folder in folders]
-    for i, path in enumerate(paths):
-        if path in paths[:i]:
-            raise ValueError(
-                f"Adapter {folders[i]} is given twice; to count it double, leave one "
-                f"out and give the other twice the weight (--weights)."
-            )
-    deepest = max((len(path.parts) for path in paths), default=0)
-    for depth in range(1, deepest + 1):
-        found = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(found)) == len(found):
-            return found
-    return [str(path) for path in paths]
-
-
-def notes(found: Collection) -> list[str]:
-    """What a user should know of the adapters that is no error, a line each."""
-    lines = []
-    bases = dict(zip(found.names, found.base_names, strict=True))
-    if len({base for base in bases.values() if base}) > 1:
-        said = ", ".join(f"{name}: {base}" for name, base in bases.items())
-        lines.append(
-            f"The adapters name different bases ({said}); their shapes agree, but "
-            f"what is made of them means something on one base only."
-        )
-    if found.copies:
-        lines.append(
-            f"Copies of base weights that PEFT saved along are left out: "
-            f"{', '.join(found.copies[:4])}."
-        )
-    return lines
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
     known = parsing.names(Arguments)
-    wants_help = {"-h", "--help"} & set(arguments)
-    if not wants_help and not parsing.value_of("--method", arguments):
+    if {"-h", "--help"} & set(arguments):
+        words, fields = list(arguments), {}
+    elif parsing.value_of("--method", arguments):
+        words, fields = merge_fields.split(arguments, known, PROG)
+    else:
         raise ValueError(
             f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
             f"DIR`; `{PROG} --list` shows every name."
         )
-    words, fields = (
-        (list(arguments), {})
-        if wants_help
-        else merge_fields.split(arguments, known, PROG)
-    )
     given = flags.parse(Arguments, PROG, words, description=DESCRIPTION)
     return given, merge_fields.make(given.method, fields)
 
@@ -184,7 +134,7 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
             f"Got no adapter to merge; the command is `{PROG} ADAPTER... --method "
             f"{given.method} --out DIR`."
         )
-    names(given.adapters)
+    loading.names(given.adapters)
     weights = list(given.weights) or [1.0] * count
     if len(weights) != count:
         raise ValueError(
@@ -229,19 +179,19 @@ def _list(words: Sequence[str]) -> int:
             f"`{PROG} --list` takes names of methods only, got {odd[0]}; as in "
             f"`{PROG} --list ties`."
         )
-    console = merge_tables.console()
+    console = printing.console()
     if not words:
         merge_tables.every(console)
     for name in words:
-        merge_tables.one(console, name, merge_fields.fields(name))
+        merge_tables.describe(console, name, merge_fields.fields(name))
     return 0
 
 
 def _report(
-    console: Console, folder: Path, found: Fidelity, experts: Sequence[str]
+    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
 ) -> None:
-    table = report.table(found, experts)
+    table = report.table(fidelity, experts)
     files.write_text(folder / TABLE, table.to_csv())
-    report.figure(found, folder / FIGURE, experts)
+    report.figure(fidelity, folder / FIGURE, experts)
     merge_tables.fidelity(console, table)
-    merge_tables.line(console, f"{folder}: {TABLE}, {FIGURE}")
+    printing.line(console, f"{folder}: {TABLE}, {FIGURE}")

@@ -1,18 +1,19 @@
 """What ``jaxlora merge`` says: the methods there are, and what came out of one."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxlora import merge
+from jaxlora.commands.flags.merge_fields import flag_of
+from jaxlora.commands.printing import line, number, plain, span
 from jaxlora.io import peft
 from jaxlora.io.collection import Collection
 from jaxlora.merge import LAWS, Merge
@@ -45,14 +46,14 @@ def every(console: Console) -> None:
     table = plain("method", "space", "keeps", "what it is", *columns)
     for name in merge.names():
         entry = merge.describe(name)
-        made = entry.make()
-        sees = "" if made.data == "free" else SEES[made.data]
-        more = SEES[made.data], "yes" if entry.needs_key else "", entry.source
+        method = entry.default
+        sees = "" if entry.data == "free" else SEES[entry.data]
+        more = SEES[entry.data], "yes" if entry.needs_key else "", entry.source
         words = entry.summary
         if not wide:
             words += "; draws" if entry.needs_key else ""
             words += f"; needs {sees}" if sees else ""
-        cells = name, made.space, letters(made), words, *(more if wide else ())
+        cells = name, method.space, letters(method), words, *(more if wide else ())
         table.add_row(*map(Text, cells))
     console.print(table)
     laws = ", ".join(f"{_LETTERS[law]} {law}" for law in LAWS)
@@ -63,8 +64,14 @@ def every(console: Console) -> None:
     )
 
 
-def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
-    """Prints what there is to say of one method."""
+def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
+    """Prints what there is to say of one method.
+
+    Args:
+      console: where to.
+      name: of the method, or ``module:attribute``.
+      fields: of the method, and their defaults.
+    """
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -72,13 +79,12 @@ def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
     laws: frozenset[str] = frozenset()
     if ":" not in name:
         entry = merge.describe(name)
-        made = entry.make()
-        laws = made.laws
+        laws = entry.default.laws
         rows |= {
             "what it is": entry.summary,
             "source": entry.source,
-            "sees": SEES[made.data],
-            "space": made.space,
+            "sees": SEES[entry.data],
+            "space": entry.default.space,
             "draws": "yes, by --seed" if entry.needs_key else "no",
         }
     if name in NEEDS:
@@ -86,8 +92,7 @@ def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
     for key, text in rows.items():
         table.add_row(key, Text(text))
     for field, default in fields.items():
-        flag = f"--{field.replace('_', '-')}"
-        table.add_row("field", Text(f"{flag}, by default {default}"))
+        table.add_row("field", Text(f"{flag_of(field)}, by default {default}"))
     if not fields:
         table.add_row("field", "none")
     for law, says in LAWS.items():
@@ -96,29 +101,40 @@ def one(console: Console, name: str, fields: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def letters(made: Merge) -> str:
+def letters(method: Merge) -> str:
     """The laws that a merge keeps, a letter each, in the order of ``LAWS``.
+
+    Args:
+      method: the merge.
 
     >>> letters(merge.preset("factor-mean"))
     'ip··zd'
     """
-    return "".join(_LETTERS[law] if law in made.laws else "·" for law in LAWS)
+    return "".join(_LETTERS[law] if law in method.laws else "·" for law in LAWS)
 
 
 def summary(
     console: Console,
     out: Path,
     method: str,
-    found: Collection,
+    library: Collection,
     weights: Sequence[float],
     totals: Totals,
 ) -> None:
-    """Prints what went into a merge and what came out."""
-    written = peft.open_folder(out).modules.values()
-    rank = span(module.rank for module in written)
+    """Prints what went into a merge and what came out.
+
+    Args:
+      console: where to.
+      out: the folder that was written.
+      method: by its name.
+      library: the adapters that were merged.
+      weights: one for each of them.
+      totals: the merge beside them.
+    """
+    modules = peft.open_folder(out).modules.values()
     table = plain("adapter", "weight", "rank", "norm", "coefficient")
-    for i, name in enumerate(found.names):
-        ranks = np.concatenate([ranks[i] for ranks in found.ranks.values()])
+    for i, name in enumerate(library.names):
+        ranks = np.concatenate([ranks[i] for ranks in library.ranks.values()])
         table.add_row(
             Text(name),
             f"{weights[i]:g}",
@@ -126,22 +142,28 @@ def summary(
             number(totals.norms[i]) if weights[i] else "left out",
             number(totals.coefficients[i]),
         )
-    line(console, f"{out}: {method} of {_count(len(weights), 'adapter')}, ", end="")
     line(
         console,
-        f"rank {rank} in {_count(len(written), 'module')}, norm {totals.merged:.4g}",
+        f"{out}: {method} of {_count(len(weights), 'adapter')}, rank "
+        f"{span(module.rank for module in modules)} in "
+        f"{_count(len(modules), 'module')}, norm {totals.merged:.4g}",
     )
     console.print(table)
+    ratio = totals.merged / totals.exact if totals.exact else math.nan
     line(
         console,
         f"against the exact weighted sum: relative error {number(totals.error)}, norm "
-        f"ratio {number(totals.merged / totals.exact if totals.exact else math.nan)}, "
-        f"cosine {number(totals.cosine)}",
+        f"ratio {number(ratio)}, cosine {number(totals.cosine)}",
     )
 
 
 def fidelity(console: Console, table: pd.DataFrame) -> None:
-    """Prints a fidelity table, a line for each group."""
+    """Prints a fidelity table, a line for each group.
+
+    Args:
+      console: where to.
+      table: as ``report.fidelity.table`` makes it.
+    """
     experts = [str(name).partition(": ")[2] for name in table.columns[len(_RATIOS) :]]
     shown = plain("group", *_RATIOS, *experts)
     sites = short([str(name) for name in table.index[:-1]])
@@ -154,49 +176,6 @@ def fidelity(console: Console, table: pd.DataFrame) -> None:
         "result's energy\nbetween experts, and outside of their span; then the "
         "effective coefficient of each expert",
     )
-
-
-def console() -> Console:
-    """Standard output; of any width where no terminal bounds it."""
-    found = Console()
-    return found if found.is_terminal else Console(width=200)
-
-
-def plain(*heads: str) -> Table:
-    """A table of text on the left and numbers beside it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=i == 0)
-    return table
-
-
-def span(values: Iterable[float]) -> str:
-    """One number, or the least and the largest.
-
-    >>> span([4, 8, 4])
-    '4-8'
-    """
-    found = sorted(set(values))
-    if not found:
-        return "none"
-    ends = (found[0],) if len(found) == 1 else (found[0], found[-1])
-    return "-".join(f"{value:.4g}" for value in ends)
-
-
-def number(value: float) -> str:
-    """Three digits; what is below rounding is 0, and what is undefined a dash.
-
-    >>> number(0.41234), number(3e-8), number(math.nan)
-    ('0.412', '0.000', '-')
-    """
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3g}" if abs(value) >= 1000 else f"{value:.3f}"
-
-
-def line(console: Console, text: str, end: str = "\n") -> None:
-    """Prints words as they are, and does not wrap paths."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
 
 
 def _count(n: int, what: str) -> str:

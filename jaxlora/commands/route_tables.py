@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands.merge_tables import line, number, plain
+from jaxlora.commands.printing import line, number, plain
 from jaxlora.report import route_numbers
 from jaxlora.report.route_numbers import Measured
 from jaxlora.route import diagnose

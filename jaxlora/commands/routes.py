@@ -16,13 +16,12 @@ from jaxlora.commands import (
     bars,
     flags,
     loading,
-    merge_tables,
+    printing,
     route_tables,
 )
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.forward import read_tokens
-from jaxlora.commands.merge import names
-from jaxlora.commands.merge_tables import line
+from jaxlora.commands.printing import line
 from jaxlora.io import files
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.report import route_map, route_numbers
@@ -90,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, routes, shows and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = _combining(given)
-    called = names(given.combine.adapter)
+    called = loading.names(given.combine.adapter)
     row = _row(given)
     for path in filter(None, (given.out, given.csv)):
         flags.check_out(path)
@@ -100,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
     prompt = _prompt(given, found, row)
     sites, strayed = routed(found, prompt.ids)
     measured = route_numbers.measure(sites)
-    console = merge_tables.console()
+    console = printing.console()
     route_tables.load(console, measured, called)
     route_tables.grid(console, measured, prompt.texts)
     route_tables.summary(console, measured, sites)

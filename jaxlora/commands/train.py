@@ -1,88 +1,145 @@
 """``jaxlora train``: one adapter for each data file, all in one program."""
 
-import csv
 import dataclasses
-import io
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import tyro
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, flags, train_data, train_options
-from jaxlora.commands.train_options import Arguments
-from jaxlora.io.files import write_text
+from jaxlora.commands import bars, flags, loading, train_data, train_output
+from jaxlora.commands.flags import Dtype, Several
+from jaxlora.commands.flags.training import Learning, Remat
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
-from jaxlora.studies import provenance
+from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks.packing import Rows
+from jaxlora.tasks.text import Read
 from jaxlora.train import session
 from jaxlora.train.session import Checkpoints, Trained
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
-RECORD = "training.json"
 CHECKPOINT = ".checkpoint"
 SCHEDULE = (
-    "epochs",
-    "steps",
-    "learning_rate",
-    "warmup",
-    "decay",
-    "batch",
-    "accumulate",
+    *("epochs", "steps", "learning_rate", "warmup", "decay"),
+    *("batch", "accumulate"),
 )
 """Numbers of a training that the record shows as they were used."""
+PROG = "jaxlora train"
+DESCRIPTION = """\
+Trains one LoRA adapter for each data file, all in one program.
+
+A data file has one JSON object a line: {"prompt", "answer"}, {"question", "answer"},
+{"messages": [...]} or {"text"}; a folder of them, or a prepared TFDS data set
+(tfds:NAME/CONFIG:SPLIT), is one data set too. Only answers are learnt. Each adapter is
+written as OUT/NAME in the PEFT format, NAME being that of its file. Interrupted, the
+same command goes on where it stopped.
+
+examples:
+  jaxlora train --model MODEL --data gsm8k.jsonl --out LIBRARY
+  jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY --epochs 5
+  jaxlora train --model MODEL --data FOLDER --out LIBRARY --rank 16 --length 1024 \\
+      --batch 4 --accumulate 8
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Trains one adapter for each data file."""
+
+    model: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of a Hugging Face checkpoint."""
+    data: Annotated[Several, tyro.conf.arg(metavar="FILE...")]
+    """Files, folders of *.jsonl, or tfds:NAME; one adapter each."""
+    out: Annotated[Path, tyro.conf.arg(metavar="LIB")]
+    """Folder of the library: one folder an adapter, and the losses."""
+    rank: int = 8
+    """R of every adapted kernel."""
+    alpha: float = 16.0
+    """The scale is alpha / rank."""
+    rslora: bool = False
+    """The scale is alpha / sqrt(rank) instead."""
+    targets: Annotated[Several, tyro.conf.arg(metavar="REGEX...")] = ()
+    """Kernels to adapt: regular expressions on full names; every linear one if none."""
+    training: Annotated[Learning, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Learning
+    )
+    remat: Remat = "auto"
+    """Recompute layers in the backward pass; auto: from width 1024 on."""
+    truncate: bool = False
+    """Cut examples longer than a row, instead of leaving them out."""
+    skip_bad: bool = False
+    """Leave out lines that cannot be read, and count them."""
+    dtype: Dtype = "auto"
+    data_devices: int = 1
+    """Devices along the batch."""
+    fsdp_devices: int = 1
+    """Devices along which the base is cut."""
+    expert_devices: int = 1
+    """Devices along the adapters."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
     started = time.monotonic()
-    given = train_options.parse(arguments)
-    config, training = _config(given), _training(given)
-    names = train_data.names(given.data)
+    given = parse(arguments)
+    config, names = _config(given), train_data.names(given.data)
     _check_new(given.out, names)
     sources = dict(zip(names, given.data, strict=True))
-    found = train_data.read(sources, skip_bad=given.skip_bad)
+    data = train_data.read(sources, skip_bad=given.skip_bad)
     words = tokenizer.load(given.model)
     model, base = _load(given)
     tokenizer.check(words, model.config.vocab_size)
-    length = min(given.length, model.config.max_length)
-    rows, counts = train_data.pack(
-        found,
-        words,
-        length,
-        seed=given.seed,
-        truncate=given.truncate,
-        skip_bad=given.skip_bad,
-    )
-    training = _shortened(training, given, rows)
-    updates = {name: training.total(len(some.tokens)) for name, some in rows.items()}
-    train_data.say(counts, length, updates)
+    rows, counts = _pack(given, data, words, model.config.max_length)
+    training = _fitted(given, rows)
+    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
+    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
     trained = _train(given, model, base, rows, config, training)
-    _write(given, trained, names)
+    for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
+        if not (given.out / name).exists():  # else written before an interruption
+            adapters.save(given.out / name, adapter, base_name=str(given.model))
     seconds = time.monotonic() - started
-    _record(given, trained, names, counts, training, seconds)
+    facts = _facts(given, training, counts, seconds)
+    train_output.write(given.out, trained, names, facts)
     shutil.rmtree(given.out / CHECKPOINT, ignore_errors=True)
-    Console().print(_results(given, trained, names, seconds))
+    train_output.show(given.out, trained, names, seconds)
     return 0
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses flags.
+
+    Args:
+      arguments: what was given.
+
+    Raises:
+      ValueError: if a flag does not exist, or a number is out of range.
+    """
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
+    flags.at_least(1, given, "rank")
+    flags.at_least(1, given, "data_devices", "fsdp_devices", "expert_devices")
+    batch = given.training.batch
+    if len(given.data) % given.expert_devices or batch % given.data_devices:
+        raise ValueError(
+            f"{len(given.data)} data files on {given.expert_devices} --expert-devices, "
+            f"and --batch {batch} on {given.data_devices} --data-devices: "
+            f"expected both to divide without a rest."
+        )
+    return given
 
 
 def _check_new(out: Path, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
-    flags.check_out(out / RECORD)
+    flags.check_out(out / train_output.RECORD)
     interrupted = (out / CHECKPOINT).is_dir()
-    there = [name for name in (RECORD, *names) if (out / name).exists()]
-    if there and (there[0] == RECORD or not interrupted):
+    files = [name for name in (train_output.RECORD, *names) if (out / name).exists()]
+    if files and (files[0] == train_output.RECORD or not interrupted):
         raise ValueError(
-            f"{out / there[0]} exists already and is not overwritten; give another "
+            f"{out / files[0]} exists already and is not overwritten; give another "
             f"--out, or remove it first."
         )
 
@@ -97,7 +154,7 @@ def _load(given: Arguments) -> tuple[Decoder, Tree]:
             mesh=_mesh(given),
             progress=lambda done, total: move(given.model.name, done, total),
         )
-    return Decoder(train_options.faster(given.remat, model.config)), base
+    return Decoder(loading.faster(given.remat, model.config)), base
 
 
 def _config(given: Arguments) -> LoraConfig:
@@ -109,30 +166,22 @@ def _config(given: Arguments) -> LoraConfig:
     )
 
 
-def _training(given: Arguments) -> Training:
-    return Training(
-        epochs=given.epochs,
-        steps=given.steps,
-        learning_rate=given.learning_rate,
-        warmup=given.warmup,
-        weight_decay=given.weight_decay,
-        clip=given.clip,
-        length=given.length,
-        batch=given.batch,
-        accumulate=given.accumulate,
-        together=len(given.data) if given.expert_devices > 1 else given.together,
-        seed=given.seed,
+def _pack(given: Arguments, data: Mapping[str, Read], words: Tokenizer, context: int):
+    return train_data.pack(
+        data,
+        words,
+        min(given.training.length, context),
+        seed=given.training.seed,
+        truncate=given.truncate,
+        skip_bad=given.skip_bad,
     )
 
 
-def _shortened(
-    training: Training, given: Arguments, rows: Mapping[str, Rows]
-) -> Training:
-    """A microbatch has no more rows than the largest data set."""
-    most = max(len(found.tokens) for found in rows.values())
-    if given.data_devices > 1 or most >= training.batch:
-        return training
-    return dataclasses.replace(training, batch=most)
+def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
+    training = given.training
+    if given.expert_devices > 1:  # they are cut over devices, all at once
+        training = dataclasses.replace(training, together=len(given.data))
+    return training if given.data_devices > 1 else train_data.fitted(training, rows)
 
 
 def _mesh(given: Arguments):
@@ -164,57 +213,24 @@ def _train(
         )
 
 
-def _write(given: Arguments, trained: Trained, names: Sequence[str]) -> None:
-    for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
-        if not (given.out / name).exists():  # else written before an interruption
-            adapters.save(given.out / name, adapter, base_name=str(given.model))
-
-
-def _record(
+def _facts(
     given: Arguments,
-    trained: Trained,
-    names: Sequence[str],
-    counts: Mapping[str, train_data.Counts],
     training: Training,
+    counts: Mapping[str, train_data.Counts],
     seconds: float,
-) -> None:
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["adapter", "update", "loss", "gradient_norm"])
-    for name, losses, norms in zip(names, trained.loss, trained.norm, strict=True):
-        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            if np.isfinite(loss):
-                table.writerow([name, i, f"{loss:.6g}", f"{norm:.6g}"])
-    write_text(given.out / "losses.csv", buffer.getvalue())
-    plain = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in dataclasses.asdict(given).items()
-    }
-    facts = {
+) -> dict[str, Any]:
+    """What training.json has beside the run itself: flags, as typed and as used."""
+    plain = dataclasses.asdict(given)
+    plain |= plain.pop("training")
+    del plain["decay"]
+    used = dataclasses.asdict(training)
+    return {
         "command": "train",
-        "arguments": plain,
-        "schedule": {name: getattr(training, name) for name in SCHEDULE},
+        "arguments": {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in plain.items()
+        },
+        "schedule": {name: used[name] for name in SCHEDULE},
         "data": counts,
-        "resumed_at": trained.resumed,
         "seconds": round(seconds, 1),
-        **provenance.here(),
     }
-    write_text(given.out / RECORD, json.dumps(facts, indent=2) + "\n")
-
-
-def _results(
-    given: Arguments, trained: Trained, names: Sequence[str], seconds: float
-) -> Table:
-    table = Table(title=Text(f"{given.out} ({seconds:.0f} s)"))
-    for name in ("adapter", "updates", "first loss", "last loss"):
-        table.add_column(name, justify="left" if name == "adapter" else "right")
-    for name, losses in zip(names, trained.loss, strict=True):
-        losses = losses[np.isfinite(losses)]
-        few = max(1, len(losses) // 20)
-        table.add_row(
-            Text(name),
-            str(len(losses)),
-            f"{losses[:few].mean():.3f}",
-            f"{losses[-few:].mean():.3f}",
-        )
-    return table

@@ -16,6 +16,7 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import packing, text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read, Record
+from jaxlora.train.training import Training
 
 Counts: TypeAlias = dict[str, Any]
 """What a file became, as training.json has it."""
@@ -27,26 +28,32 @@ LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
 def names(sources: Sequence[str]) -> list[str]:
     """Returns the name of each source's adapter.
 
+    Args:
+      sources: as they were given.
+
     Raises:
       ValueError: if there is no source, or two would have one name.
     """
     if not sources:
         raise ValueError("No --data was given, expected a file at least.")
-    found = [name(source) for source in sources]
-    twice = sorted({x for x in found if found.count(x) > 1})
+    stems = [name(source) for source in sources]
+    twice = sorted({x for x in stems if stems.count(x) > 1})
     if twice:
         raise ValueError(
             f"Two data files would both be adapter {twice[0]!r}, as an adapter has the "
-            f"name of its file; rename one."
+            f"name of its file; rename read."
         )
-    return found
+    return stems
 
 
 def name(source: str) -> str:
     """Returns a file's stem, a folder's name, or a data set's.
 
+    Args:
+      source: as it was given.
+
     Raises:
-      ValueError: if it has none.
+      ValueError: if it has nread.
 
     >>> name("data/gsm8k.train.jsonl"), name("tfds:gsm8k/main:train")
     ('gsm8k.train', 'gsm8k-main-train')
@@ -55,10 +62,10 @@ def name(source: str) -> str:
     if not path.exists() and path.suffix not in (".json", ".jsonl"):
         return source.removeprefix("tfds:").replace("/", "-").replace(":", "-")
     last = os.path.basename(os.path.abspath(path))  # of "." and ".." too
-    found = last.removesuffix(".jsonl").removesuffix(".json")
-    if not found:
+    stem = last.removesuffix(".jsonl").removesuffix(".json")
+    if not stem:
         raise ValueError(f"--data {source} gives the adapter no name; rename it.")
-    return found
+    return stem
 
 
 def read(sources: Mapping[str, str], *, skip_bad: bool = False) -> dict[str, text.Read]:
@@ -69,7 +76,7 @@ def read(sources: Mapping[str, str], *, skip_bad: bool = False) -> dict[str, tex
 
 
 def pack(
-    found: Mapping[str, Read],
+    data: Mapping[str, Read],
     words: Tokenizer,
     length: int,
     *,
@@ -79,22 +86,30 @@ def pack(
 ) -> tuple[dict[str, Rows], dict[str, Counts]]:
     """Makes rows of ``length`` tokens of every source, and counts what they hold.
 
+    Args:
+      data: records by the name of the adapter.
+      words: the tokenizer.
+      length: T of a row.
+      seed: of the order in which examples are packed.
+      truncate: cut examples longer than a row, instead of leaving them out.
+      skip_bad: leave out records that cannot be rendered.
+
     Raises:
       ValueError: with the adapter's name, as ``text.encode``.
     """
     rows, counts = {}, {}
     with bars.bar("packing") as move:
-        for i, (name, one) in enumerate(found.items()):
-            move(name, i, len(found))
+        for i, (name, read) in enumerate(data.items()):
+            move(name, i, len(data))
             try:
                 encoded = text.encode(
-                    one.records, words, length, truncate=truncate, skip_bad=skip_bad
+                    read.records, words, length, truncate=truncate, skip_bad=skip_bad
                 )
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
             rows[name] = packing.pack(encoded.examples, length, seed)
-            counts[name] = _count(one, encoded, rows[name])
-            counts[name]["asked_apart"] = asked_apart(one.records, words)
+            counts[name] = _count(read, encoded, rows[name])
+            counts[name]["asked_apart"] = asked_apart(read.records, words)
     return rows, counts
 
 
@@ -104,6 +119,10 @@ def asked_apart(records: Sequence[Record], words: Tokenizer) -> bool:
     Some chat templates open an answer for generation with what they leave out of a
     whole conversation: DeepSeek-R1's with ``<think>``. Looks at the first few records;
     the last token of a prompt may merge with the answer, and is not compared.
+
+    Args:
+      records: of one file.
+      words: the tokenizer.
     """
     for record in records[:LOOKED_AT]:
         try:
@@ -116,21 +135,27 @@ def asked_apart(records: Sequence[Record], words: Tokenizer) -> bool:
     return False
 
 
-def _count(one: Read, encoded: text.Encoded, rows: Rows) -> Counts:
+def _count(read: Read, encoded: text.Encoded, rows: Rows) -> Counts:
     about = packing.report(rows)
     return dataclasses.asdict(about) | {
         "efficiency": round(about.efficiency, 4),
-        "bad_lines": one.skipped,
+        "bad_lines": read.skipped,
         "refused": encoded.refused,
         "too_long": encoded.too_long,
         "truncated": encoded.truncated,
         "no_answer": encoded.no_answer,
-        "first_error": one.first_error or encoded.first_error,
+        "first_error": read.first_error or encoded.first_error,
     }
 
 
 def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -> None:
-    """Prints what each file became, and what was left out of it, on stderr."""
+    """Prints what each file became, and what was left out of it, on stderr.
+
+    Args:
+      counts: by the name of the adapter.
+      length: tokens of a row.
+      updates: of each adapter.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for name, count in counts.items():
         left = ", ".join(
@@ -149,3 +174,14 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
             )
         if count["first_error"]:
             console.print(f"  first of them: {count['first_error']}")
+
+
+def fitted(training: Training, rows: Mapping[str, Rows]) -> Training:
+    """A microbatch has no more rows than the largest data set.
+
+    Args:
+      training: as it was asked for.
+      rows: of each data set.
+    """
+    most = max(len(part.tokens) for part in rows.values())
+    return dataclasses.replace(training, batch=min(training.batch, most))

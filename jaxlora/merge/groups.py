@@ -58,9 +58,9 @@ def merge_groups(
       ValueError: as the merge, before anything is computed.
     """
     key = jax.random.key(seed)
-    draws = _traced(merge, library, weights, key, rank, data)
+    _check(merge, library, weights, key, rank, data)
     array = jnp.asarray(weights, jnp.float32)
-    if draws or merge.scope == "model":
+    if merge.draws or merge.scope == "model":
         # A key is folded by the position of a site among all, so none may be left out.
         progress(f"{len(library)} groups at once", 0, 1)
         run = jax.jit(merge, static_argnames="rank")
@@ -84,15 +84,11 @@ def _merged(group, weights, data, merge: Merge, rank: int | None) -> LoraWeight:
     return merge({_SITE: group}, weights, rank=rank, data=tree)[_SITE]
 
 
-def _traced(merge, library: Groups, weights, key, rank, data) -> bool:
-    """Traces a merge, which refuses what it cannot do; returns whether it draws.
+def _check(merge, library: Groups, weights, key, rank, data) -> None:
+    """Traces a merge, which refuses what it cannot do.
 
     Of groups of equal shapes one stands for all.
     """
-
-    def run(library, key, data):
-        return merge(library, weights, key=key, rank=rank, data=data)
-
     shapes = {
         name: jax.tree.map(jnp.shape, (group, data and data[name]))
         for name, group in library.items()
@@ -100,7 +96,9 @@ def _traced(merge, library: Groups, weights, key, rank, data) -> bool:
     chosen = {str(shape): name for name, shape in shapes.items()}.values()
     some = {name: library[name] for name in chosen}
     tree = None if data is None else unflatten({name: data[name] for name in chosen})
-    return "random_bits" in str(jax.make_jaxpr(run)(some, key, tree))
+    # Weights stay values, which are checked only if they are known.
+    run = functools.partial(merge, weights=weights, rank=rank)
+    jax.eval_shape(lambda *x: run(x[0], key=x[1], data=x[2]), some, key, tree)
 
 
 class Totals(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models, reuse, route
-from jaxlora.commands import gate as command
-from jaxlora.commands import gate_options, gate_tables, route_options
+from jaxlora.commands import gate_plan, gate_tables
+from jaxlora.commands.flags import adapters
 from jaxlora.io import gate_file
 from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
@@ -276,7 +276,7 @@ def test_the_examples_work(hf, speaking, files, tmp_path, monkeypatch, shown, ca
         shutil.copy(files[0], tmp_path / path)
     places = {"MODEL": speaking("plain"), "A": hf / "llama" / "plain"}
     places["B"] = hf / "llama" / "plain2"
-    commands = shown(gate_options.DESCRIPTION)
+    commands = shown(gate_plan.DESCRIPTION)
     assert len(commands) == 5
     for i, words in enumerate(commands):
         argv = [str(places.get(word, word)) for word in words]
@@ -302,10 +302,10 @@ def test_the_list_names_every_route_and_what_it_needs(capsys):
 
 def test_every_route_with_a_gate_can_be_planned(speaking):
     words = [str(speaking("plain")), "--adapter", "a", "--out", "x"]
-    for name in route_options.gate_names():
-        given = gate_options.parse([*words, "--route", name])
-        plan = command.planned(given)
-        assert plan.own == (route.describe(name).data == "own")
+    for name in adapters.gate_names():
+        given = gate_plan.parse([*words, "--route", name])
+        plan = gate_plan.planned(given)
+        assert plan.per_expert == (route.describe(name).data == "own")
         measured = name in ("average-activation", "retrieval")
         assert (plan.training is None) == measured
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, lora, merge, models
 from jaxlora.commands import merge as command
-from jaxlora.commands import merge_fields, merge_tables, reuse_options
+from jaxlora.commands import merge_tables, printing
+from jaxlora.commands.flags import merge_fields, parsing
 from jaxlora.io import collection, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.models import adapters, pretrained
@@ -334,8 +336,8 @@ number = 3
 def test_a_method_of_your_own(small, tmp_path, capsys, monkeypatch):
     (tmp_path / "my_own_merges.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [x for x in command.sys.path if x])
-    before = list(command.sys.path)
+    monkeypatch.setattr("sys.path", [x for x in sys.path if x])
+    before = list(sys.path)
     for i, flags in enumerate(("thrice --share 0.5 --loud false", "plain")):
         method = f"--method my_own_merges:{flags}".split()
         assert run(small, ("plain", "plain2"), *method, out=tmp_path / f"m{i}") == 0
@@ -352,7 +354,7 @@ def test_a_method_of_your_own(small, tmp_path, capsys, monkeypatch):
         assert run(small, ("plain", "plain2"), *method, out=tmp_path / "bad") == 2
         assert expected in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
-    assert command.sys.path == before
+    assert sys.path == before
 
 
 def test_the_list_has_every_method(capsys):
@@ -383,8 +385,8 @@ def test_the_list_of_one_has_its_fields_and_laws(capsys):
 
 
 def test_a_narrow_terminal_has_fewer_columns(capsys, monkeypatch):
-    narrow = functools.partial(merge_tables.Console, width=80)
-    monkeypatch.setattr(merge_tables, "console", narrow)
+    narrow = functools.partial(printing.Console, width=80)
+    monkeypatch.setattr(printing, "console", narrow)
     assert cli.main(["merge", "--list"]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines()[:90])) <= 80
@@ -403,7 +405,7 @@ def test_help_has_every_field(capsys):
     shown = capsys.readouterr().out
     for field in merge_fields.every():
         assert f"  --{field.replace('_', '-')} " in command.DESCRIPTION
-    flags = set(reuse_options.flags(command.Arguments))
+    flags = set(parsing.names(command.Arguments))
     assert not {f"--{field}" for field in merge_fields.every()} & flags
     assert "--weights W..." in shown
 

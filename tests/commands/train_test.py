@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models
-from jaxlora.commands import train_data, train_options
+from jaxlora.commands import train, train_data
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import text as records
 from jaxlora.train import session, text
@@ -175,7 +175,7 @@ def test_the_checkpoint_is_gone_and_nothing_else_is_there(library):
 def test_the_adapters_are_those_that_were_trained(library, speaking):
     out, trained, _ = library
     _, base = pretrained.load(speaking("plain"))
-    for name, wanted in zip(NAMES, lora.unstack(trained.library), strict=True):
+    for name, wanted in zip(NAMES, lora.unstack(trained.learned), strict=True):
         wanted = lora.sites(wanted)
         got = lora.sites(adapters.load(out / name, base))
         assert set(got) == set(wanted) == SITES
@@ -444,7 +444,7 @@ def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(files[0], tmp_path / path)
     (tmp_path / "MODEL").symlink_to(speaking("plain"))
-    commands = shown(train_options.DESCRIPTION)
+    commands = shown(train.DESCRIPTION)
     assert len(commands) == 3
     for words, names in zip(
         commands, (["gsm8k"], ["ann", "bo"], ["FOLDER"]), strict=True
@@ -489,10 +489,10 @@ def test_flags_reach_the_run(speaking, files, tmp_path, monkeypatch):
 def test_files_are_repeated_or_listed(words):
     flags = ["--model", "M", "--out", "O", "--targets", "x", "y", "--targets", "z"]
     for order in ([*words.split(), *flags], [*flags, *words.split()]):
-        given = train_options.parse(order)
+        given = train.parse(order)
         assert given.data == ("A", "B")
         assert given.targets == ("x", "y", "z")
-    assert train_options.parse([*words.split(), *flags[:4]]).targets == ()
+    assert train.parse([*words.split(), *flags[:4]]).targets == ()
 
 
 def test_adapters_have_the_names_of_their_sources(tmp_path, monkeypatch):

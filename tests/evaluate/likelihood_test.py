@@ -12,27 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoders import TEXT
 from jaxlora import lora, models, route
 from jaxlora.evaluate import likelihood
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply
+from jaxlora.models import Decoder, apply
 from jaxlora.route import Route
 
 V, E = 53, 3
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    mlp_size=8,
-    mlp="gated",
-    positions="rope",
-    local_layers=(True, False),
-    window=5,
-    final_softcap=8.0,
-    max_length=40,
+CONFIG = dataclasses.replace(
+    TEXT, vocab_size=V, local_layers=(True, False), window=5, final_softcap=8.0
 )
 MODEL = Decoder(CONFIG)
 ROUTED = Decoder(CONFIG, Route(gate=route.arrow, top_k=2))

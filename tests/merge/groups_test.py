@@ -83,12 +83,3 @@ def test_groups_of_equal_shapes_share_a_program(library):
     assert groups._merged._cache_size() == 2 < len(library)
     groups.merge_groups(merge.preset("mean"), library, [2.0, 2.0])
     assert groups._merged._cache_size() == 2
-
-
-def test_presets_say_whether_they_draw(library):
-    weights, key = [1.0, 1.0], jax.random.key(0)
-    for name in merge.names():
-        method = merge.describe(name).make()
-        if method.data == "free" and name != "permuted-mean":  # draws if it has a key
-            draws = groups._traced(method, library, weights, key, None, None)
-            assert draws == merge.describe(name).summary.endswith("; draws"), name

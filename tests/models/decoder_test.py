@@ -8,21 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import tree
-from jaxlora.models import Decoder, DecoderConfig, Inputs, RopeScaling, apply, init
+from jaxlora.models import Decoder, Inputs, RopeScaling, apply, init
 from jaxlora.models.decoder import logits
 from jaxlora.models.layers import frequencies, rotate
 
-PLAIN = DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=3,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=5,
-)
+PLAIN = dataclasses.replace(TINY, num_layers=3, max_length=5)
 RICH = dataclasses.replace(
     PLAIN,
     num_heads=4,

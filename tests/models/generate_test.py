@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY, WINDOW
 from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
 from jaxlora.models import (
     Decoder,
-    DecoderConfig,
     Decoding,
     Inputs,
     apply,
@@ -26,37 +26,15 @@ from jaxlora.route import Route
 # E == L == B: nothing may be guessed from shapes.
 E = L = B = 3
 V, N, PAD = 13, 6, 12
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
+CONFIG = dataclasses.replace(
+    WINDOW,
     num_layers=L,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    rope_theta=50.0,
     local_layers=(True, False, True),
-    window=3,
-    attn_softcap=2.0,
-    final_softcap=20.0,
     post_norms=True,
     norm_plus_one=True,
     qk_norm=True,
-    tie_head=True,
 )
 MODEL = Decoder(CONFIG)
-LEARNED = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=13,
-)
 ARROW = Decoder(CONFIG, Route(gate=route.arrow, top_k=2, temperature=0.5))
 PROMPTS = ((3, 1, 4, 1, 5, 9, 2), (6, 5), (3, 5, 8, 9))
 LENGTHS = [len(prompt) for prompt in PROMPTS]
@@ -140,7 +118,7 @@ def test_what_padding_holds_does_not_matter(base, greedy):
 
 
 def test_learned_positions_count_tokens_not_slots(make_base):
-    model = Decoder(LEARNED)
+    model = Decoder(TINY)
     base = make_base(model)
     want = argmaxes(model, base)
     np.testing.assert_array_equal(decode(model, base).tokens, want)
@@ -376,7 +354,7 @@ def test_prompts_that_cannot_be_continued_are_refused(base, library):
         ):
             generate(MODEL, base, Inputs(tokens, wrong), Decoding(1))
     with pytest.raises(ValueError, match=r"14 tokens, but .* positions for 13"):
-        generate(Decoder(LEARNED), base, prompts, Decoding(7))
+        generate(Decoder(TINY), base, prompts, Decoding(7))
     with pytest.raises(ValueError, match="it needs library="):
         generate(ARROW, base, prompts, Decoding(1))
     with pytest.raises(ValueError, match="has a, b, scale of shapes"):

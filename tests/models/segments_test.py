@@ -7,45 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY, WINDOW
 from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, Inputs, apply, hidden, unembed
+from jaxlora.models import Decoder, Inputs, apply, hidden, unembed
 from jaxlora.route import Route
 
-V, T, E = 13, 9, 2
-ROPE = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=E,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    rope_theta=50.0,
-    local_layers=(True, False),
-    window=3,
-    attn_softcap=2.0,
-    final_softcap=20.0,
-    tie_head=True,
-)
-LEARNED = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=E,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=T,
-)
-FLASH = dataclasses.replace(ROPE, attn_softcap=0.0, attention="flash")
+T, E = 9, 2
+FLASH = dataclasses.replace(WINDOW, attn_softcap=0.0, attention="flash")
 MODELS = {
-    "rope": Decoder(ROPE),
+    "rope": Decoder(WINDOW),
     "flash": Decoder(FLASH),
-    "learned": Decoder(LEARNED),
-    "routed": Decoder(ROPE, Route(gate=route.arrow, top_k=1)),
+    "learned": Decoder(TINY),
+    "routed": Decoder(WINDOW, Route(gate=route.arrow, top_k=1)),
 }
 ROWS = (((3, 1, 4), (1, 5), (9, 2, 6)), ((5, 3, 5, 8), (9, 7, 9, 3)))
 FLAT = [example for row in ROWS for example in row]

@@ -10,19 +10,11 @@ import numpy as np
 import optax
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, models, route
 from jaxlora import tree as named
 from jaxlora.models import statistics
 
-CONFIG = models.DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=2,
-    mlp_size=12,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-)
 TOKENS = jnp.asarray([[1, 2, 3], [4, 5, 0]])
 MASK = TOKENS != 0
 INPUTS = models.Inputs(TOKENS, MASK)
@@ -35,7 +27,7 @@ E = 2
 @pytest.fixture(scope="module")
 def world(make_base, trained):
     """A model, its params, and a library of two experts."""
-    model = models.Decoder(CONFIG)
+    model = models.Decoder(TINY)
     base = make_base(model)
     config = lora.LoraConfig(rank=2, targets=TARGETS)
     fresh = [lora.init(jax.random.key(e), base, config) for e in range(E)]
@@ -44,7 +36,7 @@ def world(make_base, trained):
 
 def normed(x, scale):
     x = np.asarray(x, np.float64)
-    size = np.sqrt((x * x).mean(-1, keepdims=True) + CONFIG.norm_eps)
+    size = np.sqrt((x * x).mean(-1, keepdims=True) + TINY.norm_eps)
     return x / size * np.asarray(scale)
 
 
@@ -185,7 +177,7 @@ class Seen(route.Nearest):
 
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 def test_embeddings_are_what_a_gate_of_the_whole_model_sees(make_base, positions):
-    config = dataclasses.replace(CONFIG, embed_scale=3.0, positions=positions)
+    config = dataclasses.replace(TINY, embed_scale=3.0, positions=positions)
     model = models.Decoder(config)
     base = make_base(model)
     found = statistics.embeddings(model, base, TOKENS, MASK)

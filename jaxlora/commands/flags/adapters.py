@@ -11,6 +11,7 @@ from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands.flags import merge_fields
 from jaxlora.io import gate_file
+from jaxlora.registry import importable
 
 Folders: TypeAlias = tyro.conf.UseAppendAction[tuple[Path, ...]]
 """Folders of a repeatable flag, which may also follow each other: ``--adapter A B``."""
@@ -168,5 +169,5 @@ def import_route(name: str | None) -> None:
       ValueError: if it cannot be imported, or is no route.
     """
     if name and ":" in name:
-        with merge_fields.importable():
+        with importable():
             routes.preset(name)

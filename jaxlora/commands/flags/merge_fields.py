@@ -6,17 +6,15 @@ words before the flags of the command are parsed.
 """
 
 import contextlib
-import importlib
 import inspect
-import os
-import sys
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxlora import merge
 from jaxlora.commands.flags import parsing
 from jaxlora.merge import Merge
+from jaxlora.registry import check_fields, importable, imported
 
 
 def split(
@@ -62,16 +60,15 @@ def split(
 def make(method: str, given: Mapping[str, str]) -> Merge:
     """Makes a merge of fields that are still text.
 
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
+      given: ``{field: text}``.
+
     Raises:
       ValueError: if the merge or a field does not exist, or a value is impossible.
     """
     defaults = fields(method)
-    for name in given:
-        if name not in defaults:
-            have = ", ".join(defaults) or "none"
-            raise ValueError(
-                f"The merge {method!r} has no field {name!r}; its fields: {have}."
-            )
+    check_fields("merge", method, given, defaults)
     values = {name: read(name, text, defaults[name]) for name, text in given.items()}
     for name, known in choices(method).items():
         if name in values and values[name] not in known:
@@ -85,6 +82,9 @@ def make(method: str, given: Mapping[str, str]) -> Merge:
 
 def fields(method: str) -> dict[str, Any]:
     """The fields of a merge and their defaults; None where there is no default.
+
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
 
     Raises:
       ValueError: if there is no such merge.
@@ -101,6 +101,9 @@ def fields(method: str) -> dict[str, Any]:
 def choices(method: str) -> dict[str, tuple[Any, ...]]:
     """The fields of a merge that take one of a few values, and those.
 
+    Args:
+      method: a name of ``merge.names()``, or ``module:attribute``.
+
     >>> choices("ties")["by"]
     ('mass', 'frequency')
     """
@@ -114,12 +117,8 @@ def choices(method: str) -> dict[str, tuple[Any, ...]]:
 def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
     if ":" not in method:
         return inspect.signature(merge.describe(method).make).parameters
-    module, _, attribute = method.partition(":")
-    try:
-        with importable():
-            value = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"Cannot import the merge {method!r}: {error}.") from None
+    with importable():
+        value = imported("merge", method)
     if isinstance(value, Merge) or not callable(value):
         return {}
     return inspect.signature(value).parameters
@@ -142,6 +141,11 @@ def flag_of(field: str) -> str:
 def read(name: str, text: str, default: Any) -> Any:
     """Reads a value as the type of the field's default.
 
+    Args:
+      name: of the field.
+      text: the value as it was given.
+      default: of the field; None takes a number, or else the text.
+
     Raises:
       ValueError: if it is not of that type.
 
@@ -163,17 +167,6 @@ def read(name: str, text: str, default: Any) -> Any:
     raise ValueError(
         f"{flag_of(name)} is {text!r}, expected {expected}, as in {default}."
     )
-
-
-@contextlib.contextmanager
-def importable() -> Iterator[None]:
-    """Lets modules of the current folder be imported, as ``python -m`` does."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _guessed(text: str) -> Any:

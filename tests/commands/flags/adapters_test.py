@@ -1,17 +1,14 @@
-"""Flags that several commands share."""
+"""Flags of adapters, merges and routes."""
 
 import dataclasses
-import errno
 import re
-import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from jaxlora.commands.reuse_options import Combine, Combining, Model
 
 from jaxlora import merge, reuse, route
-from jaxlora.commands import reuse_options
+from jaxlora.commands.flags import Combine, Combining, Model, parse
 from jaxlora.io import gate_file
 
 
@@ -25,8 +22,8 @@ class Some:
     batch: int = 1
 
 
-def parse(*words):
-    return reuse_options.parse(Some, "jaxlora some", "Some.", words)
+def parsed(*words):
+    return parse(Some, "jaxlora some", words, description="Some.")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +39,7 @@ def parse(*words):
     ],
 )
 def test_adapters_are_repeated_or_listed(words, adapters):
-    found = parse(*words.split())
+    found = parsed(*words.split())
     assert found.model == Path("m")
     assert found.combine.adapter == tuple(map(Path, adapters))
 
@@ -57,11 +54,11 @@ def test_adapters_are_repeated_or_listed(words, adapters):
     ],
 )
 def test_weights_may_be_negative(words, weights):
-    assert parse("m", *words.split()).combine.weights == weights
+    assert parsed("m", *words.split()).combine.weights == weights
 
 
 def test_what_is_not_given_is_none():
-    assert parse("m").combine.routing() == {
+    assert parsed("m").combine.routing() == {
         "merge": None,
         "weights": None,
         "route": None,
@@ -72,7 +69,7 @@ def test_what_is_not_given_is_none():
 
 def test_general_adapters_are_repeated_or_listed():
     words = "m --adapter a b --route genknowsub --general c d --top-k 2"
-    found = parse(*words.split()).combine.routing(0.5)
+    found = parsed(*words.split()).combine.routing(0.5)
     assert found == {
         "merge": None,
         "weights": None,
@@ -104,7 +101,7 @@ def test_general_adapters_are_repeated_or_listed():
 )
 def test_what_cannot_be_routed_is_refused_before_reading(words, expected):
     with pytest.raises(ValueError, match=re.escape(expected)):
-        parse("m", *words.split()).combine.routing()
+        parsed("m", *words.split()).combine.routing()
 
 
 def test_a_route_of_ones_own_is_imported_from_the_current_folder(tmp_path, monkeypatch):
@@ -113,7 +110,7 @@ def test_a_route_of_ones_own_is_imported_from_the_current_folder(tmp_path, monke
     )
     monkeypatch.chdir(tmp_path)
     words = ("m", "--adapter", "a", "--route", "my_route_file:mine")
-    assert parse(*words).combine.routing()["route"] == "my_route_file:mine"
+    assert parsed(*words).combine.routing()["route"] == "my_route_file:mine"
 
 
 def test_a_gate_says_which_route_and_how(tmp_path):
@@ -124,14 +121,14 @@ def test_a_gate_says_which_route_and_how(tmp_path):
     path = tmp_path / "gate.safetensors"
     gate_file.save(path, {"layers": {"kernel": site}}, about)
     words = ("m", "--adapter", "x/a", "x/b", "--gate", str(path))
-    found = parse(*words).combine.routing()
+    found = parsed(*words).combine.routing()
     assert (found["route"], found["top_k"], found["temperature"]) == (
         "linear",
         None,
         0.5,
     )
     assert found["gate"].about == about
-    found = parse(*words, "--top-k", "1").combine.routing(2.0)
+    found = parsed(*words, "--top-k", "1").combine.routing(2.0)
     assert (found["top_k"], found["temperature"]) == (1, 2.0)
     for more, expected in (
         (("--route", "smear"), "of the route 'linear', but the route 'smear'"),
@@ -139,19 +136,12 @@ def test_a_gate_says_which_route_and_how(tmp_path):
         (("--adapter", "c"), "of 2 adapters, a, b, but got 3"),
     ):
         with pytest.raises(ValueError, match=expected):
-            parse(*words, *more).combine.routing()
-
-
-def test_notes_are_said_on_stderr(capsys):
-    reuse_options.say(("One sentence.", "Another."))
-    said = capsys.readouterr()
-    assert said.err == "jaxlora: One sentence.\njaxlora: Another.\n"
-    assert not said.out
+            parsed(*words, *more).combine.routing()
 
 
 def test_help_names_what_exists(capsys):
     with pytest.raises(SystemExit):
-        parse("--help")
+        parsed("--help")
     said = " ".join(capsys.readouterr().out.split())
     words = (*reuse.COMMON, *reuse.route_names(), "phatgoose", "lora-flow")
     for name in (*words, "jaxlora gate --list", "as `jaxlora gate` writes it"):
@@ -159,40 +149,3 @@ def test_help_names_what_exists(capsys):
     assert f"`jaxlora merge --list` shows all {len(merge.names())}" in said
     assert "breadcrumbs" not in said
     assert "oracle" not in said
-
-
-def test_a_flag_that_does_not_exist_names_the_nearest():
-    with pytest.raises(ValueError, match=r"lists all 12\. Did you mean --top-k\?"):
-        parse("m", "--topk", "1")
-    with pytest.raises(ValueError, match=r"No option --zzzz; .* lists all 12\.$"):
-        parse("m", "--zzzz")
-
-
-def test_writing_is_tried_and_leaves_nothing(tmp_path, monkeypatch):
-    reuse_options.check_out(tmp_path / "a" / "b" / "x.npy")
-    reuse_options.check_new_folder(tmp_path / "a" / "b")
-    assert not list(tmp_path.iterdir())
-
-    def full(dir):
-        raise OSError(errno.EROFS, "Read-only file system", "/some/temporary")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    for check in (reuse_options.check_out, reuse_options.check_new_folder):
-        with pytest.raises(OSError, match="Read-only") as caught:
-            check(tmp_path / "a" / "x")
-        assert caught.value.filename == str(tmp_path)
-
-
-def test_what_is_there_is_not_overwritten(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for odd in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ValueError, match="exists already"):
-            reuse_options.check_new_folder(odd)
-    (tmp_path / "empty").mkdir()
-    reuse_options.check_new_folder(tmp_path / "empty")
-
-
-def test_sizes_are_checked_by_the_name_of_their_flag():
-    reuse_options.at_least(1, parse("m"), "batch")
-    with pytest.raises(ValueError, match="--batch is 0, expected 1 or more"):
-        reuse_options.at_least(1, parse("m", "--batch", "0"), "batch")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxlora.commands import options, study
+from jaxlora.commands import study
+from jaxlora.commands.flags import study as flags
 from jaxlora.studies.two_hop import store
 from jaxlora.studies.two_hop.config import METHODS, PRESETS, TwoHopConfig
 
 
 def parsed(*words) -> TwoHopConfig:
-    preset, path, config = options.starting_point(words)
-    default = study.Arguments(preset=preset, from_=path, config=config)
-    return options.parse(study.Arguments, "jaxlora", words, default).config
+    return flags.parse_config(study.Arguments, "jaxlora", words).config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -198,5 +197,5 @@ def test_a_bad_facts_file_names_file_and_line(refused, tmp_path, text, expected)
 
 
 def test_the_cache_is_where_the_system_keeps_caches():
-    assert options.cache_dir().name == "jaxlora"
-    assert options.cache_dir() != Path("jaxlora")
+    assert flags.cache_dir().name == "jaxlora"
+    assert flags.cache_dir() != Path("jaxlora")

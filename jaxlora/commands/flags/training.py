@@ -1,0 +1,58 @@
+"""Flags of training: ``jaxlora.train.Training``, as train and gate show it."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import tyro
+
+from jaxlora.commands.flags.parsing import at_least
+from jaxlora.train.training import Training
+
+Remat = Literal["auto", "on", "off"]
+"""Whether layers are recomputed in the backward pass."""
+
+
+# tyro reads what a flag means from the class of its field; hence a class for each text.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learning(Training):
+    """How adapters learn; numbers are refused by the names of their flags."""
+
+    warmup: float = 0.05
+    """Share of the updates in which the rate rises."""
+    decay: tyro.conf.Suppress[float] = 1.0
+    """No flag."""
+
+    def __post_init__(self):
+        at_least(1, self, "length", "batch", "accumulate")
+        at_least(0, self, "steps", "together", "seed")
+        for name in ("weight_decay", "clip"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is {value}, expected a number, 0 or more.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"warmup={self.warmup}, decay={self.decay}: expected shares, from 0 "
+                f"to 1 (warmup below 1)."
+            )
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateLearning(Learning):
+    """How gates learn."""
+
+    epochs: float = 3.0
+    """Passes over the data."""
+    steps: int = 0
+    """Updates, in place of epochs, if not 0."""
+    learning_rate: float = 5e-3
+    """Peak of AdamW's rate: it rises linearly, then falls linearly to zero."""
+    weight_decay: float = 0.0
+    """Of AdamW, on the keys."""
+    length: int = 512
+    """Tokens of a row, and of a prompt at most."""
+    together: int = 0
+    """Gates that train at once; 0 chooses, fewer need less memory."""
+    seed: int = 0
+    """Of starts, orders and choices of examples."""

@@ -1,0 +1,78 @@
+"""How commands print: tables of text, numbers, and lines that are not wrapped."""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console() -> Console:
+    """Standard output; of any width where no terminal bounds it."""
+    return Console(width=None if Console().is_terminal else 200)
+
+
+def plain(*heads: str) -> Table:
+    """A table of text on the left and numbers beside it.
+
+    Args:
+      *heads: of the columns.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, head in enumerate(heads):
+        table.add_column(head, no_wrap=i == 0)
+    return table
+
+
+def facts(rows: Mapping[str, str]) -> Table:
+    """A table of names and values; values may hold [brackets].
+
+    Args:
+      rows: value by name.
+    """
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def span(values: Iterable[float]) -> str:
+    """One number, or the least and the largest.
+
+    >>> span([4, 8, 4])
+    '4-8'
+    """
+    different = sorted(set(values))
+    ends = different[:1] + different[1:][-1:]
+    return "-".join(f"{value:.4g}" for value in ends) or "none"
+
+
+def number(value: float) -> str:
+    """Three digits; what is below rounding is 0, and what is undefined a dash.
+
+    >>> number(0.41234), number(3e-8), number(math.nan)
+    ('0.412', '0.000', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def line(console: Console, text: str, end: str = "\n") -> None:
+    """Prints words as they are, and does not wrap paths.
+
+    Args:
+      console: where to.
+      text: the words.
+      end: after them.
+    """
+    console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
+
+
+def say(notes: Sequence[str]) -> None:
+    """Prints sentences on stderr, where they are in the way of no pipe."""
+    for note in notes:
+        print(f"jaxlora: {note}", file=sys.stderr)

@@ -1,0 +1,172 @@
+"""Making the gate of a route from data: measured on prompts, or trained on answers."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxlora import route as routes
+from jaxlora.lora import Library
+from jaxlora.models import Decoder, gate_state
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import text
+from jaxlora.tasks.packing import Rows
+from jaxlora.tasks.text import Record
+from jaxlora.train import gate_data, gates, session
+from jaxlora.train.session import Checkpoints, Gates, Progress
+from jaxlora.train.training import Training
+from jaxlora.tree import Tree
+
+
+class TrainedGate(NamedTuple):
+    """The state of a trained gate, and the losses of its parts on the same rows."""
+
+    state: Tree
+    """For one library of E experts."""
+    before: np.ndarray
+    """[G], nats per answer token; G is E if each learned alone, else 1."""
+    after: np.ndarray
+    """[G]."""
+
+
+def prompts(
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    length: int,
+    *,
+    name: str,
+    most: int,
+    seed: int = 0,
+    truncate: bool = False,
+    skip_bad: bool = False,
+) -> list[list[int]]:
+    """Token ids of what stands before the answers of some records.
+
+    Plain texts, which have no prompt, are taken as they are.
+
+    Args:
+      records: to choose from.
+      tokenizer: of the model.
+      length: tokens of a prompt at most; longer ones are left out.
+      name: of the adapter, for messages.
+      most: how many prompts are taken at most.
+      seed: of the choice.
+      truncate: cut longer prompts at their start instead.
+      skip_bad: leave out records that cannot be rendered.
+
+    Raises:
+      ValueError: if none is left, or one cannot be rendered and bad ones are not
+        skipped.
+    """
+    order = np.random.default_rng(seed).permutation(len(records))
+    chosen, long = [], 0
+    for i in order:
+        try:
+            ids = _asked(records[i], tokenizer)
+        except ValueError:
+            if not skip_bad:
+                raise
+            continue
+        long += len(ids) > length
+        if ids and (truncate or len(ids) <= length):
+            chosen.append(ids[-length:])
+        if len(chosen) == most:
+            break
+    if not chosen:
+        raise ValueError(
+            f"{name}: no example is left to measure, of {len(records)}: {long} are "
+            f"longer than {length} tokens; raise --length, or --truncate them."
+        )
+    return chosen
+
+
+def _asked(record: Record, tokenizer: Tokenizer) -> list[int]:
+    if record.messages:
+        return text.prompt(record, tokenizer)
+    return text.encode_one(record, tokenizer).tokens.tolist()
+
+
+def measure(
+    model: Decoder,
+    base: Tree,
+    library: Library,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Tree:
+    """Measures a gate: average activation, or stored examples.
+
+    Args:
+      model: a decoder with a route whose gate is ``route.Mean`` or ``route.Nearest``.
+      base: params tree.
+      library: E experts, as the route uses them.
+      prompts: token ids, for each of E experts.
+      batch: prompts at once.
+      progress: called after each batch, with prompts measured and in all.
+
+    Returns:
+      The gate's state.
+    """
+    how: dict[str, Any] = {"batch": batch, "tell": progress}
+    plain = Decoder(model.config)
+    if model.route is not None and isinstance(model.route.gate, routes.Nearest):
+        data = gate_data.examples(plain, base, prompts, **how)
+    else:
+        data = gate_data.means(plain, base, library, prompts, **how)
+    return gate_state(model, library, data=data)
+
+
+def train(
+    model: Decoder,
+    base: Tree,
+    library: Library,
+    rows: Mapping[str, Rows],
+    training: Training,
+    *,
+    per_expert: bool,
+    checkpoints: Checkpoints,
+    progress: Progress = lambda *_: None,
+) -> TrainedGate:
+    """Trains a gate's keys: all experts on one data set, or each alone on its own.
+
+    Args:
+      model: a decoder with the route that is trained.
+      base: params tree, frozen.
+      library: E experts, as the route uses them, frozen.
+      rows: one data set for all experts; or E, one for each.
+      training: how long and how fast.
+      per_expert: every expert learns alone, on its own rows.
+      checkpoints: where the run is saved.
+      progress: called after each chunk of updates.
+    """
+    key = jax.random.key(training.seed)
+    # [G, E, ...]: E libraries of one expert, or one of E.
+    only = jax.tree.map(lambda x: x[None], library)
+    libraries = gates.singles(library) if per_expert else only
+    fresh = jax.vmap(lambda library: gate_state(model, library, key=key))
+    states = jax.jit(fresh)(libraries)
+    before = gate_data.losses(model, base, libraries, states, rows)
+    learned = session.train_gates(
+        model,
+        base,
+        rows,
+        Gates(libraries, states),
+        training,
+        checkpoints=checkpoints,
+        progress=progress,
+    ).learned
+    after = gate_data.losses(model, base, libraries, learned, rows)
+    first = jax.tree.map(lambda x: x[0], learned)
+    state = gates.together(learned) if per_expert else first
+    return TrainedGate(state, before, after)
+
+
+def joined(parts: Iterable[Rows]) -> Rows:
+    """The rows of several data sets as those of one.
+
+    Args:
+      parts: rows [N, T] each, of one length T.
+    """
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
