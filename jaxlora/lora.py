@@ -71,17 +71,30 @@ class LoraConfig:
 
 
 def is_lora(leaf: Any) -> bool:
-    """``is_leaf`` for trees whose leaves are :class:`LoraWeight`."""
+    """``is_leaf`` for trees whose leaves are :class:`LoraWeight`.
+
+    Args:
+      leaf: any node of a tree.
+    """
     return isinstance(leaf, LoraWeight)
 
 
 def lora_map(fn: Any, adapter: Adapter, *rest: Tree) -> Tree:
-    """``jax.tree.map`` with :class:`LoraWeight` as the leaf."""
+    """``jax.tree.map`` with :class:`LoraWeight` as the leaf.
+
+    Args:
+      fn: called with the ``LoraWeight`` of each site, one from each tree.
+      adapter: an adapter or a library.
+      *rest: trees of the same sites.
+    """
     return jax.tree.map(fn, adapter, *rest, is_leaf=is_lora)
 
 
 def sites(adapter: Adapter) -> dict[str, LoraWeight]:
     """Returns ``{kernel name: LoraWeight}``.
+
+    Args:
+      adapter: an adapter or a library.
 
     >>> base = {"q_proj": {"kernel": jnp.ones((4, 6))}}
     >>> adapter = init(jax.random.key(0), base, LoraConfig(rank=2, targets=(".*",)))
@@ -93,6 +106,10 @@ def sites(adapter: Adapter) -> dict[str, LoraWeight]:
 
 def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Returns ``{pattern: kernels it claims}``; its lengths are the counts to report.
+
+    Args:
+      base: params; arrays, or shapes of arrays.
+      patterns: regular expressions that match whole paths of kernels.
 
     Raises:
       ValueError: if a pattern matches no kernel (a leaf called ``kernel``).
@@ -120,8 +137,8 @@ def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
     """
     if not math.isfinite(config.alpha) or config.alpha <= 0:
         raise ValueError(f"alpha is {config.alpha}, expected a positive number.")
-    found = targets(base, config.targets)
-    chosen = sorted(name for names in found.values() for name in names)
+    claimed = targets(base, config.targets)
+    chosen = sorted(name for names in claimed.values() for name in names)
     flat = named.flatten(base)
     return named.unflatten(
         {
@@ -150,6 +167,9 @@ def _init_site(key: jax.Array, name: str, kernel: Any, config: LoraConfig):
 def delta(weight: LoraWeight) -> jax.Array:
     """Returns ``scale * a @ b``, [..., D, F], computed and returned in float32.
 
+    Args:
+      weight: a [..., D, R], b [..., R, F], scale [...].
+
     >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(0.5))
     >>> delta(w).tolist()
     [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
@@ -162,14 +182,18 @@ def delta(weight: LoraWeight) -> jax.Array:
 def fuse(base: Tree, adapter: Adapter) -> Tree:
     """Adds every delta into its kernel; the sum is rounded once, to the kernel's dtype.
 
+    Args:
+      base: params.
+      adapter: a single adapter of sites of the base.
+
     Raises:
       ValueError: if the adapter names a kernel that the base lacks, or shapes differ.
     """
     check(base, adapter)
-    found = sites(adapter)
+    adapted = sites(adapter)
 
     def add(name: str, leaf: jax.Array) -> jax.Array:
-        return _fuse_site(leaf, found[name]) if name in found else leaf
+        return _fuse_site(leaf, adapted[name]) if name in adapted else leaf
 
     return named.map_named(add, base)
 
@@ -187,14 +211,19 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
     Flax ignores a variable at a path that no module reads, so a misspelt path would
     be a silent no-op; this is where it becomes an error.
 
+    Args:
+      base: params; arrays, or shapes of arrays.
+      adapter: an adapter, or a library of ``experts``.
+      experts: E of a library; None for a single adapter.
+
     Raises:
       ValueError: naming the site, what it got and what it expected.
     """
     kernels = named.flatten(base)
-    found = sites(adapter)
-    if not found:
+    adapted = sites(adapter)
+    if not adapted:
         raise ValueError("The adapter is empty: it adapts no kernel of the base.")
-    for name, weight in found.items():
+    for name, weight in adapted.items():
         if not is_lora(weight):
             raise ValueError(
                 f"Adapter leaf {name!r} is a {type(weight).__name__}, expected a "
@@ -234,6 +263,9 @@ def _check_shapes(name: str, weight: LoraWeight, kernel: tuple[int, ...], expert
 def stack(adapters: Sequence[Adapter]) -> Library:
     """Stacks adapters on a new leading axis E, padded with zeros to a common rank.
 
+    Args:
+      adapters: E of them, of the same sites; ranks are padded to the largest.
+
     Raises:
       ValueError: if there is none, or two adapt different sites.
     """
@@ -253,7 +285,11 @@ def stack(adapters: Sequence[Adapter]) -> Library:
 
 
 def unstack(library: Library) -> list[Adapter]:
-    """The inverse of :func:`stack`, padding kept."""
+    """The inverse of :func:`stack`, padding kept.
+
+    Args:
+      library: leaves [E, ...].
+    """
     return [
         jax.tree.map(lambda x, i=i: x[i], library) for i in range(num_experts(library))
     ]
@@ -261,6 +297,9 @@ def unstack(library: Library) -> list[Adapter]:
 
 def num_experts(library: Library) -> int:
     """Returns E, the length of the leading axis.
+
+    Args:
+      library: leaves [E, ...].
 
     Raises:
       ValueError: if the library is empty or its leaves disagree on E.
@@ -280,6 +319,10 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
     Zeros add nothing, but a longer sum may be added up in another order: the delta is
     equal up to the last bits of float32.
 
+    Args:
+      adapter: an adapter or a library.
+      rank: R' of the result, at least the rank of every site.
+
     Raises:
       ValueError: if a site already has a higher rank.
 
@@ -288,7 +331,7 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
     (4, 3)
     """
 
-    def one(weight: LoraWeight) -> LoraWeight:
+    def widen(weight: LoraWeight) -> LoraWeight:
         extra = rank - weight.rank
         if extra < 0:
             raise ValueError(
@@ -302,25 +345,37 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
             scale=weight.scale,
         )
 
-    return lora_map(one, adapter)
+    return lora_map(widen, adapter)
 
 
 def split(adapter: Adapter) -> tuple[Tree, Tree]:
     """Returns (a and b of every site, scales): what is trained, and what never is.
 
     ``combine(*split(adapter))`` gives the adapter back.
+
+    Args:
+      adapter: an adapter or a library.
     """
     factors = lora_map(lambda w: {"a": w.a, "b": w.b}, adapter)
     return factors, lora_map(lambda w: w.scale, adapter)
 
 
 def combine(factors: Tree, scales: Tree) -> Adapter:
-    """The inverse of :func:`split`."""
+    """The inverse of :func:`split`.
+
+    Args:
+      factors: ``{"a": a, "b": b}`` in the place of every site.
+      scales: [...] in the place of every site.
+    """
     return jax.tree.map(
         lambda scale, ab: LoraWeight(ab["a"], ab["b"], scale), scales, factors
     )
 
 
 def count(adapter: Adapter) -> int:
-    """Number of trainable parameters, that is of a and b (scale is never trained)."""
+    """Number of trainable parameters, that is of a and b (scale is never trained).
+
+    Args:
+      adapter: an adapter or a library.
+    """
     return sum(w.a.size + w.b.size for w in sites(adapter).values())

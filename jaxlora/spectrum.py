@@ -49,6 +49,7 @@ def svd(
     u, s, vt = thin_svd(core)
     u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
     u, vt = matmul(qa, u), matmul(vt, qb.mT)
+    # The sign of a pair of vectors is free: fixed, equal deltas have equal vectors.
     pivot = jnp.argmax(jnp.abs(u), axis=-2, keepdims=True)
     flip = jnp.where(jnp.take_along_axis(u, pivot, axis=-2) < 0, -1.0, 1.0)
     return u * flip, s, vt * flip.mT
@@ -75,8 +76,8 @@ def one_by_one(
     def mapped(*args):
         lead = args[0].shape[:-2]
         flat = [x.reshape(-1, *x.shape[-2:]) for x in args]
-        found = jax.lax.map(lambda row: (on_cpu or fn)(*row), flat)
-        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
+        rows = jax.lax.map(lambda row: (on_cpu or fn)(*row), flat)
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), rows)
 
     return lambda *args: jax.lax.platform_dependent(*args, cpu=mapped, default=fn)
 
@@ -85,8 +86,11 @@ def one_by_one(
 def qr(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``jnp.linalg.qr`` in reduced form, safe on any number of CPU cores.
 
-    On CPU the matrices [..., D, R] are factored one after another, see
-    :func:`one_by_one`, and tall ones by products where that is safe.
+    On CPU the matrices are factored one after another, since batched ones may never
+    return, and tall ones by products where that is safe.
+
+    Args:
+      x: [..., M, N].
 
     >>> q, r = qr(jnp.ones((2, 3, 1)))
     >>> (q.shape, r.shape)
@@ -140,8 +144,8 @@ def _cholesky(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     size = jnp.sqrt(jnp.diagonal(gram))
     scaled = gram / (size[:, None] * size[None, :])
     lower = jax.lax.linalg.cholesky(scaled, symmetrize_input=False)
-    one = jnp.eye(gram.shape[0], dtype=gram.dtype)
-    inverse = jax.lax.linalg.triangular_solve(lower, one, left_side=True, lower=True)
+    eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
+    inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
     return matmul(x, (inverse / size[None, :]).T), lower.T * size[None, :], gram
 
 
@@ -171,7 +175,7 @@ def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
             f"rank out to keep every singular value."
         )
 
-    def one(weight: LoraWeight) -> LoraWeight:
+    def balance(weight: LoraWeight) -> LoraWeight:
         u, s, vt = svd(weight, rank)
         size = max(u.shape[-2], vt.shape[-1])
         smallest = size * jnp.finfo(jnp.float32).eps * s[..., :1]
@@ -183,7 +187,7 @@ def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
         )
         return form if rank is None else lora.pad(form, rank)
 
-    return lora.lora_map(one, adapter)
+    return lora.lora_map(balance, adapter)
 
 
 def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
@@ -191,6 +195,10 @@ def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
 
     ``tr(delta_x^T delta_y) = scale_x scale_y sum((a_x^T a_y) * (b_x b_y^T))``: two
     R_x x R_y products. The ranks may differ; leading axes, D and F may not.
+
+    Args:
+      x: a [..., D, R], b [..., R, F].
+      y: a [..., D, R'], b [..., R', F].
 
     Returns:
       [...], float32.
@@ -208,6 +216,9 @@ def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
 def norm(weight: LoraWeight) -> jax.Array:
     """The Frobenius norm of a delta, one for each leading index.
 
+    Args:
+      weight: a [..., D, R], b [..., R, F].
+
     >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 2)), jnp.asarray(-2.0))
     >>> float(norm(w))
     4.0
@@ -222,6 +233,9 @@ _qr = one_by_one(_batched, _tall_or_not)
 def thin_svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``jnp.linalg.svd`` in its thin form, safe on any number of CPU cores.
 
+    Args:
+      x: [..., M, N].
+
     >>> thin_svd(jnp.ones((2, 3, 4)))[1].shape
     (2, 3)
     """
@@ -235,6 +249,10 @@ def _scale(weight: LoraWeight) -> jax.Array:
 
 def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x @ y`` in full float32, on every accelerator.
+
+    Args:
+      x: [..., M, K].
+      y: [..., K, N].
 
     >>> matmul(jnp.ones((2, 3)), jnp.ones((3, 1))).shape
     (2, 1)

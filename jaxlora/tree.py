@@ -36,6 +36,9 @@ def flatten(tree: Tree, is_leaf: IsLeaf = None) -> dict[str, Any]:
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the nested dictionary whose leaves have the names of ``flat``.
 
+    Args:
+      flat: leaves by path, such as ``layers/mlp/kernel``.
+
     Raises:
       ValueError: if one name is a prefix of another, so that both cannot exist.
 
@@ -60,6 +63,12 @@ def map_named(
     fn: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: IsLeaf = None
 ) -> Tree:
     """Maps ``fn(name, leaf, *other_leaves)`` over trees of equal structure.
+
+    Args:
+      fn: ``fn(path, leaf, *others) -> leaf``.
+      tree: of named leaves.
+      *rest: trees of the same structure.
+      is_leaf: whether a node counts as a leaf.
 
     >>> map_named(lambda name, x: name if x else None, {"a": 1, "b": {"c": 0}})
     {'a': 'a', 'b': {'c': None}}
@@ -89,20 +98,25 @@ def match(patterns: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str,
             if regex.fullmatch(name):
                 claimed[pattern].append(name)
                 break
-    for pattern, found in claimed.items():
-        if not found:
+    for pattern, matches in claimed.items():
+        if not matches:
             raise ValueError(_matched_nothing(pattern, names))
-    return {pattern: tuple(found) for pattern, found in claimed.items()}
+    return {pattern: tuple(matches) for pattern, matches in claimed.items()}
 
 
 def mask(tree: Tree, patterns: Sequence[str], is_leaf: IsLeaf = None) -> Tree:
     """Returns a tree of booleans: does some pattern match this leaf's name?
 
+    Args:
+      tree: of named leaves.
+      patterns: regular expressions that match whole paths.
+      is_leaf: whether a node counts as a leaf.
+
     >>> mask({"q": 1, "k": 2}, ["q"])
     {'k': False, 'q': True}
     """
-    found = match(patterns, list(flatten(tree, is_leaf)))
-    chosen = {name for names in found.values() for name in names}
+    claimed = match(patterns, list(flatten(tree, is_leaf)))
+    chosen = {name for names in claimed.values() for name in names}
     return map_named(lambda name, _: name in chosen, tree, is_leaf=is_leaf)
 
 
@@ -113,12 +127,17 @@ def partition(
 
     ``join(*partition(tree, patterns))`` gives ``tree`` back.
 
+    Args:
+      tree: of named leaves.
+      patterns: regular expressions that match whole paths.
+      is_leaf: whether a node counts as a leaf.
+
     >>> partition({"q": 1, "mlp": {"up": 2}}, ["mlp/.*"])
     ({'mlp': {'up': 2}}, {'q': 1})
     """
     flat = flatten(tree, is_leaf)
-    found = match(patterns, list(flat))
-    chosen = {name for names in found.values() for name in names}
+    claimed = match(patterns, list(flat))
+    chosen = {name for names in claimed.values() for name in names}
     return (
         unflatten({name: x for name, x in flat.items() if name in chosen}),
         unflatten({name: x for name, x in flat.items() if name not in chosen}),
@@ -127,6 +146,10 @@ def partition(
 
 def join(*trees: Mapping[str, Any], is_leaf: IsLeaf = None) -> dict[str, Any]:
     """Puts nested dictionaries with disjoint leaves together.
+
+    Args:
+      *trees: of named leaves, no path in two of them.
+      is_leaf: whether a node counts as a leaf.
 
     Raises:
       ValueError: if two trees hold a leaf of the same name.

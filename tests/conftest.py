@@ -9,17 +9,19 @@ program is compiled anew. What counts traces does not see it.
 import os
 import pathlib
 
-CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
-CACHE_BYTES = 512 * 2**20  # a whole run of the suite writes less than half of it
-
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache/jax")
+)
 # Small programs too: reading one takes a tenth of compiling it, and they are many.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
+
+CACHE = pathlib.Path(__file__).parents[1] / ".cache/jax"
+CACHE_BYTES = 512 * 2**20
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

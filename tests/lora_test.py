@@ -35,7 +35,7 @@ def trained(seed=0, rank=3):
     """An adapter of which no part is zero."""
     rng = np.random.default_rng(seed)
 
-    def one(kernel):
+    def site(kernel):
         _, d, f = kernel.shape
         return LoraWeight(
             a=jnp.asarray(rng.standard_normal((L, d, rank)), jnp.float32),
@@ -46,7 +46,7 @@ def trained(seed=0, rank=3):
     layers = make_base()["layers"]
     return {
         "layers": {
-            k: {"kernel": one(layers[k]["kernel"])} for k in ("o_proj", "q_proj")
+            k: {"kernel": site(layers[k]["kernel"])} for k in ("o_proj", "q_proj")
         }
     }
 
@@ -193,8 +193,8 @@ def test_count_leaves_the_scale_out():
 
 
 def test_targets_report_what_each_pattern_claims():
-    found = lora.targets(make_base(), [".*/q_proj/kernel", ".*"])
-    assert found == {
+    claimed = lora.targets(make_base(), [".*/q_proj/kernel", ".*"])
+    assert claimed == {
         ".*/q_proj/kernel": ("layers/q_proj/kernel",),
         ".*": ("layers/o_proj/kernel",),
     }

@@ -92,8 +92,8 @@ def test_jit_vmap_and_a_loop_agree(shape):
     chex.assert_trees_all_close(jax.jit(spectrum.svd)(weight), eager, atol=1e-4)
     mapped = jax.vmap(jax.vmap(spectrum.svd))(weight)
     chex.assert_trees_all_close(mapped, eager, atol=1e-4)
-    one = jax.tree.map(lambda x: x[1, 2], weight)
-    alone = spectrum.svd(one)
+    single = jax.tree.map(lambda x: x[1, 2], weight)
+    alone = spectrum.svd(single)
     chex.assert_trees_all_close(
         alone, jax.tree.map(lambda x: x[1, 2], eager), atol=1e-4
     )

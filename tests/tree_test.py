@@ -66,8 +66,8 @@ def test_map_named_gives_names_and_all_leaves():
 
 
 def test_first_match_wins_and_names_keep_their_order():
-    found = tree.match(["layers/attn/.*", "layers/.*"], list(tree.flatten(PARAMS)))
-    assert found == {
+    claimed = tree.match(["layers/attn/.*", "layers/.*"], list(tree.flatten(PARAMS)))
+    assert claimed == {
         "layers/attn/.*": ("layers/attn/k", "layers/attn/q"),
         "layers/.*": ("layers/mlp/up",),
     }

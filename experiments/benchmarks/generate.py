@@ -16,7 +16,7 @@ import peer
 import tyro
 
 from jaxlora import lora
-from jaxlora.models import generate
+from jaxlora.models import Decoding, generate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def main(given: Arguments) -> None:
     library = lora.stack([shaken(base, i) for i in range(given.experts)])
 
     def ours(**reuse):
-        out = generate(model, base, prompts, max_new_tokens=given.new, **reuse)
+        out = generate(model, base, prompts, Decoding(given.new), **reuse)
         return np.asarray(jax.block_until_ready(out.tokens))
 
     def one_by_one():

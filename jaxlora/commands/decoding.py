@@ -114,15 +114,16 @@ def decode(
         made = models.generate(
             found.model,
             found.base,
-            jnp.asarray(tokens),
-            jnp.asarray(mask),
-            max_new_tokens=max(limits[row] for row in rows),
+            models.Inputs(jnp.asarray(tokens), jnp.asarray(mask)),
+            models.Decoding(
+                max_new_tokens=max(limits[row] for row in rows),
+                temperature=sampling.temperature,
+                top_k=sampling.sample_top_k,
+                top_p=sampling.top_p,
+                stop=tokenizer.eos_ids,
+                pad=tokenizer.pad_id,
+            ),
             key=jax.random.fold_in(jax.random.key(sampling.seed), i),
-            temperature=sampling.temperature,
-            top_k=sampling.sample_top_k,
-            top_p=sampling.top_p,
-            stop=tokenizer.eos_ids,
-            pad=tokenizer.pad_id,
             **found.arguments(),
         )
         ids, sizes = np.asarray(made.tokens), np.asarray(made.lengths)

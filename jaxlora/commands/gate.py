@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         experts=tuple(names),
         fields=gate_plan.fields(given),
         base=given.model.resolve().name,
-        base_mark=gate_file.mark(reuse.base),
+        base_fingerprint=gate_file.fingerprint(reuse.base),
         training={"data": ", ".join(given.data), **result.facts},
     )
     gate_file.save(given.out, result.state, about)

@@ -74,7 +74,7 @@ def collect(folders: Sequence[Path], move: bars.Move) -> Collection:
     return collection.read(
         folders,
         names=names(folders),
-        tell=lambda done, total: move("reading", done, total),
+        progress=lambda done, total: move("reading", done, total),
     )
 
 

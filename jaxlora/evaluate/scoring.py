@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, apply, gate_state
+from jaxlora.models import Decoder, Inputs, apply, gate_state
 from jaxlora.tree import Tree
 
 
@@ -100,16 +100,8 @@ def of_libraries(
         state = gate_state(model, library) if state is None else state
 
         def forward(tokens: jax.Array, given: jax.Array | None) -> jax.Array:
-            mask = tokens != pad
-            return apply(
-                model,
-                base,
-                tokens,
-                library=library,
-                gate=state,
-                mask=mask,
-                labels=given,
-            )
+            inputs = Inputs(tokens, tokens != pad)
+            return apply(model, base, inputs, library=library, gate=state, labels=given)
 
         return _ask(forward, asked, labels)
 
@@ -117,7 +109,7 @@ def of_libraries(
 
 
 def _run(model: Decoder, pad: int, params: Tree, tokens: jax.Array, adapter):
-    return apply(model, params, tokens, adapter=adapter, mask=tokens != pad)
+    return apply(model, params, Inputs(tokens, tokens != pad), adapter=adapter)
 
 
 def _ask(forward, asked: Questions, labels: Labels | None = None) -> Answers:
@@ -142,6 +134,6 @@ def right(
     adapter: Adapter | None = None,
 ) -> jax.Array:
     """Which rows [N, T] have every weighted target as their argmax; [N] booleans."""
-    logits = apply(model, base, tokens, adapter=adapter, mask=tokens != pad)
+    logits = apply(model, base, Inputs(tokens, tokens != pad), adapter=adapter)
     hit = jnp.argmax(logits, axis=-1) == targets
     return jnp.all(hit | (weights == 0), axis=-1)

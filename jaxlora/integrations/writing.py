@@ -134,15 +134,16 @@ def write(
         made = models.generate(
             reuse.model,
             reuse.base,
-            jnp.asarray(tokens),
-            jnp.asarray(mask),
-            max_new_tokens=how.max_new_tokens,
+            models.Inputs(jnp.asarray(tokens), jnp.asarray(mask)),
+            models.Decoding(
+                max_new_tokens=how.max_new_tokens,
+                temperature=how.temperature,
+                top_k=how.top_k,
+                top_p=how.top_p,
+                stop=stop,
+                pad=tokenizer.pad_id,
+            ),
             key=None if key is None else jax.random.fold_in(key, i),
-            temperature=how.temperature,
-            top_k=how.top_k,
-            top_p=how.top_p,
-            stop=stop,
-            pad=tokenizer.pad_id,
             **reuse.arguments(),
         )
         found, sizes = np.asarray(made.tokens), np.asarray(made.lengths)

@@ -26,6 +26,9 @@ from jaxlora.tree import Tree
 def fingerprint(parts: Mapping[str, Any]) -> str:
     """Hash of a JSON-able description; equal parts, equal hash.
 
+    Args:
+      parts: facts by name; what JSON does not know counts as its text.
+
     >>> fingerprint({"seed": 0})[:8]
     'de7d7744'
     """
@@ -76,12 +79,13 @@ def restore(folder: Path, target: Tree) -> tuple[int, Tree, dict[str, Any]] | No
         step = manager.latest_step()
         if step is None:
             return None
+        # Facts first: they say whether the arrays can be read into ``target``.
         only_facts = ocp.args.Composite(facts=ocp.args.JsonRestore())
         facts = manager.restore(step, args=only_facts)["facts"]
         _check(folder, facts["leaves"], _leaves(target))
         wanted = ocp.args.StandardRestore(_placed(target))
-        found = manager.restore(step, args=ocp.args.Composite(state=wanted))
-    return step, found["state"], facts["meta"]
+        restored = manager.restore(step, args=ocp.args.Composite(state=wanted))
+    return step, restored["state"], facts["meta"]
 
 
 @contextmanager
@@ -100,9 +104,9 @@ def _system_errors(folder: Path) -> Iterator[None]:
             raise
         raise OSError(error.errno, error.strerror, str(folder)) from error
     except ValueError as error:
-        said = str(error)
-        code = re.search(r"os_error_code='(\d+)'", said)
-        full = "RESOURCE_EXHAUSTED" in said or "No space left" in said
+        text = str(error)
+        code = re.search(r"os_error_code='(\d+)'", text)
+        full = "RESOURCE_EXHAUSTED" in text or "No space left" in text
         if code is None and not full:
             raise
         # Not only a full disk: too many open files is RESOURCE_EXHAUSTED, too.
@@ -139,11 +143,11 @@ def _placed(target: Tree) -> Tree:
     """Gives every abstract leaf a sharding: by default the first device."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
-    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+    def on_device(leaf: Any) -> jax.ShapeDtypeStruct:
         where = getattr(leaf, "sharding", None) or here
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    return jax.tree.map(one, target)
+    return jax.tree.map(on_device, target)
 
 
 def _manager(folder: Path) -> ocp.CheckpointManager:

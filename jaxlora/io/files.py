@@ -9,6 +9,10 @@ def write_whole(path: Path, data: bytes) -> Path:
 
     If anything fails (no room on the disk, say), an older file stays as it was and the
     temporary file is removed.
+
+    Args:
+      path: the file; its folder is made if it is missing.
+      data: the content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -16,7 +20,7 @@ def write_whole(path: Path, data: bytes) -> Path:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # or a power cut could leave an empty file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -24,5 +28,10 @@ def write_whole(path: Path, data: bytes) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """As :func:`write_whole`, for text."""
+    """Writes text as UTF-8, whole or not at all; returns ``path``.
+
+    Args:
+      path: the file; its folder is made if it is missing.
+      text: the content.
+    """
     return write_whole(path, text.encode())

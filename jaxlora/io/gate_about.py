@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlora.io import header, tensors
-from jaxlora.io.library_json import Scalar
+from jaxlora.io.library_entries import Scalar
 
 VERSION = 1
 """Of the format; another one is refused."""
 
 FIELDS = ("top_k", "temperature")
 """Fields of a route that a file may change."""
+
+
+_STORED_FINGERPRINT = "base_mark"  # its name in files, which stays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,8 @@ class About:
     """Those of ``FIELDS`` that differ from the preset's."""
     base: str | None = None
     """Name of the base."""
-    base_mark: tuple[float, ...] = ()
-    """Of :func:`mark`; empty if it is not known."""
+    base_fingerprint: tuple[float, ...] = ()
+    """Of :func:`.gate_file.fingerprint`; empty if it is not known."""
     training: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     """How the keys came about, as JSON scalars."""
 
@@ -43,8 +46,8 @@ class About:
             raise ValueError(
                 f"it changes the field {odd[0]!r}, expected only {FIELDS}."
             )
-        if not all(map(_is_number, (*self.fields.values(), *self.base_mark))):
-            raise ValueError("fields and base_mark must be finite numbers.")
+        if not all(map(_is_number, (*self.fields.values(), *self.base_fingerprint))):
+            raise ValueError("fields and base_fingerprint must be finite numbers.")
         plain = (str, bool, int, float, type(None))
         if not all(isinstance(x, plain) for x in self.training.values()):
             raise ValueError("training must be an object of text, numbers or booleans.")
@@ -53,37 +56,44 @@ class About:
 def dumps(about: About) -> str:
     """Returns the text of what a file says.
 
+    Args:
+      about: what the gate was made for.
+
     >>> loads(dumps(About(route="linear", experts=("ann", "bo")))).experts
     ('ann', 'bo')
     """
     facts = {"version": VERSION, **dataclasses.asdict(about)}
+    facts[_STORED_FINGERPRINT] = facts.pop("base_fingerprint")
     return json.dumps(facts, allow_nan=False, sort_keys=True)
 
 
 def loads(text: str) -> About:
-    """The inverse of :func:`dumps`.
+    """Reads what a file says.
+
+    Args:
+      text: as :func:`dumps` writes it.
 
     Raises:
-      ValueError: if the text is not what :func:`dumps` writes.
+      ValueError: if it is another text.
     """
     raw = json.loads(text, object_pairs_hook=header.unique)
-    known = {"version", *(field.name for field in dataclasses.fields(About))}
+    fields = {field.name for field in dataclasses.fields(About)} - {"base_fingerprint"}
+    known = {"version", _STORED_FINGERPRINT, *fields}
     if not isinstance(raw, dict) or set(raw) != known:
         odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["an object"]
         raise ValueError(f"it differs from what is expected in {', '.join(odd)[:200]}")
     if raw.pop("version") != VERSION:
         raise ValueError(f"it is of another version than {VERSION}")
-    for name, kind in (("experts", list), ("base_mark", list)):
-        if not isinstance(raw[name], kind):
+    for name in ("experts", _STORED_FINGERPRINT):
+        if not isinstance(raw[name], list):
             raise ValueError(f"{name} is {tensors.short(raw[name])}, expected a list")
     for name in ("fields", "training"):
         if not isinstance(raw[name], dict):
             raise ValueError(f"{name} is {tensors.short(raw[name])}, not an object")
-    for name in ("experts", "base_mark"):
-        raw[name] = tuple(raw[name])
-    return About(**raw)
+    experts, fingerprint = raw.pop("experts"), raw.pop(_STORED_FINGERPRINT)
+    return About(experts=tuple(experts), base_fingerprint=tuple(fingerprint), **raw)
 
 
 def _is_number(value: Any) -> bool:
-    fine = isinstance(value, int | float) and not isinstance(value, bool)
-    return fine and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)

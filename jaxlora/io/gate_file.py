@@ -1,9 +1,10 @@
 """A gate on disk: one safetensors file, which says what it was made for.
 
-``<place>/live`` and ``<place>/mark`` are [E, L] (or [E]), ``<place>/keys`` or
-``<place>/keys/<name>`` start with these axes. The header's metadata are one JSON text:
-the route, the experts in their order, the base, and how the keys came about. Everything
-is checked on reading, nothing in a file is run, and it is written whole or not at all.
+``<site>/live`` and ``<site>/mark`` (the experts' fingerprints) are [E, L] (or [E]),
+``<site>/keys`` or ``<site>/keys/<name>`` start with these axes. The header's metadata
+are one JSON text: route, experts in their order, base, and how the keys came about.
+Everything is checked on reading, nothing in a file is run, and it is written whole or
+not at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,15 @@ from safetensors import safe_open
 
 from jaxlora import route as routes
 from jaxlora import tree as named
-from jaxlora.io import gate_about, header, library_json
+from jaxlora.io import gate_about, header
 from jaxlora.io.files import write_whole
 from jaxlora.io.gate_about import About as About
+from jaxlora.io.library_entries import check_site
 from jaxlora.route import State
 from jaxlora.tree import Tree
 
 _KEY = "jaxlora_gate"
-_SAMPLE = 64  # values of a leaf that its mark is made of
+_SAMPLE = 64  # values of a leaf that its fingerprint is made of
 _NEAR = 0.02  # more than bfloat16 rounds away
 
 
@@ -39,25 +41,33 @@ class GateFile(NamedTuple):
 def save(path: Path, state: Tree, about: About) -> None:
     """Writes a gate; an older file stays as it was if anything fails.
 
+    Args:
+      path: the file.
+      state: a tree of :class:`State`, as ``Route.init`` makes it.
+      about: the route, the experts and the base that it was made for.
+
     Raises:
       ValueError: if the state is not one of these experts, or not finite.
     """
     arrays: dict[str, np.ndarray] = {}
-    for place, found in routes.states(state).items():
-        library_json.check_site(place)
-        if not isinstance(found, State):
-            raise ValueError(f"The gate at {place!r} is no State; Route.init makes it.")
-        arrays[f"{place}/live"] = np.asarray(found.live)
-        arrays[f"{place}/mark"] = np.asarray(found.fingerprint, np.float32)
-        for name, leaf in named.flatten({"keys": found.keys}).items():
-            arrays[f"{place}/{name}"] = np.asarray(leaf, np.float32)
+    for site, gate in routes.states(state).items():
+        check_site(site)
+        if not isinstance(gate, State):
+            raise ValueError(f"The gate at {site!r} is no State; Route.init makes it.")
+        arrays[f"{site}/live"] = np.asarray(gate.live)
+        arrays[f"{site}/mark"] = np.asarray(gate.fingerprint, np.float32)
+        for name, leaf in named.flatten({"keys": gate.keys}).items():
+            arrays[f"{site}/{name}"] = np.asarray(leaf, np.float32)
     _states(path, arrays, len(about.experts))
-    whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-    write_whole(path, safetensors.save(whole, metadata={_KEY: gate_about.dumps(about)}))
+    rows = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    write_whole(path, safetensors.save(rows, metadata={_KEY: gate_about.dumps(about)}))
 
 
 def load(path: Path) -> GateFile:
     """Reads and checks a gate.
+
+    Args:
+      path: a file that :func:`save` wrote.
 
     Raises:
       ValueError: naming the file, what is wrong with it and what was expected.
@@ -76,30 +86,38 @@ def load(path: Path) -> GateFile:
     return GateFile(about, _states(path, arrays, len(about.experts)))
 
 
-def mark(base: Tree) -> tuple[float, ...]:
+def fingerprint(base: Tree) -> tuple[float, ...]:
     """Numbers that tell one base from another, whatever it is rounded to.
 
     One a leaf, of its first values.
 
-    >>> [round(x, 3) for x in mark({"head": np.ones((2, 2), np.float32)})]
+    Args:
+      base: params tree.
+
+    >>> [round(x, 3) for x in fingerprint({"head": np.ones((2, 2), np.float32)})]
     [1.496]
     """
     return tuple(round(float(_wave(x) @ x), 6) for x in _samples(base))
 
 
-def check_base(found: GateFile, base: Tree) -> None:
+def check_base(gate: GateFile, base: Tree) -> None:
     """Refuses a gate that was made on other weights; one that does not say is taken.
+
+    Args:
+      gate: as :func:`load` returns it.
+      base: params tree that the gate shall be used on.
 
     Raises:
       ValueError: naming the base that it was made on.
     """
-    about = found.about
-    if not about.base_mark:
+    about = gate.about
+    if not about.base_fingerprint:
         return
-    now, sizes = mark(base), [np.linalg.norm(x) for x in _samples(base)]
-    fits = len(now) == len(about.base_mark) and all(
+    # A base may be loaded in another type than the gate was made on: near is equal.
+    now, sizes = fingerprint(base), [np.linalg.norm(x) for x in _samples(base)]
+    fits = len(now) == len(about.base_fingerprint) and all(
         abs(x - y) <= _NEAR * size + 1e-6
-        for x, y, size in zip(now, about.base_mark, sizes, strict=True)
+        for x, y, size in zip(now, about.base_fingerprint, sizes, strict=True)
     )
     if not fits:
         raise ValueError(
@@ -110,7 +128,7 @@ def check_base(found: GateFile, base: Tree) -> None:
 
 def asked(
     path: Path,
-    found: GateFile,
+    gate: GateFile,
     experts: Sequence[Path | str],
     *,
     route: str | None,
@@ -119,11 +137,19 @@ def asked(
 ) -> dict[str, Any]:
     """Returns route, top_k and temperature: as given, or else as the file says.
 
+    Args:
+      path: of the gate, for messages.
+      gate: as :func:`load` returned it.
+      experts: folders of the adapters that it shall choose among.
+      route: name of a preset, or ``module:attribute``; None for the file's.
+      top_k: experts that the route keeps; None for the file's.
+      temperature: divides the route's scores; None for the file's.
+
     Raises:
       ValueError: if another route is given, the number or the order of the adapters is
         another one, or the route would have to be imported on the file's word.
     """
-    about = found.about
+    about = gate.about
     if route is None and ":" in about.route:
         raise ValueError(
             f"{path} is of the route {about.route!r}, which runs code of your own; "
@@ -149,39 +175,45 @@ def asked(
 
 def _about(path: Path) -> About:
     with safe_open(path, framework="numpy") as file:
-        said = file.metadata() or {}
-    if _KEY not in said:
+        metadata = file.metadata() or {}
+    if _KEY not in metadata:
         raise ValueError(
             f"{path} is a safetensors file, but no gate: its metadata have no {_KEY}; "
             f"`jaxlora gate` makes one."
         )
     try:
-        return gate_about.loads(said[_KEY])
+        return gate_about.loads(metadata[_KEY])
     except (ValueError, TypeError, RecursionError) as error:
         raise _bad(path, f"its {_KEY} cannot be used ({error})") from None
 
 
 def _states(path: Path, arrays: Mapping[str, np.ndarray], experts: int) -> Tree:
-    """Builds the tree, after checking that each place is whole."""
-    places: dict[str, dict[str, np.ndarray]] = {}
+    """Builds the tree, after checking that each site has all its parts."""
+    sites: dict[str, dict[str, np.ndarray]] = {}
     for name, values in arrays.items():
-        place, part = _split(path, name)
-        places.setdefault(place, {})[part] = values
-    if not places:
-        raise _bad(path, "it holds no place")
-    out = {}
-    for place, parts in places.items():
-        library_json.check_site(place)
-        out[place] = _state(path, place, parts, experts)
-    return named.unflatten(out)
+        site, part = _split(path, name)
+        sites.setdefault(site, {})[part] = values
+    if not sites:
+        raise _bad(path, "it holds no site")
+    states = {}
+    for site, parts in sites.items():
+        check_site(site)
+        _check_parts(path, site, parts, experts)
+        leaves = {name: jnp.asarray(values) for name, values in parts.items()}
+        live, mark = leaves.pop("live"), leaves.pop("mark")
+        states[site] = State(named.unflatten(leaves)["keys"], live, mark)
+    return named.unflatten(states)
 
 
-def _state(path: Path, place: str, parts: dict[str, np.ndarray], experts: int) -> State:
-    keys = {name: x for name, x in parts.items() if name.startswith("keys")}
+def _check_parts(
+    path: Path, site: str, parts: Mapping[str, np.ndarray], experts: int
+) -> None:
+    keys = [name for name in parts if name.startswith("keys")]
     if len(keys) + 2 != len(parts) or not keys or not {"live", "mark"} <= set(parts):
-        raise _bad(path, f"{place!r} has {sorted(parts)}, expected keys, live and mark")
+        raise _bad(path, f"{site!r} has {sorted(parts)}, expected keys, live and mark")
     lead = parts["live"].shape
     for name, values in parts.items():
+        # Keys have axes of their own after [E, L]; those of [E] may have L as well.
         starts = values.shape[: len(lead)] == lead or (
             len(lead) == 1 and values.shape[:1] == lead
         )
@@ -189,27 +221,24 @@ def _state(path: Path, place: str, parts: dict[str, np.ndarray], experts: int) -
         if not starts or not exact or lead[:1] != (experts,) or len(lead) > 2:
             raise _bad(
                 path,
-                f"{place}/{name} has the shape {values.shape} beside live {lead}, for "
+                f"{site}/{name} has the shape {values.shape} beside live {lead}, for "
                 f"{experts} experts",
             )
         if values.dtype != bool and not np.isfinite(values).all():
-            raise _bad(path, f"{place}/{name} holds NaN or infinity")
+            raise _bad(path, f"{site}/{name} holds NaN or infinity")
         if values.dtype == bool and (values.view(np.uint8) > 1).any():
-            raise _bad(path, f"{place}/{name} holds bytes that are neither 0 nor 1")
-    made = {name: jnp.asarray(values) for name, values in keys.items()}
-    whole = named.unflatten(made)["keys"]
-    return State(whole, jnp.asarray(parts["live"]), jnp.asarray(parts["mark"]))
+            raise _bad(path, f"{site}/{name} holds bytes that are neither 0 nor 1")
 
 
 def _split(path: Path, name: str) -> tuple[str, str]:
-    """``(place, part)``: the part is live, mark, keys or keys/<name>."""
-    place, _, last = name.rpartition("/")
-    before, _, parent = place.rpartition("/")
+    """``(site, part)``: the part is live, mark, keys or keys/<name>."""
+    site, _, last = name.rpartition("/")
+    before, _, parent = site.rpartition("/")
     if parent == "keys" and before:
         return before, f"keys/{last}"
-    if last in ("live", "mark", "keys") and place:
-        return place, last
-    raise _bad(path, f"the tensor {name[:200]!r} is no live, mark or keys of a place")
+    if last in ("live", "mark", "keys") and site:
+        return site, last
+    raise _bad(path, f"the tensor {name[:200]!r} is no live, mark or keys of a site")
 
 
 def _samples(base: Tree) -> list[np.ndarray]:

@@ -69,6 +69,12 @@ class Entry:
 def read(path: Path) -> dict[str, Entry]:
     """Reads and checks a header; no tensor is read.
 
+    Args:
+      path: a safetensors file.
+
+    Returns:
+      Shape, type and place of each tensor, by its name.
+
     Raises:
       ValueError: if the file is no safetensors file, or is not whole.
     """
@@ -83,9 +89,16 @@ def read(path: Path) -> dict[str, Entry]:
                 f"in a file of {size} bytes",
             )
         text = file.read(length)
-    entries, end = {}, 8 + length
-    for name, fields in _tensors(path, text).items():
-        entries[name] = _entry(path, name, fields, 8 + length)
+    entries = {
+        name: _entry(path, name, fields, 8 + length)
+        for name, fields in _tensors(path, text).items()
+    }
+    _check_places(path, entries, 8 + length, size)
+    return entries
+
+
+def _check_places(path: Path, entries: Mapping[str, Entry], end: int, size: int):
+    """Tensors must follow each other without gap or overlap, up to the file's end."""
     for name, entry in sorted(entries.items(), key=_place):
         if entry.start != end:
             raise bad(
@@ -96,11 +109,14 @@ def read(path: Path) -> dict[str, Entry]:
         end += _nbytes(entry)
     if end != size:
         raise bad(path, f"its tensors end at byte {end}, but the file has {size} bytes")
-    return entries
 
 
 def values(path: Path, name: str) -> np.ndarray:
     """Reads one tensor, of a type in :data:`DTYPES`.
+
+    Args:
+      path: a safetensors file.
+      name: of the tensor.
 
     Raises:
       ValueError: if the file changed since its header was read.
@@ -113,22 +129,35 @@ def values(path: Path, name: str) -> np.ndarray:
 
 
 def bad(path: Path, what: str) -> ValueError:
-    """Returns the error of a file that is no whole safetensors file."""
+    """Returns the error of a file that is no whole safetensors file.
+
+    Args:
+      path: the file.
+      what: is wrong with it.
+    """
     return PathError(
         path, f"{path} is not a readable safetensors file: {what}: {_ADVICE}."
     )
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An ``object_pairs_hook`` that refuses an object with one key twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """An ``object_pairs_hook`` that refuses an object with one key twice.
+
+    Args:
+      pairs: key and value of each field, as ``json.loads`` reads them.
+
+    Raises:
+      ValueError: naming the key.
+    """
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice[:80]!r} is there twice, expected once")
-    return found
+    return fields
 
 
 def _tensors(path: Path, text: bytes) -> dict[str, Any]:
+    # Counted before parsing: a parsed header takes many times the memory of its text.
     if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
         raise bad(path, "its header nests or lists more than any checkpoint has")
     try:
@@ -137,8 +166,9 @@ def _tensors(path: Path, text: bytes) -> dict[str, Any]:
         raise bad(path, f"its header is no JSON in UTF-8 ({error})") from None
     if not isinstance(header, dict):
         raise bad(path, f"its header is a {type(header).__name__}, expected an object")
-    said = header.pop("__metadata__", {})
-    if not isinstance(said, dict) or any(not isinstance(x, str) for x in said.values()):
+    metadata = header.pop("__metadata__", {})
+    texts = metadata.values() if isinstance(metadata, dict) else [None]
+    if any(not isinstance(text, str) for text in texts):
         raise bad(path, "its __metadata__ is no object of strings")
     return header
 
@@ -149,14 +179,11 @@ def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
         raise bad(
             path, f"{shown} has no name of up to {_MAX_NAME} printable characters"
         )
-    if not isinstance(fields, dict) or fields.keys() != {
-        "dtype",
-        "shape",
-        "data_offsets",
-    }:
+    keys = ("dtype", "shape", "data_offsets")
+    if not isinstance(fields, dict) or fields.keys() != set(keys):
         raise bad(path, f"{shown} has no dtype, shape and data_offsets, and only these")
-    dtype, shape, offsets = (fields[k] for k in ("dtype", "shape", "data_offsets"))
-    if dtype not in _BITS if isinstance(dtype, str) else True:
+    dtype, shape, offsets = (fields[key] for key in keys)
+    if not isinstance(dtype, str) or dtype not in _BITS:
         raise bad(path, f"{shown} has the dtype {str(dtype)[:40]!r}, which is unknown")
     if not _is_sizes(shape) or len(shape) > _MAX_AXES:
         raise bad(path, f"{shown} has no shape of up to {_MAX_AXES} whole numbers")

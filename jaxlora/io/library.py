@@ -21,25 +21,14 @@ import numpy as np
 from jaxlora import lora, tree
 from jaxlora.io import library_arrays, library_json, shards, tensors
 from jaxlora.io.files import write_text
-from jaxlora.io.library_json import Entries, Entry, Origin
+from jaxlora.io.library_entries import Entries as Entries
+from jaxlora.io.library_entries import Entry as Entry
+from jaxlora.io.library_entries import Origin as Origin
+from jaxlora.io.library_entries import check_site
+from jaxlora.io.library_json import INDEX as INDEX
 from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.tree import Tree
-
-INDEX = library_json.INDEX
-
-__all__ = [
-    "INDEX",
-    "Entries",
-    "Entry",
-    "Origin",
-    "append",
-    "base_identity",
-    "entries",
-    "load",
-    "remove",
-    "save",
-]
 
 
 def save(
@@ -70,16 +59,16 @@ def save(
             f"The library has {experts} experts, but {len(names)} names and "
             f"{len(chosen)} origins, expected as many of each."
         )
-    found = Entries(base=base, experts=())
+    saved = Entries(base=base, experts=())
     with shards.new_folder(Path(folder)) as new:
         for i, (name, origin) in enumerate(zip(names, chosen, strict=True)):
             adapter = {
                 site: LoraWeight(weight.a[i], weight.b[i], weight.scale[i])
                 for site, weight in lora.sites(library).items()
             }
-            found = found.added(_write_expert(new, adapter, name, origin))
-        write_text(new / INDEX, library_json.dumps(found))
-    return found
+            saved = saved.added(_write_expert(new, adapter, name, origin))
+        write_text(new / INDEX, library_json.dumps(saved))
+    return saved
 
 
 def load(
@@ -104,24 +93,27 @@ def load(
         written, a name is unknown, or it is of another base.
     """
     folder = Path(folder)
-    found = entries(folder).chosen(names)
-    if base is not None and found.base != base:
+    known = entries(folder).chosen(names)
+    if base is not None and known.base != base:
         raise ValueError(
-            f"Library {folder} is of the base {found.base!r}, expected {base!r}: its "
+            f"Library {folder} is of the base {known.base!r}, expected {base!r}: its "
             f"experts were made on other weights."
         )
-    if not found.experts:
+    if not known.experts:
         raise ValueError(f"Library {folder} has no expert to read.")
-    files = [_open(folder, entry) for entry in found.experts]
-    sites = sorted({site for entry in found.experts for site in entry.ranks})
+    files = [_open(folder, entry) for entry in known.experts]
+    sites = sorted({site for entry in known.experts for site in entry.ranks})
     library = {
-        site: library_arrays.stack(folder, site, found.experts, files) for site in sites
+        site: library_arrays.stack(folder, site, known.experts, files) for site in sites
     }
-    return tree.unflatten(library), found
+    return tree.unflatten(library), known
 
 
 def entries(folder: Path | str) -> Entries:
     """Lists a library, without reading an expert.
+
+    Args:
+      folder: written by :func:`save`.
 
     Raises:
       ValueError: if there is no library, or its library.json is damaged.
@@ -138,6 +130,16 @@ def append(
     origin: Origin | None = None,
 ) -> Entries:
     """Adds an expert to the end of a library.
+
+    Args:
+      folder: written by :func:`save`.
+      adapter: LoraWeights [..., D, R]; trailing zero ranks are cut off.
+      name: of the expert; a line of text that no other expert has.
+      base: identity of the base it was made on; None is not compared.
+      origin: where it comes from.
+
+    Returns:
+      All experts of the library, the new one last.
 
     Raises:
       ValueError: if the name is taken, the base is another one, or a site has other
@@ -162,6 +164,13 @@ def append(
 def remove(folder: Path | str, name: str) -> Entries:
     """Takes an expert out of a library; the last one may go as well.
 
+    Args:
+      folder: written by :func:`save`.
+      name: of the expert.
+
+    Returns:
+      The experts that are left.
+
     Raises:
       ValueError: if there is none of this name.
     """
@@ -173,6 +182,9 @@ def remove(folder: Path | str, name: str) -> Entries:
 
 def base_identity(params: Tree) -> str:
     """Returns a hash of names, shapes, types and values of a base.
+
+    Args:
+      params: the tree.
 
     >>> base_identity({"head": np.zeros((2, 2), np.float32)})[:8]
     'daa16806'
@@ -190,12 +202,12 @@ def _write_expert(folder: Path, sites: Mapping[str, LoraWeight], name, origin: O
     """Writes a file that nothing refers to yet."""
     arrays: dict[str, np.ndarray] = {}
     for site, weight in sites.items():
-        library_json.check_site(site)
+        check_site(site)
         arrays |= library_arrays.arrays(name, site, weight)
-    found = {key: shards.entry_of(values) for key, values in arrays.items()}
+    headers = {key: shards.entry_of(values) for key, values in arrays.items()}
     temporary = folder / f".expert.{os.getpid()}.tmp"
     try:
-        shards.write_file(temporary, found, arrays.__getitem__)
+        shards.write_file(temporary, headers, arrays.__getitem__)
         digest = _digest(temporary)
         path = folder / f"expert-{digest[:16]}.safetensors"
         temporary.replace(path)
@@ -206,9 +218,9 @@ def _write_expert(folder: Path, sites: Mapping[str, LoraWeight], name, origin: O
 
 
 def _check_fit(folder: Path, sites: Mapping[str, LoraWeight], entry: Entry) -> None:
-    found = _open(folder, entry, values=False)
+    stored = _open(folder, entry, values=False)
     for site in entry.ranks.keys() & sites.keys():
-        a, b = (found.entries[f"{site}/{part}"].shape for part in "ab")
+        a, b = (stored.entries[f"{site}/{part}"].shape for part in "ab")
         got = (*sites[site].a.shape[:-1], sites[site].b.shape[-1])
         if got != (*a[:-1], b[-1]):
             raise ValueError(
@@ -218,6 +230,7 @@ def _check_fit(folder: Path, sites: Mapping[str, LoraWeight], entry: Entry) -> N
 
 
 def _commit(folder: Path, after: Entries) -> None:
+    # The index first: a file may be removed only once nothing refers to it.
     write_text(folder / INDEX, library_json.dumps(after))
     kept = {entry.file for entry in after.experts}
     for pattern in ("expert-*.safetensors", ".expert.*.tmp", f".{INDEX}.*.tmp"):
@@ -238,9 +251,9 @@ def _open(folder: Path, entry: Entry, *, values: bool = True) -> Tensors:
             f"{path} of the expert {entry.name!r} has the SHA-256 {digest}, expected "
             f"{entry.sha256} by {INDEX}: it was changed or damaged."
         )
-    found = tensors.open_file(path)
-    library_json.check_tensors(path, entry, found.entries)
-    return found
+    stored = tensors.open_file(path)
+    library_json.check_tensors(path, entry, stored.entries)
+    return stored
 
 
 def _digest(path: Path) -> str:

@@ -40,6 +40,11 @@ class Budget:
 def matches(pattern: str, text: str, budget: Budget) -> bool:
     r"""Does the pattern match all of ``text``?
 
+    Args:
+      pattern: a regular expression.
+      text: the path of a module.
+      budget: time that is left; it gets less.
+
     Raises:
       ValueError: if it is no regular expression, or time is up.
 
@@ -53,14 +58,22 @@ def matches(pattern: str, text: str, budget: Budget) -> bool:
 def ends(pattern: str, text: str, budget: Budget) -> bool:
     """Does the pattern match ``text``, or what comes after one of its dots?
 
+    Args:
+      pattern: a regular expression.
+      text: the path of a module.
+      budget: time that is left; it gets less.
+
+    Raises:
+      ValueError: if it is no regular expression, or time is up.
+
     >>> ends("q_proj", "layers.0.q_proj", Budget()), ends("proj", "q_proj", Budget())
     (True, False)
     """
     program = _program(pattern, budget)
     if program is None:
         start = len(text) - len(pattern)
-        whole = start == 0 or (start > 0 and text[start - 1] == ".")
-        return whole and _same(pattern, text[start:])
+        at_a_dot = start == 0 or (start > 0 and text[start - 1] == ".")
+        return at_a_dot and _same(pattern, text[start:])
     starts = [0, *(i + 1 for i, char in enumerate(text) if char == ".")]
     return any(_run(program, text, budget, start) for start in starts)
 
@@ -78,14 +91,14 @@ def _run(program: regex.Pattern[str], text: str, budget: Budget, start: int = 0)
     try:
         if budget.seconds <= 0:
             raise TimeoutError
-        found = program.fullmatch(text, start, timeout=budget.seconds)
+        match = program.fullmatch(text, start, timeout=budget.seconds)
     except TimeoutError:
         raise ValueError(
             f"the pattern {program.pattern[:100]!r} takes too long to match the names "
             f"of the modules, expected one without nested repetitions, or fewer of them"
         ) from None
     budget.seconds -= time.perf_counter() - begin
-    return found is not None
+    return match is not None
 
 
 def _program(pattern: str, budget: Budget) -> regex.Pattern[str] | None:

@@ -22,7 +22,8 @@ import numpy as np
 
 from jaxlora.io import peft_keys, tensors
 from jaxlora.io.errors import PathError, naming
-from jaxlora.io.peft_config import CONFIG, CONFIG_BYTES, Config, check
+from jaxlora.io.peft_checks import CONFIG, check
+from jaxlora.io.peft_config import CONFIG_BYTES, Config
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
 
@@ -88,18 +89,21 @@ class PeftFile:
     copies: tuple[str, ...]
     """Modules whose base weight PEFT has saved beside the update (it does so for
     embeddings and heads); the copy is not read."""
-    found: Tensors
-    """The tensors."""
+    stored: Tensors
+    """Tensors of the factors; beside them the copies."""
 
     def read(self, path: str) -> PeftModule:
         """Returns the factors of one module.
+
+        Args:
+          path: a key of ``modules``.
 
         Raises:
           ValueError: if they hold NaN or infinity, or the file was changed.
         """
         header = self.modules[path]
         with naming(self.folder):
-            a, b = (_plain(self.found.read(key, finite=True)) for key in header.keys)
+            a, b = (_plain(self.stored.read(key, finite=True)) for key in header.keys)
         return PeftModule(a, b, header.scale, header.embedding)
 
 
@@ -121,23 +125,33 @@ def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
 
 
 def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
-    """As :func:`read`, without the values."""
+    """Reads and checks an adapter's config and headers, but no values.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+      name: of an adapter that PEFT put into a folder of its name within ``folder``;
+        needed if there are several.
+
+    Raises:
+      ValueError: if a file is missing or damaged, the adapter is more than low-rank
+        updates of linear layers and embeddings, or config and tensors disagree.
+    """
     folder = _folder(folder, name)
     with naming(folder):
         raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES, unique=True)
         check(raw)
-        found = tensors.open_file(_weights(folder))
-        pairs, copies = peft_keys.pairs(found.entries)
+        stored = tensors.open_file(_weights(folder))
+        pairs, copies = peft_keys.pairs(stored.entries)
         config = Config(raw, modules=len(pairs))
-        modules = {path: _header(config, found, path, pairs[path]) for path in pairs}
-        _check_copies(found, modules, copies)
+        modules = {path: _header(config, stored, path, pairs[path]) for path in pairs}
+        _check_copies(stored, modules, copies)
     return PeftFile(
         folder=folder,
         modules=dict(sorted(modules.items())),
         base_name=config.base_name,
         targets=config.listed,
         copies=tuple(sorted(copies)),
-        found=found,
+        stored=stored,
     )
 
 
@@ -183,42 +197,43 @@ def _weights(folder: Path) -> Path:
     )
 
 
-def _header(config: Config, found: Tensors, path: str, pair: Mapping[str, str]):
+def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
     if not config.is_target(path):
         raise ValueError(
             f"The adapter holds {path!r}, which target_modules "
             f"{config.shown('target_modules')} does not match; PEFT would ignore it."
         )
     keys = pair["A"], pair["B"]
-    a, b = (found.entries[key].shape for key in keys)
+    a, b = (stored.entries[key].shape for key in keys)
     rank = config.rank_of(path)
-    if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
-        raise ValueError(
-            f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}, "
-            f"expected ({rank}, in) and (out, {rank}) by {CONFIG}, which gives it "
-            f"the rank {rank}."
-        )
-    if not a[1] or not b[0]:
-        raise ValueError(
-            f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}, "
-            f"expected features in and out: no layer is empty."
-        )
+    _check_shapes(path, a, b, rank)
     for key in keys:
-        tensors.check_dtype(key, found.entries[key])
-    kinds = {found.entries[key].dtype for key in keys}
+        tensors.check_dtype(key, stored.entries[key])
+    kinds = {stored.entries[key].dtype for key in keys}
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
     return Header(rank, a[1], b[0], config.scale_of(path), table, dtype, keys)
 
 
-def _check_copies(found: Tensors, modules: Mapping[str, Header], copies) -> None:
+def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> None:
+    shapes = f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}"
+    if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+        raise ValueError(
+            f"{shapes}, expected ({rank}, in) and (out, {rank}) by {CONFIG}, which "
+            f"gives it the rank {rank}."
+        )
+    if not a[1] or not b[0]:
+        raise ValueError(f"{shapes}, expected features in and out: no layer is empty.")
+
+
+def _check_copies(stored: Tensors, modules: Mapping[str, Header], copies) -> None:
     for path, key in copies.items():
         header = modules[path]
         d, f = header.d, header.f
         expected = (d, f) if header.embedding else (f, d)
-        if found.entries[key].shape != expected:
+        if stored.entries[key].shape != expected:
             raise ValueError(
-                f"Tensor {key!r} has the shape {found.entries[key].shape}, expected "
+                f"Tensor {key!r} has the shape {stored.entries[key].shape}, expected "
                 f"{expected}: it is no copy of the weight that the adapter is for."
             )
 

@@ -5,45 +5,21 @@ no number, and patterns are matched in bounded time (:mod:`jaxlora.io.patterns`)
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxlora.io import patterns
 from jaxlora.io.patterns import Budget
+from jaxlora.io.peft_checks import CONFIG, Raw, check
 from jaxlora.io.tensors import short
-
-Raw: TypeAlias = dict[str, Any]
-
-CONFIG = "adapter_config.json"
-"""The name of the file."""
 
 CONFIG_BYTES = 2**22
 """A config larger than this is no config."""
 
 MAX_RANK = 2**16
 """No layer has more features than this, and no adapter a higher rank."""
-
-REFUSED = {
-    "use_dora": "DoRA, which rescales every column of the weight",
-    "lora_bias": "a bias beside the low-rank update",
-    "modules_to_save": "whole modules trained beside the adapter",
-    "trainable_token_indices": "trained token embeddings",
-    "target_parameters": "adapters on bare parameters",
-    "layer_replication": "layers used twice",
-    "alora_invocation_tokens": "activated LoRA, which depends on the tokens",
-    "kasa_config": "KaSA, which changes the base weights",
-    "use_qalora": "QA-LoRA, which pools the inputs",
-    "use_bdlora": "block-diagonal factors",
-    "arrow_config": "a router over other adapters",
-    "monteclora_config": "MonteCLoRA, which samples its factors",
-    "fan_in_fan_out": "weights stored as [in, out]",
-}
-"""Fields that must be absent, null, false or empty, and what they stand for."""
-
-PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-"""Values of init_lora_weights that leave the base as it is."""
 
 
 class Config:
@@ -70,7 +46,11 @@ class Config:
         self.base_name: str | None = raw.get("base_model_name_or_path") or None
 
     def shown(self, field: str) -> str:
-        """Returns a field's value, cut to fit into a message."""
+        """Returns a field's value, cut to fit into a message.
+
+        Args:
+          field: its name.
+        """
         return short(self._raw.get(field))
 
     @property
@@ -78,6 +58,7 @@ class Config:
         """Names in target_modules, if that list is all that says what is adapted."""
         raw = self._raw
         given = raw.get("target_modules")
+        # Either of these narrows the list, and in ways that fit this adapter alone.
         more = ("exclude_modules", "layers_to_transform")
         if not isinstance(given, list) or any(raw.get(field) for field in more):
             return None
@@ -85,6 +66,12 @@ class Config:
 
     def rank_of(self, path: str) -> int:
         """Returns the rank of a module.
+
+        Args:
+          path: of the module, such as ``model.layers.1.q``.
+
+        Raises:
+          ValueError: if it is no rank.
 
         >>> raw = {"peft_type": "LORA", "r": 4, "rank_pattern": {"layers.1.q": 2}}
         >>> Config(raw).rank_of("model.layers.1.q")
@@ -99,7 +86,13 @@ class Config:
         return rank
 
     def scale_of(self, path: str) -> float:
-        """Returns the factor of a module's update.
+        """Returns the factor of a module's update: alpha / r, or alpha / sqrt(r).
+
+        Args:
+          path: of the module, such as ``model.layers.1.q``.
+
+        Raises:
+          ValueError: if alpha is no number, or the rank no rank.
 
         >>> raw = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": True}
         >>> Config(raw).scale_of("model.layers.1.q")
@@ -118,6 +111,12 @@ class Config:
 
     def is_target(self, path: str) -> bool:
         r"""Does the config put an adapter on this module?
+
+        Args:
+          path: of the module, such as ``model.layers.1.q``.
+
+        Raises:
+          ValueError: if a pattern is no regular expression, or time is up.
 
         >>> raw = {"peft_type": "LORA", "target_modules": r".*\.[qv]_proj"}
         >>> Config(raw).is_target("model.layers.0.attn.v_proj")
@@ -169,77 +168,3 @@ class Config:
             return how(pattern, path, self._budget)
         except ValueError as error:
             raise ValueError(f"{CONFIG} has a bad {field}: {error}.") from None
-
-
-def check(raw: Raw) -> None:
-    """Refuses a config that describes more than low-rank updates, or has wrong types.
-
-    Raises:
-      ValueError: naming the field, what it holds and what was expected.
-    """
-    _check_kind(raw)
-    for field, kind in _KINDS.items():
-        kind(field, raw.get(field))
-
-
-def _check_kind(raw: Raw) -> None:
-    kind = raw.get("peft_type")
-    if kind != "LORA":
-        raise ValueError(f"{CONFIG} has peft_type {short(kind)}, expected 'LORA'.")
-    for field, what in REFUSED.items():
-        if raw.get(field):
-            raise ValueError(
-                f"{CONFIG} has {field} {short(raw[field])}: {what}. That is no update "
-                f"scale * b @ a of a linear layer and cannot be read as one."
-            )
-    if raw.get("bias") not in (None, "none"):
-        raise ValueError(
-            f"{CONFIG} has bias {short(raw['bias'])}, expected 'none': trained biases "
-            f"of the base are no part of an update scale * b @ a."
-        )
-    init = raw.get("init_lora_weights", True)
-    if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
-        raise ValueError(
-            f"{CONFIG} has init_lora_weights {short(init)}, which changes the base "
-            f"weights (or is not known); save it as plain LoRA with PEFT's "
-            f"path_initial_model_for_weight_conversion."
-        )
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(x, str) for x in value)
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(x) is int for x in value)
-
-
-def _kind(test: Callable[[Any], bool], expected: str) -> Callable[[str, Any], None]:
-    def check(field: str, value: Any) -> None:
-        if value is not None and not test(value):
-            raise ValueError(
-                f"{CONFIG} has {field} {short(value)}, expected {expected}."
-            )
-
-    return check
-
-
-_names = _kind(
-    lambda x: isinstance(x, str) or _is_names(x), "a list of strings, or a string"
-)
-_object = _kind(lambda x: isinstance(x, dict), "an object")
-_KINDS: Mapping[str, Callable[[str, Any], None]] = {
-    "use_rslora": _kind(lambda x: isinstance(x, bool), "true or false"),
-    "rank_pattern": _object,
-    "alpha_pattern": _object,
-    "target_modules": _names,
-    "exclude_modules": _names,
-    "layers_pattern": _names,
-    "layers_to_transform": _kind(
-        lambda x: type(x) is int or _is_numbers(x), "a list of numbers, or a number"
-    ),
-    "base_model_name_or_path": _kind(
-        lambda x: isinstance(x, str) and len(x) < 4096 and x.isprintable(),
-        "a name, which is text of one line",
-    ),
-}

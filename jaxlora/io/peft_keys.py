@@ -33,7 +33,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     >>> pairs(["base_model.model.lm_head.lora_A.weight", "lm_head.lora_B.weight"])[0]
     {'lm_head': {'A': 'base_model.model.lm_head.lora_A.weight', ...}}
     """
-    found: dict[str, dict[str, str]] = {}
+    factors: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     adapters = set()
     for key in keys:
@@ -50,7 +50,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
                 f"{WEIGHTS} mixes tensors of the adapters "
                 f"{sorted(map(str, adapters))}, expected one adapter in a file."
             )
-        pair = found.setdefault(path, {})
+        pair = factors.setdefault(path, {})
         which = match["which"]
         if which in pair:
             raise ValueError(
@@ -58,8 +58,8 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
                 f"{path!r}, expected one."
             )
         pair[which] = key
-    _check(found, copies)
-    return found, copies
+    _check(factors, copies)
+    return factors, copies
 
 
 def _path(module: str) -> str:
@@ -72,14 +72,14 @@ def _path(module: str) -> str:
     return path
 
 
-def _check(found: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) -> None:
-    if not found and not copies:
+def _check(factors: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) -> None:
+    if not factors and not copies:
         raise ValueError(f"{WEIGHTS} holds no tensors.")
-    if len(found) > MAX_MODULES:
+    if len(factors) > MAX_MODULES:
         raise ValueError(
-            f"{WEIGHTS} adapts {len(found)} modules, expected at most {MAX_MODULES}."
+            f"{WEIGHTS} adapts {len(factors)} modules, expected at most {MAX_MODULES}."
         )
-    for path, pair in found.items():
+    for path, pair in factors.items():
         if len(pair) != 2:
             raise ValueError(f"The adapter has lora_{min(pair)} of {path!r} alone.")
         if len({"lora_embedding_" in key for key in pair.values()}) > 1:
@@ -88,7 +88,7 @@ def _check(found: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) ->
                 f"linear layer and one of an embedding, which make no pair."
             )
     for path, key in copies.items():
-        if path not in found:
+        if path not in factors:
             raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlora.io import shards
 from jaxlora.io.peft import WEIGHTS, PeftAdapter
-from jaxlora.io.peft_config import CONFIG
+from jaxlora.io.peft_checks import CONFIG
 
 
 def write(
@@ -52,7 +52,11 @@ def write(
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:
-    """Returns adapter_config.json, without target_modules."""
+    """Returns adapter_config.json, without target_modules.
+
+    Args:
+      adapter: its ranks and scales are written so that PEFT computes them again.
+    """
     ranks = {path: module.a.shape[0] for path, module in adapter.modules.items()}
     alphas = {
         path: _number(module.scale * ranks[path])

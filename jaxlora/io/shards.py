@@ -24,23 +24,27 @@ MAX_SHARD_BYTES = 5 * 10**9
 def shards(sizes: Mapping[str, int], max_bytes: int) -> list[tuple[str, list[str]]]:
     """Returns (file name, tensors) of each shard, filled in the given order.
 
+    Args:
+      sizes: bytes of each tensor.
+      max_bytes: of one file; a larger tensor has a file of its own.
+
     >>> shards({"a": 6, "b": 3, "c": 3}, 7)[1]
     ('model-00002-of-00002.safetensors', ['b', 'c'])
     """
-    groups: list[list[str]] = []
+    files: list[list[str]] = []
     room = 0
     for name, size in sizes.items():
-        if not groups or size > room:
-            groups.append([])
+        if not files or size > room:
+            files.append([])
             room = max_bytes
-        groups[-1].append(name)
+        files[-1].append(name)
         room -= size
-    if len(groups) == 1:
-        return [("model.safetensors", groups[0])]
-    n = len(groups)
+    if len(files) == 1:
+        return [("model.safetensors", files[0])]
+    n = len(files)
     return [
-        (f"model-{i:05d}-of-{n:05d}.safetensors", group)
-        for i, group in enumerate(groups, 1)
+        (f"model-{i:05d}-of-{n:05d}.safetensors", names)
+        for i, names in enumerate(files, 1)
     ]
 
 
@@ -60,11 +64,11 @@ def write_folder(
       max_shard_bytes: values per file at most; a larger tensor has a file of its own.
     """
     sizes = {name: entry.nbytes for name, entry in entries.items()}
-    groups = shards(sizes, max_shard_bytes)
-    for file, names in groups:
+    files = shards(sizes, max_shard_bytes)
+    for file, names in files:
         write_file(folder / file, {name: entries[name] for name in names}, read)
-    if len(groups) > 1:
-        places = {name: file for file, names in groups for name in names}
+    if len(files) > 1:
+        places = {name: file for file, names in files for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
@@ -75,17 +79,21 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
 
     The layout is a length (8 bytes, little endian), a JSON header padded with spaces to
     a multiple of 8, and the values; wider types come first, so that all are aligned.
+
+    Args:
+      path: the file.
+      entries: shape and type of each tensor.
+      read: gives the values of a tensor when its turn comes.
     """
     order = sorted(entries, key=lambda name: -DTYPES[entries[name].dtype].itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name in order:
         entry, end = entries[name], at + entries[name].nbytes
-        offsets = [at, end]
         header[name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),
-            "data_offsets": offsets,
+            "data_offsets": [at, end],
         }
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -101,7 +109,10 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
 
 
 def entry_of(values: Any) -> Entry:
-    """Returns what a header says of an array (of NumPy, JAX, or shape and type only).
+    """Returns what a header says of an array.
+
+    Args:
+      values: of NumPy or JAX, or anything with a shape and a dtype.
 
     Raises:
       ValueError: if its type is not in :data:`DTYPES`.
@@ -118,6 +129,9 @@ def entry_of(values: Any) -> Entry:
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder beside ``folder`` that becomes it if all goes well.
+
+    Args:
+      folder: absent, or empty.
 
     Raises:
       ValueError: if ``folder`` is a file or holds something already.

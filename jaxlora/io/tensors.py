@@ -58,6 +58,10 @@ class Tensors:
 def check_dtype(name: str, entry: Entry) -> None:
     """Refuses a tensor that is not stored as plain floats.
 
+    Args:
+      name: of the tensor.
+      entry: what its header says.
+
     Raises:
       ValueError: naming the tensor and its type.
     """
@@ -71,6 +75,9 @@ def check_dtype(name: str, entry: Entry) -> None:
 def open_file(path: Path) -> Tensors:
     """Reads the header of one file.
 
+    Args:
+      path: a safetensors file.
+
     Raises:
       ValueError: if it is damaged, cut short, or no safetensors file.
     """
@@ -80,6 +87,9 @@ def open_file(path: Path) -> Tensors:
 
 def open_folder(folder: Path) -> Tensors:
     """Reads the headers of a checkpoint, of one file or of many with an index.
+
+    Args:
+      folder: with model.safetensors, or its shards and their index.
 
     Raises:
       ValueError: if there is no checkpoint of this kind, a shard is missing or damaged,
@@ -107,16 +117,16 @@ def _sharded(index: Path) -> Tensors:
             f"{index.parent} lacks {len(missing)} of {len(shards)} shards that "
             f"{index.name} names: {', '.join(missing[:4])}; the download is incomplete."
         )
-    found = {name: open_file(index.parent / name) for name in shards}
+    opened = {name: open_file(index.parent / name) for name in shards}
     for tensor, shard in promised.items():
-        if tensor not in found[shard].entries:
+        if tensor not in opened[shard].entries:
             raise ValueError(
                 f"{index.name} places tensor {tensor!r} in {shard}, which does not "
                 f"hold it; index and shards are of different checkpoints."
             )
     return Tensors(
         {tensor: index.parent / shard for tensor, shard in promised.items()},
-        {tensor: found[shard].entries[tensor] for tensor, shard in promised.items()},
+        {tensor: opened[shard].entries[tensor] for tensor, shard in promised.items()},
     )
 
 
@@ -171,6 +181,9 @@ def read_json(path: Path, *, limit: int = 2**24, unique: bool = False) -> dict:
 
 def short(value: Any) -> str:
     """What an error shows of a value that may be of any size.
+
+    Args:
+      value: anything, from a stranger's file say.
 
     >>> short([1] * 1000)
     '[1, 1, 1, 1, 1, 1, ...]'

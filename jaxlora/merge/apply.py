@@ -5,8 +5,9 @@ so that the memory of one layer is enough; a step that ranks entries of the whol
 needs the coordinates of all leaves at once.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,88 +17,122 @@ from jaxlora.merge.linear import Reduction
 from jaxlora.merge.space import Coordinates, Entered, Leaves, Space
 
 
-def each(
-    space: Space,
-    steps: Sequence[Any],
-    reduction: Reduction,
+class Chain(NamedTuple):
+    """What is done to every leaf."""
+
+    space: Space
+    steps: Sequence[Any]
+    """Functions ``(key, coordinates) -> coordinates``."""
+    reduction: Reduction
+    rank: int | None
+    """Of the result; None keeps what the space gives."""
+
+
+def separately(
+    chain: Chain,
     sites: dict[str, LoraWeight],
     weights: jax.Array,
     key: jax.Array | None,
-    rank: int | None,
     data: dict[str, jax.Array],
 ) -> dict[str, LoraWeight]:
-    """Merges every site and layer by itself."""
+    """Merges every site and layer by itself.
 
-    def leaf(weight: LoraWeight, key: Any, data: Any) -> LoraWeight:
-        found = space.enter(weight, weights)
-        coordinates = _stepped(steps, key, found.coordinates)
-        merged = _reduced(reduction, coordinates, _fold(key, len(steps)), data)
-        return space.leave(merged, found.frame, rank)
+    Args:
+      chain: what is done.
+      sites: by name, a [E, ..., D, R].
+      weights: [E].
+      key: PRNG key, or None.
+      data: by name, [E, ...]; empty for a method that sees none.
+    """
+    space, steps, reduction, rank = chain
+
+    def merge_leaf(weight: LoraWeight, key: Any, data: Any) -> LoraWeight:
+        entered = space.enter(weight, weights)
+        coordinates = _stepped(steps, key, entered.coordinates)
+        merged = _reduced(reduction, coordinates, fold(key, len(steps)), data)
+        return space.leave(merged, entered.frame, rank)
+
+    out = {}
+    # Sorted: a site's key depends on the names alone, not on the order of the tree.
+    for i, name in enumerate(sorted(sites)):
+        site = sites[name]
+        keys = _layer_keys(fold(key, i), site)
+        layers = site.scale.ndim - 1
+        out[name] = _over_layers(merge_leaf, layers, site, keys, data.get(name))
+    return out
+
+
+def jointly(
+    chain: Chain,
+    sites: dict[str, LoraWeight],
+    weights: jax.Array,
+    key: jax.Array | None,
+    data: dict[str, jax.Array],
+) -> dict[str, LoraWeight]:
+    """Merges all sites with the coordinates of all of them in view.
+
+    Args:
+      chain: what is done.
+      sites: by name, a [E, ..., D, R].
+      weights: [E].
+      key: PRNG key, or None.
+      data: by name, [E, ...]; empty for a method that sees none.
+    """
+    space, steps, reduction, rank = chain
+    entered = {name: _enter(space, site, weights) for name, site in sites.items()}
+    coordinates = _joined({name: e.coordinates for name, e in entered.items()})
+    coordinates = _stepped(steps, key, coordinates)
+
+    def leave(coordinates: Coordinates, frame: Any, key: Any, data: Any) -> LoraWeight:
+        return space.leave(_reduced(reduction, coordinates, key, data), frame, rank)
 
     out = {}
     for i, name in enumerate(sorted(sites)):
         site = sites[name]
-        keys = _layer_keys(_fold(key, i), site)
-        out[name] = _over_layers(leaf, site.scale.ndim - 1, site, keys, data.get(name))
+        of_site, frame = _of_site(coordinates, name), entered[name].frame
+        keys = _layer_keys(fold(fold(key, len(steps)), i), site)
+        args = of_site, frame, keys, data.get(name)
+        out[name] = _over_layers(leave, site.scale.ndim - 1, *args, layers_first=(1,))
     return out
 
 
-def whole(
-    space: Space,
-    steps: Sequence[Any],
-    reduction: Reduction,
-    sites: dict[str, LoraWeight],
-    weights: jax.Array,
-    key: jax.Array | None,
-    rank: int | None,
-    data: dict[str, jax.Array],
-) -> dict[str, LoraWeight]:
-    """Merges all sites with the coordinates of all of them in view."""
-    entered = {name: _enter(space, site, weights) for name, site in sites.items()}
-    coordinates = _joined({name: one.coordinates for name, one in entered.items()})
-    coordinates = _stepped(steps, key, coordinates)
-    out = {}
-    for i, name in enumerate(sorted(sites)):
-        site, layers = sites[name], sites[name].scale.ndim - 1
-        own = _own(coordinates, name)
+def fold(key: jax.Array | None, i: int) -> jax.Array | None:
+    """``fold_in``, or None where a merge was given no key.
 
-        def leave(own: Coordinates, frame: Any, key: Any, data: Any) -> LoraWeight:
-            return space.leave(_reduced(reduction, own, key, data), frame, rank)
-
-        keys = _layer_keys(_fold(_fold(key, len(steps)), i), site)
-        out[name] = _over_layers(
-            leave, layers, own, entered[name].frame, keys, data.get(name), after=(1,)
-        )
-    return out
+    Args:
+      key: PRNG key, or None.
+      i: what is folded in.
+    """
+    return None if key is None else jax.random.fold_in(key, i)
 
 
 def _enter(space: Space, site: LoraWeight, weights: jax.Array) -> Entered:
     """Coordinates [E, L, M, N] and frames [L, ...] of a site."""
     layers = site.scale.ndim - 1
-    found = _over_layers(lambda w: space.enter(w, weights), layers, site)
-    moved = jax.tree.map(lambda x: jnp.moveaxis(x, layers, 0), found.coordinates)
-    return found._replace(coordinates=moved)
+    entered = _over_layers(lambda w: space.enter(w, weights), layers, site)
+    # The loop stacks layers before E; steps and reductions expect E first.
+    moved = jax.tree.map(lambda x: jnp.moveaxis(x, layers, 0), entered.coordinates)
+    return entered._replace(coordinates=moved)
 
 
 def _over_layers(
-    fn: Callable[..., Any], layers: int, *args: Any, after: Sequence[int] = ()
+    fn: Callable[..., Any], layers: int, *args: Any, layers_first: Sequence[int] = ()
 ) -> Any:
-    """Loops over the layer axes.
+    """Loops over the layer axes, which come after E in each argument.
 
-    They come after E in each argument, but first in keys and in those named ``after``.
+    In keys, and in the arguments numbered in ``layers_first``, they are the first axes.
     """
     if not layers:
         return fn(*args)
 
     def first(i: int, arg: Any) -> Any:
-        if i in after or (hasattr(arg, "dtype") and _is_key(arg)):
+        if i in layers_first or (hasattr(arg, "dtype") and _is_key(arg)):
             return arg
         return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arg)
 
     turned = tuple(first(i, arg) for i, arg in enumerate(args))
-    return jax.lax.map(
-        lambda one: _over_layers(fn, layers - 1, *one, after=after), turned
-    )
+    inner = functools.partial(_over_layers, fn, layers - 1, layers_first=layers_first)
+    return jax.lax.map(lambda args: inner(*args), turned)
 
 
 def _is_key(x: jax.Array) -> bool:
@@ -112,7 +147,7 @@ def _layer_keys(key: jax.Array | None, site: LoraWeight) -> jax.Array | None:
 
 def _stepped(steps: Sequence[Any], key: Any, coordinates: Coordinates) -> Coordinates:
     for i, step in enumerate(steps):
-        coordinates = step(_fold(key, i), coordinates)
+        coordinates = step(fold(key, i), coordinates)
     return coordinates
 
 
@@ -124,7 +159,7 @@ def _reduced(
         name: reduction.leaf(
             coordinates.values[name],
             coordinates.weights[name],
-            _fold(key, i),
+            fold(key, i),
             data,
         )
         for i, name in enumerate(names)
@@ -137,14 +172,16 @@ def _joined(sites: dict[str, Coordinates]) -> Coordinates:
     def gather(field: str) -> Leaves:
         return {
             f"{site}:{part}": leaf
-            for site, one in sites.items()
-            for part, leaf in getattr(one, field).items()
+            for site, coordinates in sites.items()
+            for part, leaf in getattr(coordinates, field).items()
         }
 
     return Coordinates(gather("values"), gather("live"), gather("weights"))
 
 
-def _own(coordinates: Coordinates, site: str) -> Coordinates:
+def _of_site(coordinates: Coordinates, site: str) -> Coordinates:
+    """The inverse of :func:`_joined`, for one site."""
+
     def pick(leaves: Leaves) -> Leaves:
         return {
             name.removeprefix(f"{site}:"): leaf
@@ -155,7 +192,3 @@ def _own(coordinates: Coordinates, site: str) -> Coordinates:
     return Coordinates(
         pick(coordinates.values), pick(coordinates.live), pick(coordinates.weights)
     )
-
-
-def _fold(key: jax.Array | None, i: int) -> jax.Array | None:
-    return None if key is None else jax.random.fold_in(key, i)

@@ -110,30 +110,34 @@ class Merge:
         experts = _num_experts(library)
         given = self._weights(weights, experts)
         for i, transform in enumerate(self.prepare):
-            library = transform(_fold(key, i), library)
-        key = _fold(key, len(self.prepare))
+            library = transform(apply.fold(key, i), library)
+        key = apply.fold(key, len(self.prepare))
         sites = lora.sites(library)
         arrays = self._data(data, sites)
         rank = self.result_rank(rank, sites, experts)
-        return named.unflatten(self._merged(sites, given, key, rank, arrays))
-
-    def _merged(self, sites, weights, key, rank, data) -> dict[str, LoraWeight]:
+        # A linear reduction of deltas is exact in factors: no dense delta is formed.
         if not self.steps and self.space == "delta":
-            exact: dict[str, LoraWeight] = {}
-            for name, site in sites.items():
-                found = self.reduction.factors(site, weights, data.get(name))
-                if found is not None:
-                    exact[name] = found
+            exact = self._factors(sites, given, arrays)
             if len(exact) == len(sites):
-                return exact if rank is None else spectrum.canonical(exact, rank)
-        run = apply.whole if self.scope == "model" else apply.each
-        space = SPACES[self.space]
-        return run(space, self.steps, self.reduction, sites, weights, key, rank, data)
+                merged = exact if rank is None else spectrum.canonical(exact, rank)
+                return named.unflatten(merged)
+        chain = apply.Chain(SPACES[self.space], self.steps, self.reduction, rank)
+        run = apply.jointly if self.scope == "model" else apply.separately
+        return named.unflatten(run(chain, sites, given, key, arrays))
+
+    def _factors(self, sites, weights, data) -> dict[str, LoraWeight]:
+        """The sites whose merge is known in factors; all of them, or none."""
+        merged = {
+            name: self.reduction.factors(site, weights, data.get(name))
+            for name, site in sites.items()
+        }
+        return {name: w for name, w in merged.items() if w is not None}
 
     def _weights(self, weights: Weights | None, experts: int) -> jax.Array:
         if weights is None:
             weights = np.ones(experts)
         leaves = jax.tree.leaves(weights)
+        # Under jit weights have no values yet, and only their shape can be refused.
         known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         array = jnp.asarray(weights, jnp.float32)
         if array.shape != (experts,):
@@ -161,14 +165,14 @@ class Merge:
           sites: a library by site name.
           experts: E.
         """
-        own = max(site.rank for site in sites.values())
+        largest = max(site.rank for site in sites.values())
         if rank is None:
-            return own if self.rank == "experts" else None
-        if not 1 <= rank <= experts * own:
+            return largest if self.rank == "experts" else None
+        if not 1 <= rank <= experts * largest:
             raise ValueError(
                 f"The rank of a merged adapter is {rank}, expected at least 1 and at "
-                f"most {experts * own}, the sum of {experts} experts' ranks of {own}; "
-                f"leave rank out to keep every singular value."
+                f"most {experts * largest}, the sum of {experts} experts' ranks of "
+                f"{largest}; leave rank out to keep every singular value."
             )
         return rank
 
@@ -236,10 +240,6 @@ def chain(
     for law in sorted(declared - set(LAWS)):
         raise ValueError(unknown("law", law, LAWS))
     return Merge(before, reduction, space, declared, tuple(prepare), rank)
-
-
-def _fold(key: jax.Array | None, i: int) -> jax.Array | None:
-    return None if key is None else jax.random.fold_in(key, i)
 
 
 def _num_experts(library: Any) -> int:

@@ -76,9 +76,10 @@ class WeighByEnergy:
 
 @dataclasses.dataclass(frozen=True)
 class DisjointMean(Reduction):
-    """The weighted sum of the entries that are not 0, divided as told."""
+    """The weighted sum of the entries that are not 0, over a divisor."""
 
     normalize: Normalize = "weights"
+    """What the sum is divided by: weights, their count, or 1 (``sum``)."""
 
     def leaf(self, values, weights, key, data):
         """``sum_e w_e x_e`` over a divisor of each entry."""

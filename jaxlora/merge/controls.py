@@ -41,7 +41,7 @@ def random_like(key: jax.Array | None, library: Library) -> Library:
         raise ValueError("random_like draws directions and needs a PRNG key, got None.")
     numbers = {name: i for i, name in enumerate(sorted(lora.sites(library)))}
 
-    def one(name: str, weight: LoraWeight) -> LoraWeight:
+    def draw(name: str, weight: LoraWeight) -> LoraWeight:
         key_u, key_v = jax.random.split(jax.random.fold_in(key, numbers[name]))
         _, s, _ = spectrum.svd(weight)
         d, f = weight.a.shape[-2], weight.b.shape[-1]
@@ -53,7 +53,7 @@ def random_like(key: jax.Array | None, library: Library) -> Library:
         )
         return lora.pad(drawn, weight.rank)
 
-    return named.map_named(one, library, is_leaf=lora.is_lora)
+    return named.map_named(draw, library, is_leaf=lora.is_lora)
 
 
 def permute_sites(key: jax.Array | None, library: Library) -> Library:
@@ -78,7 +78,7 @@ def permute_sites(key: jax.Array | None, library: Library) -> Library:
     [2.0, 0.0, 1.0]
     """
 
-    def one(name: str, weight: LoraWeight) -> LoraWeight:
+    def shift(name: str, weight: LoraWeight) -> LoraWeight:
         experts, layers = _experts_and_layers(name, weight)
         order = jnp.arange(1, layers)
         if key is not None:
@@ -88,7 +88,7 @@ def permute_sites(key: jax.Array | None, library: Library) -> Library:
             weight, shifts
         )
 
-    return named.map_named(one, library, is_leaf=lora.is_lora)
+    return named.map_named(shift, library, is_leaf=lora.is_lora)
 
 
 def _haar(key: jax.Array, size: int, shape: tuple[int, ...]) -> jax.Array:

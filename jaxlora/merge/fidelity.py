@@ -132,10 +132,10 @@ def fidelity(
 
     >>> w = LoraWeight(jnp.eye(3)[:2, :, None], jnp.eye(4)[:2, None], jnp.ones(2))
     >>> averaged = LoraWeight(w.a.mean(0), w.b.mean(0), jnp.ones(()))
-    >>> found = fidelity({"k": averaged}, {"k": w}, [0.5, 0.5]).total()
-    >>> [round(float(x), 2) for x in (found.relative_error, found.cross_term_energy)]
+    >>> total = fidelity({"k": averaged}, {"k": w}, [0.5, 0.5]).total()
+    >>> [round(float(x), 2) for x in (total.relative_error, total.cross_term_energy)]
     [0.71, 0.5]
-    >>> found.effective_coefficient.round(2).tolist()
+    >>> total.effective_coefficient.round(2).tolist()
     [0.25, 0.25]
     """
     merged, experts = lora.sites(adapter), lora.sites(library)
@@ -147,9 +147,9 @@ def fidelity(
             f"of the {count} experts of the library."
         )
     _check(merged, experts)
-    found = {name: _site(merged[name], experts[name], w) for name in sorted(experts)}
+    sites = {name: _site(merged[name], experts[name], w) for name in sorted(experts)}
     return Fidelity(
-        *({name: energies[i] for name, energies in found.items()} for i in range(7))
+        *({name: energies[i] for name, energies in sites.items()} for i in range(7))
     )
 
 
@@ -180,8 +180,8 @@ def _site(merged: LoraWeight, experts: LoraWeight, weights: jax.Array) -> Any:
         lambda x: x.reshape(-1, *x.shape[len(lead) :]).astype(jnp.float32),
         (merged, first),
     )
-    found = jax.lax.map(lambda pair: _layer(pair[0], pair[1], weights), flat)
-    *scalars, products, norms = (x.reshape(*lead, *x.shape[1:]) for x in found)
+    layers = jax.lax.map(lambda pair: _layer(pair[0], pair[1], weights), flat)
+    *scalars, products, norms = (x.reshape(*lead, *x.shape[1:]) for x in layers)
     return (*scalars, jnp.moveaxis(products, -1, 0), jnp.moveaxis(norms, -1, 0))
 
 
@@ -200,10 +200,10 @@ def _layer(merged: LoraWeight, experts: LoraWeight, weights: jax.Array):
     null = _energy(exact) <= floor
     nothing = null & (_energy(m) <= floor)
     energies = (_energy(m - exact), _energy(m), _energy(residual), outside)
-    error, own, cross, out = (jnp.where(nothing, 0.0, x) for x in energies)
+    error, size, cross, out = (jnp.where(nothing, 0.0, x) for x in energies)
     exact_energy = jnp.where(null, 0.0, _energy(exact))
     products = jnp.sum(m[None] * deltas, axis=(-2, -1))
-    return error, exact_energy, own, cross, out, products, norms
+    return error, exact_energy, size, cross, out, products, norms
 
 
 def _small(merged: LoraWeight, experts: LoraWeight, present: jax.Array):
@@ -215,10 +215,10 @@ def _small(merged: LoraWeight, experts: LoraWeight, present: jax.Array):
     left = jnp.concatenate([merged.a, jnp.moveaxis(a, 0, 1).reshape(-1, e * r)], 1)
     right = jnp.concatenate([merged.scale * merged.b, b.reshape(e * r, -1)], 0)
     (_, ra), (_, rb) = spectrum.qr(left), spectrum.qr(right.mT)
-    own = merged.rank
-    m = matmul(ra[:, :own], rb[:, :own].mT)
-    a = jnp.moveaxis(ra[:, own:].reshape(-1, e, r), 1, 0)
-    b = jnp.moveaxis(rb[:, own:].reshape(-1, e, r), 0, -1)
+    k = merged.rank
+    m = matmul(ra[:, :k], rb[:, :k].mT)
+    a = jnp.moveaxis(ra[:, k:].reshape(-1, e, r), 1, 0)
+    b = jnp.moveaxis(rb[:, k:].reshape(-1, e, r), 0, -1)
     return m, a, b
 
 

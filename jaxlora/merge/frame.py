@@ -46,11 +46,14 @@ class Basis(NamedTuple):
 
 
 def core(experts: LoraWeight) -> Core:
-    """Returns the core frame of experts a [E, D, R]; absent ones must be zeros.
+    """Returns the core frame of experts.
+
+    Args:
+      experts: of one site and layer, a [E, D, R]; zeros where one is absent.
 
     >>> a, b = jnp.eye(3)[:2, :, None], jnp.ones((2, 1, 4))
-    >>> found = core(LoraWeight(a, b, jnp.ones(2)))
-    >>> back = found.inputs @ found.values @ found.outputs.T
+    >>> frame = core(LoraWeight(a, b, jnp.ones(2)))
+    >>> back = frame.inputs @ frame.values @ frame.outputs.T
     >>> bool(jnp.allclose(back, a @ b, atol=1e-6))
     True
     """
@@ -75,7 +78,10 @@ def core(experts: LoraWeight) -> Core:
 
 
 def outputs(experts: LoraWeight) -> Basis:
-    """Right singular vectors of all deltas stacked, [E D, F]; absent ones are zeros.
+    """Right singular vectors of all deltas stacked, [E D, F].
+
+    Args:
+      experts: of one site and layer, a [E, D, R]; zeros where one is absent.
 
     >>> a, b = jnp.eye(3)[:2, :, None], jnp.ones((2, 1, 4))
     >>> outputs(LoraWeight(a, b, jnp.ones(2))).live.tolist()
@@ -99,6 +105,13 @@ def svd(
     eigenvectors of the Gram matrix of the shorter side, some more than asked for, and
     one product with the matrix makes up for the squares in it. Else the longer side is
     first reduced by QR.
+
+    Args:
+      dense: [D, F].
+      rank: K, how many triplets are returned; None for min(D, F).
+
+    Returns:
+      u [D, K], s [K] in falling order, v transposed [K, F].
 
     >>> svd(2 * jnp.eye(3, 5), 2)[1].tolist()
     [2.0, 2.0]

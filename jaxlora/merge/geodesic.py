@@ -162,6 +162,7 @@ class _Karcher(Linear):
         length = _length(cosines, pull)
         step = jax.tree_util.Partial(_karcher_step, cosines, pull)
         mean = pull / _positive(length)
+        # A fixed number of steps: after convergence they change nothing.
         mean, _ = jax.lax.scan(step, mean, None, length=self.steps)
         mean = jnp.where(length > VANISHED, mean, 0.0)
         size = jnp.sum(shares * norms, -1, keepdims=True)
@@ -181,6 +182,10 @@ def _karcher_step(cosines, pull, mean, _):
 
 def check_shares(method: str, weights: np.ndarray) -> None:
     """Refuses weights that are no shares: a negative one, or a sum of 0.
+
+    Args:
+      method: its name, for the message.
+      weights: [E], finite.
 
     Raises:
       ValueError: naming the method and the weights.

@@ -86,7 +86,8 @@ def wudi_steps(
       steps: at least 0.
       learning_rate: of Adam with betas 0.9 and 0.999 and epsilon 1e-8.
       divide: by the number of present experts, at the end.
-      side: see :func:`wudi`.
+      side: ``inputs`` or ``outputs``: on which side experts must not disturb each
+        other; ``outputs`` is the same on the transposed deltas.
 
     Raises:
       ValueError: if steps are negative, the learning rate is not positive, or the side

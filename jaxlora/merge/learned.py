@@ -82,7 +82,7 @@ def learn_scales(
       library: leaves [E, ..., D, R].
       steps: of Adam, at least 1.
       learning_rate: of Adam; positive.
-      key: see ``loss``.
+      key: PRNG key, split over the steps for a loss that takes one; or None.
       softmax: keep scalars positive and of sum 1, as the paper does; without it they
         are free, also to be negative.
 
@@ -96,10 +96,10 @@ def learn_scales(
     >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 4)), jnp.arange(2.0))
     >>> def far_from_one(adapter):
     ...     return jnp.mean((lora.delta(adapter["kernel"]) - 1) ** 2)
-    >>> found = learn_scales(
+    >>> scales = learn_scales(
     ...     far_from_one, {"kernel": w}, steps=50, learning_rate=0.1, softmax=False
     ... )
-    >>> found["kernel"].round(1).tolist()
+    >>> scales["kernel"].round(1).tolist()
     [0.5, 1.0]
     """
     if steps < 1 or not learning_rate > 0:
@@ -124,9 +124,9 @@ def learn_scales(
     keys = None if key is None else jax.random.split(key, steps)
     optimizer = optax.adam(learning_rate)
     train = jax.jit(functools.partial(_train, objective, optimizer, steps))
-    found = scales(train(initial, library, keys))
-    _check_finite(found, learning_rate)
-    return found
+    trained = scales(train(initial, library, keys))
+    _check_finite(trained, learning_rate)
+    return trained
 
 
 def _present(scales: jax.Array, weights: jax.Array) -> jax.Array:
@@ -143,10 +143,10 @@ def _given(data: jax.Array | None) -> jax.Array:
 
 
 def _exact_sum(library: Library, scales: dict[str, jax.Array]) -> Any:
-    def one(name: str, weight: LoraWeight) -> LoraWeight:
+    def scaled(name: str, weight: LoraWeight) -> LoraWeight:
         return concatenate(weight, scales[name])
 
-    return named.map_named(one, library, is_leaf=lora.is_lora)
+    return named.map_named(scaled, library, is_leaf=lora.is_lora)
 
 
 def _train(objective, optimizer, steps, initial, library, keys):
@@ -161,8 +161,8 @@ def _train(objective, optimizer, steps, initial, library, keys):
     return jax.lax.scan(step, carry, keys, length=steps)[0][0]
 
 
-def _check_finite(found: dict[str, jax.Array], learning_rate: float) -> None:
-    for name, scales in found.items():
+def _check_finite(trained: dict[str, jax.Array], learning_rate: float) -> None:
+    for name, scales in trained.items():
         if isinstance(scales, jax.core.Tracer):
             return
         if not bool(jnp.isfinite(scales).all()):

@@ -89,7 +89,12 @@ class Linear(Reduction):
     """
 
     def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
-        """Returns [E, ...] for ``gram_ef = <x_e, x_f>`` [..., E, E], weights [E]."""
+        """Returns the coefficients c, [E, ...].
+
+        Args:
+          gram: inner products ``<x_e, x_f>``, [..., E, E].
+          weights: [E], of any sign; 0 is absent.
+        """
         raise NotImplementedError
 
     def leaf(self, values, weights, key, data):
@@ -146,9 +151,9 @@ class ScaleOnly(Linear):
 
     def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
         """``w_e / sum(w)`` for the expert, 0 for all others."""
-        one = jnp.arange(weights.shape[0]) == self.expert
+        kept = jnp.arange(weights.shape[0]) == self.expert
         return WeightedSum(True).coefficients(gram, weights) * column(
-            one.astype(jnp.float32), gram.ndim - 2
+            kept.astype(jnp.float32), gram.ndim - 2
         )
 
 
@@ -172,6 +177,9 @@ def weighted_sum() -> Reduction:
 
 def scale_only(expert: int = 0) -> Reduction:
     """A control: what the shrinking of a mean does to one expert, alone.
+
+    Args:
+      expert: its place in the library, from 0.
 
     >>> scale_only(1).coefficients(jnp.eye(2), jnp.asarray([1.0, 3.0])).tolist()
     [0.0, 0.75]
@@ -200,7 +208,10 @@ def concatenate(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
 
 
 def beside(x: jax.Array) -> jax.Array:
-    """Experts' columns side by side: [E, ..., M, K] to [..., M, E * K].
+    """Experts' columns side by side, [..., M, E * K].
+
+    Args:
+      x: [E, ..., M, K].
 
     >>> beside(jnp.ones((3, 2, 5, 4))).shape
     (2, 5, 12)
@@ -212,28 +223,38 @@ def beside(x: jax.Array) -> jax.Array:
 def absent_removed(experts: LoraWeight, weights: jax.Array) -> LoraWeight:
     """Zeros in the place of experts of weight 0, whatever they hold; float32.
 
-    Selected, not multiplied: 0 * inf is nan, and an absent expert must be absent.
+    Args:
+      experts: a [E, ..., D, R].
+      weights: [E].
     """
 
     def keep(x: jax.Array) -> jax.Array:
+        # Selected, not multiplied: 0 * inf is nan, and an absent expert must be absent.
         return jnp.where(column(weights != 0, x.ndim - 1), x.astype(jnp.float32), 0.0)
 
     return jax.tree.map(keep, experts)
 
 
 def over_experts(coefficients: jax.Array, values: jax.Array) -> jax.Array:
-    """``sum_e c_e x_e`` for coefficients [E] and values [E, ...].
+    """``sum_e c_e x_e``.
 
-    A product, not a sum over the first axis, which XLA:CPU runs ten times slower.
+    Args:
+      coefficients: c, [E].
+      values: x, [E, ...].
 
     >>> over_experts(jnp.asarray([1.0, 2.0]), jnp.ones((2, 3))).tolist()
     [3.0, 3.0, 3.0]
     """
+    # A product, not a sum over the first axis, which XLA:CPU runs ten times slower.
     return jnp.tensordot(coefficients, values, 1, precision="highest")
 
 
 def column(per_expert: jax.Array, axes: int) -> jax.Array:
-    """[E] as [E, 1, ..., 1] with ``axes`` ones.
+    """The same numbers with axes of length 1 behind, to broadcast.
+
+    Args:
+      per_expert: [E].
+      axes: how many axes are added.
 
     >>> column(jnp.ones(3), 2).shape
     (3, 1, 1)

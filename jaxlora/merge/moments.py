@@ -127,10 +127,11 @@ class _RegMean(Reduction):
         eye = jnp.eye(shape[-1], dtype=jnp.float32)
         diagonal = jnp.diagonal(grams, axis1=-2, axis2=-1)
         mass = column(weights, diagonal.ndim - 1)
-        level = jnp.sum(mass * diagonal, 0).mean(-1) / jnp.sum(weights)
-        ridge = self.ridge * jnp.where(level > 0, level, 1.0)[..., None, None]
-        own = diagonal[..., None] * jnp.broadcast_to(eye, grams.shape)
-        grams = self.off_diagonal * grams + (1 - self.off_diagonal) * own
+        # A ridge common to all: each expert alone is then given back as it is.
+        size = jnp.sum(mass * diagonal, 0).mean(-1) / jnp.sum(weights)
+        ridge = self.ridge * jnp.where(size > 0, size, 1.0)[..., None, None]
+        diagonals = diagonal[..., None] * jnp.broadcast_to(eye, grams.shape)
+        grams = self.off_diagonal * grams + (1 - self.off_diagonal) * diagonals
         added = ridge * jnp.broadcast_to(eye, grams.shape[1:])
         return mass[..., None] * (grams + added[None])
 

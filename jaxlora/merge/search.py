@@ -40,7 +40,7 @@ def search_weights(
     """Searches one weight for each expert by CMA-ES, with no gradients.
 
     Minimises ``losses(w) + penalty * mean |w|`` over the box. The first candidate is
-    w = 0, the base itself, so that what is found is never worse than the base. A loss
+    w = 0, the base itself, so that the best is never worse than the base. A loss
     of nan counts as infinite, and candidates are clipped to the box before they are
     judged and before the search learns from them.
 
@@ -61,18 +61,18 @@ def search_weights(
 
     >>> def squares(weights):
     ...     return jnp.sum((weights - 0.5) ** 2, axis=-1)
-    >>> found = search_weights(squares, 2, key=jax.random.key(0), budget=80)
-    >>> bool(found.loss < 0.02), found.history.shape
+    >>> search = search_weights(squares, 2, key=jax.random.key(0), budget=80)
+    >>> bool(search.loss < 0.02), search.history.shape
     (True, (10,))
     """
     _check_search(library_size, budget, low, high, population)
-    begin, ask, tell = _steps(population, library_size)
+    begin, ask, learn = _steps(population, library_size)
     first_key, *keys = jax.random.split(key, budget // population + 1)
     state, history = begin(first_key, low, high), []
     for step_key in keys:
         candidates, state = ask(state, step_key)
-        found = _as_losses(losses(candidates), population)
-        state = tell(state, candidates, found, penalty, step_key)
+        values = _as_losses(losses(candidates), population)
+        state = learn(state, candidates, values, penalty, step_key)
         history.append(state.lowest)
     return Search(state.best, state.loss, jnp.stack(history))
 
@@ -94,13 +94,13 @@ def _check_search(
 
 
 def _as_losses(values: ArrayLike, population: int) -> jax.Array:
-    found = jnp.asarray(values, jnp.float32)
-    if found.shape != (population,):
+    losses = jnp.asarray(values, jnp.float32)
+    if losses.shape != (population,):
         raise ValueError(
-            f"losses(weights) returned the shape {found.shape}, expected "
+            f"losses(weights) returned the shape {losses.shape}, expected "
             f"({population},): one loss for each row of the weights [P, E]."
         )
-    return jnp.where(jnp.isnan(found), jnp.inf, found)
+    return jnp.where(jnp.isnan(losses), jnp.inf, losses)
 
 
 class _State(NamedTuple):
@@ -132,12 +132,13 @@ def _steps(population: int, size: int) -> tuple[Callable[..., Any], ...]:
         with _permissive():
             drawn, asked = strategy.ask(key, state.strategy, state.params)
         clipped = jnp.clip(drawn, state.low, state.high)
+        # The first candidate ever is w = 0: the search never ends below the base.
         early = asked.generation_counter == 0
         candidates = clipped.at[0].set(jnp.where(early, 0.0, clipped[0]))
         return candidates, state._replace(strategy=asked)
 
-    def tell(state, candidates, found, penalty, key):
-        objective = found + penalty * jnp.mean(jnp.abs(candidates), axis=-1)
+    def learn(state, candidates, losses, penalty, key):
+        objective = losses + penalty * jnp.mean(jnp.abs(candidates), axis=-1)
         with _permissive():
             learned, _ = strategy.tell(
                 key, candidates, objective, state.strategy, state.params
@@ -147,11 +148,11 @@ def _steps(population: int, size: int) -> tuple[Callable[..., Any], ...]:
         return state._replace(
             strategy=learned,
             best=jnp.where(better, candidates[i], state.best),
-            loss=jnp.where(better, found[i], state.loss),
+            loss=jnp.where(better, losses[i], state.loss),
             lowest=jnp.where(better, objective[i], state.lowest),
         )
 
-    return jax.jit(begin), jax.jit(ask), jax.jit(tell)
+    return jax.jit(begin), jax.jit(ask), jax.jit(learn)
 
 
 @contextlib.contextmanager

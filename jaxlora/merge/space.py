@@ -77,7 +77,7 @@ def _factor_root(weight: LoraWeight, weights: jax.Array) -> Entered:
 
 def _factor_raw(weight: LoraWeight, weights: jax.Array) -> Entered:
     w = absent_removed(weight, weights)
-    first = w.scale[jnp.argmax(weights != 0)]
+    first = w.scale[jnp.argmax(weights != 0)]  # of the first expert that is present
     return Entered(_apart(w.a, w.b, weights, weights), (first,))
 
 
@@ -99,64 +99,63 @@ def _leave_factor(values, kept, rank):
 def _reranked(weight: LoraWeight, rank: int | None) -> LoraWeight:
     if rank is not None:
         return spectrum.canonical(weight, rank)
+    # A merged adapter has scale 1: nothing is left to be scaled twice on export.
     b = weight.scale[..., None, None] * weight.b
     return LoraWeight(weight.a, b, jnp.ones_like(weight.scale))
 
 
 def _delta(weight: LoraWeight, weights: jax.Array) -> Entered:
     dense = lora.delta(absent_removed(weight, weights))
-    return Entered(_together(dense, jnp.ones((1, 1, 1), bool), weights), ())
+    return Entered(_single(dense, jnp.ones((1, 1, 1), bool), weights), ())
 
 
 def _leave_delta(values, _, rank):
     dense = values[""]
     d, f = dense.shape
-    one = jnp.ones((), jnp.float32)
+    scale = jnp.ones((), jnp.float32)
     if rank is not None:
         u, s, vt = frame.svd(dense, rank)
         root = jnp.sqrt(s)
-        return lora.pad(LoraWeight(u * root[None, :], root[:, None] * vt, one), rank)
-    if d <= f:
-        return LoraWeight(jnp.eye(d, dtype=jnp.float32), dense, one)
-    return LoraWeight(dense, jnp.eye(f, dtype=jnp.float32), one)
+        return lora.pad(LoraWeight(u * root[None, :], root[:, None] * vt, scale), rank)
+    if d <= f:  # exact, and of the shorter side's rank
+        return LoraWeight(jnp.eye(d, dtype=jnp.float32), dense, scale)
+    return LoraWeight(dense, jnp.eye(f, dtype=jnp.float32), scale)
 
 
 def _knots(weight: LoraWeight, weights: jax.Array) -> Entered:
     w = absent_removed(weight, weights)
-    found = frame.outputs(w)
-    values = matmul(w.a, column(w.scale, 2) * matmul(w.b, found.basis))
-    live = found.live[None, None, :]
-    return Entered(
-        _together(jnp.where(live, values, 0.0), live, weights), (found.basis,)
-    )
+    basis, used = frame.outputs(w)
+    values = matmul(w.a, column(w.scale, 2) * matmul(w.b, basis))
+    live = used[None, None, :]
+    return Entered(_single(jnp.where(live, values, 0.0), live, weights), (basis,))
 
 
 def _leave_knots(values, basis, rank):
-    one = jnp.ones((), jnp.float32)
-    return _reranked(LoraWeight(values[""], basis[0].T, one), rank)
+    scale = jnp.ones((), jnp.float32)
+    return _reranked(LoraWeight(values[""], basis[0].T, scale), rank)
 
 
 def _core(weight: LoraWeight, weights: jax.Array) -> Entered:
-    found = frame.core(absent_removed(weight, weights))
-    live = found.live_in[None, :, None] & found.live_out[None, None, :]
-    values = jnp.where(live, found.values, 0.0)
-    return Entered(_together(values, live, weights), (found.inputs, found.outputs))
+    core = frame.core(absent_removed(weight, weights))
+    live = core.live_in[None, :, None] & core.live_out[None, None, :]
+    values = jnp.where(live, core.values, 0.0)
+    return Entered(_single(values, live, weights), (core.inputs, core.outputs))
 
 
 def _leave_core(values, bases, rank):
     core = values[""]
     inputs, outputs = bases
-    one = jnp.ones((), jnp.float32)
+    scale = jnp.ones((), jnp.float32)
     if rank is None:
-        return LoraWeight(inputs, matmul(core, outputs.T), one)
+        return LoraWeight(inputs, matmul(core, outputs.T), scale)
     u, s, vt = spectrum.thin_svd(core)
     root = jnp.sqrt(s[:rank])
     a = matmul(inputs, u[:, :rank] * root[None, :])
     b = matmul(root[:, None] * vt[:rank], outputs.T)
-    return lora.pad(LoraWeight(a, b, one), rank)
+    return lora.pad(LoraWeight(a, b, scale), rank)
 
 
-def _together(values, live, weights) -> Coordinates:
+def _single(values, live, weights) -> Coordinates:
     return Coordinates({"": values}, {"": live}, {"": weights})
 
 

@@ -128,8 +128,8 @@ def trim(density: float, scope: Scope = "leaf") -> Trim:
       ValueError: if the density is not in (0, 1].
 
     >>> values = jnp.asarray([[[3.0, -1.0], [0.5, -2.0]]])
-    >>> one = {"": jnp.ones((1, 1, 1), bool)}
-    >>> x = Coordinates({"": values}, one, {"": jnp.ones(1)})
+    >>> live = {"": jnp.ones((1, 1, 1), bool)}
+    >>> x = Coordinates({"": values}, live, {"": jnp.ones(1)})
     >>> trim(0.5)(None, x).values[""].tolist()
     [[[3.0, 0.0], [0.0, -2.0]]]
     """
@@ -143,6 +143,11 @@ def trim_outliers(
     """Breadcrumbs: drops the largest ``outliers`` share, keeps ``density`` of the rest.
 
     Where both do not fit into 1, fewer of the largest are dropped.
+
+    Args:
+      density: share of entries that is kept, in (0, 1].
+      outliers: share of the largest entries that is dropped, in [0, 1).
+      scope: ``leaf``, or ``model`` for one threshold over all sites.
 
     Raises:
       ValueError: if the density is not in (0, 1], or outliers not in [0, 1).
@@ -182,6 +187,12 @@ def drop_by_rank(
     From ``density - spread`` for the smallest to ``density + spread`` for the largest.
     In the core and KnOTS spaces "outputs" are the joint coordinates.
 
+    Args:
+      density: the mean chance to be kept.
+      spread: half the difference between the largest and the smallest chance.
+      rescale: ``density`` keeps the expectation; ``norm`` the sum of magnitudes of each
+        matrix, as mergekit does; None leaves entries as they are.
+
     Raises:
       ValueError: if a chance would leave (0, 1].
 
@@ -195,6 +206,9 @@ def drop_by_rank(
 
 def select_by_variance(density: float) -> SelectByVariance:
     """SCE: keeps the share of varying entries with the largest variance over experts.
+
+    Args:
+      density: the share, in (0, 1]; 1 keeps all entries.
 
     Raises:
       ValueError: if the density is not in (0, 1].
@@ -211,6 +225,11 @@ def draw(key: jax.Array | None, chance: Leaves, x: Coordinates) -> Leaves:
 
     Leaf i in the order of names gets ``fold_in(key, i)``, which is split into one key
     for each expert.
+
+    Args:
+      key: PRNG key.
+      chance: of each entry to be True, by name; broadcasts to the values.
+      x: coordinates with values [E, ..., M, N].
 
     Raises:
       ValueError: if there is no key.

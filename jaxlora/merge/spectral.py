@@ -52,7 +52,8 @@ def tsv(keep: int | None = None, tolerance: float = TOLERANCE) -> Reduction:
 
     Args:
       keep: triplets kept of each expert, the largest; None keeps all live ones.
-      tolerance: see the module; also for the null directions of U and V.
+      tolerance: singular values below this share of the largest are null; so are the
+        directions of U and V.
 
     Raises:
       ValueError: if keep is below 1, or tolerance is not between 0 and 1.
@@ -79,7 +80,8 @@ def iso_c(tolerance: float = TOLERANCE) -> Reduction:
     multiplier lambda, 1 by default, is here a common factor in the weights.
 
     Args:
-      tolerance: see the module. A singular value just above it is raised to the mean.
+      tolerance: singular values below this share of the largest are null; one just
+        above it is raised to the mean.
 
     Raises:
       ValueError: if tolerance is not between 0 and 1.
@@ -109,7 +111,7 @@ class _Tsv(Reduction):
     def _merge(self, svd: Svd, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         u, s, vt = svd
         weights = column(weights, s.ndim - 1)
-        s = jnp.where(weights != 0, s, 0.0)  # the absent turn no one's vectors
+        s = jnp.where(weights != 0, s, 0.0)  # absent experts turn nobody's vectors
         u, s, vt = live((u, s, vt), self.tolerance)
         u, s, vt = u[..., : self.keep], s[..., : self.keep], vt[..., : self.keep, :]
         weighted = weights * s
@@ -148,6 +150,10 @@ class _IsoC(Reduction):
 def live(svd: Svd, tolerance: float) -> Svd:
     """Zeros in the place of null triplets, vectors included.
 
+    Args:
+      svd: u [..., M, K], s [..., K] in falling order, vt [..., K, N].
+      tolerance: singular values below this share of the largest are null.
+
     >>> svd = (jnp.eye(2), jnp.asarray([1.0, 1e-7]), jnp.eye(2))
     >>> [x.tolist() for x in live(svd, 1e-5)[:2]]
     [[[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0]]
@@ -162,12 +168,20 @@ def live(svd: Svd, tolerance: float) -> Svd:
 
 
 def as_weight(a: jax.Array, b: jax.Array) -> LoraWeight:
-    """``a @ b`` at scale 1."""
+    """``a @ b`` at scale 1.
+
+    Args:
+      a: [..., D, R].
+      b: [..., R, F].
+    """
     return LoraWeight(a, b, jnp.ones(a.shape[:-2], jnp.float32))
 
 
 def check_tolerance(tolerance: float) -> float:
-    """Returns it.
+    """Returns a tolerance that is a share.
+
+    Args:
+      tolerance: of null singular values.
 
     Raises:
       ValueError: if it is not at least 0 and below 1.

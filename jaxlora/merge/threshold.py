@@ -45,11 +45,11 @@ def largest(bits: Leaves, count: Leaves, scope: Scope) -> Leaves:
 def _threshold(counted: Callable[[jax.Array], jax.Array], count: jax.Array):
     """The largest t that at least ``count`` entries reach, from the highest bit on."""
 
-    def one(i, t):
+    def set_bit(i, t):
         higher = t | (jnp.int32(1) << (30 - i))
         return jnp.where(counted(higher) >= count, higher, t)
 
-    return jax.lax.fori_loop(0, 31, one, jnp.zeros_like(count))
+    return jax.lax.fori_loop(0, 31, set_bit, jnp.zeros_like(count))
 
 
 def _counter(bits: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -78,6 +78,9 @@ def _flat(bits: jax.Array) -> jax.Array:
 def as_bits(values: jax.Array) -> jax.Array:
     """Magnitudes as integers of the same order.
 
+    Args:
+      values: float32, of any shape.
+
     >>> as_bits(jnp.asarray([-1.0, 0.0])).tolist()
     [1065353216, 0]
     """
@@ -85,7 +88,11 @@ def as_bits(values: jax.Array) -> jax.Array:
 
 
 def share(density: float, size: jax.Array) -> jax.Array:
-    """``floor(density * size)``, in whole numbers: 0.7 of 10 is 7.
+    """``floor(density * size)``, in integers: 0.7 of 10 is 7.
+
+    Args:
+      density: in [0, 1].
+      size: integers of any shape.
 
     >>> share(0.7, jnp.asarray(10)).tolist()
     7

@@ -8,9 +8,12 @@ from jaxlora.models.calls import unembed as unembed
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.config import RopeScaling as RopeScaling
 from jaxlora.models.decoder import Decoder as Decoder
+from jaxlora.models.generate import Decoding as Decoding
 from jaxlora.models.generate import Generated as Generated
 from jaxlora.models.generate import generate as generate
-from jaxlora.models.inputs import gate_state as gate_state
+from jaxlora.models.inputs import Adapted as Adapted
+from jaxlora.models.inputs import Inputs as Inputs
 from jaxlora.models.intercept import apply_with_lora as apply_with_lora
 from jaxlora.models.routed import Routes as Routes
 from jaxlora.models.routed import routes as routes
+from jaxlora.models.variables import gate_state as gate_state

@@ -7,6 +7,9 @@
 >>> base = init(jax.random.key(0), model)
 >>> apply(model, base, tokens).shape
 (1, 3, 16)
+>>> padded = Inputs(tokens, mask=jnp.array([[True, True, False]]))
+>>> hidden(model, base, padded).shape
+(1, 3, 8)
 """
 
 import dataclasses
@@ -18,29 +21,32 @@ import jax.numpy as jnp
 from jaxlora.lora import Adapter, Library
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig as DecoderConfig
-from jaxlora.models.decoder import Decoder, logits
-from jaxlora.models.inputs import check_mask, spread, variables
+from jaxlora.models.decoder import Decoder, Output, logits
+from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of
 from jaxlora.models.routing import POOLED
+from jaxlora.models.variables import spread, variables
 from jaxlora.tree import Tree
 
 
 def init(key: jax.Array, model: Decoder) -> Tree:
-    """Returns fresh base parameters."""
+    """Returns fresh base parameters.
+
+    Args:
+      key: PRNG key.
+      model: a decoder; a route of it has no parameters.
+    """
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return Decoder(model.config).init(key, tokens)["params"]
+    return Decoder(model.config).init(key, Inputs(tokens))["params"]
 
 
 def apply(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     *,
     adapter: Adapter | None = None,
     library: Library | None = None,
     gate: Tree | None = None,
-    mask: jax.Array | None = None,
-    segments: jax.Array | None = None,
-    positions: jax.Array | None = None,
     labels: jax.Array | None = None,
 ) -> jax.Array:
     """Runs the base alone, with one adapter, or with a routed library.
@@ -48,14 +54,10 @@ def apply(
     Args:
       model: a decoder; its ``route`` says whether it is routed.
       base: params tree.
-      tokens: [B, T] token ids, T <= max_length for learned positions.
+      inputs: token ids [B, T], or :class:`Inputs` with a mask, segments or positions.
       adapter: one adapter, for a model without a route.
       library: a library [E, ...], for a model with a route.
       gate: the route's state for the library; by default that of :func:`gate_state`.
-      mask: [B, T], true where a token may be attended to; padding is false.
-      segments: [B, T] in place of a mask, for several examples in a row: a token sees
-        its own segment only, and 0 is padding.
-      positions: [B, T] for rotary angles or learned positions; by default 0 to T - 1.
       labels: weights for the oracle gate only: [L, B, T, E], the same in all layers
         [B, T, E], or for whole sequences [B, E].
 
@@ -67,40 +69,62 @@ def apply(
         the labels have another shape, both mask and segments are given, or the
         sequence is too long.
     """
-    given = variables(model, base, tokens, adapter, library, gate, labels)
-    check_mask(tokens, mask, segments)
-    labels = spread(model, tokens, labels)
-    return model.apply(given, tokens, mask, labels, segments, positions)  # pyrefly: ignore
+    adapted = Adapted(adapter, library, gate)
+    return unembed(model, base, _run(model, base, inputs, adapted, labels).hidden)
 
 
 def hidden(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     *,
     adapter: Adapter | None = None,
     library: Library | None = None,
     gate: Tree | None = None,
-    mask: jax.Array | None = None,
-    segments: jax.Array | None = None,
-    positions: jax.Array | None = None,
     labels: jax.Array | None = None,
 ) -> jax.Array:
-    """As :func:`apply`, but returns the final hidden states [B, T, D].
+    """Returns the final hidden states, those that :func:`unembed` makes logits of.
 
     ``unembed(model, base, hidden(...))`` equals ``apply(...)``; scores of a large
     vocabulary need not be in memory for every token at once.
+
+    Args:
+      model: a decoder; its ``route`` says whether it is routed.
+      base: params tree.
+      inputs: token ids [B, T], or :class:`Inputs` with a mask, segments or positions.
+      adapter: one adapter, for a model without a route.
+      library: a library [E, ...], for a model with a route.
+      gate: the route's state for the library; by default that of :func:`gate_state`.
+      labels: weights for the oracle gate only, [L, B, T, E], [B, T, E] or [B, E].
+
+    Returns:
+      [B, T, D], in the dtype of the activations.
+
+    Raises:
+      ValueError: as :func:`apply`.
     """
-    given = variables(model, base, tokens, adapter, library, gate, labels)
-    check_mask(tokens, mask, segments)
-    labels = spread(model, tokens, labels)
-    return model.apply(  # pyrefly: ignore
-        given, tokens, mask, labels, segments, positions, output="hidden"
-    )
+    adapted = Adapted(adapter, library, gate)
+    return _run(model, base, inputs, adapted, labels).hidden
+
+
+def _run(model: Decoder, base, inputs: Tokens, adapted: Adapted, labels) -> Output:
+    inputs = inputs_of(inputs)
+    given = variables(model, base, inputs.tokens, adapted, labels)
+    output: Any = model.apply(given, inputs, spread(model, inputs.tokens, labels))
+    return output
 
 
 def unembed(model: Decoder, base: Tree, x: jax.Array) -> jax.Array:
-    """Maps final hidden states [..., D] to logits [..., V], float32."""
+    """Maps final hidden states to logits.
+
+    Args:
+      model: a decoder; it says whether the head is the embedding table.
+      base: params tree.
+      x: [..., D] hidden states.
+
+    Returns:
+      [..., V] float32.
+    """
     tied = model.config.tie_head
     return logits(model.config, x, base["embed"]["embedding"] if tied else base["head"])
 
@@ -108,43 +132,51 @@ def unembed(model: Decoder, base: Tree, x: jax.Array) -> jax.Array:
 def extend(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     cache: Cache,
     *,
     adapter: Adapter | None = None,
     library: Library | None = None,
     gate: Tree | None = None,
-    mask: jax.Array | None = None,
 ) -> tuple[jax.Array, Cache]:
     """Runs the next tokens of sequences whose earlier keys and values are cached.
 
     Args:
       model: a decoder.
       base: params tree.
-      tokens: [B, T] token ids; they fill T more slots of the cache.
+      inputs: token ids [B, T], which fill T more slots of the cache; or
+        :class:`Inputs` with a mask that is false where a row is padded on the left.
       cache: from :func:`jaxlora.models.cache.empty`, or an earlier call.
-      adapter: as in :func:`apply`.
-      library: as in :func:`apply`.
-      gate: as in :func:`apply`.
-      mask: [B, T], false where a row is padded on the left.
+      adapter: one adapter, for a model without a route.
+      library: a library [E, ...], for a model with a route.
+      gate: the route's state for the library; by default that of :func:`gate_state`.
 
     Returns:
       Final hidden states [B, T, D], for :func:`unembed`, and the next cache. Slots
       beyond the cache's are not checked: the caller sizes it.
 
     Raises:
-      ValueError: as :func:`apply`.
+      ValueError: as :func:`apply`; also if there are segments or positions, which the
+        cache counts itself, or the route is by sequence and the cache has no sums.
     """
-    given = variables(model, base, tokens, adapter, library, gate, None)
-    check_mask(tokens, mask, None)
-    words: Any = (tokens, mask, None, None, None, cache, "hidden")
+    inputs = inputs_of(inputs)
+    if inputs.segments is not None or inputs.positions is not None:
+        raise ValueError(
+            "Got segments or positions beside a cache, which counts them itself; "
+            "expected tokens and a mask only."
+        )
+    adapted = Adapted(adapter, library, gate)
+    given = variables(model, base, inputs.tokens, adapted)
     if model.route is None or model.route.granularity != "sequence":
-        return model.apply(given, *words)  # pyrefly: ignore
+        output: Any = model.apply(given, inputs, cache=cache)
+        return output
     if cache.pooled is None:
         raise ValueError(
             "The route is by sequence, but the cache holds no sums to go on from; "
             "make it with cache.empty(..., pooled=routing.pooled(...))."
         )
     given[POOLED] = cache.pooled
-    (x, cache), rest = model.apply(given, *words, mutable=[POOLED])  # pyrefly: ignore
-    return x, dataclasses.replace(cache, pooled=rest[POOLED])
+    (x, cache), sums = model.apply(  # pyrefly: ignore
+        given, inputs, cache=cache, mutable=[POOLED]
+    )
+    return x, dataclasses.replace(cache, pooled=sums[POOLED])

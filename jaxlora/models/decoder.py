@@ -1,7 +1,7 @@
 """A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
 import dataclasses
-from typing import Literal
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxlora.models.attention import Place, View, attend, flash, flashes
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
+from jaxlora.models.inputs import Inputs
 from jaxlora.models.layers import (
     Projection,
     RMSNorm,
@@ -17,7 +18,7 @@ from jaxlora.models.layers import (
     frequencies,
     rotate,
 )
-from jaxlora.models.routing import POOLED, Told, weigh
+from jaxlora.models.routing import POOLED, RoutingInputs, weigh
 from jaxlora.models.view import view_of
 from jaxlora.route import ROUTER, Route
 
@@ -29,14 +30,14 @@ class Attention(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, stored, heard: Told, place: Place, view: View):
+    def __call__(self, x, stored, routing: RoutingInputs, place: Place, view: View):
         """Attends; x [N, D], stored the cached (keys, values) or None.
 
         Returns:
           The output [N, D], and what is stored with this call's keys and values.
         """
         c, (b, t) = self.config, view.positions.shape
-        q, k, v = self._projections(x, heard, b, t)
+        q, k, v = self._projections(x, routing, b, t)
         if c.positions == "rope":
             frequency = self._frequency(place)
             q = rotate(q, view.positions, frequency)
@@ -49,11 +50,11 @@ class Attention(nn.Module):
                 for s in stored
             )
         out = self._attend(q, k, v, place, view)
-        return _output(c, self.route, out.reshape(b * t, -1), heard, "o_proj"), stored
+        return _output(c, self.route, out.reshape(b * t, -1), routing, "o_proj"), stored
 
-    def _projections(self, x, heard: Told, b: int, t: int):
+    def _projections(self, x, routing: RoutingInputs, b: int, t: int):
         c = self.config
-        project = _projector(c, self.route, x, heard)
+        project = _projector(c, self.route, x, routing)
         q = project("q_proj", c.num_heads * c.head_dim, use_bias=c.attention_bias)
         k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
         v = project("v_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
@@ -99,10 +100,10 @@ class Mlp(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, heard: Told):
+    def __call__(self, x, routing: RoutingInputs):
         """Applies the MLP to x [N, D]."""
         c = self.config
-        project = _projector(c, self.route, x, heard)
+        project = _projector(c, self.route, x, routing)
         act = activation(c.activation)
         if c.mlp == "gated":
             hidden = act(project("gate_proj", c.mlp_size)) * project(
@@ -110,25 +111,27 @@ class Mlp(nn.Module):
             )
         else:
             hidden = act(project("up_proj", c.mlp_size))
-        return _output(c, self.route, hidden, heard, "down_proj")
+        return _output(c, self.route, hidden, routing, "down_proj")
 
 
-def _projector(config: DecoderConfig, route: Route | None, x, heard: Told):
+def _projector(config: DecoderConfig, route: Route | None, x, routing: RoutingInputs):
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
     def project(name: str, features: int, use_bias: bool = False) -> jax.Array:
         layer = Projection(features, config, route, use_bias, init, name=name)
-        return layer(x, heard)
+        return layer(x, routing)
 
     return project
 
 
-def _output(config: DecoderConfig, route: Route | None, x, heard: Told, name: str):
+def _output(
+    config: DecoderConfig, route: Route | None, x, routing: RoutingInputs, name: str
+):
     # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
     scale = 0.5 / config.num_layers
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
     layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
-    return layer(x, heard)
+    return layer(x, routing)
 
 
 class Layer(nn.Module):
@@ -141,16 +144,25 @@ class Layer(nn.Module):
     def __call__(self, carry, labels, place: Place, view: View):
         """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
         c, r, (x, stored) = self.config, self.route, carry
-        heard = Told(labels, view.pool)
+        routing = RoutingInputs(labels, view.pool)
         if r is not None and r.per == "layer":
-            heard = heard._replace(weights=weigh(self, r, ROUTER, x, heard))
+            routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
         h = RMSNorm(c, name="attn_norm")(x)
-        h, stored = Attention(c, r, name="attn")(h, stored, heard, place, view)
+        h, stored = Attention(c, r, name="attn")(h, stored, routing, place, view)
         x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
         h = RMSNorm(c, name="mlp_norm")(x)
-        h = Mlp(c, r, name="mlp")(h, heard)
+        h = Mlp(c, r, name="mlp")(h, routing)
         x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
         return (x, stored), None
+
+
+class Output(NamedTuple):
+    """What a call of a decoder returns."""
+
+    hidden: jax.Array
+    """Final hidden states [B, T, D]; :func:`logits` makes scores of them."""
+    cache: Cache | None = None
+    """Keys and values of all tokens so far, if the call was given a cache."""
 
 
 class Decoder(nn.Module):
@@ -166,39 +178,35 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens,
-        mask=None,
-        labels=None,
-        segments=None,
-        positions=None,
+        inputs: Inputs,
+        labels: jax.Array | None = None,
         cache: Cache | None = None,
-        output: Literal["logits", "hidden"] = "logits",
-    ):
-        """Returns logits [B, T, V] in float32; see :func:`apply` for the arguments.
+    ) -> Output:
+        """Returns final hidden states, and the next cache if there is one.
 
-        With a cache, returns them and the next cache.
+        Args:
+          inputs: tokens [B, T], and their mask, segments or positions.
+          labels: weights of the oracle, [L, B, T, E], or None.
+          cache: what earlier calls left, or None.
         """
-        c, route, (b, t) = self.config, self.route, tokens.shape
-        cache, view = view_of(c, route, tokens, mask, segments, positions, cache)
-        plain = cache is None and positions is None
-        x = self._embed(tokens, None if plain else view.positions).reshape(b * t, -1)
+        c, route, (b, t) = self.config, self.route, inputs.tokens.shape
+        cache, view = view_of(c, route, inputs, cache)
+        plain = cache is None and inputs.positions is None
+        x = self._embed(inputs.tokens, None if plain else view.positions)
+        x = x.reshape(b * t, -1)
         if route is not None and route.per == "model":
-            chosen = weigh(self, route, ROUTER, x, Told(None, view.pool))
-            labels = jnp.broadcast_to(chosen, (c.num_layers, *chosen.shape))
+            weights = weigh(self, route, ROUTER, x, RoutingInputs(None, view.pool))
+            labels = jnp.broadcast_to(weights, (c.num_layers, *weights.shape))
         stored = None if cache is None else (cache.keys, cache.values)
         x, stored = self._layers((x, stored), labels, view)
         x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
-        if c.tie_head:
-            head = self.get_variable("params", "embed")["embedding"]
-        else:
+        if not c.tie_head:  # not used here, but declared with the other parameters
             init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
             shape = (c.hidden_size, c.vocab_size)
-            head = self.param("head", init, shape, jnp.dtype(c.param_dtype))
-        if output == "logits":
-            x = logits(c, x, head)
+            self.param("head", init, shape, jnp.dtype(c.param_dtype))
         if cache is None or stored is None:
-            return x
-        return x, dataclasses.replace(cache, keys=stored[0], values=stored[1])
+            return Output(x)
+        return Output(x, dataclasses.replace(cache, keys=stored[0], values=stored[1]))
 
     def _embed(self, tokens, positions) -> jax.Array:
         c = self.config

@@ -10,7 +10,7 @@ weights, adapters, keys, temperature and stop tokens are arguments, not constant
 >>> base = init(jax.random.key(0), model)
 >>> prompts = jnp.array([[0, 3, 4], [5, 6, 7]])
 >>> mask = jnp.array([[False, True, True], [True, True, True]])
->>> generate(model, base, prompts, mask, max_new_tokens=4).tokens.shape
+>>> generate(model, base, Inputs(prompts, mask), Decoding(4)).tokens.shape
 (2, 4)
 """
 
@@ -32,7 +32,8 @@ from jaxlora.models.calls import extend, unembed
 from jaxlora.models.calls import init as init
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
-from jaxlora.models.inputs import gate_state
+from jaxlora.models.inputs import Adapted, Inputs, Tokens
+from jaxlora.models.variables import gate_state
 from jaxlora.tree import Tree
 
 
@@ -45,13 +46,50 @@ class Generated(NamedTuple):
     """[B], tokens before padding, the stop token included."""
 
 
-class Sampling(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How prompts are continued."""
+
+    max_new_tokens: int
+    """N: a row ends here at the latest."""
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the most likely token."""
+    top_k: int = 0
+    """Sample among the k most likely tokens only; 0 keeps all."""
+    top_p: float = 1.0
+    """Sample among the most likely tokens that together reach this probability."""
+    stop: tuple[int, ...] = ()
+    """Ids that end a row."""
+    pad: int = 0
+    """Id that fills a row after its end."""
+
+    def __post_init__(self):
+        fine = self.max_new_tokens >= 1 and self.top_k >= 0 and 0 < self.top_p <= 1
+        if not fine or not self.temperature >= 0:
+            raise ValueError(
+                f"max_new_tokens={self.max_new_tokens}, temperature={self.temperature},"
+                f" top_k={self.top_k}, top_p={self.top_p}: expected at least one token,"
+                f" temperature >= 0, top_k >= 0 and 0 < top_p <= 1."
+            )
+
+
+class _Sampling(NamedTuple):
     """How the next token is chosen; arrays, so that another value compiles nothing."""
 
     temperature: jax.Array
     top_p: jax.Array
     stop: jax.Array
     pad: jax.Array
+
+
+class _Sizes(NamedTuple):
+    """What a program is compiled for, besides the shapes of its arguments."""
+
+    steps: int
+    """New tokens at most."""
+    top_k: int
+    sampled: bool
+    """Are tokens drawn? Else the most likely is taken, and no key is used."""
 
 
 class _Loop(NamedTuple):
@@ -66,19 +104,13 @@ class _Loop(NamedTuple):
 def generate(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
-    mask: jax.Array | None = None,
+    inputs: Tokens,
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     adapter: Adapter | None = None,
     library: Library | None = None,
     gate: Tree | None = None,
     key: jax.Array | None = None,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    stop: tuple[int, ...] = (),
-    pad: int = 0,
 ) -> Generated:
     """Continues prompts, greedily or by sampling.
 
@@ -88,93 +120,139 @@ def generate(
     Args:
       model: a decoder; with a route, ``library`` is routed at every step.
       base: params tree.
-      tokens: [B, T] prompts, padded on the left.
-      mask: [B, T], false at padding; by default all true.
-      max_new_tokens: N.
+      inputs: prompts [B, T], or :class:`Inputs` with a mask of those padded on the
+        left.
+      decoding: how many tokens, how they are chosen, and what ends a row.
       adapter: one adapter.
       library: [E, ...]; without a route all E experts answer, each with a cache of its
         own, in one program.
       gate: gate state of a routed library.
       key: PRNG key; needed if temperature > 0.
-      temperature: divides the logits; 0 takes the most likely token.
-      top_k: keep the k most likely tokens; 0 keeps all.
-      top_p: keep the most likely tokens that together reach this probability.
-      stop: ids that end a row.
-      pad: id that fills a row after its end.
 
     Returns:
       Tokens [B, N] and lengths [B], or [E, B, N] and [E, B].
 
     Raises:
-      ValueError: if a number is out of range, no key is given for sampling, a row has
-        no token or does not end in one, or the tokens would pass max_length of learned
-        positions.
+      ValueError: if no key is given for sampling, a row has no token or does not end in
+        one, or the tokens would pass max_length of learned positions.
     """
-    _check(model, tokens, mask, max_new_tokens, key, temperature, top_k, top_p)
-    _check_reuse(model, adapter, library, gate)
-    mask = jnp.ones(tokens.shape, bool) if mask is None else mask
-    ends = tuple(stop) or (-1,)  # no token has the id -1
-    sampling = Sampling(
-        jnp.float32(temperature), jnp.float32(top_p), jnp.array(ends), jnp.int32(pad)
+    inputs, adapted = _inputs(inputs), Adapted(adapter, library, gate)
+    _check(model, inputs.tokens, decoding, key)
+    _check_adapted(model, adapted)
+    sampling = _Sampling(
+        jnp.float32(decoding.temperature),
+        jnp.float32(decoding.top_p),
+        jnp.array(decoding.stop or (-1,)),  # no token has the id -1
+        jnp.int32(decoding.pad),
     )
+    sampled = decoding.temperature > 0
+    sizes = _Sizes(decoding.max_new_tokens, decoding.top_k, sampled)
     key = jax.random.key(0) if key is None else key
-    sizes = (max_new_tokens, top_k, temperature > 0)
     if library is not None and model.route is not None and gate is None:
         gate = jax.jit(gate_state, static_argnums=0)(model, library)
-    return _generate(
-        model, sizes, base, adapter, library, gate, tokens, mask, key, sampling
-    )
+        adapted = adapted._replace(gate=gate)
+    return _generate(model, sizes, base, adapted, inputs, key, sampling)
+
+
+def _inputs(given: Tokens) -> Inputs:
+    """Prompts with a mask, checked before the decoder sees them."""
+    inputs = given if isinstance(given, Inputs) else Inputs(given)
+    tokens, mask, segments, positions = inputs
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise ValueError(
+            f"Prompts have shape {tokens.shape}, expected [B, T] with one prompt and "
+            f"one token at least."
+        )
+    if segments is not None or positions is not None:
+        raise ValueError(
+            "Got segments or positions of prompts, expected a mask: rows are padded on "
+            "the left, and the cache counts their tokens."
+        )
+    if mask is None:
+        return Inputs(tokens, jnp.ones(tokens.shape, bool))
+    if mask.shape != tokens.shape:
+        raise ValueError(
+            f"The mask has shape {mask.shape}, expected that of the prompts, "
+            f"{tokens.shape}."
+        )
+    if not isinstance(mask, jax.core.Tracer):
+        _check_padding(np.asarray(mask))
+    return inputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _generate(
-    model, sizes, base, adapter, library, gate, tokens, mask, key, sampling: Sampling
+    model: Decoder,
+    sizes: _Sizes,
+    base: Tree,
+    adapted: Adapted,
+    inputs: Inputs,
+    key: jax.Array,
+    sampling: _Sampling,
 ) -> Generated:
-    steps, top_k, sampled = sizes
     # Unrolled layers help training and slow decoding, by a third on two CPU cores.
     model = Decoder(dataclasses.replace(model.config, unroll=1), model.route)
-
-    def forward(cache: Cache, tokens: jax.Array, mask) -> tuple[jax.Array, Cache]:
-        """Logits of the last token, for the adapter or every expert at once."""
-
-        def one(cache, tokens, adapter):
-            routed = {} if model.route is None else {"library": library, "gate": gate}
-            x, cache = extend(
-                model, base, tokens, cache, adapter=adapter, mask=mask, **routed
-            )
-            return unembed(model, base, x[:, -1]), cache
-
-        if model.route is not None or library is None:
-            return one(cache, tokens, adapter)
-        # All experts fill the same slots: only their keys and values differ.
-        own = Cache(keys=0, values=0, segments=None, start=None)  # pyrefly: ignore
-        every = jax.vmap(one, in_axes=(own, 0, 0), out_axes=(0, own))
-        return every(cache, tokens, library)
+    every = adapted.library is not None and model.route is None
+    lead = (lora.num_experts(adapted.library),) if every else ()
+    forward = _forward_all if every else _forward
 
     def choose(scores: jax.Array, step: jax.Array) -> jax.Array:
-        if not sampled:
+        if not sizes.sampled:
             return jnp.argmax(scores, axis=-1).astype(jnp.int32)
-        return _sample(scores, jax.random.fold_in(key, step), sampling, top_k)
-
-    many = library is not None and model.route is None
-    lead = (lora.num_experts(library),) if many else ()
-    rows, slots = tokens.shape[0], tokens.shape[1] + steps
-    pooled = routing.pooled(model.route, model.config, library, rows)
-    cache = caches.empty(model.config, rows, slots, pooled)
-    cache = dataclasses.replace(
-        cache, keys=_spread(cache.keys, lead), values=_spread(cache.values, lead)
-    )
-    scores, cache = forward(cache, _spread(tokens, lead), mask)
+        return _sample(scores, jax.random.fold_in(key, step), sampling, sizes.top_k)
 
     def body(loop: _Loop) -> _Loop:
-        scores, cache = forward(loop.cache, loop.last[..., None], None)
+        last = Inputs(loop.last[..., None])
+        scores, cache = forward(model, base, adapted, last, loop.cache)
         return _append(loop, choose(scores, loop.step), cache, sampling)
 
     def going(loop: _Loop) -> jax.Array:
-        return (loop.step < steps) & ~jnp.all(loop.done)
+        return (loop.step < sizes.steps) & ~jnp.all(loop.done)
 
-    shape = (*lead, tokens.shape[0])
-    start = _Loop(
+    cache = _empty(model, adapted, inputs.tokens.shape, sizes.steps, lead)
+    prompts = inputs._replace(tokens=_spread(inputs.tokens, lead))
+    scores, cache = forward(model, base, adapted, prompts, cache)
+    start = _start((*lead, inputs.tokens.shape[0]), sizes.steps, cache, sampling)
+    start = _append(start, choose(scores, start.step), cache, sampling)
+    end = jax.lax.while_loop(going, body, start)
+    return Generated(end.tokens, end.lengths)
+
+
+def _forward(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
+    """Logits [B, V] of the last token, and the next cache."""
+    x, cache = extend(model, base, inputs, cache, **adapted._asdict())
+    return unembed(model, base, x[:, -1]), cache
+
+
+def _forward_all(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
+    """As :func:`_forward`, of every expert: logits [E, B, V] of tokens [E, B, T]."""
+
+    def forward(cache: Cache, tokens: jax.Array, adapter: Adapter):
+        one = Adapted(adapter)
+        return _forward(model, base, one, inputs._replace(tokens=tokens), cache)
+
+    # All experts fill the same slots: only their keys and values differ.
+    axes = Cache(keys=0, values=0, segments=None, start=None)  # pyrefly: ignore
+    run = jax.vmap(forward, in_axes=(axes, 0, 0), out_axes=(0, axes))
+    return run(cache, inputs.tokens, adapted.library)
+
+
+def _empty(
+    model: Decoder, adapted: Adapted, shape, steps: int, lead: tuple[int, ...]
+) -> Cache:
+    """A cache for prompts of a shape [B, T] and the tokens to come."""
+    rows, slots = shape[0], shape[1] + steps
+    pooled = routing.pooled(model.route, model.config, adapted.library, rows)
+    cache = caches.empty(model.config, rows, slots, pooled)
+    keys, values = _spread(cache.keys, lead), _spread(cache.values, lead)
+    return dataclasses.replace(cache, keys=keys, values=values)
+
+
+def _start(
+    shape: tuple[int, ...], steps: int, cache: Cache, sampling: _Sampling
+) -> _Loop:
+    """Rows [B] or [E, B] before their first new token."""
+    return _Loop(
         step=jnp.int32(0),
         cache=cache,
         last=jnp.zeros(shape, jnp.int32),
@@ -182,12 +260,9 @@ def _generate(
         lengths=jnp.zeros(shape, jnp.int32),
         done=jnp.zeros(shape, bool),
     )
-    start = _append(start, choose(scores, start.step), cache, sampling)
-    end = jax.lax.while_loop(going, body, start)
-    return Generated(end.tokens, end.lengths)
 
 
-def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) -> _Loop:
+def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: _Sampling) -> _Loop:
     chosen = jnp.where(loop.done, sampling.pad, chosen)
     at = (*(0,) * (loop.tokens.ndim - 1), loop.step)
     ended = jnp.isin(chosen, sampling.stop)
@@ -202,7 +277,7 @@ def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) ->
 
 
 def _sample(
-    scores: jax.Array, key: jax.Array, sampling: Sampling, top_k: int
+    scores: jax.Array, key: jax.Array, sampling: _Sampling, top_k: int
 ) -> jax.Array:
     scores = scores / sampling.temperature
     if top_k:
@@ -229,36 +304,20 @@ def _spread(x: jax.Array, lead: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(x, (*lead, *x.shape))
 
 
-def _check(model, tokens, mask, steps, key, temperature, top_k, top_p) -> None:
-    if tokens.ndim != 2 or 0 in tokens.shape:
+def _check(
+    model: Decoder, tokens: jax.Array, decoding: Decoding, key: jax.Array | None
+) -> None:
+    if decoding.temperature > 0 and key is None:
         raise ValueError(
-            f"Prompts have shape {tokens.shape}, expected [B, T] with one prompt and "
-            f"one token at least."
+            f"temperature is {decoding.temperature}, but no key was given; sampling "
+            f"needs key=jax.random.key(...), and temperature 0 needs none."
         )
-    if mask is not None and mask.shape != tokens.shape:
-        raise ValueError(
-            f"The mask has shape {mask.shape}, expected that of the prompts, "
-            f"{tokens.shape}."
-        )
-    if steps < 1 or top_k < 0 or not temperature >= 0 or not 0 < top_p <= 1:
-        raise ValueError(
-            f"max_new_tokens={steps}, temperature={temperature}, top_k={top_k}, "
-            f"top_p={top_p}: expected at least one token, temperature >= 0, top_k >= 0 "
-            f"and 0 < top_p <= 1."
-        )
-    if temperature > 0 and key is None:
-        raise ValueError(
-            f"temperature is {temperature}, but no key was given; sampling needs "
-            f"key=jax.random.key(...), and temperature 0 needs none."
-        )
-    longest, most = tokens.shape[1] + steps, model.config.max_length
+    longest, most = tokens.shape[1] + decoding.max_new_tokens, model.config.max_length
     if model.config.positions == "learned" and longest > most:
         raise ValueError(
             f"Prompt and new tokens are {longest} tokens, but the model has learned "
             f"positions for {most}; ask for fewer."
         )
-    if mask is not None and not isinstance(mask, jax.core.Tracer):
-        _check_padding(np.asarray(mask))
 
 
 def _check_padding(mask: np.ndarray) -> None:
@@ -273,13 +332,16 @@ def _check_padding(mask: np.ndarray) -> None:
         )
 
 
-def _check_reuse(model, adapter, library, gate) -> None:
+def _check_adapted(model: Decoder, adapted: Adapted) -> None:
+    adapter, library, gate = adapted
     if adapter is not None and library is not None:
         raise ValueError("Got an adapter and a library, expected one of them.")
-    if gate is not None and model.route is None:
+    if gate is None:
+        return
+    if model.route is None:
         raise ValueError(
             "Got gate state, but the model has no route; build it with "
             "Decoder(config, route)."
         )
-    if gate is not None and library is not None:
+    if library is not None:
         routes.check(model.route, gate, library)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlora.lora import LoraWeight
 from jaxlora.models.config import DecoderConfig, RopeScaling
-from jaxlora.models.routing import Told, weigh
+from jaxlora.models.routing import RoutingInputs, weigh
 from jaxlora.route import Route
 
 
@@ -32,8 +32,13 @@ class Projection(nn.Module):
     kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
-        """Applies the projection to x [N, D]; what is told reaches the route."""
+    def __call__(self, x: jax.Array, routing: RoutingInputs | None = None) -> jax.Array:
+        """Applies the projection.
+
+        Args:
+          x: [N, D].
+          routing: what the route of this site gets from above; None is nothing.
+        """
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
         shape = (x.shape[-1], self.features)
@@ -45,15 +50,17 @@ class Projection(nn.Module):
             y = y + bias.astype(dtype)[None, :]
         if self.has_variable("lora", "kernel"):
             weight = self.get_variable("lora", "kernel")
-            y = y + self._update(weight, x, told or Told())
+            y = y + self._update(weight, x, routing or RoutingInputs())
         return y
 
-    def _update(self, weight: LoraWeight, x: jax.Array, told: Told) -> jax.Array:
+    def _update(
+        self, weight: LoraWeight, x: jax.Array, routing: RoutingInputs
+    ) -> jax.Array:
         if self.route is None:
             return apply_lora(weight, x)
-        weights = told.weights
+        weights = routing.weights
         if weights is None:
-            weights = weigh(self, self.route, "kernel", x, told)
+            weights = weigh(self, self.route, "kernel", x, routing)
         self.sow("routes", "kernel", weights)  # a no-op unless it is asked for
         return self.route.mix(weight, x, weights)
 

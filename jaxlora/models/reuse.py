@@ -35,13 +35,13 @@ from jaxlora.models import adapters as peft
 from jaxlora.models import pretrained
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
-from jaxlora.models.inputs import gate_state
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.reuse_check import COMMON as COMMON
 from jaxlora.models.reuse_check import MORE as MORE
 from jaxlora.models.reuse_check import check as check
 from jaxlora.models.reuse_check import chosen
 from jaxlora.models.reuse_check import route_names as route_names
+from jaxlora.models.variables import gate_state
 from jaxlora.tree import Tree
 
 Tell: TypeAlias = Callable[[str, int, int], None]

@@ -7,7 +7,8 @@ import jax
 from jaxlora import tree as named
 from jaxlora.lora import Library
 from jaxlora.models.decoder import Decoder
-from jaxlora.models.inputs import check_mask, spread, variables
+from jaxlora.models.inputs import Adapted, Tokens, inputs_of
+from jaxlora.models.variables import spread, variables
 from jaxlora.tree import Tree
 
 
@@ -24,37 +25,42 @@ class Routes(NamedTuple):
 def routes(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     *,
     library: Library,
     gate: Tree | None = None,
-    mask: jax.Array | None = None,
-    segments: jax.Array | None = None,
     labels: jax.Array | None = None,
 ) -> Routes:
     """Returns the weights that the route gives the experts, for every token.
 
-    Arguments are those of :func:`apply`.
+    Args:
+      model: a decoder with a route.
+      base: params tree.
+      inputs: token ids [B, T], or :class:`Inputs` with a mask, segments or positions.
+      library: a library [E, ...].
+      gate: the route's state for the library; by default that of :func:`gate_state`.
+      labels: weights for the oracle gate only, [L, B, T, E], [B, T, E] or [B, E].
 
     Raises:
-      ValueError: as ``apply``, and if the model has no route.
+      ValueError: as :func:`apply`, and if the model has no route.
     """
     if model.route is None:
         raise ValueError("The model has no route; build it with Decoder(config, route)")
-    given = variables(model, base, tokens, None, library, gate, labels)
-    check_mask(tokens, mask, segments)
+    inputs = inputs_of(inputs)
+    tokens = inputs.tokens
+    given = variables(model, base, tokens, Adapted(None, library, gate), labels)
     labels = spread(model, tokens, labels)
-    _, found = model.apply(given, tokens, mask, labels, segments, mutable=["routes"])
+    _, sown = model.apply(given, inputs, labels, mutable=["routes"])
     # Flax keeps what is sown as a tuple, here of one array [L, N, E] or [L, N].
-    sown = named.flatten(found["routes"], lambda leaf: isinstance(leaf, tuple))
+    leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
     weights = {
         name: leaf[0].reshape(-1, *tokens.shape, leaf[0].shape[-1])
-        for name, leaf in sown.items()
+        for name, leaf in leaves.items()
         if name.endswith("kernel")
     }
-    strayed = {
+    nonfinite = {
         name: leaf[0].reshape(-1, *tokens.shape)
-        for name, leaf in sown.items()
+        for name, leaf in leaves.items()
         if not name.endswith("kernel")
     }
-    return Routes(named.unflatten(weights), named.unflatten(strayed))
+    return Routes(named.unflatten(weights), named.unflatten(nonfinite))

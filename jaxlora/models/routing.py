@@ -1,8 +1,9 @@
-"""Where a decoder's modules meet their route: gates run here, and their words are kept.
+"""Gates inside a decoder: where they run, and what is passed down to the sites.
 
-Weights are computed at every site, once a layer, or once for the model; the level of
-the route says where, and places below it are told. The running sums of a route by
-sequence live in the collection ``pooled``, which a cache carries from call to call.
+Weights of the experts are computed at every site, once a layer, or once for the model;
+the level of the route says where, and the weights are passed down to the sites below.
+The running sums of a route by sequence live in the collection ``pooled``, which a cache
+carries from call to call.
 """
 
 from typing import NamedTuple
@@ -21,38 +22,42 @@ POOLED = "pooled"
 """The collection of the running sums."""
 
 
-class Told(NamedTuple):
-    """What a module hears from above about the routing of its N tokens."""
+class RoutingInputs(NamedTuple):
+    """Expert weights and the pooling mask, passed down through the modules."""
 
     weights: jax.Array | None = None
-    """[N, E]: labels, or the weights of a level above; None if they are yet to find."""
+    """[N, E]: labels of the oracle, or weights computed above; None if the gate of this
+    site computes them."""
     pool: Pool | None = None
-    """Which tokens make a sequence, for a route by sequence."""
+    """Which tokens a route by sequence takes the mean of; None for other routes."""
 
 
 def weigh(
-    module: nn.Module, route: Route, name: str, x: jax.Array, told: Told
+    module: nn.Module, route: Route, name: str, x: jax.Array, routing: RoutingInputs
 ) -> jax.Array:
-    """Returns the weights [N, E] of one place, by its state in ``gate``.
+    """Runs one gate, and sows where its scores were no numbers.
 
     Args:
-      module: whose variables are read; ``name`` is the state's name there.
+      module: whose variables are read: the gate's state, and the running sums.
       route: of the model.
-      name: ``kernel`` at a site, else ``router``.
-      x: [N, D].
-      told: labels for the oracle, and the pool.
+      name: of the state in ``module``: ``kernel`` at a site, else ``router``.
+      x: [N, D], what the gate sees.
+      routing: labels of the oracle as its weights, and the pooling mask.
+
+    Returns:
+      Weights of the experts, [N, E].
     """
     here = module.has_variable("gate", name)
     state = module.get_variable("gate", name) if here else None
-    if route.granularity == "sequence" and told.pool is not None:
+    if route.granularity == "sequence" and routing.pool is not None:
         cached = module.has_variable(POOLED, name)
         total = module.get_variable(POOLED, name) if cached else None
-        x, total = running_mean(told.pool, x, total)
+        x, total = running_mean(routing.pool, x, total)
         if cached:
             module.put_variable(POOLED, name, total)
-    found = route.weigh(state, x, told.weights)
-    module.sow("routes", "nonfinite", found.nonfinite)
-    return found.weights
+    choice = route.weigh(state, x, routing.weights)
+    module.sow("routes", "nonfinite", choice.nonfinite)
+    return choice.weights
 
 
 def pooled(

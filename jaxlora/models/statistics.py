@@ -20,6 +20,7 @@ from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.lora import Adapter
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.inputs import Tokens, inputs_of
 from jaxlora.models.layers import Projection
 from jaxlora.tree import Tree
 
@@ -27,11 +28,10 @@ from jaxlora.tree import Tree
 def input_grams(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     weights: jax.Array,
     *,
     adapter: Adapter,
-    mask: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Returns ``E[x x^T]`` of the inputs x of every adapted kernel, [L, D, D].
 
@@ -41,36 +41,41 @@ def input_grams(
     Args:
       model: a decoder without a route.
       base: params tree.
-      tokens: [B, T].
+      inputs: token ids [B, T], or :class:`Inputs` with a mask.
       weights: [B, T], 0 where a token does not count; not all 0.
       adapter: the expert, [L, D, R]; it also says which kernels are meant.
-      mask: [B, T], true where a token may be attended to.
 
     Raises:
       ValueError: if the adapter does not fit the base.
     """
-    return _of_inputs(_gram, model, base, tokens, weights, adapter, mask)
+    return _of_inputs(_gram, model, base, inputs, weights, adapter)
 
 
 def mean_inputs(
     model: Decoder,
     base: Tree,
-    tokens: jax.Array,
+    inputs: Tokens,
     weights: jax.Array,
     *,
     adapter: Adapter,
-    mask: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Returns the mean input ``E[x]`` of every adapted kernel, [L, D].
 
-    Arguments, and the expectation, are those of :func:`input_grams`. Weights that are 1
-    at the last token of each prompt give the mean over examples that Phatgoose's
-    baseline, average activation, compares with.
+    The expectation is over the tokens of all rows, weighted, on the base with the
+    adapter. Weights that are 1 at the last token of each prompt give the mean over
+    examples that Phatgoose's baseline, average activation, compares with.
+
+    Args:
+      model: a decoder without a route.
+      base: params tree.
+      inputs: token ids [B, T], or :class:`Inputs` with a mask.
+      weights: [B, T], 0 where a token does not count; not all 0.
+      adapter: the expert, [L, D, R]; it also says which kernels are meant.
 
     Raises:
       ValueError: if the adapter does not fit the base.
     """
-    return _of_inputs(_mean, model, base, tokens, weights, adapter, mask)
+    return _of_inputs(_mean, model, base, inputs, weights, adapter)
 
 
 def _gram(share: jax.Array, x: jax.Array) -> jax.Array:
@@ -81,7 +86,7 @@ def _mean(share: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.sum(share * x, axis=0)
 
 
-def _of_inputs(statistic, model, base, tokens, weights, adapter, mask):
+def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
     """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...]."""
     lora.check(base, adapter)
     flat = weights.reshape(-1, 1)
@@ -90,16 +95,15 @@ def _of_inputs(statistic, model, base, tokens, weights, adapter, mask):
     def measure(call, args, kwargs, context):
         layer = context.module
         if isinstance(layer, Projection) and context.method_name == "__call__":
-            found = statistic(share, args[0].astype(jnp.float32))
-            # The collection that the scan over layers stacks, as it does gate weights.
-            layer.sow("routes", "kernel", found)
+            # Sown where gates sow their weights: the scan over layers stacks that.
+            layer.sow("routes", "kernel", statistic(share, args[0].astype(jnp.float32)))
         return call(*args, **kwargs)
 
     variables = {"params": base, "lora": adapter}
     with nn.intercept_methods(measure):
-        _, found = model.apply(variables, tokens, mask, mutable=["routes"])
-    every = named.flatten(found["routes"], lambda leaf: isinstance(leaf, tuple))
-    return {name: every[name][0] for name in lora.sites(adapter)}
+        _, sown = model.apply(variables, inputs_of(inputs), mutable=["routes"])
+    leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    return {name: leaves[name][0] for name in lora.sites(adapter)}
 
 
 class _Embedding(Decoder):
@@ -157,14 +161,14 @@ def squared_gradients(
     >>> def score(params, x):
     ...     return jnp.sum(x @ params["q_proj"]["kernel"])
     >>> rows = jnp.asarray([[1.0, 0.0], [3.0, 2.0]])
-    >>> found = squared_gradients(score, base, rows, jnp.ones(2), adapter=adapter)
-    >>> found["q_proj/kernel"].tolist()
+    >>> means = squared_gradients(score, base, rows, jnp.ones(2), adapter=adapter)
+    >>> means["q_proj/kernel"].tolist()
     [[5.0], [2.0]]
     """
     params = named.flatten(lora.fuse(base, adapter))
     kernels = {name: params[name] for name in lora.sites(adapter)}
 
-    def one(row: Any) -> dict[str, jax.Array]:
+    def gradient(row: Any) -> dict[str, jax.Array]:
         def of(kernels: dict[str, jax.Array]) -> jax.Array:
             return score(named.unflatten(params | kernels), row)
 
@@ -172,7 +176,7 @@ def squared_gradients(
 
     def add(total: dict[str, jax.Array], this: Any):
         row, share = this
-        squares = jax.tree.map(lambda g: g.astype(jnp.float32) ** 2, one(row))
+        squares = jax.tree.map(lambda g: g.astype(jnp.float32) ** 2, gradient(row))
         return jax.tree.map(lambda sum_, x: sum_ + share * x, total, squares), None
 
     # One row after another: the memory of one gradient is enough.

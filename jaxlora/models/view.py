@@ -7,29 +7,22 @@ from jaxlora.models import cache as caches
 from jaxlora.models.attention import View, near, seen
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
+from jaxlora.models.inputs import Inputs
 from jaxlora.route import Pool, Route
 
 
 def view_of(
-    c: DecoderConfig,
-    route: Route | None,
-    tokens,
-    mask,
-    segments,
-    positions,
-    cache: Cache | None,
+    c: DecoderConfig, route: Route | None, inputs: Inputs, cache: Cache | None
 ) -> tuple[Cache | None, View]:
     """The view of a call, and the cache with the mask of its tokens entered.
 
     Args:
       c: of the decoder.
       route: of the decoder.
-      tokens: [B, T].
-      mask: [B, T], or None.
-      segments: [B, T], in place of a mask, or None.
-      positions: [B, T], or None to count tokens.
+      inputs: tokens [B, T], and their mask, segments or positions.
       cache: of earlier calls, or None.
     """
+    tokens, mask, segments, positions = inputs
     b, t = tokens.shape
     causal = cache is None and mask is None and segments is None
     if segments is None:  # a mask hides keys; a padded query still sees the others
@@ -58,7 +51,7 @@ def _pool(route: Route | None, queries, keys, start) -> Pool | None:
         return None
     if start is None:
         return Pool(seen(queries, keys, 0).astype(jnp.float32))
-    own = jax.lax.dynamic_slice_in_dim(keys, start, queries.shape[1], axis=1)
-    before = jnp.sum(keys, axis=1, keepdims=True) - jnp.sum(own, axis=1, keepdims=True)
-    within = seen(queries, own, 0).astype(jnp.float32)
+    new = jax.lax.dynamic_slice_in_dim(keys, start, queries.shape[1], axis=1)
+    before = jnp.sum(keys, axis=1, keepdims=True) - jnp.sum(new, axis=1, keepdims=True)
+    within = seen(queries, new, 0).astype(jnp.float32)
     return Pool(within, before.astype(jnp.float32))

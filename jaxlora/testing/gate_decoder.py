@@ -28,7 +28,7 @@ class InDecoder:
         return worlds.base_of(), library, state
 
     @functools.cached_property
-    def together(self):
+    def run(self):
         """A jitted call of all tokens: ``(tokens, segments) -> hidden, weights``."""
         run = jax.jit(worlds.in_decoder, static_argnums=0)
         table = worlds.labels_of(worlds.CONFIG.vocab_size, worlds.E)
@@ -49,16 +49,16 @@ class InDecoder:
             [[1] * 3 + [0] * 3, [0] * 3 + [1] * 3, *[[1] * 3 + [2] * 3] * 2]
         )
         segments = segments.astype(np.int32)
-        found = self.together(tokens, segments)
-        alone = {name: x[0, :3] for name, x in found.items()}
+        run = self.run(tokens, segments)
+        alone = {name: x[0, :3] for name, x in run.items()}
         worst = 0.0
         for row, start in ((1, 3), (2, 3), (3, 0)):
-            here = {name: x[row, start : start + 3] for name, x in found.items()}
+            here = {name: x[row, start : start + 3] for name, x in run.items()}
             worst = max(worst, apart(here, alone))
         changed, odd = tokens.copy(), segments.copy()
         changed[1:] = 10 - tokens[1:]
         changed[0, 3:], odd[1:] = 7, 1
-        again = self.together(changed, odd)
+        again = self.run(changed, odd)
         return max(worst, apart({k: x[0, :3] for k, x in again.items()}, alone))
 
     def steps(self) -> float:
@@ -68,7 +68,7 @@ class InDecoder:
         tokens = np.asarray([[0, 3, 1, 4, 1, 5], [9, 2, 6, 5, 3, 5]] * 2, np.int32)
         mask = np.ones((4, 6), bool)
         mask[::2, 0] = False
-        want = self.together(tokens, mask.astype(np.int32))
+        want = self.run(tokens, mask.astype(np.int32))
         base, library, state = self.world
         pooled = routing.pooled(self.route, worlds.CONFIG, library, 4)
         stored = cache.empty(worlds.CONFIG, 4, 6, pooled)
@@ -79,7 +79,7 @@ class InDecoder:
             part, stored = run(self.route, base, library, state, *words)
             parts.append(jax.device_get(part))
         got = {k: np.concatenate([part[k] for part in parts], axis=1) for k in want}
-        return apart(*({k: x[mask] for k, x in one.items()} for one in (got, want)))
+        return apart(*({k: x[mask] for k, x in run.items()} for run in (got, want)))
 
 
 def _places_of(segments: np.ndarray) -> jax.Array:

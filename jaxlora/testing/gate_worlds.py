@@ -10,7 +10,8 @@ import numpy as np
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.lora import Library, LoraWeight
-from jaxlora.models import Decoder, DecoderConfig, cache, inputs, routing
+from jaxlora.models import Adapted, Decoder, DecoderConfig, Inputs, cache, init, routing
+from jaxlora.models.variables import spread, variables
 from jaxlora.route import ROUTER, Flow, Linear, Nearest, Route, State, is_state
 from jaxlora.testing.libraries import distance
 from jaxlora.tree import Tree
@@ -52,6 +53,9 @@ class Call(NamedTuple):
 def gate_library(seed: int = 0) -> Library:
     """Four experts of rank 2 at two sites of a small decoder, of unequal scales.
 
+    Args:
+      seed: of the numbers.
+
     >>> {name: w.a.shape for name, w in lora.sites(gate_library()).items()}
     ... # doctest: +NORMALIZE_WHITESPACE
     {'layers/attn/q_proj/kernel': (4, 2, 8, 2),
@@ -59,22 +63,31 @@ def gate_library(seed: int = 0) -> Library:
     """
     rng = np.random.default_rng(seed)
 
-    def one(d: int, f: int) -> LoraWeight:
+    def draw(d: int, f: int) -> LoraWeight:
         a = rng.standard_normal((E, L, d, RANK))
         b = rng.standard_normal((E, L, RANK, f))
         scale = rng.uniform(0.5, 2.0, (E, L))
         return LoraWeight(*(jnp.asarray(z, jnp.float32) for z in (a, b, scale)))
 
-    return named.unflatten({name: one(*size) for name, size in SITES.items()})
+    return named.unflatten({name: draw(*size) for name, size in SITES.items()})
 
 
 def without(library: Library, expert: int) -> Library:
-    """The library with zeros in place of an expert, as padding leaves them."""
+    """The library with zeros in place of an expert, as padding leaves them.
+
+    Args:
+      library: leaves [E, ...].
+      expert: its number.
+    """
     return jax.tree.map(lambda x: x.at[expert].set(0), library)
 
 
 def site_inputs(seed: int = 0) -> dict[str, jax.Array]:
-    """Inputs [L, N, D] of every site, and of a router above them."""
+    """Inputs [L, N, D] of every site, and of a router above them.
+
+    Args:
+      seed: of the numbers.
+    """
     rng = np.random.default_rng(seed)
     sizes = {name: d for name, (d, _) in SITES.items()} | {ROUTER: D}
     return {
@@ -84,13 +97,24 @@ def site_inputs(seed: int = 0) -> dict[str, jax.Array]:
 
 
 def labels_of(*shape: int, seed: int = 0) -> jax.Array:
-    """Positive labels for the oracle, that do not sum to one."""
+    """Positive labels for the oracle, that do not sum to one.
+
+    Args:
+      *shape: of the labels, experts last.
+      seed: of the numbers.
+    """
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.uniform(0.1, 1.0, shape), jnp.float32)
 
 
 def gate_data(route: Route, data: MakeGateData | None, library: Library) -> Any:
-    """Data of a gate: the given, or random keys for gates that are known here."""
+    """Data of a gate: the given, or random keys for gates that are known here.
+
+    Args:
+      route: whose gate.
+      data: a function ``library -> {path: arrays [E, ...]}``, or None.
+      library: the data are for, leaves [E, ...].
+    """
     gate = route.gate
     if gate.data in ("free", "labels"):
         return {}
@@ -126,7 +150,14 @@ def _places(route: Route) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 def state_of(route: Route, library: Library, data: Any, key: jax.Array) -> Tree:
-    """The gate's state, as a model of width 8 has it."""
+    """The gate's state, as a model of width 8 has it.
+
+    Args:
+      route: whose gate.
+      library: leaves [E, L, ...].
+      data: as ``Gate.init`` takes them, {} for none.
+      key: PRNG key, for gates that draw.
+    """
     return route.init(library, key=key, data=data or None, width=D)
 
 
@@ -134,6 +165,12 @@ def on_arrays(
     route: Route, key: jax.Array, call: Call, slopes: bool = True
 ) -> dict[str, Any]:
     """Weighs and mixes at every site and layer, and takes gradients if asked to.
+
+    Args:
+      route: is tested.
+      key: PRNG key, for gates that draw.
+      call: library, data, inputs and labels.
+      slopes: whether gradients are taken.
 
     Returns:
       ``weights`` [L, N, E], ``updates`` [L, N, F], ``nonfinite`` [L, N], each by path,
@@ -152,15 +189,13 @@ def on_arrays(
     def loss(library, keys, x):
         filled = dict(zip(floats, keys, strict=True))
         full = [filled.get(i, leaf) for i, leaf in enumerate(bad)]
-        found = _weigh_all(route, library, form.unflatten(full), x, call.labels)
-        squares = [
-            jnp.sum(y.astype(jnp.float32) ** 2) for y in found["updates"].values()
-        ]
-        return sum(squares, jnp.float32(0)), found
+        run = _weigh_all(route, library, form.unflatten(full), x, call.labels)
+        squares = [jnp.sum(y.astype(jnp.float32) ** 2) for y in run["updates"].values()]
+        return sum(squares, jnp.float32(0)), run
 
     slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    gradient, found = slope(library, [bad[i] for i in floats], call.x)
-    return found | {"gradient": gradient}
+    gradient, run = slope(library, [bad[i] for i in floats], call.x)
+    return run | {"gradient": gradient}
 
 
 def _poisoned(leaf: jax.Array, poison: jax.Array) -> jax.Array:
@@ -176,8 +211,7 @@ def _weigh_all(route: Route, library: Library, state: Tree, x, labels):
     for path, (place, above) in {n: _state_at(route, states, n) for n in SITES}.items():
         key = ROUTER if above else path
         if key not in weights:
-            found = _by_layer(route, place, x[key], labels)
-            weights[key], nonfinite[key] = found
+            weights[key], nonfinite[key] = _by_layer(route, place, x[key], labels)
         updates[path] = jax.vmap(route.mix, in_axes=(1, 0, 0))(
             lora.sites(library)[path], x[path], weights[key]
         )
@@ -192,8 +226,8 @@ def _state_at(route: Route, states, name: str) -> tuple[State | None, bool]:
 
 def _by_layer(route: Route, state: State | None, x: jax.Array, labels: jax.Array):
     if route.per == "model":  # weighed once, for all layers
-        found = route.weigh(state, x[0], labels[0])
-        return tuple(jnp.broadcast_to(z, (L, *z.shape)) for z in found)
+        weighed = route.weigh(state, x[0], labels[0])
+        return tuple(jnp.broadcast_to(z, (L, *z.shape)) for z in weighed)
     axis = None if state is None else 1
     return tuple(jax.vmap(route.weigh, in_axes=(axis, 0, 0))(state, x, labels))
 
@@ -202,40 +236,44 @@ def _by_layer(route: Route, state: State | None, x: jax.Array, labels: jax.Array
 
 
 def base_of(seed: int = 0) -> Tree:
-    """Params of the small decoder, drawn in NumPy."""
-    rng = np.random.default_rng(seed)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Decoder(CONFIG).init, jax.random.key(0), tokens)["params"]
+    """Params of the small decoder, drawn in NumPy.
 
-    def one(name: str, leaf: Any) -> jax.Array:
+    Args:
+      seed: of the numbers.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), Decoder(CONFIG)))
+
+    def draw(name: str, leaf: Any) -> jax.Array:
         drawn = rng.standard_normal(leaf.shape)
         fan = leaf.shape[-2] if name.endswith("kernel") else 1.0
         value = 1 + 0.1 * drawn if name.endswith("scale") else drawn * fan**-0.5
         return jnp.asarray(value, leaf.dtype)
 
-    return named.map_named(one, shapes)
+    return named.map_named(draw, shapes)
 
 
 def in_decoder(route: Route, base, library, gate, tokens, segments, positions, labels):
     """One call of all tokens: hidden states [B, T, D], and the weights by site."""
     model = Decoder(CONFIG, route)
-    given = inputs.variables(model, base, tokens, None, library, gate, labels)
-    labels = inputs.spread(model, tokens, labels)
-    words = (tokens, None, labels, segments, positions, None, "hidden")
-    x, kept = model.apply(given, *words, mutable=["routes"])
-    return {"hidden": x} | _chosen(kept, tokens)
+    given = variables(model, base, tokens, Adapted(None, library, gate), labels)
+    labels = spread(model, tokens, labels)
+    inputs = Inputs(tokens, None, segments, positions)
+    out, sown = model.apply(given, inputs, labels, mutable=["routes"])
+    return {"hidden": out.hidden} | _chosen(sown, tokens)
 
 
 def in_steps(route: Route, base, library, gate, tokens, stored: cache.Cache, mask):
     """The next tokens of a cached call: the same, and the next cache."""
     model = Decoder(CONFIG, route)
-    given = inputs.variables(model, base, tokens, None, library, gate, None)
+    given = variables(model, base, tokens, Adapted(None, library, gate))
     if stored.pooled is not None:
         given[routing.POOLED] = stored.pooled
-    words = (tokens, mask, None, None, None, stored, "hidden")
-    (x, after), kept = model.apply(given, *words, mutable=["routes", routing.POOLED])
-    after = after.replace(pooled=kept.get(routing.POOLED, stored.pooled))
-    return {"hidden": x} | _chosen(kept, tokens), after
+    sowing = ["routes", routing.POOLED]
+    inputs = Inputs(tokens, mask)
+    (x, after), sown = model.apply(given, inputs, cache=stored, mutable=sowing)
+    after = after.replace(pooled=sown.get(routing.POOLED, stored.pooled))
+    return {"hidden": x} | _chosen(sown, tokens), after
 
 
 def _chosen(kept, tokens) -> dict[str, jax.Array]:
@@ -248,7 +286,12 @@ def _chosen(kept, tokens) -> dict[str, jax.Array]:
 
 
 def apart(got: dict[str, Any], want: dict[str, Any]) -> float:
-    """The relative distance of two results, at the worst of their arrays."""
+    """The relative distance of two results, at the worst of their arrays.
+
+    Args:
+      got: arrays by name, nested or not.
+      want: arrays of the same names and shapes.
+    """
 
     def flat(tree: Any) -> dict[str, np.ndarray]:
         return {k: np.asarray(v, np.float64) for k, v in named.flatten(tree).items()}

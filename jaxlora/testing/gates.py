@@ -89,13 +89,15 @@ def gate_violations(
     Args:
       route: any route or gate.
       laws: by default all of them.
-      key: see :func:`check_gate`, as the others.
-      data: see there.
-      decoder: see there.
+      key: for gates that draw; all libraries of a law get the same.
+      data: for gates that see data, ``data(library) -> {path: arrays [E, ...]}``, as
+        their ``init`` takes them. Gates of ``jaxlora.route`` need none given here.
+      decoder: also measure the laws batch and decode in a decoder; without it, decode
+        is left out.
 
     >>> from jaxlora import route
-    >>> found = gate_violations(route.random, laws=["permutation", "gauge"])
-    >>> (found["permutation"] > 0.1, found["gauge"] < 1e-5)
+    >>> sizes = gate_violations(route.random, laws=["permutation", "gauge"])
+    >>> (sizes["permutation"] > 0.1, sizes["gauge"] < 1e-5)
     (True, True)
     """
     return GateBattery(route, key=key, data=data, decoder=decoder).violations(laws)
@@ -120,17 +122,26 @@ class GateBattery:
         self.traces = 0
 
     def check(self, laws: Iterable[str] | None = None, rtol: float = RTOL) -> None:
-        """See :func:`check_gate`."""
+        """Asserts what :func:`check_gate` does.
+
+        Args:
+          laws: those to test; by default the ones that the route declares.
+          rtol: the largest violation that is a rounding error.
+        """
         common.assert_value(self.route, "Gates are frozen dataclasses.")
         self._check_weights()
         self._check_nonfinite()
         self._check_gradients()
         self._check_runs(rtol)
-        found = self.violations(self.route.laws if laws is None else laws)
-        common.assert_kept(self.route, found, LAWS, rtol)
+        sizes = self.violations(self.route.laws if laws is None else laws)
+        common.assert_kept(self.route, sizes, LAWS, rtol)
 
     def violations(self, laws: Iterable[str] | None = None) -> dict[str, float]:
-        """See :func:`gate_violations`."""
+        """Returns the size of each law's violation, by name.
+
+        Args:
+          laws: by default all of them.
+        """
         chosen = LAWS if laws is None else list(laws)
         if not self.decoder:
             chosen = [law for law in chosen if law != "decode"]
@@ -150,13 +161,12 @@ class GateBattery:
         rest = _result(self._eagerly(self._some([0, 1, 2])), None)
         worst = 0.0
         for variant in ("absent", "poisoned"):
-            found = self._shown(variant)
-            last = [w[..., 3] for w in found["weights"].values()]
+            last = [w[..., 3] for w in self._shown(variant)["weights"].values()]
             # A weight of its own is a violation even where it multiplies zeros.
-            own = float(np.max(np.abs(last)))
-            own = own if np.isfinite(own) else float("inf")
+            weight = float(np.max(np.abs(last)))
+            weight = weight if np.isfinite(weight) else float("inf")
             kept = self._shown(variant, experts=[0, 1, 2])
-            worst = max(worst, own, apart(kept, rest))
+            worst = max(worst, weight, apart(kept, rest))
         return worst
 
     def _gauge(self) -> float:
@@ -173,8 +183,8 @@ class GateBattery:
     # What every route must do.
 
     def _check_weights(self) -> None:
-        for variant, found in self.runs.items():
-            for name, weights in found["weights"].items():
+        for variant, run in self.runs.items():
+            for name, weights in run["weights"].items():
                 chex.assert_shape(weights, (worlds.L, worlds.N, worlds.E))
                 chex.assert_type(weights, jnp.float32)
                 if not np.isfinite(weights).all():
@@ -237,11 +247,11 @@ class GateBattery:
             self.traces += 1  # runs while tracing, and never again
             return jax.vmap(functools.partial(worlds.on_arrays, route, key))(calls)
 
-        found = jax.device_get(run(self.route, stacked, self.key))
+        results = jax.device_get(run(self.route, stacked, self.key))
         # An equal route and other numbers: the program that there is must do.
         run(dataclasses.replace(self.route), stacked, jax.random.key(1))
         return {
-            name: jax.tree.map(lambda x, i=i: x[i], found)
+            name: jax.tree.map(lambda x, i=i: x[i], results)
             for i, name in enumerate(variants)
         }
 
@@ -301,17 +311,16 @@ def _rounded(x: jax.Array) -> jax.Array:
     return _half(x).astype(x.dtype)
 
 
-def _result(found: dict[str, Any], rows=None, experts=None) -> dict[str, Any]:
+def _result(run: dict[str, Any], rows=None, experts=None) -> dict[str, Any]:
     """Weights and updates, of some rows, and the weights of some experts."""
     rows = slice(None) if rows is None else rows
     experts = slice(None) if experts is None else experts
     weights = {
-        name: np.asarray(w)[:, rows][..., experts]
-        for name, w in found["weights"].items()
+        name: np.asarray(w)[:, rows][..., experts] for name, w in run["weights"].items()
     }
     updates = {
         name: np.asarray(y.astype(jnp.float32))[:, rows]
-        for name, y in found["updates"].items()
+        for name, y in run["updates"].items()
     }
     return {"weights": weights, "updates": updates}
 

@@ -32,25 +32,30 @@ def sizes(
 
 
 def assert_kept(
-    what: Any, found: Mapping[str, float], known: Mapping[str, str], rtol: float
+    what: Any, violations: Mapping[str, float], known: Mapping[str, str], rtol: float
 ) -> None:
     """Refuses violations above ``rtol``.
 
     Args:
       what: is tested.
-      found: violations by name.
+      violations: sizes by name.
       known: every law, and what it says.
       rtol: the largest violation that is a rounding error.
 
     Raises:
       AssertionError: naming the law and the size of the violation.
     """
-    for law, size in found.items():
+    for law, size in violations.items():
         assert_small(f"{what!r} breaks the law {law} ({known[law]})", size, rtol)
 
 
 def assert_small(what: str, size: float, rtol: float) -> None:
     """Refuses a relative difference above ``rtol``; NaN is above.
+
+    Args:
+      what: what is wrong if it is above.
+      size: the difference.
+      rtol: the largest one that is a rounding error.
 
     Raises:
       AssertionError: with what is wrong, and the difference.
@@ -81,6 +86,10 @@ def assert_value(what: Any, made_of: str) -> None:
 
 def assert_compiled_once(what: Any, traces: int) -> None:
     """Refuses more than one compilation for equal shapes.
+
+    Args:
+      what: is tested.
+      traces: how often it was traced.
 
     Raises:
       AssertionError: with the number of compilations.

@@ -37,21 +37,25 @@ def small_library(
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
-        shared, own = rng.standard_normal(shape), rng.standard_normal((3, *shape))
-        return (0.7 * shared[None] + own).astype(np.float32)
+        shared, apart = rng.standard_normal(shape), rng.standard_normal((3, *shape))
+        return (0.7 * shared[None] + apart).astype(np.float32)
 
-    def one(d: int, f: int) -> LoraWeight:
+    def site(d: int, f: int) -> LoraWeight:
         a, b = draw(layers, d, rank), draw(layers, rank, f)
         a[2, ..., -1], b[2, ..., -1, :] = 0, 0
         scale = rng.uniform(0.5, 2.0, (3, layers)).astype(np.float32)
         return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
 
     names = sorted(SIZES)[:sites]
-    return {name: {"kernel": one(*SIZES[name])} for name in names}
+    return {name: {"kernel": site(*SIZES[name])} for name in names}
 
 
 def regauge(library: Library, seed: int = 0) -> Library:
     """The same deltas in other factors: ``(a G, G^-1 b)``, G drawn for each expert.
+
+    Args:
+      library: leaves [E, ...].
+      seed: of the gauges.
 
     >>> library = small_library()
     >>> round(distance(deltas(regauge(library)), deltas(library)), 5)
@@ -59,28 +63,36 @@ def regauge(library: Library, seed: int = 0) -> Library:
     """
     rng = np.random.default_rng(seed)
 
-    def one(w: LoraWeight) -> LoraWeight:
+    def turn(w: LoraWeight) -> LoraWeight:
         g = rng.standard_normal((*w.a.shape[:-2], w.rank, w.rank)) + 2 * np.eye(w.rank)
         a = np.asarray(w.a, np.float64) @ g
         b = np.linalg.solve(g, np.asarray(w.b, np.float64))
         a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
         return LoraWeight(a, b, w.scale)
 
-    return lora.lora_map(one, library)
+    return lora.lora_map(turn, library)
 
 
 def deltas(adapter: Adapter) -> dict[str, np.ndarray]:
-    """Dense deltas by site, in NumPy's float64."""
+    """Dense deltas by site, in NumPy's float64.
 
-    def one(w: LoraWeight) -> np.ndarray:
+    Args:
+      adapter: an adapter or a library.
+    """
+
+    def dense(w: LoraWeight) -> np.ndarray:
         a, b, scale = (np.asarray(x, np.float64) for x in (w.a, w.b, w.scale))
         return scale[..., None, None] * (a @ b)
 
-    return {name: one(w) for name, w in lora.sites(adapter).items()}
+    return {name: dense(w) for name, w in lora.sites(adapter).items()}
 
 
 def distance(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> float:
     """``|got - want| / |want|`` at the worst site; inf where it is not finite.
+
+    Args:
+      got: arrays by site.
+      want: arrays of the same sites and shapes.
 
     >>> distance({"q": np.ones(4)}, {"q": 2 * np.ones(4)})
     0.5
@@ -97,13 +109,18 @@ def distance(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> float:
 def summed(x: Library, y: Library, rank: int) -> Library:
     """The library of the sums of deltas, in balanced factors of their own.
 
+    Args:
+      x: a library.
+      y: a library of the same sites and shapes.
+      rank: R of the result; the ranks of both together keep the sums exact.
+
     >>> x = small_library(0)
     >>> total = deltas(summed(x, x, 4))
     >>> round(distance(total, {n: 2 * d for n, d in deltas(x).items()}), 5)
     0.0
     """
 
-    def one(x: LoraWeight, y: LoraWeight) -> LoraWeight:
+    def add(x: LoraWeight, y: LoraWeight) -> LoraWeight:
         total = sum(deltas({"": w})[""] for w in (x, y))
         u, s, vt = np.linalg.svd(total, full_matrices=False)
         root = np.sqrt(s[..., :rank])
@@ -112,11 +129,17 @@ def summed(x: Library, y: Library, rank: int) -> Library:
         a, b = (jnp.asarray(x, jnp.float32) for x in (a, b))
         return lora.pad(LoraWeight(a, b, jnp.ones_like(x.scale)), rank)
 
-    return lora.lora_map(one, x, y)
+    return lora.lora_map(add, x, y)
 
 
 def data_for(merge: Merge, data: MakeData | None, library: Library) -> dict[str, Any]:
-    """Data by site, the given or those of a method that is known; {} for none."""
+    """Data by site, the given or those of a method that is known; {} for none.
+
+    Args:
+      merge: whose data.
+      data: a function ``library -> {site: array [E, ...]}``, or None.
+      library: the data are for, leaves [E, ...].
+    """
     if merge.data == "free":
         return {}
     sites = lora.sites(library)

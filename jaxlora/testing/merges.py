@@ -53,8 +53,9 @@ def check_merge(
 
     Every merge must: return finite factors in float32 at scale 1, for the sites of the
     library; give the same under jit and without, under vmap over libraries and weights
-    and in a loop; compute in float32 from a library in bfloat16; compile once; leave
-    the library as it is; and be a value, hashable and equal to its copy.
+    and in a loop; compute in float32 from a library in bfloat16; compile once; depend
+    on the key only if it says so (``draws``); leave the library as it is; and be a
+    value, hashable and equal to its copy.
 
     Args:
       merge: any :class:`~jaxlora.merge.Merge`.
@@ -98,13 +99,15 @@ def violations(
     Args:
       merge: any merge.
       laws: by default all of them.
-      key: see :func:`check_merge`, as the others.
-      data: see there.
-      make_library: see there.
+      key: for methods that draw; all libraries of a law get the same.
+      data: for methods that see data, ``data(library) -> {site: array [E, ...]}``.
+        ``regmean``, ``fisher`` and ``scaled_sum`` need none given here.
+      make_library: ``make_library(seed) -> library`` of three experts, all of one shape
+        and in float32; by default :func:`small_library`.
 
     >>> from jaxlora import merge
-    >>> found = violations(merge.preset("factor-mean"), laws=["gauge", "padding"])
-    >>> (found["gauge"] > 0.1, found["padding"] < 1e-5)
+    >>> sizes = violations(merge.preset("factor-mean"), laws=["gauge", "padding"])
+    >>> (sizes["gauge"] > 0.1, sizes["padding"] < 1e-5)
     (True, True)
     """
     battery = Battery(merge, key=key, data=data, make_library=make_library)
@@ -137,16 +140,25 @@ class Battery:
         self.traces = 0
 
     def check(self, laws: Iterable[str] | None = None, rtol: float = RTOL) -> None:
-        """See :func:`check_merge`."""
+        """Asserts what :func:`check_merge` does.
+
+        Args:
+          laws: those to test; by default the ones that the merge declares.
+          rtol: the largest violation that is a rounding error.
+        """
         made_of = "Steps are functions or frozen dataclasses."
         common.assert_value(self.merge, made_of)
         self._shape_of(self._plain)
         self._check_runs(rtol)
-        found = self.violations(self.merge.laws if laws is None else laws)
-        common.assert_kept(self.merge, found, LAWS, rtol)
+        sizes = self.violations(self.merge.laws if laws is None else laws)
+        common.assert_kept(self.merge, sizes, LAWS, rtol)
 
     def violations(self, laws: Iterable[str] | None = None) -> dict[str, float]:
-        """See :func:`violations`."""
+        """Returns the size of each law's violation, by name.
+
+        Args:
+          laws: by default all of them.
+        """
         return common.sizes(laws, LAWS, lambda law: getattr(self, f"_{law}")())
 
     # One method for each law.
@@ -201,6 +213,15 @@ class Battery:
             self._same("bfloat16 computed in float32", "rounded", rounded, rtol)
         common.assert_compiled_once(self.merge, self.traces)
 
+    def _check_draws(self, adapters: Adapter, other: Adapter) -> None:
+        """A merge that does not say that it draws gives the same for any key."""
+        same = jax.tree.map(lambda x, y: jnp.array_equal(x, y, True), adapters, other)
+        if not self.merge.draws and not jax.tree.all(same):
+            raise AssertionError(
+                f"{self.merge!r} gives another result for another key and does not "
+                f"say so: the step that draws needs an attribute `draws` that is True."
+            )
+
     def _same(self, what: str, variant: str, want: Adapter, rtol: float) -> None:
         size = self._distance(variant, want)
         common.assert_small(f"{self.merge!r} breaks {what}", size, rtol)
@@ -231,16 +252,17 @@ class Battery:
         def run(merge: Merge, libraries, weights, data, key):
             self.traces += 1  # runs while tracing, and never again
 
-            def one(library, weights, data):
+            def merged(library, weights, data):
                 return _call(merge, library, weights, data, key)
 
-            return jax.vmap(one)(libraries, weights, data)
+            return jax.vmap(merged)(libraries, weights, data)
 
-        found = run(self.merge, *stacked, self.key)
+        adapters = run(self.merge, *stacked, self.key)
         # An equal merge and other numbers: the program that there is must do.
-        run(dataclasses.replace(self.merge), *stacked, jax.random.key(1))
+        other = run(dataclasses.replace(self.merge), *stacked, jax.random.key(1))
+        self._check_draws(adapters, other)
         return {
-            name: deltas(jax.tree.map(lambda x, i=i: x[i], found))
+            name: deltas(jax.tree.map(lambda x, i=i: x[i], adapters))
             for i, name in enumerate(names)
         }
 
@@ -253,7 +275,7 @@ class Battery:
         near = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), library)
         gauge = lora.pad(regauge(self.unpadded), self._rank())
         moved = jax.tree.map(lambda x: x[order], (library, data))
-        found = {
+        variants = {
             "plain": (library, weights, data),
             "moved": (library, weights[::-1], data),
             "permuted": (moved[0], weights[order], moved[1]),
@@ -265,7 +287,7 @@ class Battery:
         }
         return {
             name: (library, jnp.asarray(weights, jnp.float32), data)
-            for name, (library, weights, data) in found.items()
+            for name, (library, weights, data) in variants.items()
         }
 
     def _eagerly(self, library: Library, weights, experts=None) -> Adapter:

@@ -1,12 +1,12 @@
 """How recall falls: closed forms for memories of finite width and rank.
 
 Everywhere the same picture. What is written for a fact has a component x on the right
-answer, with mean ``signal`` and spread ``own``, and some energy on other directions. A
-rival answer has an overlap p with the right one, so that its logit is ``p x``, plus one
-coordinate of the rest; in some bounds its own key adds k, with ``k p`` on the right
+answer, with mean ``signal`` and spread ``sigma``, and some energy on other directions.
+A rival answer has an overlap p with the right one, so that its logit is ``p x``, plus
+one coordinate of the rest; in some bounds its own key adds k, with ``k p`` on the right
 answer. It loses if ``(1 - p)(x - k)`` is above that coordinate, so that
 
-    recall = E prod_rivals E_p F(x / rival(p)),    x = signal + own t,  t ~ N(0, 1),
+    recall = E prod_rivals E_p F(x / rival(p)),    x = signal + sigma t,  t ~ N(0, 1),
     rival(p)^2 = key^2 + (energy / D) (1 + p) / (1 - p),
 
 where p is one coordinate of a random direction, and F the law of a sum of a Gaussian
@@ -31,6 +31,10 @@ _QUANTILES = (np.arange(20) + 0.5) / 20
 def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     """Returns log F(x): F is the law of sqrt(D) times one coordinate of a direction.
 
+    Args:
+      x: where F is asked for, any shape.
+      width: D, broadcast to x; need not be an integer.
+
     >>> coordinate(np.asarray([0.0]), 64).round(3).tolist()
     [-0.693]
     """
@@ -40,19 +44,24 @@ def coordinate(x: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     return np.where(cosine > 0, above, np.log(np.maximum(tail, 1e-300)))
 
 
-def beats(signal: float, own: float, rivals: int) -> float:
+def beats(signal: float, sigma: float, rivals: int) -> float:
     """Returns the chance that a Gaussian of mean ``signal`` beats standard ones.
+
+    Args:
+      signal: mean of the right answer's logit.
+      sigma: its spread, >= 0.
+      rivals: how many standard Gaussians it must beat.
 
     >>> (round(beats(0.0, 1.0, 1), 3), round(beats(0.0, 1.0, 9), 3))
     (0.5, 0.1)
     """
-    log = rivals * special.log_ndtr(signal + own * _NODES)
+    log = rivals * special.log_ndtr(signal + sigma * _NODES)
     return float(np.sum(_SHARES * np.exp(log)))
 
 
 def recall(
     signal: float,
-    own: float,
+    sigma: float,
     energy: float,
     rivals: Sequence[tuple[float, int]],
     width: int,
@@ -61,7 +70,7 @@ def recall(
 
     Args:
       signal: mean of what is written on the right answer.
-      own: its spread, >= 0.
+      sigma: its spread, >= 0.
       energy: mean square of what is written on other directions.
       rivals: (spread of the key's part, count) of each kind of rival.
       width: D.
@@ -69,7 +78,7 @@ def recall(
     >>> round(recall(0.0, 0.0, 1.0, [(0.0, 1)], 64), 3)
     0.5
     """
-    x = (signal + own * _NODES)[:, None, None]
+    x = (signal + sigma * _NODES)[:, None, None]
     overlap, chance = special.roots_gegenbauer(24, (width - 2) / 2)
     overlap = overlap[None, None, :]
     # A sum of many random directions has the square length of a Gaussian vector.
@@ -91,12 +100,17 @@ def outer_products(facts: int, hidden: int, width: int) -> float:
     Two keys overlap by N(0, 1/M): crosstalk has the energy ``(N - 1) / M``, spread over
     D directions, and a rival gets ``1/M`` from the overlap of its own key.
 
+    Args:
+      facts: N.
+      hidden: M.
+      width: D.
+
     >>> outer_products(10, 512, 512) > 0.99 > 0.5 > outer_products(20000, 64, 64)
     True
     """
     cross = (facts - 1) / hidden
-    own, rivals = math.sqrt(cross / width), [(1 / math.sqrt(hidden), facts - 1)]
-    return recall(1.0, own, cross, rivals, width)
+    sigma, rivals = math.sqrt(cross / width), [(1 / math.sqrt(hidden), facts - 1)]
+    return recall(1.0, sigma, cross, rivals, width)
 
 
 def least_squares(facts: int, hidden: int, width: int) -> float:
@@ -105,6 +119,11 @@ def least_squares(facts: int, hidden: int, width: int) -> float:
     Beyond, the fit is the projection H on the span of the features: ``H_jj = q`` and
     the rest of a row has the energy ``q (1 - q)``. With ``d^2 = D q / (1 - q)`` it
     holds until d^2 is near 2 ln N: again at N of order M D / (2 ln N).
+
+    Args:
+      facts: N.
+      hidden: M.
+      width: D.
 
     >>> least_squares(64, 64, 64) > 0.999
     True
@@ -121,6 +140,10 @@ def interference(edits: int, hidden: int) -> float:
     Of every edit a share leaks into k'; for isotropic keys the shares' squares add up
     to ``tr(K K^T)^-1 / M = N / (M - N - 1)`` (inverse Wishart), which has a pole at N =
     M.
+
+    Args:
+      edits: N.
+      hidden: M, above N + 1.
 
     Raises:
       ValueError: if N < M - 1 fails.
@@ -160,6 +183,10 @@ def spectrum_of_answers(facts: int, width: int) -> np.ndarray:
     """Eigenvalues of the covariance of N random unit answers, falling, sum 1, [D].
 
     Quantiles of the law of Marchenko and Pastur (1967) at ratio D / N.
+
+    Args:
+      facts: N, at least D.
+      width: D.
 
     Raises:
       ValueError: if N >= D fails.

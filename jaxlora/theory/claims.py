@@ -123,17 +123,20 @@ CLAIMS = (
 def claim(name: str) -> Claim:
     """Returns a claim by name.
 
+    Args:
+      name: one of those in :data:`CLAIMS`.
+
     Raises:
       ValueError: if there is none, naming those that there are.
 
     >>> claim("capacity").program
     'capacity'
     """
-    for found in CLAIMS:
-        if found.name == name:
-            return found
-    names = ", ".join(repr(found.name) for found in CLAIMS)
-    raise ValueError(f"No claim {name!r}; there are {names}.")
+    by_name = {claim.name: claim for claim in CLAIMS}
+    if name not in by_name:
+        names = ", ".join(map(repr, by_name))
+        raise ValueError(f"No claim {name!r}; there are {names}.")
+    return by_name[name]
 
 
 def interval(

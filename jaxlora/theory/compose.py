@@ -45,6 +45,10 @@ class Margin(NamedTuple):
 def margin(sizes: Sizes, alike: float) -> Margin:
     """Returns margin and noise of the composed end on the two-hop prompt of the sum.
 
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      alike: cosine of a bridge's embedding with its person's, 0 to 1.
+
     >>> apart, close = (margin(Sizes(20, 256, 4096), a) for a in (0.0, 0.5))
     >>> abs(apart.margin) < 0.01 < close.noise < close.margin
     True
@@ -63,6 +67,9 @@ def margin(sizes: Sizes, alike: float) -> Margin:
 def noise(sizes: Sizes) -> float:
     """Returns the spread of an end's logit on a two-hop prompt; see the module.
 
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+
     >>> noise(Sizes(20, 1024, 8192)) < noise(Sizes(20, 64, 512))
     True
     """
@@ -79,14 +86,14 @@ def _spreads(sizes: Sizes) -> tuple[float, float, float]:
     # Overlaps of a bridge with X and with R1; the slope of k at a right angle is 1/2.
     edit = 2 * geometry.slope**2 / d + in_edit / sizes.hidden
     base = (geometry.bridge**2 + geometry.relation**2) / (4 * d)
-    base = (base + in_base / sizes.hidden) / geometry.own**2
-    return edit / geometry.own**2, base, geometry.bridge
+    base = (base + in_base / sizes.hidden) / geometry.gap**2
+    return edit / geometry.gap**2, base, geometry.bridge
 
 
 class _Geometry(NamedTuple):
     """Overlaps and shares in the limit of many people."""
 
-    own: float
+    gap: float
     """Overlap of a key with itself, less that with another of its relation."""
     slope: float
     """Change of a two-hop key's overlap by that of embeddings."""
@@ -103,11 +110,11 @@ class _Geometry(NamedTuple):
         def k(cosine: float) -> float:
             return float(arc_cosine(jnp.asarray(cosine)))
 
-        own = fact * (1 - k(r2 / fact))
+        gap = fact * (1 - k(r2 / fact))
         near, far = k(fact / root), k(r2 / root)
         slope = (math.pi - math.acos(r2 / root)) / math.pi
         relation = root * far / (fact * (k(r2 / fact) + 1 / math.pi))
-        return cls(own, slope, root * (near - far) / own, relation)
+        return cls(gap, slope, root * (near - far) / gap, relation)
 
 
 def _sampling(r2: float, geometry: _Geometry) -> tuple[float, float]:
@@ -143,13 +150,16 @@ def _given_relation(r2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def composes(sizes: Sizes, alike: float) -> float:
     """Returns the predicted two-hop accuracy of the sum, among the N ends.
 
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      alike: cosine of a bridge's embedding with its person's, 0 to 1.
+
     >>> sizes = Sizes(20, 256, 4096)
     >>> composes(sizes, 0.0) < 0.06 < 0.95 < composes(sizes, 0.6)
     True
     """
-    found = margin(sizes, alike)
-    ratio = found.margin / found.noise
-    return bounds.beats(ratio, 1.0, sizes.people - 1)
+    lead, spread = margin(sizes, alike)
+    return bounds.beats(lead / spread, 1.0, sizes.people - 1)
 
 
 def apart(sizes: Sizes) -> float:
@@ -158,6 +168,9 @@ def apart(sizes: Sizes) -> float:
     Two keys of the relation overlap by k. As new and old answers are the same set, the
     changes add up to nothing: all others together write ``-k`` times one's own, which
     leaves ``1 - k``. New beats old as long as ``1 - 2 k > 0``, up to the spread of k.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
 
     >>> weak, strong = (apart(Sizes(20, 512, 8192, s)) for s in (0.4, 1.0))
     >>> strong < 0.01 < 0.99 < weak
@@ -182,6 +195,10 @@ def dominates(sizes: Sizes, weight: float) -> float:
 
     With attention ``weight`` on R1 and 1 on R2 the prompt's key leans to one of two
     facts; their shares have independent spreads.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      weight: attention on R1.
 
     >>> sizes = Sizes(20, 512, 8192)
     >>> dominates(sizes, 0.5) < 0.01 < 0.99 < dominates(sizes, 2.0)

@@ -36,6 +36,11 @@ class Facts(NamedTuple):
 def ideal(*, entities: int, relations: int = 2, strength: float = 1.0) -> OneLayer:
     """Returns the model with orthonormal embeddings, D = V + S, and no features.
 
+    Args:
+      entities: V.
+      relations: S.
+      strength: length of a relation's embedding; an entity's is 1.
+
     >>> ideal(entities=3).entities.shape
     (3, 5)
     """
@@ -52,6 +57,9 @@ def ideal(*, entities: int, relations: int = 2, strength: float = 1.0) -> OneLay
 def arc_cosine(cosine: jax.Array) -> jax.Array:
     """Returns k(t) for the cosine of the angle t; k is convex, from 0 to 1.
 
+    Args:
+      cosine: of the angle, any shape; clipped to [-1, 1].
+
     >>> jnp.abs(arc_cosine(jnp.asarray([-1.0, 0.0, 1.0]))).round(3).tolist()
     [0.0, 0.318..., 1.0]
     """
@@ -62,6 +70,10 @@ def arc_cosine(cosine: jax.Array) -> jax.Array:
 
 def overlap(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the expected ``<ReLU(x U), ReLU(y U)>`` of streams [..., D] and [N, D].
+
+    Args:
+      x: streams [..., D], none of them zero.
+      y: streams [N, D], none of them zero.
 
     >>> overlap(jnp.eye(2), jnp.eye(2)).round(4).tolist()
     [[1.0, 0.318...], [0.318..., 1.0]]
@@ -75,6 +87,13 @@ def overlap(x: jax.Array, y: jax.Array) -> jax.Array:
 def facts(model: OneLayer, prompts: jax.Array, new, old=None, **kwargs) -> Facts:
     """Returns the facts "prompts are answered new, not old"; ids [N], or no old ones.
 
+    Args:
+      model: whose embeddings.
+      prompts: token ids [N, T].
+      new: entity ids [N] of the answers.
+      old: entity ids [N] of the answers before; None for facts that are added.
+      **kwargs: ``apart``, see :class:`Facts`.
+
     >>> facts(ideal(entities=3), jnp.asarray([[0, 3]]), jnp.asarray([2])).change.shape
     (1, 5)
     """
@@ -85,7 +104,12 @@ def facts(model: OneLayer, prompts: jax.Array, new, old=None, **kwargs) -> Facts
 
 
 def coefficients(x: jax.Array, known: Facts) -> jax.Array:
-    """Returns how much of each fact's change is written at streams x: [..., N]."""
+    """Returns how much of each fact's change is written at streams x: [..., N].
+
+    Args:
+      x: streams [..., D].
+      known: the N facts that a memory was written from.
+    """
     near = overlap(x, known.x)
     if known.apart:
         size = jnp.sum(jnp.square(known.x), axis=-1)
@@ -138,6 +162,10 @@ def again(
 def truncate(change: jax.Array, rank: int) -> jax.Array:
     """Returns the nearest matrix of a rank, [N, F]: what a low-rank edit can write.
 
+    Args:
+      change: [N, F].
+      rank: at most min(N, F).
+
     >>> truncate(jnp.eye(2), 1).shape
     (2, 2)
     """
@@ -147,6 +175,10 @@ def truncate(change: jax.Array, rank: int) -> jax.Array:
 
 def with_strength(model: OneLayer, strength: float) -> OneLayer:
     """Returns the model with relations of another length.
+
+    Args:
+      model: whose relations.
+      strength: the new length; an entity's is 1.
 
     >>> float(with_strength(ideal(entities=2), 2.0).relations.max())
     2.0

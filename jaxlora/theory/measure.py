@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxlora import merge
 from jaxlora.lora import Adapter
-from jaxlora.theory import edits, model, world
+from jaxlora.theory import edits, model
+from jaxlora.theory import world as worlds
 from jaxlora.theory.model import OneLayer
 from jaxlora.theory.world import Sizes, Truth, World
 
@@ -31,22 +32,32 @@ def _among_ends(logits: jax.Array) -> jax.Array:
 
 
 def combined(base: OneLayer, truth: Truth, edit: Adapter) -> Items:
-    """What one adapter keeps of both hops, and what it says to the two-hop prompt."""
+    """What one adapter keeps of both hops, and what it says to the two-hop prompt.
+
+    Args:
+      base: the model that knows the old facts.
+      truth: prompts and answers.
+      edit: the merged adapter.
+    """
     logits = model.logits(base, truth.two_hop, edit)
-    said = jnp.argmax(logits, axis=-1)
+    answers = jnp.argmax(logits, axis=-1)
     return {
         "hop 1": model.answer(base, truth.hop1, edit) == truth.new1,
         "hop 2": model.answer(base, truth.hop2, edit) == truth.new2,
-        "bridge": said == truth.new1,
-        "composed": said == truth.composed,
+        "bridge": answers == truth.new1,
+        "composed": answers == truth.composed,
         "composed among ends": _among_ends(logits) == truth.composed,
     }
 
 
-def experts_alone(made: World) -> Items:
-    """Each expert on its own facts, and the base on the old ones."""
-    first, second = (jax.tree.map(lambda x, i=i: x[i], made.library) for i in range(2))
-    base, truth = made.base, made.truth
+def experts_alone(world: World) -> Items:
+    """Each expert on its own facts, and the base on the old ones.
+
+    Args:
+      world: a base and its two experts.
+    """
+    first, second = (jax.tree.map(lambda x, i=i: x[i], world.library) for i in range(2))
+    base, truth = world.base, world.truth
     return {
         "base, hop 1": model.answer(base, truth.hop1) == truth.old1,
         "base, hop 2": model.answer(base, truth.hop2) == truth.old2,
@@ -55,59 +66,63 @@ def experts_alone(made: World) -> Items:
     }
 
 
-def gates(made: World) -> Items:
-    """The two-hop prompt under every gate: ``{"gate 1, -2": [N]}``, among the ends."""
-    base, truth = made.base, made.truth
+def gates(world: World) -> Items:
+    """The two-hop prompt under every gate: ``{"gate 1, -2": [N]}``, among the ends.
+
+    Args:
+      world: a base and its two experts.
+    """
+    base, truth = world.base, world.truth
     v = model.keys(base, truth.two_hop)
     values = jnp.asarray(GATES)
     grid = jnp.stack(jnp.meshgrid(values, values, indexing="ij"), -1).reshape(-1, 2)
 
-    def one(gate: jax.Array) -> jax.Array:
+    def best_end(gate: jax.Array) -> jax.Array:
         gate = jnp.broadcast_to(gate, (len(v), 2))
-        return _among_ends(model.read(base, model.write(base, v, made.library, gate)))
+        return _among_ends(model.read(base, model.write(base, v, world.library, gate)))
 
-    right = jax.vmap(one)(grid) == truth.composed[None, :]
+    right = jax.vmap(best_end)(grid) == truth.composed[None, :]
     names = [f"gate {x:g}, {y:g}" for x in GATES for y in GATES]
     return {name: right[i] for i, name in enumerate(names)}
 
 
-def written_bridge(made: World, total: Adapter, stale: float) -> jax.Array:
-    """Right of "X R1 B R2", where B is what the model itself said to "X R1 R2".
+def written_bridge(world: World, total: Adapter, stale: float) -> jax.Array:
+    """Right of "X R1 B R2", where B is the model's own answer to "X R1 R2".
 
     Args:
-      made: the world.
+      world: whose two experts were merged.
       total: the merged adapter.
       stale: attention left on X and R1, beside 1 on the bridge and R2.
     """
-    base, truth = made.base, made.truth
+    base, truth = world.base, world.truth
     bridge = model.answer(base, truth.two_hop, total)
     x, r1, r2 = (truth.two_hop[:, i] for i in range(3))
     prompts = jnp.stack([x, r1, bridge, r2], axis=1)
     attention = jnp.asarray([stale, stale, 1.0, 1.0])[None, :]
-    said = model.answer(base, prompts, total, attention=attention)
-    return said == truth.composed
+    answers = model.answer(base, prompts, total, attention=attention)
+    return answers == truth.composed
 
 
 def second_pass(
-    made: World, total: Adapter, gain: float, *, tied: bool = True, looped: bool = True
+    world: World, total: Adapter, gain: float, *, tied: bool = True, looped: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     """Answers after a second pass: right, and the base's old second hop of the bridge.
 
     Args:
-      made: the world.
+      world: whose two experts were merged.
       total: the merged adapter.
       gain: how strongly the second pass reads what the first wrote.
       tied: it reads through V, which makes of an answer what it is as a subject; else
         through another orthogonal map.
       looped: the adapter is in the second pass too.
     """
-    base, truth = made.base, made.truth
+    base, truth = world.base, world.truth
     through = None if tied else jnp.roll(base.value, len(base.value) // 2, axis=0)
     logits = model.again(
         base, truth.two_hop, total, gain=gain, through=through, looped=looped
     )
-    said = jnp.argmax(logits, axis=-1)
-    return said == truth.composed, said == truth.stale
+    answers = jnp.argmax(logits, axis=-1)
+    return answers == truth.composed, answers == truth.stale
 
 
 LOW, HIGH = 0.5, 2.0
@@ -115,21 +130,26 @@ LOW, HIGH = 0.5, 2.0
 
 
 def two_hop(key: jax.Array, sizes: Sizes) -> Items:
-    """Everything that is asked of one world under sum, mean and all gates."""
-    made = world.make(key, sizes)
-    base, truth = made.base, made.truth
-    total, mean = (merge.preset(name)(made.library) for name in ("sum", "mean"))
-    found = experts_alone(made) | gates(made)
+    """Everything that is asked of one world under sum, mean and all gates.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+    """
+    world = worlds.make(key, sizes)
+    base, truth = world.base, world.truth
+    total, mean = (merge.preset(name)(world.library) for name in ("sum", "mean"))
+    items = experts_alone(world) | gates(world)
     for name, edit in (("sum", total), ("mean", mean)):
-        items = combined(base, truth, edit)
-        found |= {f"{name}: {what}": right for what, right in items.items()}
+        of_edit = combined(base, truth, edit)
+        items |= {f"{name}: {what}": right for what, right in of_edit.items()}
     for stale in (0.0, LOW, HIGH):
-        found[f"written, stale {stale:g}"] = written_bridge(made, total, stale)
+        items[f"written, stale {stale:g}"] = written_bridge(world, total, stale)
     for gain in (LOW, HIGH):
-        found[f"second pass, gain {gain:g}"] = second_pass(made, total, gain)[0]
-    found["second pass, untied"] = second_pass(made, total, HIGH, tied=False)[0]
-    new, old = second_pass(made, total, HIGH, looped=False)
-    return found | {"second layer: new": new, "second layer: old": old}
+        items[f"second pass, gain {gain:g}"] = second_pass(world, total, gain)[0]
+    items["second pass, untied"] = second_pass(world, total, HIGH, tied=False)[0]
+    new, old = second_pass(world, total, HIGH, looped=False)
+    return items | {"second layer: new": new, "second layer: old": old}
 
 
 def apart(key: jax.Array, sizes: Sizes, strength: jax.Array | float) -> Items:
@@ -144,26 +164,32 @@ def apart(key: jax.Array, sizes: Sizes, strength: jax.Array | float) -> Items:
     base = model.remember(base, truth.hop1, truth.old1)
     change = base.entities[truth.new1] - base.entities[truth.old1]
     v = model.keys(base, truth.hop1)
-    said = model.answer(base, truth.hop1, model.adapter(edits.summed(v, change)))
-    one = model.adapter(edits.rank_one(v[0], change[0]))
-    alone = model.answer(base, truth.hop1[:1], one) == truth.new1[:1]
-    return {"together": said == truth.new1, "one alone": alone}
+    answers = model.answer(base, truth.hop1, model.adapter(edits.summed(v, change)))
+    single = model.adapter(edits.rank_one(v[0], change[0]))
+    alone = model.answer(base, truth.hop1[:1], single) == truth.new1[:1]
+    return {"together": answers == truth.new1, "one alone": alone}
 
 
 def _empty(key: jax.Array, sizes: Sizes, strength=1.0) -> tuple[OneLayer, Truth]:
     """A model without a memory, and the truth about its world."""
-    one, two = jax.random.split(key)
+    facts_key, model_key = jax.random.split(key)
     base = model.init(
-        two, entities=sizes.entities, width=sizes.width, hidden=sizes.hidden
+        model_key, entities=sizes.entities, width=sizes.width, hidden=sizes.hidden
     )
     base = dataclasses.replace(base, relations=strength * base.relations)
-    return base, world.draw(one, sizes)
+    return base, worlds.draw(facts_key, sizes)
 
 
 def alike(key: jax.Array, sizes: Sizes, share: jax.Array | float) -> Items:
-    """What the sum does where a bridge's embedding is like its person's."""
-    made = world.make(key, sizes, alike=share)
-    return combined(made.base, made.truth, merge.preset("sum")(made.library))
+    """What the sum does where a bridge's embedding is like its person's.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+      share: cosine of a bridge's embedding with its person's, 0 to 1.
+    """
+    world = worlds.make(key, sizes, alike=share)
+    return combined(world.base, world.truth, merge.preset("sum")(world.library))
 
 
 def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
@@ -171,6 +197,11 @@ def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
 
     The base knows "X R1" and "X R2"; asked "X R1 R2", with attention ``weight`` on R1
     beside 1 on X and R2.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+      weight: attention on R1.
     """
     base, truth = _empty(key, sizes)
     second = truth.hop1.at[:, 1].set(sizes.entities + 1)
@@ -178,8 +209,8 @@ def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
     prompts = jnp.concatenate([truth.hop1, second])
     base = model.remember(base, prompts, jnp.concatenate([truth.old1, ends]))
     attention = jnp.stack([jnp.ones(()), jnp.asarray(weight), *jnp.ones((2,))])
-    said = model.answer(base, truth.two_hop, attention=attention[None, :])
-    return {"r1 of X": said == truth.old1, "r2 of X": said == ends}
+    answers = model.answer(base, truth.two_hop, attention=attention[None, :])
+    return {"r1 of X": answers == truth.old1, "r2 of X": answers == ends}
 
 
 Measurement: TypeAlias = Callable[..., Items]
@@ -190,6 +221,12 @@ def over_seeds(
     measure: Measurement, keys: jax.Array, sizes: Sizes, *arguments: jax.Array
 ) -> Items:
     """``measure`` for every key in one program, compiled once a shape: [S, N] each.
+
+    Args:
+      measure: a measurement of this package, ``measure(key, sizes, *arguments)``.
+      keys: S PRNG keys.
+      sizes: of the world, or the load of a memory; static.
+      *arguments: further arguments of the measurement, the same for all keys.
 
     >>> keys = jax.random.split(jax.random.key(0), 2)
     >>> over_seeds(dominance, keys, Sizes(4, 32, 64), 2.0)["r1 of X"].shape

@@ -59,7 +59,12 @@ def _update(keys: jax.Array, weight: LoraWeight) -> jax.Array:
 
 
 def capacity(key: jax.Array, load: Load) -> Items:
-    """Recall of N facts by outer products, and by least squares."""
+    """Recall of N facts by outer products, and by least squares.
+
+    Args:
+      key: PRNG key of the facts.
+      load: N facts in a memory [M, D].
+    """
     keys, (answers,) = _draw(key, load, 1)
     place = jnp.arange(load.facts)
     outer = edits.summed(keys, answers)
@@ -77,6 +82,10 @@ def interference(key: jax.Array, load: Load) -> Items:
 
     A base of least squares would have to hold N + others facts; so that only the edit
     is measured, the other facts are answered exactly before it.
+
+    Args:
+      key: PRNG key of the facts.
+      load: N edits in a memory [M, D], and the facts beside them.
     """
     keys, (answers,) = _draw(key, load, 1)
     n = load.facts
@@ -96,6 +105,9 @@ RANKS = (2, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 96)
 def ranks_of(load: Load) -> tuple[int, ...]:
     """The ranks that are tried at a load.
 
+    Args:
+      load: N facts in a memory [M, D].
+
     >>> ranks_of(Load(64, 128, 8))
     (2, 4, 6, 8)
     """
@@ -103,20 +115,25 @@ def ranks_of(load: Load) -> tuple[int, ...]:
 
 
 def low_rank(key: jax.Array, load: Load) -> Items:
-    """Recall of N facts by one edit of each rank: added to nothing, and overwriting."""
+    """Recall of N facts by one edit of each rank: added to nothing, and overwriting.
+
+    Args:
+      key: PRNG key of the facts.
+      load: N facts in a memory [M, D].
+    """
     keys, (new, old) = _draw(key, load, 2)
     place = jnp.arange(load.facts)
     both = jnp.concatenate([new, old])
     # Edits of rank R are nested: the first R columns of the one of full rank.
     most = min(load.facts, load.width)
     add, over = (edits.edit(keys, change, most) for change in (new, new - old))
-    found = {}
+    recalls = {}
     for rank in ranks_of(load):
         added = _update(keys, _first(add, rank))
         written = old + _update(keys, _first(over, rank))
-        found[f"adding, rank {rank}"] = _right(added, new, place)
-        found[f"overwriting, rank {rank}"] = _right(written, both, place)
-    return found
+        recalls[f"adding, rank {rank}"] = _right(added, new, place)
+        recalls[f"overwriting, rank {rank}"] = _right(written, both, place)
+    return recalls
 
 
 def _first(weight: LoraWeight, rank: int) -> LoraWeight:

@@ -85,10 +85,10 @@ def init(
     # One draw, cut up: a program with several takes longer to compile.
     rows = np.cumsum([entities, relations, width])
     drawn = jax.random.normal(key, (rows[-1] + hidden, width))
-    one, two, square, up = jnp.split(drawn, rows)
+    people, named, square, up = jnp.split(drawn, rows)
     return OneLayer(
-        entities=unit(one),
-        relations=strength * unit(two),
+        entities=unit(people),
+        relations=strength * unit(named),
         value=spectrum.qr(square)[0],
         up=up.T * np.sqrt(2 / hidden, dtype="f4"),
         kernel=jnp.zeros((hidden, width)),
@@ -97,6 +97,9 @@ def init(
 
 def unit(x: jax.Array) -> jax.Array:
     """Rows of ``x`` brought to length 1.
+
+    Args:
+      x: [..., D], no row zero.
 
     >>> unit(jnp.asarray([[3.0, 4.0]])).round(3).tolist()
     [[0.6..., 0.8...]]
@@ -145,7 +148,12 @@ def stream(
 
 
 def features(model: OneLayer, x: jax.Array) -> jax.Array:
-    """Returns keys ``v = ReLU(x U)``, [..., M], of streams x [..., D]."""
+    """Returns keys ``v = ReLU(x U)``, [..., M], of streams x [..., D].
+
+    Args:
+      model: whose features U.
+      x: streams [..., D].
+    """
     return jax.nn.relu(spectrum.matmul(x, model.up))
 
 
@@ -153,6 +161,11 @@ def keys(
     model: OneLayer, prompts: jax.Array, attention: jax.Array | None = None
 ) -> jax.Array:
     """Returns the key of each prompt, [..., M]; see :func:`stream` for the arguments.
+
+    Args:
+      model: embeddings, value matrix and features.
+      prompts: token ids [..., T].
+      attention: how much of each token, broadcast to [..., T]; None for 1 each.
 
     >>> model = init(jax.random.key(0), entities=6, width=8, hidden=32)
     >>> keys(model, jnp.asarray([[0, 6, -1], [0, 6, 7]])).shape
@@ -200,6 +213,9 @@ def remember(
 def adapter(weight: LoraWeight) -> Adapter:
     """Returns an edit as an adapter of the one kernel, for merges and routes.
 
+    Args:
+      weight: a [M, R], b [R, D]; or with a leading axis of experts.
+
     >>> w = LoraWeight(jnp.ones((4, 1)), jnp.ones((1, 2)), jnp.asarray(1.0))
     >>> list(adapter(w)["memory"])
     ['kernel']
@@ -239,7 +255,12 @@ def write(
 
 
 def read(model: OneLayer, written: jax.Array) -> jax.Array:
-    """Returns logits [..., V] of what was written, [..., D]."""
+    """Returns logits [..., V] of what was written, [..., D].
+
+    Args:
+      model: whose entities.
+      written: [..., D].
+    """
     return spectrum.matmul(written, model.entities.mT)
 
 
@@ -250,7 +271,15 @@ def logits(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns logits [..., V] of prompts [..., T]; arguments as in :func:`write`."""
+    """Returns logits [..., V] of prompts [..., T]; arguments as in :func:`write`.
+
+    Args:
+      model: embeddings, value matrix, features and memory.
+      prompts: token ids [..., T].
+      edits: an adapter, or with ``gate`` a library of E; None for the base.
+      gate: weights, broadcast to [..., E]; None for an adapter at weight 1.
+      attention: how much of each token, broadcast to [..., T]; None for 1 each.
+    """
     v = keys(model, prompts, attention)
     return read(model, write(model, v, edits, gate))
 
@@ -262,7 +291,15 @@ def answer(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the entity of the largest logit, [...]; arguments as in :func:`write`."""
+    """Returns the entity of the largest logit, [...]; arguments as in :func:`write`.
+
+    Args:
+      model: embeddings, value matrix, features and memory.
+      prompts: token ids [..., T].
+      edits: an adapter, or with ``gate`` a library of E; None for the base.
+      gate: weights, broadcast to [..., E]; None for an adapter at weight 1.
+      attention: how much of each token, broadcast to [..., T]; None for 1 each.
+    """
     return jnp.argmax(logits(model, prompts, edits, gate, attention), axis=-1)
 
 

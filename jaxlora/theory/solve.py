@@ -18,13 +18,14 @@ def _solve(gram: jax.Array, right: jax.Array) -> jax.Array:
     """``gram^-1 right`` for one symmetric, non-negative matrix [N, N]."""
     n = gram.shape[0]
     eps = jnp.finfo(gram.dtype).eps
+    # Keeps the factor finite where keys are dependent; the refinements undo it.
     jitter = eps * n * jnp.max(jnp.diagonal(gram)) + jnp.finfo(gram.dtype).tiny
     factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(n, dtype=gram.dtype))
-    found = jax.scipy.linalg.cho_solve((factor, True), right)
+    solution = jax.scipy.linalg.cho_solve((factor, True), right)
     for _ in range(REFINEMENTS):
-        left = right - spectrum.matmul(gram, found)
-        found = found + jax.scipy.linalg.cho_solve((factor, True), left)
-    return found
+        left = right - spectrum.matmul(gram, solution)
+        solution = solution + jax.scipy.linalg.cho_solve((factor, True), left)
+    return solution
 
 
 solve = jax.jit(spectrum.one_by_one(_solve))
@@ -50,6 +51,9 @@ def least_squares(keys: jax.Array, values: jax.Array) -> jax.Array:
 
 def dual(keys: jax.Array) -> jax.Array:
     """Returns ``K^+ = K^T (K K^T)^-1``, [M, N]: column i answers key i alone.
+
+    Args:
+      keys: [N, M], independent.
 
     >>> k = jnp.asarray([[1.0, 0.0], [1.0, 1.0]])
     >>> (k @ dual(k)).round(3).tolist()

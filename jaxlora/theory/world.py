@@ -71,6 +71,10 @@ class Truth(NamedTuple):
 def draw(key: jax.Array, sizes: Sizes) -> Truth:
     """Draws old and new bijections.
 
+    Args:
+      key: PRNG key.
+      sizes: of which N counts.
+
     >>> truth = draw(jax.random.key(0), Sizes(5, 8, 32))
     >>> bool((truth.new1 != truth.old1).all()), sorted((truth.composed - 10).tolist())
     (True, [0, 1, 2, 3, 4])
@@ -123,15 +127,15 @@ def make(
       alike: cosine of every new bridge's embedding with its person's, 0 to 1.
       rank: of the experts; None for N, enough for all facts.
 
-    >>> made = make(jax.random.key(0), Sizes(5, 64, 256))
+    >>> world = make(jax.random.key(0), Sizes(5, 64, 256))
     >>> from jaxlora import lora
-    >>> lora.num_experts(made.library)
+    >>> lora.num_experts(world.library)
     2
     """
-    one, two = jax.random.split(key)
-    truth = draw(one, sizes)
+    facts_key, model_key = jax.random.split(key)
+    truth = draw(facts_key, sizes)
     empty = model.init(
-        two,
+        model_key,
         entities=sizes.entities,
         width=sizes.width,
         hidden=sizes.hidden,
@@ -149,7 +153,15 @@ def make(
 
 
 def rewrite(base: OneLayer, prompts, new, old, rank: int | None = None):
-    """Returns the edit of least norm that answers prompts new in place of old."""
+    """Returns the edit of least norm that answers prompts new in place of old.
+
+    Args:
+      base: the model whose memory is edited.
+      prompts: token ids [N, T].
+      new: entity ids [N] of the new answers.
+      old: entity ids [N] of the answers before.
+      rank: of the edit; None for N.
+    """
     change = base.entities[new] - base.entities[old]
     return edits.edit(model.keys(base, prompts), change, rank)
 
@@ -171,7 +183,7 @@ def expected(
     Args:
       key: draws the bijections, which do not matter.
       sizes: only N and the strength are used.
-      alike: as in :func:`make`.
+      alike: cosine of every new bridge's embedding with its person's, 0 to 1.
       apart: experts are sums of rank-one edits, each made alone.
     """
     truth = draw(key, sizes)

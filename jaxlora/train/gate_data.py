@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora.lora import Library
-from jaxlora.models import Decoder, statistics, tokenizer
+from jaxlora.models import Decoder, Inputs, statistics, tokenizer
 from jaxlora.route import ROUTER
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import text
@@ -145,9 +145,8 @@ _embed: Any = jax.jit(statistics.embeddings, static_argnums=(0,))
 
 @functools.partial(jax.jit, static_argnums=(0,))
 def _means(model, base, tokens, weights, adapter, mask):
-    return statistics.mean_inputs(
-        model, base, tokens, weights, adapter=adapter, mask=mask
-    )
+    inputs = Inputs(tokens, mask)
+    return statistics.mean_inputs(model, base, inputs, weights, adapter=adapter)
 
 
 def _check(prompts: Prompts, experts: int) -> None:

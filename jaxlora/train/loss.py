@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, apply
+from jaxlora.models import Decoder, Inputs, apply
 from jaxlora.tree import Tree
 
 
@@ -39,16 +39,8 @@ def loss(
       library: [E, ...], for a model with a route.
       gate: state of the route.
     """
-    mask = batch.tokens != pad
-    logits = apply(
-        model,
-        base,
-        batch.tokens,
-        adapter=adapter,
-        library=library,
-        gate=gate,
-        mask=mask,
-    )
+    inputs = Inputs(batch.tokens, batch.tokens != pad)
+    logits = apply(model, base, inputs, adapter=adapter, library=library, gate=gate)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
     total = jnp.sum(nats * batch.weights)
     return total / jnp.maximum(jnp.sum(batch.weights), 1.0)

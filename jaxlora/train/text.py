@@ -23,7 +23,7 @@ from flax import struct
 
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library, LoraConfig
-from jaxlora.models import Decoder, hidden, unembed
+from jaxlora.models import Decoder, Inputs, hidden, unembed
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.part import ADAPTER, GATE, Part
 from jaxlora.train.training import Plan, rate
@@ -77,16 +77,8 @@ def nats(
       Two scalars: nats, and the sum of the weights.
     """
     tokens, targets, weights, segments, positions = map(jnp.asarray, rows)
-    x = hidden(
-        model,
-        base,
-        tokens,
-        adapter=adapter,
-        library=library,
-        gate=gate,
-        segments=segments,
-        positions=positions,
-    )
+    inputs = Inputs(tokens, segments=segments, positions=positions)
+    x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
     x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     weights = weights.reshape(-1)
     size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)

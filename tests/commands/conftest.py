@@ -162,7 +162,7 @@ def gate(hf, tmp_path_factory):
         route="linear",
         experts=("plain", "plain2"),
         base="llama",
-        base_mark=gate_file.mark(found.base),
+        base_fingerprint=gate_file.fingerprint(found.base),
     )
     path = tmp_path_factory.mktemp("gate") / "gate.safetensors"
     gate_file.save(path, state, about)

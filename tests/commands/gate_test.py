@@ -211,7 +211,7 @@ def test_average_activation_is_of_last_prompt_tokens(made, hf, speaking, files):
     model = models.Decoder(using.model.config)
     mean = jax.jit(
         lambda tokens, last, adapter: statistics.mean_inputs(
-            model, using.base, tokens, last, adapter=adapter, mask=tokens > 0
+            model, using.base, models.Inputs(tokens, tokens > 0), last, adapter=adapter
         )
     )
     asked = prompts(files, tokenizer.load(speaking("plain")))

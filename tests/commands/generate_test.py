@@ -94,7 +94,7 @@ def test_it_stops_at_an_end_token(run, speaking, tmp_path):
     folder = speaking("plain")
     found, words = loaded(folder)
     ids = jnp.asarray([words.encode("Who is")], jnp.int32)
-    made = models.generate(found.model, found.base, ids, max_new_tokens=6)
+    made = models.generate(found.model, found.base, ids, models.Decoding(6))
     third = int(made.tokens[0, 2])
     model = tmp_path / "model"
     model.mkdir()

@@ -12,27 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoders import TEXT
 from jaxlora import lora, models, route
 from jaxlora.evaluate import likelihood
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply
+from jaxlora.models import Decoder, apply
 from jaxlora.route import Route
 
 V, E = 53, 3
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    mlp_size=8,
-    mlp="gated",
-    positions="rope",
-    local_layers=(True, False),
-    window=5,
-    final_softcap=8.0,
-    max_length=40,
+CONFIG = dataclasses.replace(
+    TEXT, vocab_size=V, local_layers=(True, False), window=5, final_softcap=8.0
 )
 MODEL = Decoder(CONFIG)
 ROUTED = Decoder(CONFIG, Route(gate=route.arrow, top_k=2))
@@ -195,7 +184,7 @@ def test_only_scored_positions_are_unembedded_and_in_chunks(
 def test_greedy_is_what_greedy_decoding_gives(base):
     context = [4, 7, 1]
     tokens = jnp.asarray([context], jnp.int32)
-    found = models.generate(MODEL, base, tokens, max_new_tokens=9).tokens[0].tolist()
+    found = models.generate(MODEL, base, tokens, models.Decoding(9)).tokens[0].tolist()
     changed = [[*found[:i], (found[i] + 1) % V, *found[i + 1 :]] for i in (0, 4, 8)]
     answers = [found, found[:3], *changed]
     scores = likelihood.score(MODEL, base, [(context, a) for a in answers], batch=4)
@@ -369,7 +358,7 @@ def test_rolling_over_a_text_that_fits_is_one_pair(base):
 
 def test_rolling_is_greedy_only_if_every_window_is(base):
     tokens = jnp.asarray([[0]], jnp.int32)
-    text = models.generate(MODEL, base, tokens, max_new_tokens=4).tokens[0].tolist()
+    text = models.generate(MODEL, base, tokens, models.Decoding(4)).tokens[0].tolist()
     assert likelihood.rolling(
         MODEL, base, [text], prefix=0, batch=4, max_length=4
     ).greedy[0]

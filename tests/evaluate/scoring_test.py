@@ -5,24 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, route
 from jaxlora.evaluate import scoring
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply, init
+from jaxlora.models import Decoder, Inputs, apply, init
 from jaxlora.route import Route
 
-V, PAD, L, M, Q, N, E = 12, 0, 2, 3, 4, 2, 2
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=L,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=8,
-    max_length=9,
-)
-MODEL = Decoder(CONFIG)
+V, PAD, L, M, Q, N, E = 13, 0, 2, 3, 4, 2, 2
+MODEL = Decoder(TINY)
 ATOL = 1e-4
 run = jax.jit(apply, static_argnums=0)
 
@@ -95,7 +86,7 @@ def single(model, params, row, **given):
     """Logits of one row, asked alone and padded on the right to nine tokens."""
     tokens = np.full((1, 9), PAD, np.int32)
     tokens[0, : len(row)] = row
-    return np.asarray(run(model, params, tokens, mask=tokens != PAD, **given)[0])
+    return np.asarray(run(model, params, Inputs(tokens, tokens != PAD), **given)[0])
 
 
 def test_of_adapters(base, adapters, asked):
@@ -127,7 +118,7 @@ def test_of_libraries_with_labels(base, adapters, asked):
         return jnp.asarray(rng.uniform(0, 1, (L, n, t, E)), jnp.float32)
 
     labels = scoring.Labels(draw(Q, 3), draw(N, 5), draw(N, 9))
-    routed = Decoder(CONFIG, Route(gate=route.oracle))
+    routed = Decoder(TINY, Route(gate=route.oracle))
     got = scoring.of_libraries(routed, PAD, base, libraries, asked, labels)
 
     each = [pick(libraries, i) for i in range(M)]
@@ -142,7 +133,7 @@ def test_of_libraries_with_labels(base, adapters, asked):
 
 def test_of_libraries_makes_each_library_its_own_gate(base, adapters, asked):
     libraries = jax.tree.map(lambda x: x.reshape(M, E, *x.shape[1:]), adapters)
-    routed = Decoder(CONFIG, Route(gate=route.arrow, top_k=1))
+    routed = Decoder(TINY, Route(gate=route.arrow, top_k=1))
     got = scoring.of_libraries(routed, PAD, base, libraries, asked)
     states = jax.jit(route.arrow.init)(libraries)  # batched over M as over E
     each = [{"library": pick(libraries, i), "gate": pick(states, i)} for i in range(M)]
@@ -151,7 +142,7 @@ def test_of_libraries_makes_each_library_its_own_gate(base, adapters, asked):
 
 def test_a_row_is_right_if_every_weighted_target_is_the_argmax(base, adapters, asked):
     tokens, adapter = asked.context[0], pick(adapters, 0)
-    logits = run(MODEL, base, tokens, adapter=adapter, mask=tokens != PAD)
+    logits = run(MODEL, base, Inputs(tokens, tokens != PAD), adapter=adapter)
     best = jnp.argmax(logits, -1)
 
     def right(targets, weights):

@@ -1,5 +1,6 @@
 """The routing benchmark runs, at sizes where it says nothing about speed."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -8,21 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from jaxlora.models import DecoderConfig
+from decoders import TEXT
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
-TINY = DecoderConfig(
-    vocab_size=16,
-    hidden_size=8,
-    num_layers=1,
-    mlp_size=8,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp="gated",
-    positions="rope",
-    activation="silu",
-    attention_bias=True,
+SMALL = dataclasses.replace(
+    TEXT, num_layers=1, activation="silu", attention_bias=True, tie_head=False
 )
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -43,7 +34,7 @@ def given(bench, **fields):
 
 def test_a_line_for_every_case_of_our_side(bench, capsys):
     cases = (bench.ONE, bench.Case("Arrow, 2 experts", 2, 1))
-    bench.side_by_side(given(bench), TINY, cases)
+    bench.side_by_side(given(bench), SMALL, cases)
     printed = capsys.readouterr().out
     for case in cases:
         assert re.search(rf"^{case.name} +[\d,]+ +\d+\.\d\d$", printed, re.MULTILINE)
@@ -53,7 +44,7 @@ def test_a_line_for_every_case_of_our_side(bench, capsys):
 @pytest.mark.slow
 def test_the_device_alone_is_compared_with_the_base(bench, capsys):
     cases = (bench.BASE, bench.Case("Arrow, 2 experts", 2))
-    bench.on_device(given(bench, device_only=True), TINY, cases)
+    bench.on_device(given(bench, device_only=True), SMALL, cases)
     printed = capsys.readouterr().out
     assert re.search(r"^base .* \+0\.0%$", printed, re.MULTILINE)
     assert re.search(r"^Arrow, 2 experts .* [+-][\d,.]+%$", printed, re.MULTILINE)

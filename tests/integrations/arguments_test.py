@@ -60,7 +60,7 @@ def test_a_gate_file_says_route_and_state(tmp_path, monkeypatch):
         route="linear",
         experts=("a", "b"),
         fields={"temperature": 0.5},
-        base_mark=gate_file.mark(load("", ()).base),
+        base_fingerprint=gate_file.fingerprint(load("", ()).base),
     )
     path = tmp_path / "gate.safetensors"
     gate_file.save(path, {"layers": {"kernel": state}}, about)
@@ -78,7 +78,7 @@ def test_a_gate_file_says_route_and_state(tmp_path, monkeypatch):
     gate_file.save(
         path,
         {"layers": {"kernel": state}},
-        dataclasses.replace(about, base_mark=(9.0,)),
+        dataclasses.replace(about, base_fingerprint=(9.0,)),
     )
     with pytest.raises(ValueError, match="made on another base"):
         arguments.load("m", ["x/a", "x/b"], gate=str(path), **none)

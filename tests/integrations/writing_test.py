@@ -133,9 +133,9 @@ def test_rows_are_filled_up_to_one_shape_for_each_length(
 ):
     shapes = []
 
-    def generate(model, base, tokens, *args, **kwargs):
-        shapes.append(tokens.shape)
-        return real(model, base, tokens, *args, **kwargs)
+    def generate(model, base, inputs, *args, **kwargs):
+        shapes.append(inputs.tokens.shape)
+        return real(model, base, inputs, *args, **kwargs)
 
     real = models.generate
     monkeypatch.setattr(models, "generate", generate)

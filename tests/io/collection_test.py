@@ -219,14 +219,14 @@ def test_one_folder_under_two_names_and_a_folder_named_by_dots(monkeypatch):
 def test_progress(tmp_path):
     seen = []
     folder = write(tmp_path / "x", {"q": module(4, 5), "v": module(4, 5)})
-    collection.read([folder], tell=lambda *step: seen.append(step))
+    collection.read([folder], progress=lambda *step: seen.append(step))
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a | {"other": a[Q]}, "a group 'other', expected one of 'model.lay"),
+        (lambda a: a | {"other": a[Q]}, "a site 'other', expected one of 'model.lay"),
         (
             lambda a: a | {Q: LoraWeight(a[Q].a[0], a[Q].b[0], a[Q].scale[0])},
             r"shapes \(\(64, 8\), .*, expected \(\(2, 64, 8\)",

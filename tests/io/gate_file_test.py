@@ -47,7 +47,9 @@ DATA = {"retrieval": {"router": jnp.ones((E, 6, D))}}
 @pytest.mark.parametrize("name", ["linear", "smear", "lora-flow", "retrieval"])
 def test_what_is_written_is_read(tmp_path, name):
     path, wanted = tmp_path / "deep" / "gate.safetensors", state(name)
-    about = dataclasses.replace(ABOUT, route=name, base_mark=gate_file.mark(BASE))
+    about = dataclasses.replace(
+        ABOUT, route=name, base_fingerprint=gate_file.fingerprint(BASE)
+    )
     gate_file.save(path, wanted, about)
     found = gate_file.load(path)
     assert found.about == about
@@ -156,7 +158,7 @@ def test_what_is_no_gate_is_refused(tmp_path):
 
 def test_a_gate_of_another_base_is_refused():
     found = gate_file.GateFile(
-        dataclasses.replace(ABOUT, base_mark=gate_file.mark(BASE)), {}
+        dataclasses.replace(ABOUT, base_fingerprint=gate_file.fingerprint(BASE)), {}
     )
     gate_file.check_base(found, BASE)
     rough = {name: jnp.asarray(x, jnp.bfloat16) for name, x in BASE.items()}

@@ -21,10 +21,10 @@ def shift(key, library):
 
 
 def noise(key, library):
-    def one(w):
+    def perturb(w):
         return w.replace(scale=jax.random.uniform(key, w.scale.shape))
 
-    return lora.lora_map(one, library)
+    return lora.lora_map(perturb, library)
 
 
 def halve(key, x):
@@ -49,8 +49,8 @@ def test_steps_see_coordinates(make_library, dense):
     half = merge.chain(halve, merge.weighted_sum(), space="delta")
     want = dense(merge.preset("sum")(library))
     with jax.disable_jit():
-        found = dense(half(library))
-    for name, got in found.items():
+        halves = dense(half(library))
+    for name, got in halves.items():
         np.testing.assert_allclose(got, 0.5 * want[name], rtol=1e-5, atol=1e-5)
 
 
@@ -86,10 +86,10 @@ def test_vmap_over_keys_equals_a_loop(make_library):
 
 
 def test_merges_are_values(make_library):
-    one = merge.chain(merge.weighted_mean(), space="delta", laws=merge.LAWS)
-    assert one == merge.preset("mean")
-    assert hash(one) == hash(merge.preset("mean"))
-    assert one != merge.preset("sum")
+    perturb = merge.chain(merge.weighted_mean(), space="delta", laws=merge.LAWS)
+    assert perturb == merge.preset("mean")
+    assert hash(perturb) == hash(merge.preset("mean"))
+    assert perturb != merge.preset("sum")
     chex.clear_trace_counter()
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -97,7 +97,7 @@ def test_merges_are_values(make_library):
     def run(method, library):
         return method(library)
 
-    for method in (one, merge.preset("mean")):
+    for method in (perturb, merge.preset("mean")):
         run(method, make_library())
 
 

@@ -38,10 +38,10 @@ def make_library():
 def dense():
     """A function from any tree of LoraWeight to ``{site: delta}``, in float64 NumPy."""
 
-    def one(weight):
+    def delta(weight):
         a, b, s = (
             np.asarray(x, np.float64) for x in (weight.a, weight.b, weight.scale)
         )
         return s[..., None, None] * (a @ b)
 
-    return lambda tree: {name: one(w) for name, w in lora.sites(tree).items()}
+    return lambda tree: {name: delta(w) for name, w in lora.sites(tree).items()}

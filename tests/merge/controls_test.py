@@ -101,17 +101,17 @@ def test_permutation_shifts_experts_apart_and_sites_together(make_library):
     library = make_library(layers=4)
 
     def shifts(moved):
-        found = []
+        moves = []
         for name, w in lora.sites(library).items():
             a = lora.sites(moved)[name].a
-            found.append(
+            moves.append(
                 [
                     next(n for n in range(4) if np.array_equal(np.roll(x, n, 0), y))
                     for x, y in zip(w.a, a, strict=True)
                 ]
             )
-        assert found[0] == found[1]
-        return found[0]
+        assert moves[0] == moves[1]
+        return moves[0]
 
     assert shifts(merge.permute_sites(None, library)) == [1, 2, 3]
     drawn = {

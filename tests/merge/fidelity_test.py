@@ -111,13 +111,15 @@ def test_every_ratio_is_that_of_dense_matrices(kind):
     experts = LIBRARIES[kind]
     rng = np.random.default_rng(1)
     stranger = random_weight(rng, (), 20, 2, experts.b.shape[-1])
-    made = lora.pad({"": factor_sum(experts, W, W)}, 4)[""]
-    both = jax.tree.map(lambda *x: jnp.stack(x), made, lora.pad({"": stranger}, 4)[""])
+    factored = lora.pad({"": factor_sum(experts, W, W)}, 4)[""]
+    both = jax.tree.map(
+        lambda *x: jnp.stack(x), factored, lora.pad({"": stranger}, 4)[""]
+    )
     in_between = linear.concatenate(both, jnp.full(2, 0.5))
     for merged in (factor_sum(experts, W, W), in_between):
-        found = measure(merged, experts, W)
+        report = measure(merged, experts, W)
         for name, value in dense_reference(merged, experts, np.float32(W)).items():
-            got = np.asarray(getattr(found, name)["k"])
+            got = np.asarray(getattr(report, name)["k"])
             np.testing.assert_allclose(got, value, 1e-4, 1e-6, err_msg=name)
 
 
@@ -132,13 +134,15 @@ def test_three_averages_of_n_independent_experts(n):
         "factor": (factor_sum(experts, w, w), (1 - 1 / n) ** 0.5, n**-0.5, 1, n**-2),
     }
     for name, (merged, error, norm, crossed, coefficient) in merges.items():
-        found = measure(merged, experts, w).total()
-        np.testing.assert_allclose(found.relative_error, error, 1e-4, 1e-6, name)
-        np.testing.assert_allclose(found.norm_shrinkage, norm, 1e-4)
+        report = measure(merged, experts, w).total()
+        np.testing.assert_allclose(report.relative_error, error, 1e-4, 1e-6, name)
+        np.testing.assert_allclose(report.norm_shrinkage, norm, 1e-4)
         cross = crossed * (n - 1) / n
-        np.testing.assert_allclose(found.cross_term_energy, cross, 1e-4, 1e-10)
-        np.testing.assert_allclose(found.outside_energy, 0, atol=1e-10)
-        np.testing.assert_allclose(found.effective_coefficient, [coefficient] * n, 1e-4)
+        np.testing.assert_allclose(report.cross_term_energy, cross, 1e-4, 1e-10)
+        np.testing.assert_allclose(report.outside_energy, 0, atol=1e-10)
+        np.testing.assert_allclose(
+            report.effective_coefficient, [coefficient] * n, 1e-4
+        )
 
 
 def test_a_gauge_of_an_expert_changes_no_number():
@@ -163,29 +167,29 @@ def test_errors_of_a_millionth_are_resolved(size):
     ratio = spectrum.norm(exact) / spectrum.norm(other)
     pair = jax.tree.map(lambda *x: jnp.stack(x), exact, other)
     merged = linear.concatenate(pair, jnp.stack([jnp.ones(()), size * ratio]))
-    found = measure(merged, experts, W)
-    np.testing.assert_allclose(found.relative_error["k"], size, rtol=0.15)
+    report = measure(merged, experts, W)
+    np.testing.assert_allclose(report.relative_error["k"], size, rtol=0.15)
 
 
 def test_an_exact_sum_is_exact_at_any_weights_and_rank_padding():
     experts = LIBRARIES["padded"]
-    found = measure(exact_sum(experts, W), experts, W).total()
-    assert found.relative_error < 1e-6
-    assert found.cross_term_energy < 1e-10
-    assert found.outside_energy < 1e-10
+    report = measure(exact_sum(experts, W), experts, W).total()
+    assert report.relative_error < 1e-6
+    assert report.cross_term_energy < 1e-10
+    assert report.outside_energy < 1e-10
 
 
 def test_an_absent_expert_is_in_neither_the_sum_nor_the_span():
     experts, w = LIBRARIES["independent"], [1.0, 0.0, 2.0]
     broken = jax.tree.map(lambda x: x.at[1].set(jnp.inf), experts)
     merged = jax.tree.map(lambda x: x[1], experts)
-    found = measure(merged, broken, w)
-    assert float(found.outside_energy["k"]) > 0.5
+    report = measure(merged, broken, w)
+    assert float(report.outside_energy["k"]) > 0.5
     for name, value in dense_reference(merged, experts, w).items():
-        got = np.asarray(getattr(found, name)["k"])
+        got = np.asarray(getattr(report, name)["k"])
         np.testing.assert_allclose(got, value, 1e-4, 1e-6, err_msg=name)
-    assert jnp.isnan(found.effective_coefficient["k"][1])
-    assert jnp.isnan(found.total().effective_coefficient[1])
+    assert jnp.isnan(report.effective_coefficient["k"][1])
+    assert jnp.isnan(report.total().effective_coefficient[1])
 
 
 def test_nothing_against_nothing_is_undefined_and_against_something_is_not():
@@ -193,11 +197,11 @@ def test_nothing_against_nothing_is_undefined_and_against_something_is_not():
     cancelled = measure(exact_sum(experts, w), experts, w)
     assert jnp.isnan(cancelled.relative_error["k"])
     assert jnp.isnan(cancelled.cross_term_energy["k"])
-    one = jax.tree.map(lambda x: x[0], experts)
-    something = measure(one, experts, w)
+    expert = jax.tree.map(lambda x: x[0], experts)
+    something = measure(expert, experts, w)
     assert jnp.isinf(something.relative_error["k"])
     assert something.cross_term_energy["k"] < 1e-10
-    nothing = measure(one.replace(b=jnp.zeros_like(one.b)), experts, W)
+    nothing = measure(expert.replace(b=jnp.zeros_like(expert.b)), experts, W)
     assert nothing.relative_error["k"] == 1
     assert nothing.norm_shrinkage["k"] == 0
     assert jnp.isnan(nothing.outside_energy["k"])
@@ -206,20 +210,20 @@ def test_nothing_against_nothing_is_undefined_and_against_something_is_not():
 def test_total_and_layers_pool_energy(make_library, dense):
     library = make_library()
     merged = lora.lora_map(lambda x: factor_sum(x, W, W), library)
-    found = fidelity(merged, library, W)
+    report = fidelity(merged, library, W)
     m, d = dense(merged), dense(library)
-    assert list(found.error) == sorted(d)
+    assert list(report.error) == sorted(d)
     exact = {k: np.tensordot(np.float32(W).astype(float), d[k], 1) for k in d}
     each = {k: np.sum((m[k] - exact[k]) ** 2, (-2, -1)) for k in d}
     of = {k: np.sum(exact[k] ** 2, (-2, -1)) for k in d}
-    total, layers = found.total(), found.layers()
+    total, layers = report.total(), report.layers()
     for k in d:
         np.testing.assert_allclose(
-            found.relative_error[k], (each[k] / of[k]) ** 0.5, 1e-5
+            report.relative_error[k], (each[k] / of[k]) ** 0.5, 1e-5
         )
         pooled = (each[k].sum() / of[k].sum()) ** 0.5
         np.testing.assert_allclose(layers.relative_error[k], pooled, 1e-5)
-        assert found.effective_coefficient[k].shape == (3, 2)
+        assert report.effective_coefficient[k].shape == (3, 2)
     pooled = (
         sum(x.sum() for x in each.values()) / sum(map(np.sum, of.values()))
     ) ** 0.5
@@ -238,12 +242,12 @@ def test_it_maps_over_weights_and_compiles_once(make_library):
     def totals(adapter, weights):
         return jax.vmap(lambda w: fidelity(adapter, library, w).total())(weights)
 
-    found = totals(merged, many)
+    report = totals(merged, many)
     for i, w in enumerate(many):
         want = fidelity(merged, library, w).total()
         for name in RATIOS:
             np.testing.assert_allclose(
-                getattr(found, name)[i], getattr(want, name), 1e-3, 1e-6, err_msg=name
+                getattr(report, name)[i], getattr(want, name), 1e-3, 1e-6, err_msg=name
             )
     totals(jax.tree.map(lambda x: 2 * x, merged), -many)
     assert totals._cache_size() == 1
@@ -251,9 +255,9 @@ def test_it_maps_over_weights_and_compiles_once(make_library):
 
 def test_bfloat16_experts_are_measured_in_float32():
     experts = jax.tree.map(lambda x: x.astype(jnp.bfloat16), LIBRARIES["independent"])
-    found = measure(exact_sum(experts, W), experts, W).total()
-    assert found.error.dtype == jnp.float32
-    assert found.relative_error < 1e-6
+    report = measure(exact_sum(experts, W), experts, W).total()
+    assert report.error.dtype == jnp.float32
+    assert report.relative_error < 1e-6
 
 
 def test_what_does_not_fit_is_refused(make_library):

@@ -19,23 +19,23 @@ def experts(layer=0, weights=(1.0, 1.0, 1.0)):
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 0.0, 1.0)])
 def test_the_core_is_lossless_and_its_bases_orthonormal(weights):
     weight, want = experts(weights=weights)
-    found = frame.core(weight)
-    back = found.inputs @ found.values @ found.outputs.T
+    joint = frame.core(weight)
+    back = joint.inputs @ joint.values @ joint.outputs.T
     np.testing.assert_allclose(back, want, atol=1e-5)
-    for basis in (found.inputs, found.outputs):
+    for basis in (joint.inputs, joint.outputs):
         np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-5)
     live = 2 * int(weights[0]) + 2 * int(weights[1]) + 1
-    assert found.live_in.sum() == found.live_out.sum() == live
-    np.testing.assert_allclose(found.values[:, ~found.live_in], 0, atol=1e-5)
+    assert joint.live_in.sum() == joint.live_out.sum() == live
+    np.testing.assert_allclose(joint.values[:, ~joint.live_in], 0, atol=1e-5)
 
 
 def test_outputs_are_the_right_singular_vectors_of_all_deltas():
     weight, want = experts()
-    found = frame.outputs(weight)
+    joint = frame.outputs(weight)
     vt = np.linalg.svd(want.reshape(-1, want.shape[-1]), full_matrices=False)[2]
-    live = int(found.live.sum())
+    live = int(joint.live.sum())
     assert live == 5
-    cosines = np.abs(np.sum(np.asarray(found.basis.T)[:live] * vt[:live], axis=1))
+    cosines = np.abs(np.sum(np.asarray(joint.basis.T)[:live] * vt[:live], axis=1))
     np.testing.assert_allclose(cosines, 1, atol=1e-5)
 
 

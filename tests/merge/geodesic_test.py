@@ -19,15 +19,15 @@ FACTORIES = {
 @functools.partial(jax.jit, static_argnums=0)
 def coefficients(reduction, gram, weights):
     """[W, E] for weights [W, E]."""
-    one = functools.partial(reduction.coefficients, gram)
-    return jax.vmap(one)(weights)
+    run = functools.partial(reduction.coefficients, gram)
+    return jax.vmap(run)(weights)
 
 
 def solve(reduction, vectors, *weights):
     """Merged vectors [W, N], the sum in float64."""
     gram = jnp.asarray(vectors @ vectors.T, jnp.float32)
-    found = coefficients(reduction, gram, jnp.asarray(weights, jnp.float32))
-    return np.asarray(found, np.float64) @ vectors
+    result = coefficients(reduction, gram, jnp.asarray(weights, jnp.float32))
+    return np.asarray(result, np.float64) @ vectors
 
 
 def draw(seed=0, common=0.5):

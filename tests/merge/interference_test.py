@@ -130,8 +130,8 @@ def test_wudi_in_factors_is_the_same_method(side, make_library, dense):
 
 def test_wudi_of_nothing_and_of_one():
     values = draw()
-    one = solve(interference.wudi(), values * [[[0]], [[1]], [[0]]], [0, 2, 0])
-    close(one, values[1])
+    single = solve(interference.wudi(), values * [[[0]], [[1]], [[0]]], [0, 2, 0])
+    close(single, values[1])
     np.testing.assert_array_equal(
         solve(interference.wudi(), 0 * values, [1, 1, 1]), np.zeros((M, N))
     )

@@ -35,12 +35,12 @@ def test_scales_of_every_site_and_layer_are_found_and_give_the_planted_sum(
 ):
     library = make_library()
     loss, wanted = distance_to(dense, library, PLANTED)
-    found = learned.learn_scales(loss, library, steps=400, learning_rate=0.1)
+    result = learned.learn_scales(loss, library, steps=400, learning_rate=0.1)
     for name, planted in PLANTED.items():
-        np.testing.assert_allclose(found[name], planted, atol=0.01)
-        np.testing.assert_allclose(np.sum(found[name], 0), 1, rtol=1e-5)
+        np.testing.assert_allclose(result[name], planted, atol=0.01)
+        np.testing.assert_allclose(np.sum(result[name], 0), 1, rtol=1e-5)
     of_scales = chain(learned.scaled_sum(), space="delta")
-    merged = of_scales(library, data=found)
+    merged = of_scales(library, data=result)
     for name, delta in dense(merged).items():
         np.testing.assert_allclose(delta, wanted[name], atol=0.1)
     one_step = learned.learn_scales(loss, library, steps=1, learning_rate=1e-9)
@@ -110,8 +110,8 @@ def test_scaled_sum_is_weights_times_scalars_times_deltas(make_library, dense):
     leaf = reduction.leaf(values, weights, None, scales[:, 0])
     np.testing.assert_allclose(leaf, wanted[0], atol=1e-5)
     flat = jax.tree.map(lambda x: x[:, 0], lora.sites(library)[name])
-    one = reduction.factors(flat, weights, scales[:, 0])
-    np.testing.assert_allclose(dense({"": one})[""], wanted[0], atol=1e-5)
+    single = reduction.factors(flat, weights, scales[:, 0])
+    np.testing.assert_allclose(dense({"": single})[""], wanted[0], atol=1e-5)
     assert reduction.data == "target"
     assert hash(reduction) == hash(learned.scaled_sum())
     with pytest.raises(ValueError, match="got no scalars"):
@@ -127,19 +127,19 @@ def bowl(weights):
 
 def test_search_finds_the_optimum_inside_the_box_and_at_its_edge():
     arguments = {"key": jax.random.key(0), "budget": 320, "penalty": 0.0}
-    found = search.search_weights(bowl, 3, **arguments)
-    np.testing.assert_allclose(found.weights, TOP, atol=0.03)
-    np.testing.assert_allclose(found.loss, bowl(found.weights[None])[0], rtol=1e-5)
+    result = search.search_weights(bowl, 3, **arguments)
+    np.testing.assert_allclose(result.weights, TOP, atol=0.03)
+    np.testing.assert_allclose(result.loss, bowl(result.weights[None])[0], rtol=1e-5)
     edge = search.search_weights(bowl, 3, low=-0.2, high=0.5, **arguments)
     np.testing.assert_allclose(edge.weights, np.clip(TOP, -0.2, 0.5), atol=0.03)
 
 
 def test_the_penalty_shrinks_weights_by_its_closed_form():
-    found = search.search_weights(
+    result = search.search_weights(
         bowl, 3, key=jax.random.key(1), budget=400, penalty=1.2
     )
     # d/dw of (w - t)^2 + p |w| / E: soft thresholding by p / (2 E) = 0.2.
-    np.testing.assert_allclose(found.weights, [0.6, -0.2, 0.1], atol=0.04)
+    np.testing.assert_allclose(result.weights, [0.6, -0.2, 0.1], atol=0.04)
 
 
 def test_search_sees_whole_generations_starts_at_zero_and_keeps_the_best():
@@ -150,28 +150,28 @@ def test_search_sees_whole_generations_starts_at_zero_and_keeps_the_best():
         values = np.asarray(bowl(weights), np.float64)
         return np.where(np.arange(8) == 3, np.nan, values)
 
-    found = search.search_weights(losses, 3, key=jax.random.key(2), budget=47)
+    result = search.search_weights(losses, 3, key=jax.random.key(2), budget=47)
     assert [x.shape for x in seen] == [(8, 3)] * 5
     np.testing.assert_array_equal(seen[0][0], 0)
     every = np.concatenate(seen)
     assert np.abs(every).max() <= 1.5
     objective = np.asarray(bowl(every)) + 0.05 * np.abs(every).mean(-1)
     objective = np.where(np.arange(40) % 8 == 3, np.inf, objective)
-    np.testing.assert_array_equal(found.weights, every[objective.argmin()])
+    np.testing.assert_array_equal(result.weights, every[objective.argmin()])
     lowest = np.minimum.accumulate(objective.reshape(5, 8).min(1))
-    np.testing.assert_allclose(found.history, lowest, rtol=1e-5)
+    np.testing.assert_allclose(result.history, lowest, rtol=1e-5)
     again = search.search_weights(losses, 3, key=jax.random.key(2))
-    np.testing.assert_array_equal(again.weights, found.weights)
+    np.testing.assert_array_equal(again.weights, result.weights)
     other = search.search_weights(losses, 3, key=jax.random.key(3))
-    assert not np.array_equal(other.weights, found.weights)
+    assert not np.array_equal(other.weights, result.weights)
 
 
 def test_search_without_a_finite_loss_stays_at_the_base():
-    found = search.search_weights(
+    result = search.search_weights(
         lambda weights: jnp.full(8, jnp.nan), 3, key=jax.random.key(0)
     )
-    np.testing.assert_array_equal(found.weights, 0)
-    assert np.isinf(found.loss)
+    np.testing.assert_array_equal(result.weights, 0)
+    assert np.isinf(result.loss)
     worse = search.search_weights(
         lambda weights: jnp.sum(weights**2, -1), 3, key=jax.random.key(0)
     )
@@ -186,16 +186,16 @@ def test_search_runs_over_merges_as_one_forward(make_library, dense):
     loss, _ = distance_to(dense, library, one_for_all)
 
     def merged(weights):
-        def one(w: LoraWeight) -> LoraWeight:
+        def single(w: LoraWeight) -> LoraWeight:
             return learned.scaled_sum().factors(w, weights, jnp.ones((3, 2)))
 
-        return loss(lora.lora_map(one, library))
+        return loss(lora.lora_map(single, library))
 
     forward = jax.jit(jax.vmap(merged))
-    found = search.search_weights(
+    result = search.search_weights(
         forward, 3, key=jax.random.key(0), budget=240, penalty=0.0
     )
-    np.testing.assert_allclose(found.weights, [0.9, -0.5, 0.2], atol=0.05)
+    np.testing.assert_allclose(result.weights, [0.9, -0.5, 0.2], atol=0.05)
     assert forward._cache_size() == 1
 
 

@@ -150,24 +150,24 @@ def largest(x, live, share):
 def trimmed(leaves, spec):
     out, share = spec.get("outliers", 0.0), spec["trim"]
     experts = range(len(leaves[0]["x"]))
-    groups = [leaves] if spec.get("scope") == "model" else [[one] for one in leaves]
+    groups = [leaves] if spec.get("scope") == "model" else [[view] for view in leaves]
     for group in groups:
         for e in experts:
-            x = np.concatenate([one["x"][e].ravel() for one in group])
-            live = np.concatenate([one["live"][e].ravel() for one in group])
+            x = np.concatenate([view["x"][e].ravel() for view in group])
+            live = np.concatenate([view["live"][e].ravel() for view in group])
             n = live.sum()
             keep = int(share * n + 1e-9)
             skip = min(int(out * n + 1e-9), n - keep)
             order = np.argsort(-np.where(live, np.abs(x), -1.0), kind="stable")
             mask = np.zeros(len(x), bool)
             mask[order[skip : skip + keep]] = True
-            parts = np.split(x * mask, np.cumsum([one["x"][e].size for one in group]))
-            for one, part in zip(group, parts, strict=False):
-                one["x"][e] = part.reshape(one["x"][e].shape)
+            parts = np.split(x * mask, np.cumsum([view["x"][e].size for view in group]))
+            for view, part in zip(group, parts, strict=False):
+                view["x"][e] = part.reshape(view["x"][e].shape)
 
 
-def dropped(one, spec):
-    x, live = one["x"], one["live"]
+def dropped(view, spec):
+    x, live = view["x"], view["live"]
     chance = np.full(x.shape, spec["drop"])
     if spread := spec.get("spread"):
         for e, n in np.ndindex(x.shape[0], x.shape[2]):
@@ -178,40 +178,42 @@ def dropped(one, spec):
     kept = np.where(uniform(x.shape) < chance, x, 0)
     if spec.get("norm"):
         sums = [np.abs(v).sum((1, 2), keepdims=True) for v in (x, kept)]
-        one["x"] = kept * sums[0] / sums[1]
+        view["x"] = kept * sums[0] / sums[1]
     else:
-        one["x"] = kept / chance
+        view["x"] = kept / chance
 
 
-def varying(one, spec):
-    variance = one["x"].var(0)
+def varying(view, spec):
+    variance = view["x"].var(0)
     if spec["variance"] < 1:
         differ = variance > 1e-14
         keep = largest(variance, differ, spec["variance"])
-        one["x"] = one["x"] * keep[None]
+        view["x"] = view["x"] * keep[None]
 
 
-def weighed(one):
-    energy = one["w"] * (one["x"] ** 2).sum((1, 2))
-    one["w"] = energy / energy.sum()
+def weighed(view):
+    energy = view["w"] * (view["x"] ** 2).sum((1, 2))
+    view["w"] = energy / energy.sum()
 
 
 def agreed(leaves, spec):
     zero = spec.get("zero", "positive")
     votes, signs = [], []
-    for one in leaves:
-        mass = one["x"] * (one["w"][:, None, None] if spec["signs"] != "values" else 1)
+    for view in leaves:
+        mass = view["x"] * (
+            view["w"][:, None, None] if spec["signs"] != "values" else 1
+        )
         signs.append(np.sign(mass))
         votes.append((signs[-1] if spec.get("by") else mass).sum(0))
     total = sum(np.sign(vote).sum() for vote in votes)
     tie = {"positive": 1, "none": 0, "majority": 1 if total >= 0 else -1}[zero]
-    for one, vote, sign in zip(leaves, votes, signs, strict=True):
+    for view, vote, sign in zip(leaves, votes, signs, strict=True):
         elected = np.where(vote == 0, tie, np.sign(vote))
-        one["x"] = one["x"] * (sign * elected > 0)
+        view["x"] = view["x"] * (sign * elected > 0)
 
 
-def reduced(one, final):
-    x, w = one["x"], one["w"][:, None, None]
+def reduced(view, final):
+    x, w = view["x"], view["w"][:, None, None]
     there = {"weights": w, "count": 1.0}.get(final)
     total = (w * x).sum(0)
     if final == "sum":
@@ -227,18 +229,18 @@ def reference(spec, library, weights):
     for name, site in lora.sites(library).items():
         a, b, s = (np.asarray(v, np.float64) for v in (site.a, site.b, site.scale))
         for layer in range(a.shape[1]):
-            own = a[:, layer], b[:, layer], s[:, layer]
-            entered[name, layer] = enter(spec["space"], *own, np.float64(weights))
-    leaves = [one for parts, _ in entered.values() for one in parts.values()]
+            chosen = a[:, layer], b[:, layer], s[:, layer]
+            entered[name, layer] = enter(spec["space"], *chosen, np.float64(weights))
+    leaves = [view for parts, _ in entered.values() for view in parts.values()]
     if "trim" in spec:
         trimmed(leaves, spec)
-    for one in leaves:
+    for view in leaves:
         if "drop" in spec:
-            dropped(one, spec)
+            dropped(view, spec)
         if "variance" in spec:
-            varying(one, spec)
+            varying(view, spec)
         if "energy" in spec:
-            weighed(one)
+            weighed(view)
     if "signs" in spec:
         groups = [leaves] if spec.get("scope") == "model" else [[o] for o in leaves]
         for group in groups:
@@ -316,9 +318,9 @@ def test_learned_scalars_multiply_the_weights(name):
     data = {"k_proj": {"kernel": jnp.asarray(scalars, jnp.float32)}}
     got = libraries.deltas(merge.preset(name)(library, MIXED, data=data))
     for layer in range(2):
-        one = jax.tree.map(lambda x, i=layer: x[:, i : i + 1], library)
+        view = jax.tree.map(lambda x, i=layer: x[:, i : i + 1], library)
         spec = form(LEARNED[name], "sum")
-        want = reference(spec, one, MIXED * scalars[:, layer])
+        want = reference(spec, view, MIXED * scalars[:, layer])
         row = {n: x[layer : layer + 1] for n, x in got.items()}
         assert libraries.distance(row, want) < REL
 
@@ -353,14 +355,14 @@ def test_is_its_reduction_on_dense_deltas(name):
         got = libraries.deltas(method(library, weights, data=data or None))
     dense = jnp.asarray(libraries.deltas(library)["k_proj/kernel"], jnp.float32)
     dense = dense * (weights != 0).astype(np.float32)[:, None, None, None]
-    own = data.get("k_proj/kernel")
+    chosen = data.get("k_proj/kernel")
     with jax.disable_jit():
         layers = [
             method.reduction.leaf(
                 dense[:, i],
                 jnp.asarray(weights),
                 None,
-                None if own is None else own[:, i],
+                None if chosen is None else chosen[:, i],
             )
             for i in range(2)
         ]

@@ -34,8 +34,8 @@ def test_merged_logits(name, loaded):
     if stored.get("majority_sign_method") == "frequency":
         fields["by"] = "frequency"
     method = merge.preset(f"{stored['combination_type']}[peft]", **fields)
-    found = [adapters.load(FAMILY / a, base) for a in stored["adapters"]]
-    library = lora.stack(reuse._same_sites(found))
+    parts = [adapters.load(FAMILY / a, base) for a in stored["adapters"]]
+    library = lora.stack(reuse._same_sites(parts))
     merge_it = jax.jit(method, static_argnames="rank")
     weights = jnp.asarray(stored["weights"])
     merged = merge_it(library, weights, rank=stored.get("svd_rank"))

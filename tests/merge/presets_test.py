@@ -66,10 +66,10 @@ def battery(name, fields):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keeps_the_laws_it_declares_and_no_other(name):
-    one = battery(name, FIELDS.get(name, {}))
-    one.check()
-    undeclared = set(merge.LAWS) - one.merge.laws
-    for law, size in one.violations(undeclared).items():
+    tested = battery(name, FIELDS.get(name, {}))
+    tested.check()
+    undeclared = set(merge.LAWS) - tested.merge.laws
+    for law, size in tested.violations(undeclared).items():
         if (name, law) in ELSEWHERE:
             other = battery(name, ELSEWHERE[name, law])
             assert law not in other.merge.laws
@@ -87,8 +87,8 @@ def test_is_the_identity_at_density_one(name):
         fields["spread"] = 0.0
     if "outliers" in merge.describe(name).fields:
         fields["outliers"] = 0.0
-    one = battery(name, fields)
-    assert one.violations(["identity"])["identity"] < testing.merges.RTOL
+    tested = battery(name, fields)
+    assert tested.violations(["identity"])["identity"] < testing.merges.RTOL
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1]])
@@ -102,10 +102,10 @@ def test_the_order_of_experts_matters_for_one_draw_but_not_on_average(name, orde
 
     @jax.jit
     def draws(library, weights, keys):
-        def one(key):
+        def tested(key):
             return lora.lora_map(lora.delta, method(library, weights, key=key))
 
-        return jax.lax.map(one, keys)["k_proj"]["kernel"]
+        return jax.lax.map(tested, keys)["k_proj"]["kernel"]
 
     keys = jax.random.split(jax.random.key(0), 600)
     x = np.asarray(draws(library, weights, keys), np.float64)

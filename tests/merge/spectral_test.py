@@ -78,8 +78,8 @@ def test_closed_form_for_many_weights_at_once(name, reference):
 def test_tsv_has_every_weighted_singular_value_of_every_expert():
     # What orthogonal singular vectors are for; those of the plain sum are others.
     values = draw(1)
-    own = [w * live_svd(x)[1] for w, x in zip((1, 3, 0.5), values, strict=True)]
-    want = np.sort(np.concatenate(own))[::-1]
+    sizes = [w * live_svd(x)[1] for w, x in zip((1, 3, 0.5), values, strict=True)]
+    want = np.sort(np.concatenate(sizes))[::-1]
     got = np.linalg.svd(solve(METHODS["tsv"], values, WEIGHTS[1]), compute_uv=False)
     np.testing.assert_allclose(got[: E * R], want, rtol=1e-5)
     np.testing.assert_allclose(got[E * R :], 0, atol=1e-5)
@@ -114,9 +114,9 @@ def test_iso_has_one_singular_value_and_no_direction_of_its_own():
     got = solve(METHODS["iso"], values, [1, 1, 1])
     total = np.sum(values, 0)
     u, s, vt = live_svd(total)
-    found = np.linalg.svd(got, compute_uv=False)
-    np.testing.assert_allclose(found[: E * R], s.mean(), rtol=1e-5)
-    np.testing.assert_allclose(found[E * R :], 0, atol=1e-5)
+    spectrum = np.linalg.svd(got, compute_uv=False)
+    np.testing.assert_allclose(spectrum[: E * R], s.mean(), rtol=1e-5)
+    np.testing.assert_allclose(spectrum[E * R :], 0, atol=1e-5)
     close(u @ (u.T @ got), got)
     close(got @ vt.T @ vt, got)
     # The peers' reading, on the same update: a direction that no expert has.

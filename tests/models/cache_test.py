@@ -9,36 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlora.models import Decoder, DecoderConfig, apply, extend, unembed
+from decoders import TINY, WINDOW
+from jaxlora.models import Decoder, DecoderConfig, Inputs, apply, extend, unembed
 from jaxlora.models.cache import admit, empty
 
-CONFIG = DecoderConfig(
-    vocab_size=13,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    rope_theta=50.0,
-    local_layers=(True, False),
-    window=3,
-    attn_softcap=2.0,
-    tie_head=True,
-)
-LEARNED = DecoderConfig(
-    vocab_size=13,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=7,
-)
-CONFIGS = {"rope and window": CONFIG, "learned": LEARNED}
+CONFIGS = {"rope and window": WINDOW, "learned": TINY}
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]], jnp.int32)
 ATOL = 1e-5  # float32, logits of order 1
 run = jax.jit(apply, static_argnums=0)
@@ -56,8 +31,8 @@ def pieces(net, tokens, mask, cuts, slots=9):
     model, base = net
     cache, out = empty(model.config, tokens.shape[0], slots), []
     for first, last in zip((0, *cuts), (*cuts, tokens.shape[1]), strict=True):
-        part = mask[:, first:last]
-        x, cache = more(model, base, tokens[:, first:last], cache, mask=part)
+        part = Inputs(tokens[:, first:last], mask[:, first:last])
+        x, cache = more(model, base, part, cache)
         out.append(unembed(model, base, x))
     return np.concatenate(out, axis=1), cache
 
@@ -77,7 +52,7 @@ def test_admitted_tokens_are_counted_in_their_own_row(data):
     row = st.lists(st.booleans(), min_size=6, max_size=6)
     mask = np.array(data.draw(st.lists(row, min_size=2, max_size=2)))
     cut = data.draw(st.integers(1, 5))
-    cache = empty(CONFIG, 2, 8)
+    cache = empty(WINDOW, 2, 8)
     found = []
     for part in (mask[:, :cut], mask[:, cut:]):
         cache, positions = admit(cache, jnp.asarray(part))
@@ -110,14 +85,14 @@ def test_left_padding_is_as_if_it_were_not_there(net):
 
 
 def test_a_cache_is_one_argument_of_one_program(make_base):
-    base, traces = make_base(Decoder(CONFIG)), []
+    base, traces = make_base(Decoder(WINDOW)), []
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(token, cache):
         traces.append(1)
-        return extend(Decoder(CONFIG), base, token, cache)[1]
+        return extend(Decoder(WINDOW), base, token, cache)[1]
 
-    cache = empty(CONFIG, 2, 9)
+    cache = empty(WINDOW, 2, 9)
     for i in range(3):
         cache = step(TOKENS[:, i : i + 1], cache)
     assert len(traces) == 1

@@ -8,21 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import tree
-from jaxlora.models import Decoder, DecoderConfig, RopeScaling, apply, init
+from jaxlora.models import Decoder, Inputs, RopeScaling, apply, init
 from jaxlora.models.decoder import logits
 from jaxlora.models.layers import frequencies, rotate
 
-PLAIN = DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=3,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=5,
-)
+PLAIN = dataclasses.replace(TINY, num_layers=3, max_length=5)
 RICH = dataclasses.replace(
     PLAIN,
     num_heads=4,
@@ -193,7 +185,7 @@ def forward(c, params, tokens, mask):
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_it_equals_numpy(net, mask):
     model, base = net
-    got = run(model, base, TOKENS, mask=mask)
+    got = run(model, base, Inputs(TOKENS, mask))
     keep = np.ones(TOKENS.shape, bool) if mask is None else mask
     want = forward(model.config, base, TOKENS, keep)
     np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
@@ -217,7 +209,7 @@ def family(request, make_base):
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_gemma_and_llama_equal_numpy(family, mask):
     config, base = family
-    got = run(Decoder(config), base, TOKENS, mask=mask)
+    got = run(Decoder(config), base, Inputs(TOKENS, mask))
     keep = np.ones(TOKENS.shape, bool) if mask is None else mask
     want = forward(config, base, TOKENS, keep)
     np.testing.assert_allclose(got, want, atol=ATOL * np.abs(want).max())
@@ -312,18 +304,18 @@ def test_causality_by_gradients(make_base):
 def test_a_masked_token_changes_no_other_output(net):
     model, base = net
     other = jnp.where(MASK, TOKENS, (TOKENS + 3) % 11)
-    got, want = (run(model, base, x, mask=MASK) for x in (other, TOKENS))
+    got, want = (run(model, base, Inputs(x, MASK)) for x in (other, TOKENS))
     keep = np.asarray(MASK)
     assert (got[keep] == want[keep]).all()
     assert (np.asarray(got)[~keep] != np.asarray(want)[~keep]).any()
-    unmasked = run(model, base, other, mask=jnp.ones_like(MASK))
+    unmasked = run(model, base, Inputs(other, jnp.ones_like(MASK)))
     assert (np.asarray(unmasked)[1, 2:] != np.asarray(want)[1, 2:]).all()
 
 
 def test_right_padding_leaves_earlier_outputs(net):
     model, base = net
     short = run(model, base, TOKENS[:, :3])
-    long = run(model, base, TOKENS, mask=jnp.array([[1, 1, 1, 0]] * 3, bool))
+    long = run(model, base, Inputs(TOKENS, jnp.array([[1, 1, 1, 0]] * 3, bool)))
     np.testing.assert_allclose(long[:, :3], short, atol=ATOL)
 
 
@@ -333,12 +325,12 @@ def test_a_row_of_padding_alone_is_finite(make_base):
     mask = MASK.at[0].set(False)
 
     def total(base):
-        logits = apply(model, base, TOKENS, mask=mask)
+        logits = apply(model, base, Inputs(TOKENS, mask))
         return jnp.sum(jax.nn.log_softmax(logits)[..., 0])
 
     grads = jax.jit(jax.grad(total))(base)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    got, want = (np.asarray(run(model, base, TOKENS, mask=m)) for m in (mask, MASK))
+    got, want = (np.asarray(run(model, base, Inputs(TOKENS, m))) for m in (mask, MASK))
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got[1:], want[1:], atol=ATOL)
 
@@ -348,7 +340,7 @@ def graph(base, **changes):
     model = Decoder(dataclasses.replace(PLAIN, **changes))
 
     def total(base):
-        logits = apply(model, base, TOKENS, mask=MASK)
+        logits = apply(model, base, Inputs(TOKENS, MASK))
         return jnp.sum(jnp.sin(logits)), logits
 
     traced = jax.jit(jax.value_and_grad(total, has_aux=True)).trace(base)

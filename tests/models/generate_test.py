@@ -10,45 +10,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY, WINDOW
 from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply, gate_state, generate
+from jaxlora.models import (
+    Decoder,
+    Decoding,
+    Inputs,
+    apply,
+    gate_state,
+    generate,
+)
 from jaxlora.route import Route
 
 # E == L == B: nothing may be guessed from shapes.
 E = L = B = 3
 V, N, PAD = 13, 6, 12
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
+CONFIG = dataclasses.replace(
+    WINDOW,
     num_layers=L,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    rope_theta=50.0,
     local_layers=(True, False, True),
-    window=3,
-    attn_softcap=2.0,
-    final_softcap=20.0,
     post_norms=True,
     norm_plus_one=True,
     qk_norm=True,
-    tie_head=True,
 )
 MODEL = Decoder(CONFIG)
-LEARNED = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=13,
-)
 ARROW = Decoder(CONFIG, Route(gate=route.arrow, top_k=2, temperature=0.5))
 PROMPTS = ((3, 1, 4, 1, 5, 9, 2), (6, 5), (3, 5, 8, 9))
 LENGTHS = [len(prompt) for prompt in PROMPTS]
@@ -61,7 +47,7 @@ def left(prompts, length=7):
     for row, prompt in zip(tokens, prompts, strict=True):
         row[length - len(prompt) :] = prompt
     used = np.array([len(prompt) for prompt in prompts])[:, None]
-    return jnp.asarray(tokens), jnp.arange(length)[None] >= length - used
+    return Inputs(jnp.asarray(tokens), jnp.arange(length)[None] >= length - used)
 
 
 def argmaxes(model, base, prompts=PROMPTS, steps=N, **given):
@@ -82,7 +68,12 @@ def argmaxes(model, base, prompts=PROMPTS, steps=N, **given):
 
 
 def decode(model, base, prompts=PROMPTS, **given):
-    return generate(model, base, *left(prompts), **{"max_new_tokens": N, **given})
+    """Continues prompts; keywords of Decoding and of generate."""
+    fields = {field.name for field in dataclasses.fields(Decoding)} & set(given)
+    how = Decoding(
+        **{"max_new_tokens": N, **{name: given.pop(name) for name in fields}}
+    )
+    return generate(model, base, left(prompts), how, **given)
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +106,19 @@ def test_rows_of_unequal_length_equal_whole_forward_passes(base, greedy):
 
 def test_a_row_alone_without_a_mask(base, greedy):
     tokens = jnp.asarray([PROMPTS[2]])
-    alone = generate(MODEL, base, tokens, max_new_tokens=N)
+    alone = generate(MODEL, base, tokens, Decoding(N))
     np.testing.assert_array_equal(alone.tokens, greedy[2:])
 
 
 def test_what_padding_holds_does_not_matter(base, greedy):
-    tokens, mask = left(PROMPTS)
-    other = generate(MODEL, base, jnp.where(mask, tokens, 7), mask, max_new_tokens=N)
+    tokens, mask = left(PROMPTS)[:2]
+    changed = Inputs(jnp.where(mask, tokens, 7), mask)
+    other = generate(MODEL, base, changed, Decoding(N))
     np.testing.assert_array_equal(other.tokens, greedy)
 
 
 def test_learned_positions_count_tokens_not_slots(make_base):
-    model = Decoder(LEARNED)
+    model = Decoder(TINY)
     base = make_base(model)
     want = argmaxes(model, base)
     np.testing.assert_array_equal(decode(model, base).tokens, want)
@@ -277,8 +269,9 @@ ROWS = 4096
 def shares(base, **given):
     """How often each token follows one prompt, of many rows."""
     tokens = jnp.full((ROWS, 1), 4)
-    given = {"key": jax.random.key(11), "max_new_tokens": 1, **given}
-    return np.bincount(generate(MODEL, base, tokens, **given).tokens[:, 0], minlength=V)
+    how, key = Decoding(1, **given), jax.random.key(11)
+    drawn = generate(MODEL, base, tokens, how, key=key).tokens[:, 0]
+    return np.bincount(drawn, minlength=V)
 
 
 def chi_square(count, share):
@@ -327,9 +320,9 @@ def test_only_the_nucleus_comes(base, scores, top_p):
 def test_rows_and_steps_are_drawn_independently(base):
     # So hot that all tokens are equally likely: pairs of draws are, too.
     # The top_k most likely of fewer tokens are all of them.
-    given = {"temperature": 1e5, "key": jax.random.key(5), "top_k": V + 5}
+    how = Decoding(3, temperature=1e5, top_k=V + 5)
     prompts = jnp.full((ROWS, 1), 4)
-    tokens = generate(MODEL, base, prompts, max_new_tokens=3, **given).tokens
+    tokens = generate(MODEL, base, prompts, how, key=jax.random.key(5)).tokens
     tokens = np.asarray(tokens)
     for one, two in ((tokens[1:], tokens[:-1]), (tokens[:, 1:], tokens[:, :-1])):
         count = np.bincount((one * V + two).ravel(), minlength=V * V)
@@ -353,18 +346,19 @@ def test_numbers_out_of_range_are_refused(given, sentence):
 
 
 def test_prompts_that_cannot_be_continued_are_refused(base, library):
-    tokens, mask = left(PROMPTS)
+    prompts = left(PROMPTS)
+    tokens, mask, *_ = prompts
     for wrong in (mask[:, ::-1], mask.at[1].set(False)):
         with pytest.raises(
             ValueError, match="A prompt does not end in a token; pad on"
         ):
-            generate(MODEL, base, tokens, wrong, max_new_tokens=1)
+            generate(MODEL, base, Inputs(tokens, wrong), Decoding(1))
     with pytest.raises(ValueError, match=r"14 tokens, but .* positions for 13"):
-        generate(Decoder(LEARNED), base, tokens, mask, max_new_tokens=7)
+        generate(Decoder(TINY), base, prompts, Decoding(7))
     with pytest.raises(ValueError, match="it needs library="):
-        generate(ARROW, base, tokens, mask, max_new_tokens=1)
+        generate(ARROW, base, prompts, Decoding(1))
     with pytest.raises(ValueError, match="has a, b, scale of shapes"):
-        generate(MODEL, base, tokens, mask, max_new_tokens=1, adapter=library)
+        generate(MODEL, base, prompts, Decoding(1), adapter=library)
 
 
 HF = pathlib.Path(__file__).parents[1] / "data" / "hf"
@@ -381,6 +375,6 @@ def test_transformers_continues_the_same_way(family):
     told = json.loads((HF / family / "reference.json").read_text())
     prompts = told["input_ids"]
     both = lora.stack([still, plain])
-    got = generate(model, base, *left(prompts, 11), library=both, max_new_tokens=8)
+    got = generate(model, base, left(prompts, 11), Decoding(8), library=both)
     want = [told["greedy"]["base"], told["greedy"]["plain"]]
     np.testing.assert_array_equal(got.tokens, want)

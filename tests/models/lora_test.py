@@ -1,11 +1,14 @@
 """The decoder with adapters: one, many at once, and a routed library."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, route, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, apply
@@ -13,17 +16,7 @@ from jaxlora.route import Route
 
 # E == L: nothing may be guessed from shapes.
 E = L = 3
-PLAIN = DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=L,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=2,
-    mlp_size=12,
-    mlp="gated",
-    max_length=5,
-)
+PLAIN = dataclasses.replace(TINY, num_layers=L, num_heads=4, mlp="gated")
 MODEL = Decoder(PLAIN)
 TOKENS = jnp.array([[1, 2, 3, 4], [9, 0, 5, 5]], jnp.int32)
 ATOL = 1e-4  # float32; logits are of order 10

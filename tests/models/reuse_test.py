@@ -7,20 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, merge, models, route
-from jaxlora.models import Decoder, DecoderConfig, reuse
+from jaxlora.models import Decoder, reuse
 
-CONFIG = DecoderConfig(
-    vocab_size=16,
-    hidden_size=8,
-    num_layers=2,
-    mlp_size=16,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-)
-MODEL = Decoder(CONFIG)
-TOKENS = jnp.asarray(np.arange(12).reshape(2, 6) % 16, jnp.int32)
+MODEL = Decoder(TINY)
+TOKENS = jnp.asarray(np.arange(12).reshape(2, 6), jnp.int32)
 RUN = jax.jit(models.apply, static_argnums=0)
 TARGETS = ("layers/.*_proj/kernel",)
 
@@ -128,7 +120,7 @@ def test_routes_are_those_of_route(base, make, name):
     chosen = route.preset(name, top_k=2, temperature=0.5)
     assert found.model.route == chosen
     library = chosen.library(lora.stack(parts))
-    close(logits(found), RUN(Decoder(CONFIG, chosen), base, TOKENS, library=library))
+    close(logits(found), RUN(Decoder(TINY, chosen), base, TOKENS, library=library))
 
 
 def test_routes_without_data_can_be_built(base, make):
@@ -147,7 +139,7 @@ def test_it_generates(base, make):
     for options in ({"merge": "mean"}, {"route": "arrow"}):
         found = reuse.build(MODEL, base, [make(1), make(2)], **options)
         made = models.generate(
-            found.model, base, TOKENS[:, :3], max_new_tokens=2, **found.arguments()
+            found.model, base, TOKENS[:, :3], models.Decoding(2), **found.arguments()
         )
         first = jnp.argmax(logits(found)[:, 2], axis=-1)
         assert made.tokens[:, 0].tolist() == first.tolist()
@@ -205,7 +197,7 @@ def test_adapters_of_other_sites_are_routed_where_they_are_and_it_is_said(base, 
 
 def test_a_gate_of_other_adapters_is_refused(base, make):
     parts = [make(1), make(2)]
-    routed = Decoder(CONFIG, route.preset("linear"))
+    routed = Decoder(TINY, route.preset("linear"))
     state = models.gate_state(routed, lora.stack(parts))
     found = reuse.build(MODEL, base, parts, route="linear", gate=state)
     assert found.gate is state
@@ -214,7 +206,7 @@ def test_a_gate_of_other_adapters_is_refused(base, make):
 
 
 def test_an_adapter_of_another_model_is_refused(base, make, make_base):
-    other = Decoder(dataclasses.replace(CONFIG, mlp_size=32))
+    other = Decoder(dataclasses.replace(TINY, mlp_size=32))
     with pytest.raises(ValueError, match="expected"):
         reuse.build(other, make_base(other), [make(1)], merge="sum")
 

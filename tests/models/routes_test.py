@@ -6,24 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, models, route
 
 LAYERS, EXPERTS = 2, 3
-CONFIG = models.DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=LAYERS,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-)
 TOKENS = jnp.array([[1, 2, 3], [4, 5, 6]])
 
 
 @pytest.fixture(scope="module")
 def world():
-    base = models.init(jax.random.key(0), models.Decoder(CONFIG))
+    base = models.init(jax.random.key(0), models.Decoder(TINY))
     keys = jax.random.split(jax.random.key(1), EXPERTS)
     fresh = [lora.init(key, base, lora.LoraConfig(rank=2)) for key in keys]
     library = jax.tree.map(
@@ -35,7 +27,7 @@ def world():
 
 def test_an_oracles_weights_come_out_as_they_went_in(world):
     base, library = world
-    model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
+    model = models.Decoder(TINY, route.Route(gate=route.oracle))
     shape = (LAYERS, *TOKENS.shape, EXPERTS)
     labels = jax.random.uniform(jax.random.key(3), shape)
     found = models.routes(model, base, TOKENS, library=library, labels=labels)
@@ -46,7 +38,7 @@ def test_an_oracles_weights_come_out_as_they_went_in(world):
 
 def test_arrow_keeps_two_experts_per_token_and_site_that_sum_to_one(world):
     base, library = world
-    arrow = models.Decoder(CONFIG, route.Route(gate=route.arrow, top_k=2))
+    arrow = models.Decoder(TINY, route.Route(gate=route.arrow, top_k=2))
     found = models.routes(arrow, base, TOKENS, library=library)
     chex.assert_trees_all_equal_structs(
         found.weights, lora.lora_map(lambda w: w.scale, library)
@@ -63,7 +55,7 @@ def test_arrow_keeps_two_experts_per_token_and_site_that_sum_to_one(world):
 def test_activations_that_are_no_number_are_said(world):
     base, library = world
     embed = base["embed"] | {"embedding": base["embed"]["embedding"].at[5].set(jnp.nan)}
-    arrow = models.Decoder(CONFIG, route.Route(gate=route.arrow, top_k=2))
+    arrow = models.Decoder(TINY, route.Route(gate=route.arrow, top_k=2))
     found = models.routes(arrow, base | {"embed": embed}, TOKENS, library=library)
     for weights in jax.tree.leaves(found.weights):
         assert np.isfinite(weights).all()
@@ -75,4 +67,4 @@ def test_activations_that_are_no_number_are_said(world):
 def test_a_model_without_a_route_has_none_to_show(world):
     base, library = world
     with pytest.raises(ValueError, match="has no route"):
-        models.routes(models.Decoder(CONFIG), base, TOKENS, library=library)
+        models.routes(models.Decoder(TINY), base, TOKENS, library=library)

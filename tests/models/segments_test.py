@@ -7,45 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY, WINDOW
 from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply, hidden, unembed
+from jaxlora.models import Decoder, Inputs, apply, hidden, unembed
 from jaxlora.route import Route
 
-V, T, E = 13, 9, 2
-ROPE = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=E,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    rope_theta=50.0,
-    local_layers=(True, False),
-    window=3,
-    attn_softcap=2.0,
-    final_softcap=20.0,
-    tie_head=True,
-)
-LEARNED = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=E,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=12,
-    max_length=T,
-)
-FLASH = dataclasses.replace(ROPE, attn_softcap=0.0, attention="flash")
+T, E = 9, 2
+FLASH = dataclasses.replace(WINDOW, attn_softcap=0.0, attention="flash")
 MODELS = {
-    "rope": Decoder(ROPE),
+    "rope": Decoder(WINDOW),
     "flash": Decoder(FLASH),
-    "learned": Decoder(LEARNED),
-    "routed": Decoder(ROPE, Route(gate=route.arrow, top_k=1)),
+    "learned": Decoder(TINY),
+    "routed": Decoder(WINDOW, Route(gate=route.arrow, top_k=1)),
 }
 ROWS = (((3, 1, 4), (1, 5), (9, 2, 6)), ((5, 3, 5, 8), (9, 7, 9, 3)))
 FLAT = [example for row in ROWS for example in row]
@@ -68,6 +42,7 @@ def packed():
 
 
 TOKENS, SEGMENTS, POSITIONS = packed()
+PACKED = Inputs(TOKENS, segments=SEGMENTS, positions=POSITIONS)
 
 
 def separate():
@@ -102,21 +77,21 @@ def net(request, make_base, trained):
 
 def test_every_example_of_a_row_is_as_it_is_alone(net):
     model, base, given = net
-    got = run(model, base, TOKENS, segments=SEGMENTS, positions=POSITIONS, **given)
+    got = run(model, base, PACKED, **given)
     alone = np.asarray(run(model, base, separate(), **given))
     for one, row in zip(unpack(got), alone, strict=True):
         want = row[: len(one)]
         np.testing.assert_allclose(one, want, atol=ATOL * np.abs(alone).max())
-    merged = np.asarray(run(model, base, TOKENS, positions=POSITIONS, **given))
+    merged = np.asarray(run(model, base, Inputs(TOKENS, positions=POSITIONS), **given))
     assert np.abs(unpack(merged)[1] - alone[1, :2]).max() > 1e-2
 
 
 def test_a_neighbour_changes_not_a_bit(net):
     model, base, given = net
-    given = given | {"segments": SEGMENTS, "positions": POSITIONS}
-    want = np.asarray(run(model, base, TOKENS, **given))
+    want = np.asarray(run(model, base, PACKED, **given))
     other = np.asarray(SEGMENTS) != 2
-    got = np.asarray(run(model, base, jnp.where(other, 11, TOKENS), **given))
+    changed = PACKED._replace(tokens=jnp.where(other, 11, TOKENS))
+    got = np.asarray(run(model, base, changed, **given))
     np.testing.assert_array_equal(got[~other], want[~other])
     assert (got[other] != want[other]).any(-1).all()
 
@@ -127,17 +102,16 @@ def test_gradients_of_a_row_are_the_sum_of_its_examples(net):
 
     @jax.jit
     @jax.grad
-    def grad(trained, tokens, weights, where):
+    def grad(trained, inputs, weights):
         base, given = trained
-        scores = jax.nn.log_softmax(apply(model, base, tokens, **given, **where))
+        scores = jax.nn.log_softmax(apply(model, base, inputs, **given))
         return jnp.sum(scores[..., 3] * weights)
 
-    where = {"segments": SEGMENTS, "positions": POSITIONS}
     weights = (SEGMENTS > 0).astype(jnp.float32)
-    got = grad((base, given), TOKENS, weights, where)
+    got = grad((base, given), PACKED, weights)
     used = jnp.array([len(example) for example in FLAT])[:, None]
     weights = (jnp.arange(T)[None] < used).astype(jnp.float32)
-    want = grad((base, given), separate(), weights, {})
+    want = grad((base, given), Inputs(separate()), weights)
     for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert np.isfinite(one).all()
         np.testing.assert_allclose(one, two, atol=2e-5 * max(1, np.abs(two).max()))
@@ -145,31 +119,29 @@ def test_gradients_of_a_row_are_the_sum_of_its_examples(net):
 
 def test_rotary_positions_need_no_restart_and_learned_ones_do(net):
     model, base, given = net
-    want = run(model, base, TOKENS, segments=SEGMENTS, positions=POSITIONS, **given)
+    want = run(model, base, PACKED, **given)
     counted = jnp.broadcast_to(jnp.arange(T)[None], TOKENS.shape)
-    got = run(model, base, TOKENS, segments=SEGMENTS, positions=counted, **given)
+    got = run(model, base, PACKED._replace(positions=counted), **given)
     same = np.allclose(unpack(got)[1], unpack(want)[1], atol=1e-4)
     assert same == (model.config.positions == "rope")
 
 
 def test_segments_are_names_not_numbers(net):
     model, base, given = net
-    given = given | {"positions": POSITIONS}
-    want = unpack(run(model, base, TOKENS, segments=SEGMENTS, **given))
+    want = unpack(run(model, base, PACKED, **given))
     names = jnp.array([0, 7, 2, 40])[SEGMENTS]
-    got = unpack(run(model, base, TOKENS, segments=names, **given))
+    got = unpack(run(model, base, PACKED._replace(segments=names), **given))
     for one, two in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, two)
 
 
 def test_hidden_states_unembedded_are_the_logits(net):
     model, base, given = net
-    given = given | {"segments": SEGMENTS, "positions": POSITIONS}
-    x = jax.jit(hidden, static_argnums=0)(model, base, TOKENS, **given)
+    x = jax.jit(hidden, static_argnums=0)(model, base, PACKED, **given)
     assert x.shape == (2, T, 8)
     got = unembed(model, base, x)
     assert got.dtype == jnp.float32
-    want = run(model, base, TOKENS, **given)
+    want = run(model, base, PACKED, **given)
     np.testing.assert_allclose(got, want, atol=1e-5)
     np.testing.assert_allclose(unembed(model, base, x[1, 2]), want[1, 2], atol=1e-5)
 
@@ -180,7 +152,7 @@ def test_masks_and_segments_of_another_shape_or_together_are_refused(net, fn):
     model, base, given = net
     mask = SEGMENTS > 0
     with pytest.raises(ValueError, match="both mask and segments; segments say both"):
-        fn(model, base, TOKENS, mask=mask, segments=SEGMENTS, **given)
+        fn(model, base, Inputs(TOKENS, mask, SEGMENTS), **given)
     for wrong in ({"mask": mask[:1]}, {"segments": SEGMENTS[:, 1:]}):
         with pytest.raises(ValueError, match=r"shape .*, expected that of the tokens"):
-            fn(model, base, TOKENS, **wrong, **given)
+            fn(model, base, Inputs(TOKENS, **wrong), **given)

@@ -10,21 +10,14 @@ import numpy as np
 import optax
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, models, route
 from jaxlora import tree as named
 from jaxlora.models import statistics
 
-CONFIG = models.DecoderConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_layers=2,
-    mlp_size=12,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-)
 TOKENS = jnp.asarray([[1, 2, 3], [4, 5, 0]])
 MASK = TOKENS != 0
+INPUTS = models.Inputs(TOKENS, MASK)
 WEIGHTS = jnp.asarray([[1.0, 1.0, 1.0], [0.0, 2.0, 0.0]])
 ATTENTION = ("layers/attn/q_proj/kernel", "layers/attn/v_proj/kernel")
 TARGETS = (*ATTENTION, "layers/mlp/down_proj/kernel")
@@ -34,7 +27,7 @@ E = 2
 @pytest.fixture(scope="module")
 def world(make_base, trained):
     """A model, its params, and a library of two experts."""
-    model = models.Decoder(CONFIG)
+    model = models.Decoder(TINY)
     base = make_base(model)
     config = lora.LoraConfig(rank=2, targets=TARGETS)
     fresh = [lora.init(jax.random.key(e), base, config) for e in range(E)]
@@ -43,7 +36,7 @@ def world(make_base, trained):
 
 def normed(x, scale):
     x = np.asarray(x, np.float64)
-    size = np.sqrt((x * x).mean(-1, keepdims=True) + CONFIG.norm_eps)
+    size = np.sqrt((x * x).mean(-1, keepdims=True) + TINY.norm_eps)
     return x / size * np.asarray(scale)
 
 
@@ -51,9 +44,7 @@ def normed(x, scale):
 def grams(world):
     """Of both experts in one program, [E, L, D, D]."""
     model, base, adapters = world
-    measure = functools.partial(
-        statistics.input_grams, model, base, TOKENS, WEIGHTS, mask=MASK
-    )
+    measure = functools.partial(statistics.input_grams, model, base, INPUTS, WEIGHTS)
     library = lora.stack(adapters)
     return jax.jit(jax.vmap(lambda adapter: measure(adapter=adapter)))(library)
 
@@ -107,13 +98,14 @@ def before_the_last_norm(model, params):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(keep):
-        model.apply({"params": params}, TOKENS, MASK)
+        model.apply({"params": params}, INPUTS)
     return kept[0]
 
 
 def likelihood(model, params, row):
     tokens, target = row
-    logits = models.apply(model, params, tokens[None], mask=(tokens != 0)[None])
+    inputs = models.Inputs(tokens[None], (tokens != 0)[None])
+    logits = models.apply(model, params, inputs)
     return -optax.softmax_cross_entropy_with_integer_labels(logits[0, 1], target)
 
 
@@ -143,8 +135,8 @@ def test_squared_gradients_are_means_of_squares_not_squares_of_means(world):
 def test_mean_inputs_are_weighted_means_of_what_each_kernel_gets(world, grams):
     """Of the first layer by hand; of the last by what the mean output must be."""
     model, base, adapters = world
-    mean = functools.partial(statistics.mean_inputs, model, base, TOKENS, WEIGHTS)
-    found = jax.jit(lambda adapter: mean(adapter=adapter, mask=MASK))(adapters[1])
+    mean = functools.partial(statistics.mean_inputs, model, base, INPUTS, WEIGHTS)
+    found = jax.jit(lambda adapter: mean(adapter=adapter))(adapters[1])
     assert {name: x.shape for name, x in found.items()} == {
         TARGETS[0]: (2, 8),
         TARGETS[1]: (2, 8),
@@ -185,7 +177,7 @@ class Seen(route.Nearest):
 
 @pytest.mark.parametrize("positions", ["learned", "rope"])
 def test_embeddings_are_what_a_gate_of_the_whole_model_sees(make_base, positions):
-    config = dataclasses.replace(CONFIG, embed_scale=3.0, positions=positions)
+    config = dataclasses.replace(TINY, embed_scale=3.0, positions=positions)
     model = models.Decoder(config)
     base = make_base(model)
     found = statistics.embeddings(model, base, TOKENS, MASK)
@@ -206,7 +198,7 @@ def test_embeddings_are_what_a_gate_of_the_whole_model_sees(make_base, positions
         models.Decoder(config, how), library, data={"router": jnp.ones((8, 1, 8))}
     )
     told = models.routes(
-        models.Decoder(config, how), base, TOKENS, library=library, gate=gate, mask=MASK
+        models.Decoder(config, how), base, INPUTS, library=library, gate=gate
     )
     (weights,) = named.flatten(told.weights).values()
     for row, last in enumerate(np.asarray(MASK).sum(1) - 1):

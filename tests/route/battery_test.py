@@ -16,8 +16,10 @@ SAME_PARTS = {
 }
 """Made of gates, mixings and preparations that others have: compiled when slow."""
 
-IN_DECODER = {"arrow", "smear", "lora-flow", "retrieval"}
-"""One per site, layer and model, one by sequence; others run in a decoder when slow."""
+IN_DECODER = {"smear", "lora-flow", "retrieval"}
+"""One per site (by sequence), layer (by token) and model; the others run in a decoder
+when slow. A token's route per site, Arrow's, is held in tests/models: by generation,
+step by step, and by packed rows."""
 
 TRAINED = {
     f"training of {name}": route.describe(name).training

@@ -8,22 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decoders import TINY
 from jaxlora import lora, merge, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, apply, init
+from jaxlora.models import Decoder, apply, init
 from jaxlora.route import Route
 
 E, L, T = 2, 3, 4
-CONFIG = DecoderConfig(
-    vocab_size=9,
-    hidden_size=8,
-    num_layers=L,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_size=8,
-    max_length=T,
-)
+CONFIG = dataclasses.replace(TINY, num_layers=L)
 TOKENS = jnp.array([[1, 2, 3, 4], [8, 7, 7, 0]], jnp.int32)
 ATOL = 1e-4
 run = jax.jit(apply, static_argnums=0)
@@ -148,6 +140,6 @@ def test_vmap_over_libraries_without_recompiling(base, library):
     asked(many, TOKENS[::-1])
     got = asked(many, TOKENS)
     for i in range(2):
-        one = jax.tree.map(lambda x, i=i: x[i], many)
-        want = run(way, base, TOKENS, library=one)
+        single = jax.tree.map(lambda x, i=i: x[i], many)
+        want = run(way, base, TOKENS, library=single)
         np.testing.assert_allclose(got[i], want, atol=ATOL)

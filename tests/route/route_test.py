@@ -41,9 +41,9 @@ def test_mix_equals_a_loop_over_tokens_and_experts(make_site):
     w = make_site(0, E)
     got = route.mix(w, X, G)
     np.testing.assert_allclose(got, loop(w, X, G), atol=ATOL)
-    one = jnp.zeros((N, E)).at[:, 1].set(1.0)
+    single = jnp.zeros((N, E)).at[:, 1].set(1.0)
     alone = np.asarray(X, np.float64) @ dense(w)[1]
-    np.testing.assert_allclose(route.mix(w, X, one), alone, atol=ATOL)
+    np.testing.assert_allclose(route.mix(w, X, single), alone, atol=ATOL)
 
 
 @pytest.mark.parametrize("absent", ["weight", "scale", "b"])
@@ -162,8 +162,8 @@ def test_arrow_does_not_depend_on_sign_or_gauge(make_site, seed):
 def test_arrow_keeps_the_best_expert(make_site):
     state = route.arrow.init({"k": make_site(0, E)})["k"]
     every = np.asarray(weigh(route.arrow, state, X))
-    one = np.asarray(weigh(route.arrow, state, X, top_k=1))
-    np.testing.assert_array_equal(one, np.eye(E)[every.argmax(-1)])
+    single = np.asarray(weigh(route.arrow, state, X, top_k=1))
+    np.testing.assert_array_equal(single, np.eye(E)[every.argmax(-1)])
     assert len(set(every.argmax(-1))) > 1
     two = np.asarray(weigh(route.arrow, state, X, top_k=2))
     assert ((two > 0).sum(-1) == 2).all()
@@ -207,15 +207,15 @@ def test_jit_once_and_vmap_over_libraries(make_site, name):
 
     traces = []
 
-    def one(w, x, labels):
+    def single(w, x, labels):
         traces.append(1)
         state = way.gate.init({"k": w})["k"]
         return route.mix(w, x, way.weights(state, x, labels))
 
-    fast = jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+    fast = jax.jit(jax.vmap(single, in_axes=(0, None, None)))
     got = [fast(many, x, G) for x in (-X, X)][1]
     assert len(traces) == 1
-    want = [one(jax.tree.map(lambda x, i=i: x[i], many), X, G) for i in range(4)]
+    want = [single(jax.tree.map(lambda x, i=i: x[i], many), X, G) for i in range(4)]
     np.testing.assert_allclose(got, jnp.stack(want), atol=1e-4)
 
 
@@ -271,17 +271,17 @@ def test_labels_that_name_no_expert_are_refused():
 @pytest.mark.parametrize("per", ["site", "layer", "model"])
 def test_a_state_of_another_library_is_refused(make_site, per):
     way = Route(gate=route.Linear(per=per))
-    one, other = ({"k": make_site(seed, E, 2)} for seed in (0, 1))
-    state = way.init(one, width=D)
-    route.check(way, state, one)
-    route.check(way, state, jax.tree.map(lambda x: x.astype(jnp.bfloat16), one))
+    single, other = ({"k": make_site(seed, E, 2)} for seed in (0, 1))
+    state = way.init(single, width=D)
+    route.check(way, state, single)
+    route.check(way, state, jax.tree.map(lambda x: x.astype(jnp.bfloat16), single))
     with pytest.raises(ValueError, match="made for another library: expert 0 is not"):
         route.check(way, state, other)
-    fewer = jax.tree.map(lambda x: x[:2], one)
+    fewer = jax.tree.map(lambda x: x[:2], single)
     with pytest.raises(ValueError, match="experts first; was it made for another lib"):
         route.check(way, state, fewer)
     with pytest.raises(ValueError, match=r"differ in .*expected 2 places|differ in"):
-        route.check(way, {"other": state}, one)
+        route.check(way, {"other": state}, single)
 
 
 def test_a_state_of_another_base_is_refused(make_site):
@@ -302,8 +302,8 @@ def test_prototypes_are_exact_where_two_singular_values_are_close():
     a, b = left * np.array([1.0, 0.99]), right.T
     w = LoraWeight(*(jnp.asarray(x[None], jnp.float32) for x in (a, b)), jnp.ones(1))
     exact = np.linalg.svd(delta)[0][:, 0]
-    found = np.asarray(route.arrow.init({"k": w})["k"].keys)[0, :, 0]
-    np.testing.assert_allclose(abs(found @ exact), 1.0, atol=ATOL)
+    result = np.asarray(route.arrow.init({"k": w})["k"].keys)[0, :, 0]
+    np.testing.assert_allclose(abs(result @ exact), 1.0, atol=ATOL)
     v = rng.standard_normal(D)
     for _ in range(15):  # as PEFT does
         v = delta @ (delta.T @ v)
@@ -352,11 +352,11 @@ def test_nan_scores_are_passed_over_and_said():
     scores = jnp.array([[jnp.nan, 1.0, 0.0], [jnp.nan] * 3, [0.0, 0.0, jnp.nan]])
     live = jnp.array([True, True, False])
     for weighting in ("softmax", "unit", "sigmoid"):
-        found = route.weigh(scores, live, 1, 1.0, weighting)
-        assert found.nonfinite.tolist() == [True, True, False]
-        assert np.isfinite(found.weights).all()
-        assert (found.weights[:, 2] == 0).all()
-        assert (found.weights > 0).argmax(-1).tolist() == [1, 0, 0]
+        result = route.weigh(scores, live, 1, 1.0, weighting)
+        assert result.nonfinite.tolist() == [True, True, False]
+        assert np.isfinite(result.weights).all()
+        assert (result.weights[:, 2] == 0).all()
+        assert (result.weights > 0).argmax(-1).tolist() == [1, 0, 0]
 
 
 def test_equal_routes_are_one_static_argument():

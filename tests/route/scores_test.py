@@ -105,11 +105,11 @@ def test_few_chosen_experts_mix_as_all_do(n, k):
 
 def test_blocks_hold_every_token_once_with_its_expert():
     expert = jnp.asarray(RNG.integers(0, E, 50))
-    found = chosen.blocks(expert, E, 8)
-    slots = np.asarray(found.slots)
+    result = chosen.blocks(expert, E, 8)
+    slots = np.asarray(result.slots)
     assert len(set(slots.tolist())) == 50
-    assert (np.asarray(found.filled).ravel()[slots] == np.arange(50)).all()
-    assert (np.asarray(found.owner)[slots // 8] == np.asarray(expert)).all()
+    assert (np.asarray(result.filled).ravel()[slots] == np.arange(50)).all()
+    assert (np.asarray(result.owner)[slots // 8] == np.asarray(expert)).all()
 
 
 def test_a_route_multiplies_only_the_kept_of_many(monkeypatch):

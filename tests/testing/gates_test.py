@@ -140,8 +140,8 @@ class Position(route.Uniform):
 
 
 def test_a_decoder_shows_what_arrays_do_not():
-    found = testing.gate_violations(Position(), laws=["batch", "decode"])
-    assert min(found.values()) > 0.01
+    sizes = testing.gate_violations(Position(), laws=["batch", "decode"])
+    assert min(sizes.values()) > 0.01
     arrays = testing.gate_violations(Position(), decoder=False)
     assert "decode" not in arrays
     assert arrays["batch"] == 0

@@ -96,10 +96,10 @@ def test_padding_that_is_counted():
 
 def test_an_absent_expert_that_is_multiplied_by_zero():
     def poisonable(key, library):
-        def one(w):
+        def change(w):
             return w.replace(a=w.a + 0 * w.a.sum(0, keepdims=True))
 
-        return lora.lora_map(one, library)
+        return lora.lora_map(change, library)
 
     steps = {"space": "delta", "prepare": [poisonable]}
     method = merge.chain(merge.weighted_sum(), laws=["zero_weight"], **steps)
@@ -116,10 +116,10 @@ def test_programs_that_differ_when_compiled():
 
 def test_rounding_to_the_librarys_dtype_is_found():
     def low(key, library):
-        def one(w):
+        def change(w):
             return w.replace(b=w.b * w.b.astype(w.a.dtype)[0, 0, 0, 0])
 
-        return lora.lora_map(one, library)
+        return lora.lora_map(change, library)
 
     method = merge.chain(merge.weighted_sum(), space="delta", prepare=[low])
     with pytest.raises(AssertionError, match="breaks bfloat16 computed in float32"):
@@ -156,6 +156,22 @@ class Fresh(Sum):
 
     def __hash__(self):
         return 0
+
+
+def test_a_draw_must_be_declared():
+    def noise(key, library):
+        return lora.lora_map(
+            lambda w: w.replace(scale=jax.random.uniform(key, w.scale.shape)), library
+        )
+
+    method = merge.chain(merge.weighted_sum(), space="delta", prepare=[noise])
+    assert not method.draws
+    with pytest.raises(AssertionError, match="another result for another key"):
+        check(method)
+    noise.draws = True
+    assert method.draws
+    assert method.needs_key
+    check(method)
 
 
 def test_merges_must_be_values():

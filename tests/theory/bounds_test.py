@@ -21,10 +21,10 @@ def test_recall_is_what_a_simulation_gives():
         written = e[0] + rest + k @ e[1:]
         logits = e @ written
         hits.append(logits.argmax() == 0)
-    own = np.sqrt(energy / width)
+    sigma = np.sqrt(energy / width)
     more = energy + rivals * key**2 * (1 - 1 / rivals)
-    found = bounds.recall(1.0, own, more, [(key, rivals)], width)
-    assert abs(found - np.mean(hits)) < 0.05
+    result = bounds.recall(1.0, sigma, more, [(key, rivals)], width)
+    assert abs(result - np.mean(hits)) < 0.05
 
 
 def test_the_law_of_a_coordinate_is_that_of_random_directions():
@@ -60,9 +60,9 @@ def test_answers_have_the_spectrum_of_marchenko_and_pastur():
     rng = np.random.default_rng(3)
     e = rng.normal(size=(256, 64))
     e /= np.linalg.norm(e, axis=1, keepdims=True)
-    found = np.linalg.svd(e, compute_uv=False) ** 2 / 256
+    result = np.linalg.svd(e, compute_uv=False) ** 2 / 256
     expected = bounds.spectrum_of_answers(256, 64)
-    np.testing.assert_allclose(expected, found, atol=0.1 * found[0])
+    np.testing.assert_allclose(expected, result, atol=0.1 * result[0])
     with pytest.raises(ValueError, match="N >= D fails"):
         bounds.spectrum_of_answers(32, 64)
 

@@ -45,7 +45,7 @@ def low_rank(compile_quickly):
 
 
 @pytest.fixture(scope="module")
-def one(compile_quickly):
+def case(compile_quickly):
     """One world, to be broken."""
     return jax.jit(world.make, static_argnums=1)(KEYS[0], SIZES)
 
@@ -80,9 +80,9 @@ _PREDICTED = {
 
 
 def test_the_limit_predicts_the_same():
-    found = predict.two_hop(SIZES)
+    measured = predict.two_hop(SIZES)
     for item, value in _PREDICTED.items():
-        assert found[item] == pytest.approx(value, abs=1e-6), item
+        assert measured[item] == pytest.approx(value, abs=1e-6), item
 
 
 def test_no_gate_composes(two_hop):
@@ -91,18 +91,18 @@ def test_no_gate_composes(two_hop):
     assert low <= best <= high
 
 
-def test_an_edit_is_not_exact_for_more_facts_than_features(one):
-    v = model.keys(one.base, one.truth.hop1)
+def test_an_edit_is_not_exact_for_more_facts_than_features(case):
+    v = model.keys(case.base, case.truth.hop1)
     narrow = v[:, :12]  # 16 facts
     with pytest.raises(ValueError, match="N <= M fails"):
-        edits.edit(narrow, one.base.entities[one.truth.new1])
+        edits.edit(narrow, case.base.entities[case.truth.new1])
     crowded = measure.over_seeds(measure_bounds.capacity, KEYS, Load(400, 48, 48))
     assert share(crowded["least squares"]) < 0.9
 
 
-def test_a_sum_loses_a_hop_if_the_second_expert_edits_the_same_keys(one):
-    truth, base = one.truth, one.base
-    first = jax.tree.map(lambda x: x[0], one.library)
+def test_a_sum_loses_a_hop_if_the_second_expert_edits_the_same_keys(case):
+    truth, base = case.truth, case.base
+    first = jax.tree.map(lambda x: x[0], case.library)
     other = jnp.roll(truth.new1, 3)
     rival = model.adapter(world.rewrite(base, truth.hop1, other, truth.old1))
     total = merge.preset("sum")(lora.stack([first, rival]))
@@ -118,39 +118,41 @@ def test_the_bridge_is_no_longer_the_answer_if_it_is_like_its_person():
     assert share(apart["composed among ends"]) < 0.2
 
 
-def test_mean_does_not_tie_where_there_is_no_rival(one):
-    empty = dataclasses.replace(one.base, kernel=jnp.zeros_like(one.base.kernel))
-    v = model.keys(empty, one.truth.hop1)
-    added = model.adapter(edits.edit(v, empty.entities[one.truth.new1]))
-    second = jax.tree.map(lambda x: x[1], one.library)
+def test_mean_does_not_tie_where_there_is_no_rival(case):
+    empty = dataclasses.replace(case.base, kernel=jnp.zeros_like(case.base.kernel))
+    v = model.keys(empty, case.truth.hop1)
+    added = model.adapter(edits.edit(v, empty.entities[case.truth.new1]))
+    second = jax.tree.map(lambda x: x[1], case.library)
     half = merge.preset("mean")(lora.stack([added, second]))
-    assert share(model.answer(empty, one.truth.hop1, half) == one.truth.new1) > 0.99
+    assert share(model.answer(empty, case.truth.hop1, half) == case.truth.new1) > 0.99
 
 
-def test_a_gate_for_each_fact_composes_where_one_for_each_expert_cannot(one):
-    truth, n = one.truth, SIZES.people
-    w = jax.tree.map(lambda x: x[1], one.library)["memory"]["kernel"]
-    v = model.keys(one.base, truth.two_hop)
+def test_a_gate_for_each_fact_composes_where_one_for_each_expert_cannot(case):
+    truth, n = case.truth, SIZES.people
+    w = jax.tree.map(lambda x: x[1], case.library)["memory"]["kernel"]
+    v = model.keys(case.base, truth.two_hop)
     shares = jnp.matmul(v, w.a)
     gate = jax.nn.one_hot(truth.new1 - n, n) / shares  # an oracle knows the bridge
-    logits = model.read(one.base, jnp.matmul(gate * shares, w.b))
+    logits = model.read(case.base, jnp.matmul(gate * shares, w.b))
     ends = 2 * n + jnp.argmax(logits[:, 2 * n :], axis=-1)
     assert share(ends == truth.composed) > 0.95
 
 
 def test_edits_apart_break_where_keys_overlap_by_more_than_half():
     for strength, least, most in ((0.3, 0.95, 1.0), (1.2, 0.0, 0.05)):
-        found = measure.over_seeds(measure.apart, KEYS, SIZES, jnp.float32(strength))
-        assert least <= share(found["together"]) <= most
-        assert share(found["one alone"]) == 1
+        measured = measure.over_seeds(measure.apart, KEYS, SIZES, jnp.float32(strength))
+        assert least <= share(measured["together"]) <= most
+        assert share(measured["one alone"]) == 1
         predicted = predict.apart(SIZES, strength)["together"]
-        assert abs(predicted - share(found["together"])) < 0.1
+        assert abs(predicted - share(measured["together"])) < 0.1
 
 
 def test_the_relation_with_less_attention_loses():
     for weight, name in ((0.5, "r2 of X"), (2.0, "r1 of X")):
-        found = measure.over_seeds(measure.dominance, KEYS, SIZES, jnp.float32(weight))
-        assert share(found[name]) > 0.9
+        measured = measure.over_seeds(
+            measure.dominance, KEYS, SIZES, jnp.float32(weight)
+        )
+        assert share(measured[name]) > 0.9
         assert predict.dominance(SIZES, weight)[name] > 0.9
 
 
@@ -171,10 +173,10 @@ def _capacity(key, load):  # a function of its own: nothing is compiled already
 
 def test_capacity_needs_keys_that_are_not_correlated(monkeypatch):
     load = Load(128, 64, 48)
-    found = measure.over_seeds(measure_bounds.capacity, KEYS, load)
+    measured = measure.over_seeds(measure_bounds.capacity, KEYS, load)
     wanted = predict.capacity(load)
     for name, value in wanted.items():
-        assert abs(share(found[name]) - value) < 0.1
+        assert abs(share(measured[name]) - value) < 0.1
     correlated(monkeypatch)
     broken = measure.over_seeds(_capacity, KEYS, load)
     assert share(broken["outer products"]) < wanted["outer products"] - 0.3
@@ -188,9 +190,11 @@ def test_interference_follows_the_leak_until_other_keys_are_the_edited_ones(
     monkeypatch,
 ):
     load = Load(40, 64, 48, 30)
-    found = measure.over_seeds(measure_bounds.interference, KEYS, load)
-    assert abs(share(found["kept"]) - predict.interference(load)["kept"]) < 0.1
-    assert share(found["leak"]) == pytest.approx(bounds.interference(40, 64), rel=0.2)
+    measured = measure.over_seeds(measure_bounds.interference, KEYS, load)
+    assert abs(share(measured["kept"]) - predict.interference(load)["kept"]) < 0.1
+    assert share(measured["leak"]) == pytest.approx(
+        bounds.interference(40, 64), rel=0.2
+    )
     draw = measure_bounds._draw
 
     def close(key, load, sets):

@@ -32,25 +32,25 @@ def delta(weight) -> np.ndarray:
 @given(st.integers(0, 99), st.integers(1, 6))
 def test_an_edit_is_the_pseudo_inverse_times_the_change(seed, n):
     keys, change = draw(seed, n, 24, 5)
-    found = delta(edits.edit(*f32(keys, change)))
-    np.testing.assert_allclose(found, np.linalg.pinv(keys) @ change, atol=EXACT)
-    np.testing.assert_allclose(keys @ found, change, atol=EXACT)
+    result = delta(edits.edit(*f32(keys, change)))
+    np.testing.assert_allclose(result, np.linalg.pinv(keys) @ change, atol=EXACT)
+    np.testing.assert_allclose(keys @ result, change, atol=EXACT)
 
 
 def test_no_exact_edit_is_smaller():
     keys, change = draw(0, 4, 9, 3)
-    found = delta(edits.edit(*f32(keys, change)))
+    result = delta(edits.edit(*f32(keys, change)))
     free = np.linalg.svd(keys)[2][4:].T  # directions that no key sees
-    other = found + free @ np.ones((5, 3))
+    other = result + free @ np.ones((5, 3))
     np.testing.assert_allclose(keys @ other, change, atol=EXACT)
-    assert np.linalg.norm(found) < np.linalg.norm(other)
+    assert np.linalg.norm(result) < np.linalg.norm(other)
 
 
 def test_a_rank_one_edit_is_the_batch_of_one():
     (key,), (change,) = draw(1, 1, 7, 3)
-    one, batch = edits.rank_one(*f32(key, change)), edits.edit(*f32([key], [change]))
+    single, batch = edits.rank_one(*f32(key, change)), edits.edit(*f32([key], [change]))
     expected = np.outer(key, change) / (key @ key)
-    np.testing.assert_allclose(delta(one), expected, atol=1e-6)
+    np.testing.assert_allclose(delta(single), expected, atol=1e-6)
     np.testing.assert_allclose(delta(batch), expected, atol=1e-5)
 
 
@@ -76,9 +76,9 @@ def test_edits_made_apart_are_exact_only_for_orthogonal_keys():
 
 def test_least_squares_beyond_the_width_is_numpys():
     keys, values = draw(4, 40, 8, 3)
-    found = np.asarray(least_squares(*f32(keys, values)))
+    result = np.asarray(least_squares(*f32(keys, values)))
     expected = np.linalg.lstsq(keys, values, rcond=None)[0]
-    np.testing.assert_allclose(found, expected, atol=EXACT)
+    np.testing.assert_allclose(result, expected, atol=EXACT)
 
 
 def test_traced_edits_are_finite_even_where_keys_repeat_and_compile_once():
@@ -91,12 +91,12 @@ def test_traced_edits_are_finite_even_where_keys_repeat_and_compile_once():
 
     keys, change = f32(*draw(5, 3, 6, 2))
     twice = jnp.concatenate([keys, keys[:1]])
-    said = jnp.concatenate([change, change[:1] + 2])
-    found = delta(edit(twice, said))
-    assert np.isfinite(found).all()
+    message = jnp.concatenate([change, change[:1] + 2])
+    result = delta(edit(twice, message))
+    assert np.isfinite(result).all()
     middle = np.asarray(change[0] + 1)  # near the mean of contradicting values
-    np.testing.assert_allclose(np.asarray(keys[0]) @ found, middle, atol=0.1)
-    edit(twice + 1, said)
+    np.testing.assert_allclose(np.asarray(keys[0]) @ result, middle, atol=0.1)
+    edit(twice + 1, message)
     assert len(traces) == 1
 
 
@@ -105,15 +105,15 @@ def test_edits_vmap_as_a_loop():
     keys, change = keys.reshape(2, 4, 10), change.reshape(2, 4, 3)
     both = jax.vmap(edits.edit)(keys, change)
     for i in range(2):
-        one = edits.edit(keys[i], change[i])
-        np.testing.assert_allclose(delta(both)[i], delta(one), atol=EXACT)
+        single = edits.edit(keys[i], change[i])
+        np.testing.assert_allclose(delta(both)[i], delta(single), atol=EXACT)
 
 
 def test_a_thousand_edits_at_width_4096_in_one_solve():
     key = jax.random.key(0)
     keys = jax.random.normal(key, (1000, 4096)) / 64
-    found = jnp.matmul(keys, dual(keys), precision="highest")
-    assert float(jnp.abs(found - jnp.eye(1000)).max()) < 1e-4
+    result = jnp.matmul(keys, dual(keys), precision="highest")
+    assert float(jnp.abs(result - jnp.eye(1000)).max()) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_thousand_edits_at_width_4096_in_one_solve():
         (((4,), (2,)), None, r"expected \[N, M\]"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(shape, rank, said):
-    with pytest.raises(ValueError, match=said):
+def test_sizes_that_cannot_be_are_refused(shape, rank, message):
+    with pytest.raises(ValueError, match=message):
         edits.edit(jnp.ones(shape[0]), jnp.ones(shape[1]), rank)
 
 

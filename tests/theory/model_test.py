@@ -14,12 +14,12 @@ SIZES = Sizes(6, 48, 512)
 
 
 @pytest.fixture(scope="module")
-def made(compile_quickly):
+def case(compile_quickly):
     return jax.jit(world.make, static_argnums=1)(jax.random.key(0), SIZES)
 
 
-def test_a_key_is_the_formula(made):
-    base, prompts = made.base, np.asarray(made.truth.two_hop)
+def test_a_key_is_the_formula(case):
+    base, prompts = case.base, np.asarray(case.truth.two_hop)
     e, r, v, u = (
         np.asarray(x, np.float64)
         for x in (base.entities, base.relations, base.value, base.up)
@@ -30,8 +30,8 @@ def test_a_key_is_the_formula(made):
     np.testing.assert_allclose(v @ v.T, np.eye(len(v)), atol=1e-5)
 
 
-def test_truth_composes(made):
-    truth = jax.tree.map(np.asarray, made.truth)
+def test_truth_composes(case):
+    truth = jax.tree.map(np.asarray, case.truth)
     n = SIZES.people
     assert (truth.new1 != truth.old1).all()
     assert (truth.new2 != truth.old2).all()
@@ -41,32 +41,32 @@ def test_truth_composes(made):
     np.testing.assert_array_equal(truth.stale, truth.old2[truth.new1 - n])
 
 
-def test_what_is_written_is_linear_in_the_gate(made):
-    v = model.keys(made.base, made.truth.two_hop)
-    w = made.library["memory"]["kernel"]
+def test_what_is_written_is_linear_in_the_gate(case):
+    v = model.keys(case.base, case.truth.two_hop)
+    w = case.library["memory"]["kernel"]
     parts = np.einsum("nm,emr,erd->end", v, w.a, w.b)
     gate = jnp.asarray([0.3, -2.0])
-    expected = v @ made.base.kernel + 0.3 * parts[0] - 2.0 * parts[1]
-    found = model.write(made.base, v, made.library, gate)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    expected = v @ case.base.kernel + 0.3 * parts[0] - 2.0 * parts[1]
+    result = model.write(case.base, v, case.library, gate)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
     mixed = route.mix(w, v, jnp.broadcast_to(gate, (len(v), 2)))
-    np.testing.assert_allclose(found - v @ made.base.kernel, mixed, atol=1e-4)
+    np.testing.assert_allclose(result - v @ case.base.kernel, mixed, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "gate"), [("sum", 1.0), ("mean", 0.5)])
-def test_a_linear_merge_is_a_gate(made, name, gate):
-    merged = merge.preset(name)(made.library)
-    one = model.logits(made.base, made.truth.hop1, merged)
+def test_a_linear_merge_is_a_gate(case, name, gate):
+    merged = merge.preset(name)(case.library)
+    single = model.logits(case.base, case.truth.hop1, merged)
     gates = jnp.asarray([gate, gate])
-    two = model.logits(made.base, made.truth.hop1, made.library, gates)
-    np.testing.assert_allclose(one, two, atol=1e-4)
+    two = model.logits(case.base, case.truth.hop1, case.library, gates)
+    np.testing.assert_allclose(single, two, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ties", "tsv", "slerp"])
-def test_other_merges_take_the_edits_as_they_are(made, name):
-    merged = merge.preset(name)(made.library)
-    said = model.answer(made.base, made.truth.two_hop, merged)
-    assert not np.any(said == made.truth.composed)
+def test_other_merges_take_the_edits_as_they_are(case, name):
+    merged = merge.preset(name)(case.library)
+    message = model.answer(case.base, case.truth.two_hop, merged)
+    assert not np.any(message == case.truth.composed)
 
 
 def test_wide_models_tend_to_the_limit():
@@ -79,15 +79,15 @@ def test_wide_models_tend_to_the_limit():
 
 
 def test_the_limit_answers_its_own_facts_at_any_rank():
-    made = world.expected(jax.random.key(0), SIZES)
-    x = model.stream(made.base, made.truth.hop1)
-    first = made.experts[0]
-    written = limit.write(x, made.known, [first])
+    case = world.expected(jax.random.key(0), SIZES)
+    x = model.stream(case.base, case.truth.hop1)
+    first = case.experts[0]
+    written = limit.write(x, case.known, [first])
     np.testing.assert_array_equal(
-        np.argmax(model.read(made.base, written), -1), made.truth.new1
+        np.argmax(model.read(case.base, written), -1), case.truth.new1
     )
     low = first._replace(change=limit.truncate(first.change, 2))
-    change = limit.write(x, made.known, [low]) - limit.write(x, made.known)
+    change = limit.write(x, case.known, [low]) - limit.write(x, case.known)
     np.testing.assert_allclose(change, low.change, atol=1e-3)
 
 
@@ -101,16 +101,16 @@ def test_the_limit_answers_its_own_facts_at_any_rank():
         ({"strength": 0.0}, "strength > 0"),
     ],
 )
-def test_sizes_that_cannot_be_name_the_inequality(wrong, said):
+def test_sizes_that_cannot_be_name_the_inequality(wrong, message):
     sizes = {"entities": 4, "width": 8, "hidden": 16} | wrong
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         model.init(jax.random.key(0), **sizes)
 
 
-def test_worlds_that_cannot_be_are_refused(made):
+def test_worlds_that_cannot_be_are_refused(case):
     with pytest.raises(ValueError, match="2 N <= M fails"):
         Sizes(10, 8, 19)
     with pytest.raises(ValueError, match="N >= 3"):
         Sizes(2, 8, 19)
     with pytest.raises(ValueError, match="No memory 'hopfield'"):
-        model.remember(made.base, made.truth.hop1, made.truth.old1, "hopfield")
+        model.remember(case.base, case.truth.hop1, case.truth.old1, "hopfield")

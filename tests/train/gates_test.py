@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from decoders import TEXT
 from jaxlora import lora, models, route, tree
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.models import Decoder
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import gate_data, gates, session, text
 from jaxlora.train.loss import Batch
@@ -19,19 +20,7 @@ from jaxlora.train.session import Checkpoints, Gates
 from jaxlora.train.training import Training
 
 T, V, E, D = 8, 13, 3, 8
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=D,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    tie_head=True,
-    embed_std=1.0,
-)
+CONFIG = dataclasses.replace(TEXT, embed_std=1.0)
 MODEL = Decoder(CONFIG)
 ANSWERS = {"ann": 3, "bo": 5, "cy": 7}  # what each expert always says
 SITES = ("layers/attn/v_proj/kernel", "layers/mlp/down_proj/kernel")

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlora import lora, tree
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, apply, init
+from jaxlora.models import Decoder, Inputs, apply, init
 from jaxlora.train import pretrain
 from jaxlora.train.loss import Batch, decayed, loss
 
@@ -21,7 +21,7 @@ value = jax.jit(loss, static_argnums=(0, 3))
 
 
 def test_it_equals_numpy(model, base):
-    logits = apply(model, base, TOKENS, mask=TOKENS != 0)
+    logits = apply(model, base, Inputs(TOKENS, TOKENS != 0))
     logits = np.asarray(logits, np.float64)
     total = 0.0
     for i, t in np.ndindex(2, 4):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from decoders import TEXT
 from jaxlora import lora, parallel
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, init
+from jaxlora.models import Decoder, init
 from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import session, text
@@ -21,20 +22,7 @@ from jaxlora.train.session import Checkpoints
 from jaxlora.train.training import Training
 
 T, V = 8, 13
-MODEL = Decoder(
-    DecoderConfig(
-        vocab_size=V,
-        hidden_size=8,
-        num_layers=2,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=4,
-        mlp_size=12,
-        mlp="gated",
-        positions="rope",
-        tie_head=True,
-    )
-)
+MODEL = Decoder(TEXT)
 LORA = LoraConfig(rank=2, alpha=4.0)
 TRAINING = Training(epochs=2, learning_rate=1e-2, batch=2)
 ALONE, FOUR = (dataclasses.replace(TRAINING, together=n) for n in (1, 4))

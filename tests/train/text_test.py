@@ -13,27 +13,16 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from decoders import TEXT
 from jaxlora import lora, parallel
 from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, adapters, apply, init, pretrained
+from jaxlora.models import Decoder, adapters, apply, init, pretrained
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.text import Run, nats, start, updates
 from jaxlora.train.training import Plan, optimizer, rate
 
 E, K, A, N, T, V = 8, 3, 2, 2, 8, 13
-CONFIG = DecoderConfig(
-    vocab_size=V,
-    hidden_size=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    mlp_size=12,
-    mlp="gated",
-    positions="rope",
-    tie_head=True,
-)
-MODEL = Decoder(CONFIG)
+MODEL = Decoder(TEXT)
 LORA = LoraConfig(rank=2, alpha=4.0)
 OPT = optimizer(weight_decay=0.01)
 KEYS = jax.random.split(jax.random.key(5), E)
@@ -289,7 +278,7 @@ def test_nats_equal_examples_one_by_one(net, one):
 
 
 def test_learned_positions_restart_in_every_example(one):
-    model = Decoder(dataclasses.replace(CONFIG, positions="learned", max_length=T))
+    model = Decoder(dataclasses.replace(TEXT, positions="learned", max_length=T))
     base = jax.jit(init, static_argnums=1)(jax.random.key(0), model)
     count = jax.jit(nats, static_argnums=0)
     got, want = (count(model, base, rows, None)[0] for rows in (one[0], alone(one[0])))
@@ -309,15 +298,13 @@ def test_chunks_of_logits_add_up(net, one):
 
 def test_remat_changes_nothing(net, one):
     rows, adapter, want = one
-    model = Decoder(dataclasses.replace(CONFIG, remat=True))
+    model = Decoder(dataclasses.replace(TEXT, remat=True))
     close(sloped(model, net, rows, adapter, 0), want, 1e-5)
 
 
 def test_float32_adapters_on_a_bfloat16_base(net, one):
     rows, adapter, ((want, _), _) = one
-    model = Decoder(
-        dataclasses.replace(CONFIG, dtype="bfloat16", param_dtype="bfloat16")
-    )
+    model = Decoder(dataclasses.replace(TEXT, dtype="bfloat16", param_dtype="bfloat16"))
     base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), net)
     (got, _), grads = sloped(model, base, rows, adapter, 0)
     assert got.dtype == jnp.float32

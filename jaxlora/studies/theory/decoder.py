@@ -134,8 +134,8 @@ def _logits(model, pad: int, params, pairs, tokens) -> dict[str, jax.Array]:
     """Logits at the answer of the base, each expert and both merges, [G, ..., Q, V]."""
 
     def ask(tokens, adapter=None):
-        mask = tokens != pad
-        return models.apply(model, params, tokens, adapter=adapter, mask=mask)[:, 2]
+        inputs = models.Inputs(tokens, tokens != pad)
+        return models.apply(model, params, inputs, adapter=adapter)[:, 2]
 
     def one(pair, tokens):
         merged = {name: merge.preset(name)(pair) for name in ("mean", "sum")}
@@ -197,8 +197,8 @@ def _keys(model, pad: int, params, pairs, tokens) -> jax.Array:
     last = jnp.asarray([[0.0, 0.0, 1.0]])
 
     def one(row: jax.Array) -> jax.Array:
-        mask = (row != pad)[None]
-        found = mean_inputs(model, params, row[None], last, adapter=none, mask=mask)
+        inputs = models.Inputs(row[None], (row != pad)[None])
+        found = mean_inputs(model, params, inputs, last, adapter=none)
         return found[SITE]
 
     return jax.lax.map(one, tokens.reshape(-1, tokens.shape[-1])).reshape(

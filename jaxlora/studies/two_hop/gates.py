@@ -14,7 +14,7 @@ import optax
 
 from jaxlora import lora, models, route
 from jaxlora.evaluate.schema import Library, Method
-from jaxlora.models import Decoder, statistics
+from jaxlora.models import Decoder, Inputs, statistics
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.learning import Examples
 from jaxlora.studies.two_hop.libraries import MEMBERS, Experts, batches
@@ -81,10 +81,9 @@ def _inputs(model: Decoder, pad: int, base: Tree, library: lora.Library, rows: B
         return statistics.mean_inputs(
             model,
             base,
-            rows.tokens,
+            Inputs(rows.tokens, rows.tokens != pad),
             rows.weights,  # not 0 at the last token of a question alone
             adapter=adapter,
-            mask=rows.tokens != pad,
         )
 
     return jax.vmap(expert)(library, rows)

@@ -124,8 +124,8 @@ def target(
 
 def _loss(model: Decoder, pad: int, base: Tree, adapter: lora.Adapter, given: Examples):
     """Mean loss of one half of one group, in nats."""
-    mask = given.tokens != pad
-    logits = models.apply(model, base, given.tokens, adapter=adapter, mask=mask)[:, 2]
+    inputs = models.Inputs(given.tokens, given.tokens != pad)
+    logits = models.apply(model, base, inputs, adapter=adapter)[:, 2]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, given.targets)
     total = jnp.maximum(jnp.sum(given.weights), 1.0)
     return jnp.sum(nats * given.weights) / total

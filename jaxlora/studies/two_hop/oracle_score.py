@@ -86,9 +86,9 @@ def _one_group(model, pad, params, library, given: Examples, routes: jax.Array):
     told = jnp.moveaxis(told, 2, 0)[:, :, :, None]
     told = jnp.broadcast_to(told, (layers, *batch, *told.shape[-2:]))
     told = told.reshape(layers, -1, *told.shape[-2:])
-    logits = models.apply(
-        model, params, tokens, library=library, mask=tokens != pad, labels=told
-    )[:, length - 1].reshape(*batch, -1)
+    inputs = models.Inputs(tokens, tokens != pad)
+    logits = models.apply(model, params, inputs, library=library, labels=told)
+    logits = logits[:, length - 1].reshape(*batch, -1)
     answers = jnp.broadcast_to(given.targets[:, None], batch)
     counts = given.weights[:, None] > 0
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, answers)

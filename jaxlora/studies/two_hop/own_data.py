@@ -54,9 +54,8 @@ def _grams(model: Decoder, pad: int, base: Tree, adapters: lora.Adapter, rows: B
         used = rows.weights.sum(-1, keepdims=True) > 0
         counts = (mask | (rows.weights > 0)) & used
         weights = counts.astype(jnp.float32)
-        return statistics.input_grams(
-            model, base, rows.tokens, weights, adapter=adapter, mask=mask
-        )
+        inputs = models.Inputs(rows.tokens, mask)
+        return statistics.input_grams(model, base, inputs, weights, adapter=adapter)
 
     return jax.vmap(one)(adapters, rows)
 
@@ -69,7 +68,7 @@ def _importance(
 
     def score(params: Tree, row: Batch) -> jax.Array:
         tokens = row.tokens[None]
-        logits = models.apply(model, params, tokens, mask=tokens != pad)[0]
+        logits = models.apply(model, params, models.Inputs(tokens, tokens != pad))[0]
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, row.targets)
         return -jnp.sum(nats * row.weights)
 

@@ -123,10 +123,8 @@ def _all_groups(
     prompts: jax.Array,
 ) -> jax.Array:
     def one(library: Library, state: Tree | None, tokens: jax.Array) -> jax.Array:
-        mask = tokens != pad
-        found = models.routes(
-            model, params, tokens, library=library, gate=state, mask=mask
-        )
+        inputs = models.Inputs(tokens, tokens != pad)
+        found = models.routes(model, params, inputs, library=library, gate=state)
         return jnp.stack(jax.tree.leaves(found.weights))
 
     return jax.vmap(one)(libraries, states, prompts)

@@ -114,10 +114,8 @@ def residuals(
             return models.hidden(
                 model,
                 base,
-                tokens,
+                models.Inputs(tokens, segments=tokens, positions=tokens),
                 adapter=lora.combine(factors, scales),
-                segments=tokens,
-                positions=tokens,
             )
 
         return jax.vjp(value, factors)

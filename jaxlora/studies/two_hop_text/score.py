@@ -89,11 +89,8 @@ def text(
         made = models.generate(
             who.model,
             who.base,
-            jnp.asarray(tokens),
-            jnp.asarray(mask),
-            max_new_tokens=new_tokens,
-            stop=stop,
-            pad=pad,
+            models.Inputs(jnp.asarray(tokens), jnp.asarray(mask)),
+            models.Decoding(new_tokens, stop=stop, pad=pad),
             **who.arguments(),
         )
         rows = zip(np.asarray(made.tokens), np.asarray(made.lengths), strict=True)
@@ -117,7 +114,7 @@ def _scores(model: Decoder, size: int, base, arguments, tokens, mask, answers):
     (b, t), (_, a) = tokens.shape, answers.shape
     empty = cache.empty(model.config, b, t + a)
     extend = functools.partial(models.extend, model, base, **arguments)
-    read, past = extend(tokens, empty, mask=mask)
+    read, past = extend(models.Inputs(tokens, mask), empty)
 
     def one(answer: jax.Array) -> jax.Array:
         said = jnp.broadcast_to(answer[None], (b, a))

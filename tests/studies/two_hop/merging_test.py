@@ -142,9 +142,8 @@ def test_answers_are_those_of_each_groups_own_merge(experts, asked):
     @jax.jit
     def ask(library, key, tokens):
         adapter = merge.preset(str(name))(library, key=key)
-        return models.apply(
-            base.model, base.params, tokens, adapter=adapter, mask=tokens != PAD
-        )[:, 2]
+        inputs = models.Inputs(tokens, tokens != PAD)
+        return models.apply(base.model, base.params, inputs, adapter=adapter)[:, 2]
 
     for g in range(G):
         library = jax.tree.map(lambda x, g=g: x[g], stacked)

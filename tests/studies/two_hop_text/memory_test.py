@@ -81,10 +81,8 @@ def test_residuals_are_what_a_real_vjp_keeps(base, remat):
             return models.hidden(
                 model,
                 base,
-                tokens,
+                models.Inputs(tokens, segments=tokens, positions=tokens),
                 adapter=lora.combine(factors, scales),
-                segments=tokens,
-                positions=tokens,
             )
 
         return jax.vjp(value, factors)

@@ -1,0 +1,80 @@
+"""Which modules of several adapters are one site, and stacked on L.
+
+Modules whose paths differ only in their numbers and whose shapes are equal are one
+site, such as ``model.layers.*.self_attn.q_proj``, in the order of the numbers.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxlora.io.peft import PeftFile
+
+_NUMBER = re.compile(r"(?:^|(?<=\.))\d{1,9}(?=\.|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A module that some adapter adapts."""
+
+    d: int
+    """Features in; V of an embedding."""
+    f: int
+    """Features out; D of an embedding."""
+    embedding: bool
+    """Is it an embedding?"""
+    folder: Path
+    """Of the first adapter that adapts it."""
+
+    def __str__(self) -> str:
+        kind = "an embedding" if self.embedding else "a linear layer"
+        return f"{kind} from {self.d} to {self.f}"
+
+
+def union(files: Sequence[PeftFile]) -> dict[str, Module]:
+    """Returns every module that some adapter adapts, by its path.
+
+    Args:
+      files: the opened adapters.
+
+    Raises:
+      ValueError: if two adapters have other features for a module, or it is an
+        embedding in one and a linear layer in the other.
+    """
+    known: dict[str, Module] = {}
+    for file in files:
+        for path, header in file.modules.items():
+            here = Module(header.d, header.f, header.embedding, file.folder)
+            first = known.setdefault(path, here)
+            if str(first) != str(here):
+                raise ValueError(
+                    f"Adapter {file.folder} adapts {path!r} as {here}, expected "
+                    f"{first}, as in {first.folder}: they are adapters of different "
+                    f"bases and make no library."
+                )
+    return known
+
+
+def sites(known: Mapping[str, Module]) -> dict[str, tuple[str, ...]]:
+    """Returns the module paths of each site, in the order of L.
+
+    Args:
+      known: as :func:`union` returns it.
+    """
+    by_name: dict[str, dict[tuple[int, int, bool], list[str]]] = {}
+    for path, module in known.items():
+        by_shape = by_name.setdefault(_NUMBER.sub("*", path), {})
+        by_shape.setdefault((module.d, module.f, module.embedding), []).append(path)
+    return {
+        # Modules of one name and several shapes are as many sites.
+        name if len(by_shape) == 1 else f"{name}[{d}x{f}]": _ordered(paths)
+        for name, by_shape in sorted(by_name.items())
+        for (d, f, _), paths in sorted(by_shape.items())
+    }
+
+
+def _ordered(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        sorted(paths, key=lambda path: [int(n) for n in _NUMBER.findall(path)])
+    )
