@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlora.commands import bars, decoding, flags, loading
-from jaxlora.commands.decoding import Said
+from jaxlora.commands import bars, flags, loading
 from jaxlora.commands.flags import Combine, Combining, Dtype
 from jaxlora.evaluate import answers
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
 from jaxlora.io.files import write_text
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse.decode import Continuation, TextDecoding
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
 
@@ -91,19 +91,19 @@ def run(arguments: Sequence[str]) -> int:
     if given.out:
         flags.check_out(given.out)
     found = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    tokenizer = decoding.load_tokenizer(given.model, found)
+    tokenizer = decode.load_tokenizer(given.model, found)
     if not given.chat:
         tokenizer = dataclasses.replace(tokenizer, chat_template=None)
     asked = _questions(records, read.skipped + unusable, tokenizer, found, given)
     with bars.bar("asking") as tell:
         total = len(asked.prompts)
-        said = decoding.decode(
+        said = decode.continuations(
             found,
             tokenizer,
             asked.prompts,
-            max_new_tokens=given.max_new_tokens,
+            TextDecoding(max_new_tokens=given.max_new_tokens),
             batch=given.batch,
-            tell=lambda n: tell(f"{n} of {total} questions", n, total),
+            progress=lambda n: tell(f"{n} of {total} questions", n, total),
         )
     metric = answers.METRICS[given.metric]
     judged = [metric(s.text, r.answer) for s, r in zip(said, asked.items, strict=True)]
@@ -150,13 +150,13 @@ def _questions(
     items, prompts, too_long = [], [], 0
     for item in records:
         try:
-            ids = decoding.encode(item, tokenizer)
+            ids = decode.encode(item, tokenizer)
         except ValueError:
             if not given.skip_bad:
                 raise
             bad += 1
             continue
-        if decoding.room(found, ids):
+        if decode.room(found, ids):
             items.append(item)
             prompts.append(ids)
         else:
@@ -172,7 +172,7 @@ def _questions(
 def _table(
     given: Arguments,
     asked: Questions,
-    said: Sequence[Said],
+    said: Sequence[Continuation],
     judged: Sequence[Judged],
 ) -> Table:
     right = sum(one.correct for one in judged)
@@ -197,7 +197,10 @@ def _table(
 
 
 def _write(
-    path: Path, items: Sequence[Record], said: Sequence[Said], judged: Sequence[Judged]
+    path: Path,
+    items: Sequence[Record],
+    said: Sequence[Continuation],
+    judged: Sequence[Judged],
 ) -> None:
     rows = [
         {

@@ -17,7 +17,7 @@ from rich.console import Console
 from jaxlora import models
 from jaxlora.commands import bars, flags, loading
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 
 PROG = "jaxlora forward"
 DESCRIPTION = """\

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, decoding, flags, loading
-from jaxlora.commands.decoding import Said, Sample, Sampling
+from jaxlora.commands import bars, flags, loading
+from jaxlora.commands.decoding import Sample, Sampling
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.io.files import write_text
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse.decode import Continuation
 from jaxlora.tasks import jsonl, text
 from jaxlora.tasks.text import Record
 
@@ -78,19 +80,19 @@ def run(arguments: Sequence[str]) -> int:
         seed=given.sampling.seed,
         **combining,
     )
-    tokenizer = decoding.load_tokenizer(given.model, found)
+    tokenizer = decode.load_tokenizer(given.model, found)
     if not given.chat:
         tokenizer = dataclasses.replace(tokenizer, chat_template=None)
     prompts = [_encode(item, tokenizer, found) for item in asked]
     with bars.bar("decoding") as tell:
-        said = decoding.decode(
+        said = decode.continuations(
             found,
             tokenizer,
             prompts,
-            max_new_tokens=given.max_new_tokens,
+            given.sampling.texts(given.max_new_tokens),
             batch=given.batch,
-            sampling=given.sampling,
-            tell=lambda n: tell(f"{n} of {len(prompts)} prompts", n, len(prompts)),
+            key=jax.random.key(given.sampling.seed),
+            progress=lambda n: tell(f"{n} of {len(prompts)} prompts", n, len(prompts)),
         )
     _print(asked, said)
     if given.out:
@@ -164,8 +166,8 @@ def _record(fields: dict, where: str) -> Record:
 
 
 def _encode(item: Record, tokenizer: Tokenizer, found: Reuse) -> list[int]:
-    ids = decoding.encode(item, tokenizer)
-    if not decoding.room(found, ids):
+    ids = decode.encode(item, tokenizer)
+    if not decode.room(found, ids):
         raise ValueError(
             f"{item.where or 'The prompt'}: {len(ids)} tokens leave no room in the "
             f"model's context of {found.model.config.max_length}; shorten it."
@@ -173,7 +175,7 @@ def _encode(item: Record, tokenizer: Tokenizer, found: Reuse) -> list[int]:
     return ids
 
 
-def _print(asked: Sequence[Record], said: Sequence[Said]) -> None:
+def _print(asked: Sequence[Record], said: Sequence[Continuation]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for item, answer in zip(asked, said, strict=True):
         console.print(Text(item.messages[-1]["content"], style="bold cyan"))
@@ -183,7 +185,7 @@ def _print(asked: Sequence[Record], said: Sequence[Said]) -> None:
         console.print()
 
 
-def _write(path: Path, asked: Sequence[Record], said: Sequence[Said]) -> None:
+def _write(path: Path, asked: Sequence[Record], said: Sequence[Continuation]) -> None:
     lines = [
         json.dumps(
             {"messages": list(item.messages), **answer._asdict()}, ensure_ascii=False

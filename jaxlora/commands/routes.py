@@ -11,10 +11,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora import models, tree
+from jaxlora import models, reuse, tree
 from jaxlora.commands import (
     bars,
-    decoding,
     flags,
     loading,
     printing,
@@ -24,12 +23,11 @@ from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.forward import read_tokens
 from jaxlora.commands.printing import line
 from jaxlora.io import files
-from jaxlora.models import reuse
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png
 from jaxlora.report.route_numbers import Panels
+from jaxlora.reuse import Reuse, decode
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora routes"
@@ -188,11 +186,11 @@ def _row(given: Arguments) -> list[int] | None:
 def _prompt(given: Arguments, found: Reuse, row: list[int] | None) -> Prompt:
     vocabulary = found.model.config.vocab_size
     if row is None:
-        words = decoding.load_tokenizer(given.model, found)
+        words = decode.load_tokenizer(given.model, found)
         if not given.chat:
             words = dataclasses.replace(words, chat_template=None)
         turn = {"role": "user", "content": given.prompt or ""}
-        ids = decoding.encode(Record(messages=(turn,), glue=""), words)
+        ids = decode.encode(Record(messages=(turn,), glue=""), words)
     else:
         words, ids = _words(given.model, found), row
         if max(ids) >= vocabulary:
@@ -208,7 +206,7 @@ def _words(folder: Path, found: Reuse) -> Tokenizer | None:
     """The tokenizer, if there is one: only to name the tokens."""
     if not (folder / "tokenizer.json").exists():
         return None
-    return decoding.load_tokenizer(folder, found)
+    return decode.load_tokenizer(folder, found)
 
 
 def _check_length(given: Arguments, length: int, context: int) -> None:

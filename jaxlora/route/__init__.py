@@ -1,5 +1,6 @@
 """Routing: keep the library, weigh its experts by a gate."""
 
+from jaxlora.route.check import StateError as StateError
 from jaxlora.route.check import check as check
 from jaxlora.route.chosen import mix_chosen as mix_chosen
 from jaxlora.route.gate import LAWS as LAWS
