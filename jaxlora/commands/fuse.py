@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from jaxlora import lora, reuse
-from jaxlora.commands import flags, loading
+from jaxlora.commands import flags, loading, printing
 from jaxlora.commands.flags import Dtype, Merge, Merging, Model
 from jaxlora.models import pretrained
 
@@ -55,16 +55,13 @@ def run(arguments: Sequence[str]) -> int:
     reuse.check(reuse.Combination(**combining), len(folders))
     flags.check_new_folder(given.out)
     loaded = loading.load(given.model, folders, given.dtype, **combining)
-    console = Console()
     with Console(stderr=True).status(f"writing {given.out}"):
         fused = lora.fuse(loaded.base, loaded.adapter)
         pretrained.save(given.out, loaded.model, fused, like=given.model)
-    console.print(
+    printing.line(
+        Console(),
         f"{given.out}: {given.model.name} and {_names(folders)}, "
         f"{loaded.model.config.param_dtype}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 

@@ -14,7 +14,8 @@ from jaxlora.io import collection, gate_file
 from jaxlora.io.collection import Collection
 from jaxlora.io.gate_file import GateFile
 from jaxlora.models.config import DecoderConfig
-from jaxlora.reuse import Reuse
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
 
 
 def load(
@@ -58,6 +59,21 @@ def load(
         gate_file.check_base(gate, loaded.base)
     say(loaded.notes)
     return loaded
+
+
+def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
+    """Reads the tokenizer of a checkpoint.
+
+    Args:
+      folder: of the checkpoint.
+      reuse: the model.
+      chat: keep its chat template, if it has one.
+
+    Raises:
+      ValueError: if there is none, or it is of another vocabulary than the model.
+    """
+    tokenizer = decode.load_tokenizer(folder, reuse)
+    return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
 
 
 def collect(folders: Sequence[Path], move: bars.Move) -> Collection:
