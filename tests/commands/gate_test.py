@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import cli, lora, models, route
+from jaxlora import cli, lora, models, reuse, route
 from jaxlora.commands import gate_plan, gate_tables
 from jaxlora.commands.flags import adapters
 from jaxlora.io import gate_file
-from jaxlora.models import reuse, statistics, tokenizer
+from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
 from jaxlora.train import packed, session
 
