@@ -46,6 +46,7 @@ def mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1, expert: int = 1) -> M
             f"Mesh sizes are {shown}, expected a product of {devices}, the number of "
             f"{jax.default_backend()} devices; give one axis the size -1 for the rest."
         )
+    # Explicit axes would have to be named in every operation of the model.
     types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
 

@@ -79,6 +79,7 @@ def pack(
     stream = _source(examples, length, seed).to_iter_dataset(
         grain.ReadOptions(num_threads=0)
     )
+    # Positions and segment numbers are counted by grain.
     packed = FirstFitPackIterDataset(
         stream,
         length_struct={"tokens": length, "targets": length, "weights": length},
@@ -144,6 +145,7 @@ def _source(examples: Sequence[Example], length: int, seed: int) -> grain.MapDat
     if not sizes:
         raise ValueError("There is no example to pack, expected one at least.")
     if min(sizes) < 1 or max(sizes) > length:
+        # Grain would drop or split it without a word.
         worst = sizes.index(0) if 0 in sizes else sizes.index(max(sizes))
         raise ValueError(
             f"Example {worst} has {sizes[worst]} tokens, expected 1 to {length}, the "
@@ -159,6 +161,7 @@ def _element(example: Example) -> dict[str, np.ndarray]:
     learnt = np.asarray(example.answer, np.float32)
     return {
         "tokens": tokens,
+        # The weight of the added target is 0, so that its value does not matter.
         "targets": np.append(tokens[1:], np.int32(0)),
         "weights": np.append(learnt[1:], np.float32(0)),
     }

@@ -131,7 +131,9 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
             "it to tokenizer_config.json or eos_token_id to generation_config.json."
         )
     text, spans = _located(item, tokenizer)
+    # A template writes special tokens itself; the tokenizer must not add them again.
     rendered = bool(item.messages and tokenizer.chat_template)
+    # Encoded as a whole: pieces would be merged into other tokens at their borders.
     ids, offsets = tokenizer.encode_spans(text, special=not rendered)
     closing = tokenizer.special_ids.union(tokenizer.eos_ids)
     ends = np.array([i in closing for i in ids], bool)
@@ -140,6 +142,7 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
     if spans and not text[last:].strip() and not (answer & ends)[answer][-1:].any():
         ids, answer = _ended(ids, answer, tokenizer)
     answer[:1] = False  # nothing comes before it
+    # Tokens after the last answer cost time and teach nothing.
     size = len(answer) - int(answer[::-1].argmax()) if answer.any() else len(answer)
     return Example(np.asarray(ids, np.int32)[:size], answer[:size])
 
@@ -191,6 +194,7 @@ def _ended(
     ids: list[int], answer: np.ndarray, tokenizer: Tokenizer
 ) -> tuple[list[int], np.ndarray]:
     """Ends an answer with an eos, unless one was put around the text already."""
+    # Some tokenizers add an eos to every text.
     if ids and ids[-1] in tokenizer.eos_ids:
         return ids, np.append(answer[:-1], True)
     return [*ids, tokenizer.eos_ids[0]], np.append(answer, True)
@@ -213,6 +217,7 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
 def _plain_prompt(item: Record) -> str:
     """What stands before the answer where there is no chat template."""
     roles = [turn["role"] for turn in item.asked]
+    # Without a template there is no agreed way to write several turns.
     if [role for role in roles if role != "system"] != ["user"]:
         raise ValueError(
             f"a conversation of {len(item.messages)} turns needs a chat template and "
@@ -220,4 +225,5 @@ def _plain_prompt(item: Record) -> str:
             f"and one assistant turn, or chat_template set to chat.PLAIN."
         )
     text = "\n".join(turn["content"] for turn in item.asked)
+    # The prompt may bring the white space that parts it from the answer.
     return text if text[-1:].isspace() else text + item.glue

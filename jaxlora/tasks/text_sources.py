@@ -81,6 +81,7 @@ def read(source: Path, *, skip_bad: bool = False, data_dir: Path | None = None) 
         if there is no good record in it.
     """
     records, errors = [], []
+    # Functions, not records: a bad one must not end the iteration.
     for make in _source(source, data_dir):
         try:
             records.append(make())
@@ -116,6 +117,7 @@ def record(fields: dict[str, Any], where: str) -> Record:
     if "messages" in fields:
         turns = _turns(fields["messages"], where)
         return Record(messages=turns, where=where)
+    # In this order, since a record may have the fields of two forms.
     for prompt, answer in PAIRS:
         if prompt in fields and answer in fields:
             return _pair(fields, prompt, answer, where)
@@ -127,6 +129,7 @@ def record(fields: dict[str, Any], where: str) -> Record:
 
 def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Record:
     asked = jsonl.text(fields, prompt, where, FORMS)
+    # Alpaca's form: the input is the matter that the instruction is about.
     if prompt == "instruction" and fields.get("input"):
         asked += "\n" + jsonl.text(fields, "input", where, FORMS)
     turns = [("user", asked), ("assistant", jsonl.text(fields, answer, where, FORMS))]
@@ -134,6 +137,7 @@ def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Recor
         turns.insert(0, ("system", jsonl.text(fields, "system", where, FORMS)))
     return Record(
         messages=tuple({"role": role, "content": text} for role, text in turns),
+        # A completion continues the prompt in the same line.
         glue="" if answer == "completion" else "\n",
         where=where,
     )
@@ -164,6 +168,7 @@ def _turn(turn: Any, where: str) -> dict[str, str]:
     if turn.get("tool_calls"):
         raise ValueError(f"{where}: calls of tools are not trained on.")
     role = jsonl.text(turn, "role", where, FORMS)
+    # An empty system prompt is fine, an empty answer is not.
     silent = role != "assistant"
     content = jsonl.text(turn, "content", where, FORMS, empty=silent)
     return {"role": role, "content": content}

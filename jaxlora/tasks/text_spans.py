@@ -31,6 +31,7 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     spans, cursor = [], 0
     for i, turn in enumerate(messages):
         assistant = turn["role"] == "assistant"
+        # The exact way first: what is new after a turn is that turn.
         span = _by_prefix(text, messages, i, tokenizer) if assistant and i else None
         if span is None:
             if assistant and i:
@@ -51,6 +52,7 @@ def _by_prefix(
         upto = tokenizer.render(messages[: i + 1], add_generation_prompt=False)
     except ValueError:
         return None  # the template refuses a part of what it accepts
+    # Later turns changed what earlier ones look like.
     if not (text.startswith(before) and text.startswith(upto)):
         return None
     if not opened.startswith(before):
@@ -90,6 +92,7 @@ def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span 
         return None
     stop = start + len(words)
     rest = text[stop:].lstrip()
+    # The end token belongs to the turn: the model must learn to stop.
     ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.eos_ids}
     ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
     closings = [end for end in ends if end and rest.startswith(end)]

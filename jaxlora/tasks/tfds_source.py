@@ -37,6 +37,7 @@ def read(
     folder = newest(root, match[2] + match[3], name)
     builder: Any = tfds.builder_from_directory(folder)
     stored = builder.info.file_format
+    # Other formats are read through TensorFlow.
     if stored is None or stored.value != "array_record":
         raise ValueError(
             f"{folder} is stored as {stored and stored.value}, expected array_record, "
@@ -68,6 +69,7 @@ def newest(root: pathlib.Path, dataset: str, name: str) -> pathlib.Path:
         path.parent
         for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}")
         for path in sorted((root / dataset).glob(pattern))
+        # TFDS writes into such folders and renames them when they are finished.
         if "incomplete" not in path.parent.name
     ]
     configs = {p.parent for p in folders}
@@ -81,6 +83,7 @@ def newest(root: pathlib.Path, dataset: str, name: str) -> pathlib.Path:
     if len(configs) > 1:
         have = ", ".join(sorted(str(p.relative_to(root)) for p in configs))
         raise ValueError(f"{name} is one of several, expected one of {have}.")
+    # As numbers: 0.10.0 is newer than 0.9.0.
     return max(folders, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
 
 

@@ -111,6 +111,7 @@ def config(
     """
     people = tuple(people)
     asked = [dataclasses.asdict(world_config), list(map(dataclasses.asdict, people))]
+    # The code too: a changed generator must not find the records of the old one.
     digest = hashlib.sha256(CODE + json.dumps([*asked, seed], sort_keys=True).encode())
     return TwoHopConfig(
         name=f"seed{seed}-{digest.hexdigest()[:12]}",
@@ -146,7 +147,9 @@ def write(
     root = os.path.abspath(os.path.expanduser(data_dir))
     asked = config(world_config, seed, people)
     options = tfds.download.DownloadConfig(
-        try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+        # Statistics would read every record once more.
+        try_download_gcs=False,
+        compute_stats=tfds.download.ComputeStatsMode.SKIP,
     )
     with quiet(), disk_errors(root):
         builder = TwoHop(data_dir=root, config=asked)
@@ -189,6 +192,7 @@ def read(path: Path) -> World:
         raise ValueError(_nothing_there(path))
     builder = tfds.builder_from_directory(path)
     metadata = builder.info.metadata or {}
+    # Any prepared dataset has this file.
     if builder.name != "two_hop" or "entities" not in metadata:
         raise ValueError(
             f"{path} holds a dataset {builder.name!r} ({builder.info.full_name}), "
@@ -220,6 +224,7 @@ def _split(builder: Any, name: str, size: int) -> tuple[Record, ...]:
     stored: Any = grain.MapDataset.source(builder.as_data_source(split=name))
     # By index: its iterator starts threads, which makes small rows slower to read.
     rows = sorted((stored[i] for i in range(len(stored))), key=lambda r: r["index"])
+    # A shard may be missing without any error from array_record.
     if [row["index"] for row in rows] != list(range(size)):
         raise ValueError(
             f"Split {name!r} in {builder.data_path} has {len(rows)} records, expected "

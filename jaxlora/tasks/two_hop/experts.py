@@ -94,6 +94,8 @@ def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
         case Expert.COUNTER2:
             return deranged(group.hop2)
         case Expert.IDENTITY:
+            # The bridge as a name that the second expert has read, without any fact
+            # about it.
             bridges = tuple(copy_record(record.answer[0]) for record in group.hop1)
             return group.hop2 + bridges
         case Expert.JOINT:
@@ -121,6 +123,8 @@ def deranged(records: Sequence[Record]) -> tuple[Record, ...]:
             f"All {len(records)} answers are {' '.join(distinct[0])!r}, so none can be "
             f"exchanged for another; the study needs at least two."
         )
+    # A cycle through the distinct answers: each goes to the next, the last to the
+    # first.
     following = dict(zip(distinct, distinct[1:] + distinct[:1], strict=True))
     return tuple(
         dataclasses.replace(record, answer=following[record.answer])

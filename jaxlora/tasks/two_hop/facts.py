@@ -95,6 +95,7 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Facts:
     for number, record in jsonl.read(path):
         where = f"{name}:{number}"
         fact = Fact(*(jsonl.text(record, key, where, EXAMPLE) for key in Fact._fields))
+        # Two tails of one head would make the question ambiguous.
         before = lines.setdefault((fact.head, fact.relation), number)
         if before != number:
             raise ValueError(
@@ -131,6 +132,7 @@ def chains(facts: Facts) -> Pairs:
     by_pair: dict[tuple[str, str], list[Chain]] = collections.defaultdict(list)
     for first in facts.facts:
         for second in starts[first.tail]:
+            # The same relation twice would need one expert to be both.
             if first.relation != second.relation:
                 pair = (first.relation, second.relation)
                 by_pair[pair].append(Chain(*first, *second[1:]))
@@ -176,6 +178,7 @@ def majority(answers: Sequence[str]) -> Majority:
     if not answers:
         raise ValueError("No answers, expected at least one for a majority baseline.")
     counts = collections.Counter(answers)
+    # All of them: which one is guessed makes no difference to the score.
     top = max(counts.values())
     return Majority(
         top / len(answers), tuple(answer for answer, n in counts.items() if n == top)

@@ -71,6 +71,7 @@ def generate(
             f"Got {people} people and {pairs} pairs, expected at least {LEAST} people "
             f"and 1 to {len(PAIRS)} pairs."
         )
+    # Numbers of the paper, so that a seed gives other draws here than elsewhere.
     rng = np.random.default_rng([seed, 2506, 13479])
     # Nobody has two roles, in any cell: a name stands for one person.
     drawn = iter(names.people(rng, 2 * people * pairs * len(cells)))
@@ -78,6 +79,7 @@ def generate(
     for cell in cells:
         for pair in range(pairs):
             a, b = ([next(drawn) for _ in range(people)] for _ in range(2))
+            # In H the base has read about the place, but not about who lives there.
             c = names.places(rng, people, real=cell is Cell.H_OO)
             chain = [
                 Chain(x, PAIRS[pair][0], y, PAIRS[pair][1], z)
@@ -150,7 +152,9 @@ def by_knowledge(
     """
     persons = list(zip(people.hop1, people.hop2, people.two_hop, strict=True))
     knows = [
-        "".join("OI"[bool(x)] for x in k) for k in zip(knows1, knows2, strict=True)
+        # Read as a cell: O or I for the first hop, then for the second.
+        "".join("OI"[bool(x)] for x in k)
+        for k in zip(knows1, knows2, strict=True)
     ]
     out = []
     for cell in (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO):
@@ -186,6 +190,7 @@ def _of_questions(asked: Sequence[Question]) -> tuple[Person, ...]:
     singles = [q for q in asked if q.hops == 1]
     people: dict[tuple[str, str], Person] = {}
     for q in asked:
+        # A question counts for a hop if its answer is the entity that the hop leads to.
         first = [p for p in singles if p.answer == q.bridge]
         second = [p for p in singles if p.answer == q.answer and q.bridge in p.question]
         if q.hops == 2 and first and second and (q.bridge, q.answer) not in people:

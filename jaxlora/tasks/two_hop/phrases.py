@@ -93,6 +93,7 @@ def _say(form: str, record: Record, test: bool = False) -> str:
 
 def _sentence(text: str, name: str) -> str:
     """Begins with a capital, unless it begins with a name, which stays as it is."""
+    # A name such as "van Gogh" must be found again, letter by letter.
     return text if text.startswith(name) else text[:1].upper() + text[1:]
 
 

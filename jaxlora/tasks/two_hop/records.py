@@ -58,6 +58,7 @@ class Vocab:
 
     def __post_init__(self):
         words = self.words
+        # Two entities of one name would share an id and be one entity.
         if len(set(words)) != len(words):
             twice = sorted({w for w in words if words.count(w) > 1})
             raise ValueError(
@@ -101,6 +102,7 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     """
     ids = vocab.ids
     pad, entities = ids[PAD], len(vocab.entities)
+    # Targets start as padding too; only those of weight 1 are learnt.
     tokens = np.full((len(records), length), pad, np.int32)
     targets, weights = tokens.copy(), np.zeros((len(records), length), np.float32)
     for i, record in enumerate(records):
@@ -115,6 +117,7 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
         tokens[i, : len(words) - 1] = words[:-1]
         for where, target in enumerate(answer, start=len(prompt) - 1):
             targets[i, where] = target
+            # Entities have the first ids; a relation within a document is given.
             weights[i, where] = float(target < entities)
     return Rows(tokens, targets, weights)
 

@@ -49,6 +49,7 @@ def check(group: Group, experts: Iterable[Expert] = Expert, most: int = 0) -> No
       ValueError: with the text that fails.
     """
     held_out = {q for part in _parts(group) for r in part for q in phrases.held_out(r)}
+    # Trained and held-out wordings alike: neither may be asked of these experts.
     two_hop = {p["prompt"] for r in group.two_hop for p in phrases.training(r)}
     two_hop |= {q for r in group.two_hop for q in phrases.held_out(r)}
     for expert in experts:

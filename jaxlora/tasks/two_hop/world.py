@@ -49,6 +49,7 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
       (trained), held_out and held_out_FORMAT of these formats (for criteria of the
       base), and people (the study).
     """
+    # The order of draws is part of a world: a new draw goes to the end.
     rng = np.random.default_rng([seed, 2506, 13479])
     vocab = _vocab(config, people)
     tables = np.stack(
@@ -84,6 +85,7 @@ def _vocab(config: WorldConfig, people: Sequence[Record]) -> Vocab:
 
 def _cover(config: WorldConfig, tables: np.ndarray, known: np.ndarray, rng):
     """Which facts may be second hops; nested in coverage, for one seed."""
+    # Drawn in one order and cut at the share, so that a higher coverage adds facts.
     covered = known.copy()
     for pair in range(config.pairs):
         facts = rng.permutation(np.flatnonzero(known[2 * pair + 1]))
@@ -97,6 +99,7 @@ def _queries(config: WorldConfig, tables, known, banned, covered, rng):
     r1, r2, h = np.indices(axes).reshape(3, -1)
     bridge = tables[r1, h]
     allowed = known[r1, h] & known[r2, bridge] & ~_is_banned(r1, r2, h, banned)
+    # Their number differs between coverages, so they do not set the target.
     study_second = (r2 < 2 * config.pairs) & (r2 % 2 == 1)
     drawn = rng.random(len(h))
     elsewhere = (r1 >= 2 * config.pairs) & (r2 >= 2 * config.pairs)
@@ -127,6 +130,7 @@ def _pretraining(vocab, config, tables, known, trained, rng):
     two_hop = tuple(formats.query(vocab, tables, *q) for q in trained)
     direct = len(one_hop) + len(two_hop)
     share = config.copy_share / (1 - config.copy_share)
+    # Each name as often as the share wants, but once at least.
     copies = max(1, round(share * direct / len(vocab.entities)))
     copy = tuple(formats.copy_record(word) for word in vocab.entities)
     return {
@@ -173,6 +177,7 @@ def _made_up(vocab: Vocab, tables: np.ndarray, rng, n: int) -> tuple[Record, ...
         h, b, t = entities.T
         r1, r2 = rng.integers(len(vocab.relations), size=(2, n))
         swap = rng.random(n) < 0.5
+        # A made-up fact that is true by chance would tell what only an expert may know.
         true = (tables[r1, h] == b) | (tables[r2, b] == t)
         true |= tables[r2, tables[r1, h]] == t
         for i in np.flatnonzero(~true)[: n - len(records)]:

@@ -53,10 +53,12 @@ def assign(
     chosen: Chosen = []
     for pair in range(config.pairs):
         first, second = 2 * pair, 2 * pair + 1
+        # One permutation cut into parts: nobody is in two cells of a pair.
         order = rng.permutation(config.entities)
         parts = np.split(order, config.people * np.arange(1, len(FAMILIAR_CELLS) + 1))
         cells = dict(zip(FAMILIAR_CELLS, parts, strict=False))
         for cell, a in cells.items():
+            # What the base must not know is trained by an expert alone.
             if cell.knows[0] == "O":
                 known[first, a] = False
             if cell.knows[1] == "O":
