@@ -50,7 +50,7 @@ def load(
     dtype: Dtype | None = None,
     param_dtype: Dtype | None = None,
     mesh: Mesh | None = None,
-    tell: stream.Tell | None = None,
+    progress: stream.Progress | None = None,
 ) -> tuple[Decoder, Tree]:
     """Reads a checkpoint.
 
@@ -61,7 +61,7 @@ def load(
         widest type among the tensors. float16 becomes float32.
       mesh: cut the parameters over it as :mod:`jaxlora.parallel.rules` says; by default
         they are on one device. Every process of a mesh reads the whole checkpoint.
-      tell: called with (bytes read, bytes in all) after each tensor.
+      progress: called with (bytes read, bytes in all) after each tensor.
 
     Returns:
       The decoder, and its parameters.
@@ -88,7 +88,7 @@ def load(
     _check(found, sources, places, shapes)
     where = rules.shardings(mesh, shapes) if mesh is not None else {}
     return model, named.unflatten(
-        stream.fill(found, sources, places, shapes, where, tell)
+        stream.fill(found, sources, places, shapes, where, progress)
     )
 
 

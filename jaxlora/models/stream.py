@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxlora.io.tensors import Tensors
 from jaxlora.models.names import Place
 
-Tell: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
@@ -33,7 +33,7 @@ def fill(
     places: Mapping[str, Place],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     where: Mapping[str, NamedSharding],
-    tell: Tell | None,
+    progress: Progress | None,
 ) -> dict[str, jax.Array]:
     """Reads every tensor into its leaf, in the order of the files.
 
@@ -43,7 +43,7 @@ def fill(
       places: where each tensor goes, by canonical name.
       shapes: shape and type of each leaf.
       where: sharding of each leaf; a leaf without one is on one device.
-      tell: called with (bytes read, bytes in all) after each tensor.
+      progress: called with (bytes read, bytes in all) after each tensor.
 
     Raises:
       ValueError: if a tensor holds NaN or infinity.
@@ -71,8 +71,8 @@ def fill(
                 f"values beyond {leaf.dtype}."
             )
         done += found.entries[source].nbytes
-        if tell is not None:
-            tell(done, total)
+        if progress is not None:
+            progress(done, total)
     return leaves
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlora import cli, lora, models, route
+from jaxlora import cli, lora, models, reuse, route
 from jaxlora.evaluate.schema import Library
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 from jaxlora.studies.two_hop import bases, blocks, items, libraries
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.libraries import Experts

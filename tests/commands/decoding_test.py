@@ -2,9 +2,9 @@
 
 import pytest
 
+from jaxlora import reuse
 from jaxlora.commands import decoding
 from jaxlora.commands.decoding import Sampling
-from jaxlora.models import reuse
 from jaxlora.tasks.text import Record
 
 PROMPTS = ["Ann", "x" * 20, "Bo is"]  # two of them in a batch of one length

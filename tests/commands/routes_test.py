@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxlora import cli, models, tree
+from jaxlora import cli, models, reuse, tree
 from jaxlora.commands import route_tables, routes
-from jaxlora.models import reuse, tokenizer
+from jaxlora.models import tokenizer
 from jaxlora.report import route_numbers
 
 IDS = [[1, 5, 7, 9], [1, 30, 31, 9]]

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import route
+from jaxlora import reuse, route
 from jaxlora.integrations import arguments
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 from jaxlora.models import tokenizer as tokenizers
 
 

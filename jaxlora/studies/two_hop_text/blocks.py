@@ -14,7 +14,7 @@ from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Library, Method, Split
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop import blocks, items, merging, routed
 from jaxlora.studies.two_hop.blocks import Outcome
 from jaxlora.studies.two_hop.libraries import MEMBERS, OTHERS

@@ -15,7 +15,7 @@ from jaxlora.io.files import write_text
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, architectures, pretrained, tokenizer
 from jaxlora.models import adapters as stored
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop_text import asked, blocks, talk
 from jaxlora.studies.two_hop_text.asked import RANKED
 from jaxlora.studies.two_hop_text.blocks import Setting
@@ -76,7 +76,7 @@ def load(config: TextConfig, progress: Callable[[str, int, int, str], None]) -> 
         config.model,
         dtype=config.dtype,
         param_dtype=config.dtype,
-        tell=lambda done, total: tell(Path(config.model).name, done, total),
+        progress=lambda done, total: tell(Path(config.model).name, done, total),
     )
     found = [stored.load(folder, base) for folder in config.adapter]
     if found:  # one rank and the same sites, or a sentence that says which differ

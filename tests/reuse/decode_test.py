@@ -6,10 +6,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import pytest
+from jaxlora.integrations.writing import Writing
 
 from jaxlora import models
 from jaxlora.integrations import writing
-from jaxlora.integrations.writing import Writing
 from jaxlora.models import reuse as reuses
 from jaxlora.models import tokenizer as tokenizers
 

@@ -10,8 +10,9 @@ import pytest
 
 import decoders
 from decoders import TINY
-from jaxlora import lora, merge, models, route
-from jaxlora.models import Decoder, reuse
+from jaxlora import lora, merge, models, reuse, route
+from jaxlora.models import Decoder
+from jaxlora.reuse import reuse as module
 
 MODEL = Decoder(TINY)
 TOKENS = jnp.asarray(np.arange(12).reshape(2, 6), jnp.int32)
@@ -212,26 +213,26 @@ def test_an_adapter_of_another_model_is_refused(base, make, make_base):
 def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
     told, made = [], {"a": make(1), "b": make(2)}
 
-    def load(folder, *, dtype, param_dtype, tell):
-        tell(3, 4)
+    def load(folder, *, dtype, param_dtype, progress):
+        progress(3, 4)
         assert (dtype, param_dtype) == ("bfloat16", "bfloat16")
         return MODEL, base
 
-    monkeypatch.setattr(reuse.pretrained, "load", load)
-    monkeypatch.setattr(reuse.peft, "load", lambda path, base: made[path.name])
+    monkeypatch.setattr(module.pretrained, "load", load)
+    monkeypatch.setattr(module.peft, "load", lambda path, base: made[path.name])
     found = reuse.load(
         tmp_path / "model",
         [tmp_path / "a", tmp_path / "b"],
         merge="sum",
         weights=[1.0, -1.0],
         dtype="bfloat16",
-        tell=lambda *words: told.append(words),
+        progress=lambda *words: told.append(words),
     )
     assert told == [("model", 3, 4), ("a", 0, 2), ("b", 1, 2)]
     close(logits(found), fused(base, [(1, made["a"]), (-1, made["b"])]))
 
 
 def test_a_bad_request_is_refused_before_reading(tmp_path, monkeypatch):
-    monkeypatch.setattr(reuse.pretrained, "load", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(module.pretrained, "load", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(ValueError, match="Got 2 weights for 1"):
         reuse.load(tmp_path, [tmp_path], merge="sum", weights=[1, 2])
