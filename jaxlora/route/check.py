@@ -87,6 +87,7 @@ def _check_fingerprints(route: Route, places: dict[str, State], library) -> None
     wanted = fingerprints(route.per, library)
     for path, state in places.items():
         now = wanted[path]
+        # Relative to the largest of the site: small deltas differ by rounding of large.
         size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.fingerprint)))
         far = jnp.abs(now - state.fingerprint) > NEAR * size
         if bool(jnp.any(far)):

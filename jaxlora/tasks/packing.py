@@ -71,8 +71,8 @@ def pack(
     Raises:
       ValueError: if there is no example, or one is empty or longer than ``length``.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> pack([one, one], length=8, seed=0).segments
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> pack([answered, answered], length=8, seed=0).segments
     array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
     # Elements are in memory: threads would only cost.
@@ -103,8 +103,9 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
     Raises:
       ValueError: if ``batch`` is less than 1, or there are no rows.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> batches(pack([one, one], length=6, seed=0), batch=2, seed=0)[10].tokens
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> rows = pack([answered, answered], length=6, seed=0)
+    >>> batches(rows, batch=2, seed=0)[10].tokens
     array([[7, 8, 9, 7, 8, 9],
            [7, 8, 9, 7, 8, 9]], dtype=int32)
     """
@@ -113,6 +114,7 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
             f"Got batch = {batch} of {len(rows.tokens)} rows, expected 1 or more of 1 "
             f"or more."
         )
+    # Endless and indexed: batch k needs no state of an iterator.
     order = grain.MapDataset.range(len(rows.tokens)).seed(seed).shuffle().repeat()
     return order.batch(batch).map(lambda at: Rows(*(column[at] for column in rows)))
 
@@ -120,8 +122,11 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
 def report(rows: Rows) -> Report:
     """Counts what is in rows.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> report(pack([one, one], length=8, seed=0)).efficiency
+    Args:
+      rows: as :func:`pack` returns them.
+
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> report(pack([answered, answered], length=8, seed=0)).efficiency
     0.75
     """
     filled = int(np.count_nonzero(rows.segments))

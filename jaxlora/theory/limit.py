@@ -80,6 +80,7 @@ def overlap(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     size = jnp.linalg.norm(x, axis=-1)[..., None]
     other = jnp.linalg.norm(y, axis=-1)
+    # The kernel is of the angle; lengths factor out, as ReLU is homogeneous.
     both = size * jnp.broadcast_to(other, (*x.shape[:-1], len(y)))
     return both * arc_cosine(spectrum.matmul(x, y.mT) / both)
 

@@ -90,6 +90,7 @@ def init(
         entities=unit(people),
         relations=strength * unit(named),
         value=spectrum.qr(square)[0],
+        # ReLU halves the energy; 2 / M restores the length of the stream.
         up=up.T * np.sqrt(2 / hidden, dtype="f4"),
         kernel=jnp.zeros((hidden, width)),
     )
@@ -141,6 +142,7 @@ def stream(
     """
     moved = spectrum.matmul(model.entities, model.value)
     table = jnp.concatenate([moved, model.relations])
+    # A negative id reads some row of the table, at weight 0.
     share = (prompts >= 0).astype(table.dtype)
     if attention is not None:
         share = share * jnp.broadcast_to(attention, prompts.shape)

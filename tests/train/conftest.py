@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlora.models import Decoder, DecoderConfig, init
-from jaxlora.train.loss import Batch
+from jaxlora.train.step import Batch
 
 V, PAD, E, N, T = 12, 0, 8, 3, 3
 

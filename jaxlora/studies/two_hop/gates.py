@@ -18,8 +18,9 @@ from jaxlora.models import Decoder, Inputs, statistics
 from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.learning import Examples
 from jaxlora.studies.two_hop.libraries import MEMBERS, Experts, batches
-from jaxlora.train import gates as training
-from jaxlora.train.loss import Batch
+from jaxlora.train import full_batch as training
+from jaxlora.train import gate_data
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 STEPS, RATE = 100, 1e-2
@@ -106,10 +107,10 @@ def _trained(
 ) -> Tree:
     """Each expert trains a gate alone; together they are the gate of the library."""
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (libraries, rows))
-    alone, rows = training.singles(flat[0]), flat[1]
+    alone, rows = gate_data.singles(flat[0]), flat[1]
     states = fresh(model, alone, jax.random.key(0))
-    fit = functools.partial(training.gates, model, _adam(), STEPS, pad)
-    states = training.together(fit(base, alone, states, rows)[0])
+    fit = functools.partial(training.fit_gates, model, _adam(), STEPS, pad)
+    states = gate_data.join_singles(fit(base, alone, states, rows)[0])
     groups = lora.num_experts(libraries)
     return jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), states)
 
@@ -149,7 +150,7 @@ def target(
     states = fresh(model, stacked, key)
     twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (stacked, states))
     rows = _rows(given)
-    found, _ = training.gates(
+    found, _ = training.fit_gates(
         model, _adam(), STEPS, base.pad, base.params, *twice, rows
     )
     return jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), found)

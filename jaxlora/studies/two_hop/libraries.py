@@ -21,8 +21,8 @@ from jaxlora.studies.two_hop.bases import Base
 from jaxlora.studies.two_hop.config import ExpertsConfig
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
 from jaxlora.tasks.two_hop.records import encode
-from jaxlora.train import experts as training
-from jaxlora.train.loss import Batch
+from jaxlora.train import full_batch as training
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 # Experts that train in one program: those with the same number and length of rows.
@@ -134,7 +134,9 @@ def _program(base, made, names, length, config, settings, cache):
     batch = _stacked([[rows(g, name) for g in made] for name in names], base, length)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
     opt, steps = _adam(settings.learning_rate), settings.steps
-    fit = functools.partial(training.experts, base.model, opt, config, steps, base.pad)
+    fit = functools.partial(
+        training.fit_experts, base.model, opt, config, steps, base.pad
+    )
     folder = cache / "libraries" / key_of(base, names, config, settings)
     target = jax.eval_shape(fit, base.params, flat, keys)[0]
     found = checkpoint.restore(folder, target)

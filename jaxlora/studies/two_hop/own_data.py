@@ -11,7 +11,7 @@ from jaxlora import lora, models
 from jaxlora.evaluate.schema import Library, Method
 from jaxlora.models import Decoder, statistics
 from jaxlora.studies.two_hop.libraries import MEMBERS, Experts, batches
-from jaxlora.train.loss import Batch
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 

@@ -77,7 +77,7 @@ def shapes(talk: Talk, groups: Sequence[Group], phrasings: int) -> Shapes:
         q
         for group in groups
         for record in group.two_hop
-        for q in (phrases.told(record), phrases.thinking(record))
+        for q in (phrases.in_context(record), phrases.thinking(record))
     ]
     known = [names(group) for group in groups]
     return Shapes(
@@ -108,7 +108,7 @@ def ask(
     filled = [*candidates, *[candidates[-1]] * (sizes.candidates - len(candidates))]
     ids = [talk.answer(name) for name in filled]
     parts = (group.hop1, group.hop2, group.two_hop)
-    told = [phrases.told(r, i % 2 == 1) for i, r in enumerate(group.two_hop)]
+    told = [phrases.in_context(r, i % 2 == 1) for i, r in enumerate(group.two_hop)]
     written = [phrases.thinking(record) for record in group.two_hop]
     return Asked(
         candidates,

@@ -23,7 +23,7 @@ from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import separation
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
-from jaxlora.train import text as training
+from jaxlora.train import packed as training
 from jaxlora.train.training import Plan, optimizer
 from jaxlora.tree import Tree
 
@@ -107,11 +107,11 @@ def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, tell):
     model = Decoder(dataclasses.replace(model.config, remat=True))
     run = _fresh(base, config.lora, opt, keys)
     plan = _plan(config.train, len(sets))
-    together = config.train.at_once or len(sets)
+    program = training.Program(model, opt, config.train.at_once or len(sets))
     losses: list[float] = []
     for start in range(0, steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
-        run, told = training.updates(model, opt, together, base, run, plan, batch)
+        run, told = training.updates(program, base, run, plan, batch)
         losses = np.asarray(told.loss[:, -1]).tolist()
         tell(min(start + CHUNK, steps), steps, float(np.mean(losses)))
     return run.trained, losses

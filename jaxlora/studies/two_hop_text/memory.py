@@ -22,7 +22,7 @@ from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop import merging
 from jaxlora.studies.two_hop_text.config import AskConfig, TextConfig, TrainConfig
-from jaxlora.train.text import CHUNK_FLOATS
+from jaxlora.train.step import CHUNK_FLOATS
 from jaxlora.tree import Tree
 
 TRAINING = ("base", "experts", "gradients", "optimizer", "activations", "logits")

@@ -11,7 +11,7 @@ from jaxlora.studies.two_hop_text import asked, blocks, experts, resources
 from jaxlora.studies.two_hop_text.config import TrainConfig
 from jaxlora.tasks.two_hop import people, phrases
 from jaxlora.tasks.two_hop.experts import Expert, rows
-from jaxlora.train import text as training
+from jaxlora.train import packed as training
 
 NAMES = (Expert.HOP1, Expert.COUNTER1)
 
