@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxlora.commands.decoding import Sampling
+from jaxlora.commands.flags import Sampling
 from jaxlora.reuse.decode import TextDecoding
 
 
