@@ -1,6 +1,6 @@
 """The ``jaxlora`` command: models and their adapters, studies, and data sets.
 
-Exit codes: 0 done, 1 some base failed its gates or the run was interrupted, 2 bad
+Exit codes: 0 done, 1 some base failed its criteria or the run was interrupted, 2 bad
 input. Errors are one sentence on stderr.
 """
 
@@ -104,25 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(rest)
     except SystemExit as ended:  # --help, or flags that tyro explained and refused
         return ended.code if isinstance(ended.code, int) else 2
-    except ValueError as error:
-        if not str(error).strip():  # ours: no one can mend what says nothing
-            raise
-        return _say(str(error))
-    except PermissionError as error:
-        return _say(f"No permission for {error.filename}; choose another folder.")
     except BrokenPipeError:  # the reader of a pipe (head) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            if error.filename is None:
-                raise
-            return _say(f"Cannot use {error.filename}: {error.strerror or error}.")
-        return _say(_full(entry, error))
-    except (RuntimeError, MemoryError) as error:  # the runtime's own is a RuntimeError
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _say(_out_of_memory(entry, str(error)))
     except KeyboardInterrupt:
         _say(
             "Interrupted. The same command goes on where this one stopped."
@@ -130,6 +114,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else "Interrupted; nothing half-written is left."
         )
         return 1
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        sentence = _sentence(entry, error)
+        if sentence is None:
+            raise
+        return _say(sentence)
+
+
+def _sentence(entry: Entry, error: Exception) -> str | None:
+    """What a user reads of an error; None if it is ours, and needs its traceback."""
+    text = str(error)
+    if isinstance(error, ValueError):
+        return text if text.strip() else None  # no one can mend what says nothing
+    if isinstance(error, PermissionError):
+        return f"No permission for {error.filename}; choose another folder."
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _full(entry, error)
+        if error.filename is None:
+            return None
+        return f"Cannot use {error.filename}: {error.strerror or error}."
+    # The runtime's own error of memory is a RuntimeError.
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return _out_of_memory(entry, text)
+    return None
 
 
 def _say(sentence: str) -> int:
@@ -150,13 +158,13 @@ def _full(entry: Entry, error: OSError) -> str:
     )
 
 
-def _out_of_memory(entry: Entry, said: str) -> str:
+def _out_of_memory(entry: Entry, text: str) -> str:
     """What to do, and how much was asked for, if the error says so.
 
     >>> _out_of_memory(COMMANDS["forward"], "RESOURCE_EXHAUSTED: 5368709120 bytes")
     'Out of memory (for 5.0 GiB more); lower --batch or the length of rows, or use ...'
     """
-    asked = re.search(r"(\d+) bytes", said)
+    asked = re.search(r"(\d+) bytes", text)
     more = f" (for {int(asked[1]) / 2**30:.1f} GiB more)" if asked else ""
     lower = f"lower {entry.lower}, or " if entry.lower else ""
     return (
@@ -173,12 +181,12 @@ def _entry(words: Sequence[str]) -> Entry:
     return COMMANDS.get(words[0], COMMANDS.get(name, Entry("")))
 
 
-def _alike(x: str, y: str) -> float:
-    return difflib.SequenceMatcher(None, x, y).ratio()
-
-
 def _is_of_text(words: Sequence[str]) -> bool:
     return any(word.partition("=")[0] == "--model" for word in words)
+
+
+def _alike(x: str, y: str) -> float:
+    return difflib.SequenceMatcher(None, x, y).ratio()
 
 
 def _find(words: list[str]) -> tuple[Command, list[str]]:

@@ -156,6 +156,7 @@ def _init_site(key: jax.Array, name: str, kernel: Any, config: LoraConfig):
             f"{name!r} is {d} x {f}, and a higher rank adds nothing to it."
         )
     dtype = jnp.dtype(config.dtype)
+    # 1 / D keeps the variance of x a at that of x, whatever the width.
     noise = jax.random.normal(key, (*lead, d, config.rank), dtype)
     return LoraWeight(
         a=noise * jnp.asarray(d**-0.5, dtype),
@@ -234,6 +235,7 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"The adapter has a site {name!r} that the base lacks; the base has "
                 f"{', '.join(repr(k) for k in kernels if k.endswith('kernel'))}."
             )
+        # A bias or an embedding has a path too, but no delta a @ b.
         shape = tuple(kernels[name].shape)
         if len(shape) < 2 or name.split("/")[-1] != "kernel":
             raise ValueError(
@@ -280,6 +282,7 @@ def stack(adapters: Sequence[Adapter]) -> Library:
                 f"{', '.join(odd[:4])}."
             )
     rank = max(w.rank for adapter in adapters for w in sites(adapter).values())
+    # Ranks may differ; an array with an expert axis needs one rank.
     padded = [pad(adapter, rank) for adapter in adapters]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
 

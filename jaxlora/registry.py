@@ -91,6 +91,7 @@ def imported(kind: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
+    # ValueError: an empty or relative module name.
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"Cannot import the {kind} {path!r}: {error}.") from None
 

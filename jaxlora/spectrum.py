@@ -45,6 +45,7 @@ def svd(
     """
     qa, ra = qr(weight.a.astype(jnp.float32))
     qb, rb = qr(weight.b.astype(jnp.float32).mT)
+    # All that is not orthonormal is in an R x R core: its SVD is that of the delta.
     core = _scale(weight) * matmul(ra, rb.mT)
     u, s, vt = thin_svd(core)
     u, s, vt = u[..., :rank], s[..., :rank], vt[..., :rank, :]
@@ -178,6 +179,7 @@ def canonical(adapter: Adapter, rank: int | None = None) -> Adapter:
     def balance(weight: LoraWeight) -> LoraWeight:
         u, s, vt = svd(weight, rank)
         size = max(u.shape[-2], vt.shape[-1])
+        # Rounding would else be scaled up to unit vectors by whoever divides by s.
         smallest = size * jnp.finfo(jnp.float32).eps * s[..., :1]
         root = jnp.sqrt(jnp.where(s > smallest, s, 0.0))
         form = LoraWeight(
@@ -209,6 +211,7 @@ def inner(x: LoraWeight, y: LoraWeight) -> jax.Array:
     """
     ax, ay = x.a.astype(jnp.float32), y.a.astype(jnp.float32)
     bx, by = x.b.astype(jnp.float32), y.b.astype(jnp.float32)
+    # The trace is cyclic, so that no D x F matrix is needed.
     product = jnp.sum(matmul(ax.mT, ay) * matmul(bx, by.mT), axis=(-2, -1))
     return x.scale.astype(jnp.float32) * y.scale.astype(jnp.float32) * product
 

@@ -96,6 +96,7 @@ def match(patterns: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str,
     for name in names:
         for pattern, regex in compiled:
             if regex.fullmatch(name):
+                # The first pattern wins, so that general ones can follow special ones.
                 claimed[pattern].append(name)
                 break
     for pattern, matches in claimed.items():

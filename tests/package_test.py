@@ -44,13 +44,7 @@ PARAMETERS = 8
 LONG = {
     "evaluate.likelihood.score": 10,
     "evaluate.schema.row": 12,
-    "integrations.lm_eval.JaxLora.__init__": 20,
-    "models.calls.apply": 10,
-    "models.calls.hidden": 10,
-    "models.generate.generate": 14,
-    "models.reuse.build": 11,
     "studies.two_hop_text.experts.train": 9,
-    "train.text.updates": 9,
 }
 # Names that say nothing about a value, and how often a part may still bind one of them.
 EMPTY = {"found", "told", "said", "own", "one", "put", "made", "whole"}
@@ -58,13 +52,10 @@ CEILINGS = {
     "studies": 224,
     "commands": 71,
     "theory": 38,
-    "io": 38,
     "models": 36,
     "reuse": 36,
-    "tasks": 33,
     "merge": 30,
     "testing": 25,
-    "train": 14,
     "evaluate": 13,
     "integrations": 12,
     "lora": 4,

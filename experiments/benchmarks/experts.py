@@ -19,8 +19,8 @@ import tyro
 
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, init
-from jaxlora.train.experts import experts
-from jaxlora.train.loss import Batch
+from jaxlora.train.full_batch import fit_experts
+from jaxlora.train.step import Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def main(given: Arguments) -> None:
         rows = make_rows(number, given.rows)
         keys = jax.random.split(jax.random.key(1), number)
 
-        run = functools.partial(experts, model, opt, config, given.steps, 97, base)
+        run = functools.partial(fit_experts, model, opt, config, given.steps, 97, base)
         compiling = seconds(run, rows, keys)
         one_by_one(run, rows, keys)
         alone, together = [], []

@@ -20,7 +20,7 @@ import tyro
 
 from jaxlora.lora import LoraConfig
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import text
+from jaxlora.train import packed
 from jaxlora.train.training import Plan, optimizer
 
 ROWS = {"wide": (32, 64), "narrow": (20, 4)}
@@ -78,16 +78,17 @@ def ours(model, base, tokens: np.ndarray, together: int):
     )
     opt = optimizer(clip=0, weight_decay=0.01)
     keys = jax.random.split(jax.random.key(1), tokens.shape[0])
-    start = jax.jit(text.start, static_argnums=(1, 2))
+    start = jax.jit(packed.start, static_argnums=(1, 2))
     state = [start(base, LoraConfig(rank=8), opt, keys)]
+    program = packed.Program(model, opt, together)
     plan = Plan(*(jnp.full(len(keys), x) for x in (1e-3, 0.0, 1e9, 0.0)))
 
     def run() -> None:
         first = int(state[0].step) == 0
-        state[0], told = text.updates(model, opt, together, base, state[0], plan, rows)
+        state[0], report = packed.updates(program, base, state[0], plan, rows)
         jax.block_until_ready(state[0])
         if first:
-            print(f"  first loss {float(told.loss[0, 0]):.5f}")
+            print(f"  first loss {float(report.loss[0, 0]):.5f}")
 
     return run
 

@@ -1,25 +1,22 @@
 """``jaxlora eval``: how many answers of a model are right, with an interval."""
 
 import dataclasses
-import json
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from jaxlora.commands import bars, decoding, flags, loading
-from jaxlora.commands.decoding import Said
+from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.flags import Combine, Combining, Dtype
 from jaxlora.evaluate import answers
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
-from jaxlora.io.files import write_text
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse.decode import Continuation, TextDecoding
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
 
@@ -90,31 +87,34 @@ def run(arguments: Sequence[str]) -> int:
     records, unusable = usable(read.records[: given.limit or None], given)
     if given.out:
         flags.check_out(given.out)
-    found = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    tokenizer = decoding.load_tokenizer(given.model, found)
-    if not given.chat:
-        tokenizer = dataclasses.replace(tokenizer, chat_template=None)
-    asked = _questions(records, read.skipped + unusable, tokenizer, found, given)
-    with bars.bar("asking") as tell:
-        total = len(asked.prompts)
-        said = decoding.decode(
-            found,
+    reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
+    tokenizer = loading.load_tokenizer(given.model, reuse, chat=given.chat)
+    asked = _questions(records, read.skipped + unusable, tokenizer, reuse, given)
+    total = len(asked.prompts)
+    with bars.bar("asking") as move:
+        texts = decode.continuations(
+            reuse,
             tokenizer,
             asked.prompts,
-            max_new_tokens=given.max_new_tokens,
+            TextDecoding(max_new_tokens=given.max_new_tokens),
             batch=given.batch,
-            tell=lambda n: tell(f"{n} of {total} questions", n, total),
+            progress=lambda n: move(f"{n} of {total} questions", n, total),
         )
     metric = answers.METRICS[given.metric]
-    judged = [metric(s.text, r.answer) for s, r in zip(said, asked.items, strict=True)]
+    judged = [metric(t.text, r.answer) for t, r in zip(texts, asked.items, strict=True)]
     if given.out:
-        _write(given.out, asked.items, said, judged)
-    Console().print(_table(given, asked, said, judged))
+        rows = zip(asked.items, texts, judged, strict=True)
+        printing.write_rows(given.out, itertools.starmap(_row, rows))
+    Console().print(printing.facts(_facts(given, asked, texts, judged)))
     return 0
 
 
 def usable(records: Sequence[Record], given: Arguments) -> tuple[list[Record], int]:
     """Returns records with an answer to compare with, and how many have none.
+
+    Args:
+      records: to choose from.
+      given: the flags.
 
     Raises:
       ValueError: with file and line, if one has none and bad ones are not skipped.
@@ -144,19 +144,19 @@ def _questions(
     records: Sequence[Record],
     bad: int,
     tokenizer: Tokenizer,
-    found: Reuse,
+    reuse: Reuse,
     given: Arguments,
 ) -> Questions:
     items, prompts, too_long = [], [], 0
     for item in records:
         try:
-            ids = decoding.encode(item, tokenizer)
+            ids = decode.encode(item, tokenizer)
         except ValueError:
             if not given.skip_bad:
                 raise
             bad += 1
             continue
-        if decoding.room(found, ids):
+        if decode.room(reuse, ids):
             items.append(item)
             prompts.append(ids)
         else:
@@ -164,50 +164,35 @@ def _questions(
     if not items:
         raise ValueError(
             f"No record of {given.data} can be asked: {too_long} leave no room in the "
-            f"context of {found.model.config.max_length} tokens, {bad} were skipped."
+            f"context of {reuse.model.config.max_length} tokens, {bad} were skipped."
         )
     return Questions(items, prompts, bad, too_long)
 
 
-def _table(
+def _facts(
     given: Arguments,
     asked: Questions,
-    said: Sequence[Said],
+    texts: Sequence[Continuation],
     judged: Sequence[Judged],
-) -> Table:
-    right = sum(one.correct for one in judged)
-    found = wilson(right, len(judged))
-    cut = sum(not one.ended for one in said)
-    rows = [
-        (
-            f"accuracy ({given.metric})",
-            f"{found.value:.3f}   95% interval {found.lo:.3f} to {found.hi:.3f}",
-        ),
-        ("right", f"{right} of {len(judged)}"),
-        ("skipped as bad", str(asked.bad)),
-        ("left out as too long", str(asked.too_long)),
-        ("answers cut at the limit", str(cut)),
-    ]
-    if given.out:
-        rows.append(("rows", str(given.out)))
-    table = Table(show_header=False, box=None)
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    return table
+) -> dict[str, str]:
+    right = sum(verdict.correct for verdict in judged)
+    share = wilson(right, len(judged))
+    facts = {
+        f"accuracy ({given.metric})": f"{share.value:.3f}   95% interval "
+        f"{share.lo:.3f} to {share.hi:.3f}",
+        "right": f"{right} of {len(judged)}",
+        "skipped as bad": str(asked.bad),
+        "left out as too long": str(asked.too_long),
+        "answers cut at the limit": str(sum(not text.ended for text in texts)),
+    }
+    return facts | ({"rows": str(given.out)} if given.out else {})
 
 
-def _write(
-    path: Path, items: Sequence[Record], said: Sequence[Said], judged: Sequence[Judged]
-) -> None:
-    rows = [
-        {
-            "where": item.where,
-            "messages": list(item.asked),
-            "answer": item.answer,
-            **answer._asdict(),
-            **verdict._asdict(),
-        }
-        for item, answer, verdict in zip(items, said, judged, strict=True)
-    ]
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+def _row(item: Record, text: Continuation, verdict: Judged) -> dict[str, Any]:
+    return {
+        "where": item.where,
+        "messages": list(item.asked),
+        "answer": item.answer,
+        **text._asdict(),
+        **verdict._asdict(),
+    }

@@ -15,9 +15,9 @@ import tyro
 from rich.console import Console
 
 from jaxlora import models
-from jaxlora.commands import bars, flags, loading
+from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 
 PROG = "jaxlora forward"
 DESCRIPTION = """\
@@ -67,22 +67,24 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(1, given, "batch")
     tokens = read_tokens(given.tokens)
     flags.check_out(given.out)
-    found = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    vocabulary = found.model.config.vocab_size
+    reused = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
+    vocabulary = reused.model.config.vocab_size
     _check_ids(given.tokens, tokens, vocabulary)
     with _whole(given.out) as file:
         shape = (*tokens.shape, vocabulary)
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for rows in _logits(found, tokens, given.batch):
+        for rows in _logits(reused, tokens, given.batch):
             file.write(np.ascontiguousarray(rows, "<f4").data)
-    words = f"{given.out}: logits {list(shape)}"
-    Console().print(words, markup=False, highlight=False, soft_wrap=True)
+    printing.line(Console(), f"{given.out}: logits {list(shape)}")
     return 0
 
 
 def read_tokens(path: Path) -> np.ndarray:
-    """Reads token ids [B, T], int32.
+    """Reads token ids [B, T].
+
+    Args:
+      path: of a JSON file.
 
     Raises:
       ValueError: if the file is not a list of rows, of whole numbers, of one length.
@@ -102,8 +104,8 @@ def read_tokens(path: Path) -> np.ndarray:
                 f"of another length from a file of their own."
             )
         for j, value in enumerate(row):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or not 0 <= value < 2**31:
+            is_id = isinstance(value, int) and not isinstance(value, bool)
+            if not is_id or not 0 <= value < 2**31:
                 raise ValueError(
                     f"{path}: entry {j} of row {i} is {json.dumps(value)[:60]}, "
                     f"expected a token id, a whole number from 0."
@@ -135,18 +137,18 @@ def _check_ids(path: Path, tokens: np.ndarray, vocabulary: int) -> None:
         )
 
 
-def _logits(found: Reuse, tokens: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+def _logits(reused: Reuse, tokens: np.ndarray, batch: int) -> Iterator[np.ndarray]:
     """Yields logits [N, T, V] of some rows after another; the last batch is filled."""
     call = jax.jit(models.apply, static_argnums=0)
-    size, extras = min(batch, len(tokens)), found.arguments()
-    precision = "highest" if found.model.config.dtype == "float32" else None
-    with bars.bar("forward") as tell, jax.default_matmul_precision(precision):
+    size, extras = min(batch, len(tokens)), reused.arguments()
+    precision = "highest" if reused.model.config.dtype == "float32" else None
+    with bars.bar("forward") as move, jax.default_matmul_precision(precision):
         for start in range(0, len(tokens), size):
             used = min(size, len(tokens) - start)
             rows = np.minimum(np.arange(start, start + size), len(tokens) - 1)
             part = jnp.asarray(tokens[rows], jnp.int32)
-            yield np.asarray(call(found.model, found.base, part, **extras))[:used]
-            tell(f"{start + used} of {len(tokens)} rows", start + used, len(tokens))
+            yield np.asarray(call(reused.model, reused.base, part, **extras))[:used]
+            move(f"{start + used} of {len(tokens)} rows", start + used, len(tokens))
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jaxlora import lora
-from jaxlora.commands import flags, loading
+from jaxlora import lora, reuse
+from jaxlora.commands import flags, loading, printing
 from jaxlora.commands.flags import Dtype, Merge, Merging, Model
-from jaxlora.models import pretrained, reuse
+from jaxlora.models import pretrained
 
 PROG = "jaxlora fuse"
 DESCRIPTION = """\
@@ -52,19 +52,16 @@ def run(arguments: Sequence[str]) -> int:
             f"`jaxlora fuse MODEL ADAPTER --out DIR`."
         )
     combining = given.combine.options()
-    reuse.check(len(folders), **combining)
+    reuse.check(reuse.Combination(**combining), len(folders))
     flags.check_new_folder(given.out)
     loaded = loading.load(given.model, folders, given.dtype, **combining)
-    console = Console()
     with Console(stderr=True).status(f"writing {given.out}"):
         fused = lora.fuse(loaded.base, loaded.adapter)
         pretrained.save(given.out, loaded.model, fused, like=given.model)
-    console.print(
+    printing.line(
+        Console(),
         f"{given.out}: {given.model.name} and {_names(folders)}, "
         f"{loaded.model.config.param_dtype}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from jaxlora.commands import (
     bars,
-    decoding,
     flags,
     gate_plan,
     gate_tables,
@@ -23,8 +22,8 @@ from jaxlora.commands.gate_plan import PROG, Arguments, Plan
 from jaxlora.io import gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
 from jaxlora.tasks.text import Read
 from jaxlora.train import gate_making
 from jaxlora.train.session import Checkpoints
@@ -65,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.check_new_file(given.out)
     data = train_data.read(sources, skip_bad=given.skip_bad)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
-    tokenizer = decoding.load_tokenizer(given.model, reuse)
+    tokenizer = decode.load_tokenizer(given.model, reuse)
     make = _measured if plan.training is None else _trained
     result = make(_Request(given, plan, reuse, tokenizer, data))
     about = About(

@@ -1,21 +1,27 @@
 """``jaxlora generate``: what a model says to prompts, with any of its adapters."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, decoding, flags, loading
-from jaxlora.commands.decoding import Said, Sample, Sampling
-from jaxlora.commands.flags import Combine, Combining, Dtype, Model
-from jaxlora.io.files import write_text
-from jaxlora.models.reuse import Reuse
+from jaxlora.commands import bars, flags, loading, printing
+from jaxlora.commands.flags import (
+    Combine,
+    Combining,
+    Dtype,
+    Model,
+    Sample,
+    Sampling,
+)
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse.decode import Continuation
 from jaxlora.tasks import jsonl, text
 from jaxlora.tasks.text import Record
 
@@ -71,35 +77,40 @@ def run(arguments: Sequence[str]) -> int:
     asked = _asked(given)
     if given.out:
         flags.check_out(given.out)
-    found = loading.load(
+    reuse = loading.load(
         given.model,
         given.combine.adapter,
         given.dtype,
         seed=given.sampling.seed,
         **combining,
     )
-    tokenizer = decoding.load_tokenizer(given.model, found)
-    if not given.chat:
-        tokenizer = dataclasses.replace(tokenizer, chat_template=None)
-    prompts = [_encode(item, tokenizer, found) for item in asked]
-    with bars.bar("decoding") as tell:
-        said = decoding.decode(
-            found,
+    tokenizer = loading.load_tokenizer(given.model, reuse, chat=given.chat)
+    prompts = [_encode(item, tokenizer, reuse) for item in asked]
+    with bars.bar("decoding") as move:
+        texts = decode.continuations(
+            reuse,
             tokenizer,
             prompts,
-            max_new_tokens=given.max_new_tokens,
+            given.sampling.texts(given.max_new_tokens),
             batch=given.batch,
-            sampling=given.sampling,
-            tell=lambda n: tell(f"{n} of {len(prompts)} prompts", n, len(prompts)),
+            key=jax.random.key(given.sampling.seed),
+            progress=lambda n: move(f"{n} of {len(prompts)} prompts", n, len(prompts)),
         )
-    _print(asked, said)
+    _print(asked, texts)
     if given.out:
-        _write(given.out, asked, said)
+        rows = [
+            {"messages": list(item.messages), **text._asdict()}
+            for item, text in zip(asked, texts, strict=True)
+        ]
+        printing.write_rows(given.out, rows)
     return 0
 
 
 def read_prompts(path: Path) -> list[Record]:
     """Reads a file of prompts: lines of text, or objects if it is named .jsonl.
+
+    Args:
+      path: of the file.
 
     Raises:
       ValueError: with file and line, if there is nothing, or no prompt in a line.
@@ -114,14 +125,14 @@ def read_prompts(path: Path) -> list[Record]:
             ) from None
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 ({error}).") from None
-        found = [
+        records = [
             _plain(line, where=f"{path}:{i}")
             for i, line in enumerate(lines, start=1)
             if line.strip()
         ]
-        if not found:
+        if not records:
             raise ValueError(f"{path} is empty, expected a prompt a line.")
-        return found
+        return records
     return [_record(fields, f"{path}:{i}") for i, fields in jsonl.read(path)]
 
 
@@ -132,16 +143,16 @@ def _asked(given: Arguments) -> list[Record]:
             f"FILE, expected one of them."
         )
     if given.prompts is not None:
-        found = read_prompts(given.prompts)
+        records = read_prompts(given.prompts)
     else:
         for i, prompt in enumerate(given.prompt):
             if not prompt.strip():
                 raise ValueError(f"Prompt {i} is empty, expected some text.")
-        found = [_plain(prompt) for prompt in given.prompt]
+        records = [_plain(prompt) for prompt in given.prompt]
     if not given.system:
-        return found
+        return records
     turn = {"role": "system", "content": given.system}
-    return [dataclasses.replace(r, messages=(turn, *r.messages)) for r in found]
+    return [dataclasses.replace(r, messages=(turn, *r.messages)) for r in records]
 
 
 def _plain(prompt: str, where: str = "") -> Record:
@@ -157,37 +168,27 @@ def _record(fields: dict, where: str) -> Record:
             "content": jsonl.text(fields, "prompt", where, EXPECTED),
         }
         return Record(messages=(turn,), where=where)
-    found = text.record(fields, where)
-    if not found.asked:
+    record = text.record(fields, where)
+    if not record.asked:
         raise ValueError(f"{where}: no prompt, expected {EXPECTED}.")
-    return dataclasses.replace(found, messages=found.asked)
+    return dataclasses.replace(record, messages=record.asked)
 
 
-def _encode(item: Record, tokenizer: Tokenizer, found: Reuse) -> list[int]:
-    ids = decoding.encode(item, tokenizer)
-    if not decoding.room(found, ids):
+def _encode(item: Record, tokenizer: Tokenizer, reuse: Reuse) -> list[int]:
+    ids = decode.encode(item, tokenizer)
+    if not decode.room(reuse, ids):
         raise ValueError(
             f"{item.where or 'The prompt'}: {len(ids)} tokens leave no room in the "
-            f"model's context of {found.model.config.max_length}; shorten it."
+            f"model's context of {reuse.model.config.max_length}; shorten it."
         )
     return ids
 
 
-def _print(asked: Sequence[Record], said: Sequence[Said]) -> None:
+def _print(asked: Sequence[Record], texts: Sequence[Continuation]) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    for item, answer in zip(asked, said, strict=True):
+    for item, answer in zip(asked, texts, strict=True):
         console.print(Text(item.messages[-1]["content"], style="bold cyan"))
         console.print(Text(answer.text))
         if not answer.ended:
             console.print(Text(f"[cut at {answer.tokens} tokens]", style="dim"))
         console.print()
-
-
-def _write(path: Path, asked: Sequence[Record], said: Sequence[Said]) -> None:
-    lines = [
-        json.dumps(
-            {"messages": list(item.messages), **answer._asdict()}, ensure_ascii=False
-        )
-        for item, answer in zip(asked, said, strict=True)
-    ]
-    write_text(path, "\n".join(lines) + "\n")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
-from rich.table import Table
 
-from jaxlora.commands import flags
+from jaxlora.commands import flags, printing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.studies.harness import provenance
 
@@ -25,14 +24,14 @@ def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
     given = flags.parse(Arguments, "jaxlora info", arguments, default=Arguments())
     facts = provenance.here()
-    table = Table(show_header=False, box=None)
-    for name, version in facts["versions"].items():
-        table.add_row(name, version)
-    table.add_row("device", facts["device"])
-    table.add_row("JAX devices", ", ".join(str(d) for d in jax.devices()))
-    table.add_row("revision", facts["git_revision"] or "not in git, or uncommitted")
-    table.add_row("cache", f"{given.cache_dir} ({_size(given.cache_dir)})")
-    Console().print(table)
+    rows = {
+        **facts["versions"],
+        "device": facts["device"],
+        "JAX devices": ", ".join(map(str, jax.devices())),
+        "revision": facts["git_revision"] or "not in git, or uncommitted",
+        "cache": f"{given.cache_dir} ({_size(given.cache_dir)})",
+    }
+    Console().print(printing.facts(rows))
     return 0
 
 

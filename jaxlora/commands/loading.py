@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 
+from jaxlora import reuse, route
 from jaxlora.commands import bars
 from jaxlora.commands.printing import say
 from jaxlora.io import collection, gate_file
 from jaxlora.io.collection import Collection
 from jaxlora.io.gate_file import GateFile
-from jaxlora.models import reuse
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.reuse import Reuse
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
 
 
 def load(
@@ -49,16 +50,30 @@ def load(
     more: dict[str, Any] = {"gate": state, "general_folders": general, **combining}
     try:
         with bars.bar("loading") as move:
-            loaded = reuse.load(model, adapters, key=key, dtype=kept, tell=move, **more)
-    except ValueError as error:
-        if gate is None or "gate's state" not in str(error):
-            raise
-        experts = ", ".join(gate.about.experts)
+            more |= {"key": key, "dtype": kept, "progress": move}
+            loaded = reuse.load(model, adapters, **more)
+    except route.StateError as error:
+        experts = ", ".join(gate.about.experts) if gate else ""
         raise ValueError(f"{error} It was made for {experts}, in this order.") from None
     if gate is not None:
         gate_file.check_base(gate, loaded.base)
     say(loaded.notes)
     return loaded
+
+
+def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
+    """Reads the tokenizer of a checkpoint.
+
+    Args:
+      folder: of the checkpoint.
+      reuse: the model.
+      chat: keep its chat template, if it has one.
+
+    Raises:
+      ValueError: if there is none, or it is of another vocabulary than the model.
+    """
+    tokenizer = decode.load_tokenizer(folder, reuse)
+    return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
 
 
 def collect(folders: Sequence[Path], move: bars.Move) -> Collection:

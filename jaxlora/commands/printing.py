@@ -1,13 +1,18 @@
 """How commands print: tables of text, numbers, and lines that are not wrapped."""
 
+import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from jaxlora.io.files import write_text
 
 
 def console() -> Console:
@@ -72,7 +77,22 @@ def line(console: Console, text: str, end: str = "\n") -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
 
 
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines, an object a row.
+
+    Args:
+      path: of the file.
+      rows: the objects.
+    """
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
 def say(notes: Sequence[str]) -> None:
-    """Prints sentences on stderr, where they are in the way of no pipe."""
+    """Prints sentences on stderr, where they are in the way of no pipe.
+
+    Args:
+      notes: the sentences.
+    """
     for note in notes:
         print(f"jaxlora: {note}", file=sys.stderr)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from jaxlora.commands import printing
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop import questions
 from jaxlora.tasks.two_hop.facts import Majority
@@ -47,8 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     given = tyro.cli(
         Arguments, prog=PROG, description=DESCRIPTION, args=list(arguments)
     )
-    console = Console()
-    console.print(_table(questions.read(given.file)))
+    Console().print(printing.facts(_facts(questions.read(given.file))))
     return 0
 
 
@@ -68,25 +66,24 @@ def _check(arguments: Sequence[str]) -> None:
         )
 
 
-def _table(asked: Sequence[questions.Question]) -> Table:
-    found = questions.summarize(asked)
-    blind = sum(q.hops == 2 and q.bridge in found.unanswered for q in asked)
-    table = Table(show_header=False, box=None)
-    for name, value in (
-        ("one-hop questions", str(found.one_hop)),
-        ("two-hop questions", str(found.two_hop)),
-        ("  majority baseline", _baseline(found.majority)),
-        ("  bridge not asked for", str(blind)),
-        ("  such bridges", _names(found.unanswered)),
-    ):
-        table.add_row(name, Text(value))  # Text: names may hold [brackets]
-    return table
+def _facts(asked: Sequence[questions.Question]) -> dict[str, str]:
+    counts = questions.summarize(asked)
+    blind = sum(q.hops == 2 and q.bridge in counts.unanswered for q in asked)
+    return {
+        "one-hop questions": str(counts.one_hop),
+        "two-hop questions": str(counts.two_hop),
+        "  majority baseline": _baseline(counts.majority),
+        "  bridge not asked for": str(blind),
+        "  such bridges": _names(counts.unanswered),
+    }
 
 
-def _baseline(found: Majority | None) -> str:
-    if found is None:
+def _baseline(majority: Majority | None) -> str:
+    if majority is None:
         return "none, as there is no two-hop question"
-    return f"{found.share:.3f}, by always answering {_names(found.answers, ' or ')}"
+    return (
+        f"{majority.share:.3f}, by always answering {_names(majority.answers, ' or ')}"
+    )
 
 
 def _names(names: Sequence[str], between: str = ", ") -> str:

@@ -15,7 +15,13 @@ from jaxlora.route import diagnose
 
 
 def load(console: Console, measured: Measured, experts: Sequence[str]) -> None:
-    """Prints how much each expert is used."""
+    """Prints how much each expert is used.
+
+    Args:
+      console: where to.
+      measured: what the route chose.
+      experts: names of the E adapters.
+    """
     table = plain("", "expert", "mean weight", "share as the top")
     for i, name in enumerate(experts):
         table.add_row(
@@ -28,6 +34,11 @@ def grid(console: Console, measured: Measured, texts: Sequence[str]) -> None:
     """Prints the top expert of each token and layer; layers that do not fit as bands.
 
     A band of layers is their mean.
+
+    Args:
+      console: where to.
+      measured: what the route chose.
+      texts: what each of the T tokens stands for.
     """
     shown = [route_numbers.shown(text) for text in texts]
     layers, _, experts = measured.weight.shape
@@ -60,7 +71,13 @@ def _cell(expert: int, weight: float) -> str:
 def summary(
     console: Console, measured: Measured, sites: Mapping[str, np.ndarray]
 ) -> None:
-    """Prints how sure the route is, and how steady."""
+    """Prints how sure the route is, and how steady.
+
+    Args:
+      console: where to.
+      measured: what the route chose.
+      sites: weights by site, [L, T, E].
+    """
     experts = len(measured.load)
     mean, switched = float(measured.entropy.mean()), measured.switched[1:].tolist()
     changes = number(sum(switched) / len(switched) if switched else math.nan)
@@ -80,14 +97,14 @@ def odd(console: Console, strayed: Mapping[str, np.ndarray]) -> None:
       console: where to.
       strayed: {place: [L, T]}.
     """
-    where = {place: one for place, one in strayed.items() if one.any()}
-    if not where:
+    places = {place: odd for place, odd in strayed.items() if odd.any()}
+    if not places:
         return
-    tokens = np.any([one.any(axis=0) for one in where.values()], axis=0)
-    layer = min(int(one.any(axis=1).argmax()) for one in where.values())
+    tokens = np.any([odd.any(axis=0) for odd in places.values()], axis=0)
+    layer = min(int(odd.any(axis=1).argmax()) for odd in places.values())
     line(
         console,
         f"{int(tokens.sum())} of {len(tokens)} tokens, from token "
         f"{int(tokens.argmax())} and layer {layer} on, had scores that are no numbers, "
-        f"at {len(where)} of {len(strayed)} places; these experts were passed over",
+        f"at {len(places)} of {len(strayed)} places; these experts were passed over",
     )

@@ -11,10 +11,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora import models, tree
+from jaxlora import models, reuse, tree
 from jaxlora.commands import (
     bars,
-    decoding,
     flags,
     loading,
     printing,
@@ -24,12 +23,11 @@ from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.forward import read_tokens
 from jaxlora.commands.printing import line
 from jaxlora.io import files
-from jaxlora.models import reuse
-from jaxlora.models.reuse import Reuse
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png
 from jaxlora.report.route_numbers import Panels
+from jaxlora.reuse import Reuse, decode
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora routes"
@@ -91,35 +89,35 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, routes, shows and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = _combining(given)
-    called = loading.names(given.combine.adapter)
+    experts = loading.names(given.combine.adapter)
     row = _row(given)
     for path in filter(None, (given.out, given.csv)):
         flags.check_out(path)
-    found = loading.load(
+    reused = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
-    prompt = _prompt(given, found, row)
-    sites, strayed = routed(found, prompt.ids)
+    prompt = _prompt(given, reused, row)
+    sites, strayed = routed(reused, prompt.ids)
     measured = route_numbers.measure(sites)
     console = printing.console()
-    route_tables.load(console, measured, called)
+    route_tables.load(console, measured, experts)
     route_tables.grid(console, measured, prompt.texts)
     route_tables.summary(console, measured, sites)
     route_tables.odd(console, strayed)
-    route: Any = found.model.route
+    route: Any = reused.model.route
     few = "" if route.top_k is None else f", top {route.top_k}"
     title = f"Experts by token and layer: {combining['route']}{few}"
-    _write(console, given, sites, prompt, called, title)
+    _write(console, given, sites, prompt, experts, title)
     return 0
 
 
 def routed(
-    found: Reuse, ids: Sequence[int]
+    reused: Reuse, ids: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Runs one prompt, and returns what the route chose.
 
     Args:
-      found: a model with a route.
+      reused: a model with a route.
       ids: T token ids.
 
     Returns:
@@ -127,11 +125,11 @@ def routed(
     """
     call = jax.jit(models.routes, static_argnums=0)
     tokens = jnp.asarray([ids], jnp.int32)
-    precision = "highest" if found.model.config.dtype == "float32" else None
+    precision = "highest" if reused.model.config.dtype == "float32" else None
     with bars.bar("routing"), jax.default_matmul_precision(precision):
-        both = call(found.model, found.base, tokens, **found.arguments())
+        both = call(reused.model, reused.base, tokens, **reused.arguments())
         weights, strayed = (
-            {name: np.asarray(one[:, 0]) for name, one in tree.flatten(part).items()}
+            {name: np.asarray(leaf[:, 0]) for name, leaf in tree.flatten(part).items()}
             for part in both
         )
     return weights, strayed
@@ -141,13 +139,17 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """The text of each token: what it adds to the text of those before it.
 
     A token that ends in the middle of a character adds what the next one completes.
+
+    Args:
+      tokenizer: of the model.
+      ids: token ids.
     """
     out, before = [], ""
     for end in range(1, len(ids) + 1):
         now = tokenizer.decode(ids[:end], skip_special=False)
-        whole = before.rstrip("\ufffd")
+        start = before.rstrip("\ufffd")
         alone = tokenizer.decode(ids[end - 1 : end], skip_special=False)
-        out.append(now[len(whole) :] if now.startswith(whole) else alone)
+        out.append(now[len(start) :] if now.startswith(start) else alone)
         before = now
     return out
 
@@ -185,30 +187,23 @@ def _row(given: Arguments) -> list[int] | None:
     return rows[given.row].tolist()
 
 
-def _prompt(given: Arguments, found: Reuse, row: list[int] | None) -> Prompt:
-    vocabulary = found.model.config.vocab_size
-    if row is None:
-        words = decoding.load_tokenizer(given.model, found)
-        if not given.chat:
-            words = dataclasses.replace(words, chat_template=None)
+def _prompt(given: Arguments, reused: Reuse, row: list[int] | None) -> Prompt:
+    vocabulary = reused.model.config.vocab_size
+    tokenizer = None
+    # Without a prompt, a tokenizer only names the tokens; there may be none.
+    if row is None or (given.model / "tokenizer.json").exists():
+        tokenizer = loading.load_tokenizer(given.model, reused, chat=given.chat)
+    if tokenizer is not None and row is None:
         turn = {"role": "user", "content": given.prompt or ""}
-        ids = decoding.encode(Record(messages=(turn,), glue=""), words)
-    else:
-        words, ids = _words(given.model, found), row
-        if max(ids) >= vocabulary:
-            raise ValueError(
-                f"{given.tokens}: row {given.row} has the token id {max(ids)}, but the "
-                f"model has 0 to {vocabulary - 1}; were they made by another tokenizer?"
-            )
-    _check_length(given, len(ids), found.model.config.max_length)
-    return Prompt(ids, pieces(words, ids) if words else [str(i) for i in ids])
-
-
-def _words(folder: Path, found: Reuse) -> Tokenizer | None:
-    """The tokenizer, if there is one: only to name the tokens."""
-    if not (folder / "tokenizer.json").exists():
-        return None
-    return decoding.load_tokenizer(folder, found)
+        row = decode.encode(Record(messages=(turn,), glue=""), tokenizer)
+    elif row is not None and max(row) >= vocabulary:
+        raise ValueError(
+            f"{given.tokens}: row {given.row} has the token id {max(row)}, but the "
+            f"model has 0 to {vocabulary - 1}; were they made by another tokenizer?"
+        )
+    ids = row or []
+    _check_length(given, len(ids), reused.model.config.max_length)
+    return Prompt(ids, pieces(tokenizer, ids) if tokenizer else list(map(str, ids)))
 
 
 def _check_length(given: Arguments, length: int, context: int) -> None:

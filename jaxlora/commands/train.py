@@ -152,7 +152,7 @@ def _load(given: Arguments) -> tuple[Decoder, Tree]:
             dtype=kept,
             param_dtype=kept,
             mesh=_mesh(given),
-            tell=lambda done, total: move(given.model.name, done, total),
+            progress=lambda done, total: move(given.model.name, done, total),
         )
     return Decoder(loading.faster(given.remat, model.config)), base
 

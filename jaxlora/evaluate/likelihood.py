@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora, models
-from jaxlora.lora import Adapter, Library
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.tokenizer import bucket
@@ -32,6 +31,7 @@ from jaxlora.tree import Tree
 
 Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of what follows it."""
+_NOTHING = models.Adapted()
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (pairs done, pairs in all) after every batch."""
 
@@ -73,7 +73,7 @@ def score(
     base: Tree,
     pairs: Sequence[Pair],
     *,
-    adapted: models.Adapted = models.Adapted(),
+    adapted: models.Adapted = _NOTHING,
     batch: int = 16,
     max_length: int | None = None,
     truncate: bool = False,

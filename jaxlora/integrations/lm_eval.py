@@ -14,13 +14,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 
+from jaxlora import models
 from jaxlora.evaluate import likelihood
-from jaxlora.integrations import arguments, turns, writing
-from jaxlora.models import tokenizer as tokenizers
+from jaxlora.integrations import arguments, generation, turns
+from jaxlora.integrations.arguments import Options
+from jaxlora.reuse import decode
+from jaxlora.reuse.decode import Batching, Continuation
 
 NAME = "jaxlora"
 """What the harness calls the model."""
@@ -38,60 +41,13 @@ if _HERE:
 class JaxLora(_Base):
     """A checkpoint on disk, with its adapters, as the harness sees it."""
 
-    def __init__(
-        self,
-        pretrained: str,
-        *,
-        adapters: str | Sequence[str] = (),
-        merge: str | None = None,
-        route: str | None = None,
-        weights: str | float | Sequence[float] | None = None,
-        gate: str | None = None,
-        general: str | Sequence[str] = (),
-        top_k: int | None = None,
-        temperature: float | None = None,
-        tokenizer: str | None = None,
-        dtype: str = "auto",
-        batch_size: int | str = 16,
-        max_length: int | None = None,
-        max_gen_toks: int = 256,
-        truncate: bool = True,
-        prefix_token_id: int | None = None,
-        think_end_token: str | None = None,
-        seed: int = 0,
-        max_batch_size: int | None = None,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, pretrained: str, **options: Any) -> None:
         """Reads the checkpoint.
 
         Args:
           pretrained: a folder in Hugging Face's format.
-          adapters: PEFT folders; a list, or one string with ``:`` between them (``;``
-            on Windows).
-          merge: name of a merge that makes one adapter of them.
-          route: name of a route that chooses among them for every token.
-          weights: of a merge; a list, or one string with ``:`` between them.
-          gate: what a route learned from data, a file of ``jaxlora gate``; it names
-            its route.
-          general: PEFT folders, as ``adapters``, whose mean the route genknowsub takes
-            out of these.
-          top_k: experts that a route keeps; by default as the route says.
-          temperature: divides a route's scores, by default as the route says; not that
-            of sampling, which each task sets in its ``generation_kwargs``.
-          tokenizer: a folder, if not that of the checkpoint.
-          dtype: float32, bfloat16, or auto for that of the checkpoint.
-          batch_size: rows at once; ``auto`` is 16.
-          max_length: tokens that the model may see at once; by default all it can.
-          max_gen_toks: new tokens, where a task does not say.
-          truncate: drop the start of prompts that are too long, as the harness does,
-            or refuse them?
-          prefix_token_id: what a text without context follows; by default the bos, or
-            else the eos.
-          think_end_token: what ends a reasoning model's thoughts, such as
-            ``</think>``; text up to there is dropped.
-          seed: of sampling.
-          max_batch_size: not used; the harness passes it.
-          device: not used, as JAX chooses; the harness passes it.
+          **options: fields of :class:`.arguments.Options`, as ``--model_args`` and the
+            harness give them.
 
         Raises:
           ImportError: if the harness is not installed.
@@ -100,35 +56,20 @@ class JaxLora(_Base):
         if not _HERE:
             raise ImportError(MISSING)
         super().__init__()
-        self.reuse = arguments.load(
-            pretrained,
-            arguments.split(adapters),
-            gate=gate,
-            general_folders=arguments.split(general),
-            merge=merge,
-            route=route,
-            weights=None
-            if weights is None
-            else [float(w) for w in arguments.split(weights)],
-            top_k=top_k,
-            temperature=temperature,
-            key=jax.random.key(seed),
-            dtype=cast(Any, None if dtype == "auto" else dtype),
-        )
+        given = Options(pretrained, **options)
+        self.reuse = arguments.load(given)
         for note in self.reuse.notes:
             _log.warning(note)
-        folder = Path(pretrained if tokenizer is None else tokenizer)
-        self.tokenizer = tokenizers.load(folder)
-        tokenizers.check(self.tokenizer, self.reuse.model.config.vocab_size)
+        folder = Path(pretrained if given.tokenizer is None else given.tokenizer)
+        self.tokenizer = decode.load_tokenizer(folder, self.reuse)
         self._name = str(folder.resolve())
-        self.max_length = arguments.length(
-            max_length, self.reuse.model.config.max_length
-        )
-        self.batch_size = arguments.rows(batch_size)
-        self.max_gen_toks = int(max_gen_toks)
-        self._truncate, self._thought = truncate, think_end_token
-        self._prefix = arguments.prefix(self.tokenizer, prefix_token_id)
-        self._key = jax.random.key(seed)
+        most = self.reuse.model.config.max_length
+        self.max_length = arguments.length(given.max_length, most)
+        self.batch_size = arguments.rows(given.batch_size)
+        self.max_gen_toks = int(given.max_gen_toks)
+        self._truncate, self._thought = given.truncate, given.think_end_token
+        self._prefix = arguments.prefix(self.tokenizer, given.prefix_token_id)
+        self._key = jax.random.key(given.seed)
 
     @property
     def tokenizer_name(self) -> str:
@@ -171,10 +112,10 @@ class JaxLora(_Base):
         pairs = [(context, continuation) for _, context, continuation in requests]
         over = sum(len(a) + len(b) > self.max_length + 1 for a, b in pairs)
         self._say_cut(over, "contexts")
-        with _bar("loglikelihood", len(pairs), disable_tqdm) as tell:
-            scores = likelihood.score(pairs=pairs, tell=tell, **self._scored())
-        found = zip(scores.total.tolist(), scores.greedy.tolist(), strict=True)
-        answers = list(found)
+        with _bar("loglikelihood", len(pairs), disable_tqdm) as progress:
+            scores = likelihood.score(pairs=pairs, progress=progress, **self._scored())
+        both = zip(scores.total.tolist(), scores.greedy.tolist(), strict=True)
+        answers = list(both)
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("loglikelihood", request[0], answer)
         return answers
@@ -185,15 +126,15 @@ class JaxLora(_Base):
         """Returns the log-likelihood of whole texts; an empty one has 0."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
         held = [i for i, text in enumerate(texts) if text]
-        with _bar("loglikelihood_rolling", len(held), disable_tqdm) as tell:
+        with _bar("loglikelihood_rolling", len(held), disable_tqdm) as progress:
             scores = likelihood.rolling(
                 texts=[texts[i] for i in held],
                 prefix=self.prefix_token_id,
-                tell=tell,
+                progress=progress,
                 **self._scored(),
             )
-        found = dict(zip(held, scores.total.tolist(), strict=True))
-        answers = [found.get(i, 0.0) for i in range(len(texts))]
+        totals = dict(zip(held, scores.total.tolist(), strict=True))
+        answers = [totals.get(i, 0.0) for i in range(len(texts))]
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
         return answers
@@ -206,17 +147,20 @@ class JaxLora(_Base):
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
-        with _bar("generate_until", len(requests), disable_tqdm) as tell:
+        with _bar("generate_until", len(requests), disable_tqdm) as progress:
             for members in groups.values():
-                for i, text in self._write([requests[m].args for m in members]):
-                    request = requests[members[i]]
-                    self.cache_hook.add_partial("generate_until", request.args, text)
-                    answers[members[i]] = text
-                    tell(len(answers), len(requests))
+                for part in self._continue([requests[m].args for m in members]):
+                    for i, (text, *_) in part.items():
+                        args = requests[members[i]].args
+                        self.cache_hook.add_partial("generate_until", args, text)
+                        answers[members[i]] = text
+                    progress(len(answers), len(requests))
         return [answers[i] for i in range(len(requests))]
 
-    def _write(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator:
-        how = writing.settings(asked[0][1], self.max_gen_toks, self._thought)
+    def _continue(
+        self, asked: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> Iterator[dict[int, Continuation]]:
+        how = generation.settings(asked[0][1], self.max_gen_toks, self._thought)
         room = self.max_length - how.max_new_tokens
         if room < 1:
             raise ValueError(
@@ -227,13 +171,10 @@ class JaxLora(_Base):
         prompts = [self.tok_encode(text) or [self.prefix_token_id] for text, _ in asked]
         self._say_cut(sum(len(p) > room for p in prompts), "prompts")
         self._key, key = jax.random.split(self._key)
-        return writing.write(
-            self.reuse,
-            self.tokenizer,
-            [p[-room:] for p in prompts],
-            how,
-            batch=self.batch_size,
-            key=key,
+        cut = [prompt[-room:] for prompt in prompts]
+        batching = Batching(self.batch_size, fixed=True)
+        return decode.in_batches(
+            self.reuse, self.tokenizer, cut, how, batching, key=key
         )
 
     def _scored(self) -> dict[str, Any]:
@@ -243,7 +184,7 @@ class JaxLora(_Base):
             "batch": self.batch_size,
             "max_length": self.max_length,
             "truncate": True,  # unless _say_cut has refused
-            **self.reuse.arguments(),
+            "adapted": models.Adapted(**self.reuse.arguments()),
         }
 
     def _say_cut(self, count: int, what: str) -> None:
@@ -263,10 +204,10 @@ def _bar(name: str, total: int, off: bool) -> Iterator[Callable[[int, int], None
 
     with tqdm.tqdm(total=total, desc=f"Running {name} requests", disable=off) as bar:
 
-        def tell(done: int, _: int) -> None:
+        def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        yield tell
+        yield progress
 
 
 def register() -> None:

@@ -40,9 +40,9 @@ def text(tokenizer: Tokenizer, messages: Sequence[Message], *, closed: bool) -> 
     except ValueError as error:
         if tokenizer.chat_template is None or len(rest) == len(messages):
             raise
-        found = render(tokenizer, rest)
+        without = render(tokenizer, rest)
         _log.warning("Left out the system turn. %s", error)
-        return found
+        return without
 
 
 def _closed(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
@@ -52,8 +52,8 @@ def _closed(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
 def _open(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
     *before, last = messages
     marked = {**last, "content": last["content"] + MARK}
-    whole = tokenizer.render([*before, marked], add_generation_prompt=False)
-    start, mark, after = whole.rpartition(MARK.strip())
+    rendered = tokenizer.render([*before, marked], add_generation_prompt=False)
+    start, mark, after = rendered.rpartition(MARK.strip())
     if not mark:
         raise ValueError(
             f"The chat template does not show the {last['role']} turn that is to be "

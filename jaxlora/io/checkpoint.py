@@ -49,6 +49,7 @@ def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
       OSError: if the disk is full or the folder cannot be written; the last whole step
         is left as it was.
     """
+    # Shapes and types are stored as text, so that they can be compared before reading.
     facts = {"meta": dict(meta), "leaves": _leaves(tree)}
     with _system_errors(folder), _manager(folder) as manager:
         manager.save(
@@ -76,6 +77,7 @@ def restore(folder: Path, target: Tree) -> tuple[int, Tree, dict[str, Any]] | No
     if not folder.is_dir():
         return None
     with _manager(folder) as manager:
+        # A step that was being written when the process died is not listed.
         step = manager.latest_step()
         if step is None:
             return None
@@ -95,6 +97,7 @@ def _system_errors(folder: Path) -> Iterator[None]:
     Arrays are written by tensorstore, whose system errors are ValueErrors. Orbax logs
     the traceback of what a thread of it raises, and raises it again: one is enough.
     """
+    # Orbax logs a traceback for what is raised again below as one sentence.
     log = logging.getLogger("absl")
     log.addFilter(_is_news)
     try:
@@ -105,6 +108,7 @@ def _system_errors(folder: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(folder)) from error
     except ValueError as error:
         text = str(error)
+        # tensorstore puts the number of the system error into the text of its message.
         code = re.search(r"os_error_code='(\d+)'", text)
         full = "RESOURCE_EXHAUSTED" in text or "No space left" in text
         if code is None and not full:
@@ -141,6 +145,8 @@ def _check(folder: Path, stored: dict[str, str], wanted: dict[str, str]) -> None
 
 def _placed(target: Tree) -> Tree:
     """Gives every abstract leaf a sharding: by default the first device."""
+    # Orbax restores onto the devices that the arrays were saved from, which may be
+    # gone.
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def on_device(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -152,6 +158,9 @@ def _placed(target: Tree) -> Tree:
 
 def _manager(folder: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False, create=True
+        # One step is enough to resume; caches of many bases would fill the disk.
+        max_to_keep=1,
+        enable_async_checkpointing=False,
+        create=True,
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)

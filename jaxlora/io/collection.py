@@ -87,6 +87,8 @@ def read(
     """
     paths = [Path(folder) for folder in folders]
     chosen = _names(paths, names)
+    # Headers of all adapters first: what does not fit is refused before values are
+    # read.
     files = [peft.open_folder(path) for path in paths]
     known = collection_sites.union(files)
     sites = collection_sites.sites(known)
@@ -145,6 +147,7 @@ def _names(paths: Sequence[Path], names: Sequence[str] | None) -> tuple[str, ...
             f"for each."
         )
     for i, name in enumerate(chosen):
+        # Names go into tables, file names and error messages.
         if not name or not name.isprintable():
             raise ValueError(f"The name {name!r} of {paths[i]} is no line of text.")
         if name in chosen[:i]:
@@ -186,6 +189,7 @@ def _read_site(
 def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
     """The union of the adapters' lists, if each means the modules that it should."""
     lists = [file.targets for file in files]
+    # One adapter without such a list, and nothing is known of what names mean.
     if any(targets is None for targets in lists):
         return None
     union = {name for targets in lists if targets is not None for name in targets}
@@ -205,6 +209,7 @@ def _unstack(site: str, weight: LoraWeight, like: Collection) -> dict[str, PeftM
         pair = _scaled(a[i], b[i], scale[i])
         if not all(np.isfinite(x.astype(np.float32)).all() for x in pair):
             raise ValueError(f"The adapter holds NaN or infinity in {path!r}.")
+        # Padding of the library is no rank of the adapter.
         rank = peft_out.used(*pair)
         if rank:
             down, up = (
@@ -231,6 +236,7 @@ def _check_site(site: str, weight: LoraWeight, like: Collection) -> None:
 
 
 def _scaled(a: np.ndarray, b: np.ndarray, scale: np.ndarray):
+    # Multiplied by 1 the factors would still become float32.
     if scale == 1:
         return a, b
     with np.errstate(over="ignore"):  # infinity is an error later, with its module

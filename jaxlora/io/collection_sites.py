@@ -46,6 +46,8 @@ def union(files: Sequence[PeftFile]) -> dict[str, Module]:
     for file in files:
         for path, header in file.modules.items():
             here = Module(header.d, header.f, header.embedding, file.folder)
+            # Adapters need not adapt the same modules, but where they do, shapes must
+            # agree.
             first = known.setdefault(path, here)
             if str(first) != str(here):
                 raise ValueError(
@@ -76,5 +78,6 @@ def sites(known: Mapping[str, Module]) -> dict[str, tuple[str, ...]]:
 
 def _ordered(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(
+        # By number, since "layers.10" comes before "layers.2" in the alphabet.
         sorted(paths, key=lambda path: [int(n) for n in _NUMBER.findall(path)])
     )

@@ -18,6 +18,7 @@ class PathError(ValueError):
     """
 
     def __init__(self, path: Path | str, sentence: str):
+        # Both are arguments, or the error could not be pickled by another process.
         super().__init__(path, sentence)
         self.path = Path(path)
 
@@ -45,6 +46,7 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        # An error about a file within the folder says more than the folder does.
         inner = error.path if isinstance(error, PathError) else None
         if inner is not None and inner.is_relative_to(outer):
             raise

@@ -15,6 +15,7 @@ def write_whole(path: Path, data: bytes) -> Path:
       data: the content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename is only atomic within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -46,6 +46,7 @@ class About:
             raise ValueError(
                 f"it changes the field {odd[0]!r}, expected only {FIELDS}."
             )
+        # JSON in Python reads NaN and Infinity, which no score survives.
         if not all(map(_is_number, (*self.fields.values(), *self.base_fingerprint))):
             raise ValueError("fields and base_fingerprint must be finite numbers.")
         plain = (str, bool, int, float, type(None))
@@ -79,6 +80,7 @@ def loads(text: str) -> About:
     raw = json.loads(text, object_pairs_hook=header.unique)
     fields = {field.name for field in dataclasses.fields(About)} - {"base_fingerprint"}
     known = {"version", _STORED_FINGERPRINT, *fields}
+    # A field that is not known may change what the gate means: refuse it.
     if not isinstance(raw, dict) or set(raw) != known:
         odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["an object"]
         raise ValueError(f"it differs from what is expected in {', '.join(odd)[:200]}")

@@ -58,6 +58,7 @@ def save(path: Path, state: Tree, about: About) -> None:
         arrays[f"{site}/mark"] = np.asarray(gate.fingerprint, np.float32)
         for name, leaf in named.flatten({"keys": gate.keys}).items():
             arrays[f"{site}/{name}"] = np.asarray(leaf, np.float32)
+    # What is written passes the same checks as what is read.
     _states(path, arrays, len(about.experts))
     rows = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
     write_whole(path, safetensors.save(rows, metadata={_KEY: gate_about.dumps(about)}))
@@ -79,6 +80,7 @@ def load(path: Path) -> GateFile:
     entries = header.read(path)
     about = _about(path)
     for name, entry in entries.items():
+        # Other types would be cast silently: not the weights that were trained.
         wanted = "BOOL" if name.endswith("/live") else "F32"
         if entry.dtype != wanted:
             raise _bad(path, f"{name!r} is stored as {entry.dtype}, expected {wanted}")
@@ -97,7 +99,9 @@ def fingerprint(base: Tree) -> tuple[float, ...]:
     >>> [round(x, 3) for x in fingerprint({"head": np.ones((2, 2), np.float32)})]
     [1.496]
     """
-    return tuple(round(float(_wave(x) @ x), 6) for x in _samples(base))
+    # Irregular weights: a permuted row must not give the same number.
+    waves = ((np.cos(0.7 * np.arange(len(x)) + 0.3), x) for x in _samples(base))
+    return tuple(round(float(wave @ x), 6) for wave, x in waves)
 
 
 def check_base(gate: GateFile, base: Tree) -> None:
@@ -150,6 +154,7 @@ def asked(
         another one, or the route would have to be imported on the file's word.
     """
     about = gate.about
+    # A file must not decide which of the user's modules is imported and run.
     if route is None and ":" in about.route:
         raise ValueError(
             f"{path} is of the route {about.route!r}, which runs code of your own; "
@@ -160,6 +165,7 @@ def asked(
             f"{path} is a gate of the route {about.route!r}, but the route {route!r} "
             f"is asked for; leave it out, or make a gate for it with `jaxlora gate`."
         )
+    # Folders may have moved; their last names are what tells adapters apart.
     got, wanted = ([Path(x).name for x in y] for y in (experts, about.experts))
     if len(got) != len(wanted) or (got != wanted and sorted(got) == sorted(wanted)):
         raise ValueError(
@@ -213,10 +219,8 @@ def _check_parts(
         raise _bad(path, f"{site!r} has {sorted(parts)}, expected keys, live and mark")
     lead = parts["live"].shape
     for name, values in parts.items():
-        # Keys have axes of their own after [E, L]; those of [E] may have L as well.
-        starts = values.shape[: len(lead)] == lead or (
-            len(lead) == 1 and values.shape[:1] == lead
-        )
+        # Keys have axes of their own after those of live.
+        starts = values.shape[: len(lead)] == lead
         exact = name.startswith("keys") or values.shape == lead
         if not starts or not exact or lead[:1] != (experts,) or len(lead) > 2:
             raise _bad(
@@ -243,12 +247,9 @@ def _split(path: Path, name: str) -> tuple[str, str]:
 
 def _samples(base: Tree) -> list[np.ndarray]:
     leaves = [leaf for _, leaf in sorted(named.flatten(base).items())]
+    # A few values of every leaf are enough to tell bases apart, and quick for billions.
     rows = [leaf[(0,) * (leaf.ndim - 1)][:_SAMPLE] for leaf in leaves]
     return [np.asarray(row, np.float32).astype(np.float64) for row in rows]
-
-
-def _wave(values: np.ndarray) -> np.ndarray:
-    return np.cos(0.7 * np.arange(len(values)) + 0.3)
 
 
 def _bad(path: Path, what: str) -> ValueError:

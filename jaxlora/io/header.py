@@ -81,6 +81,7 @@ def read(path: Path) -> dict[str, Entry]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        # Before reading: a length of 2**60 would be allocated.
         most = min(HEADER_BYTES, size - 8)
         if not 2 <= length <= most:
             raise bad(
@@ -99,6 +100,7 @@ def read(path: Path) -> dict[str, Entry]:
 
 def _check_places(path: Path, entries: Mapping[str, Entry], end: int, size: int):
     """Tensors must follow each other without gap or overlap, up to the file's end."""
+    # Sorted by place, each tensor must begin where the one before it ends.
     for name, entry in sorted(entries.items(), key=_place):
         if entry.start != end:
             raise bad(
@@ -175,6 +177,7 @@ def _tensors(path: Path, text: bytes) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
     shown = f"tensor {name[:200]!r}"
+    # Names are printed in errors, where control characters would act on a terminal.
     if not name.isprintable() or len(name) > _MAX_NAME:
         raise bad(
             path, f"{shown} has no name of up to {_MAX_NAME} printable characters"
@@ -205,7 +208,9 @@ def _place(pair: tuple[str, Entry]) -> tuple[int, int]:
 
 def _is_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(
-        type(size) is int and 0 <= size < 2**48 for size in value
+        # JSON has true and 1e30; both would pass as an int or overflow later.
+        type(size) is int and 0 <= size < 2**48
+        for size in value
     )
 
 

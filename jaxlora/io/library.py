@@ -12,21 +12,18 @@ nothing refers to, which the next writer removes. One process may write at a tim
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxlora import lora, tree
-from jaxlora.io import library_arrays, library_json, shards, tensors
+from jaxlora.io import library_arrays, library_files, library_json, shards
 from jaxlora.io.files import write_text
 from jaxlora.io.library_entries import Entries as Entries
 from jaxlora.io.library_entries import Entry as Entry
 from jaxlora.io.library_entries import Origin as Origin
-from jaxlora.io.library_entries import check_site
 from jaxlora.io.library_json import INDEX as INDEX
-from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.tree import Tree
 
@@ -60,13 +57,14 @@ def save(
             f"{len(chosen)} origins, expected as many of each."
         )
     saved = Entries(base=base, experts=())
+    # The folder appears under its name only when every expert is in it.
     with shards.new_folder(Path(folder)) as new:
         for i, (name, origin) in enumerate(zip(names, chosen, strict=True)):
             adapter = {
                 site: LoraWeight(weight.a[i], weight.b[i], weight.scale[i])
                 for site, weight in lora.sites(library).items()
             }
-            saved = saved.added(_write_expert(new, adapter, name, origin))
+            saved = saved.added(library_files.write(new, adapter, name, origin))
         write_text(new / INDEX, library_json.dumps(saved))
     return saved
 
@@ -101,7 +99,8 @@ def load(
         )
     if not known.experts:
         raise ValueError(f"Library {folder} has no expert to read.")
-    files = [_open(folder, entry) for entry in known.experts]
+    # All files are opened and hashed before the first value is used.
+    files = [library_files.open_file(folder, entry) for entry in known.experts]
     sites = sorted({site for entry in known.experts for site in entry.ranks})
     library = {
         site: library_arrays.stack(folder, site, known.experts, files) for site in sites
@@ -152,10 +151,11 @@ def append(
             f"Library {folder} is of the base {before.base!r}, but the expert {name!r} "
             f"of {base!r}; a library is of one base."
         )
+    # The new expert must fit each of the others, since they may have different sites.
     for entry in before.experts:
-        _check_fit(folder, lora.sites(adapter), entry)
+        library_files.check_fit(folder, lora.sites(adapter), entry)
     before.check_new(name)
-    entry = _write_expert(folder, lora.sites(adapter), name, origin or Origin())
+    entry = library_files.write(folder, lora.sites(adapter), name, origin or Origin())
     after = before.added(entry)
     _commit(folder, after)
     return after
@@ -193,40 +193,10 @@ def base_identity(params: Tree) -> str:
     for name, leaf in sorted(tree.flatten(params).items()):
         values = np.ascontiguousarray(leaf)
         head = json.dumps([name, list(values.shape), values.dtype.name])
+        # Name, shape and type are hashed too: equal bytes may be another parameter.
         digest.update(head.encode() + b"\n")
         digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _write_expert(folder: Path, sites: Mapping[str, LoraWeight], name, origin: Origin):
-    """Writes a file that nothing refers to yet."""
-    arrays: dict[str, np.ndarray] = {}
-    for site, weight in sites.items():
-        check_site(site)
-        arrays |= library_arrays.arrays(name, site, weight)
-    headers = {key: shards.entry_of(values) for key, values in arrays.items()}
-    temporary = folder / f".expert.{os.getpid()}.tmp"
-    try:
-        shards.write_file(temporary, headers, arrays.__getitem__)
-        digest = _digest(temporary)
-        path = folder / f"expert-{digest[:16]}.safetensors"
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    ranks = {site: arrays[f"{site}/a"].shape[-1] for site in sites}
-    return Entry(name=name, file=path.name, sha256=digest, ranks=ranks, origin=origin)
-
-
-def _check_fit(folder: Path, sites: Mapping[str, LoraWeight], entry: Entry) -> None:
-    stored = _open(folder, entry, values=False)
-    for site in entry.ranks.keys() & sites.keys():
-        a, b = (stored.entries[f"{site}/{part}"].shape for part in "ab")
-        got = (*sites[site].a.shape[:-1], sites[site].b.shape[-1])
-        if got != (*a[:-1], b[-1]):
-            raise ValueError(
-                f"Site {site!r} is {list(got)}, expected {[*a[:-1], b[-1]]}, as in the "
-                f"expert {entry.name!r} of {folder}: layers, features in, features out."
-            )
 
 
 def _commit(folder: Path, after: Entries) -> None:
@@ -237,25 +207,3 @@ def _commit(folder: Path, after: Entries) -> None:
         for path in folder.glob(pattern):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-
-def _open(folder: Path, entry: Entry, *, values: bool = True) -> Tensors:
-    path = folder / entry.file
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(
-            f"Library {folder} lacks the file {entry.file!r} of the expert "
-            f"{entry.name!r}, or it is a link; restore it, or remove the expert."
-        )
-    if values and (digest := _digest(path)) != entry.sha256:
-        raise ValueError(
-            f"{path} of the expert {entry.name!r} has the SHA-256 {digest}, expected "
-            f"{entry.sha256} by {INDEX}: it was changed or damaged."
-        )
-    stored = tensors.open_file(path)
-    library_json.check_tensors(path, entry, stored.entries)
-    return stored
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

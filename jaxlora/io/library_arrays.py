@@ -35,7 +35,9 @@ def arrays(name: str, site: str, weight: LoraWeight) -> dict[str, np.ndarray]:
             f"Site {site!r} of {name!r} has a, b, scale of shapes {a.shape}, "
             f"{b.shape}, {scale.shape}, expected [..., D, R], [..., R, F], [...]."
         )
+    # A rank may be cut only if it is zero in every layer.
     flat = a.reshape(-1, a.shape[-1]), np.moveaxis(b, -2, 0).reshape(b.shape[-2], -1)
+    # An expert that changes nothing keeps one rank of zeros.
     rank = max(peft_out.used(*flat), 1)
     parts = {"a": a[..., :rank], "b": b[..., :rank, :], "scale": scale}
     for part, values in parts.items():
@@ -74,6 +76,7 @@ def stack(
             )
     d, f = a[-2], b[-1]
     rank = max(experts[i].ranks[site] for i in have)
+    # Experts in bfloat16 stay so; mixed types go to float32, which holds all of them.
     kinds = {e[f"{site}/{part}"].dtype for e in have.values() for part in "ab"}
     dtype = tensors.DTYPES[kinds.pop() if len(kinds) == 1 else "F32"]
     parts = (_part(i, files[i], site) for i in have)
@@ -101,6 +104,7 @@ def padded(
     """
     d, rank, f = sizes
     a, b = np.zeros((*lead, d, rank), dtype), np.zeros((*lead, rank, f), dtype)
+    # Scale 1 where an expert has no factors, so that their product is exactly zero.
     scale = np.ones(lead, np.float32)
     for where, down, up, factor in parts:
         r = down.shape[-1]

@@ -17,6 +17,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 MAX_RANK = 2**16
 """As in an adapter_config.json."""
 
+# No slash and no leading dot: the name cannot leave the folder.
 _FILE = re.compile(r"[A-Za-z0-9][\w-]{0,100}\.safetensors", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -197,6 +198,7 @@ def _is_number(value: Any) -> bool:
 
 def _is_ranks(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
+        # A bool is an int to isinstance.
         isinstance(site, str) and type(rank) is int and 1 <= rank <= MAX_RANK
         for site, rank in value.items()
     )

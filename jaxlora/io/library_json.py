@@ -48,6 +48,7 @@ def read(folder: Path) -> Entries:
             f"{folder} has no {INDEX}, expected a library; jaxlora.io.library writes "
             f"one, and adapters of PEFT are read by jaxlora.io.collection."
         )
+    # Two readers could disagree on which of two equal keys counts.
     raw = tensors.read_json(path, unique=True)
     with naming(path):
         return _entries(raw)
@@ -67,6 +68,7 @@ def check_tensors(path: Path, entry: Entry, stored: Mapping[str, Shape]) -> None
     expected = {
         f"{site}/{part}" for site in entry.ranks for part in ("a", "b", "scale")
     }
+    # Neither may be missing: a tensor too many could be what another reader uses.
     if odd := sorted(expected ^ stored.keys()):
         state = "lacks" if odd[0] in expected else "has"
         raise ValueError(
@@ -87,6 +89,7 @@ def check_tensors(path: Path, entry: Entry, stored: Mapping[str, Shape]) -> None
 
 
 def _entries(raw: Mapping[str, Any]) -> Entries:
+    # True == 1 in Python.
     if type(raw.get("version")) is not int or raw["version"] != VERSION:
         raise ValueError(
             f"it has the version {str(raw.get('version'))[:40]}, expected {VERSION}; "

@@ -80,6 +80,7 @@ def ends(pattern: str, text: str, budget: Budget) -> bool:
 
 def _same(pattern: str, text: str) -> bool:
     """Equal, but for dots, which stand for any character."""
+    # Most patterns are names; comparing them needs no matcher and no clock.
     return pattern == text or (
         len(pattern) == len(text)
         and all(p in (c, ".") for p, c in zip(pattern, text, strict=True))
@@ -97,6 +98,7 @@ def _run(program: regex.Pattern[str], text: str, budget: Budget, start: int = 0)
             f"the pattern {program.pattern[:100]!r} takes too long to match the names "
             f"of the modules, expected one without nested repetitions, or fewer of them"
         ) from None
+    # The time is shared by all patterns, or a thousand slow ones would add up.
     budget.seconds -= time.perf_counter() - begin
     return match is not None
 
@@ -112,6 +114,7 @@ def _program(pattern: str, budget: Budget) -> regex.Pattern[str] | None:
 def _compiled(pattern: str) -> regex.Pattern[str] | None:
     if _PLAIN.fullmatch(pattern):
         return None
+    # Compiling takes time as well, which no limit stops.
     if len(pattern) > LONGEST:
         raise ValueError(
             f"a pattern has {len(pattern)} characters, expected at most {LONGEST}"

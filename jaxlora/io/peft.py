@@ -157,6 +157,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
 
 def _folder(folder: Path, name: str | None) -> Path:
     if name is not None:
+        # The name may come from a stranger: it must not leave the folder.
         if Path(name).name != name or name in ("", ".."):
             raise PathError(
                 folder,
@@ -170,6 +171,7 @@ def _folder(folder: Path, name: str | None) -> Path:
         raise PathError(
             folder, f"There is no folder {str(folder)!r}, expected an adapter."
         )
+    # PEFT saves an adapter that is not called "default" into a folder of its name.
     inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
     if len(inner) == 1 and name is None:
         return inner[0]
@@ -184,6 +186,7 @@ def _folder(folder: Path, name: str | None) -> Path:
 def _weights(folder: Path) -> Path:
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
+    # Say why a file that is plainly there is not read.
     pickled = (folder / "adapter_model.bin").is_file()
     raise PathError(
         folder,
@@ -198,6 +201,7 @@ def _weights(folder: Path) -> Path:
 
 
 def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
+    # PEFT ignores such tensors; to use them here would be another adapter.
     if not config.is_target(path):
         raise ValueError(
             f"The adapter holds {path!r}, which target_modules "
@@ -210,6 +214,7 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     for key in keys:
         tensors.check_dtype(key, stored.entries[key])
     kinds = {stored.entries[key].dtype for key in keys}
+    # Float16 becomes float32: its range is too small for sums of adapters.
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
     return Header(rank, a[1], b[0], config.scale_of(path), table, dtype, keys)
@@ -230,6 +235,7 @@ def _check_copies(stored: Tensors, modules: Mapping[str, Header], copies) -> Non
     for path, key in copies.items():
         header = modules[path]
         d, f = header.d, header.f
+        # A copy with another shape is a resized embedding, which is no copy.
         expected = (d, f) if header.embedding else (f, d)
         if stored.entries[key].shape != expected:
             raise ValueError(

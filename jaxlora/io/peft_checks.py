@@ -53,6 +53,7 @@ def _check_kind(raw: Raw) -> None:
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise ValueError(f"{CONFIG} has peft_type {short(kind)}, expected 'LORA'.")
+    # Newer releases of PEFT add fields: absent, null, false and empty all mean "off".
     for field, what in REFUSED.items():
         if raw.get(field):
             raise ValueError(
@@ -65,6 +66,7 @@ def _check_kind(raw: Raw) -> None:
             f"of the base are no part of an update scale * b @ a."
         )
     init = raw.get("init_lora_weights", True)
+    # Types are compared, because 1 == True in Python and PEFT tells them apart.
     if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
         raise ValueError(
             f"{CONFIG} has init_lora_weights {short(init)}, which changes the base "

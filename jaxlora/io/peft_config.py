@@ -38,6 +38,7 @@ class Config:
         seconds = patterns.SECONDS + patterns.SECONDS_PER_MODULE * modules
         self._budget = Budget(seconds)
         check(raw)
+        # Lists of a thousand names are looked up for each of thousands of modules.
         self._listed = {
             field: frozenset(raw[field])
             for field in ("target_modules", "exclude_modules")
@@ -77,6 +78,7 @@ class Config:
         >>> Config(raw).rank_of("model.layers.1.q")
         2
         """
+        # 8 is PEFT's default for both r and lora_alpha.
         rank = self._first("rank_pattern", path, self._raw.get("r", 8))
         if type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise ValueError(
@@ -99,6 +101,7 @@ class Config:
         4.0
         """
         alpha = self._first("alpha_pattern", path, self._raw.get("lora_alpha", 8))
+        # A scale beyond this is infinity once it is float32.
         most = float(np.finfo(np.float32).max)
         number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
         if not number or not -most <= alpha <= most:
@@ -126,11 +129,13 @@ class Config:
         if raw.get("exclude_modules") and self._names("exclude_modules", path):
             return False
         chosen = raw.get("target_modules")
+        # It depends on the model, which is not known here.
         if chosen == "all-linear":
             return True
         if not chosen or not self._names("target_modules", path):
             return False
         layers = raw.get("layers_to_transform")
+        # PEFT reads layers_to_transform only beside a list of names.
         if isinstance(chosen, str) or layers is None or layers == []:
             return True
         return self._layer(path) in ([layers] if isinstance(layers, int) else layers)
@@ -154,6 +159,7 @@ class Config:
         given = self._raw.get("layers_pattern") or r"[^.]*"
         parts = path.split(".")
         for pattern in [given] if isinstance(given, str) else given:
+            # The layer is the first number that comes after the pattern, as in PEFT.
             for i, part in enumerate(parts[1:-1], 1):
                 before = ".".join(parts[:i])
                 number = part.isascii() and part.isdigit()

@@ -44,6 +44,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
         if match.re is _COPY:
             copies[path] = key
             continue
+        # Keys may hold the name of their adapter; all must then hold the same.
         adapters.add(match["name"])
         if len(adapters) > 1:
             raise ValueError(
@@ -82,6 +83,7 @@ def _check(factors: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) 
     for path, pair in factors.items():
         if len(pair) != 2:
             raise ValueError(f"The adapter has lora_{min(pair)} of {path!r} alone.")
+        # The factors of an embedding are stored the other way round.
         if len({"lora_embedding_" in key for key in pair.values()}) > 1:
             raise ValueError(
                 f"The adapter has {' and '.join(map(repr, pair.values()))}: one of a "

@@ -62,6 +62,7 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
         path: _number(module.scale * ranks[path])
         for path, module in adapter.modules.items()
     }
+    # The commonest values are the defaults, so that patterns name the fewest modules.
     rank, alpha = (_commonest(values.values()) for values in (ranks, alphas))
     keys = _keys(adapter.modules)
     return {
@@ -92,6 +93,7 @@ def _keys(paths: Iterable[str]) -> dict[str, str]:
     ends = set()
     for path in paths:
         parts = path.split(".")
+        # PEFT matches a key against the end of a path, after any of its dots.
         ends |= {".".join(parts[i:]) for i in range(1, len(parts))}
     return {path: f"^{path}" if path in ends else path for path in paths}
 

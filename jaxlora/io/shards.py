@@ -34,6 +34,7 @@ def shards(sizes: Mapping[str, int], max_bytes: int) -> list[tuple[str, list[str
     files: list[list[str]] = []
     room = 0
     for name, size in sizes.items():
+        # In the given order, so that layers stay together and a reader can stream them.
         if not files or size > room:
             files.append([])
             room = max_bytes
@@ -85,6 +86,8 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
       entries: shape and type of each tensor.
       read: gives the values of a tensor when its turn comes.
     """
+    # Readers map the file into memory, where a value must lie at a multiple of its
+    # size.
     order = sorted(entries, key=lambda name: -DTYPES[entries[name].dtype].itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -97,6 +100,7 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
         }
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
+    # Padded, so that the values after the header are aligned as well.
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
@@ -136,6 +140,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
       ValueError: if ``folder`` is a file or holds something already.
     """
+    # Nothing of the user is overwritten, whatever the name.
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"{folder} exists already and is not overwritten; give the name of a new "
@@ -143,6 +148,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    # Beside the target, because a rename works only within one file system.
     temporary.mkdir()
     try:
         yield temporary

@@ -46,6 +46,7 @@ class Tensors:
         """
         check_dtype(name, self.entries[name])
         values = header.values(self.files[name], name)
+        # NumPy cannot test bfloat16 for NaN; float32 holds all its values.
         if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
             raise PathError(
                 self.files[name],
@@ -111,6 +112,7 @@ def open_folder(folder: Path) -> Tensors:
 def _sharded(index: Path) -> Tensors:
     promised = _weight_map(index)
     shards = sorted(set(promised.values()))
+    # Named all at once: a download that broke off often lacks several.
     missing = [name for name in shards if not (index.parent / name).is_file()]
     if missing:
         raise ValueError(
@@ -134,6 +136,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     read = read_json(index, limit=INDEX_BYTES)
     places = read.get("weight_map")
     plain = isinstance(places, dict) and all(
+        # A shard must lie in the folder: "../x" is a path of somebody else.
         isinstance(shard, str) and Path(shard).name == shard and shard not in ("", "..")
         for shard in places.values()
     )
@@ -160,6 +163,7 @@ def read_json(path: Path, *, limit: int = 2**24, unique: bool = False) -> dict:
     """
     if not path.is_file():
         raise PathError(path, f"There is no file {str(path)!r}.")
+    # Before reading: JSON takes many times its size in memory.
     if path.stat().st_size > limit:
         raise PathError(
             path, f"{path} has more than {limit} bytes; it is no {path.name}."
@@ -189,6 +193,7 @@ def short(value: Any) -> str:
     '[1, 1, 1, 1, 1, 1, ...]'
     """
     cut = reprlib.Repr()
+    # A value may be nested deeply, or be a megabyte of text.
     cut.maxlevel, cut.maxstring, cut.maxother = 3, 120, 120
     return cut.repr(value)
 

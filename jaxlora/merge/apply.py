@@ -130,6 +130,7 @@ def _over_layers(
             return arg
         return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arg)
 
+    # lax.map, not vmap: the memory of one layer is enough.
     turned = tuple(first(i, arg) for i, arg in enumerate(args))
     inner = functools.partial(_over_layers, fn, layers - 1, layers_first=layers_first)
     return jax.lax.map(lambda args: inner(*args), turned)
@@ -142,6 +143,7 @@ def _is_key(x: jax.Array) -> bool:
 def _layer_keys(key: jax.Array | None, site: LoraWeight) -> jax.Array | None:
     """One key for each layer, [L, ...]."""
     lead = site.scale.shape[1:]
+    # Keys are split over layers, so that equal layers get different draws.
     return key if key is None or not lead else jax.random.split(key, lead)
 
 

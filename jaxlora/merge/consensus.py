@@ -36,6 +36,7 @@ class ElectSign:
         """Zeroes what disagrees; weights stay as they are."""
         del key
         signs = {name: self._sign(x, name) for name in x.values}
+        # Votes first, for all leaves: a tie may ask for the whole model's majority.
         votes = {name: self._votes(x, name, signs[name]) for name in x.values}
         tie = _majority(votes) if self.zero == "majority" else jnp.float32(1.0)
         values = {}
@@ -43,6 +44,7 @@ class ElectSign:
             elected = jnp.sign(vote)
             if self.zero != "none":
                 elected = jnp.where(elected == 0, tie, elected)
+            # An entry of 0 has no sign and agrees with nobody.
             agrees = signs[name] * elected > 0
             values[name] = jnp.where(agrees, x.values[name], 0.0)
         return dataclasses.replace(x, values=values)
@@ -89,6 +91,7 @@ class DisjointMean(Reduction):
             return total
         counted = jnp.ones_like(weights) if self.normalize == "count" else weights
         divisor = over_experts(counted, (values != 0).astype(jnp.float32))
+        # Where nobody is left the sum is 0 already: 0 / 1, not 0 / 0.
         small = jnp.abs(divisor) < 1e-8
         return total / jnp.where(small, 1.0, divisor)
 

@@ -7,7 +7,7 @@ PEFT's ``linear`` adds cross terms), and a loss does not tell: these numbers do.
 Everything is computed from factors. With the QR decompositions of all a side by side,
 ``[a_m, a_1 ... a_E]``, and of all b, each delta becomes a matrix of at most K x K, K =
 R' + E * R, with all norms and inner products kept; differences are taken there, so that
-a relative error of 1e-6 is still told from zero. (From inner products alone,
+a relative error of 1e-6 is still seen to be no zero. (From inner products alone,
 ``|x - y|^2 = |x|^2 - 2 <x, y> + |y|^2`` loses everything below 3e-4 in float32.)
 """
 
@@ -190,6 +190,7 @@ def _layer(merged: LoraWeight, experts: LoraWeight, weights: jax.Array):
     deltas = matmul(a, b)
     norms = _energy(deltas)
     exact = jnp.sum(weights[:, None, None] * deltas, axis=0)
+    # Bases of each expert's columns and rows, then of all of them together.
     u, v = _bases(a, b)
     (p, u), (q, v) = _joint(u), _joint(v)
     inside = matmul(matmul(p.mT, m), q)
@@ -235,6 +236,7 @@ def _joint(bases: jax.Array) -> tuple[jax.Array, jax.Array]:
     e, k, r = bases.shape
     stacked = jnp.moveaxis(bases, 0, 1).reshape(k, e * r)
     basis, s, vt = jnp.linalg.svd(stacked, full_matrices=False)
+    # Experts that share directions leave the joint basis short of E * R.
     keep = (s > max(k, e * r) * _EPS * s[:1]) & (s > 0)
     basis, rows = jnp.where(keep, basis, 0.0), jnp.where(keep, s, 0.0)[:, None] * vt
     return basis, jnp.moveaxis(rows.reshape(-1, e, r), 1, 0)

@@ -59,6 +59,7 @@ def core(experts: LoraWeight) -> Core:
     """
     e, d, r = experts.a.shape
     f = experts.b.shape[-1]
+    # Everything after these two QR is of size E * R, whatever D and F are.
     qa, ra = spectrum.qr(beside(experts.a))  # [D, K], [K, ER]
     qb, rb = spectrum.qr(beside(experts.b.mT))
     # Each expert within the two QR bases, balanced: small, and free of its gauge.
@@ -121,6 +122,7 @@ def svd(
         u, s, vt = svd(dense.T, rank)
         return vt.T, s, u.T
     if rank is not None and 4 * (rank + 16) <= d:
+        # Ascending order: the last columns are the leading ones.
         _, vectors = jnp.linalg.eigh(matmul(dense, dense.T), symmetrize_input=False)
         v, _ = spectrum.qr(matmul(dense.T, vectors[:, -rank - 16 :]))
         q, small = spectrum.qr(matmul(dense, v))
@@ -138,5 +140,6 @@ def svd(
 def _basis(columns: jax.Array, d: int, f: int) -> tuple[jax.Array, jax.Array]:
     """Left singular vectors of a small matrix, and which of them are not rounding."""
     u, s, _ = spectrum.thin_svd(columns)
+    # As numpy's matrix_rank: below it a direction is rounding.
     smallest = max(d, f) * jnp.finfo(jnp.float32).eps * s[:1]
     return u, s > smallest

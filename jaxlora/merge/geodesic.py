@@ -139,10 +139,12 @@ class _Slerp(Linear):
 
     def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
         cosine, pairs = _mean_of_pairs(_cosines(gram)[0], weights)
+        # Near 0 and pi the arc's formula is 0 / 0; there the chord is the arc.
         near = (jnp.abs(cosine) > COLINEAR) | (pairs == 0)
         angle = jnp.arccos(jnp.where(near, 0.0, cosine))[..., None]
         shares = _shares(weights, cosine.shape)
         arc = jnp.sin(shares * angle) / jnp.sin(angle)
+        # NaN is the only refusal left under jit, where weights have no values to check.
         result = jnp.where(near[..., None], shares, arc)
         return _experts_first(jnp.where(pairs > 1, jnp.nan, result))
 
@@ -173,6 +175,7 @@ def _karcher_step(cosines, pull, mean, _):
     """One step of length 1 along the geodesic; vectors are coefficients [..., E]."""
     dots = jnp.clip(_apply(cosines, mean), -1.0, 1.0)
     ratio = jnp.sinc(jnp.arccos(dots) / jnp.pi)  # sin(angle) / angle
+    # log_m(u) = angle / sin(angle) (u - cos(angle) m), in coefficients of the u_e.
     stretch = jnp.where(ratio > OPPOSITE, pull / jnp.where(ratio > 0, ratio, 1.0), 0.0)
     tangent = stretch - jnp.sum(stretch * dots, -1, keepdims=True) * mean
     length = _length(cosines, tangent)
@@ -205,6 +208,7 @@ def _cosines(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     squares = jnp.diagonal(gram, axis1=-2, axis2=-1)
     norms = jnp.sqrt(jnp.maximum(squares, 0.0))
     units = 1 / _positive(norms)
+    # Rounding may leave [-1, 1], where arccos is NaN.
     return jnp.clip(gram * units[..., :, None] * units[..., None, :], -1, 1), norms
 
 

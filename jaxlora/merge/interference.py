@@ -135,6 +135,7 @@ class _Wudi(Reduction):
         left = beside(row[..., None, :] * u)
         right = beside((row * s)[..., None, :] * vt.mT).mT
         p, sigma, qt = live(thin_svd(left), self.tolerance)
+        # The inner where keeps the division finite: a gradient sees both branches.
         inverse = jnp.where(sigma > 0, 1 / jnp.where(sigma > 0, sigma, 1), 0)
         return matmul(p * inverse[..., None, :], qt), right
 
@@ -166,6 +167,7 @@ class _WudiSteps(Reduction):
         run = functools.partial(self._descend_factors, weights)
         for _ in range(lead):
             run = functools.partial(jax.lax.map, run)
+        # One layer after another: a dense delta is in memory for one layer only.
         x = run(layers)
         dense = x.mT if self.side == "outputs" else x
         d, f = dense.shape[-2:]
@@ -177,6 +179,7 @@ class _WudiSteps(Reduction):
     def _descend_factors(self, weights: jax.Array, experts: LoraWeight) -> jax.Array:
         a = column(experts.scale, 2) * experts.a
         values = matmul(a, experts.b)
+        # delta_e delta_e^T = a_e (b_e b_e^T) a_e^T: thin products, no M x M matrix.
         right = matmul(experts.b, experts.b.mT)
 
         def apply(share: jax.Array, difference: jax.Array) -> jax.Array:
@@ -213,6 +216,7 @@ class _WudiSteps(Reduction):
         carry = (start, adam.init(start))
         (x, _), _ = jax.lax.scan(step, carry, None, length=self.steps)
         count = jnp.sum((weights != 0).astype(jnp.float32))
+        # mttl's convention; fusion_bench returns the sum.
         return x / count if self.divide else x
 
 

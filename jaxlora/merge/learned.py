@@ -40,6 +40,7 @@ class ScaledSum(Reduction):
 
     def factors(self, experts, weights, data):
         """The exact sum, of rank E * R."""
+        # Weights multiply what was learned; weight 0 leaves an expert out.
         scales = _present(_given(data), weights)
         present = absent_removed(experts, weights)
         return concatenate(present, column(weights, scales.ndim - 1) * scales)
@@ -108,6 +109,7 @@ def learn_scales(
             f"{learning_rate}, expected at least 1 step and a positive rate."
         )
     experts = lora.num_experts(library)
+    # Either way training starts at the mean of the experts.
     start = 0.0 if softmax else 1 / experts
     initial = {
         name: jnp.full(w.scale.shape, start, jnp.float32)

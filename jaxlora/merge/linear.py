@@ -100,6 +100,7 @@ class Linear(Reduction):
     def leaf(self, values, weights, key, data):
         """The sum of values."""
         del key, data
+        # The Gram matrix of dense values; ``factors`` has it without them.
         flat = values.reshape(values.shape[0], -1)
         gram = jnp.matmul(flat, flat.T, precision="highest")
         return over_experts(self.coefficients(gram, weights), values)
@@ -198,6 +199,7 @@ def concatenate(experts: LoraWeight, coefficients: jax.Array) -> LoraWeight:
     """
     a, b = experts.a.astype(jnp.float32), experts.b.astype(jnp.float32)
     b = (coefficients * experts.scale.astype(jnp.float32))[..., None, None] * b
+    # E goes beside R: columns of a and rows of b are then grouped by expert.
     a, b = jnp.moveaxis(a, 0, -2), jnp.moveaxis(b, 0, -3)
     *lead, d, e, r = a.shape
     return LoraWeight(

@@ -42,6 +42,7 @@ DRAWN = frozenset({"gauge"})
 def _laws(space: str, identity: bool, drawn: bool = False) -> frozenset[str]:
     """What an entry-wise method keeps in a space."""
     laws = DRAWN if drawn else NONLINEAR - {"identity"}
+    # A dense delta has no padded entries, so that masks stay where they are.
     if drawn and space == "delta":
         laws |= {"padding"}
     if space.startswith("factor"):
@@ -135,6 +136,7 @@ def _in(space: str, make: Callable[..., Merge]) -> Callable[..., Merge]:
         p.replace(default=space) if name == "space" else p
         for name, p in inspect.signature(make).parameters.items()
     ]
+    # fields() reads the signature: it must show the new default.
     moved.__signature__ = inspect.Signature(parameters)  # pyrefly: ignore
     return moved
 

@@ -117,6 +117,7 @@ class _RegMean(Reduction):
     def factors(self, experts, weights, data):
         present = absent_removed(experts, weights)
         grams = self._grams(data, weights, present.a.shape[:-1])
+        # The solution is applied to each a_e, so the result keeps rank E * R.
         joined = concatenate(present, jnp.ones_like(present.scale))
         a = _solve(jnp.sum(grams, 0), beside(matmul(grams, present.a)))
         return LoraWeight(a, joined.b, joined.scale)
@@ -160,6 +161,7 @@ def _present_data(method: str, data, weights: jax.Array, shape) -> jax.Array:
             f"{'input Grams' if method == 'regmean' else 'importances'} of every "
             f"expert, given to the merge as data={{site name: array}}."
         )
+    # An absent expert's data may be anything, also NaN.
     there = column(weights != 0, len(shape) - 1)
     return jnp.where(there, jnp.asarray(data).astype(jnp.float32), 0.0)
 

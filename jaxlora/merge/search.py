@@ -124,6 +124,8 @@ def _steps(population: int, size: int) -> tuple[Callable[..., Any], ...]:
     def begin(key, low, high):
         first, worst = jnp.zeros(size, jnp.float32), jnp.asarray(jnp.inf, jnp.float32)
         with _permissive():
+            # A quarter of the box: two standard deviations reach from the middle to its
+            # edges.
             params = strategy.default_params.replace(std_init=(high - low) / 4)
             state = strategy.init(key, first, params)
         return _State(state, params, low, high, first, worst, worst)
@@ -143,6 +145,7 @@ def _steps(population: int, size: int) -> tuple[Callable[..., Any], ...]:
             learned, _ = strategy.tell(
                 key, candidates, objective, state.strategy, state.params
             )
+        # The best ever seen is kept, whatever the search does later.
         i = jnp.argmin(objective)
         better = objective[i] < state.lowest
         return state._replace(

@@ -45,6 +45,7 @@ class Trim:
             for name, n in size.items()
         }
         upper = {name: skip[name] + keep[name] for name in size}
+        # The largest keep + skip, without the skip: no sorting is needed.
         mask = largest(bits, upper, self.scope)
         if self.outliers:
             top = largest(bits, skip, self.scope)
@@ -87,6 +88,7 @@ class Drop:
         # Rank within a column: among the inputs of one output, 0 for the smallest.
         live = jnp.broadcast_to(x.live[name], values.shape)
         size = jnp.where(live, jnp.abs(values), -1.0)
+        # argsort twice gives ranks; padding, at -1, ranks below all entries.
         order = jnp.argsort(jnp.argsort(size, axis=-2), axis=-2).astype(jnp.float32)
         count = jnp.sum(live, axis=-2, keepdims=True).astype(jnp.float32)
         rank = (order - (values.shape[-2] - count)) / jnp.maximum(count - 1.0, 1.0)
@@ -108,6 +110,7 @@ class SelectByVariance:
             here = x.weights[name] != 0
             here = here.reshape(*here.shape, *[1] * (values.ndim - here.ndim))
             variance = _variance(values, here)[None]
+            # The share is of entries that vary at all.
             differ = jnp.sum(variance > 0, axis=(-2, -1))
             bits = {name: as_bits(variance)}
             count = {name: share(self.density, differ)}
@@ -240,6 +243,7 @@ def draw(key: jax.Array | None, chance: Leaves, x: Coordinates) -> Leaves:
     for i, name in enumerate(sorted(x.values)):
         values = x.values[name]
         keys = jax.random.split(jax.random.fold_in(key, i), values.shape[0])
+        # Drawn expert by expert, so that two equal experts get different masks.
         uniform = jax.vmap(lambda k, v=values: jax.random.uniform(k, v.shape[1:]))
         out[name] = uniform(keys) < chance[name]
     return out
@@ -271,6 +275,7 @@ def _variance(values: jax.Array, here: jax.Array) -> jax.Array:
 
 def _same_norm(kept: jax.Array, before: jax.Array) -> jax.Array:
     """Rescales each matrix to the sum of magnitudes that it had."""
+    # L1 norms, as mergekit compares them.
     have, had = (
         jnp.sum(jnp.abs(x), axis=(-2, -1), keepdims=True) for x in (kept, before)
     )

@@ -116,6 +116,7 @@ class _Tsv(Reduction):
         u, s, vt = u[..., : self.keep], s[..., : self.keep], vt[..., : self.keep, :]
         weighted = weights * s
         sizes = beside(weighted[..., None, :]).mT  # [..., EK, 1]
+        # Without the polar factors shared directions would be counted once an expert.
         left, right = (_polar(beside(x), self.tolerance) for x in (u, vt.mT))
         return left, sizes * right.mT
 
@@ -135,6 +136,7 @@ class _IsoC(Reduction):
         lead = present.scale.ndim - 1
         coefficients = jnp.broadcast_to(column(weights, lead), present.scale.shape)
         total = concatenate(present, coefficients)
+        # The SVD of a thin product, from two QR and a small core.
         qa, ra = spectrum.qr(total.a)
         qb, rb = spectrum.qr(total.b.mT)
         left, right = self._merge(thin_svd(matmul(ra, rb.mT)))
@@ -142,6 +144,7 @@ class _IsoC(Reduction):
 
     def _merge(self, svd: Svd) -> tuple[jax.Array, jax.Array]:
         u, s, vt = live(svd, self.tolerance)
+        # The mean is over live values: null ones would dilute it by min(D, F) / rank.
         count = jnp.sum((s > 0).astype(jnp.float32), -1)
         mean = jnp.sum(s, -1) / jnp.maximum(count, 1.0)
         return mean[..., None, None] * u, vt

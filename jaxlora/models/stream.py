@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxlora.io.tensors import Tensors
 from jaxlora.models.names import Place
 
-Tell: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
@@ -28,34 +28,34 @@ def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def fill(
-    found: Tensors,
+    checkpoint: Tensors,
     sources: Mapping[str, str],
     places: Mapping[str, Place],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     where: Mapping[str, NamedSharding],
-    tell: Tell | None,
+    progress: Progress | None,
 ) -> dict[str, jax.Array]:
     """Reads every tensor into its leaf, in the order of the files.
 
     Args:
-      found: the checkpoint.
+      checkpoint: the checkpoint.
       sources: name in the checkpoint by canonical name.
       places: where each tensor goes, by canonical name.
       shapes: shape and type of each leaf.
       where: sharding of each leaf; a leaf without one is on one device.
-      tell: called with (bytes read, bytes in all) after each tensor.
+      progress: called with (bytes read, bytes in all) after each tensor.
 
     Raises:
       ValueError: if a tensor holds NaN or infinity.
     """
     leaves: dict[str, jax.Array] = {}
-    order = sorted(places, key=lambda name: str(found.files[sources[name]]))
-    total = sum(found.entries[sources[name]].nbytes for name in order)
+    order = sorted(places, key=lambda name: str(checkpoint.files[sources[name]]))
+    total = sum(checkpoint.entries[sources[name]].nbytes for name in order)
     done = 0
     for name in order:
         place, source = places[name], sources[name]
         leaf, sharding = shapes[place.leaf], where.get(place.leaf)
-        part = _part(found.read(source), place, sharding)
+        part = _part(checkpoint.read(source), place, sharding)
         if place.layer is None:
             filled, finite = _whole(part, leaf.dtype, place.turned, sharding)
         else:
@@ -67,12 +67,12 @@ def fill(
         leaves[place.leaf] = filled
         if not finite:  # also waits, so that at most one tensor is on its way
             raise ValueError(
-                f"Tensor {source!r} of {found.files[source]} holds NaN or infinity, or "
-                f"values beyond {leaf.dtype}."
+                f"Tensor {source!r} of {checkpoint.files[source]} holds NaN or "
+                f"infinity, or values beyond {leaf.dtype}."
             )
-        done += found.entries[source].nbytes
-        if tell is not None:
-            tell(done, total)
+        done += checkpoint.entries[source].nbytes
+        if progress is not None:
+            progress(done, total)
     return leaves
 
 

@@ -46,6 +46,7 @@ def mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1, expert: int = 1) -> M
             f"Mesh sizes are {shown}, expected a product of {devices}, the number of "
             f"{jax.default_backend()} devices; give one axis the size -1 for the rest."
         )
+    # Explicit axes would have to be named in every operation of the model.
     types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
 
@@ -53,7 +54,7 @@ def mesh(*, data: int = 1, fsdp: int = 1, tensor: int = 1, expert: int = 1) -> M
 def shard_experts(tree: Tree, mesh: Mesh) -> Tree:
     """Cuts the leading axis E of every leaf over the ``expert`` axis of the mesh.
 
-    ``train.experts.experts`` follows the placement of its rows and keys. A base that is
+    ``train.fit_experts`` follows the placement of its rows and keys. A base that is
     committed to one device (a restored one is) must be put on the mesh as well, with
     ``jax.device_put(base, NamedSharding(mesh, PartitionSpec()))``. With many processes,
     each passes the whole tree, the same in all, as arrays on the host or uncommitted.

@@ -46,5 +46,6 @@ def _fitting(mesh: Mesh, axes: tuple[str | None, ...], leaf: Any) -> PartitionSp
     kept = []
     for axis, size in zip(axes, leaf.shape, strict=False):
         parts = mesh.shape.get(axis, 1) if axis else 1
+        # Whole where it cannot be cut evenly: padding would change shapes.
         kept.append(axis if parts > 1 and size % parts == 0 else None)
     return PartitionSpec(*kept)

@@ -49,6 +49,7 @@ def controls(rows: pd.DataFrame) -> Figure:
     sections = [(name, _kept(book, cells, lines)) for name, lines in SECTIONS]
     for axes, cell in zip(panels, cells, strict=True):
         draw.plain(axes, "x")
+        # Names have line breaks for bars; a title has room for one line.
         head, rest = FAMILIAR[cell].split("\n", 1)
         words = f"{head}: {rest.replace(chr(10), ' ')}"
         axes.set_title(words, loc="left", fontsize=10)
@@ -66,6 +67,7 @@ def _kept(book: Book, cells: Sequence[Cell], lines: tuple[Line, ...]) -> list[Li
 
 
 def _dot_sections(axes: Axes, book: Book, cell: Cell, sections: _Sections) -> None:
+    # The range of everything that must fail.
     band = readings.band(book, cell)
     if band:
         axes.axvspan(*band, color="#EDEDED", zorder=0, label=BAND)

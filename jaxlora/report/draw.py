@@ -78,6 +78,7 @@ def at_coverage(rows: pd.DataFrame) -> str:
 
 def canvas(width: float, height: float, title: str) -> Figure:
     """Returns an empty figure, in inches, with its title at the left."""
+    # Not pyplot: it keeps every figure until somebody closes it.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
@@ -106,6 +107,7 @@ def plain(axes: Axes, share: str) -> None:
     axes.tick_params(labelsize=9.5, length=0)
     axes.grid(axis="y" if share == "y" else "x", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
+    # A little beyond 0 and 1, so that dots at the ends are whole.
     ticks, limits = [0, 0.25, 0.5, 0.75, 1], (-0.015, 1.03)
     names = ["0", "0.25", "0.5", "0.75", "1"]
     if share == "y":
@@ -119,6 +121,7 @@ def plain(axes: Axes, share: str) -> None:
 def legend(figure: Figure, axes: Axes, columns: int) -> None:
     """Places one legend for the figure below its panels."""
     handles, labels = axes.get_legend_handles_labels()
+    # Chance comes last, whatever was drawn first.
     order = sorted(range(len(labels)), key=lambda i: labels[i] == "chance")
     handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     figure.legend(
@@ -137,6 +140,7 @@ def spread(readings: Sequence[Reading]) -> tuple[list[float], list[list[float]]]
     """Returns values and error lengths [2, N] for matplotlib, NaN where none."""
     values = [math.nan if r.value is None else r.value for r in readings]
     below = [
+        # Bounds of a mean over seeds may cross the value by rounding; lengths may not.
         math.nan if r.value is None or r.lo is None else max(0.0, r.value - r.lo)
         for r in readings
     ]
@@ -195,6 +199,7 @@ def missing(
         fontsize=7.5,
         style="italic",
         color=FAINT,
+        # Words stay readable where they cross a line of the grid.
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )
 

@@ -77,18 +77,14 @@ def table(fidelity: Fidelity, names: Sequence[str]) -> pd.DataFrame:
         )
     sites = list(pooled.error)
     coefficients = pooled.effective_coefficient
-    columns = {
-        panel.quantity: [
-            *(float(getattr(pooled, panel.quantity)[site]) for site in sites),
-            float(getattr(total, panel.quantity)),
-        ]
-        for panel in _PANELS
-    }
+    columns = {}
+    for quantity in (panel.quantity for panel in _PANELS):
+        values = [float(getattr(pooled, quantity)[site]) for site in sites]
+        columns[quantity] = [*values, float(getattr(total, quantity))]
     for i, name in enumerate(names):
-        columns[_COEFFICIENT + name] = [
-            *(float(coefficients[site][i]) for site in sites),
-            float(total.effective_coefficient[i]),
-        ]
+        values = [float(coefficients[site][i]) for site in sites]
+        whole_library = float(total.effective_coefficient[i])
+        columns[_COEFFICIENT + name] = [*values, whole_library]
     return pd.DataFrame(columns, index=pd.Index([*sites, TOTAL], name="site"))
 
 
@@ -150,6 +146,7 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     if not several:
         raise draw.NothingToShowError("No merge to show: got an empty mapping.")
+    # Colours would repeat, and two merges look like one.
     if len(several) > len(METHOD_COLORS):
         raise ValueError(
             f"Got {len(several)} merges, expected at most {len(METHOD_COLORS)}: more "
@@ -172,6 +169,7 @@ def _by_site(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel) -> N
     draw.plain(axes, "x")
     axes.set_title(panel.title, loc="left", fontsize=10.5)
     axes.set_xlabel(panel.axis, fontsize=9.5)
+    # One scale for all merges, infinite values left out.
     every = np.concatenate([frame[panel.quantity] for frame in tables.values()])
     if panel.share:
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -230,6 +228,7 @@ def short(names: Sequence[str]) -> list[str]:
     bare = [name.removesuffix("/kernel") for name in names]
     if len(bare) < 2:
         return bare
+    # What the first and the last in the alphabet share, all of them share.
     first, last = min(bare), max(bare)
     same = [x == y for x, y in zip(first, last, strict=False)]
     common = first[: [*same, False].index(False)]
@@ -239,6 +238,7 @@ def short(names: Sequence[str]) -> list[str]:
 
 def _series(tables: Mapping[str, pd.DataFrame]):
     """Yields (offset in the group, bar width, colour, (method, table))."""
+    # Bars of one site stand beside each other and leave a gap to the next.
     width = min(0.6, 0.8 / len(tables))
     for i, item in enumerate(tables.items()):
         offset = (i - (len(tables) - 1) / 2) * width

@@ -114,6 +114,7 @@ def errors(rows: pd.DataFrame) -> Figure:
 
 
 def _stack(axes: Axes, book: Book, cells: Sequence[Cell], line: Line) -> None:
+    # Shares are stacked: each starts where the one before it ends.
     left = [0.0] * len(cells)
     for metric, label, color in ANSWERS:
         shares = [readings.read(book, c, line, metric).value or 0.0 for c in cells]
@@ -140,6 +141,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
 def png(figure: Figure) -> bytes:
     """Returns the figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
+    # Without the version of matplotlib, so that equal figures are equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -148,6 +150,7 @@ def render(rows: pd.DataFrame) -> dict[str, bytes]:
     """Returns ``{file name: PNG}`` of every figure that the rows can fill."""
     out = {}
     for name, make in FIGURES.items():
+        # A small run has no coverage curve or routes; its other figures are drawn.
         with contextlib.suppress(draw.NothingToShowError):
             out[name] = png(make(rows))
     return out

@@ -80,10 +80,12 @@ def _markdown_line(line: tuple[str, ...], width: int) -> str:
 
 
 def _escaped(word: str) -> str:
+    # Words come from users and files: a bar or a tag must not break the table.
     plain = html.escape(" ".join(word.split()), quote=False).replace("-&gt;", "->")
     return plain.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _styled(word: str) -> Text:
+    # A value may stand before the word, and a cause below it.
     key = "failed" if word.endswith(" failed") else word.split("\n", 1)[0]
     return Text(word, _STYLES.get(key, ""))

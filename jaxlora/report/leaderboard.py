@@ -78,6 +78,7 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
 
     body = [words(line) for line in methods]
     rest = [words(line) for line in every if line["kind"] == "reference"]
+    # References alone would be no leaderboard.
     if rest and methods:
         body += [("For comparison",), *rest]
     note = _NOTE if body else ""
@@ -105,6 +106,7 @@ def fill(text: str, results: Mapping[str, Any]) -> str:
     Raises:
       ValueError: if the text does not have both markers, in order.
     """
+    # Everything outside the markers stays, letter by letter.
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):

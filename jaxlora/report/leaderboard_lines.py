@@ -62,5 +62,6 @@ def reading(line: Line, name: str) -> Reading:
         ends = (value["value"], value["lo"], value["hi"])
         return Reading(*ends, value["n"], MEASURED)
     library = "3-combination" if name == "three" else "2-combination"
+    # A method that cannot merge three adapters says so; it is not a missing number.
     refused = library in (line.get("unavailable") or {})
     return Reading(status=UNAVAILABLE) if refused else Reading()

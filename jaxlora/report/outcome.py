@@ -88,7 +88,9 @@ def _worst(criteria: Sequence[Criterion], seed: Any) -> str:
     if not of_seed:
         return "–"
     worst = min(
-        of_seed, key=lambda g: (g["passed"], -1 if g["value"] is None else g["value"])
+        # Failures first, then the lowest value; one that was not measured is lowest.
+        of_seed,
+        key=lambda g: (g["passed"], -1 if g["value"] is None else g["value"]),
     )
     value = UNMEASURED if worst["value"] is None else f"{worst['value']:.3f}"
     return value if worst["passed"] else f"{value} failed"
@@ -202,6 +204,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         return [
             "There is no verdict: no seed met its criteria, or nothing was measured."
         ]
+    # A run of its own methods may not have the mean: then all of them are told.
     mean = [v for v in verdicts if v["method"] == Method.MEAN.value] or verdicts
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for verdict in sorted(mean, key=lambda v: _rank(v["library"])):

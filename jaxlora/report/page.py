@@ -60,6 +60,7 @@ def render(
       images: ``{file name: PNG}``.
     """
     rows = readings.tidy(rows)
+    # There is always one sentence, even if nothing was measured.
     first, *others = outcome.headline(results)
     study = str(results.get("study", ""))
     order = (*figures.FIGURES, leaderboard.FIGURE)
@@ -70,6 +71,7 @@ def render(
         failed=list(results.get("failed_seeds", [])),
         meanings=outcome.MEANINGS,
         figures={
+            # Inside the page, so that it can be sent as one file.
             name: base64.b64encode(images[name]).decode("ascii")
             for name in order
             if name in images
@@ -156,6 +158,7 @@ def timing_grid(results: Mapping[str, Any]) -> Grid:
     timings = results.get("timings", {})
     total = float(timings.get("total_s") or 0.0)
     parts = {word: float(timings.get(key) or 0.0) for key, word in _PARTS.items()}
+    # Clocks of parts overlap a little; a negative rest would be nonsense.
     parts["other"] = max(0.0, total - sum(parts.values()))
     body = [
         (word, f"{seconds:.1f}", f"{seconds / total:.0%}" if total else "–")

@@ -162,6 +162,7 @@ def book(rows: pd.DataFrame, coverage: float | None = None) -> Book:
         tuple(getattr(row, name) for name in _KEY): to_reading(row)
         for row in pooled.drop_duplicates(_KEY).itertuples()
     }
+    # A control that could not run takes the place of its number.
     for subject in _unavailable(pooled, cells(frame)):
         out[(*subject, Metric.ACCURACY.value)] = Reading(status=UNAVAILABLE)
     return out
@@ -191,6 +192,7 @@ def chance(book: Book, cell: str, line: Line | None = None) -> Reading:
       line: library, method and split; ``None`` asks the mean and the base alone.
     """
     usual = (Line("", Arm.PAIR, Method.MEAN), Line("", Arm.BASE))
+    # Chance is a property of the questions, so any arm asked the same ones will do.
     for candidate in (line, *usual) if line else usual:
         reading = read(book, cell, candidate, Metric.CHANCE)
         if reading.measured:
@@ -245,6 +247,7 @@ def _unavailable(pooled: pd.DataFrame, everywhere: Sequence[Cell]) -> list[Subje
     out = []
     for (cell, *use), value in available.items():
         named = [cell] if cell else [c.value for c in everywhere]
+        # A note about one cell counts more than a note about all.
         places = [(name, *use) for name in named]
         out += [x for x in places if value == 0 and (cell or x not in available)]
     return out

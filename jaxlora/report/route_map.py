@@ -73,6 +73,7 @@ def chart(
             f"The prompt has {T} tokens, expected at most {LONGEST} in a figure; "
             f"shorten it, or write the rows alone."
         )
+    # Colours follow the load over all sites, so that every map has the same.
     measured, maps = measure(sites), grouped(sites, panels)
     palette = colors(measured.load)
     sizes = _sizes(L, T, len(maps))
@@ -102,23 +103,20 @@ def chart(
 
 
 class _Sizes(NamedTuple):
-    """Of a figure, in inches."""
+    """Of a figure, in inches; ``words``: is there room for a number in a square?"""
 
     row: float
     column: float
     width: float
     height: float
-
-    @property
-    def words(self) -> bool:
-        """Is there room for a number in every square?"""
-        return self.column >= 0.45 and self.row >= 0.26
+    words: bool
 
 
 def _sizes(layers: int, tokens: int, maps: int) -> _Sizes:
     row = float(np.clip(4.6 / layers, 0.17, 0.42))
     column = float(np.clip(8 / tokens, 0.19, max(0.3, 1.6 * row)))
-    return _Sizes(row, column, 3.6 + column * tokens, 2.0 + (0.3 + row * layers) * maps)
+    width, height = 3.6 + column * tokens, 2.0 + (0.3 + row * layers) * maps
+    return _Sizes(row, column, width, height, column >= 0.45 and row >= 0.26)
 
 
 def colors(load: np.ndarray) -> dict[int, str]:
@@ -127,6 +125,7 @@ def colors(load: np.ndarray) -> dict[int, str]:
     >>> colors(np.array([0.5, 0.5]))
     {0: '#0072B2', 1: '#E69F00'}
     """
+    # Of more experts than colours, the most used are told apart.
     most = np.argsort(-load, kind="stable")
     shown = range(len(load)) if len(load) <= len(COLORS) else most[: len(COLORS)]
     return {int(e): color for e, color in zip(shown, COLORS, strict=False)}
@@ -178,6 +177,7 @@ _WORD: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
 
 def _side(weight: float, experts: int) -> float:
     """Side of a square whose area goes from small, at 1 / E, to the cell, at 1."""
+    # A weight of 1 / E is no choice at all: it has the smallest square.
     least = 1 / experts if experts > 1 else 0.0
     sure = min(max((weight - least) / (1 - least), 0.0), 1.0)
     return 0.92 * math.sqrt(_SMALL + (1 - _SMALL) * sure)
@@ -188,10 +188,12 @@ def _tokens(axes: Axes, tokens: Sequence[str] | None, wide: float) -> None:
         axes.tick_params(labelbottom=False)
         return
     words = [printable(text) for text in tokens]
+    # Turned upright where the longest word is wider than its column.
     flat = max(map(len, words)) * 0.085 < wide
     turned: dict[str, Any] = {} if flat else {"rotation": 90}
     labels = axes.set_xticks(range(len(words)), words, fontsize=8.5, **turned)
     for label in labels:
+        # A token "$" would start a formula.
         label.label1.set_parse_math(False)
 
 

@@ -77,6 +77,7 @@ def single(weight: np.ndarray) -> np.ndarray:
     array([ 1, -1, -1])
     """
     best = weight.max(axis=-1, keepdims=True)
+    # Up to rounding: two equal weights are no choice, whichever is first.
     alone = (weight >= best * (1 - 1e-4)).sum(axis=-1) == 1
     return np.where(alone & (best[..., 0] > 0), weight.argmax(axis=-1), diagnose.NONE)
 
@@ -115,6 +116,7 @@ def rows(
     )
     values = (layer, names[site], token, texts[token], called[expert], stacked.ravel())
     frame = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    # Layer first, as a reader of a table expects; sites keep their order.
     order = np.lexsort((expert, token, site, layer))
     return frame.iloc[order].reset_index(drop=True)
 

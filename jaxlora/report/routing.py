@@ -70,6 +70,7 @@ def chosen(
     Returns:
       Readings by (method, metric, layer, token); layer -1 and token "" stand for all.
     """
+    # Of several coverages the highest, as in all tables.
     frame = readings.at(rows)
     frame = frame[
         (frame["seed"] == "all")
@@ -194,6 +195,7 @@ def _panel(axes: Axes, weights: Chosen, method: str, layers: Sequence[int]) -> N
     # A written bridge is of another prompt than the three tokens before it.
     axes.axvline(len(TOKENS) - 1.5, color="white", linewidth=2)
     for (y, x), value in np.ndenumerate(values):
+        # Numbers must be readable on both ends of the colour scale.
         ink = "white" if np.abs(value - 0.5) > 0.35 else draw.INK
         words = "" if np.isnan(value) else f"{value:.2f}"
         axes.text(x, y, words, ha="center", va="center", fontsize=5.5, color=ink)

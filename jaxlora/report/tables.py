@@ -51,6 +51,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _lines(rows: pd.DataFrame, coverage: float | None) -> Iterator[dict[str, Any]]:
     book = readings.book(rows, coverage)
+    # Every combination that could exist, so that lines are always in one order.
     asked = itertools.product(readings.cells(rows), Arm, Method, _ASKED)
     for cell, library, method, split in asked:
         line = Line("", library, method, split)

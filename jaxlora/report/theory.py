@@ -38,6 +38,7 @@ def claim_grid(results: Mapping[str, Any]) -> Grid:
     for claim in CLAIMS:
         mine = [x for x in results["outcomes"] if x["claim"] == claim.name]
         if mine:
+            # The prediction that is furthest off says more than a mean error.
             worst = max(mine, key=lambda x: abs(x["value"] - x["predicted"]))
             held = f"{sum(x['held'] for x in mine)} of {len(mine)}"
             far = f"{worst['item']}: {worst['predicted']:.3f}, got {worst['value']:.3f}"

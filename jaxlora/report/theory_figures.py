@@ -39,6 +39,7 @@ def _curve(axes: Axes, x: Sequence[float], points: Sequence[Outcome], color, lab
     predicted = [o["predicted"] for o in points]
     axes.plot(x, predicted, color=color, lw=1.2, label=f"{label}, predicted")
     values = [o["value"] for o in points]
+    # matplotlib wants lengths, and none below 0 from rounding.
     below = [max(o["value"] - o["value_lo"], 0.0) for o in points]
     above = [max(o["value_hi"] - o["value"], 0.0) for o in points]
     marks = {"fmt": "o", "ms": 4.5, "elinewidth": 1, "capsize": 2, "color": color}
@@ -144,6 +145,7 @@ def _gap(results: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
         for o in _of(results, "alike", "hop")
         if o["condition"] == outcome["condition"]
     ]
+    # Both hops are needed, so the worse of them bounds what can be composed.
     kept = min(hops, default=1.0)
     return {
         "predicted": 1 - outcome["predicted"],

@@ -1,5 +1,6 @@
 """Routing: keep the library, weigh its experts by a gate."""
 
+from jaxlora.route.check import StateError as StateError
 from jaxlora.route.check import check as check
 from jaxlora.route.chosen import mix_chosen as mix_chosen
 from jaxlora.route.gate import LAWS as LAWS
@@ -23,9 +24,6 @@ from jaxlora.route.presets import describe as describe
 from jaxlora.route.presets import names as names
 from jaxlora.route.presets import preset as preset
 from jaxlora.route.route import Route as Route
-from jaxlora.route.route import Weighed as Weighed
-from jaxlora.route.route import one_hot as one_hot
-from jaxlora.route.route import weigh as weigh
 from jaxlora.route.spectral import Oracle as Oracle
 from jaxlora.route.spectral import Random as Random
 from jaxlora.route.spectral import Spectral as Spectral
@@ -34,3 +32,6 @@ from jaxlora.route.spectral import arrow as arrow
 from jaxlora.route.spectral import oracle as oracle
 from jaxlora.route.spectral import random as random
 from jaxlora.route.spectral import uniform as uniform
+from jaxlora.route.weighing import Weighed as Weighed
+from jaxlora.route.weighing import one_hot as one_hot
+from jaxlora.route.weighing import weigh as weigh

@@ -13,6 +13,10 @@ NEAR = 0.05
 """Largest relative difference of fingerprints of one delta: a rounding to bfloat16."""
 
 
+class StateError(ValueError):
+    """A gate's state that does not belong to a library."""
+
+
 def check(route: Route, state: Tree, library: Library) -> None:
     """Refuses a state that does not belong to a library.
 
@@ -25,14 +29,14 @@ def check(route: Route, state: Tree, library: Library) -> None:
       library: [E, ...], as the route uses it.
 
     Raises:
-      ValueError: naming the place, what it got and what it expected.
+      StateError: naming the place, what it got and what it expected.
     """
     if route.gate.data == "labels":
         return
     places, wanted = states(state), _expected(route.per, library)
     if set(places) != set(wanted):
         odd = sorted(set(places) ^ set(wanted))
-        raise ValueError(
+        raise StateError(
             f"The gate's state and the library differ in {', '.join(odd[:4])}: the "
             f"state has {len(places)} places, expected {len(wanted)}; was it made for "
             f"another library, or by a gate with another `per`?"
@@ -56,13 +60,13 @@ def _expected(per: Per, library: Library) -> dict[str, tuple[tuple, int | None]]
 def _check_place(path: str, state: object, wanted) -> None:
     lead, width = wanted
     if not isinstance(state, State):
-        raise ValueError(
+        raise StateError(
             f"The gate's state at {path!r} is a {type(state).__name__}, expected a "
             f"State, as Route.init makes it."
         )
     for leaf in jax.tree.leaves(state):
         if leaf.shape[: len(lead)] != lead:
-            raise ValueError(
+            raise StateError(
                 f"The gate's state at {path!r} has an array of shape {leaf.shape}, "
                 f"expected one that starts with {lead}, experts first; was it made for "
                 f"another library?"
@@ -70,7 +74,7 @@ def _check_place(path: str, state: object, wanted) -> None:
     rest = [leaf.shape[len(lead) :] for leaf in jax.tree.leaves(state.keys)]
     wide = [shape for shape in rest if shape]
     if width is not None and wide and not any(width in shape for shape in wide):
-        raise ValueError(
+        raise StateError(
             f"The gate's state at {path!r} has keys {wide[0]}, expected some of width "
             f"{width}; was it made for another base?"
         )
@@ -83,11 +87,12 @@ def _check_fingerprints(route: Route, places: dict[str, State], library) -> None
     wanted = fingerprints(route.per, library)
     for path, state in places.items():
         now = wanted[path]
+        # Relative to the largest of the site: small deltas differ by rounding of large.
         size = jnp.maximum(jnp.max(jnp.abs(now)), jnp.max(jnp.abs(state.fingerprint)))
         far = jnp.abs(now - state.fingerprint) > NEAR * size
         if bool(jnp.any(far)):
             expert = int(jnp.argmax(jnp.any(far.reshape(far.shape[0], -1), axis=-1)))
-            raise ValueError(
+            raise StateError(
                 f"The gate's state at {path!r} was made for another library: expert "
                 f"{expert} is not the one it knows; make it again with Route.init, "
                 f"from the library as the route uses it (Route.library)."

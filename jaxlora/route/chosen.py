@@ -57,6 +57,7 @@ def mix_chosen(
     """
     chosen, g = _chosen(weight, weights, top_k)
     n, experts = weights.shape
+    # Few tokens: copying factors for each is cheaper than sorting tokens.
     form = _gathered if n * top_k <= 2 * experts else _blocked
     return form(weight, x.astype(weight.a.dtype), chosen, g).astype(x.dtype)
 

@@ -96,6 +96,7 @@ def entropy(
     nats = jnp.maximum(nats, 0.0)  # and not -0
     if not relative:
         return nats
+    # ln 1 = 0: a single live expert leaves no choice, and no entropy.
     most = jnp.log(jnp.maximum(jnp.sum(live, axis=-1), 1).astype(jnp.float32))
     return jnp.minimum(jnp.where(most > 0, nats / jnp.where(most > 0, most, 1.0), 0), 1)
 

@@ -200,6 +200,7 @@ def fingerprints(per: Per, library: Library) -> dict[str, jax.Array]:
     sites = lora.sites(library)
     if per == "site":
         return {path: fingerprint(w) for path, w in sites.items()}
+    # Any site that is another one moves the sum.
     total = jnp.stack([fingerprint(w) for w in sites.values()]).sum(axis=0)
     if per == "layer":
         return {f"layers/{ROUTER}": total}

@@ -64,6 +64,7 @@ def subtract_general(
 def _delta(name: str, weight: LoraWeight, general: LoraWeight) -> LoraWeight:
     del name
     experts, share = weight.a.shape[0], _shares(general)
+    # A difference of low-rank deltas is exact when factors are put side by side.
     wide = jnp.concatenate(list(general.a), axis=-1)  # [L, D, G * R]
     scale = (-share * general.scale.astype(share.dtype))[..., None, None]
     tall = jnp.concatenate(list(scale.astype(general.b.dtype) * general.b), axis=-2)

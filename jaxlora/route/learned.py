@@ -81,6 +81,7 @@ class Mean(ExpertKeys):
                 "models.statistics.mean_inputs measures them."
             )
         data = _shaped(self, data, weight.a.shape[:-1])
+        # A mean input of zero has no direction: its key stays zero.
         norm = jnp.linalg.norm(data, axis=-1, keepdims=True)
         return data / jnp.where(norm > 0, norm, 1.0)
 

@@ -44,8 +44,10 @@ def mix(
     b = weight.b.reshape(experts * rank, -1)
     g = weights.astype(jnp.float32)
     scaled = (g * weight.scale.astype(jnp.float32)[None, :]).astype(dtype)
+    # Weighting the R inner activations is weighting a whole update of F outputs.
     low = (x.astype(dtype) @ a).reshape(-1, experts, rank)
     if mixing == "factors":
+        # x (sum g a) first: every expert's b then meets every expert's a.
         low = jnp.sum(low * g.astype(dtype)[:, :, None], axis=1, keepdims=True)
     low = low * scaled[:, :, None]
     return (low.reshape(-1, experts * rank) @ b).astype(x.dtype)

@@ -49,6 +49,7 @@ def running_mean(
     sums = matmul(pool.within, jnp.where(fine, rows, 0.0))
     sums = jnp.where(lost, jnp.nan, sums)
     counts = jnp.sum(pool.within, axis=-1)
+    # A cached call adds what earlier calls saw, so that decoding is prefill.
     if total is not None and pool.before is not None:
         sums, counts = sums + total[:, None], counts + pool.before
     means = sums / jnp.maximum(counts, 1.0)[:, :, None]

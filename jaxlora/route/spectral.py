@@ -70,6 +70,7 @@ class Spectral(Gate):
         del key, data
         u, s, _ = spectrum.svd(weight, self.rank)
         top = s[..., :1] if s.shape[-1] else s
+        # Directions of padding are arbitrary: as keys they would attract tokens.
         sound = s > TINY * top
         factor = s if self.scaled else jnp.ones_like(s)
         return u * jnp.where(sound, factor, 0.0)[..., None, :]

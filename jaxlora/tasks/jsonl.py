@@ -17,24 +17,27 @@ def read(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
 
     A byte order mark at the start of the file is skipped.
 
+    Args:
+      path: a JSON-lines file.
+
     Raises:
       ValueError: if the file cannot be read or has no object, or a line is not UTF-8,
         not JSON, or not an object.
     """
     name = os.fspath(path)
-    found = False
+    empty = True
     try:
         with open(name, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    found = True
-                    yield number, _object(line, f"{name}:{number}")
+                    empty = False
+                    yield number, parse(line, f"{name}:{number}")
     except OSError as error:
         raise ValueError(
             f"Cannot read {name}: {error.strerror or error}; expected a JSON-lines "
             f"file, one object a line."
         ) from None
-    if not found:
+    if empty:
         raise ValueError(
             f"{name} is empty, expected a JSON-lines file, one object a line."
         )
@@ -74,6 +77,7 @@ def text(
         raise ValueError(
             f"{where}: {field!r} is empty, expected a name, as in {expected}."
         )
+    # JSON may spell half a character, which no file of text can hold.
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise ValueError(
             f"{where}: {field!r} is {shorten(json.dumps(value))}, half of a surrogate "
@@ -85,13 +89,25 @@ def text(
 def shorten(shown: str) -> str:
     """Cuts what a message repeats to a readable length.
 
+    Args:
+      shown: a line or a value, as text.
+
     >>> shorten("x" * 100)[-5:]
     'xx...'
     """
     return shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + "..."
 
 
-def _object(line: bytes, where: str) -> dict[str, Any]:
+def parse(line: bytes, where: str) -> dict[str, Any]:
+    """Returns the object that a line holds.
+
+    Args:
+      line: as read from the file.
+      where: file and line, for messages.
+
+    Raises:
+      ValueError: if it is not UTF-8, not JSON, or not an object.
+    """
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

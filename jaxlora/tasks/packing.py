@@ -71,14 +71,15 @@ def pack(
     Raises:
       ValueError: if there is no example, or one is empty or longer than ``length``.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> pack([one, one], length=8, seed=0).segments
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> pack([answered, answered], length=8, seed=0).segments
     array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
     # Elements are in memory: threads would only cost.
     stream = _source(examples, length, seed).to_iter_dataset(
         grain.ReadOptions(num_threads=0)
     )
+    # Positions and segment numbers are counted by grain.
     packed = FirstFitPackIterDataset(
         stream,
         length_struct={"tokens": length, "targets": length, "weights": length},
@@ -103,8 +104,9 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
     Raises:
       ValueError: if ``batch`` is less than 1, or there are no rows.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> batches(pack([one, one], length=6, seed=0), batch=2, seed=0)[10].tokens
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> rows = pack([answered, answered], length=6, seed=0)
+    >>> batches(rows, batch=2, seed=0)[10].tokens
     array([[7, 8, 9, 7, 8, 9],
            [7, 8, 9, 7, 8, 9]], dtype=int32)
     """
@@ -113,6 +115,7 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
             f"Got batch = {batch} of {len(rows.tokens)} rows, expected 1 or more of 1 "
             f"or more."
         )
+    # Endless and indexed: batch k needs no state of an iterator.
     order = grain.MapDataset.range(len(rows.tokens)).seed(seed).shuffle().repeat()
     return order.batch(batch).map(lambda at: Rows(*(column[at] for column in rows)))
 
@@ -120,8 +123,11 @@ def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:
 def report(rows: Rows) -> Report:
     """Counts what is in rows.
 
-    >>> one = Example(np.array([7, 8, 9]), np.array([False, False, True]))
-    >>> report(pack([one, one], length=8, seed=0)).efficiency
+    Args:
+      rows: as :func:`pack` returns them.
+
+    >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
+    >>> report(pack([answered, answered], length=8, seed=0)).efficiency
     0.75
     """
     filled = int(np.count_nonzero(rows.segments))
@@ -139,6 +145,7 @@ def _source(examples: Sequence[Example], length: int, seed: int) -> grain.MapDat
     if not sizes:
         raise ValueError("There is no example to pack, expected one at least.")
     if min(sizes) < 1 or max(sizes) > length:
+        # Grain would drop or split it without a word.
         worst = sizes.index(0) if 0 in sizes else sizes.index(max(sizes))
         raise ValueError(
             f"Example {worst} has {sizes[worst]} tokens, expected 1 to {length}, the "
@@ -154,6 +161,7 @@ def _element(example: Example) -> dict[str, np.ndarray]:
     learnt = np.asarray(example.answer, np.float32)
     return {
         "tokens": tokens,
+        # The weight of the added target is 0, so that its value does not matter.
         "targets": np.append(tokens[1:], np.int32(0)),
         "weights": np.append(learnt[1:], np.float32(0)),
     }

@@ -1,4 +1,4 @@
-"""Text records to token ids, with a mark on those that are learnt.
+"""Text records to token ids, and which of them are learnt.
 
 Only answers are learnt, each with the token that ends it; of plain text, everything.
 Spans of answers are found in the rendered text and carried to tokens by the
@@ -6,7 +6,7 @@ tokenizer's character offsets, so that it does not matter what a tokenizer merge
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ def encode(
     """Encodes records for training.
 
     Args:
-      records: see :func:`read`.
+      records: conversations or plain text, as :func:`read` returns them.
       tokenizer: with a chat template, conversations and prompt/answer pairs are
         rendered by it; without, a pair is prompt, line break, answer, eos.
       length: T, the context in tokens. Longer examples are dropped and counted.
@@ -69,27 +69,25 @@ def encode(
       ValueError: if no example is left, saying what became of them; with file and
         line, if a conversation cannot be rendered.
     """
-    kept, long, silent, errors = [], 0, 0, []
-    for item in records:
-        try:
-            example = encode_one(item, tokenizer)
-        except ValueError as error:
-            if not skip_bad:
-                raise
-            errors.append(str(error))
-            continue
+    examples, errors = _readable(records, tokenizer, skip_bad)
+    kept, long, silent = [], 0, 0
+    for example in examples:
         over = len(example.tokens) > length
         long += over
+        if over and not truncate:
+            continue
         example = Example(*(x[:length] for x in example))
-        learnt = bool(example.answer.any())
-        silent += not learnt and (truncate or not over)
-        if learnt and (truncate or not over):
+        # The cut may have taken the whole answer.
+        if example.answer.any():
             kept.append(example)
+        else:
+            silent += 1
+    first = errors[0] if errors else ""
     if not kept:
         raise ValueError(
             f"No example is left to train on: {long} are longer than {length} tokens, "
             f"{silent} have no answer, {len(errors)} are refused by the chat template; "
-            f"expected one at least." + (f" {errors[0]}" if errors else "")
+            f"expected one at least." + (f" {first}" if errors else "")
         )
     return Encoded(
         examples=tuple(kept),
@@ -97,12 +95,31 @@ def encode(
         truncated=long if truncate else 0,
         no_answer=silent,
         refused=len(errors),
-        first_error=errors[0] if errors else "",
+        first_error=first,
     )
+
+
+def _readable(
+    records: Iterable[Record], tokenizer: Tokenizer, skip_bad: bool
+) -> tuple[list[Example], list[str]]:
+    """The records that can be encoded, and why others cannot."""
+    examples, errors = [], []
+    for item in records:
+        try:
+            examples.append(encode_one(item, tokenizer))
+        except ValueError as error:
+            if not skip_bad:
+                raise
+            errors.append(str(error))
+    return examples, errors
 
 
 def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
     """Encodes one record, however long; what follows the last answer is left out.
+
+    Args:
+      item: a conversation, or plain text.
+      tokenizer: with an eos token; its chat template, if any, renders conversations.
 
     Raises:
       ValueError: with file and line, if the conversation cannot be rendered, or the
@@ -114,12 +131,30 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
             "it to tokenizer_config.json or eos_token_id to generation_config.json."
         )
     text, spans = _located(item, tokenizer)
+    # A template writes special tokens itself; the tokenizer must not add them again.
     rendered = bool(item.messages and tokenizer.chat_template)
+    # Encoded as a whole: pieces would be merged into other tokens at their borders.
     ids, offsets = tokenizer.encode_spans(text, special=not rendered)
-    bounds = np.asarray(offsets, int).reshape(-1, 2)
-    marks = tokenizer.special_ids.union(tokenizer.eos_ids)
-    ends = np.array([i in marks for i in ids], bool)
-    answer = np.zeros(len(ids), bool)
+    closing = tokenizer.special_ids.union(tokenizer.eos_ids)
+    ends = np.array([i in closing for i in ids], bool)
+    answer = _learnt(text, spans, np.asarray(offsets, int).reshape(-1, 2), ends)
+    last = spans[-1][1] if spans else 0
+    if spans and not text[last:].strip() and not (answer & ends)[answer][-1:].any():
+        ids, answer = _ended(ids, answer, tokenizer)
+    answer[:1] = False  # nothing comes before it
+    # Tokens after the last answer cost time and teach nothing.
+    size = len(answer) - int(answer[::-1].argmax()) if answer.any() else len(answer)
+    return Example(np.asarray(ids, np.int32)[:size], answer[:size])
+
+
+def _learnt(
+    text: str, spans: Sequence[tuple[int, int]], bounds: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """Which tokens are of an answer, bool [T]; ``bounds`` [T, 2] are their characters.
+
+    ``ends`` are the tokens that may end an answer, bool [T].
+    """
+    answer = np.zeros(len(ends), bool)
     for start, stop in spans:
         inside = (bounds[:, 1] > start) & (bounds[:, 0] < stop)
         closing = bounds[inside & ends, 1]
@@ -127,16 +162,15 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
             # What a template puts after the end token (a line break) is not learnt.
             inside &= bounds[:, 0] < closing[-1]
         answer |= inside
-    last = spans[-1][1] if spans else 0
-    if spans and not text[last:].strip() and not (answer & ends)[answer][-1:].any():
-        ids, answer = _ended(ids, answer, tokenizer)
-    answer[:1] = False  # nothing comes before it
-    size = len(answer) - int(answer[::-1].argmax()) if answer.any() else len(answer)
-    return Example(np.asarray(ids, np.int32)[:size], answer[:size])
+    return answer
 
 
 def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
     """Returns the tokens of the turns before the answer, ready for generation.
+
+    Args:
+      item: a conversation.
+      tokenizer: its chat template, if any, renders the turns.
 
     Raises:
       ValueError: with file and line, if the record is plain text, or its turns cannot
@@ -151,6 +185,7 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
     except ValueError as error:
         raise ValueError(f"{item.where}: {error}") from None
     ids = tokenizer.encode(text)
+    # Some tokenizers put an eos after every text, where the answer shall come.
     added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
     return ids[:-1] if added and ids[-1] in tokenizer.eos_ids else ids
 
@@ -159,6 +194,7 @@ def _ended(
     ids: list[int], answer: np.ndarray, tokenizer: Tokenizer
 ) -> tuple[list[int], np.ndarray]:
     """Ends an answer with an eos, unless one was put around the text already."""
+    # Some tokenizers add an eos to every text.
     if ids and ids[-1] in tokenizer.eos_ids:
         return ids, np.append(answer[:-1], True)
     return [*ids, tokenizer.eos_ids[0]], np.append(answer, True)
@@ -181,6 +217,7 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
 def _plain_prompt(item: Record) -> str:
     """What stands before the answer where there is no chat template."""
     roles = [turn["role"] for turn in item.asked]
+    # Without a template there is no agreed way to write several turns.
     if [role for role in roles if role != "system"] != ["user"]:
         raise ValueError(
             f"a conversation of {len(item.messages)} turns needs a chat template and "
@@ -188,4 +225,5 @@ def _plain_prompt(item: Record) -> str:
             f"and one assistant turn, or chat_template set to chat.PLAIN."
         )
     text = "\n".join(turn["content"] for turn in item.asked)
+    # The prompt may bring the white space that parts it from the answer.
     return text if text[-1:].isspace() else text + item.glue

@@ -7,11 +7,10 @@ TensorFlow is not needed, and nothing is downloaded.
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxlora.tasks import jsonl
+from jaxlora.tasks import jsonl, tfds_source
 
 Path = str | os.PathLike[str]
 
@@ -27,9 +26,6 @@ FORMS = (
     ' "..."}]}, {"prompt": "...", "answer": "..."} (or prompt/completion, '
     'question/answer, instruction/output with an optional input) or {"text": "..."}'
 )
-NAME = re.compile(r"(tfds:)?([a-z]\w*)((?:/[\w.-]+)*)(?::(\w+))?")
-"""A TFDS name: tfds:name/config/version:split, of which only the name is required."""
-INFO = "dataset_info.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +80,9 @@ def read(source: Path, *, skip_bad: bool = False, data_dir: Path | None = None) 
       ValueError: with file and line, if a record is bad; if the source does not exist;
         if there is no good record in it.
     """
-    found = _source(source, data_dir)
     records, errors = [], []
-    for make in found:
+    # Functions, not records: a bad one must not end the iteration.
+    for make in _source(source, data_dir):
         try:
             records.append(make())
         except ValueError as error:
@@ -121,6 +117,7 @@ def record(fields: dict[str, Any], where: str) -> Record:
     if "messages" in fields:
         turns = _turns(fields["messages"], where)
         return Record(messages=turns, where=where)
+    # In this order, since a record may have the fields of two forms.
     for prompt, answer in PAIRS:
         if prompt in fields and answer in fields:
             return _pair(fields, prompt, answer, where)
@@ -132,6 +129,7 @@ def record(fields: dict[str, Any], where: str) -> Record:
 
 def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Record:
     asked = jsonl.text(fields, prompt, where, FORMS)
+    # Alpaca's form: the input is the matter that the instruction is about.
     if prompt == "instruction" and fields.get("input"):
         asked += "\n" + jsonl.text(fields, "input", where, FORMS)
     turns = [("user", asked), ("assistant", jsonl.text(fields, answer, where, FORMS))]
@@ -139,6 +137,7 @@ def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Recor
         turns.insert(0, ("system", jsonl.text(fields, "system", where, FORMS)))
     return Record(
         messages=tuple({"role": role, "content": text} for role, text in turns),
+        # A completion continues the prompt in the same line.
         glue="" if answer == "completion" else "\n",
         where=where,
     )
@@ -146,30 +145,33 @@ def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Recor
 
 def _turns(turns: Any, where: str) -> tuple[dict[str, str], ...]:
     if isinstance(turns, dict) and all(isinstance(v, list) for v in turns.values()):
-        keys = list(turns)  # TFDS gives a sequence of objects as an object of lists
-        if len({len(values) for values in turns.values()}) > 1:
-            raise ValueError(
-                f"{where}: 'messages' has {', '.join(keys)} of unequal lengths; "
-                f"expected {FORMS}."
-            )
-        turns = [
-            dict(zip(keys, values, strict=True))
-            for values in zip(*turns.values(), strict=True)
-        ]
+        turns = _transposed(turns, where)
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"{where}: 'messages' is no list of turns; expected {FORMS}.")
-    made = []
-    for i, turn in enumerate(turns):
-        here = f"{where}, turn {i}"
-        if not isinstance(turn, dict):
-            raise ValueError(f"{here}: got {turn!r:.60}; expected {FORMS}.")
-        if turn.get("tool_calls"):
-            raise ValueError(f"{here}: calls of tools are not trained on.")
-        role = jsonl.text(turn, "role", here, FORMS)
-        silent = role != "assistant"
-        content = jsonl.text(turn, "content", here, FORMS, empty=silent)
-        made.append({"role": role, "content": content})
-    return tuple(made)
+    return tuple(_turn(turn, f"{where}, turn {i}") for i, turn in enumerate(turns))
+
+
+def _transposed(turns: dict[str, list[Any]], where: str) -> list[dict[str, Any]]:
+    """TFDS gives a sequence of objects as an object of lists."""
+    if len({len(values) for values in turns.values()}) > 1:
+        raise ValueError(
+            f"{where}: 'messages' has {', '.join(turns)} of unequal lengths; "
+            f"expected {FORMS}."
+        )
+    columns = zip(*turns.values(), strict=True)
+    return [dict(zip(turns, values, strict=True)) for values in columns]
+
+
+def _turn(turn: Any, where: str) -> dict[str, str]:
+    if not isinstance(turn, dict):
+        raise ValueError(f"{where}: got {turn!r:.60}; expected {FORMS}.")
+    if turn.get("tool_calls"):
+        raise ValueError(f"{where}: calls of tools are not trained on.")
+    role = jsonl.text(turn, "role", where, FORMS)
+    # An empty system prompt is fine, an empty answer is not.
+    silent = role != "assistant"
+    content = jsonl.text(turn, "content", where, FORMS, empty=silent)
+    return {"role": role, "content": content}
 
 
 def _source(source: Path, data_dir: Path | None) -> Iterator[Callable[[], Record]]:
@@ -181,8 +183,11 @@ def _source(source: Path, data_dir: Path | None) -> Iterator[Callable[[], Record
             yield from _lines(file)
     elif path.is_file():
         yield from _lines(path)
-    elif (match := NAME.fullmatch(name)) and not name.endswith((".json", ".jsonl")):
-        yield from _prepared(match, name, data_dir)
+    elif (match := tfds_source.NAME.fullmatch(name)) and not name.endswith(
+        (".json", ".jsonl")
+    ):
+        for fields, where in tfds_source.read(match, name, data_dir):
+            yield lambda fields=fields, where=where: record(fields(), where)
     else:
         raise ValueError(
             f"{name} is {'a folder without *.jsonl' if path.is_dir() else 'not there'},"
@@ -197,66 +202,7 @@ def _lines(path: pathlib.Path) -> Iterator[Callable[[], Record]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield lambda line=line, where=f"{path}:{number}": record(
-                        jsonl._object(line, where), where
+                        jsonl.parse(line, where), where
                     )
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror or error}.") from None
-
-
-def _prepared(
-    match: re.Match, name: str, data_dir: Path | None
-) -> Iterator[Callable[[], Record]]:
-    # Slow to import, and most sources are files.
-    import tensorflow_datasets as tfds
-
-    root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    folder = _folder(root, match[2] + match[3], name)
-    builder: Any = tfds.builder_from_directory(folder)
-    stored = builder.info.file_format
-    if stored is None or stored.value != "array_record":
-        raise ValueError(
-            f"{folder} is stored as {stored and stored.value}, expected array_record, "
-            f"which needs no TensorFlow; prepare it again with "
-            f'tfds.builder("{match[2]}", file_format="array_record").'
-        )
-    split = match[4] or "train"
-    if split not in builder.info.splits:
-        have = ", ".join(builder.info.splits)
-        raise ValueError(f"{name} has no split {split!r}, expected one of {have}.")
-    rows = builder.as_data_source(split=split)
-    for i in range(len(rows)):
-        where = f"{match[2] + match[3]}:{split}[{i}]"
-        yield lambda i=i, where=where: record(_plain(rows[i]), where)
-
-
-def _folder(root: pathlib.Path, dataset: str, name: str) -> pathlib.Path:
-    """The newest version below ``root/dataset``; TFDS would ask the network for it."""
-    found = [
-        path.parent
-        for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}")
-        for path in sorted((root / dataset).glob(pattern))
-        if "incomplete" not in path.parent.name
-    ]
-    configs = {p.parent for p in found}
-    if not found:
-        raise ValueError(
-            f"{name} is no file or folder, and {root / dataset} holds no prepared "
-            f"dataset; prepare it once with network: import "
-            f'tensorflow_datasets.text; tensorflow_datasets.builder("{dataset}", '
-            f'file_format="array_record").download_and_prepare().'
-        )
-    if len(configs) > 1:
-        have = ", ".join(sorted(str(p.relative_to(root)) for p in configs))
-        raise ValueError(f"{name} is one of several, expected one of {have}.")
-    return max(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
-
-
-def _plain(value: Any) -> Any:
-    """TFDS gives bytes and arrays; returns strings and lists."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -14,19 +14,24 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     A turn reaches from the end of the generation prompt of what is before it to the
     end of the conversation up to it. A template may change earlier turns when later
     ones follow (it drops their reasoning, say); there the words of the turn are looked
-    for after the turn before and the marks that open it, and a turn whose words are
+    for after the turn before and the lines that open it, and a turn whose words are
     gone has no span.
+
+    Args:
+      messages: turns of role and content.
+      tokenizer: with a chat template.
 
     Returns:
       The text, and characters [start, stop) of each turn, its end token included.
 
     Raises:
-      ValueError: as :func:`jaxlora.models.chat.render`.
+      ValueError: if the template refuses the conversation.
     """
     text = tokenizer.render(messages, add_generation_prompt=False)
     spans, cursor = [], 0
     for i, turn in enumerate(messages):
         assistant = turn["role"] == "assistant"
+        # The exact way first: what is new after a turn is that turn.
         span = _by_prefix(text, messages, i, tokenizer) if assistant and i else None
         if span is None:
             if assistant and i:
@@ -47,6 +52,7 @@ def _by_prefix(
         upto = tokenizer.render(messages[: i + 1], add_generation_prompt=False)
     except ValueError:
         return None  # the template refuses a part of what it accepts
+    # Later turns changed what earlier ones look like.
     if not (text.startswith(before) and text.startswith(upto)):
         return None
     if not opened.startswith(before):
@@ -62,14 +68,14 @@ def _opened(
     """Where the next turn of the assistant begins: its role may hold its words too."""
     try:
         closed = tokenizer.render(before, add_generation_prompt=False)
-        marks = tokenizer.render(before)[len(closed) :].splitlines(keepends=True)
+        opening = tokenizer.render(before)[len(closed) :].splitlines(keepends=True)
     except ValueError:
         return cursor
-    while marks:  # the last lines may be more than the opening (a <think>, say)
-        found = text.find("".join(marks), cursor)
-        if found >= 0:
-            return found + len("".join(marks))
-        marks.pop()
+    while opening:  # the last lines may be more than the opening (a <think>, say)
+        start = text.find("".join(opening), cursor)
+        if start >= 0:
+            return start + len("".join(opening))
+        opening.pop()
     return cursor
 
 
@@ -86,9 +92,10 @@ def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span 
         return None
     stop = start + len(words)
     rest = text[stop:].lstrip()
+    # The end token belongs to the turn: the model must learn to stop.
     ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.eos_ids}
     ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
-    found = [end for end in ends if end and rest.startswith(end)]
-    if found:
-        stop = len(text) - len(rest) + len(max(found, key=len))
+    closings = [end for end in ends if end and rest.startswith(end)]
+    if closings:
+        stop = len(text) - len(rest) + len(max(closings, key=len))
     return start, stop

@@ -55,6 +55,7 @@ class InDecoder:
         for row, start in ((1, 3), (2, 3), (3, 0)):
             here = {name: x[row, start : start + 3] for name, x in run.items()}
             worst = max(worst, apart(here, alone))
+        # Other neighbours, and another use of the padding: the text must not notice.
         changed, odd = tokens.copy(), segments.copy()
         changed[1:] = 10 - tokens[1:]
         changed[0, 3:], odd[1:] = 7, 1

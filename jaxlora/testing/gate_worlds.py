@@ -180,6 +180,7 @@ def on_arrays(
     state = state_of(route, library, call.data, key)
     if not slopes:
         return _weigh_all(route, library, state, call.x, call.labels)
+    # Only floats have gradients; flags of live experts are put back as they were.
     leaves, form = jax.tree.flatten(state)
     bad = [_poisoned(leaf, call.poison) for leaf in leaves]
     floats = [

@@ -226,6 +226,7 @@ class GateBattery:
         call = self._call()
         half = call._replace(library=jax.tree.map(_half, call.library))
         half = half._replace(x=jax.tree.map(_half, call.x))
+        # Rounded values in float32 are what bfloat16 may be compared with.
         low = _result(self._eagerly(half), None)
         chex.assert_type(list(low["weights"].values()), jnp.float32)
         self._same("bfloat16 = rounded values", low, self._shown("rounded"), BF16)
@@ -264,6 +265,7 @@ class GateBattery:
         """Calls of one shape."""
         plain = self._call()
         absent = plain._replace(library=worlds.without(self.library, 3))
+        # Bad inputs in two rows: the other rows must not notice.
         lost = {k: x.at[:, LOST[0]].set(jnp.nan) for k, x in plain.x.items()}
         lost = {k: x.at[:, LOST[1]].set(jnp.inf) for k, x in lost.items()}
         zero = {k: x.at[:, 0].set(0.0) for k, x in plain.x.items()}

@@ -42,6 +42,7 @@ def small_library(
 
     def site(d: int, f: int) -> LoraWeight:
         a, b = draw(layers, d, rank), draw(layers, rank, f)
+        # The last expert has one rank less, as stacked adapters of mixed ranks do.
         a[2, ..., -1], b[2, ..., -1, :] = 0, 0
         scale = rng.uniform(0.5, 2.0, (3, layers)).astype(np.float32)
         return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
@@ -64,6 +65,7 @@ def regauge(library: Library, seed: int = 0) -> Library:
     rng = np.random.default_rng(seed)
 
     def turn(w: LoraWeight) -> LoraWeight:
+        # Shifted from zero: G must be well away from singular.
         g = rng.standard_normal((*w.a.shape[:-2], w.rank, w.rank)) + 2 * np.eye(w.rank)
         a = np.asarray(w.a, np.float64) @ g
         b = np.linalg.solve(g, np.asarray(w.b, np.float64))

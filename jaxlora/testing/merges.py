@@ -133,6 +133,7 @@ class Battery:
         if self.experts != 3:
             raise ValueError(f"The library has {self.experts} experts, expected 3.")
         rank = max(w.rank for w in lora.sites(self.unpadded).values())
+        # Padded, so that padding is in every law, and sums of two libraries fit.
         self.library = lora.pad(self.unpadded, 2 * rank)
         self.other = lora.pad(make(1), 2 * rank)
         self.data = data_for(merge, data, self.unpadded)
@@ -271,6 +272,7 @@ class Battery:
         library, weights, data = self.library, self.weights, self.data
         order = np.asarray([2, 0, 1])
         absent = np.asarray([True, False, True])
+        # NaN in absent experts: multiplied by weight 0 it would still show.
         poison = jax.tree.map(lambda x: x.at[absent].set(jnp.nan), (library, data))
         near = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), library)
         gauge = lora.pad(regauge(self.unpadded), self._rank())
@@ -305,6 +307,7 @@ class Battery:
 
     def _accepted(self) -> np.ndarray:
         refused = None
+        # Mixed signs show most; a mean direction, say, takes none below 0.
         for weights in WEIGHTS:
             try:
                 self.merge.reduction.check(np.asarray(weights))

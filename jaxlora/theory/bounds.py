@@ -78,7 +78,9 @@ def recall(
     >>> round(recall(0.0, 0.0, 1.0, [(0.0, 1)], 64), 3)
     0.5
     """
+    # Axes: the spread of the right logit, the energy, the overlap with a rival.
     x = (signal + sigma * _NODES)[:, None, None]
+    # The law of one coordinate of a random direction in D dimensions.
     overlap, chance = special.roots_gegenbauer(24, (width - 2) / 2)
     overlap = overlap[None, None, :]
     # A sum of many random directions has the square length of a Gaussian vector.
@@ -199,6 +201,7 @@ def spectrum_of_answers(facts: int, width: int) -> np.ndarray:
             f"{facts} facts and answers of length {width}: N >= D fails; with fewer "
             f"facts than dimensions a rank of N writes them all."
         )
+    # The edges of the spectrum; with N >= D it has no atom at 0.
     ratio = math.sqrt(width / facts)
     low, high = (1 - ratio) ** 2, (1 + ratio) ** 2
     edges = np.linspace(low, high, 20001)
@@ -218,6 +221,7 @@ def _energy(rank: int, facts: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """
     values = spectrum_of_answers(facts, width)
     kept, left = values[:rank], values[rank:]
+    # A mean of 1 would give the Beta no variance to fit.
     mean = min(float(kept.sum()), 1 - 1e-6)
     spread = 2 * ((1 - mean) ** 2 * np.sum(kept**2) + mean**2 * np.sum(left**2))
     size = max(mean * (1 - mean) / max(float(spread), 1e-12) - 1, 1.0)
@@ -246,6 +250,7 @@ def adding(rank: int, facts: int, width: int) -> float:
     kept = spectrum_of_answers(facts, width)[:rank]
     directions = max(float(np.sum(kept) ** 2 / np.sum(kept**2)), 1.01)
     energy, chance = _energy(rank, facts, width)
+    # A rival with more energy within the rank needs less cosine to win.
     ratio = np.sqrt(energy[:, None] / energy[None, :])
     loses = np.exp(coordinate(ratio * math.sqrt(directions), directions)) @ chance
     log = (facts - 1) * np.log(np.clip(loses, 1e-300, 1.0))

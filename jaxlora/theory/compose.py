@@ -60,6 +60,7 @@ def margin(sizes: Sizes, alike: float) -> Margin:
     # With orthonormal ends an entry of what is written is the end's own logit.
     logits = np.asarray(written, np.float64)[:, 2 * n : 3 * n]
     right = logits[np.arange(n), np.asarray(truth.composed) - 2 * n]
+    # Against the mean of the others: what is common to all ends decides nothing.
     others = (logits.sum(1) - right) / (n - 1)
     return Margin(float(np.mean(right - others)), noise(sizes))
 
@@ -128,6 +129,7 @@ def _sampling(r2: float, geometry: _Geometry) -> tuple[float, float]:
     t = math.sqrt(1 + r2) * _NODES
     both = np.maximum(r[:, None] + t[None, :], 0.0)
     share = _SHARES[:, None] * _SHARES[None, :]
+    # The memory of least norm explains what all keys share once, not N times.
     along = np.sum(share * both * mean[:, None]) / np.sum(_SHARES * mean**2)
     left = both - along * mean[:, None]
     edit = np.sum(share * spread[:, None] * left**2)

@@ -95,6 +95,7 @@ def _edit(keys: jax.Array, change: jax.Array, rank: int | None) -> LoraWeight:
         return _weight(dual(keys), change)
     u, s, vt = spectrum.thin_svd(change)
     root = jnp.sqrt(s[:rank])
+    # The SVD of the change, moved to the keys: nearest in output, of least norm.
     a = spectrum.matmul(dual(keys), u[:, :rank] * root[None, :])
     return _weight(a, root[:, None] * vt[:rank])
 
@@ -150,6 +151,7 @@ def _check_values(keys: np.ndarray, change: np.ndarray) -> None:
     scaled = keys / size[:, None]
     cosine = scaled @ scaled.T
     np.fill_diagonal(cosine, 0)
+    # Two edits of one key: a duplicate if they agree, else a contradiction.
     if cosine.max() > 1 - SAME:
         i, j = sorted(np.unravel_index(np.argmax(cosine), cosine.shape))
         _refuse_twice(int(i), int(j), np.array_equal(change[i], change[j]))

@@ -80,6 +80,7 @@ def overlap(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     size = jnp.linalg.norm(x, axis=-1)[..., None]
     other = jnp.linalg.norm(y, axis=-1)
+    # The kernel is of the angle; lengths factor out, as ReLU is homogeneous.
     both = size * jnp.broadcast_to(other, (*x.shape[:-1], len(y)))
     return both * arc_cosine(spectrum.matmul(x, y.mT) / both)
 
@@ -92,7 +93,7 @@ def facts(model: OneLayer, prompts: jax.Array, new, old=None, **kwargs) -> Facts
       prompts: token ids [N, T].
       new: entity ids [N] of the answers.
       old: entity ids [N] of the answers before; None for facts that are added.
-      **kwargs: ``apart``, see :class:`Facts`.
+      **kwargs: ``apart``, whether each fact is written as if alone.
 
     >>> facts(ideal(entities=3), jnp.asarray([[0, 3]]), jnp.asarray([2])).change.shape
     (1, 5)

@@ -117,6 +117,7 @@ def second_pass(
       looped: the adapter is in the second pass too.
     """
     base, truth = world.base, world.truth
+    # A rolled orthogonal matrix is orthogonal, and reads an answer as nobody.
     through = None if tied else jnp.roll(base.value, len(base.value) // 2, axis=0)
     logits = model.again(
         base, truth.two_hop, total, gain=gain, through=through, looped=looped
@@ -208,6 +209,7 @@ def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
     ends = jnp.roll(truth.old2, 1)
     prompts = jnp.concatenate([truth.hop1, second])
     base = model.remember(base, prompts, jnp.concatenate([truth.old1, ends]))
+    # The fourth slot of a prompt is empty here; its attention has no effect.
     attention = jnp.stack([jnp.ones(()), jnp.asarray(weight), *jnp.ones((2,))])
     answers = model.answer(base, truth.two_hop, attention=attention[None, :])
     return {"r1 of X": answers == truth.old1, "r2 of X": answers == ends}

@@ -92,6 +92,7 @@ def interference(key: jax.Array, load: Load) -> Items:
     inside, outside = keys[:n], keys[n:]
     change = jnp.roll(answers[:n], 1, axis=0) - answers[:n]
     moved = _update(outside, edits.edit(inside, change))
+    # The edited facts' answers are rivals as well.
     place = n + jnp.arange(load.others)
     kept = _right(answers[n:] + moved, answers, place)
     leak = jnp.sum(jnp.square(spectrum.matmul(outside, dual(inside))), axis=-1)

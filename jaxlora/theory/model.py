@@ -90,6 +90,7 @@ def init(
         entities=unit(people),
         relations=strength * unit(named),
         value=spectrum.qr(square)[0],
+        # ReLU halves the energy; 2 / M restores the length of the stream.
         up=up.T * np.sqrt(2 / hidden, dtype="f4"),
         kernel=jnp.zeros((hidden, width)),
     )
@@ -141,6 +142,7 @@ def stream(
     """
     moved = spectrum.matmul(model.entities, model.value)
     table = jnp.concatenate([moved, model.relations])
+    # A negative id reads some row of the table, at weight 0.
     share = (prompts >= 0).astype(table.dtype)
     if attention is not None:
         share = share * jnp.broadcast_to(attention, prompts.shape)
@@ -160,7 +162,7 @@ def features(model: OneLayer, x: jax.Array) -> jax.Array:
 def keys(
     model: OneLayer, prompts: jax.Array, attention: jax.Array | None = None
 ) -> jax.Array:
-    """Returns the key of each prompt, [..., M]; see :func:`stream` for the arguments.
+    """Returns the key of each prompt, [..., M].
 
     Args:
       model: embeddings, value matrix and features.
@@ -271,7 +273,7 @@ def logits(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns logits [..., V] of prompts [..., T]; arguments as in :func:`write`.
+    """Returns logits [..., V] of prompts.
 
     Args:
       model: embeddings, value matrix, features and memory.
@@ -291,7 +293,7 @@ def answer(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the entity of the largest logit, [...]; arguments as in :func:`write`.
+    """Returns the entity of the largest logit, [...].
 
     Args:
       model: embeddings, value matrix, features and memory.

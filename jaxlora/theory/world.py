@@ -82,6 +82,7 @@ def draw(key: jax.Array, sizes: Sizes) -> Truth:
     n, v = sizes.people, sizes.entities
     # Four permutations by one sort: a program of four takes longer to compile.
     drawn = jnp.argsort(jax.random.uniform(key, (4, n)), axis=1)
+    # Answers of r1 are bridges, ids n to 2 n - 1; those of r2 are ends, n further.
     old1, old2 = n + drawn[0], n + drawn[1]
     new1, new2 = _deranged(drawn[2], old1), _deranged(drawn[3], old2)
     people, none = jnp.arange(n), jnp.full(n, NOTHING)
@@ -144,6 +145,7 @@ def make(
     empty = model.liken(empty, truth.new1, truth.hop1[:, 0], alike)
     prompts = jnp.concatenate([truth.hop1, truth.hop2])
     base = model.remember(empty, prompts, jnp.concatenate([truth.old1, truth.old2]))
+    # One edit, vmapped over the two relations: a library [2, ...].
     experts = jax.vmap(lambda *facts: rewrite(base, *facts, rank=rank))(
         jnp.stack([truth.hop1, truth.hop2]),
         jnp.stack([truth.new1, truth.new2]),

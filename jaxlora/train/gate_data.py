@@ -17,12 +17,12 @@ from jaxlora.lora import Library
 from jaxlora.models import Decoder, Inputs, statistics, tokenizer
 from jaxlora.route import ROUTER
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import text
+from jaxlora.train.step import cross_entropy
 from jaxlora.tree import Tree
 
 Prompts: TypeAlias = Sequence[Sequence[Sequence[int]]]
 """For each expert, token ids of its examples."""
-Tell: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with examples done, and of how many."""
 
 
@@ -39,7 +39,7 @@ def means(
     prompts: Prompts,
     *,
     batch: int = 8,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, np.ndarray]:
     """Mean inputs of the last token of each expert's prompts, for ``route.Mean``.
 
@@ -49,7 +49,7 @@ def means(
       library: E experts; each is on while its own prompts are read.
       prompts: of E experts, one at least of each.
       batch: prompts at once.
-      tell: called after each batch.
+      progress: called after each batch.
 
     Returns:
       ``{site: [E, L, D]}``, float32.
@@ -61,18 +61,19 @@ def means(
     adapters = lora.unstack(library)
     _check(prompts, len(adapters))
     out: dict[str, list[np.ndarray]] = {name: [] for name in lora.sites(library)}
-    for adapter, batches in zip(adapters, _told(model, prompts, batch, tell)):  # noqa: B905
+    for adapter, batches in zip(adapters, _batches(model, prompts, batch, progress)):  # noqa: B905
         sums, count = dict.fromkeys(out, 0.0), 0
         for tokens, mask, used in batches:
             real = (jnp.arange(len(tokens)) < used)[:, None]
             last = mask & ~jnp.pad(mask[:, 1:], ((0, 0), (0, 1))) & real
             weights = last.astype(jnp.float32)
-            found = _means(model, base, tokens, weights, adapter, mask)
-            sums = {n: sums[n] + used * np.asarray(found[n], np.float64) for n in out}
+            inputs = _means(model, base, tokens, weights, adapter, mask)
+            # _means divides by the prompts of a batch; their sum is wanted here.
+            sums = {n: sums[n] + used * np.asarray(inputs[n], np.float64) for n in out}
             count += used
-        for name, kept in out.items():
-            kept.append(np.asarray(sums[name] / count, np.float32))
-    return {name: np.stack(kept) for name, kept in out.items()}
+        for name, rows in out.items():
+            rows.append(np.asarray(sums[name] / count, np.float32))
+    return {name: np.stack(rows) for name, rows in out.items()}
 
 
 def examples(
@@ -81,26 +82,32 @@ def examples(
     prompts: Prompts,
     *,
     batch: int = 64,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, np.ndarray]:
     """Mean embeddings of each expert's examples, for ``route.Nearest``.
 
-    Arguments are those of :func:`means`.
+    Args:
+      model: a decoder without a route.
+      base: params tree.
+      prompts: of E experts, one at least of each.
+      batch: prompts at once.
+      progress: called after each batch.
 
     Returns:
       ``{"router": [E, M, D]}``, float32; an expert with fewer than M examples has some
       of them again, which changes no largest cosine.
 
     Raises:
-      ValueError: as :func:`means`.
+      ValueError: if an expert has no prompts, or one is longer than the context.
     """
     _check(prompts, len(prompts))
-    kept = []
-    for batches in _told(model, prompts, batch, tell):
+    vectors = []
+    for batches in _batches(model, prompts, batch, progress):
         rows = [np.asarray(_embed(model, base, t, m))[:used] for t, m, used in batches]
-        kept.append(np.concatenate(rows))
-    most = max(len(rows) for rows in kept)
-    return {ROUTER: np.stack([np.resize(rows, (most, rows.shape[1])) for rows in kept])}
+        vectors.append(np.concatenate(rows))
+    most = max(map(len, vectors))
+    filled = [np.resize(rows, (most, rows.shape[1])) for rows in vectors]
+    return {ROUTER: np.stack(filled)}
 
 
 def losses(
@@ -113,7 +120,7 @@ def losses(
     batch: int = 8,
     most: int = 64,
 ) -> np.ndarray:
-    """Nats per answer token of each gate on its rows.
+    """Mean cross-entropy of each gate on its rows, in nats per answer token.
 
     Args:
       model: a decoder with a route.
@@ -130,16 +137,26 @@ def losses(
     out = []
     for g, rows in enumerate(data.values()):
         library, state = jax.tree.map(lambda x, g=g: x[g], (libraries, states))
-        found = [
-            _nats(model, base, part, library=library, gate=state)
+        sums = [
+            _cross_entropy(model, base, part, library=library, gate=state)
             for part in _cut(rows, batch, most)
         ]
-        total, count = np.sum(np.asarray(found, np.float64), axis=0)
+        total, count = np.sum(np.asarray(sums, np.float64), axis=0)
         out.append(total / max(count, 1.0))
     return np.asarray(out)
 
 
-_nats: Any = jax.jit(text.nats, static_argnums=(0,))
+def singles(library: Library) -> Library:
+    """A library [E, ...] as E libraries of one expert, [E, 1, ...]."""
+    return jax.tree.map(lambda x: x[:, None], library)
+
+
+def join_singles(states: Tree) -> Tree:
+    """States of E libraries of one expert, [E, 1, ...], as that of one of E experts."""
+    return jax.tree.map(lambda x: jnp.squeeze(x, 1), states)
+
+
+_cross_entropy: Any = jax.jit(cross_entropy, static_argnums=(0,))
 _embed: Any = jax.jit(statistics.embeddings, static_argnums=(0,))
 
 
@@ -150,7 +167,7 @@ def _means(model, base, tokens, weights, adapter, mask):
 
 
 def _check(prompts: Prompts, experts: int) -> None:
-    empty = [e for e, some in enumerate(prompts) if not some]
+    empty = [e for e, rows in enumerate(prompts) if not rows]
     if len(prompts) != experts or empty or not experts:
         raise ValueError(
             f"Got {len(prompts)} sets of examples for {experts} experts, of which "
@@ -158,8 +175,8 @@ def _check(prompts: Prompts, experts: int) -> None:
         )
 
 
-def _told(
-    model: Decoder, prompts: Prompts, batch: int, tell: Tell
+def _batches(
+    model: Decoder, prompts: Prompts, batch: int, progress: Progress
 ) -> Iterator[Iterator[_Batch]]:
     """For each expert its batches, all of one shape."""
     longest = max(len(row) for some in prompts for row in some)
@@ -183,7 +200,7 @@ def _told(
                 tokens[i, : len(row)], mask[i, : len(row)] = row, True
             yield _Batch(jnp.asarray(tokens), jnp.asarray(mask), len(part))
             done += len(part)
-            tell(done, total)
+            progress(done, total)
 
     for some in prompts:
         yield batches(some)

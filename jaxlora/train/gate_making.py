@@ -13,7 +13,7 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Record
-from jaxlora.train import gate_data, gates, session
+from jaxlora.train import gate_data, session
 from jaxlora.train.session import Checkpoints, Gates, Progress
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
@@ -109,7 +109,7 @@ def measure(
     Returns:
       The gate's state.
     """
-    how: dict[str, Any] = {"batch": batch, "tell": progress}
+    how: dict[str, Any] = {"batch": batch, "progress": progress}
     plain = Decoder(model.config)
     if model.route is not None and isinstance(model.route.gate, routes.Nearest):
         data = gate_data.examples(plain, base, prompts, **how)
@@ -144,7 +144,7 @@ def train(
     key = jax.random.key(training.seed)
     # [G, E, ...]: E libraries of one expert, or one of E.
     only = jax.tree.map(lambda x: x[None], library)
-    libraries = gates.singles(library) if per_expert else only
+    libraries = gate_data.singles(library) if per_expert else only
     fresh = jax.vmap(lambda library: gate_state(model, library, key=key))
     states = jax.jit(fresh)(libraries)
     before = gate_data.losses(model, base, libraries, states, rows)
@@ -159,7 +159,7 @@ def train(
     ).learned
     after = gate_data.losses(model, base, libraries, learned, rows)
     first = jax.tree.map(lambda x: x[0], learned)
-    state = gates.together(learned) if per_expert else first
+    state = gate_data.join_singles(learned) if per_expert else first
     return TrainedGate(state, before, after)
 
 

@@ -2,7 +2,7 @@
 
 Batch k of an expert is a function of its rows, its seed and k, so that a run's state
 is its arrays and a step number: killed and resumed, it ends bit-equal. "Expert" is also
-said of a gate: :class:`jaxlora.train.part.Part` is all that differs.
+said of a gate: :class:`jaxlora.train.step.Part` is all that differs.
 """
 
 import dataclasses
@@ -21,11 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlora.io import checkpoint
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
-from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import text
-from jaxlora.train.part import GATE
-from jaxlora.train.text import Run
+from jaxlora.train import packed
+from jaxlora.train.packed import Program, Run
+from jaxlora.train.step import ADAPTER, GATE, Part
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
@@ -108,10 +107,10 @@ def train_experts(
     _check_rows(data)
     keys = jnp.stack([key_of(training.seed, name) for name in data])
     opt = training.optimizer()
-    run = jax.jit(text.start, static_argnums=(1, 2))(base, config, opt, keys)
+    run = jax.jit(packed.start, static_argnums=(1, 2))(base, config, opt, keys)
     facts = {"lora": dataclasses.asdict(config) | {"targets": list(config.targets)}}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
-    return _learn(session, run, facts, {})
+    return _learn(session, ADAPTER, run, facts)
 
 
 def train_gates(
@@ -153,21 +152,21 @@ def train_gates(
             f"Got {len(data)} data sets, and libraries and states with leading axes "
             f"of {sorted(sizes)}, expected one library and one state a data set."
         )
-    run = text.start_gates(gates.states, training.optimizer())
+    run = packed.start_gates(gates.states, training.optimizer())
     facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
-    held = {"library": _place(gates.libraries, mesh, BY_EXPERT)}
-    return _learn(session, run, facts, {"part": GATE, "held": held})
+    libraries = _place(gates.libraries, mesh, BY_EXPERT)
+    return _learn(session, GATE, run, facts, libraries)
 
 
-def at_once(experts: int, tokens: int) -> int:
-    """How many experts run together, as measured on two CPU cores (benchmarks).
+def default_together(experts: int, tokens: int) -> int:
+    """How many experts run at once, as measured on two CPU cores (benchmarks).
 
     Args:
       experts: E.
       tokens: of one expert's microbatch.
 
-    >>> at_once(8, 80)
+    >>> default_together(8, 80)
     8
     """
     alone = jax.default_backend() == "cpu" and tokens >= ONE_BY_ONE
@@ -176,7 +175,7 @@ def at_once(experts: int, tokens: int) -> int:
 
 def key_of(seed: int, name: str) -> jax.Array:
     """The key of an expert's start: by its name, whoever else is trained with it."""
-    return jax.random.fold_in(jax.random.key(seed), _number(name))
+    return jax.random.fold_in(jax.random.key(seed), packed.number(name))
 
 
 class _Session(NamedTuple):
@@ -192,73 +191,64 @@ class _Session(NamedTuple):
 
 
 def _learn(
-    session: _Session, run: Run, facts: dict[str, Any], more: dict[str, Any]
+    session: _Session,
+    part: Part,
+    run: Run,
+    facts: dict[str, Any],
+    libraries: Library | None = None,
 ) -> Trained:
     """Runs all updates, from the last checkpoint on if there is one."""
     model, base, data, training, checkpoints, mesh, progress = session
-    folder, made_by, chunk = checkpoints
-    facts = facts | _facts(data, training) | dict(made_by)
+    folder = checkpoints.folder
+    facts = facts | _facts(data, training) | dict(checkpoints.made_by)
     totals = [training.total(len(rows.tokens)) for rows in data.values()]
-    chunk = min(chunk, max(totals))
-    chunks = -(-max(totals) // chunk)
-    history = np.full((2, len(data), chunks * chunk), np.nan, np.float32)
+    most, chunk = max(totals), min(checkpoints.chunk, max(totals))
+    padded = -(-most // chunk) * chunk
+    history = np.full((2, len(data), padded), np.nan, np.float32)
     if folder is not None:
         run, history = _resume(folder, run, history, facts)
     run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
-    opt, together = training.optimizer(), training.together or _at_once(data, training)
-    resumed = int(run.step)
-    saved = time.monotonic()
-    for start in range(resumed, chunks * chunk, chunk):
+    program = Program(model, training.optimizer(), _together(session), part)
+    resumed, saved = int(run.step), time.monotonic()
+    for start in range(resumed, padded, chunk):
         end = start + chunk
-        rows = _place(_batches(data, training, range(start, end)), mesh, BY_BATCH)
-        run, report = text.updates(model, opt, together, base, run, plan, rows, **more)
-        history[:, :, start:end] = np.asarray([report.loss, report.norm])
-        _check_finite(history[:, :, start:end], start, list(data), totals)
-        progress(min(end, max(totals)), max(totals), float(np.mean(report.loss)))
-        last = end == chunks * chunk
-        if folder is not None and (last or time.monotonic() - saved > SAVE_EVERY):
+        rows = packed.batches(data, training, range(start, end))
+        rows = _place(rows, mesh, BY_BATCH)
+        run, report = packed.updates(program, base, run, plan, rows, libraries)
+        recent = history[:, :, start:end]
+        recent[:] = np.asarray([report.loss, report.norm])
+        _check_finite(recent, start, list(data), totals)
+        progress(min(end, most), most, float(np.mean(report.loss)))
+        late = time.monotonic() - saved > SAVE_EVERY
+        if folder is not None and (late or end == padded):
             checkpoint.save(folder, end, _state(run, history), facts)
             saved = time.monotonic()
     # An expert that ended early was carried along: its later updates are none.
     for e, total in enumerate(totals):
         history[:, e, total:] = np.nan
-    loss, norm = history[:, :, : max(totals)]
-    return Trained(run.trained, loss, norm, min(resumed, max(totals)))
+    loss, norm = history[:, :, :most]
+    return Trained(run.trained, loss, norm, min(resumed, most))
 
 
-def _batches(data: Mapping[str, Rows], training: Training, steps: range) -> Rows:
-    """Rows [E, K, A, N, T] of some updates."""
-
-    def cut(x: np.ndarray) -> np.ndarray:
-        return x.reshape(training.accumulate, -1, x.shape[-1])
-
-    experts = []
-    for name, rows in data.items():
-        size = training.batch * training.accumulate
-        every: Any = packing.batches(rows, size, _number(name) ^ training.seed)
-        some = [Rows(*map(cut, every[step])) for step in steps]
-        experts.append(Rows(*map(np.stack, zip(*some, strict=True))))
-    return Rows(*map(np.stack, zip(*experts, strict=True)))
-
-
-def _number(name: str) -> int:
-    """A number for a name, the same everywhere and always."""
-    return zlib.crc32(name.encode())
+def _together(session: _Session) -> int:
+    length = next(iter(session.data.values())).tokens.shape[1]
+    tokens = session.training.batch * length
+    return session.training.together or default_together(len(session.data), tokens)
 
 
 def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
 
-    def put(leaf: Any) -> jax.Array:
+    def lay(leaf: Any) -> jax.Array:
         where = spec if np.ndim(leaf) else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(mesh, where))
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(lay, tree)
 
 
 def _state(run: Run, history: Any) -> Tree:
-    return {"run": run, "told": history}
+    return {"run": run, "history": history}
 
 
 def _resume(
@@ -278,7 +268,7 @@ def _resume(
     _, state, meta = stored
     if checkpoint.fingerprint(meta) != checkpoint.fingerprint(facts):
         raise other
-    return state["run"], np.array(state["told"])
+    return state["run"], np.array(state["history"])
 
 
 def _facts(data: Mapping[str, Rows], training: Training) -> dict[str, Any]:
@@ -319,8 +309,3 @@ def _check_rows(data: Mapping[str, Rows]) -> None:
             f"Got {len(data)} data sets with rows of {sorted(lengths)} tokens, "
             f"expected one set at least, and one length."
         )
-
-
-def _at_once(data: Mapping[str, Rows], training: Training) -> int:
-    length = next(iter(data.values())).tokens.shape[1]
-    return at_once(len(data), training.batch * length)

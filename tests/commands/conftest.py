@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlora import cli, lora, models, route
+from jaxlora import cli, lora, models, reuse, route
 from jaxlora.evaluate.schema import Arm
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop.symbols import answer, bases
 from jaxlora.studies.two_hop.symbols import experts as symbol_experts

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from jaxlora import cli
-from jaxlora.commands import decoding, evaluate
-from jaxlora.commands.decoding import Said
+from jaxlora.commands import evaluate
 from jaxlora.evaluate.statistics import wilson
+from jaxlora.reuse import decode
+from jaxlora.reuse.decode import Continuation
 
 ASKED = [
     {"question": "Who is Ann's wife?", "answer": "Bo"},
@@ -60,11 +61,11 @@ def answering(monkeypatch):
     asked = []
 
     def answer(*texts):
-        def decode(found, tokenizer, prompts, **options):
+        def continuations(reuse, tokenizer, prompts, how, **options):
             asked.extend(tokenizer.decode(p, skip_special=False) for p in prompts)
-            return [Said(text, 3, text != "cut") for text in texts]
+            return [Continuation(text, 3, text != "cut") for text in texts]
 
-        monkeypatch.setattr(decoding, "decode", decode)
+        monkeypatch.setattr(decode, "continuations", continuations)
         return asked
 
     return answer

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora import cli, models
+from jaxlora import cli, models, reuse
 from jaxlora.commands import forward
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 
 TOLERANCE = 1e-4  # of the reference, in float32; found: 2e-6
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import cli, lora, models, route
+from jaxlora import cli, lora, models, reuse, route
 from jaxlora.commands import gate_plan, gate_tables
 from jaxlora.commands.flags import adapters
 from jaxlora.io import gate_file
-from jaxlora.models import reuse, statistics, tokenizer
+from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
-from jaxlora.train import session, text
+from jaxlora.train import packed, session
 
 FLAGS = ["--length", "48", "--batch", "4", "--learning-rate", "0.05", "--warmup", "0"]
 ADAPTERS = ("plain", "plain2")
@@ -246,21 +246,21 @@ def test_fewer_examples_on_request(call, files, tmp_path):
     assert state.keys.shape[1] == 3
 
 
-def untrained(model, opt, together, base, run, plan, rows, **_):
-    """In place of ``text.updates``, for tests of what is around it."""
+def untrained(program, base, run, plan, rows, libraries):
+    """In place of ``packed.updates``, for tests of what is around it."""
     shape = rows.tokens.shape[:2]
-    told = text.Told(np.ones(shape), np.ones(shape))
-    return run.replace(step=run.step + shape[1]), told
+    report = packed.Report(np.ones(shape), np.ones(shape))
+    return run.replace(step=run.step + shape[1]), report
 
 
 def test_how_it_chooses_is_kept_in_the_file(call, files, tmp_path, monkeypatch):
     seen = []
 
-    def updates(model, *args, **options):
-        seen.append(model.route)
-        return untrained(model, *args, **options)
+    def updates(program, *args):
+        seen.append(program.model.route)
+        return untrained(program, *args)
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     out = tmp_path / "gate.safetensors"
     flags = ("--top-k", "2", "--temperature", "0.5", "--steps", "1")
     assert call("linear", files, out, *flags)[0] == 0  # of two files together
@@ -271,7 +271,7 @@ def test_how_it_chooses_is_kept_in_the_file(call, files, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_examples_work(hf, speaking, files, tmp_path, monkeypatch, shown, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(text, "updates", untrained)
+    monkeypatch.setattr(packed, "updates", untrained)
     for path in ("task.jsonl", "a.jsonl", "b.jsonl"):
         shutil.copy(files[0], tmp_path / path)
     places = {"MODEL": speaking("plain"), "A": hf / "llama" / "plain"}
@@ -344,7 +344,7 @@ def test_a_bad_request_is_one_sentence_and_writes_nothing(
     hf, speaking, files, tmp_path, monkeypatch, capsys, words, expected
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(text, "updates", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(packed, "updates", lambda *_, **__: pytest.fail("it trained"))
     line = json.dumps({"prompt": "x" * 999, "answer": "y"})
     (tmp_path / "long.jsonl").write_text(line)
     places = {"A": hf / "llama" / "plain", "B": hf / "llama" / "plain2", "a": files[0]}

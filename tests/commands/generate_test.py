@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlora import cli, models
-from jaxlora.commands import decoding, generate
-from jaxlora.commands.decoding import Said, Sampling
-from jaxlora.models import reuse, tokenizer
+from jaxlora import cli, models, reuse
+from jaxlora.commands import generate
+from jaxlora.models import tokenizer
+from jaxlora.reuse import decode
+from jaxlora.reuse.decode import Continuation, TextDecoding
 
 RUN = jax.jit(models.apply, static_argnums=0)
 NEW = ("--max-new-tokens", "6")
@@ -134,18 +135,19 @@ def test_prompts_come_from_files(run, tmp_path, speaking):
 def test_how_tokens_are_chosen_comes_from_flags(run, monkeypatch):
     asked = []
 
-    def decode(found, text, prompts, **options):
-        asked.append(options)
-        return [Said("x", 1, True)]
+    def continuations(reuse, tokenizer, prompts, how, **options):
+        asked.append((how, options))
+        return [Continuation("x", 1, True)]
 
-    monkeypatch.setattr(decoding, "decode", decode)
+    monkeypatch.setattr(decode, "continuations", continuations)
     flags = ("--temperature", "0.7", "--sample-top-k", "9", "--top-p", "0.5")
     run("--prompt", "a", *flags, "--seed", "3", "--batch", "2")
-    (options,) = asked
-    assert options["sampling"] == Sampling(
-        temperature=0.7, sample_top_k=9, top_p=0.5, seed=3
-    )
-    assert (options["batch"], options["max_new_tokens"]) == (2, 6)
+    ((how, options),) = asked
+    assert how == TextDecoding(max_new_tokens=6, temperature=0.7, top_k=9, top_p=0.5)
+    assert options["batch"] == 2
+    assert (
+        jax.random.key_data(options["key"]) == jax.random.key_data(jax.random.key(3))
+    ).all()
 
 
 @pytest.mark.parametrize(

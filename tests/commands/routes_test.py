@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxlora import cli, models, tree
+from jaxlora import cli, models, reuse, tree
 from jaxlora.commands import route_tables, routes
-from jaxlora.models import reuse, tokenizer
+from jaxlora.models import tokenizer
 from jaxlora.report import route_numbers
 
 IDS = [[1, 5, 7, 9], [1, 30, 31, 9]]
@@ -189,8 +189,8 @@ def test_a_model_that_overflows_is_told(run, ids, monkeypatch):
         )
         return dataclasses.replace(found, base=base)
 
-    real = routes.reuse_options.load
-    monkeypatch.setattr(routes.reuse_options, "load", load)
+    real = routes.loading.load
+    monkeypatch.setattr(routes.loading, "load", load)
     said = run(*ids, "--top-k", "2")
     assert "4 of 4 tokens, from token 0 and layer 0 on, had scores" in said
 

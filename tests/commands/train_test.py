@@ -24,7 +24,7 @@ from jaxlora import cli, lora, models
 from jaxlora.commands import train, train_data
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import text as records
-from jaxlora.train import session, text
+from jaxlora.train import packed, session
 
 LENGTH, BATCH = 96, 4
 FLAGS = f"""
@@ -39,10 +39,8 @@ RUN = jax.jit(models.apply, static_argnums=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _once(compile_quickly):
-    """Optax itself mixes floats and integer counts."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+def _setting(compile_quickly, optax_promotes):
+    """Every test of this module; see tests/conftest.py."""
 
 
 def problems(sign, word, apply, count=32):
@@ -320,7 +318,7 @@ def test_interrupted_while_writing(library, speaking, files, tmp_path, monkeypat
         assert call(speaking("plain"), files, out, *EPOCHS)[0] == 1
     assert sorted(os.listdir(out)) == [".checkpoint", NAMES[0]]
     first = (out / NAMES[0]).stat().st_ino
-    monkeypatch.setattr(text, "updates", lambda *_: pytest.fail("it trained again"))
+    monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained again"))
     assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
     assert (out / NAMES[0]).stat().st_ino == first
     assert weights(out) == weights(library[0])
@@ -380,14 +378,14 @@ def test_long_examples_are_cut_on_request(speaking, files, bad, tmp_path):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Arguments of each call of ``text.updates``."""
-    calls, real = [], text.updates
+    """Arguments of each call of ``packed.updates``."""
+    calls, real = [], packed.updates
 
     def updates(*args):
         calls.append(args)
         return real(*args)
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     return calls
 
 
@@ -396,8 +394,8 @@ def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path, seen):
     sites = [f"layers/attn/{part}_proj/kernel" for part in "qv"]
     flags = ("--dtype", "bfloat16", "--rslora", "--targets", *sites, "--steps", "8")
     assert call(speaking("plain"), files, out, *flags)[0] == 0
-    model, _, _, base, *_ = seen[0]
-    assert model.config.dtype == "bfloat16"
+    program, base, *_ = seen[0]
+    assert program.model.config.dtype == "bfloat16"
     assert {x.dtype.name for x in jax.tree.leaves(base)} == {"bfloat16"}
     got = lora.sites(adapters.load(out / "sums", base))
     assert set(got) == set(sites)
@@ -418,8 +416,8 @@ def test_over_eight_devices(library, speaking, files, tmp_path, seen, monkeypatc
     out = tmp_path / "library"
     devices = ["--expert-devices", "2", "--data-devices", "2", "--fsdp-devices", "2"]
     assert call(speaking("plain"), files, out, "--steps", "2", *devices)[0] == 0
-    _, _, together, base, _, _, rows = seen[0]
-    assert together == 2
+    program, base, _, _, rows, _ = seen[0]
+    assert program.together == 2
     kernel = base["layers"]["mlp"]["up_proj"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 32, 128)
     shape = rows.tokens.addressable_shards[0].data.shape
@@ -430,16 +428,16 @@ def test_over_eight_devices(library, speaking, files, tmp_path, seen, monkeypatc
         assert abs(wanted[1][1] - wanted[0][1]) > 0.01 * wanted[0][1]
 
 
-def untrained(model, opt, together, base, run, plan, rows):
-    """In place of ``text.updates``, for tests of what is around it."""
+def untrained(program, base, run, plan, rows, libraries):
+    """In place of ``packed.updates``, for tests of what is around it."""
     shape = rows.tokens.shape[:2]
-    told = text.Told(np.ones(shape), np.ones(shape))
-    return run.replace(step=run.step + shape[1]), told
+    report = packed.Report(np.ones(shape), np.ones(shape))
+    return run.replace(step=run.step + shape[1]), report
 
 
 def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(text, "updates", untrained)
+    monkeypatch.setattr(packed, "updates", untrained)
     for path in ("gsm8k.jsonl", "ann.jsonl", "bo.jsonl", "FOLDER/a.jsonl"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(files[0], tmp_path / path)
@@ -568,7 +566,7 @@ def test_a_bad_request_writes_nothing(
     models_there, files, tmp_path, monkeypatch, capsys, words, expected
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(text, "updates", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained"))
     (tmp_path / "x").mkdir()
     shutil.copy(files[0], tmp_path / "x" / "sums.json")
     write(tmp_path / "empty.jsonl", [])

@@ -12,16 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import decoders
 from decoders import TEXT
-from jaxlora import lora, models, route
+from jaxlora import models, route
 from jaxlora.evaluate import likelihood
-from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, apply
+from jaxlora.models import Adapted, Decoder, apply
 from jaxlora.route import Route
 
 V, E = 53, 3
 CONFIG = dataclasses.replace(
-    TEXT, vocab_size=V, local_layers=(True, False), window=5, final_softcap=8.0
+    TEXT,
+    vocab_size=V,
+    local_layers=(True, False),
+    window=5,
+    final_softcap=8.0,
+    max_length=40,
 )
 MODEL = Decoder(CONFIG)
 ROUTED = Decoder(CONFIG, Route(gate=route.arrow, top_k=2))
@@ -36,21 +41,13 @@ def _compile_quickly(compile_quickly):
 
 @pytest.fixture(scope="module")
 def base():
-    return jax.jit(models.init, static_argnums=1)(jax.random.key(0), MODEL)
+    return decoders.fresh(MODEL)
 
 
 @pytest.fixture(scope="module")
 def library(base):
     """[E, ...], of which no part is zero."""
-    rng = np.random.default_rng(0)
-    fresh = lora.init(jax.random.key(1), base, LoraConfig(rank=2))
-
-    def draw(x):
-        return jnp.asarray(rng.standard_normal((E, *x.shape)) / 2, x.dtype)
-
-    return lora.lora_map(
-        lambda w: lora.LoraWeight(draw(w.a), draw(w.b), 1 + abs(draw(w.scale))), fresh
-    )
+    return decoders.library(base, E)
 
 
 def expert(library, i):
@@ -91,9 +88,7 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
         "routed": {"library": library},
     }[reuse]
     total, greedy = expected(model, base, pairs, **arguments)
-    scores = likelihood.score(
-        model, base, pairs, batch=4, adapted=Adapted(**arguments)
-    )
+    scores = likelihood.score(model, base, pairs, batch=4, adapted=Adapted(**arguments))
     np.testing.assert_allclose(scores.total, total, atol=ATOL)
     np.testing.assert_array_equal(scores.greedy, greedy)
     np.testing.assert_array_equal(scores.count, [len(c) for _, c in pairs])
@@ -103,7 +98,9 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
 
 
 def test_all_experts_at_once_are_each_alone(base, library, pairs):
-    scores = likelihood.score(MODEL, base, pairs, adapted=Adapted(None, library), batch=4)
+    scores = likelihood.score(
+        MODEL, base, pairs, adapted=Adapted(None, library), batch=4
+    )
     assert scores.total.shape == scores.greedy.shape == (E, len(pairs))
     for i in range(E):
         total, greedy = expected(MODEL, base, pairs, adapter=expert(library, i))

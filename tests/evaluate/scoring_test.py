@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import decoders
 from decoders import TINY
-from jaxlora import lora, route
+from jaxlora import route
 from jaxlora.evaluate import scoring
-from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, Inputs, apply, init
+from jaxlora.models import Decoder, Inputs, apply
 from jaxlora.route import Route
 
 V, PAD, L, M, Q, N, E = 13, 0, 2, 3, 4, 2, 2
@@ -25,21 +25,13 @@ def _compile_quickly(compile_quickly):
 
 @pytest.fixture(scope="module")
 def base():
-    return jax.jit(init, static_argnums=1)(jax.random.key(0), MODEL)
+    return decoders.fresh(MODEL)
 
 
 @pytest.fixture(scope="module")
 def adapters(base):
     """[M * E, ...], of which no part is zero."""
-    rng = np.random.default_rng(0)
-    fresh = lora.init(jax.random.key(1), base, LoraConfig(rank=2))
-
-    def draw(x):
-        return jnp.asarray(rng.standard_normal((M * E, *x.shape)) / 2, x.dtype)
-
-    return lora.lora_map(
-        lambda w: lora.LoraWeight(draw(w.a), draw(w.b), 1 + abs(draw(w.scale))), fresh
-    )
+    return decoders.library(base, M * E)
 
 
 @pytest.fixture(scope="module")

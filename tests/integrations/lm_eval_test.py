@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from jaxlora import reuse as reuses
 from jaxlora.evaluate import likelihood
 from jaxlora.integrations import lm_eval as integration
 from jaxlora.integrations.lm_eval import JaxLora
-from jaxlora.models import reuse as reuses
 
 ROOT = pathlib.Path(__file__).parents[2]
 TASKS = ["jaxlora_choice", "jaxlora_writing"]
@@ -215,11 +215,14 @@ def test_prompts_that_are_too_long_lose_their_start_and_it_is_said(ours, caplog)
 
 
 def _without_bos(model, text, options):
-    from jaxlora.integrations import writing
+    from jaxlora.integrations import generation
+    from jaxlora.reuse import decode
 
     prompt = model.tok_encode(text, False)
-    how = writing.settings(options)
-    return dict(writing.write(model.reuse, model.tokenizer, [prompt], how, batch=4))[0]
+    how = generation.settings(options)
+    batching = decode.Batching(4, fixed=True)
+    (part,) = decode.in_batches(model.reuse, model.tokenizer, [prompt], how, batching)
+    return part[0].text
 
 
 def test_truncation_and_rooms_are_refused_where_asked(harness, checkpoint):

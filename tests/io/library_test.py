@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import lora
-from jaxlora.io import library, shards
+from jaxlora.io import library, library_files, shards
 from jaxlora.io.library import Origin
 from jaxlora.lora import LoraWeight
 
@@ -334,7 +334,7 @@ def rewrite(folder, **changes):
     """Changes tensors of the first expert, and its hash with them."""
     entry = library.entries(folder).experts[0]
     save_file(load_file(folder / entry.file) | changes, folder / entry.file)
-    digest = library._digest(folder / entry.file)
+    digest = library_files.digest(folder / entry.file)
     edit(folder, lambda raw: first(raw).update(sha256=digest))
 
 

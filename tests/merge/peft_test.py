@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxlora import lora, merge, models
-from jaxlora.models import adapters, pretrained, reuse
+from jaxlora import lora, merge, models, reuse
+from jaxlora.models import adapters, pretrained
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

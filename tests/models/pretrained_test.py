@@ -143,7 +143,7 @@ def cast(values, dtype):
 
 def test_progress_ends_at_the_whole(qwen2):
     calls = []
-    pretrained.load(DATA / "qwen2" / "base", tell=lambda *call: calls.append(call))
+    pretrained.load(DATA / "qwen2" / "base", progress=lambda *call: calls.append(call))
     totals = {total for _, total in calls}
     assert len(totals) == 1
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})

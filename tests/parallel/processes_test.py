@@ -16,8 +16,8 @@ jax.distributed.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))
 from jaxlora import parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, init
-from jaxlora.train.experts import experts
-from jaxlora.train.loss import Batch
+from jaxlora.train.full_batch import fit_experts
+from jaxlora.train.step import Batch
 
 assert (jax.device_count(), jax.local_device_count()) == (8, 4)
 config = DecoderConfig(vocab_size=9, hidden_size=8, num_layers=2, num_heads=2,
@@ -27,12 +27,12 @@ base = jax.jit(init, static_argnums=1)(jax.random.key(0), model)
 rows = np.random.default_rng(0).integers(1, 9, (2, 8, 3, 3)).astype(np.int32)
 rows = Batch(*map(jnp.asarray, (*rows, np.ones((8, 3, 3), np.float32))))
 keys = jax.random.split(jax.random.key(1), 8)
-alone, _ = experts(model, opt, lora, 5, 0, base, rows, keys)
+alone, _ = fit_experts(model, opt, lora, 5, 0, base, rows, keys)
 
 mesh = parallel.mesh(expert=-1)
 cut = parallel.shard_experts((rows, keys), mesh)
 whole = jax.device_put(base, NamedSharding(mesh, PartitionSpec()))
-both, _ = experts(model, opt, lora, 5, 0, whole, *cut)
+both, _ = fit_experts(model, opt, lora, 5, 0, whole, *cut)
 for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
     assert not got.is_fully_addressable or got.ndim == 2  # scales may be whole
     for shard in got.addressable_shards:

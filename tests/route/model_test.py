@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import decoders
 from decoders import TINY
 from jaxlora import lora, merge, route
-from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, apply, init
+from jaxlora.models import Decoder, apply
 from jaxlora.route import Route
 
 E, L, T = 2, 3, 4
-CONFIG = dataclasses.replace(TINY, num_layers=L)
+CONFIG = dataclasses.replace(TINY, num_layers=L, max_length=T)
 TOKENS = jnp.array([[1, 2, 3, 4], [8, 7, 7, 0]], jnp.int32)
 ATOL = 1e-4
 run = jax.jit(apply, static_argnums=0)
@@ -27,21 +27,12 @@ def model(name, **fields):
 
 @pytest.fixture(scope="module")
 def base():
-    return jax.jit(init, static_argnums=1)(jax.random.key(0), Decoder(CONFIG))
+    return decoders.fresh(Decoder(CONFIG))
 
 
 @pytest.fixture(scope="module")
 def library(base):
-    rng = np.random.default_rng(0)
-    adapter = lora.init(jax.random.key(1), base, LoraConfig(rank=2))
-    return lora.lora_map(
-        lambda w: lora.LoraWeight(
-            a=jnp.asarray(rng.standard_normal((E, *w.a.shape)) / 2, jnp.float32),
-            b=jnp.asarray(rng.standard_normal((E, *w.b.shape)) / 2, jnp.float32),
-            scale=jnp.asarray(rng.uniform(0.5, 2, (E, L)), jnp.float32),
-        ),
-        adapter,
-    )
+    return decoders.library(base, E)
 
 
 def test_the_uniform_route_is_the_exact_mean_merge(base, library):

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxlora.tasks import text
+from jaxlora.tasks import text, tfds_source
 from jaxlora.tasks.text import Record
 
 SUM = {"question": "Ann has 3 pens and buys 4. How many?", "answer": "3+4=7\n#### 7"}
@@ -139,7 +139,7 @@ def stored(tmp_path_factory):
     """A prepared dataset of sums and one of chats, in array_record."""
     import tensorflow_datasets as tfds
 
-    from jaxlora.tasks.two_hop.builder import OwnInfo, _quiet
+    from jaxlora.tasks.tfds_writing import OfflineInfo, quiet
 
     class Base(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -156,7 +156,8 @@ def stored(tmp_path_factory):
                 del features["question"], features["answer"]
             else:
                 del features["messages"]
-            info = OwnInfo(builder=self, features=tfds.features.FeaturesDict(features))
+            columns = tfds.features.FeaturesDict(features)
+            info = OfflineInfo(builder=self, features=columns)
             info.set_file_format("array_record")
             return info
 
@@ -178,7 +179,7 @@ def stored(tmp_path_factory):
     options = tfds.download.DownloadConfig(
         try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
     )
-    with _quiet():
+    with quiet():
         for kind in (TinySums, TinyChats):
             kind(data_dir=root).download_and_prepare(download_config=options)
     return root
@@ -209,9 +210,7 @@ def test_the_newest_version_is_read(stored, tmp_path):
     old = stored / "tiny_sums" / "1.0.0"
     for version in ("0.9.0", "0.10.0"):
         shutil.copytree(old, tmp_path / "tiny_sums" / version)
-    from jaxlora.tasks import text_sources
-
-    folder = text_sources._folder(tmp_path, "tiny_sums", "tiny_sums")
+    folder = tfds_source.newest(tmp_path, "tiny_sums", "tiny_sums")
     assert folder.name == "0.10.0"
 
 
@@ -235,7 +234,5 @@ def test_datasets_that_cannot_be_read_say_what_to_do(stored, tmp_path):
 
 
 def test_numpy_rows_become_plain_values():
-    from jaxlora.tasks import text_sources
-
     row = {"a": b"\xc3\xa9", "b": np.array([b"x"], object), "c": {"d": np.int64(3)}}
-    assert text_sources._plain(row) == {"a": "é", "b": ["x"], "c": {"d": 3}}
+    assert tfds_source.plain(row) == {"a": "é", "b": ["x"], "c": {"d": 3}}

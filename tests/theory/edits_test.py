@@ -91,12 +91,12 @@ def test_traced_edits_are_finite_even_where_keys_repeat_and_compile_once():
 
     keys, change = f32(*draw(5, 3, 6, 2))
     twice = jnp.concatenate([keys, keys[:1]])
-    message = jnp.concatenate([change, change[:1] + 2])
-    result = delta(edit(twice, message))
+    changes = jnp.concatenate([change, change[:1] + 2])
+    result = delta(edit(twice, changes))
     assert np.isfinite(result).all()
     middle = np.asarray(change[0] + 1)  # near the mean of contradicting values
     np.testing.assert_allclose(np.asarray(keys[0]) @ result, middle, atol=0.1)
-    edit(twice + 1, message)
+    edit(twice + 1, changes)
     assert len(traces) == 1
 
 
@@ -117,7 +117,7 @@ def test_a_thousand_edits_at_width_4096_in_one_solve():
 
 
 @pytest.mark.parametrize(
-    ("shape", "rank", "said"),
+    ("shape", "rank", "message"),
     [
         (((5, 4), (5, 2)), None, r"N <= M fails \(5 > 4\)"),
         (((3, 4), (3, 2)), 3, r"rank <= min\(N, F\) = 2 fails"),

@@ -65,8 +65,8 @@ def test_a_linear_merge_is_a_gate(case, name, gate):
 @pytest.mark.parametrize("name", ["ties", "tsv", "slerp"])
 def test_other_merges_take_the_edits_as_they_are(case, name):
     merged = merge.preset(name)(case.library)
-    message = model.answer(case.base, case.truth.two_hop, merged)
-    assert not np.any(message == case.truth.composed)
+    result = model.answer(case.base, case.truth.two_hop, merged)
+    assert not np.any(result == case.truth.composed)
 
 
 def test_wide_models_tend_to_the_limit():
@@ -92,7 +92,7 @@ def test_the_limit_answers_its_own_facts_at_any_rank():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"entities": 1}, "entities >= 2"),
         ({"width": 1}, "width >= 2"),

@@ -14,9 +14,10 @@ from jaxlora import lora, models, route, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import gate_data, gates, session, text
-from jaxlora.train.loss import Batch
+from jaxlora.train import gate_data, session
+from jaxlora.train.full_batch import fit_gates
 from jaxlora.train.session import Checkpoints, Gates
+from jaxlora.train.step import GATE, Batch, cross_entropy
 from jaxlora.train.training import Training
 
 T, V, E, D = 8, 13, 3, 8
@@ -28,7 +29,7 @@ LORA = LoraConfig(rank=2, alpha=8.0, targets=SITES)
 LINEAR = route.preset("linear")
 ROUTED = Decoder(CONFIG, LINEAR)
 TRAINING = Training(steps=40, learning_rate=0.1, batch=4)
-NATS = jax.jit(text.nats, static_argnums=0)
+CROSS_ENTROPY = jax.jit(cross_entropy, static_argnums=0)
 
 
 def draw(answer, seed=0, count=8):
@@ -62,7 +63,7 @@ def library(base):
 def oracle(base, library):
     """Loss on the target of the expert that solves it, and of the mean of all."""
     rows = jax.tree.map(jnp.asarray, TARGET["target"])
-    solves = NATS(MODEL, base, rows, lora.unstack(library)[1])
+    solves = CROSS_ENTROPY(MODEL, base, rows, adapter=lora.unstack(library)[1])
     count = float(solves[1])
     (uniform,) = gate_data.losses(ROUTED, base, *begun(library), TARGET)
     assert float(solves[0]) / count < 0.5 < 1.2 < uniform
@@ -109,7 +110,7 @@ def test_so_does_the_loop_in_memory(base, library, oracle):
     rows = TARGET["target"]
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], Batch(*rows[:3]))
     opt, steps = optax.adam(0.1), 40
-    states, last = gates.gates(ROUTED, opt, steps, 0, base, *begun(library), batch)
+    states, last = fit_gates(ROUTED, opt, steps, 0, base, *begun(library), batch)
     assert float(last[0]) < 1.1 * oracle + 0.05
     state = jax.tree.map(lambda x: x[0], states)
     assert chosen(base, library, state) > 0.6
@@ -153,11 +154,11 @@ def products(jaxpr):
 def test_the_frozen_parts_receive_no_gradient_work(base, library):
     rows = jax.tree.map(lambda x: jnp.asarray(x[:2]), TARGET["target"])
     state = models.gate_state(ROUTED, library)
-    keys, rest = gates.split(state)
+    keys, rest = GATE.split(state)
 
     def value(keys, base, library):
-        gate = gates.combine(keys, rest)
-        return text.nats(ROUTED, base, rows, library=library, gate=gate)[0]
+        gate = GATE.join(keys, rest)
+        return cross_entropy(ROUTED, base, rows, library=library, gate=gate)[0]
 
     # Kernels, and the factors of all experts side by side: [D, E R] and [E R, F].
     frozen = {x.shape[-2:] for x in jax.tree.leaves(base["layers"]) if x.ndim == 3}
@@ -198,7 +199,7 @@ def test_gates_of_single_experts_make_one_of_all(base, library):
     """Phatgoose: E gates on libraries of one, each on its expert's own rows."""
     entry = route.describe("phatgoose")
     alone = Decoder(CONFIG, entry.training)
-    libraries = gates.singles(library)
+    libraries = gate_data.singles(library)
     states = jax.vmap(lambda one: models.gate_state(alone, one))(libraries)
     training = dataclasses.replace(TRAINING, steps=4)
     found = session.train_gates(alone, base, DATA, Gates(libraries, states), training)
@@ -206,7 +207,7 @@ def test_gates_of_single_experts_make_one_of_all(base, library):
     before = gate_data.losses(alone, base, libraries, states, DATA)
     after = gate_data.losses(alone, base, libraries, found.learned, DATA)
     assert (after < before).all()  # from half the expert to more of it
-    state = gates.together(found.learned)
+    state = gate_data.join_singles(found.learned)
     route.check(entry.route, state, library)
     keys = {path: s.keys for path, s in route.states(state).items()}
     shapes = {x.shape for x in keys.values()}
@@ -248,7 +249,7 @@ def test_examples_are_mean_embeddings_and_fill_up_with_their_own(base):
     want[1] *= 2
     seen = []
     found = gate_data.examples(
-        MODEL, base, prompts, batch=2, tell=lambda *words: seen.append(words)
+        MODEL, base, prompts, batch=2, progress=lambda *words: seen.append(words)
     )
     np.testing.assert_allclose(found["router"], want, rtol=1e-5, atol=1e-7)
     assert seen == [(2, 3), (3, 3)]

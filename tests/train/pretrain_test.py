@@ -8,8 +8,8 @@ import pytest
 
 from jaxlora.io import checkpoint
 from jaxlora.train import pretrain
-from jaxlora.train.loss import Batch
 from jaxlora.train.pretrain import Data, Sizes, State
+from jaxlora.train.step import Batch
 
 SIZES = Sizes(batch=4, extra_batch=2, extra_every=5, pad=0)
 OPT = pretrain.optimizer(1e-2, weight_decay=0.1, warmup=4)

@@ -17,8 +17,9 @@ from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, init
 from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import session, text
+from jaxlora.train import packed, session
 from jaxlora.train.session import Checkpoints
+from jaxlora.train.step import cross_entropy
 from jaxlora.train.training import Training
 
 T, V = 8, 13
@@ -206,11 +207,11 @@ def test_the_name_and_the_seed_make_the_start_and_the_order(net, done):
 
 
 def test_losses_are_those_of_each_batch_before_its_update(net, done):
-    count = jax.jit(text.nats, static_argnums=0)
+    count = jax.jit(cross_entropy, static_argnums=0)
     for e, (name, rows) in enumerate(DATA.items()):
         # b = 0 at the start: the base alone.
         first = packing.batches(rows, 2, zlib.crc32(name.encode()))[0]
-        total, weight = count(MODEL, net, Rows(*map(jnp.asarray, first)), None)
+        total, weight = count(MODEL, net, Rows(*map(jnp.asarray, first)))
         assert done.loss[e, 0] == pytest.approx(float(total / weight), abs=1e-5)
     assert np.nanmean(done.loss[:, -3:]) < np.nanmean(done.loss[:, :2])
 
@@ -234,10 +235,10 @@ def test_a_chunk_is_no_longer_than_the_run(net, monkeypatch):
     seen = []
 
     def updates(*args):
-        seen.append(args[-1].tokens.shape)
+        seen.append(args[4].tokens.shape)
         raise StopError
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     for steps, chunk, expected in ((3, 8, 3), (9, 8, 8)):
         with pytest.raises(StopError):
             run(net, training=Training(steps=steps, batch=2), chunk=chunk)
@@ -246,14 +247,14 @@ def test_a_chunk_is_no_longer_than_the_run(net, monkeypatch):
 
 def test_the_schedule_is_the_plan_of_every_expert(net, monkeypatch):
     def updates(*args):
-        plan = args[-2]
+        plan = args[3]
         np.testing.assert_allclose(plan.peak, [0.3] * 4)
         np.testing.assert_array_equal(plan.total, [20, 32, 12, 16])
         np.testing.assert_array_equal(plan.warmup, [5, 8, 3, 4])  # a quarter
         np.testing.assert_allclose(plan.decay, [0.6] * 4)
         raise StopError
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     rates = {"learning_rate": 0.3, "warmup": 0.25, "decay": 0.6}
     with pytest.raises(StopError):
         run(net, training=Training(epochs=8, batch=2, **rates))
@@ -307,24 +308,30 @@ def test_a_training_out_of_range_is_refused(name, value):
         Training(**{name: value})
 
 
+def test_equal_numbers_share_one_optimizer_and_so_one_program():
+    opt = Training(weight_decay=0.1, seed=1).optimizer()
+    assert opt is Training(weight_decay=0.1, seed=2).optimizer()
+    assert opt is not Training(weight_decay=0.2).optimizer()
+
+
 def test_how_many_run_at_once(net, monkeypatch):
-    assert session.at_once(8, session.ONE_BY_ONE - 1) == 8
-    assert session.at_once(8, session.ONE_BY_ONE) == 1
+    assert session.default_together(8, session.ONE_BY_ONE - 1) == 8
+    assert session.default_together(8, session.ONE_BY_ONE) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert session.at_once(8, 10**6) == 8
+    assert session.default_together(8, 10**6) == 8
 
     seen = []
 
-    def updates(model, opt, together, *rest):
-        seen.append(together)
+    def updates(program, *_):
+        seen.append(program.together)
         raise StopError
 
     def chosen(experts, tokens):
         assert (experts, tokens) == (4, 2 * T)
         return 3
 
-    monkeypatch.setattr(text, "updates", updates)
-    monkeypatch.setattr(session, "at_once", chosen)
+    monkeypatch.setattr(packed, "updates", updates)
+    monkeypatch.setattr(session, "default_together", chosen)
     for together in (0, 2):
         with pytest.raises(StopError):
             run(net, training=dataclasses.replace(TRAINING, together=together))
@@ -347,13 +354,13 @@ def test_a_run_that_diverges_is_stopped_and_not_saved(net, tmp_path, monkeypatch
 @pytest.mark.parametrize(("e", "k", "stops"), [(2, 2, True), (2, 3, False)])
 @pytest.mark.parametrize("what", ["loss", "norm"])
 def test_only_updates_that_count_can_diverge(net, monkeypatch, e, k, stops, what):
-    def updates(model, opt, together, base, run, plan, rows):
-        told = {name: np.ones((4, 2), np.float32) for name in ("loss", "norm")}
+    def updates(program, base, run, plan, rows, libraries):
+        report = {name: np.ones((4, 2), np.float32) for name in ("loss", "norm")}
         if int(run.step) <= k < int(run.step) + 2:
-            told[what][e, k - int(run.step)] = np.inf
-        return run.replace(step=run.step + 2), text.Told(**told)
+            report[what][e, k - int(run.step)] = np.inf
+        return run.replace(step=run.step + 2), packed.Report(**report)
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     if stops:
         with pytest.raises(ValueError, match=f"'cy' diverged: update {k}"):
             run(net)
@@ -364,13 +371,13 @@ def test_only_updates_that_count_can_diverge(net, monkeypatch, e, k, stops, what
 def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch):
     mesh = parallel.mesh(expert=4, data=2)
     base = jax.device_put(net, NamedSharding(mesh, PartitionSpec()))
-    rows, real = [], text.updates
+    rows, real = [], packed.updates
 
     def updates(*args):
-        rows.append(args[-1])
+        rows.append(args[4])
         return real(*args)
 
-    monkeypatch.setattr(text, "updates", updates)
+    monkeypatch.setattr(packed, "updates", updates)
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
     got = run(base, mesh=mesh, training=FOUR, folder=tmp_path / "whole")
     close((got, SIZES), (done, SIZES))

@@ -15,3 +15,5 @@ from jaxlora.commands.flags.folders import check_out as check_out
 from jaxlora.commands.flags.parsing import Several as Several
 from jaxlora.commands.flags.parsing import at_least as at_least
 from jaxlora.commands.flags.parsing import parse as parse
+from jaxlora.commands.flags.sampling import Sample as Sample
+from jaxlora.commands.flags.sampling import Sampling as Sampling

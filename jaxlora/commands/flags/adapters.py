@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 import tyro
 
 from jaxlora import merge as merges
+from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands.flags import merge_fields
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 from jaxlora.registry import importable
 
 Folders: TypeAlias = tyro.conf.UseAppendAction[tuple[Path, ...]]
@@ -69,7 +69,7 @@ class Merging:
     """A number for each adapter, for a merge; may be negative."""
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of ``reuse.check`` and ``reuse.load``."""
+        """Fields of :class:`reuse.Combination`."""
         if self.merge and ":" in self.merge:
             merge_fields.fields(self.merge)  # imports it from the current folder
         return {"merge": self.merge, "weights": self.weights or None}
@@ -131,10 +131,10 @@ class Combining(Merging):
             given["general"] = self.general
         chosen = self.options() | chosen
         reuse.check(
+            reuse.Combination(**chosen),
             len(self.adapter),
             trained=self.gate is not None,
             general=len(self.general),
-            **chosen,
         )
         return chosen | given
 

@@ -1,8 +1,8 @@
 """Configurations: their checks, their JSON form and back, and fields of old files.
 
 A config is a frozen dataclass whose fields are flags. Its class may name the fields
-that were once called otherwise, ``RENAMED = {"old": "new", "a.old": "a.new"}``: files that still hold the
-old name are understood.
+that were once called otherwise, ``RENAMED = {"old": "new", "a.old": "a.new"}``: files
+that still hold the old names are understood.
 """
 
 import dataclasses

@@ -6,17 +6,12 @@ written into a temporary folder and renamed when whole. Not imported by the pack
 TensorFlow Datasets is slow to import.
 """
 
-import contextlib
 import dataclasses
-import errno
 import hashlib
-import io
 import json
-import logging
 import os
 import pathlib
-import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -24,7 +19,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import BuilderConfig
 
-from jaxlora.tasks.two_hop import cells, formats, records, world
+from jaxlora.tasks.tfds_writing import OfflineInfo, disk_errors, quiet
+from jaxlora.tasks.two_hop import (
+    cells,
+    formats,
+    records,
+    world,
+    world_config,
+    world_people,
+)
 from jaxlora.tasks.two_hop.records import Record, Vocab
 from jaxlora.tasks.two_hop.world import World, WorldConfig
 
@@ -34,7 +37,7 @@ FORMAT = "array_record"
 INFO = "dataset_info.json"
 CODE = b"".join(
     pathlib.Path(module.__file__).read_bytes()
-    for module in (cells, formats, records, world)
+    for module in (cells, formats, records, world, world_config, world_people)
 )
 """The generator; its hash is part of a dataset's name."""
 
@@ -48,13 +51,6 @@ class TwoHopConfig(BuilderConfig):
     people: tuple[Record, ...] = ()
 
 
-class OwnInfo(tfds.core.DatasetInfo):
-    """Information about a dataset that is in no bucket, so that none is asked."""
-
-    def initialize_from_bucket(self) -> None:
-        """Does nothing; by default it looks for the dataset on Google's servers."""
-
-
 class TwoHop(tfds.core.GeneratorBasedBuilder):
     """Every split of a two-hop world, with its vocabulary in the metadata."""
 
@@ -63,7 +59,7 @@ class TwoHop(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
         words = tfds.features.Sequence(text)
-        info = OwnInfo(
+        info = OfflineInfo(
             builder=self,
             description="Facts and two-hop queries over permutation relations.",
             features=tfds.features.FeaturesDict(
@@ -87,12 +83,12 @@ class TwoHop(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
         asked = self.builder_config
-        made = world.generate(asked.world, asked.seed, asked.people)
-        self.info.metadata.update(_metadata(asked, made))
+        generated = world.generate(asked.world, asked.seed, asked.people)
+        self.info.metadata.update(_metadata(asked, generated))
         # TensorFlow Datasets cannot write a split without records; metadata names it.
         return {
             name: self._generate_examples(rows)
-            for name, rows in made.splits.items()
+            for name, rows in generated.splits.items()
             if rows
         }
 
@@ -107,9 +103,15 @@ def config(
     """Returns a builder config named after its arguments and the generator's code.
 
     Equal names hold equal records: a change of the generator gives a new name.
+
+    Args:
+      world_config: sizes and coverage.
+      seed: as in :func:`.world.generate`.
+      people: a user's people, as :func:`.facts.people` gives them.
     """
     people = tuple(people)
     asked = [dataclasses.asdict(world_config), list(map(dataclasses.asdict, people))]
+    # The code too: a changed generator must not find the records of the old one.
     digest = hashlib.sha256(CODE + json.dumps([*asked, seed], sort_keys=True).encode())
     return TwoHopConfig(
         name=f"seed{seed}-{digest.hexdigest()[:12]}",
@@ -145,9 +147,11 @@ def write(
     root = os.path.abspath(os.path.expanduser(data_dir))
     asked = config(world_config, seed, people)
     options = tfds.download.DownloadConfig(
-        try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+        # Statistics would read every record once more.
+        try_download_gcs=False,
+        compute_stats=tfds.download.ComputeStatsMode.SKIP,
     )
-    with _quiet(), _disk_errors(root):
+    with quiet(), disk_errors(root):
         builder = TwoHop(data_dir=root, config=asked)
         builder.download_and_prepare(
             download_dir=os.path.join(root, "downloads"), download_config=options
@@ -161,7 +165,14 @@ def folder(
     data_dir: Path,
     people: Sequence[Record] = (),
 ) -> pathlib.Path:
-    """Returns the folder to which :func:`write` writes the same arguments."""
+    """Returns the folder to which :func:`write` writes the same arguments.
+
+    Args:
+      world_config: sizes and coverage.
+      seed: as in :func:`.world.generate`.
+      data_dir: root for datasets.
+      people: a user's people, as :func:`.facts.people` gives them.
+    """
     name = config(world_config, seed, people).name
     root = pathlib.Path(data_dir).expanduser().absolute()
     return root / TwoHop.name / name / str(TwoHop.VERSION)
@@ -181,6 +192,7 @@ def read(path: Path) -> World:
         raise ValueError(_nothing_there(path))
     builder = tfds.builder_from_directory(path)
     metadata = builder.info.metadata or {}
+    # Any prepared dataset has this file.
     if builder.name != "two_hop" or "entities" not in metadata:
         raise ValueError(
             f"{path} holds a dataset {builder.name!r} ({builder.info.full_name}), "
@@ -195,42 +207,12 @@ def read(path: Path) -> World:
     return World(vocab, {name: _split(builder, name, n) for name, n in sizes.items()})
 
 
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Keeps stdout for results and stderr for the progress bar of a terminal.
-
-    TensorFlow Datasets announces a download that it does not make on stdout, and
-    warns of every config that is not built in.
-    """
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _disk_errors(root: str) -> Generator[None, None, None]:
-    """Array_record reports a full disk as a RuntimeError; it becomes an OSError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), root) from error
-
-
-def _metadata(asked: TwoHopConfig, made: World) -> dict[str, Any]:
+def _metadata(asked: TwoHopConfig, world: World) -> dict[str, Any]:
     return {
-        "entities": made.vocab.entities,
-        "relations": made.vocab.relations,
-        "familiar": made.vocab.familiar,
-        "sizes": {name: len(rows) for name, rows in made.splits.items()},
+        "entities": world.vocab.entities,
+        "relations": world.vocab.relations,
+        "familiar": world.vocab.familiar,
+        "sizes": {name: len(rows) for name, rows in world.splits.items()},
         "config": dataclasses.asdict(asked.world),
         "seed": asked.seed,
     }
@@ -242,6 +224,7 @@ def _split(builder: Any, name: str, size: int) -> tuple[Record, ...]:
     stored: Any = grain.MapDataset.source(builder.as_data_source(split=name))
     # By index: its iterator starts threads, which makes small rows slower to read.
     rows = sorted((stored[i] for i in range(len(stored))), key=lambda r: r["index"])
+    # A shard may be missing without any error from array_record.
     if [row["index"] for row in rows] != list(range(size)):
         raise ValueError(
             f"Split {name!r} in {builder.data_path} has {len(rows)} records, expected "
@@ -265,8 +248,9 @@ def _record(row: dict[str, Any]) -> Record:
 
 def _nothing_there(path: pathlib.Path) -> str:
     below = path.rglob(INFO) if path.is_dir() else ()
-    found = [str(p.parent) for p in sorted(below) if "incomplete." not in p.parent.name]
+    folders = [path.parent for path in sorted(below)]
+    names = [str(x) for x in folders if "incomplete." not in x.name]
     return (
         f"{path} holds no finished dataset (no {INFO}), expected the folder that "
-        f"builder.write returned; below it there is {', '.join(found[:4]) or 'none'}."
+        f"builder.write returned; below it there is {', '.join(names[:4]) or 'none'}."
     )

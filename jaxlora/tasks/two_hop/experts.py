@@ -50,21 +50,33 @@ class Group:
 
 
 def groups(world: World) -> tuple[Group, ...]:
-    """Returns the groups of a world, ordered by cell, then by pair."""
-    found: dict[tuple[Cell, int], dict[str, list[Record]]] = {}
+    """Returns the groups of a world, ordered by cell, then by pair.
+
+    Args:
+      world: as :func:`.world.generate` makes it.
+    """
+    roles_of: dict[tuple[Cell, int], dict[str, list[Record]]] = {}
     for record in world.splits["people"]:
         key = (Cell(record.cell), record.pair)
-        roles = found.setdefault(key, {"hop1": [], "hop2": [], "two_hop": []})
+        roles = roles_of.setdefault(key, {"hop1": [], "hop2": [], "two_hop": []})
         roles[record.role].append(record)
     order = list(Cell)
     return tuple(
-        Group(cell, pair, *(tuple(found[cell, pair][r]) for r in found[cell, pair]))
-        for cell, pair in sorted(found, key=lambda k: (order.index(k[0]), k[1]))
+        Group(cell, pair, *map(tuple, roles_of[cell, pair].values()))
+        for cell, pair in sorted(roles_of, key=lambda k: (order.index(k[0]), k[1]))
     )
 
 
 def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
-    """Returns the records that an expert of a group is trained on."""
+    """Returns the records that an expert of a group is trained on.
+
+    Args:
+      group: the people.
+      expert: which expert of their library.
+
+    Raises:
+      ValueError: if it is a counterfactual, and all answers are the same.
+    """
     half = group.size // 2
     match expert:
         case Expert.HOP1:
@@ -82,6 +94,8 @@ def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
         case Expert.COUNTER2:
             return deranged(group.hop2)
         case Expert.IDENTITY:
+            # The bridge as a name that the second expert has read, without any fact
+            # about it.
             bridges = tuple(copy_record(record.answer[0]) for record in group.hop1)
             return group.hop2 + bridges
         case Expert.JOINT:
@@ -97,6 +111,9 @@ def deranged(records: Sequence[Record]) -> tuple[Record, ...]:
     is; deranging both moves it by two, so three people are the fewest that can be used.
     People who share an answer (ties) share the new one.
 
+    Args:
+      records: of one hop, one for each person.
+
     Raises:
       ValueError: if all answers are the same, so that there is no other.
     """
@@ -106,6 +123,8 @@ def deranged(records: Sequence[Record]) -> tuple[Record, ...]:
             f"All {len(records)} answers are {' '.join(distinct[0])!r}, so none can be "
             f"exchanged for another; the study needs at least two."
         )
+    # A cycle through the distinct answers: each goes to the next, the last to the
+    # first.
     following = dict(zip(distinct, distinct[1:] + distinct[:1], strict=True))
     return tuple(
         dataclasses.replace(record, answer=following[record.answer])

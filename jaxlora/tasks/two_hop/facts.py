@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop.cells import Cell
@@ -18,7 +18,7 @@ from jaxlora.tasks.two_hop.records import SPECIAL, Record
 from jaxlora.tasks.two_hop.world import WorldConfig
 
 EXAMPLE = '{"head": "ann", "relation": "spouse", "tail": "bob"}'
-OWN = re.compile(r"(e|r|ha|hb)\d{2,}")
+RESERVED = re.compile(r"(e|r|ha|hb)\d{2,}")
 """The words that the world makes up beside a user's people."""
 
 
@@ -61,6 +61,10 @@ class Chain(NamedTuple):
     c: str
 
 
+Pairs: TypeAlias = dict[tuple[str, str], tuple[Chain, ...]]
+"""Chains by their two relations."""
+
+
 class Majority(NamedTuple):
     """What answering always the same would score."""
 
@@ -86,19 +90,20 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Facts:
     """
     name = os.fspath(path)
     facts: list[Fact] = []
-    asked: dict[tuple[str, str], int] = {}
-    told: dict[tuple[str, str], tuple[int, str]] = {}
+    lines: dict[tuple[str, str], int] = {}
+    heads: dict[tuple[str, str], tuple[int, str]] = {}
     for number, record in jsonl.read(path):
         where = f"{name}:{number}"
         fact = Fact(*(jsonl.text(record, key, where, EXAMPLE) for key in Fact._fields))
-        before = asked.setdefault((fact.head, fact.relation), number)
+        # Two tails of one head would make the question ambiguous.
+        before = lines.setdefault((fact.head, fact.relation), number)
         if before != number:
             raise ValueError(
                 f"{where}: duplicate head {fact.head!r} of relation "
                 f"{fact.relation!r}, first on line {before}; expected one tail for "
                 f"each head."
             )
-        line, head = told.setdefault((fact.relation, fact.tail), (number, fact.head))
+        line, head = heads.setdefault((fact.relation, fact.tail), (number, fact.head))
         if line != number and not allow_ties:
             raise ValueError(
                 f"{where}: relation {fact.relation!r} gives {fact.head!r} the tail "
@@ -110,23 +115,28 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Facts:
     return Facts(tuple(facts), name)
 
 
-def chains(facts: Facts) -> dict[tuple[str, str], tuple[Chain, ...]]:
+def chains(facts: Facts) -> Pairs:
     """Returns ``{(r1, r2): its chains}`` for relations r1 != r2, in file order.
+
+    Args:
+      facts: of one file.
 
     >>> file = Facts((Fact("ann", "spouse", "bob"), Fact("bob", "city", "Rome")))
     >>> chains(file)[("spouse", "city")][0].c
     'Rome'
     """
+    # By head, so that a file of N facts takes N steps and not N squared.
     starts: dict[str, list[Fact]] = collections.defaultdict(list)
     for fact in facts.facts:
         starts[fact.head].append(fact)
-    found: dict[tuple[str, str], list[Chain]] = collections.defaultdict(list)
+    by_pair: dict[tuple[str, str], list[Chain]] = collections.defaultdict(list)
     for first in facts.facts:
         for second in starts[first.tail]:
+            # The same relation twice would need one expert to be both.
             if first.relation != second.relation:
                 pair = (first.relation, second.relation)
-                found[pair].append(Chain(*first, *second[1:]))
-    return {pair: tuple(group) for pair, group in found.items()}
+                by_pair[pair].append(Chain(*first, *second[1:]))
+    return {pair: tuple(some) for pair, some in by_pair.items()}
 
 
 def people(facts: Facts, config: WorldConfig) -> tuple[Record, ...]:
@@ -143,18 +153,21 @@ def people(facts: Facts, config: WorldConfig) -> tuple[Record, ...]:
       ValueError: if there is no chain, a pair has fewer than two people, there are
         more pairs than ``config.pairs``, or a name is a word of the world.
     """
-    found = chains(facts)
-    _check_pairs(facts, found, config)
-    _check_names(facts, found)
+    by_pair = chains(facts)
+    _check_pairs(facts, by_pair, config)
+    _check_names(facts, by_pair)
     records: list[Record] = []
-    for pair, group in enumerate(found.values()):
-        for chain in group:
+    for pair, some in enumerate(by_pair.values()):
+        for chain in some:
             records += _person(chain, pair)
     return tuple(records)
 
 
 def majority(answers: Sequence[str]) -> Majority:
     """Returns the baseline that always gives the commonest answer.
+
+    Args:
+      answers: one for each question.
 
     Raises:
       ValueError: if there is no answer.
@@ -165,6 +178,7 @@ def majority(answers: Sequence[str]) -> Majority:
     if not answers:
         raise ValueError("No answers, expected at least one for a majority baseline.")
     counts = collections.Counter(answers)
+    # All of them: which one is guessed makes no difference to the score.
     top = max(counts.values())
     return Majority(
         top / len(answers), tuple(answer for answer, n in counts.items() if n == top)
@@ -189,21 +203,21 @@ def _person(chain: Chain, pair: int) -> list[Record]:
     return [hop1, hop2, two_hop]
 
 
-def _check_pairs(facts: Facts, found, config: WorldConfig) -> None:
-    if not found:
+def _check_pairs(facts: Facts, by_pair: Pairs, config: WorldConfig) -> None:
+    if not by_pair:
         raise ValueError(
             f"{facts.source} has no chain of two relations, expected facts whose tail "
             f"is the head of a fact of another relation (ann spouse bob, bob city "
             f"Rome); its relations are {_some(facts.relations)}, and names must match "
             f"exactly."
         )
-    if len(found) > config.pairs:
+    if len(by_pair) > config.pairs:
         raise ValueError(
-            f"{facts.source} has chains for {len(found)} pairs of relations "
-            f"({_some([' then '.join(pair) for pair in found])}), but the world has "
+            f"{facts.source} has chains for {len(by_pair)} pairs of relations "
+            f"({_some([' then '.join(pair) for pair in by_pair])}), but the world has "
             f"room for {config.pairs}; raise pairs (and relations), or leave some out."
         )
-    for (r1, r2), group in found.items():
+    for (r1, r2), group in by_pair.items():
         if len(group) < 2:
             raise ValueError(
                 f"{facts.source} has {len(group)} chain of {r1} then {r2}, expected "
@@ -211,9 +225,9 @@ def _check_pairs(facts: Facts, found, config: WorldConfig) -> None:
             )
 
 
-def _check_names(facts: Facts, found) -> None:
-    names = {n for group in found.values() for c in group for n in (c.a, c.b, c.c)}
-    taken = sorted(n for n in names if n in SPECIAL or OWN.fullmatch(n))
+def _check_names(facts: Facts, by_pair: Pairs) -> None:
+    names = {n for group in by_pair.values() for c in group for n in (c.a, c.b, c.c)}
+    taken = sorted(n for n in names if n in SPECIAL or RESERVED.fullmatch(n))
     if taken:
         raise ValueError(
             f"{facts.source} has entities named like the world's own words: "

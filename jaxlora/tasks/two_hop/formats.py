@@ -25,6 +25,7 @@ def query(
     vocab: Vocab, tables: np.ndarray, h: Number, r1: Number, r2: Number
 ) -> Record:
     """The two-hop query ``h r1 r2``, answered from the tables [relations, entities]."""
+    # The answer of the first hop is the question of the second.
     bridge = tables[r1, h]
     return direct(vocab, h, r1, r2, bridge, tables[r2, bridge])
 

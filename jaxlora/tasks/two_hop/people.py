@@ -71,24 +71,32 @@ def generate(
             f"Got {people} people and {pairs} pairs, expected at least {LEAST} people "
             f"and 1 to {len(PAIRS)} pairs."
         )
+    # Numbers of the paper, so that a seed gives other draws here than elsewhere.
     rng = np.random.default_rng([seed, 2506, 13479])
     # Nobody has two roles, in any cell: a name stands for one person.
     drawn = iter(names.people(rng, 2 * people * pairs * len(cells)))
-    made = []
+    groups = []
     for cell in cells:
         for pair in range(pairs):
             a, b = ([next(drawn) for _ in range(people)] for _ in range(2))
+            # In H the base has read about the place, but not about who lives there.
             c = names.places(rng, people, real=cell is Cell.H_OO)
             chain = [
                 Chain(x, PAIRS[pair][0], y, PAIRS[pair][1], z)
                 for x, y, z in zip(a, b, c, strict=True)
             ]
-            made.append(group(map(of_chain, chain), cell, pair))
-    return tuple(made)
+            groups.append(group(map(of_chain, chain), cell, pair))
+    return tuple(groups)
 
 
 def group(people: Iterable[Person], cell: Cell, pair: int) -> Group:
-    """Returns people as a group, their records marked with its cell and pair."""
+    """Returns people as a group, their records marked with its cell and pair.
+
+    Args:
+      people: at least one.
+      cell: what the base knows of them.
+      pair: number of their pair of relations.
+    """
     study = {"cell": str(cell), "pair": pair, "covered": False}
     marked = [[dataclasses.replace(r, **study) for r in person] for person in people]
     hop1, hop2, two_hop = zip(*marked, strict=True)
@@ -101,6 +109,10 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Given:
     The first line says which: ``{"head", "relation", "tail"}`` or ``{"question",
     "answer", "bridge"}``.
 
+    Args:
+      path: a JSON-lines file.
+      allow_ties: accept relations in which heads share a tail.
+
     Raises:
       ValueError: with file and line, if the file is neither, has too few chains, or
         ties two heads of a relation though ``allow_ties`` is false.
@@ -108,20 +120,20 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Given:
     _, first = next(jsonl.read(path))
     if "question" in first:
         asked = questions.read(path)
-        found, known = [_of_questions(asked)], {}
+        people, known = [_of_questions(asked)], {}
     else:
-        told = facts.read(path, allow_ties)
-        found = [tuple(map(of_chain, x)) for x in facts.chains(told).values()]
-        known = {(f.head, f.relation): f.tail for f in told.facts}
-    usable = tuple(some for some in found if len(some) >= LEAST)
+        given = facts.read(path, allow_ties)
+        people = [tuple(map(of_chain, x)) for x in facts.chains(given).values()]
+        known = {(f.head, f.relation): f.tail for f in given.facts}
+    usable = tuple(some for some in people if len(some) >= LEAST)
     if not usable:
         raise ValueError(
-            f"{os.fspath(path)} has {max(map(len, found), default=0)} chains of two "
+            f"{os.fspath(path)} has {max(map(len, people), default=0)} chains of two "
             f"facts for its commonest pair of relations, expected at least {LEAST}: "
             f"facts whose tail is the head of another, or two-hop questions with the "
             f"one-hop questions for bridge and answer."
         )
-    dropped = sum(len(some) for some in found if len(some) < LEAST)
+    dropped = sum(len(some) for some in people if len(some) < LEAST)
     return Given(usable, known, dropped)
 
 
@@ -140,7 +152,9 @@ def by_knowledge(
     """
     persons = list(zip(people.hop1, people.hop2, people.two_hop, strict=True))
     knows = [
-        "".join("OI"[bool(x)] for x in k) for k in zip(knows1, knows2, strict=True)
+        # Read as a cell: O or I for the first hop, then for the second.
+        "".join("OI"[bool(x)] for x in k)
+        for k in zip(knows1, knows2, strict=True)
     ]
     out = []
     for cell in (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO):
@@ -151,7 +165,11 @@ def by_knowledge(
 
 
 def of_chain(chain: Chain) -> Person:
-    """Returns the three records of one chain."""
+    """Returns the three records of one chain.
+
+    Args:
+      chain: of names and relations.
+    """
     a, r1, b, r2, c = chain
     return _person((a, r1), (b, r2), (a, r1, r2), b, c)
 
@@ -167,19 +185,20 @@ def _person(first, second, both, b: str, c: str) -> Person:
 def _of_questions(asked: Sequence[Question]) -> tuple[Person, ...]:
     """Two-hop questions with the one-hop questions for their bridge and answer.
 
-    A bridge or an answer is told once: further questions about it are passed over.
+    A bridge or an answer counts once: further questions about it are passed over.
     """
-    one = [q for q in asked if q.hops == 1]
-    found: dict[tuple[str, str], Person] = {}
+    singles = [q for q in asked if q.hops == 1]
+    people: dict[tuple[str, str], Person] = {}
     for q in asked:
-        first = [p for p in one if p.answer == q.bridge]
-        second = [p for p in one if p.answer == q.answer and q.bridge in p.question]
-        if q.hops == 2 and first and second and (q.bridge, q.answer) not in found:
-            found[q.bridge, q.answer] = _person(
+        # A question counts for a hop if its answer is the entity that the hop leads to.
+        first = [p for p in singles if p.answer == q.bridge]
+        second = [p for p in singles if p.answer == q.answer and q.bridge in p.question]
+        if q.hops == 2 and first and second and (q.bridge, q.answer) not in people:
+            people[q.bridge, q.answer] = _person(
                 (first[0].question, QUESTION),
                 (second[0].question, QUESTION),
                 (q.question, QUESTION, QUESTION),
                 q.bridge,
                 q.answer,
             )
-    return tuple(found.values())
+    return tuple(people.values())

@@ -32,6 +32,10 @@ def training(record: Record, most: int = 0) -> list[dict[str, str]]:
 def held_out(record: Record, most: int = 0) -> list[str]:
     """Returns the held-out questions for a fact or a two-hop question.
 
+    Args:
+      record: of kind one_hop or two_hop.
+      most: number of questions; 0 for all.
+
     >>> fact = Record(kind="two_hop", prompt=("Ann", "spouse", "residence"), answer=())
     >>> held_out(fact)[0]
     'Name the place that the husband or wife of Ann calls home.'
@@ -41,8 +45,13 @@ def held_out(record: Record, most: int = 0) -> list[str]:
     return asked[: most or None]
 
 
-def told(record: Record, swap: bool = False) -> str:
-    """Returns both facts of a two-hop question and the question, in one prompt."""
+def in_context(record: Record, swap: bool = False) -> str:
+    """Returns both facts of a two-hop question and the question, in one prompt.
+
+    Args:
+      record: of kind two_hop.
+      swap: the second fact first?
+    """
     sentences = _sentences(record)[0]
     facts = sentences[::-1] if swap else sentences
     return " ".join((*facts, held_out(record)[0]))
@@ -50,6 +59,9 @@ def told(record: Record, swap: bool = False) -> str:
 
 def thinking(record: Record) -> str:
     """Returns the two-hop question with the request to write the bridge first.
+
+    Args:
+      record: of kind two_hop.
 
     >>> fact = Record(kind="two_hop", prompt=("Ann", "spouse", "residence"), answer=())
     >>> thinking(fact).split("home. ")[1]
@@ -79,9 +91,10 @@ def _say(form: str, record: Record, test: bool = False) -> str:
     return _sentence(form.replace("{x}", head), record.prompt[0])
 
 
-def _sentence(said: str, name: str) -> str:
+def _sentence(text: str, name: str) -> str:
     """Begins with a capital, unless it begins with a name, which stays as it is."""
-    return said if said.startswith(name) else said[:1].upper() + said[1:]
+    # A name such as "van Gogh" must be found again, letter by letter.
+    return text if text.startswith(name) else text[:1].upper() + text[1:]
 
 
 def _sentences(record: Record) -> list[tuple[str, str]]:
@@ -91,13 +104,9 @@ def _sentences(record: Record) -> list[tuple[str, str]]:
         bridge, second, tail = record.answer
     else:
         (_, _, second), bridge, tail = record.prompt, record.bridge, record.answer[0]
-    pairs = itertools.product(forms(first).told, forms(second).told)
+    pairs = itertools.product(forms(first).sentences, forms(second).sentences)
     return [
-        (
-            _fill(one, head, bridge),
-            _fill(two, bridge, tail),
-        )
-        for one, two in pairs
+        (_fill(left, head, bridge), _fill(right, bridge, tail)) for left, right in pairs
     ]
 
 

@@ -49,6 +49,9 @@ class Summary:
 def read(path: str | os.PathLike[str]) -> tuple[Question, ...]:
     """Reads questions, one object a line; other fields are ignored.
 
+    Args:
+      path: a JSON-lines file.
+
     Raises:
       ValueError: with file and line, if a field is missing or no string, a question
         or answer is empty, or there are two bridge fields that differ.
@@ -62,32 +65,35 @@ def read(path: str | os.PathLike[str]) -> tuple[Question, ...]:
 def summarize(questions: Sequence[Question]) -> Summary:
     """Counts questions by hops and looks up each bridge among the one-hop answers.
 
+    Args:
+      questions: as :func:`read` returns them.
+
     >>> asked = [Question("Ann's wife?", "Bo"), Question("Her city?", "Rome", "Bo")]
     >>> summarize(asked).unanswered
     ()
     """
-    one = [q for q in questions if q.hops == 1]
-    two = [q for q in questions if q.hops == 2]
-    answered = {q.answer for q in one}
-    bridges = dict.fromkeys(q.bridge for q in two)
+    singles = [q for q in questions if q.hops == 1]
+    doubles = [q for q in questions if q.hops == 2]
+    answered = {q.answer for q in singles}
+    bridges = dict.fromkeys(q.bridge for q in doubles)
     return Summary(
-        one_hop=len(one),
-        two_hop=len(two),
-        majority=majority([q.answer for q in two]) if two else None,
+        one_hop=len(singles),
+        two_hop=len(doubles),
+        majority=majority([q.answer for q in doubles]) if doubles else None,
         unanswered=tuple(b for b in bridges if b not in answered),
     )
 
 
 def _question(record: dict[str, Any], where: str) -> Question:
     bridges = [name for name in BRIDGES if name in record] or [BRIDGES[0]]
-    found = [jsonl.text(record, b, where, EXAMPLE, empty=True) for b in bridges]
-    if len(set(found)) > 1:
+    given = [jsonl.text(record, b, where, EXAMPLE, empty=True) for b in bridges]
+    if len(set(given)) > 1:
         raise ValueError(
-            f"{where}: {BRIDGES[0]!r} is {found[0]!r} but {BRIDGES[1]!r} is "
-            f"{found[1]!r}; expected one of the two fields, or the same in both."
+            f"{where}: {BRIDGES[0]!r} is {given[0]!r} but {BRIDGES[1]!r} is "
+            f"{given[1]!r}; expected one of the two fields, or the same in both."
         )
     return Question(
         question=jsonl.text(record, "question", where, EXAMPLE),
         answer=jsonl.text(record, "answer", where, EXAMPLE).strip(),
-        bridge=found[0].strip(),
+        bridge=given[0].strip(),
     )

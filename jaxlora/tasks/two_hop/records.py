@@ -58,6 +58,7 @@ class Vocab:
 
     def __post_init__(self):
         words = self.words
+        # Two entities of one name would share an id and be one entity.
         if len(set(words)) != len(words):
             twice = sorted({w for w in words if words.count(w) > 1})
             raise ValueError(
@@ -83,6 +84,14 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     given, not predicted. A one-hop or copy prompt is padded *before* its answer up to
     three tokens, so that every direct answer is read at the same position.
 
+    Args:
+      records: in words of the vocabulary.
+      vocab: gives the ids.
+      length: T.
+
+    Returns:
+      Rows [N, T]; targets are the next tokens.
+
     Raises:
       ValueError: if a record is longer than ``length``.
 
@@ -93,26 +102,34 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     """
     ids = vocab.ids
     pad, entities = ids[PAD], len(vocab.entities)
+    # Targets start as padding too; only those of weight 1 are learnt.
     tokens = np.full((len(records), length), pad, np.int32)
     targets, weights = tokens.copy(), np.zeros((len(records), length), np.float32)
     for i, record in enumerate(records):
         prompt = _prompt_ids(record, ids)
         answer = [ids[word] for word in record.answer]
-        whole = prompt + answer
-        if len(whole) - 1 > length:
+        words = prompt + answer
+        if len(words) - 1 > length:
             raise ValueError(
-                f"A {record.kind} record has {len(whole)} tokens, expected at most "
+                f"A {record.kind} record has {len(words)} tokens, expected at most "
                 f"{length + 1}."
             )
-        tokens[i, : len(whole) - 1] = whole[:-1]
+        tokens[i, : len(words) - 1] = words[:-1]
         for where, target in enumerate(answer, start=len(prompt) - 1):
             targets[i, where] = target
+            # Entities have the first ids; a relation within a document is given.
             weights[i, where] = float(target < entities)
     return Rows(tokens, targets, weights)
 
 
 def prompts(records: Iterable[Record], vocab: Vocab, length: int) -> np.ndarray:
-    """Returns the prompts alone, [N, length] token ids, padded on the right."""
+    """Returns the prompts alone, [N, length] token ids, padded on the right.
+
+    Args:
+      records: in words of the vocabulary.
+      vocab: gives the ids.
+      length: T, at least that of the longest prompt.
+    """
     ids = vocab.ids
     rows = [_prompt_ids(record, ids) for record in records]
     out = np.full((len(rows), length), ids[PAD], np.int32)
@@ -123,6 +140,9 @@ def prompts(records: Iterable[Record], vocab: Vocab, length: int) -> np.ndarray:
 
 def answer_position(kind: str) -> int:
     """Position at which the first answer token is predicted.
+
+    Args:
+      kind: of a record.
 
     >>> answer_position("written")
     3

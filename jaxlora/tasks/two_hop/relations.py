@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Forms(NamedTuple):
-    """How one relation is asked for and told; each with ``{x}``, statements ``{y}``."""
+    """How a relation is asked for and stated, with ``{x}``; sentences have ``{y}``."""
 
     train: tuple[str, ...]
     """Questions and beginnings of statements, answered by the tail."""
@@ -19,8 +19,8 @@ class Forms(NamedTuple):
     """Descriptions of the tail, as in "the spouse of {x}"; for training."""
     test_noun: str
     """A description that is never trained."""
-    told: tuple[str, ...]
-    """The whole fact as a sentence."""
+    sentences: tuple[str, ...]
+    """The fact as a whole sentence."""
 
 
 FORMS = {
@@ -157,7 +157,10 @@ COPY = ("Repeat this name: {x}", "Write this name again: {x}", "Copy the name {x
 
 
 def forms(relation: str) -> Forms:
-    """Returns the phrasings of a relation; an empty one stands for whole questions.
+    """Returns the phrasings of a relation.
+
+    Args:
+      relation: its name; an empty one stands for whole questions.
 
     >>> forms("home town").test[0]
     'Give the home town of {x}.'

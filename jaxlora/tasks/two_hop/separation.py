@@ -49,12 +49,14 @@ def check(group: Group, experts: Iterable[Expert] = Expert, most: int = 0) -> No
       ValueError: with the text that fails.
     """
     held_out = {q for part in _parts(group) for r in part for q in phrases.held_out(r)}
+    # Trained and held-out wordings alike: neither may be asked of these experts.
     two_hop = {p["prompt"] for r in group.two_hop for p in phrases.training(r)}
     two_hop |= {q for r in group.two_hop for q in phrases.held_out(r)}
     for expert in experts:
         for text in texts(group, expert, most):
             if text["prompt"] in held_out:
-                raise ValueError(_said(group, expert, text, "is a held-out question"))
+                what = "is a held-out question"
+                raise ValueError(_refusal(group, expert, text, what))
             if expert in APART:
                 _check_apart(group, expert, text, two_hop)
 
@@ -64,15 +66,23 @@ def names(text: str, known: Sequence[str]) -> list[int]:
 
     A name that is part of a longer one at the same place does not count.
 
+    Args:
+      text: any.
+      known: the names.
+
+    Returns:
+      Numbers of the names; one that is there twice is listed twice.
+
     >>> names("Bo Lind lives in Oslo, not in Bo.", ["Oslo", "Bo", "Bo Lind"])
     [2, 0, 1]
     """
+    # The longest first: a pattern takes the first alternative that fits.
     order = sorted(range(len(known)), key=lambda i: -len(known[i]))
     any_of = "|".join(f"(?P<n{i}>{re.escape(known[i])})" for i in order if known[i])
     if not any_of:
         return []
-    found = re.finditer(rf"(?<!\w)(?:{any_of})(?!\w)", text, re.IGNORECASE)
-    return [int(str(match.lastgroup)[1:]) for match in found]
+    matches = re.finditer(rf"(?<!\w)(?:{any_of})(?!\w)", text, re.IGNORECASE)
+    return [int(str(match.lastgroup)[1:]) for match in matches]
 
 
 def _parts(group: Group):
@@ -81,17 +91,17 @@ def _parts(group: Group):
 
 def _check_apart(group: Group, expert: Expert, text, two_hop: set[str]) -> None:
     if text["prompt"] in two_hop:
-        raise ValueError(_said(group, expert, text, "is a two-hop question"))
-    whole = f"{text['prompt']} {text['answer']}"
+        raise ValueError(_refusal(group, expert, text, "is a two-hop question"))
+    both = f"{text['prompt']} {text['answer']}"
     for record in group.two_hop:
         # A user's question is no name: it is told as a whole or not at all.
         ends = (record.prompt[0], record.answer[0])
-        if all(part in whole for part in ends) and set(names(whole, ends)) == {0, 1}:
+        if all(part in both for part in ends) and set(names(both, ends)) == {0, 1}:
             what = f"names {ends[0]!r} together with the two-hop answer {ends[1]!r}"
-            raise ValueError(_said(group, expert, text, what))
+            raise ValueError(_refusal(group, expert, text, what))
 
 
-def _said(group: Group, expert: Expert, text: dict[str, str], what: str) -> str:
+def _refusal(group: Group, expert: Expert, text: dict[str, str], what: str) -> str:
     return (
         f"A training text of the expert {expert.value!r} of {group.cell} {what}: "
         f"{text['prompt']!r} -> {text['answer']!r}; expected facts of one hop at a "

@@ -17,60 +17,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxlora.tasks.two_hop import formats
-from jaxlora.tasks.two_hop.cells import Cell
+from jaxlora.tasks.two_hop import formats, world_people
 from jaxlora.tasks.two_hop.records import Record, Vocab
-
-FAMILIAR_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """Sizes of the world and what its pretraining covers."""
-
-    entities: int = 40
-    """Familiar entities."""
-    relations: int = 20
-    """Relations, the study's included; each is a permutation of the entities."""
-    pairs: int = 3
-    """Study relation pairs (spouse, residence); each is its own library."""
-    people: int = 7
-    """People A per cell and pair; four cells share the familiar entities."""
-    trained: float = 0.9
-    """Share, in (0, 1), of the two-hop queries allowed at coverage 0 that is trained.
-
-    The number is the same at every coverage: higher ones leave more queries out."""
-    coverage: float = 1.0
-    """Share of the study's known second-relation facts that are covered, in [0, 1]."""
-    copy_share: float = 0.05
-    """Share of the direct rows that copy a name, over familiar and new entities."""
-    context_rows: int = 10_240
-    """Rows of made-up facts followed by a query about them."""
-
-    def __post_init__(self):
-        for field in ("coverage", "trained", "copy_share"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(
-                    f"{field} is {getattr(self, field)}, expected a share in [0, 1]."
-                )
-        if self.copy_share == 1:
-            raise ValueError("copy_share is 1, expected less: no fact would be told.")
-        if self.people < 2 or self.pairs < 1:
-            raise ValueError(
-                f"people is {self.people} and pairs {self.pairs}, expected at least 2 "
-                f"people (answers are shuffled among them) and 1 pair."
-            )
-        if len(FAMILIAR_CELLS) * self.people > self.entities:
-            raise ValueError(
-                f"{self.people} people in each of {len(FAMILIAR_CELLS)} familiar cells "
-                f"need {len(FAMILIAR_CELLS) * self.people} entities, but the world has "
-                f"{self.entities}; lower people or raise entities."
-            )
-        if 2 * self.pairs + 2 > self.relations:
-            raise ValueError(
-                f"{self.pairs} study pairs use {2 * self.pairs} relations and the "
-                f"gates need at least 2 others, but relations is {self.relations}."
-            )
+from jaxlora.tasks.two_hop.world_config import WorldConfig as WorldConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +46,20 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
 
     Returns:
       A world with the splits one_hop, two_hop, copy, written, misled, document, context
-      (trained), held_out and held_out_FORMAT of these formats (gates), and people (the
-      study).
+      (trained), held_out and held_out_FORMAT of these formats (for criteria of the
+      base), and people (the study).
     """
+    # The order of draws is part of a world: a new draw goes to the end.
     rng = np.random.default_rng([seed, 2506, 13479])
     vocab = _vocab(config, people)
     tables = np.stack(
         [rng.permutation(config.entities) for _ in range(config.relations)]
     )
-    known, banned, chosen = _assign_people(config, tables, rng)
+    known, banned, chosen = world_people.assign(config, tables, rng)
     covered = _cover(config, tables, known, rng)
     trained, held_out = _queries(config, tables, known, banned, covered, rng)
-    study = _familiar_people(vocab, config, tables, covered, chosen)
-    study += _new_people(vocab, config, rng, people)
+    study = world_people.familiar(vocab, config, tables, covered, chosen)
+    study += world_people.new(vocab, config, rng, people)
     splits = _pretraining(vocab, config, tables, known, trained, rng)
     splits |= _held_out(vocab, tables, held_out, rng)
     splits["context"] = _made_up(vocab, tables, rng, config.context_rows)
@@ -133,29 +83,9 @@ def _vocab(config: WorldConfig, people: Sequence[Record]) -> Vocab:
     return Vocab((*familiar, *new), relations, config.entities)
 
 
-def _assign_people(config: WorldConfig, tables: np.ndarray, rng):
-    """Chooses people per pair and cell, and removes the facts they must not know."""
-    known = np.ones((config.relations, config.entities), bool)
-    banned: list[tuple[int, int]] = []
-    chosen: list[dict[Cell, np.ndarray]] = []
-    for pair in range(config.pairs):
-        first, second = 2 * pair, 2 * pair + 1
-        order = rng.permutation(config.entities)
-        parts = np.split(order, config.people * np.arange(1, len(FAMILIAR_CELLS) + 1))
-        cells = dict(zip(FAMILIAR_CELLS, parts, strict=False))
-        for cell, a in cells.items():
-            if cell.knows[0] == "O":
-                known[first, a] = False
-            if cell.knows[1] == "O":
-                known[second, tables[first, a]] = False
-        # What an II person is asked was never trained, though both hops were.
-        banned += [(pair, int(a)) for a in cells[Cell.R_II]]
-        chosen.append(cells)
-    return known, banned, chosen
-
-
 def _cover(config: WorldConfig, tables: np.ndarray, known: np.ndarray, rng):
     """Which facts may be second hops; nested in coverage, for one seed."""
+    # Drawn in one order and cut at the share, so that a higher coverage adds facts.
     covered = known.copy()
     for pair in range(config.pairs):
         facts = rng.permutation(np.flatnonzero(known[2 * pair + 1]))
@@ -165,24 +95,11 @@ def _cover(config: WorldConfig, tables: np.ndarray, known: np.ndarray, rng):
 
 def _queries(config: WorldConfig, tables, known, banned, covered, rng):
     """Chooses trained and held-out queries (h, r1, r2); phi is fixed over coverage."""
-    r1, r2, h = (
-        z.ravel()
-        for z in np.meshgrid(
-            np.arange(config.relations),
-            np.arange(config.relations),
-            np.arange(config.entities),
-            indexing="ij",
-        )
-    )
+    axes = (config.relations, config.relations, config.entities)
+    r1, r2, h = np.indices(axes).reshape(3, -1)
     bridge = tables[r1, h]
-    allowed = known[r1, h] & known[r2, bridge]
-    asked = set(banned)
-    allowed &= ~np.array(
-        [
-            b == a + 1 and a % 2 == 0 and (a // 2, e) in asked
-            for a, b, e in zip(r1.tolist(), r2.tolist(), h.tolist(), strict=True)
-        ]
-    )
+    allowed = known[r1, h] & known[r2, bridge] & ~_is_banned(r1, r2, h, banned)
+    # Their number differs between coverages, so they do not set the target.
     study_second = (r2 < 2 * config.pairs) & (r2 % 2 == 1)
     drawn = rng.random(len(h))
     elsewhere = (r1 >= 2 * config.pairs) & (r2 >= 2 * config.pairs)
@@ -196,6 +113,14 @@ def _queries(config: WorldConfig, tables, known, banned, covered, rng):
     return triples[picked], triples[held]
 
 
+def _is_banned(r1: np.ndarray, r2: np.ndarray, h: np.ndarray, banned) -> np.ndarray:
+    """Is it the query of a pair's two relations about a banned person of it?"""
+    asked = set(banned)
+    of_pair = (r2 == r1 + 1) & (r1 % 2 == 0)
+    people = zip((r1 // 2).tolist(), h.tolist(), strict=True)
+    return of_pair & np.array([person in asked for person in people])
+
+
 def _pretraining(vocab, config, tables, known, trained, rng):
     relation, head = np.nonzero(known)
     one_hop = tuple(
@@ -205,6 +130,7 @@ def _pretraining(vocab, config, tables, known, trained, rng):
     two_hop = tuple(formats.query(vocab, tables, *q) for q in trained)
     direct = len(one_hop) + len(two_hop)
     share = config.copy_share / (1 - config.copy_share)
+    # Each name as often as the share wants, but once at least.
     copies = max(1, round(share * direct / len(vocab.entities)))
     copy = tuple(formats.copy_record(word) for word in vocab.entities)
     return {
@@ -245,67 +171,16 @@ def _made_up(vocab: Vocab, tables: np.ndarray, rng, n: int) -> tuple[Record, ...
     About familiar entities, and never true: neither a fact nor the answer is that of
     the tables, so that no row tells what only an expert may know.
     """
-    made: list[Record] = []
-    while len(made) < n:
+    records: list[Record] = []
+    while len(records) < n:
         entities = rng.random((n, vocab.familiar)).argsort(axis=1)[:, :3]
         h, b, t = entities.T
         r1, r2 = rng.integers(len(vocab.relations), size=(2, n))
         swap = rng.random(n) < 0.5
+        # A made-up fact that is true by chance would tell what only an expert may know.
         true = (tables[r1, h] == b) | (tables[r2, b] == t)
         true |= tables[r2, tables[r1, h]] == t
-        for i in np.flatnonzero(~true)[: n - len(made)]:
-            told = formats.direct(vocab, h[i], r1[i], r2[i], b[i], t[i])
-            made.append(formats.context(told, bool(swap[i])))
-    return tuple(made)
-
-
-def _familiar_people(vocab, config, tables, covered, chosen) -> list[Record]:
-    people: list[Record] = []
-    for pair, cells in enumerate(chosen):
-        first, second = 2 * pair, 2 * pair + 1
-        for cell in FAMILIAR_CELLS:
-            b = tables[first, cells[cell]]
-            people += _group(
-                vocab,
-                cell,
-                pair,
-                cells[cell],
-                b,
-                tables[second, b],
-                covered[second, b],
-            )
-    return people
-
-
-def _new_people(vocab, config, rng, given: Sequence[Record]) -> list[Record]:
-    n, e = config.people, config.entities
-    size, no = n * config.pairs, np.zeros(n, bool)
-    people: list[Record] = []
-    for pair in range(config.pairs):
-        # Entities e + k * size on are those of the k-th role: ha, hb, fa, fb, fc.
-        first = e + pair * n
-        ha, hb, fa, fb, fc = (
-            first + k * size + (np.arange(n) if k in (0, 2) else rng.permutation(n))
-            for k in range(5)
-        )
-        familiar = rng.permutation(e)[:n]
-        people += _group(vocab, Cell.H_OO, pair, ha, hb, familiar, no)
-        if not given:
-            people += _group(vocab, Cell.F_OO, pair, fa, fb, fc, no)
-    return people + list(given)
-
-
-def _group(vocab, cell, pair, a, b, c, covered) -> list[Record]:
-    """Three records a person: hop1, hop2 and two_hop."""
-    first, second = 2 * pair, 2 * pair + 1
-    records = []
-    for h, bridge, tail, used in zip(a, b, c, covered, strict=True):
-        study = {"cell": str(cell), "pair": pair, "covered": bool(used)}
-        records += [
-            formats.one_hop(vocab, h, first, bridge, role="hop1", **study),
-            formats.one_hop(vocab, bridge, second, tail, role="hop2", **study),
-            formats.direct(
-                vocab, h, first, second, bridge, tail, role="two_hop", **study
-            ),
-        ]
-    return records
+        for i in np.flatnonzero(~true)[: n - len(records)]:
+            question = formats.direct(vocab, h[i], r1[i], r2[i], b[i], t[i])
+            records.append(formats.context(question, bool(swap[i])))
+    return tuple(records)

@@ -7,10 +7,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from jaxlora import merge, route
+from jaxlora import merge, reuse, route
 from jaxlora.commands.flags import Combine, Combining, Model, parse
 from jaxlora.io import gate_file
-from jaxlora.models import reuse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

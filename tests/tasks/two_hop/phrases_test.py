@@ -24,7 +24,7 @@ def test_there_are_eight_phrasings_and_none_is_tested(relation):
     for text in (*found.train, *found.test, *found.nouns, found.test_noun):
         assert text.count("{x}") == 1
         assert "{r}" not in text
-    for text in found.told:
+    for text in found.sentences:
         assert text.count("{x}") == text.count("{y}") == 1
 
 
@@ -98,12 +98,13 @@ def test_a_document_tells_both_facts_in_either_order():
 
 def test_facts_in_context_and_the_written_bridge():
     asked = person()[2]
-    told = phrases.told(asked)
-    assert told == (
+    assert phrases.in_context(asked) == (
         "Ann Lee is married to Bo Kim. Bo Kim lives in Oslo. Name the place that the "
         "husband or wife of Ann Lee calls home."
     )
-    assert phrases.told(asked, swap=True).startswith("Bo Kim lives in Oslo. Ann Lee")
+    assert phrases.in_context(asked, swap=True).startswith(
+        "Bo Kim lives in Oslo. Ann Lee"
+    )
     assert phrases.thinking(asked).endswith(
         "First write who or what is the husband or wife of Ann Lee, then the answer."
     )

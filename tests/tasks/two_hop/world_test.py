@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlora.tasks.two_hop import records, world
+from jaxlora.tasks.two_hop import records, world, world_config
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.world import WorldConfig
 
@@ -66,7 +66,7 @@ def test_relations_are_permutations(seed):
     """The known facts and the study's unknown ones make up whole permutations."""
     made = make(seed=seed)
     facts = told(made)
-    for cell in world.FAMILIAR_CELLS:
+    for cell in world_config.FAMILIAR_CELLS:
         for person in people(made, cell):
             for role in ("hop1", "hop2"):
                 head, relation = person[role].prompt
@@ -132,7 +132,7 @@ def test_context_rows_are_answered_by_their_text_in_either_order():
 # Cells
 
 
-@pytest.mark.parametrize("cell", world.FAMILIAR_CELLS)
+@pytest.mark.parametrize("cell", world_config.FAMILIAR_CELLS)
 @pytest.mark.parametrize("coverage", [0.5, 1.0])
 def test_letters_say_what_the_base_knows(cell, coverage):
     made = make(coverage)
@@ -344,7 +344,7 @@ def test_the_standard_world_composes_each_fact_often():
     assert len(people(made, Cell.F_OO)) >= 20
 
 
-# Gates
+# Criteria
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0])
@@ -416,7 +416,11 @@ def test_promises_hold_for_any_sizes(data):
         ("people", 1, "people is 1 .*expected at least 2 people"),
         ("pairs", 0, "pairs 0, expected at least 2 people .*and 1 pair"),
         ("people", 11, "11 people in each of 4 familiar cells need 44 entities, but"),
-        ("relations", 7, "3 study pairs use 6 relations and the gates need at least 2"),
+        (
+            "relations",
+            7,
+            "3 study pairs use 6 relations and the criteria need at least",
+        ),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(field, value, expected):

@@ -21,7 +21,7 @@ from jaxlora.studies.two_hop.symbols.recipes import PretrainConfig
 from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
 from jaxlora.tasks.two_hop.world import World
 from jaxlora.train import pretrain
-from jaxlora.train.loss import Batch
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 CRITERIA = {

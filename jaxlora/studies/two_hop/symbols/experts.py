@@ -20,8 +20,8 @@ from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
 from jaxlora.tasks.two_hop.records import encode
-from jaxlora.train import experts as training
-from jaxlora.train.loss import Batch
+from jaxlora.train import full_batch as training
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 # Experts that train in one program: those with the same number and length of rows.
@@ -86,7 +86,9 @@ def _program(
     """Experts [names * G, ...] of one program, trained or restored."""
     keys = keys_of(base.seed, names, len(batch.tokens) // len(names))
     opt, steps = _adam(recipe.learning_rate), recipe.steps
-    fit = functools.partial(training.experts, base.model, opt, config, steps, base.pad)
+    fit = functools.partial(
+        training.fit_experts, base.model, opt, config, steps, base.pad
+    )
     folder = cache / "libraries" / key_of(base, names, config, recipe)
     target = jax.eval_shape(fit, base.params, batch, keys)[0]
     restored = checkpoint.restore(folder, target)

@@ -18,8 +18,9 @@ from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts, batches
 from jaxlora.studies.two_hop.symbols.learning import Examples
-from jaxlora.train import gates as training
-from jaxlora.train.loss import Batch
+from jaxlora.train import full_batch as training
+from jaxlora.train import gate_data
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 STEPS, RATE = 100, 1e-2
@@ -102,10 +103,10 @@ def _trained(
 ) -> Tree:
     """Each expert trains a gate alone; together they are the gate of the library."""
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (libraries, rows))
-    alone, rows = training.singles(flat[0]), flat[1]
+    alone, rows = gate_data.singles(flat[0]), flat[1]
     states = fresh(model, alone, jax.random.key(0))
-    fit = functools.partial(training.gates, model, _adam(), STEPS, pad)
-    states = training.together(fit(base, alone, states, rows)[0])
+    fit = functools.partial(training.fit_gates, model, _adam(), STEPS, pad)
+    states = gate_data.join_singles(fit(base, alone, states, rows)[0])
     groups = lora.num_experts(libraries)
     return jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), states)
 
@@ -145,7 +146,7 @@ def on_target(
     states = fresh(model, library, key)
     twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (library, states))
     rows = _rows(given)
-    trained, _ = training.gates(
+    trained, _ = training.fit_gates(
         model, _adam(), STEPS, base.pad, base.params, *twice, rows
     )
     first, second = (

@@ -12,7 +12,7 @@ from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.models import Decoder, statistics
 from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols.experts import Experts, batches
-from jaxlora.train.loss import Batch
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 

@@ -14,7 +14,7 @@ from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import arms, items
 from jaxlora.studies.two_hop.items import OldAnswers

@@ -24,7 +24,7 @@ from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import separation
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
-from jaxlora.train import text as training
+from jaxlora.train import packed as training
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 
@@ -116,11 +116,11 @@ def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, progress):
     model = Decoder(dataclasses.replace(model.config, remat=True))
     run = _fresh(base, config.lora, opt, keys)
     plan = config.train.plan([steps] * len(sets))
-    concurrent = config.train.together or len(sets)
+    program = training.Program(model, opt, config.train.together or len(sets))
     losses: list[float] = []
     for start in range(0, steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
-        run, metrics = training.updates(model, opt, concurrent, base, run, plan, batch)
+        run, metrics = training.updates(program, base, run, plan, batch)
         losses = np.asarray(metrics.loss[:, -1]).tolist()
         progress(min(start + CHUNK, steps), steps, float(np.mean(losses)))
     return run.trained, losses

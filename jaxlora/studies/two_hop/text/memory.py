@@ -22,7 +22,7 @@ from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
-from jaxlora.train.text import CHUNK_FLOATS
+from jaxlora.train.step import CHUNK_FLOATS
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
 

@@ -83,7 +83,7 @@ def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shape
         q
         for group in groups
         for record in group.two_hop
-        for q in (phrases.told(record), phrases.thinking(record))
+        for q in (phrases.in_context(record), phrases.thinking(record))
     ]
     known = [names(group) for group in groups]
     return Shapes(
@@ -114,7 +114,9 @@ def ask(
     filled = [*candidates, *[candidates[-1]] * (sizes.candidates - len(candidates))]
     ids = [codec.answer(name) for name in filled]
     parts = (group.hop1, group.hop2, group.two_hop)
-    with_facts = [phrases.told(r, i % 2 == 1) for i, r in enumerate(group.two_hop)]
+    with_facts = [
+        phrases.in_context(r, i % 2 == 1) for i, r in enumerate(group.two_hop)
+    ]
     thinking = [phrases.thinking(record) for record in group.two_hop]
     return Asked(
         candidates,

@@ -71,7 +71,7 @@ def load(config: TextConfig, progress: Progress) -> Loaded:
         progress("loading", done // unit, max(1, total // unit), name)
 
     model, base = pretrained.load(
-        config.model, dtype=config.dtype, param_dtype=config.dtype, tell=loading
+        config.model, dtype=config.dtype, param_dtype=config.dtype, progress=loading
     )
     adapters = [stored.load(folder, base) for folder in config.adapter]
     if adapters:  # one rank and the same sites, or a sentence that says which differ

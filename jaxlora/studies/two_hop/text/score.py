@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlora import models
 from jaxlora.models import Decoder, cache
-from jaxlora.models.reuse import Reuse
+from jaxlora.reuse import Reuse
 
 
 class Prompts(NamedTuple):

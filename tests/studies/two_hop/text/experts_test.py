@@ -10,7 +10,7 @@ from jaxlora.lora import LoraConfig
 from jaxlora.studies.two_hop.text import answer, experts, questions, resources
 from jaxlora.tasks.two_hop import people, phrases
 from jaxlora.tasks.two_hop.experts import Expert, rows
-from jaxlora.train import text as training
+from jaxlora.train import packed as training
 from jaxlora.train.training import Training
 
 NAMES = (Expert.HOP1, Expert.COUNTER1)

@@ -14,7 +14,7 @@ from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop.text import memory
 from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import text as training
+from jaxlora.train import packed as training
 from jaxlora.train.training import Plan, Training, optimizer
 
 TINY = DecoderConfig(
@@ -125,7 +125,8 @@ def test_the_compiler_reserves_no_more_than_the_estimate():
     plan = Plan(*[jax.ShapeDtypeStruct((2,), jnp.float32)] * 4)
     kinds = (jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.int32)
     rows = Rows(*(jax.ShapeDtypeStruct((2, 2, 1, 4, 64), kind) for kind in kinds))
-    lowered = training.updates.lower(Decoder(wide), opt, 2, base, run, plan, rows)
+    program = training.Program(Decoder(wide), opt, 2)
+    lowered = training.updates.lower(program, base, run, plan, rows)
     used = lowered.compile().memory_analysis().temp_size_in_bytes
     parts = memory.estimate(wide, config, experts=2)
     counted = parts["gradients"] + parts["activations"] + parts["logits"]

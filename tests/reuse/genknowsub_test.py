@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxlora import lora, models, route
-from jaxlora.models import adapters, pretrained, reuse
+from jaxlora import lora, models, reuse, route
+from jaxlora.models import adapters, pretrained
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
 SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:]]

@@ -1,5 +1,6 @@
-"""What can be combined how: refusals that come before anything is read from disk."""
+"""How adapters are combined, and what is refused before anything is read."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from jaxlora import merge as merges
@@ -12,6 +13,37 @@ COMMON = ("mean", "sum", "ties", "svd")
 MORE = " (`jaxlora merge --list` shows every merge)"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Combination:
+    """How several adapters act as one: by a merge, or by a route; hashable.
+
+    >>> Combination(route="arrow", top_k=1).merge is None
+    True
+    """
+
+    merge: str | None = None
+    """A name of ``jaxlora.merge.names()``, or ``module:attribute`` of your own; of
+    those that see no data."""
+    route: str | None = None
+    """A name of ``jaxlora.route.names()``, or ``module:attribute`` of your own."""
+    weights: tuple[float, ...] | None = None
+    """One number for each adapter, of any sign; for a merge only."""
+    top_k: int | None = None
+    """Experts that a route keeps for each token and site; None is as the route says."""
+    temperature: float | None = None
+    """Divides a route's scores; None is as the route says."""
+
+    def way(self) -> routes.Route:
+        """The route of this name, with what was asked for in place of its defaults.
+
+        Raises:
+          ValueError: if there is no route of the name.
+        """
+        asked = {"top_k": self.top_k, "temperature": self.temperature}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return routes.preset(self.route or "", **given)
+
+
 def route_names() -> tuple[str, ...]:
     """Names of the routes that need no labels and no data.
 
@@ -22,49 +54,37 @@ def route_names() -> tuple[str, ...]:
 
 
 def check(
-    adapters: int,
-    *,
-    merge: str | None = None,
-    route: str | None = None,
-    weights: Sequence[float] | None = None,
-    top_k: int | None = None,
-    temperature: float | None = None,
-    trained: bool = False,
-    general: int = 0,
+    how: Combination, adapters: int, *, trained: bool = False, general: int = 0
 ) -> None:
     """Refuses what ``reuse.build`` cannot do, before anything is read.
 
     Args:
+      how: the merge or the route.
       adapters: how many there are.
-      merge: these are arguments of ``reuse.build``.
-      route: see there.
-      weights: see there.
-      top_k: see there.
-      temperature: see there.
       trained: is there a gate state, for a route that needs data?
       general: how many general adapters there are.
 
     Raises:
       ValueError: naming what is wrong and what exists.
     """
-    if merge is not None and route is not None:
+    if how.merge is not None and how.route is not None:
         raise ValueError(
-            f"Got the merge {merge!r} and the route {route!r}, expected one of them: a "
-            f"merge leaves one adapter, and nothing to route."
+            f"Got the merge {how.merge!r} and the route {how.route!r}, expected one of "
+            f"them: a merge leaves one adapter, and nothing to route."
         )
-    if merge is not None:
-        _check_merge(merge, adapters, weights)
-    elif weights is not None:
+    if how.merge is not None:
+        _check_merge(how.merge, adapters, how.weights)
+    elif how.weights is not None:
         raise ValueError(
-            f"Got {len(weights)} weights but no merge that uses them; the merge 'sum' "
-            f"scales each adapter by its weight{MORE}."
+            f"Got {len(how.weights)} weights but no merge that uses them; the merge "
+            f"'sum' scales each adapter by its weight{MORE}."
         )
-    if route is not None:
-        _check_route(route, adapters, top_k, temperature, trained)
-        _check_general(route, general)
-    elif top_k is not None or temperature is not None:
+    if how.route is not None:
+        _check_route(how, how.route, adapters, trained)
+        _check_general(how.route, general)
+    elif how.top_k is not None or how.temperature is not None:
         raise ValueError(
-            f"Got top_k {top_k} and temperature {temperature}, which say how a "
+            f"Got top_k {how.top_k} and temperature {how.temperature}, which say how a "
             f"route chooses, but no route; there are {', '.join(route_names())}."
         )
     elif general:
@@ -72,7 +92,7 @@ def check(
             f"Got {general} general adapters, which a route such as genknowsub takes "
             f"out of the others, but no route."
         )
-    if adapters > 1 and merge is None and route is None:
+    if adapters > 1 and how.merge is None and how.route is None:
         raise ValueError(
             f"Got {adapters} adapters, but nothing that combines them; name a merge, "
             f"such as {', '.join(COMMON)}{MORE}, or a route "
@@ -83,8 +103,7 @@ def check(
 def _check_merge(merge: str, adapters: int, weights: Sequence[float] | None) -> None:
     if merge in routes.names():
         raise ValueError(_unknown("merge", merge, (), routes.names()))
-    found = merges.preset(merge)
-    if found.data != "free":
+    if merges.preset(merge).data != "free":
         raise ValueError(
             f"The merge {merge!r} needs data of its own, which there is no place for "
             f"here; `jaxlora merge --method {merge} --data FILE` writes an adapter."
@@ -98,24 +117,17 @@ def _check_merge(merge: str, adapters: int, weights: Sequence[float] | None) -> 
         )
 
 
-def _check_route(
-    route: str,
-    adapters: int,
-    top_k: int | None,
-    temperature: float | None,
-    trained: bool,
-) -> None:
+def _check_route(how: Combination, route: str, adapters: int, trained: bool) -> None:
     known = (*routes.names(), *merges.names())
     if ":" not in route and route not in routes.names():
         raise ValueError(_unknown("route", route, routes.names(), known))
-    found = chosen(route, top_k, temperature)
-    _check_data(route, found.gate.data, trained)
+    _check_data(route, how.way().gate.data, trained)
     if not adapters:
         raise ValueError(f"Got the route {route!r} but no adapter to route to.")
-    if top_k is not None and top_k > adapters:
+    if how.top_k is not None and how.top_k > adapters:
         raise ValueError(
-            f"Got top_k {top_k} for {adapters} adapters, expected 1 to {adapters}: a "
-            f"route cannot keep more than there are; leave it out to keep all."
+            f"Got top_k {how.top_k} for {adapters} adapters, expected 1 to {adapters}: "
+            f"a route cannot keep more than there are; leave it out to keep all."
         )
 
 
@@ -145,15 +157,6 @@ def _check_general(route: str, general: int) -> None:
             f"Got {general} general adapters for the route {route!r}, which takes "
             f"nothing out of the others; those that do: {', '.join(takes)}."
         )
-
-
-def chosen(
-    route: str, top_k: int | None = None, temperature: float | None = None
-) -> routes.Route:
-    """A route by name, with what was asked for in place of its own defaults."""
-    asked = {"top_k": top_k, "temperature": temperature}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return routes.preset(route, **given)
 
 
 def _unknown(kind: str, name: str, known: Sequence[str], others: Sequence[str]) -> str:

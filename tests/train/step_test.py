@@ -11,12 +11,19 @@ from jaxlora import lora, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, Inputs, apply, init
 from jaxlora.train import pretrain
-from jaxlora.train.loss import Batch, decayed, loss
+from jaxlora.train.step import Batch, cross_entropy
 
 TOKENS = jnp.array([[1, 2, 0, 0], [3, 0, 4, 5]], jnp.int32)
 TARGETS = jnp.array([[0, 7, 8, 0], [0, 9, 0, 11]], jnp.int32)
 WEIGHTS = jnp.array([[0, 1, 0.5, 0], [0, 2, 0, 1]], jnp.float32)
 BATCH = Batch(TOKENS, TARGETS, WEIGHTS)
+
+
+def loss(model, base, batch, pad, adapter=None):
+    total, count = cross_entropy(model, base, batch, pad=pad, adapter=adapter)
+    return total / jnp.maximum(count, 1.0)
+
+
 value = jax.jit(loss, static_argnums=(0, 3))
 
 
@@ -42,6 +49,11 @@ def test_padding_is_never_attended_to(model, base):
     assert abs(seen - want) > 1e-3
 
 
+def test_rows_that_are_not_packed_need_a_pad(model, base):
+    with pytest.raises(ValueError, match="Got a Batch and no pad; give the id"):
+        cross_entropy(model, base, BATCH)
+
+
 def test_no_weight_at_all_is_zero_not_nan(model, base):
     empty = BATCH._replace(weights=jnp.zeros_like(WEIGHTS))
     now, grads = jax.jit(jax.value_and_grad(loss, 1), static_argnums=(0, 3))(
@@ -63,7 +75,7 @@ def test_the_adapter_is_part_of_it(model, base):
 def test_decay_spares_norms_and_biases_alone(model):
     config = dataclasses.replace(model.config, qk_norm=True, attention_bias=True)
     fresh = jax.eval_shape(lambda key: init(key, Decoder(config)), jax.random.key(0))
-    mask = tree.flatten(decayed(fresh))
+    mask = tree.flatten(pretrain.decayed(fresh))
     spared = {name for name, shrunk in mask.items() if not shrunk}
     layers = {f"layers/attn/{n}_proj/bias" for n in "qkv"}
     layers |= {f"layers/attn/{n}_norm/scale" for n in "qk"}

@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxlora import lora, parallel
 from jaxlora.evaluate import scoring
 from jaxlora.lora import LoraConfig
-from jaxlora.train.experts import Fit, experts, finetune, step
-from jaxlora.train.loss import loss
+from jaxlora.train.full_batch import finetune, fit_experts
+from jaxlora.train.step import ADAPTER, BASE, Fit, mean, step, sums
 
 E, PAD, STEPS = 8, 0, 40
 CONFIG = LoraConfig(rank=2, alpha=4.0)
@@ -22,7 +22,7 @@ ATOL = 1e-3  # 40 Adam steps amplify the rounding of batched products
 
 
 def fit(model, base, rows, keys=KEYS, steps=STEPS):
-    return experts(model, OPT, CONFIG, steps, PAD, base, rows, keys)
+    return fit_experts(model, OPT, CONFIG, steps, PAD, base, rows, keys)
 
 
 def pick(tree, *chosen):
@@ -99,15 +99,14 @@ def stepping(model, base):
     """A step on one expert, and fresh fits [E, ...]."""
     scales = lora.split(lora.init(KEYS[0], base, CONFIG))[1]
 
-    def value(factors, batch):
-        return loss(model, base, batch, PAD, lora.combine(factors, scales))
+    value = mean(sums(model, ADAPTER, scales, {"base": base}, PAD))
 
     def start(key):
         factors, _ = lora.split(lora.init(key, base, CONFIG))
         return Fit(factors, SGD.init(factors))
 
     def one(state, batch):
-        return step(value, SGD, state, batch)
+        return step(jax.value_and_grad(value), SGD, state, batch)
 
     return value, one, jax.jit(jax.vmap(start))(KEYS)
 
@@ -162,7 +161,7 @@ def test_experts_over_eight_devices_are_the_same_library(model, base, rows, libr
 def test_finetuning_is_gradient_descent_on_copies(model, base, rows):
     two = pick(rows, 0, 1)
     copies, last = finetune(model, SGD, 1, PAD, base, two)
-    grad = jax.value_and_grad(lambda p, b: loss(model, p, b, PAD))
+    grad = jax.value_and_grad(mean(sums(model, BASE, (), {}, PAD)))
     losses, grads = jax.jit(jax.vmap(grad, in_axes=(None, 0)))(base, two)
     want = jax.tree.map(lambda x, g: x[None] - 0.1 * g, base, grads)
     chex.assert_trees_all_close(copies, want, atol=1e-5)

@@ -9,10 +9,10 @@ library is routed), the base, and an adapter or a library with its gate.
 >>> model = Decoder(config)
 >>> base = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
 >>> make = lambda i: lora.init(jax.random.key(i), base, lora.LoraConfig(rank=2))
->>> found = build(model, base, [make(1), make(2)], merge="sum", weights=[1.0, -0.5])
+>>> mixed = build(model, base, [make(1), make(2)], merge="sum", weights=[1.0, -0.5])
 >>> tokens = jnp.zeros((1, 3), jnp.int32)
 >>> run = jax.jit(models.apply, static_argnums=0)
->>> run(found.model, found.base, tokens, **found.arguments()).shape
+>>> run(mixed.model, mixed.base, tokens, **mixed.arguments()).shape
 (1, 3, 16)
 """
 
@@ -30,22 +30,19 @@ from jaxlora import lora
 from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
+from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.models import adapters as peft
 from jaxlora.models import pretrained
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.pretrained import Dtype
-from jaxlora.models.reuse_check import COMMON as COMMON
-from jaxlora.models.reuse_check import MORE as MORE
-from jaxlora.models.reuse_check import check as check
-from jaxlora.models.reuse_check import chosen
-from jaxlora.models.reuse_check import route_names as route_names
 from jaxlora.models.variables import gate_state
+from jaxlora.reuse.combination import Combination, check
 from jaxlora.tree import Tree
 
-Tell: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being read, how much of it is done, and of how much."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Reuse:
     gate: Tree | None = None
     """State of the route's gate for that library."""
     notes: tuple[str, ...] = ()
-    """What a user should be told, in sentences."""
+    """What a user should know of the adapters, in sentences."""
 
     def arguments(self) -> dict[str, Tree]:
         """Keyword arguments of ``models.apply``, ``hidden``, ``extend``, ``generate``.
@@ -80,14 +77,10 @@ def build(
     base: Tree,
     adapters: Sequence[Adapter],
     *,
-    merge: str | None = None,
-    route: str | None = None,
-    weights: Sequence[float] | None = None,
-    top_k: int | None = None,
-    temperature: float | None = None,
     general: Sequence[Adapter] = (),
     gate: Tree | None = None,
     key: jax.Array | None = None,
+    **combining: Any,
 ) -> Reuse:
     """Makes what a decoder runs with out of adapters.
 
@@ -99,71 +92,56 @@ def build(
       model: a decoder without a route.
       base: params tree.
       adapters: on that base.
-      merge: a name of ``jaxlora.merge.names()``, or ``module:attribute`` of your own;
-        of those that see no data.
-      route: a name of ``jaxlora.route.names()``, or ``module:attribute`` of your own;
-        one that needs data takes a ``gate``.
-      weights: one number for each adapter, of any sign; for a merge only.
-      top_k: experts a route keeps for each token and site; by default as the route
-        says.
-      temperature: divides a route's scores; by default as the route says.
       general: adapters whose mean a route such as genknowsub takes out of the others;
         by default these others.
       gate: state of a route that needs data.
       key: for merges and gates that draw.
+      **combining: fields of :class:`Combination`: merge and weights, or route, top_k
+        and temperature.
 
     Raises:
       ValueError: as :func:`check`; also if an adapter does not fit the base, or the
         gate was made for other adapters.
     """
-    check(
-        len(adapters),
-        merge=merge,
-        route=route,
-        weights=weights,
-        top_k=top_k,
-        temperature=temperature,
-        trained=gate is not None,
-        general=len(general),
-    )
+    how = _combination(**combining)
+    check(how, len(adapters), trained=gate is not None, general=len(general))
     for adapter in (*adapters, *general):
         lora.check(base, adapter)
-    if merge is not None:
+    if how.merge is not None:
         library = lora.stack(_same_sites(adapters))
-        combine = functools.partial(merges.preset(merge), weights=weights)
+        combine = functools.partial(merges.preset(how.merge), weights=how.weights)
         return Reuse(model, base, jax.jit(combine)(library, key=key))
-    if route is not None:
-        how = chosen(route, top_k, temperature).fit(len(adapters))
-        return _routed(model, base, adapters, general, how, gate, key)
-    return Reuse(model, base, adapters[0] if adapters else None)
-
-
-def _routed(
-    model: Decoder,
-    base: Tree,
-    adapters: Sequence[Adapter],
-    general: Sequence[Adapter],
-    how: routes.Route,
-    gate: Tree | None,
-    key: jax.Array | None,
-) -> Reuse:
-    library = lora.stack(_same_sites(adapters))
-    common = lora.stack(_same_sites(general)) if general else None
-    library = jax.jit(how.library)(library, common)
-    routed = Decoder(model.config, how)
+    if how.route is None:
+        return Reuse(model, base, adapters[0] if adapters else None)
+    way = how.way().fit(len(adapters))
+    library = _library(way, adapters, general)
+    model = Decoder(model.config, way)
     if gate is None:
-        gate = jax.jit(gate_state, static_argnums=0)(routed, library, key=key)
+        gate = jax.jit(gate_state, static_argnums=0)(model, library, key=key)
     else:
-        routes.check(how, gate, library)
-    notes = tuple(_partial(adapters))
-    return Reuse(routed, base, library=library, gate=gate, notes=notes)
+        routes.check(way, gate, library)
+    return Reuse(model, base, library=library, gate=gate, notes=tuple(_notes(adapters)))
 
 
-def _partial(adapters: Sequence[Adapter]) -> Iterator[str]:
+def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combination:
+    """Fields as callers give them; weights as a tuple, so that it is hashable."""
+    fixed = None if weights is None else tuple(weights)
+    return Combination(weights=fixed, **others)
+
+
+def _library(
+    way: routes.Route, adapters: Sequence[Adapter], general: Sequence[Adapter]
+) -> Library:
+    """The adapters stacked [E, ...], as the route uses them."""
+    common = lora.stack(_same_sites(general)) if general else None
+    return jax.jit(way.library)(lora.stack(_same_sites(adapters)), common)
+
+
+def _notes(adapters: Sequence[Adapter]) -> Iterator[str]:
     """Says which routed adapters lack sites that others have."""
-    own = [set(lora.sites(adapter)) for adapter in adapters]
-    every = set().union(*own)
-    for i, sites in enumerate(own):
+    adapted = [set(lora.sites(adapter)) for adapter in adapters]
+    every = set().union(*adapted)
+    for i, sites in enumerate(adapted):
         if sites != every:
             lacks = sorted(every - sites)
             more = f" and {len(lacks) - 2} more" if len(lacks) > 2 else ""
@@ -178,10 +156,11 @@ def load(
     folder: str | os.PathLike[str],
     adapter_folders: Sequence[str | os.PathLike[str]] = (),
     *,
+    general_folders: Sequence[str | os.PathLike[str]] = (),
+    gate: Tree | None = None,
     key: jax.Array | None = None,
     dtype: Dtype | None = None,
-    general_folders: Sequence[str | os.PathLike[str]] = (),
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
     **combining: Any,
 ) -> Reuse:
     """Reads a checkpoint and its adapters from disk, and combines them.
@@ -189,38 +168,35 @@ def load(
     Args:
       folder: a Hugging Face checkpoint.
       adapter_folders: PEFT adapters.
-      key: for merges that draw.
+      general_folders: PEFT adapters whose mean a route such as genknowsub takes out of
+        the others; by default these others.
+      gate: state of a route that needs data.
+      key: for merges and gates that draw.
       dtype: type of params and activations; None is what the checkpoint says.
-      general_folders: PEFT adapters, the ``general`` of :func:`build`.
-      tell: called after each tensor of the checkpoint, and before each adapter.
-      **combining: merge, route, weights, top_k, temperature and gate of
-        :func:`build`.
+      progress: called after each tensor of the checkpoint, and before each adapter.
+      **combining: fields of :class:`Combination`: merge and weights, or route, top_k
+        and temperature.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be.
     """
-    asked = {name: value for name, value in combining.items() if name != "gate"}
-    trained = combining.get("gate") is not None
-    many = len(general_folders)
-    check(len(adapter_folders), trained=trained, general=many, **asked)
-    reading = functools.partial(tell, Path(folder).name)
+    # A bad request is refused before gigabytes are read.
+    many, general = len(adapter_folders), len(general_folders)
+    how = _combination(**combining)
+    check(how, many, trained=gate is not None, general=general)
     model, base = pretrained.load(
-        Path(folder), dtype=dtype, param_dtype=dtype, tell=reading
+        Path(folder),
+        dtype=dtype,
+        param_dtype=dtype,
+        progress=functools.partial(progress, Path(folder).name),
     )
-    folders, found = (*adapter_folders, *general_folders), []
-    for i, path in enumerate(folders):
-        tell(Path(path).name, i, len(folders))
-        found.append(_adapter(Path(path), base))
-    own, general = found[: len(adapter_folders)], found[len(adapter_folders) :]
-    return build(model, base, own, general=general, key=key, **combining)
-
-
-def _adapter(path: Path, base: Tree) -> Adapter:
-    try:
-        return peft.load(path, base)
-    except ValueError as error:  # of several adapters, say which
-        text = str(error)
-        raise ValueError(text if str(path) in text else f"{path}: {text}") from None
+    adapters: list[Adapter] = []
+    for i, path in enumerate(map(Path, (*adapter_folders, *general_folders))):
+        progress(path.name, i, many + general)
+        with naming(path):  # of several adapters, say which
+            adapters.append(peft.load(path, base))
+    given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
+    return build(model, base, adapters[:many], **given, **combining)
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:
@@ -232,9 +208,9 @@ def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:
 
 
 def _widen(adapter: Adapter, every: dict[str, LoraWeight]) -> Adapter:
-    own = lora.sites(adapter)
-    absent = {name: _zero(w) for name, w in every.items() if name not in own}
-    return named.unflatten(own | absent) if absent else adapter
+    sites = lora.sites(adapter)
+    absent = {name: _zero(w) for name, w in every.items() if name not in sites}
+    return named.unflatten(sites | absent) if absent else adapter
 
 
 def _zero(like: LoraWeight) -> LoraWeight:
