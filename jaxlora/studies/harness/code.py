@@ -118,7 +118,8 @@ def _defined(name: _Name, root: Path) -> _Name | None:
     if not name.name or not _is_package(name.module, root):
         return name
     exported = dict(_read(name.module, root).imports).get(name.name)
-    if exported is not None:
+    # A package may show a module of its own by importing it from itself.
+    if exported is not None and exported != name:
         return _defined(exported, root)
     below = f"{name.module}.{name.name}"
     return _Name(below) if _file(below, root) else name
