@@ -19,7 +19,6 @@ from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
 from jaxlora.studies.harness import code
 from jaxlora.studies.two_hop.text.codec import PromptCodec
-from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import separation
 from jaxlora.tasks.two_hop.cells import Cell
@@ -32,6 +31,17 @@ CHUNK = 20
 """Updates between two looks at the progress."""
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.text.experts")
+
+
+class Recipe(NamedTuple):
+    """How experts are trained."""
+
+    lora: lora.LoraConfig
+    train: Training
+    phrasings: int
+    """Training phrasings of each fact; 0 for all."""
+    dtype: str
+    """Of the base."""
 
 
 class Trained(NamedTuple):
@@ -55,7 +65,7 @@ def train(
     learner: Learner,
     group: Group,
     seed: int,
-    config: TextConfig,
+    recipe: Recipe,
     cache: Path,
     progress: Callable[[int, int, float], None] = lambda *_: None,
     names: Sequence[Expert] = tuple(Expert),
@@ -66,7 +76,7 @@ def train(
       learner: the checkpoint that experts adapt.
       group: whose facts the experts learn.
       seed: of initialisation and order.
-      config: of the study.
+      recipe: how they are trained.
       cache: folder of cached libraries.
       progress: called with (updates done, updates in all, mean loss).
       names: of the experts; by default all that the study uses.
@@ -74,7 +84,7 @@ def train(
     model, base, codec = learner
     sets = [
         codec.rows(
-            separation.texts(group, name, config.phrasings), config.train.length, seed
+            separation.texts(group, name, recipe.phrasings), recipe.train.length, seed
         )
         for name in names
     ]
@@ -83,17 +93,17 @@ def train(
     fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
     keys = jax.vmap(fold)(jnp.array(places))
     target = jax.eval_shape(
-        lambda keys: _fresh(base, config.lora, config.train.optimizer(), keys).trained,
+        lambda keys: _fresh(base, recipe.lora, recipe.train.optimizer(), keys).trained,
         keys,
     )
-    folder = cache / "libraries" / _key_of(base, sets, seed, places, config)
+    folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
     restored = checkpoint.restore(folder, target)
     if restored is None:
         order = [
-            _order(len(rows.tokens), config.train, seed, place)
+            _order(len(rows.tokens), recipe.train, seed, place)
             for rows, place in zip(sets, places, strict=True)
         ]
-        library, losses = _fit(model, base, keys, sets, order, config, progress)
+        library, losses = _fit(model, base, keys, sets, order, recipe, progress)
         checkpoint.save(folder, 0, library, {"losses": losses})
     else:
         library, losses = restored[1], restored[2]["losses"]
@@ -110,13 +120,13 @@ def number(group: Group) -> int:
 _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 
 
-def _fit(model: Decoder, base, keys, sets, order, config: TextConfig, progress):
+def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, progress):
     """Runs all updates; returns the library and the last losses."""
-    steps, opt = config.train.steps, config.train.optimizer()
+    steps, opt = recipe.train.steps, recipe.train.optimizer()
     model = Decoder(dataclasses.replace(model.config, remat=True))
-    run = _fresh(base, config.lora, opt, keys)
-    plan = config.train.plan([steps] * len(sets))
-    program = training.Program(model, opt, config.train.together or len(sets))
+    run = _fresh(base, recipe.lora, opt, keys)
+    plan = recipe.train.plan([steps] * len(sets))
+    program = training.Program(model, opt, recipe.train.together or len(sets))
     losses: list[float] = []
     for start in range(0, steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
@@ -144,7 +154,7 @@ def _batch(sets: Sequence[Rows], chosen: Sequence[np.ndarray]) -> Rows:
     return Rows(*(np.stack(x) for x in zip(*parts, strict=True)))
 
 
-def _key_of(base, sets: Sequence[Rows], seed, places, config: TextConfig) -> str:
+def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
     return checkpoint.fingerprint(
         {
             "base": digest(base),
@@ -152,9 +162,9 @@ def _key_of(base, sets: Sequence[Rows], seed, places, config: TextConfig) -> str
                 [checkpoint.fingerprint({"x": x.tolist()}) for x in s] for s in sets
             ],
             "seed": [seed, *places],
-            "lora": dataclasses.asdict(config.lora),
-            "train": dataclasses.asdict(config.train) | {"together": 0},
-            "dtype": config.dtype,
+            "lora": dataclasses.asdict(recipe.lora),
+            "train": dataclasses.asdict(recipe.train) | {"together": 0},
+            "dtype": recipe.dtype,
             "code": CODE,
             "versions": [jax.__version__, flax.__version__, optax.__version__],
             "backend": jax.default_backend(),

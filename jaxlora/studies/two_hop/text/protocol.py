@@ -334,12 +334,16 @@ def _with_experts(
         def progress(done: int, total: int, loss: float) -> None:
             this.progress("experts", done, total, f"{name}: loss {loss:.3f}")
 
+        config = this.config
+        recipe = experts.Recipe(
+            config.lora, config.train, config.phrasings, config.dtype
+        )
         with this.clock.time("experts"):
             trained = experts.train(
                 experts.Learner(ready.model, ready.base, ready.codec),
                 ready.group,
                 ready.seed,
-                this.config,
+                recipe,
                 this.cache,
                 progress,
             )
