@@ -50,7 +50,7 @@ class Prediction:
       split: what is asked.
       metric: what is measured.
       condition: entries that the row's condition must have. Where several rows
-        qualify (coverage levels, say), the claim is made of each of them.
+        qualify (several coverages, say), the claim is made of each of them.
     """
 
     cell: Cell | None

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.statistics import Interval
 from jaxlora.report import readings
 from jaxlora.report.lines import NEGATIVE_LINES, Line
 from jaxlora.report.readings import ABSENT, UNAVAILABLE, Reading
@@ -79,18 +80,17 @@ def test_a_control_that_ran_in_one_seed_counts_as_available(rows):
 
 
 def unavailable(seed: int | str, cell: Cell | None, value: float = 0.0) -> dict:
-    return row(
-        study="two-hop",
-        seed=seed,
+    address = Address(
         cell=cell,
-        library=Arm.PAIR,
+        arm=Arm.PAIR,
         method=Method.MEAN,
         split=Split.WRITTEN,
         metric=Metric.AVAILABLE,
-        value=value,
-        n=0,
-        condition={"coverage": 1.0, "reason": "its gate failed"},
+        coverage=1.0,
+        where=(("reason", "its criterion failed"),),
     )
+    interval = Interval(value, math.nan, math.nan, 0)
+    return {"study": "two-hop", **row(seed, address, interval)}
 
 
 def statuses(rows: pd.DataFrame, *more: dict) -> dict[str, str]:

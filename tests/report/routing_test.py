@@ -3,26 +3,22 @@
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.statistics import Interval
 from jaxlora.report import draw, routing
 
 
-def chosen(layer: int, token: str, metric: Metric, value: float, **other):
-    made = {
-        "study": "two-hop",
-        "seed": "all",
-        "cell": Cell.R_OO,
-        "library": Arm.PAIR,
-        "method": Method.ARROW,
-        "split": Split.TWO_HOP,
-        "metric": metric,
-        "value": value,
-        "n": 21,
-        "lo": value - 0.1,
-        "hi": value + 0.1,
-        "condition": {"coverage": 1.0, "layer": layer, "token": token},
-    }
-    return row(**(made | other))
+def chosen(layer, token, metric, value, seed="all", library=Arm.PAIR, **changes):
+    fields = {"cell": Cell.R_OO, "method": Method.ARROW, "split": Split.TWO_HOP}
+    address = Address(
+        arm=library,
+        metric=metric,
+        coverage=1.0,
+        where=(("layer", layer), ("token", token)),
+        **(fields | changes),
+    )
+    interval = Interval(value, value - 0.1, value + 0.1, 21)
+    return {"study": "two-hop", **row(seed, address, interval)}
 
 
 def test_every_number_lands_at_its_layer_and_token():

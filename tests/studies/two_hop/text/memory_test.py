@@ -33,7 +33,7 @@ TINY = DecoderConfig(
 CONFIG = TextConfig(
     lora=LoraConfig(rank=2),
     train=Training(batch=2, length=8, together=2),
-    ask=AskConfig(batch=3, candidates_together=2, new_tokens=4, written_tokens=6),
+    ask=AskConfig(batch=3, candidates_at_once=2, new_tokens=4, written_tokens=6),
 )
 
 
