@@ -10,13 +10,8 @@ from jaxlora.report import draw, routing
 
 def chosen(layer, token, metric, value, seed="all", library=Arm.PAIR, **changes):
     fields = {"cell": Cell.R_OO, "method": Method.ARROW, "split": Split.TWO_HOP}
-    address = Address(
-        arm=library,
-        metric=metric,
-        coverage=1.0,
-        where=(("layer", layer), ("token", token)),
-        **(fields | changes),
-    )
+    fields["where"] = (("layer", layer), ("token", token))
+    address = Address(arm=library, metric=metric, coverage=1.0, **fields | changes)
     interval = Interval(value, value - 0.1, value + 0.1, 21)
     return {"study": "two-hop", **row(seed, address, interval)}
 
@@ -59,7 +54,7 @@ def test_routes_have_a_line_and_a_panel_each():
             Metric.ROUTE_CERTAINTY,
             0.75,
             method=Method.SPECTR,
-            condition={"coverage": 1.0},
+            where=(),
         ),
     ]
     frame = pd.DataFrame(rows)

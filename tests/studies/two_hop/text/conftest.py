@@ -49,7 +49,7 @@ def tiny(folder):
         lora=LoraConfig(rank=2, targets=(r"layers/attn/[qv]_proj/kernel",)),
         train=Training(steps=4, batch=2, length=256, warmup=1),
         ask=AskConfig(
-            phrasings=1, batch=6, candidates_together=6, new_tokens=4, written_tokens=6
+            phrasings=1, batch=6, candidates_at_once=6, new_tokens=4, written_tokens=6
         ),
         criteria=CriteriaConfig(min_own=0, min_context=0, min_two_hop=0),
     )
