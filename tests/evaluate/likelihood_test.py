@@ -335,8 +335,8 @@ def test_windows_of_impossible_sizes_are_refused(bad):
 def test_rolling_is_the_sum_over_windows(base, library):
     rng = np.random.default_rng(4)
     texts = [rng.integers(0, V, n).tolist() for n in (5, 30, 8, 17)]
-    told = {"max_length": 8, "library": library, "batch": 4}
-    scores = likelihood.rolling(MODEL, base, texts, prefix=1, **told)
+    arguments = {"max_length": 8, "adapted": Adapted(None, library), "batch": 4}
+    scores = likelihood.rolling(MODEL, base, texts, prefix=1, **arguments)
     assert scores.count.tolist() == [5, 30, 8, 17]
     for i, text in enumerate(texts):
         cut = list(likelihood.windows(text, prefix=1, length=8))

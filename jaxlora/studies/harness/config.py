@@ -1,8 +1,8 @@
 """Configurations: their checks, their JSON form and back, and fields of old files.
 
 A config is a frozen dataclass whose fields are flags. Its class may name the fields
-that were once called otherwise, ``RENAMED = {"old": "new", "a.old": "a.new"}``: files
-that still hold the old names are understood.
+that were once called otherwise, ``RENAMED = {"old": "new"}``: files that still hold the
+old names are understood.
 """
 
 import dataclasses
@@ -88,16 +88,11 @@ def current(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
       values: as :func:`plain` wrote it, now or some versions ago.
     """
     renamed, fields = getattr(kind, "RENAMED", {}), typing.get_type_hints(kind)
-    out: dict[str, Any] = {}
+    out = {}
     for old, value in values.items():
         name = renamed.get(old, old)
-        if isinstance(value, Mapping) and name in fields:
-            value = current(fields[name], value)
-            dotted = {k: renamed.get(f"{name}.{k}", k) for k in value}
-            value = {
-                new.removeprefix(f"{name}."): value[k] for k, new in dotted.items()
-            }
-        out[name] = value
+        inner = isinstance(value, Mapping) and name in fields
+        out[name] = current(fields[name], value) if inner else value
     return out
 
 

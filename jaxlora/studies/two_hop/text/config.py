@@ -35,6 +35,29 @@ METHODS = tuple(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Training):
+    """How experts are trained: as by the train command, with this study's numbers."""
+
+    steps: int = 400
+    """Updates of every expert."""
+    length: int = 256
+    """Tokens of a packed row."""
+    warmup: float = 20
+    """Share of the updates in which the rate rises; from 1 on, their number."""
+
+    RENAMED: ClassVar = {"at_once": "together"}
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least(self, 1, "steps")
+        if self.seed:
+            raise ValueError(
+                f"train.seed is {self.seed}, expected 0: experts have the study's "
+                f"seeds, see first_seed and seeds."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AskConfig:
     """How a model is asked: by ranking candidate answers, and by generation."""
 
@@ -114,23 +137,15 @@ class TextConfig(CommonConfig):
     lora: LoraConfig = dataclasses.field(
         default_factory=lambda: LoraConfig(rank=16, alpha=32.0)
     )
-    train: Training = dataclasses.field(
-        default_factory=lambda: Training(steps=400, length=256, warmup=20)
-    )
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     ask: AskConfig = dataclasses.field(default_factory=AskConfig)
     criteria: CriteriaConfig = dataclasses.field(default_factory=CriteriaConfig)
 
-    RENAMED: ClassVar = {"gates": "criteria", "train.at_once": "train.together"}
+    RENAMED: ClassVar = {"gates": "criteria"}
 
     def __post_init__(self):
         super().__post_init__()
         at_least(self, 0, "phrasings")
-        at_least(self.train, 1, "steps")
-        if self.train.seed:
-            raise ValueError(
-                f"train.seed is {self.train.seed}, expected 0: the study's seeds are "
-                f"those of its experts, see first_seed and seeds."
-            )
         _data_free(self.all_methods)
         distinct("methods", self.all_methods, METHODS)
         distinct("cells", self.cells, tuple(map(str, people.GENERATED)))

@@ -10,8 +10,13 @@ from jaxlora import merge
 from jaxlora.evaluate import predictions
 from jaxlora.studies.harness.config import flat, plain, read
 from jaxlora.studies.two_hop import config as common
-from jaxlora.studies.two_hop.text.config import FREE, METHODS, STUDY, TextConfig
-from jaxlora.train.training import Training
+from jaxlora.studies.two_hop.text.config import (
+    FREE,
+    METHODS,
+    STUDY,
+    TextConfig,
+    TrainConfig,
+)
 
 EXPERIMENTS = pathlib.Path(__file__).parents[4] / "experiments" / "two_hop_text"
 
@@ -89,8 +94,6 @@ def test_the_predictions_of_the_package_are_readable():
             "One adapter has two roles",
         ),
         ({"cells": ()}, "no cells and no facts"),
-        ({"train": Training(steps=0)}, "steps is 0"),
-        ({"train": Training(steps=1, seed=3)}, "train.seed is 3"),
     ],
 )
 def test_refuses(fields, said):
@@ -122,3 +125,18 @@ def test_adapters_are_asked_once():
 
 def test_fields_that_may_differ_when_a_run_goes_on_exist():
     assert set(FREE) <= set(flat(plain(TextConfig())))
+
+
+def test_a_group_of_options_keeps_the_defaults_of_the_study(tmp_path):
+    (tmp_path / "options.json").write_text('{"train": {"batch": 4}}')
+    train = read(TextConfig, tmp_path / "options.json", STUDY).train
+    assert (train.batch, train.steps, train.length, train.warmup) == (4, 400, 256, 20)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"steps": 0}, "steps is 0"), ({"seed": 3}, "train.seed is 3")],
+)
+def test_training_that_a_study_does_not_do_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)

@@ -11,8 +11,8 @@ from jaxlora.studies.two_hop.text.config import (
     AskConfig,
     CriteriaConfig,
     TextConfig,
+    TrainConfig,
 )
-from jaxlora.train.training import Training
 
 DATA = pathlib.Path(__file__).parents[3] / "data"
 
@@ -47,7 +47,7 @@ def tiny(folder):
         methods=("mean", "arrow"),
         resamples=50,
         lora=LoraConfig(rank=2, targets=(r"layers/attn/[qv]_proj/kernel",)),
-        train=Training(steps=4, batch=2, length=256, warmup=1),
+        train=TrainConfig(steps=4, batch=2, length=256, warmup=1),
         ask=AskConfig(
             phrasings=1, batch=6, candidates_at_once=6, new_tokens=4, written_tokens=6
         ),

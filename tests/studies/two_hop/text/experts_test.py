@@ -8,10 +8,10 @@ import pytest
 
 from jaxlora.lora import LoraConfig
 from jaxlora.studies.two_hop.text import answer, experts, questions, resources
+from jaxlora.studies.two_hop.text.config import TrainConfig
 from jaxlora.tasks.two_hop import people, phrases
 from jaxlora.tasks.two_hop.experts import Expert, rows
 from jaxlora.train import packed as training
-from jaxlora.train.training import Training
 
 NAMES = (Expert.HOP1, Expert.COUNTER1)
 
@@ -22,7 +22,7 @@ def config(tiny):
         tiny,
         phrasings=1,
         lora=LoraConfig(rank=8, alpha=16.0),
-        train=Training(steps=60, batch=1, length=384, warmup=5, learning_rate=1e-2),
+        train=TrainConfig(steps=60, batch=1, length=384, warmup=5, learning_rate=1e-2),
     )
 
 
@@ -128,7 +128,7 @@ def test_how_many_train_at_once_is_no_other_entry(fit, config, trained, monkeypa
 
 
 def test_every_epoch_shows_every_row_in_a_new_order():
-    config = Training(steps=6, batch=2, length=8)
+    config = TrainConfig(steps=6, batch=2, length=8)
     found = experts._order(4, config, seed=0, expert=1)
     assert found.shape == (6, 1, 2)
     epochs = found.reshape(3, 4)

@@ -12,10 +12,10 @@ from jaxlora import lora, models
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop.text import memory
-from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
+from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig, TrainConfig
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed as training
-from jaxlora.train.training import Plan, Training, optimizer
+from jaxlora.train.training import Plan, optimizer
 
 TINY = DecoderConfig(
     vocab_size=48,
@@ -32,7 +32,7 @@ TINY = DecoderConfig(
 )
 CONFIG = TextConfig(
     lora=LoraConfig(rank=2),
-    train=Training(batch=2, length=8, together=2),
+    train=TrainConfig(batch=2, length=8, together=2),
     ask=AskConfig(batch=3, candidates_at_once=2, new_tokens=4, written_tokens=6),
 )
 
@@ -117,7 +117,7 @@ def test_the_compiler_reserves_no_more_than_the_estimate():
     )
     wide = dataclasses.replace(wide, remat=True, attention="plain")
     config = dataclasses.replace(
-        CONFIG, dtype="float32", train=Training(batch=4, length=64, together=2)
+        CONFIG, dtype="float32", train=TrainConfig(batch=4, length=64, together=2)
     )
     opt, keys = optimizer(), jax.random.split(jax.random.key(0), 2)
     base = jax.eval_shape(lambda: models.init(jax.random.key(0), Decoder(wide)))
