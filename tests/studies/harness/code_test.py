@@ -10,7 +10,7 @@ from jaxlora.studies.harness import code
 
 PACKAGE = pathlib.Path(jaxlora.__file__).parent
 BASES = "jaxlora.studies.two_hop.bases"
-LOSS = "train/loss.py"
+LOSS = "train/step.py"
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def edit(package, file, old, new):
     ("old", "new"),
     [
         ('"""', '"""Edited. '),
-        ("\ndef loss(", "\n# Why?\n\n\ndef loss(\n    "),
+        ("\ndef cross_entropy(", "\n# Why?\n\n\ndef cross_entropy(\n    "),
         ("\nimport ", "\n\n\nimport "),
     ],
     ids=["docstring", "comment and layout", "layout"],
@@ -61,7 +61,7 @@ def test_an_edit_of_the_loss_moves_bases_and_what_is_beside_them_does_not(packag
     for beside in ("report/figures.py", "commands/train.py", "theory/edits.py"):
         (package / beside).write_text("x = 1\n")
     assert code.digest(BASES, root=package) == before
-    edit(package, LOSS, "\ndef loss(", "\nEDITED = 1\n\n\ndef loss(")
+    edit(package, LOSS, "\ndef cross_entropy(", "\nEDITED = 1\n\n\ndef cross_entropy(")
     assert code.digest(BASES, root=package) != before
 
 
@@ -101,6 +101,7 @@ def small(folder, modules):
         ("import small.p", True),
         ("from small import p\nuse(p)", True),
         ("from small.p import *", True),
+        ("from small.p import c", True),
         ("from small.b import f", False),
         ("from small import p", False),
         ("from small import p\np.other", False),
@@ -114,7 +115,8 @@ def test_imports_are_followed_in_every_form(tmp_path, start, moves):
         "a": "f = 1",
         "b": "f = 1",
         "p.__init__": "from small.b import f as other\n"
-        "from small.p.c import f as shown",
+        "from small.p.c import f as shown\n"
+        "from small.p import c as c",
         "p.c": "from small.a import f",
     }
     root = small(tmp_path, modules)
