@@ -8,6 +8,8 @@ program is compiled anew. What counts traces does not see it.
 
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -55,3 +57,26 @@ def compile_quickly():
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def optax_promotes():
+    """Optax itself mixes floats and integer counts, which is an error elsewhere."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def starts_lightly():
+    """A function of words: do they end, in a new process, without JAX and pandas?"""
+
+    def run(words):
+        code = (
+            f"import sys; from jaxlora.cli import main; main({list(map(str, words))}); "
+            "print('jax' in sys.modules, 'pandas' in sys.modules)"
+        )
+        command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1] == "False False"
+
+    return run

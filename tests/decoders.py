@@ -86,7 +86,9 @@ def trained(seed, adapter):
 def adapter(base, seed=0, **config):
     """One adapter of rank 2 for a base, of which no part is zero."""
     config = lora.LoraConfig(**{"rank": 2, **config})
-    return trained(seed, lora.init(jax.random.key(seed), base, config))
+    # Of a fresh adapter only shapes matter here: nothing is compiled for it.
+    fresh = jax.eval_shape(lambda b: lora.init(jax.random.key(0), b, config), base)
+    return trained(seed, fresh)
 
 
 def library(base, experts, **config):

@@ -44,11 +44,6 @@ PARAMETERS = 8
 LONG = {
     "evaluate.likelihood.score": 10,
     "evaluate.schema.row": 12,
-    "integrations.lm_eval.JaxLora.__init__": 20,
-    "models.calls.apply": 10,
-    "models.calls.hidden": 10,
-    "models.generate.generate": 14,
-    "models.reuse.build": 11,
     "studies.two_hop_text.experts.train": 9,
 }
 # Names that say nothing about a value, and how often a part may still bind one of them.

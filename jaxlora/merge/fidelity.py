@@ -7,7 +7,7 @@ PEFT's ``linear`` adds cross terms), and a loss does not tell: these numbers do.
 Everything is computed from factors. With the QR decompositions of all a side by side,
 ``[a_m, a_1 ... a_E]``, and of all b, each delta becomes a matrix of at most K x K, K =
 R' + E * R, with all norms and inner products kept; differences are taken there, so that
-a relative error of 1e-6 is still told from zero. (From inner products alone,
+a relative error of 1e-6 is still seen to be no zero. (From inner products alone,
 ``|x - y|^2 = |x|^2 - 2 <x, y> + |y|^2`` loses everything below 3e-4 in float32.)
 """
 

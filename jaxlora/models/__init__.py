@@ -8,7 +8,7 @@ from jaxlora.models.calls import unembed as unembed
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.config import RopeScaling as RopeScaling
 from jaxlora.models.decoder import Decoder as Decoder
-from jaxlora.models.generate import Decoding as Decoding
+from jaxlora.models.decoding import Decoding as Decoding
 from jaxlora.models.generate import Generated as Generated
 from jaxlora.models.generate import generate as generate
 from jaxlora.models.inputs import Adapted as Adapted

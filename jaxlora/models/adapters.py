@@ -48,17 +48,17 @@ def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
       ValueError: naming a module that the base lacks, or whose shapes do not fit.
     """
     kernels = named.flatten(base)
-    found: dict[str, dict[int, PeftModule]] = {}
+    layers: dict[str, dict[int, PeftModule]] = {}
     for path, module in adapter.modules.items():
         if module.embedding:
             raise _outside(path)
         site, layer = _place(path, kernels)
-        if layer in found.setdefault(site, {}):
+        if layer in layers.setdefault(site, {}):
             raise ValueError(f"The adapter holds layer {layer} of {site!r} twice.")
         _check_shapes(path, module, kernels[site].shape)
-        found[site][layer] = module
+        layers[site][layer] = module
     return named.unflatten(
-        {site: _stack(found[site], kernels[site].shape) for site in sorted(found)}
+        {site: _stack(layers[site], kernels[site].shape) for site in sorted(layers)}
     )
 
 
@@ -105,7 +105,8 @@ def _check_shapes(path: str, module: PeftModule, kernel: tuple[int, ...]) -> Non
 def _stack(layers: Mapping[int, PeftModule], kernel: tuple[int, ...]) -> LoraWeight:
     count, d, f = kernel
     rank = max(module.a.shape[0] for module in layers.values())
-    dtypes = {values.dtype for one in layers.values() for values in (one.a, one.b)}
+    factors = [values for m in layers.values() for values in (m.a, m.b)]
+    dtypes = {values.dtype for values in factors}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
     a, b = np.zeros((count, d, rank), dtype), np.zeros((count, rank, f), dtype)
     scale = np.ones(count, np.float32)

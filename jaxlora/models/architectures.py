@@ -164,17 +164,17 @@ def _rotary(raw: Raw, local: tuple[bool, ...]) -> dict[str, Any]:
             f"has not."
         )
     theta = positive({**raw, **given}, "rope_theta")
-    own = raw["model_type"] == "gemma3_text" and local
-    fallback = {"rope_theta": raw.get("rope_local_base_freq")} if own else {}
-    near_theta = positive(fallback | near, "rope_theta") if own else theta
+    apart = raw["model_type"] == "gemma3_text" and local
+    fallback = {"rope_theta": raw.get("rope_local_base_freq")} if apart else {}
+    near_theta = positive(fallback | near, "rope_theta") if apart else theta
     scaling = _scaling(given, raw)
-    if _scaling(near, raw) or (scaling and local and not own):
+    if _scaling(near, raw) or (scaling and local and not apart):
         raise ValueError(
             f"config.json stretches the rotary positions of sliding layers "
             f"({near or given}); only layers with full attention can have that."
         )
-    found = {"rope_theta": theta, "rope_scaling": scaling}
-    return found | ({"local_rope_theta": near_theta} if local else {})
+    rope = {"rope_theta": theta, "rope_scaling": scaling}
+    return rope | ({"local_rope_theta": near_theta} if local else {})
 
 
 def _object(raw: Raw, field: str) -> Raw:

@@ -29,7 +29,7 @@ class View(NamedTuple):
     """Which tokens make a sequence, for a route by sequence; else none."""
 
 
-class Place(NamedTuple):
+class LayerPosition(NamedTuple):
     """Where in the stack a layer is; scanned."""
 
     index: jax.Array
@@ -49,8 +49,8 @@ def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Arr
     Returns:
       Booleans [B, T, S].
 
-    >>> one = jnp.array([[1, 1, 2]])
-    >>> seen(one, one, 0)[0].astype(int).tolist()
+    >>> segments = jnp.array([[1, 1, 2]])
+    >>> seen(segments, segments, 0)[0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     """
     same = queries[:, :, None] == keys[:, None, :]

@@ -89,11 +89,11 @@ def differences(ours: DecoderConfig, theirs: DecoderConfig) -> list[str]:
 
 
 def _check_equal(config: DecoderConfig, read: DecoderConfig, kind: str) -> None:
-    found = differences(config, read)
-    if found:
+    odd = differences(config, read)
+    if odd:
         raise ValueError(
             f"This decoder is nearest to {kind}, which differs in (ours, {kind}) "
-            f"{'; '.join(found)}; it cannot be written as a Hugging Face checkpoint."
+            f"{'; '.join(odd)}; it cannot be written as a Hugging Face checkpoint."
         )
 
 
@@ -113,8 +113,8 @@ def _gemma(config: DecoderConfig) -> Raw:
 
 def _scalar(scale: float) -> float | int:
     """The number n with ``n ** -0.5 == scale``; a whole one if there is one."""
-    whole = round(scale**-2)
-    return whole if whole and whole**-0.5 == scale else scale**-2
+    number = round(scale**-2)
+    return number if number and number**-0.5 == scale else scale**-2
 
 
 def _windows(config: DecoderConfig, kind: str) -> Raw:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora.models.attention import Place, View, attend, flash, flashes
+from jaxlora.models.attention import LayerPosition, View, attend, flash, flashes
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.inputs import Inputs
@@ -30,7 +30,9 @@ class Attention(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, stored, routing: RoutingInputs, place: Place, view: View):
+    def __call__(
+        self, x, stored, routing: RoutingInputs, layer: LayerPosition, view: View
+    ):
         """Attends; x [N, D], stored the cached (keys, values) or None.
 
         Returns:
@@ -39,17 +41,17 @@ class Attention(nn.Module):
         c, (b, t) = self.config, view.positions.shape
         q, k, v = self._projections(x, routing, b, t)
         if c.positions == "rope":
-            frequency = self._frequency(place)
+            frequency = self._frequency(layer)
             q = rotate(q, view.positions, frequency)
             k = rotate(k, view.positions, frequency)
         k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
         if stored is not None:
-            stored = tuple(map(_store(place, view), stored, (k, v)))
+            stored = tuple(map(_store(layer, view), stored, (k, v)))
             k, v = (
-                jax.lax.dynamic_index_in_dim(s, place.index, keepdims=False)
+                jax.lax.dynamic_index_in_dim(s, layer.index, keepdims=False)
                 for s in stored
             )
-        out = self._attend(q, k, v, place, view)
+        out = self._attend(q, k, v, layer, view)
         return _output(c, self.route, out.reshape(b * t, -1), routing, "o_proj"), stored
 
     def _projections(self, x, routing: RoutingInputs, b: int, t: int):
@@ -63,20 +65,20 @@ class Attention(nn.Module):
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         return q, k, v
 
-    def _frequency(self, place: Place) -> jax.Array:
+    def _frequency(self, layer: LayerPosition) -> jax.Array:
         c = self.config
         wide = jnp.asarray(frequencies(c.head_dim, c.rope_theta, c.rope_scaling))
-        if place.local is None:
+        if layer.local is None:
             return wide
         narrow = jnp.asarray(frequencies(c.head_dim, c.local_rope_theta))
-        return jnp.where(place.local, narrow, wide)
+        return jnp.where(layer.local, narrow, wide)
 
-    def _attend(self, q, k, v, place: Place, view: View) -> jax.Array:
+    def _attend(self, q, k, v, layer: LayerPosition, view: View) -> jax.Array:
         c = self.config
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         allowed = view.seen
-        if place.local is not None and view.near is not None and allowed is not None:
-            allowed = jnp.where(place.local, view.near, allowed)
+        if layer.local is not None and view.near is not None and allowed is not None:
+            allowed = jnp.where(layer.local, view.near, allowed)
         if view.start is None and flashes(c, q.shape[1], causal=allowed is None):
             return flash(q, k, v, allowed, scale=scale)
         if allowed is None:
@@ -84,13 +86,13 @@ class Attention(nn.Module):
         return attend(q, k, v, allowed, scale=scale, softcap=c.attn_softcap)
 
 
-def _store(place: Place, view: View):
-    def one(stored: jax.Array, new: jax.Array) -> jax.Array:
+def _store(layer: LayerPosition, view: View):
+    def store(stored: jax.Array, new: jax.Array) -> jax.Array:
         start = jnp.int32(0) if view.start is None else view.start
-        where = (place.index, 0, 0, start, 0)
+        where = (layer.index, 0, 0, start, 0)
         return jax.lax.dynamic_update_slice(stored, new[None], where)
 
-    return one
+    return store
 
 
 class Mlp(nn.Module):
@@ -141,14 +143,14 @@ class Layer(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, carry, labels, place: Place, view: View):
+    def __call__(self, carry, labels, layer: LayerPosition, view: View):
         """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
         c, r, (x, stored) = self.config, self.route, carry
         routing = RoutingInputs(labels, view.pool)
         if r is not None and r.per == "layer":
             routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
         h = RMSNorm(c, name="attn_norm")(x)
-        h, stored = Attention(c, r, name="attn")(h, stored, routing, place, view)
+        h, stored = Attention(c, r, name="attn")(h, stored, routing, layer, view)
         x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
         h = RMSNorm(c, name="mlp_norm")(x)
         h = Mlp(c, r, name="mlp")(h, routing)
@@ -254,8 +256,8 @@ class Decoder(nn.Module):
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
         local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
-        place = Place(jnp.arange(c.num_layers), local)
-        carry, _ = stack(c, self.route, name="layers")(carry, labels, place, view)
+        every = LayerPosition(jnp.arange(c.num_layers), local)
+        carry, _ = stack(c, self.route, name="layers")(carry, labels, every, view)
         return carry
 
 

@@ -92,13 +92,13 @@ def language(raw: Raw) -> Raw:
     """
     if raw.get("model_type") != "gemma3":
         return dict(raw)
-    own = raw.get("text_config")
+    inner = raw.get("text_config")
     shared = ("dtype", "torch_dtype", "quantization_config")
     outer = {key: raw[key] for key in shared if raw.get(key) is not None}
     # The head belongs to the outer model, so the outer flag decides.
     tie = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
     kind = {"model_type": "gemma3_text", "architectures": [CLASSES["gemma3_text"]]}
-    return outer | (own if isinstance(own, dict) else {}) | tie | kind
+    return outer | (inner if isinstance(inner, dict) else {}) | tie | kind
 
 
 def text_config(raw: Raw) -> Raw:

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlora import lora
 from jaxlora import route as routes
@@ -32,7 +31,9 @@ from jaxlora.models.calls import extend, unembed
 from jaxlora.models.calls import init as init
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.decoding import Decoding, check, prompts_of
 from jaxlora.models.inputs import Adapted, Inputs, Tokens
+from jaxlora.models.sampling import Sampling, sample, sampling_of
 from jaxlora.models.variables import gate_state
 from jaxlora.tree import Tree
 
@@ -44,42 +45,6 @@ class Generated(NamedTuple):
     """[B, N] new tokens; after a stop token, padding."""
     lengths: jax.Array
     """[B], tokens before padding, the stop token included."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How prompts are continued."""
-
-    max_new_tokens: int
-    """N: a row ends here at the latest."""
-    temperature: float = 0.0
-    """Divides the logits; 0 takes the most likely token."""
-    top_k: int = 0
-    """Sample among the k most likely tokens only; 0 keeps all."""
-    top_p: float = 1.0
-    """Sample among the most likely tokens that together reach this probability."""
-    stop: tuple[int, ...] = ()
-    """Ids that end a row."""
-    pad: int = 0
-    """Id that fills a row after its end."""
-
-    def __post_init__(self):
-        fine = self.max_new_tokens >= 1 and self.top_k >= 0 and 0 < self.top_p <= 1
-        if not fine or not self.temperature >= 0:
-            raise ValueError(
-                f"max_new_tokens={self.max_new_tokens}, temperature={self.temperature},"
-                f" top_k={self.top_k}, top_p={self.top_p}: expected at least one token,"
-                f" temperature >= 0, top_k >= 0 and 0 < top_p <= 1."
-            )
-
-
-class _Sampling(NamedTuple):
-    """How the next token is chosen; arrays, so that another value compiles nothing."""
-
-    temperature: jax.Array
-    top_p: jax.Array
-    stop: jax.Array
-    pad: jax.Array
 
 
 class _Sizes(NamedTuple):
@@ -136,15 +101,10 @@ def generate(
       ValueError: if no key is given for sampling, a row has no token or does not end in
         one, or the tokens would pass max_length of learned positions.
     """
-    inputs, adapted = _inputs(inputs), Adapted(adapter, library, gate)
-    _check(model, inputs.tokens, decoding, key)
+    inputs, adapted = prompts_of(inputs), Adapted(adapter, library, gate)
+    check(model, inputs.tokens, decoding, key)
     _check_adapted(model, adapted)
-    sampling = _Sampling(
-        jnp.float32(decoding.temperature),
-        jnp.float32(decoding.top_p),
-        jnp.array(decoding.stop or (-1,)),  # no token has the id -1
-        jnp.int32(decoding.pad),
-    )
+    sampling = sampling_of(decoding)
     sampled = decoding.temperature > 0
     sizes = _Sizes(decoding.max_new_tokens, decoding.top_k, sampled)
     key = jax.random.key(0) if key is None else key
@@ -152,32 +112,6 @@ def generate(
         gate = jax.jit(gate_state, static_argnums=0)(model, library)
         adapted = adapted._replace(gate=gate)
     return _generate(model, sizes, base, adapted, inputs, key, sampling)
-
-
-def _inputs(given: Tokens) -> Inputs:
-    """Prompts with a mask, checked before the decoder sees them."""
-    inputs = given if isinstance(given, Inputs) else Inputs(given)
-    tokens, mask, segments, positions = inputs
-    if tokens.ndim != 2 or 0 in tokens.shape:
-        raise ValueError(
-            f"Prompts have shape {tokens.shape}, expected [B, T] with one prompt and "
-            f"one token at least."
-        )
-    if segments is not None or positions is not None:
-        raise ValueError(
-            "Got segments or positions of prompts, expected a mask: rows are padded on "
-            "the left, and the cache counts their tokens."
-        )
-    if mask is None:
-        return Inputs(tokens, jnp.ones(tokens.shape, bool))
-    if mask.shape != tokens.shape:
-        raise ValueError(
-            f"The mask has shape {mask.shape}, expected that of the prompts, "
-            f"{tokens.shape}."
-        )
-    if not isinstance(mask, jax.core.Tracer):
-        _check_padding(np.asarray(mask))
-    return inputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -188,7 +122,7 @@ def _generate(
     adapted: Adapted,
     inputs: Inputs,
     key: jax.Array,
-    sampling: _Sampling,
+    sampling: Sampling,
 ) -> Generated:
     # Unrolled layers help training and slow decoding, by a third on two CPU cores.
     model = Decoder(dataclasses.replace(model.config, unroll=1), model.route)
@@ -199,7 +133,7 @@ def _generate(
     def choose(scores: jax.Array, step: jax.Array) -> jax.Array:
         if not sizes.sampled:
             return jnp.argmax(scores, axis=-1).astype(jnp.int32)
-        return _sample(scores, jax.random.fold_in(key, step), sampling, sizes.top_k)
+        return sample(scores, jax.random.fold_in(key, step), sampling, sizes.top_k)
 
     def body(loop: _Loop) -> _Loop:
         last = Inputs(loop.last[..., None])
@@ -228,8 +162,8 @@ def _forward_all(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, c
     """As :func:`_forward`, of every expert: logits [E, B, V] of tokens [E, B, T]."""
 
     def forward(cache: Cache, tokens: jax.Array, adapter: Adapter):
-        one = Adapted(adapter)
-        return _forward(model, base, one, inputs._replace(tokens=tokens), cache)
+        single = inputs._replace(tokens=tokens)
+        return _forward(model, base, Adapted(adapter), single, cache)
 
     # All experts fill the same slots: only their keys and values differ.
     axes = Cache(keys=0, values=0, segments=None, start=None)  # pyrefly: ignore
@@ -249,7 +183,7 @@ def _empty(
 
 
 def _start(
-    shape: tuple[int, ...], steps: int, cache: Cache, sampling: _Sampling
+    shape: tuple[int, ...], steps: int, cache: Cache, sampling: Sampling
 ) -> _Loop:
     """Rows [B] or [E, B] before their first new token."""
     return _Loop(
@@ -262,7 +196,7 @@ def _start(
     )
 
 
-def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: _Sampling) -> _Loop:
+def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) -> _Loop:
     chosen = jnp.where(loop.done, sampling.pad, chosen)
     at = (*(0,) * (loop.tokens.ndim - 1), loop.step)
     ended = jnp.isin(chosen, sampling.stop)
@@ -276,60 +210,8 @@ def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: _Sampling) -
     )
 
 
-def _sample(
-    scores: jax.Array, key: jax.Array, sampling: _Sampling, top_k: int
-) -> jax.Array:
-    scores = scores / sampling.temperature
-    if top_k:
-        least = jax.lax.top_k(scores, min(top_k, scores.shape[-1]))[0][..., -1:]
-        scores = jnp.where(scores < least, -jnp.inf, scores)
-    scores = _nucleus(scores, sampling.top_p)
-    rows = jnp.arange(scores.shape[-2])
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
-    draw = jax.vmap(jax.random.categorical)  # over B; E draws from the same keys
-    if scores.ndim == 3:
-        draw = jax.vmap(draw, in_axes=(None, 0))
-    return draw(keys, scores).astype(jnp.int32)
-
-
-def _nucleus(scores: jax.Array, top_p: jax.Array) -> jax.Array:
-    ranked = -jnp.sort(-scores, axis=-1)
-    share = jax.nn.softmax(ranked, axis=-1)
-    before = jnp.cumsum(share, axis=-1) - share  # the most likely token always stays
-    least = jnp.min(jnp.where(before < top_p, ranked, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(scores < least, -jnp.inf, scores)
-
-
 def _spread(x: jax.Array, lead: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(x, (*lead, *x.shape))
-
-
-def _check(
-    model: Decoder, tokens: jax.Array, decoding: Decoding, key: jax.Array | None
-) -> None:
-    if decoding.temperature > 0 and key is None:
-        raise ValueError(
-            f"temperature is {decoding.temperature}, but no key was given; sampling "
-            f"needs key=jax.random.key(...), and temperature 0 needs none."
-        )
-    longest, most = tokens.shape[1] + decoding.max_new_tokens, model.config.max_length
-    if model.config.positions == "learned" and longest > most:
-        raise ValueError(
-            f"Prompt and new tokens are {longest} tokens, but the model has learned "
-            f"positions for {most}; ask for fewer."
-        )
-
-
-def _check_padding(mask: np.ndarray) -> None:
-    if not mask[:, -1].all():
-        raise ValueError(
-            "A prompt does not end in a token; pad on the left, and leave out empty "
-            "prompts."
-        )
-    if (mask[:, :-1] & ~mask[:, 1:]).any():
-        raise ValueError(
-            "A prompt's mask has a hole, expected padding on the left and nowhere else."
-        )
 
 
 def _check_adapted(model: Decoder, adapted: Adapted) -> None:

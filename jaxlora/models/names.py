@@ -72,16 +72,16 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
     Raises:
       ValueError: if a leaf has no tensor there.
     """
-    found = {}
+    places = {}
     for leaf in leaves:
         if leaf in _OUTSIDE:
-            found[_OUTSIDE[leaf]] = Place(leaf, None, leaf == "head")
+            places[_OUTSIDE[leaf]] = Place(leaf, None, leaf == "head")
             continue
         inner = _inside(config, leaf)
         for layer in range(config.num_layers):
             name = f"model.layers.{layer}.{inner}"
-            found[name] = Place(leaf, layer, leaf.endswith("kernel"))
-    return found
+            places[name] = Place(leaf, layer, leaf.endswith("kernel"))
+    return places
 
 
 def _inside(config: DecoderConfig, leaf: str) -> str:

@@ -71,24 +71,24 @@ def load(
         config.json and tensors disagree, or a tensor is quantised or not finite.
     """
     folder = Path(folder)
-    found = tensors.open_folder(folder)
+    checkpoint = tensors.open_folder(folder)
     raw = tensors.read_json(folder / "config.json")
     config = architectures.from_json(raw)
-    sources = _sources(found, vision=raw["model_type"] == "gemma3")
-    kept = param_dtype or _param_dtype(raw, found, sources)
+    sources = _sources(checkpoint, vision=raw["model_type"] == "gemma3")
+    kept = param_dtype or _param_dtype(raw, checkpoint, sources)
     config = dataclasses.replace(
         config,
-        tie_head=config.tie_head and _tie(found, sources),
+        tie_head=config.tie_head and _tie(checkpoint, sources),
         param_dtype=_known(kept),
         dtype=_known(dtype or kept),
     )
     model = Decoder(config)
     shapes = _shapes(model)
     places = names.places(config, shapes)
-    _check(found, sources, places, shapes)
+    _check(checkpoint, sources, places, shapes)
     where = rules.shardings(mesh, shapes) if mesh is not None else {}
     return model, named.unflatten(
-        stream.fill(found, sources, places, shapes, where, progress)
+        stream.fill(checkpoint, sources, places, shapes, where, progress)
     )
 
 
@@ -102,10 +102,10 @@ def _known(name: str) -> Any:
     return name
 
 
-def _sources(found: Tensors, *, vision: bool) -> dict[str, str]:
+def _sources(checkpoint: Tensors, *, vision: bool) -> dict[str, str]:
     """The name that each parameter has in the files, by its canonical name."""
     sources: dict[str, str] = {}
-    for name in found.entries:
+    for name in checkpoint.entries:
         if names.is_ignored(name, vision=vision):
             continue
         plain = names.canonical(name)
@@ -118,22 +118,24 @@ def _sources(found: Tensors, *, vision: bool) -> dict[str, str]:
     return sources
 
 
-def _param_dtype(raw: fields.Raw, found: Tensors, sources: Mapping[str, str]) -> str:
+def _param_dtype(
+    raw: fields.Raw, checkpoint: Tensors, sources: Mapping[str, str]
+) -> str:
     given = architectures.dtype(raw)
     if given is None:
-        stored = {found.entries[name].dtype for name in sources.values()}
+        stored = {checkpoint.entries[name].dtype for name in sources.values()}
         given = "bfloat16" if stored == {"BF16"} else "float32"
     return "float32" if given == "float16" else given
 
 
-def _tie(found: Tensors, sources: dict[str, str]) -> bool:
+def _tie(checkpoint: Tensors, sources: dict[str, str]) -> bool:
     """Are embedding and head one tensor? Leaves the one that counts in ``sources``.
 
     As in transformers 5: a head that is stored too and differs is used; of two that are
     equal one is dropped; if only the head is stored, it is the embedding.
     """
     if HEAD in sources and EMBEDDING in sources:
-        first, second = (found.read(sources[name]) for name in (EMBEDDING, HEAD))
+        first, second = (checkpoint.read(sources[name]) for name in (EMBEDDING, HEAD))
         if first.dtype != second.dtype or not np.array_equal(
             first.view(np.uint8), second.view(np.uint8)
         ):
@@ -145,13 +147,13 @@ def _tie(found: Tensors, sources: dict[str, str]) -> bool:
 
 
 def _check(
-    found: Tensors,
+    checkpoint: Tensors,
     sources: Mapping[str, str],
     places: Mapping[str, Place],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
     for source in sources.values():
-        tensors.check_dtype(source, found.entries[source])
+        tensors.check_dtype(source, checkpoint.entries[source])
     for what, odd in (
         ("lacks", [name for name in places if name not in sources]),
         ("holds also", [name for name in sources if name not in places]),
@@ -164,7 +166,7 @@ def _check(
             )
     for name, place in places.items():
         got, expected = (
-            found.entries[sources[name]].shape,
+            checkpoint.entries[sources[name]].shape,
             stream.shape_of(place, shapes),
         )
         if got != expected:

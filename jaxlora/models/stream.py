@@ -28,7 +28,7 @@ def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def fill(
-    found: Tensors,
+    checkpoint: Tensors,
     sources: Mapping[str, str],
     places: Mapping[str, Place],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
@@ -38,7 +38,7 @@ def fill(
     """Reads every tensor into its leaf, in the order of the files.
 
     Args:
-      found: the checkpoint.
+      checkpoint: the checkpoint.
       sources: name in the checkpoint by canonical name.
       places: where each tensor goes, by canonical name.
       shapes: shape and type of each leaf.
@@ -49,13 +49,13 @@ def fill(
       ValueError: if a tensor holds NaN or infinity.
     """
     leaves: dict[str, jax.Array] = {}
-    order = sorted(places, key=lambda name: str(found.files[sources[name]]))
-    total = sum(found.entries[sources[name]].nbytes for name in order)
+    order = sorted(places, key=lambda name: str(checkpoint.files[sources[name]]))
+    total = sum(checkpoint.entries[sources[name]].nbytes for name in order)
     done = 0
     for name in order:
         place, source = places[name], sources[name]
         leaf, sharding = shapes[place.leaf], where.get(place.leaf)
-        part = _part(found.read(source), place, sharding)
+        part = _part(checkpoint.read(source), place, sharding)
         if place.layer is None:
             filled, finite = _whole(part, leaf.dtype, place.turned, sharding)
         else:
@@ -67,10 +67,10 @@ def fill(
         leaves[place.leaf] = filled
         if not finite:  # also waits, so that at most one tensor is on its way
             raise ValueError(
-                f"Tensor {source!r} of {found.files[source]} holds NaN or infinity, or "
-                f"values beyond {leaf.dtype}."
+                f"Tensor {source!r} of {checkpoint.files[source]} holds NaN or "
+                f"infinity, or values beyond {leaf.dtype}."
             )
-        done += found.entries[source].nbytes
+        done += checkpoint.entries[source].nbytes
         if progress is not None:
             progress(done, total)
     return leaves

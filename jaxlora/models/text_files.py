@@ -50,7 +50,7 @@ def special_ids(
     folder: pathlib.Path, backend: tokenizers.Tokenizer, named: Mapping[str, Any]
 ) -> dict[str, int]:
     """The ids of the special tokens that have a name; a token is a string or object."""
-    found = {}
+    ids = {}
     for name in SPECIAL:
         token = named.get(name)
         token = token.get("content") if isinstance(token, dict) else token
@@ -62,8 +62,8 @@ def special_ids(
                 f"{folder}: the {name} is {token!r}, which is no token of {MAIN}; are "
                 f"the files of one tokenizer?"
             )
-        found[name] = index
-    return found
+        ids[name] = index
+    return ids
 
 
 def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
@@ -75,14 +75,14 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 ({error}).") from None
     stored = read(folder / "chat_template.json").get("chat_template")
-    found = config.get("chat_template") if stored is None else stored
-    if found is None or isinstance(found, str):
-        return found
+    given = config.get("chat_template") if stored is None else stored
+    if given is None or isinstance(given, str):
+        return given
     try:
-        named = {entry["name"]: entry["template"] for entry in found}
+        named = {entry["name"]: entry["template"] for entry in given}
     except (TypeError, KeyError):
         raise ValueError(
-            f"{folder} has the chat_template {found!r:.60}, expected a string, or a "
+            f"{folder} has the chat_template {given!r:.60}, expected a string, or a "
             f"list of objects with a name and a template."
         ) from None
     if len(named) > 1 and "default" not in named:

@@ -61,8 +61,8 @@ class Tokenizer:
                 f"The text {text[:40]!r} holds half of a surrogate pair, expected text "
                 f"that can be written as UTF-8; was it given in another encoding?"
             )
-        found = self.backend.encode(text, add_special_tokens=special)
-        return found.ids, found.offsets
+        encoded = self.backend.encode(text, add_special_tokens=special)
+        return encoded.ids, encoded.offsets
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Returns the text of all ids; what follows an eos is the caller's to cut."""
@@ -121,7 +121,7 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
         bos = _ids(model, "bos_token_id")
     pad = _ids(ids, "pad_token") or _ids(model, "pad_token_id") or eos or (0,)
     first = {"bos_token": bos[:1], "eos_token": eos[:1]}
-    named = ids | {name: found[0] for name, found in first.items() if found}
+    named = ids | {name: some[0] for name, some in first.items() if some}
     return Tokenizer(
         backend=backend,
         vocab_size=max(backend.get_vocab().values()) + 1,

@@ -41,7 +41,7 @@ class Route:
     weighting: Weighting = "softmax"
     """Over the kept experts; or each with weight 1; or each by itself, by a sigmoid."""
     mixing: Mixing = "outputs"
-    """What is weighted: updates, or factors (see :func:`jaxlora.route.mix`)."""
+    """What is weighted: updates of experts (``outputs``), or their ``factors``."""
     prepare: Form | None = None
     """Take a general expert out of the library first, in delta or factor space."""
 

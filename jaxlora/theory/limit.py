@@ -93,7 +93,7 @@ def facts(model: OneLayer, prompts: jax.Array, new, old=None, **kwargs) -> Facts
       prompts: token ids [N, T].
       new: entity ids [N] of the answers.
       old: entity ids [N] of the answers before; None for facts that are added.
-      **kwargs: ``apart``, see :class:`Facts`.
+      **kwargs: ``apart``, whether each fact is written as if alone.
 
     >>> facts(ideal(entities=3), jnp.asarray([[0, 3]]), jnp.asarray([2])).change.shape
     (1, 5)

@@ -162,7 +162,7 @@ def features(model: OneLayer, x: jax.Array) -> jax.Array:
 def keys(
     model: OneLayer, prompts: jax.Array, attention: jax.Array | None = None
 ) -> jax.Array:
-    """Returns the key of each prompt, [..., M]; see :func:`stream` for the arguments.
+    """Returns the key of each prompt, [..., M].
 
     Args:
       model: embeddings, value matrix and features.
@@ -273,7 +273,7 @@ def logits(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns logits [..., V] of prompts [..., T]; arguments as in :func:`write`.
+    """Returns logits [..., V] of prompts.
 
     Args:
       model: embeddings, value matrix, features and memory.
@@ -293,7 +293,7 @@ def answer(
     gate=None,
     attention: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the entity of the largest logit, [...]; arguments as in :func:`write`.
+    """Returns the entity of the largest logit, [...].
 
     Args:
       model: embeddings, value matrix, features and memory.

@@ -189,8 +189,8 @@ def test_a_model_that_overflows_is_told(run, ids, monkeypatch):
         )
         return dataclasses.replace(found, base=base)
 
-    real = routes.reuse_options.load
-    monkeypatch.setattr(routes.reuse_options, "load", load)
+    real = routes.loading.load
+    monkeypatch.setattr(routes.loading, "load", load)
     said = run(*ids, "--top-k", "2")
     assert "4 of 4 tokens, from token 0 and layer 0 on, had scores" in said
 

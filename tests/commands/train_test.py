@@ -39,10 +39,8 @@ RUN = jax.jit(models.apply, static_argnums=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _once(compile_quickly):
-    """Optax itself mixes floats and integer counts."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+def _setting(compile_quickly, optax_promotes):
+    """Every test of this module; see tests/conftest.py."""
 
 
 def problems(sign, word, apply, count=32):

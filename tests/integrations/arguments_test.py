@@ -9,6 +9,7 @@ import pytest
 
 from jaxlora import reuse, route
 from jaxlora.integrations import arguments
+from jaxlora.integrations.arguments import Options
 from jaxlora.io import gate_file
 from jaxlora.models import tokenizer as tokenizers
 
@@ -63,21 +64,26 @@ def test_a_gate_file_says_route_and_state(tmp_path, monkeypatch):
     )
     path = tmp_path / "gate.safetensors"
     gate_file.save(path, {"layers": {"kernel": state}}, about)
-    none = {"route": None, "top_k": None, "temperature": None}
-    arguments.load("m", ["x/a", "x/b"], gate=str(path), **none, merge=None)
-    found = seen[-1].pop("gate")
-    np.testing.assert_array_equal(found["layers"]["kernel"].keys, state.keys)
-    wanted = {"route": "linear", "top_k": None, "temperature": 0.5, "merge": None}
-    assert seen[-1] == wanted
-    arguments.load("m", ["x/a", "x/b"], gate=None, **none)
-    assert seen[-1] == none
-    other = none | {"route": "smear"}
+    two = Options("m", adapters=["x/a", "x/b"], merge="sum", weights=f"1{os.pathsep}2")
+    gated = dataclasses.replace(two, gate=str(path))
+    arguments.load(gated)
+    read = seen[-1].pop("gate")
+    np.testing.assert_array_equal(read["layers"]["kernel"].keys, state.keys)
+    wanted = {"route": "linear", "top_k": None, "temperature": 0.5}
+    given = {
+        "merge": "sum",
+        "weights": [1.0, 2.0],
+        "general_folders": [],
+        "dtype": None,
+    }
+    assert seen[-1].items() >= (wanted | given).items()
+    arguments.load(two)
+    wanted = {"route": None, "top_k": None, "temperature": None}
+    assert seen[-1].items() >= (wanted | given).items()
+    assert "gate" not in seen[-1]
     with pytest.raises(ValueError, match="of the route 'linear', but the route"):
-        arguments.load("m", ["x/a", "x/b"], gate=str(path), **other)
-    gate_file.save(
-        path,
-        {"layers": {"kernel": state}},
-        dataclasses.replace(about, base_fingerprint=(9.0,)),
-    )
+        arguments.load(dataclasses.replace(gated, route="smear"))
+    about = dataclasses.replace(about, base_fingerprint=(9.0,))
+    gate_file.save(path, {"layers": {"kernel": state}}, about)
     with pytest.raises(ValueError, match="made on another base"):
-        arguments.load("m", ["x/a", "x/b"], gate=str(path), **none)
+        arguments.load(gated)

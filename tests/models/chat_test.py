@@ -143,8 +143,7 @@ LOOP = "{% for i in range(99999) %}"
 GROW = "{% set ns = namespace(s='aa') %}{% for i in range(99) %}{% set ns.s = "
 BIG = "{% set x = 'a' * 1000000 %}"
 TWICE = GROW + "(ns.s, ns.s) %}{% endfor %}"
-DEEP = "{% set ns = namespace(s=1) %}" + LOOP + "{% set ns.s = ((((ns.s,),),),) %}"
-DEEP += "{% endfor %}"
+DEEP = GROW.replace("99", "9999") + "((((ns.s,),),),) %}{% endfor %}"
 UNSAFE = "refused as unsafe"
 WORK = "more work or memory"
 MALICIOUS = [
@@ -214,11 +213,11 @@ MALICIOUS = [
 
 @pytest.mark.parametrize(("source", "reason"), MALICIOUS, ids=range(len(MALICIOUS)))
 def test_harm_ends_in_one_sentence_and_soon(source, reason):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"^The chat template [^\n]*[.?]$") as caught:
         chat.render(source, CHAT)
     assert reason in str(caught.value)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_fuel_is_per_rendering():

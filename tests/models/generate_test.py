@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import decoders
 from decoders import TINY, WINDOW
 from jaxlora import lora, route
-from jaxlora.lora import LoraConfig
 from jaxlora.models import (
     Decoder,
     Decoding,
@@ -82,9 +82,8 @@ def base(make_base):
 
 
 @pytest.fixture(scope="module")
-def library(base, trained):
-    fresh = lora.init(jax.random.key(1), base, LoraConfig(rank=2))
-    return lora.stack([trained(i, fresh) for i in range(E)])
+def library(base):
+    return decoders.library(base, E)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import decoders
 from decoders import TINY
 from jaxlora import lora, models, route
 
@@ -15,14 +16,8 @@ TOKENS = jnp.array([[1, 2, 3], [4, 5, 6]])
 
 @pytest.fixture(scope="module")
 def world():
-    base = models.init(jax.random.key(0), models.Decoder(TINY))
-    keys = jax.random.split(jax.random.key(1), EXPERTS)
-    fresh = [lora.init(key, base, lora.LoraConfig(rank=2)) for key in keys]
-    library = jax.tree.map(
-        lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape),
-        lora.stack(fresh),
-    )
-    return base, library
+    base = decoders.fresh(models.Decoder(TINY))
+    return base, decoders.library(base, EXPERTS)
 
 
 def test_an_oracles_weights_come_out_as_they_went_in(world):

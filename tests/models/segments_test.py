@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import decoders
 from decoders import TINY, WINDOW
-from jaxlora import lora, route
-from jaxlora.lora import LoraConfig
+from jaxlora import route
 from jaxlora.models import Decoder, Inputs, apply, hidden, unembed
 from jaxlora.route import Route
 
@@ -63,14 +63,13 @@ def unpack(out):
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def net(request, make_base, trained):
+def net(request, make_base):
     """A model, its base, and the adapter or library as arguments."""
     model = MODELS[request.param]
     base = make_base(Decoder(model.config))
-    fresh = lora.init(jax.random.key(1), base, LoraConfig(rank=2))
     if model.route is None:
-        return model, base, {"adapter": trained(0, fresh)}
-    library = lora.stack([trained(i, fresh) for i in range(E)])
+        return model, base, {"adapter": decoders.adapter(base)}
+    library = decoders.library(base, E)
     gate = jax.jit(route.arrow.init)(library)
     return model, base, {"library": library, "gate": gate}
 

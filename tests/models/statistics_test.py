@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+import decoders
 from decoders import TINY
 from jaxlora import lora, models, route
 from jaxlora import tree as named
@@ -25,13 +26,11 @@ E = 2
 
 
 @pytest.fixture(scope="module")
-def world(make_base, trained):
+def world(make_base):
     """A model, its params, and a library of two experts."""
     model = models.Decoder(TINY)
     base = make_base(model)
-    config = lora.LoraConfig(rank=2, targets=TARGETS)
-    fresh = [lora.init(jax.random.key(e), base, config) for e in range(E)]
-    return model, base, [trained(e, adapter) for e, adapter in enumerate(fresh)]
+    return model, base, [decoders.adapter(base, e, targets=TARGETS) for e in range(E)]
 
 
 def normed(x, scale):

@@ -6,12 +6,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxlora.integrations.writing import Writing
 
+import checkpoints
 from jaxlora import models
-from jaxlora.integrations import writing
-from jaxlora.models import reuse as reuses
-from jaxlora.models import tokenizer as tokenizers
+from jaxlora import reuse as reuses
+from jaxlora.reuse import decode
+from jaxlora.reuse.decode import Batching, TextDecoding
+from jaxlora.tasks.text import Record
 
 N = 12
 PROMPTS = ["A heron", "To be", "The ferry leaves at nine"]
@@ -19,13 +20,13 @@ run = jax.jit(models.apply, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
-def reuse(checkpoint, adapters):
-    return reuses.load(checkpoint, adapters[:1])
+def reuse(checkpoint):
+    return reuses.load(checkpoint, checkpoints.ADAPTERS[:1])
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkpoint):
-    return tokenizers.load(checkpoint)
+def tokenizer(checkpoint, reuse):
+    return decode.load_tokenizer(checkpoint, reuse)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,13 @@ def expected(reuse, prompts):
 
 
 def written(reuse, tokenizer, prompts, batch=2, key=None, **how):
-    how = Writing(max_new_tokens=N, **how)
-    found = dict(writing.write(reuse, tokenizer, prompts, how, batch=batch, key=key))
-    assert sorted(found) == list(range(len(prompts)))
-    return [found[i] for i in range(len(prompts))]
+    """Texts in batches of one length each, as an evaluation harness asks for them."""
+    how, batching = TextDecoding(max_new_tokens=N, **how), Batching(batch, fixed=True)
+    done = {}
+    for part in decode.in_batches(reuse, tokenizer, prompts, how, batching, key=key):
+        done |= part
+    assert sorted(done) == list(range(len(prompts)))
+    return [done[i].text for i in range(len(prompts))]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -102,11 +106,13 @@ def test_a_token_that_holds_the_string_ends_the_row(
 
 
 def test_stops_are_the_tokens_with_a_string_in_them(tokenizer):
-    found = writing.stops(tokenizer, Writing(max_new_tokens=1, until=("he", "<eos>")))
+    found = decode.stops(
+        tokenizer, TextDecoding(max_new_tokens=1, until=("he", "<eos>"))
+    )
     texts = {i: tokenizer.decode([i], False) for i in range(tokenizer.vocab_size)}
     assert set(found) == {i for i, t in texts.items() if "he" in t or t == "<eos>"}
     assert len(found) > 1
-    assert writing.stops(tokenizer, Writing(max_new_tokens=1)) == ()
+    assert decode.stops(tokenizer, TextDecoding(max_new_tokens=1)) == ()
 
 
 def test_an_end_token_ends_the_text_and_is_not_in_it(
@@ -156,46 +162,65 @@ def test_sampling_follows_its_key(reuse, tokenizer, prompts):
     assert only == written(reuse, tokenizer, four)
 
 
-def test_a_prompt_without_room_is_refused(reuse, tokenizer):
-    how = Writing(max_new_tokens=120)
-    fits, longer = [3] * 8, [3] * 9
-    assert dict(writing.write(reuse, tokenizer, [fits], how, batch=1))
-    with pytest.raises(ValueError, match="9 tokens, expected at most 8: of the 128"):
-        list(writing.write(reuse, tokenizer, [fits, longer], how, batch=1))
+def test_padding_stays_within_the_context(reuse, tokenizer, monkeypatch):
+    shapes = []
 
+    def generate(model, base, inputs, *args, **kwargs):
+        shapes.append(inputs.tokens.shape)
+        return real(model, base, inputs, *args, **kwargs)
 
-def test_settings_of_tasks():
-    assert writing.settings({}) == Writing(max_new_tokens=256)
-    given = {"until": ["\n", ""], "max_gen_toks": 3, "max_tokens": 9}
-    assert writing.settings(given) == Writing(max_new_tokens=3, until=("\n",))
-    assert writing.settings({"max_tokens": 9}).max_new_tokens == 9
-    assert writing.settings({}, 7, "x") == Writing(max_new_tokens=7, thought="x")
-    given = {"top_k": 5, "top_p": 0.9, "temperature": 0.7, "num_beams": 1}
-    assert writing.settings(given, 1) == Writing(
-        max_new_tokens=1, top_k=5, top_p=0.9, temperature=0.7
+    real = models.generate
+    monkeypatch.setattr(models, "generate", generate)
+    how = TextDecoding(max_new_tokens=120)
+    assert len(
+        list(decode.in_batches(reuse, tokenizer, [[3] * 8], how, Batching(1, True)))
     )
-    assert writing.settings({"top_k": -1}).top_k == 0
+    assert shapes == [(1, 8)]
 
 
-@pytest.mark.parametrize(
-    ("given", "temperature"),
-    [
-        ({}, 0),
-        ({"do_sample": True}, 1),
-        ({"do_sample": False, "temperature": 0.7}, 0),
-        ({"do_sample": True, "temperature": 0.7}, 0.7),
-        ({"temperature": 0.7}, 0.7),
-    ],
-)
-def test_temperature_of_tasks(given, temperature):
-    assert writing.settings(given).temperature == temperature
-
-
-def test_options_that_would_be_ignored_are_refused():
-    with pytest.raises(ValueError, match=r"\{'num_beams': 4\}.*not supported"):
-        writing.settings({"num_beams": 4, "until": "x"})
+def test_a_prompt_without_room_is_refused(reuse, tokenizer):
+    how = TextDecoding(max_new_tokens=1)
+    context = reuse.model.config.max_length
+    for wrong in ([], [3] * context):
+        with pytest.raises(
+            ValueError, match=rf"{len(wrong)} tokens, expected 1 to 127"
+        ):
+            decode.continuations(reuse, tokenizer, [[3], wrong], how, batch=1)
+    assert decode.room(reuse, [3] * context) == 0
 
 
 def test_the_cut_is_at_the_first_string_whatever_their_order():
-    assert writing.cut("a b c", ("c", "b")) == writing.cut("a b c", ("b", "c")) == "a "
-    assert writing.cut("abc", ()) == writing.cut("abc", ("x",)) == "abc"
+    assert decode.cut("a b c", ("c", "b")) == decode.cut("a b c", ("b", "c")) == "a "
+    assert decode.cut("abc", ()) == decode.cut("abc", ("x",)) == "abc"
+
+
+def continued(reuse, tokenizer, prompts, batch=2, **options):
+    how = TextDecoding(max_new_tokens=6)
+    return decode.continuations(reuse, tokenizer, prompts, how, batch=batch, **options)
+
+
+def test_order_and_batch_do_not_matter(reuse, tokenizer, prompts):
+    every = continued(reuse, tokenizer, prompts)
+    assert len({answer.text for answer in every}) > 1
+    for i in (0, 1):
+        assert continued(reuse, tokenizer, [prompts[i]]) == [every[i]]
+    assert continued(reuse, tokenizer, prompts[::-1]) == every[::-1]
+
+
+def test_progress_is_the_number_that_is_done(reuse, tokenizer, prompts):
+    seen = []
+    continued(reuse, tokenizer, prompts, progress=seen.append)
+    assert seen == [2, 3]
+
+
+def test_a_row_ends_at_the_context(reuse, tokenizer):
+    context = reuse.model.config.max_length
+    rows = continued(reuse, tokenizer, [[3] * (context - 2), [4] * (context - 5)])
+    assert [row.tokens for row in rows] == [2, 5]
+    assert not any(row.ended for row in rows)
+
+
+def test_an_error_of_a_record_says_where_it_is(tokenizer):
+    odd = Record(messages=({"role": "robot", "content": "x"},) * 2, where="a.jsonl:3")
+    with pytest.raises(ValueError, match=r"^a.jsonl:3: .*chat"):
+        decode.encode(odd, tokenizer)

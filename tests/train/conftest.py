@@ -12,14 +12,7 @@ V, PAD, E, N, T = 12, 0, 8, 3, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _optax_promotes():
-    """Optax itself mixes floats and integer counts; tests/models is strict."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
+def _setting(compile_quickly, optax_promotes):
     """Every test of these modules; see tests/conftest.py."""
 
 

@@ -308,6 +308,12 @@ def test_a_training_out_of_range_is_refused(name, value):
         Training(**{name: value})
 
 
+def test_equal_numbers_share_one_optimizer_and_so_one_program():
+    opt = Training(weight_decay=0.1, seed=1).optimizer()
+    assert opt is Training(weight_decay=0.1, seed=2).optimizer()
+    assert opt is not Training(weight_decay=0.2).optimizer()
+
+
 def test_how_many_run_at_once(net, monkeypatch):
     assert session.default_together(8, session.ONE_BY_ONE - 1) == 8
     assert session.default_together(8, session.ONE_BY_ONE) == 1

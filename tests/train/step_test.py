@@ -49,6 +49,11 @@ def test_padding_is_never_attended_to(model, base):
     assert abs(seen - want) > 1e-3
 
 
+def test_rows_that_are_not_packed_need_a_pad(model, base):
+    with pytest.raises(ValueError, match="Got a Batch and no pad; give the id"):
+        cross_entropy(model, base, BATCH)
+
+
 def test_no_weight_at_all_is_zero_not_nan(model, base):
     empty = BATCH._replace(weights=jnp.zeros_like(WEIGHTS))
     now, grads = jax.jit(jax.value_and_grad(loss, 1), static_argnums=(0, 3))(
