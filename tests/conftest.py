@@ -3,7 +3,8 @@
 Compiled programs are kept in `.cache/jax` from one run to the next, for every worker,
 every Python and every child process: most of the time of this suite is compilation. A
 key of that cache is the program with the compiler's options and version, so a changed
-program is compiled anew. What counts traces does not see it.
+program is compiled anew. Tests of "does not compile again" count traces, which are not
+kept; remove the folder, or set JAX_ENABLE_COMPILATION_CACHE=0, to compile everything.
 """
 
 import os
@@ -16,7 +17,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache/jax")
 )
-# Small programs too: reading one takes a tenth of compiling it, and they are many.
+# Small programs too. models/generate_test.py takes 51 s of CPU time without a cache, 24
+# where it holds what took 0.1 s to compile, and 18 where it holds all (4 MB).
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax

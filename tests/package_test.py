@@ -48,21 +48,7 @@ LONG = {
 }
 # Names that say nothing about a value, and how often a part may still bind one of them.
 EMPTY = {"found", "told", "said", "own", "one", "put", "made", "whole"}
-CEILINGS = {
-    "studies": 224,
-    "commands": 71,
-    "theory": 38,
-    "models": 36,
-    "reuse": 36,
-    "merge": 30,
-    "testing": 25,
-    "evaluate": 13,
-    "integrations": 12,
-    "lora": 4,
-    "tree": 4,
-    "spectrum": 3,
-    "cli": 1,
-}
+CEILINGS = {"studies": 224, "evaluate": 13, "commands": 1}
 
 
 @functools.cache

@@ -5,7 +5,7 @@ path in the text: a folder called ``a`` or ``layers`` is in most sentences.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -27,7 +27,7 @@ class PathError(ValueError):
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def naming(path: Path | str) -> Generator[None, None, None]:
     """Prefixes a ValueError with ``path``, unless it is about a path in there already.
 
     Args:

@@ -59,7 +59,7 @@ def write_folder(
     """Writes a checkpoint into ``folder``, one tensor in memory at a time.
 
     Args:
-      folder: exists; see :func:`new_folder`.
+      folder: exists; :func:`new_folder` gives one that appears when it is complete.
       entries: what will be written, in this order.
       read: gives the values of a tensor when its turn comes.
       max_shard_bytes: values per file at most; a larger tensor has a file of its own.

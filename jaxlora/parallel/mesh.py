@@ -59,6 +59,10 @@ def shard_experts(tree: Tree, mesh: Mesh) -> Tree:
     ``jax.device_put(base, NamedSharding(mesh, PartitionSpec()))``. With many processes,
     each passes the whole tree, the same in all, as arrays on the host or uncommitted.
 
+    Args:
+      tree: arrays [E, ...], or typed keys [E].
+      mesh: with an axis ``expert``.
+
     Raises:
       ValueError: if a leaf has no leading axis, or the expert axis of the mesh does
         not divide it.

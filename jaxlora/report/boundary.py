@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Cell, Method, Metric
-from jaxlora.report import draw, readings
+from jaxlora.report import draw, points, readings
 from jaxlora.report.lines import FORMAT_LINES, PAIR_LINES, SECTIONS, Line
 from jaxlora.report.readings import Book
 
@@ -39,7 +39,11 @@ _Sections: TypeAlias = Sequence[tuple[str, Sequence[Line]]]
 
 
 def controls(rows: pd.DataFrame) -> Figure:
-    """Returns every combination beside every control, one panel a familiarity."""
+    """Returns every combination beside every control, one panel a familiarity.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     book = readings.book(rows)
     cells = draw.shown(rows, book, tuple(FAMILIAR))
     title = "Combinations and controls where the base knows neither hop"
@@ -77,7 +81,7 @@ def _dot_sections(axes: Axes, book: Book, cell: Cell, sections: _Sections) -> No
     y = 0
     for (name, lines), color in zip(sections, SECTION_COLORS, strict=True):
         values = [readings.read(book, cell, line) for line in lines]
-        draw.dots(axes, range(y + 1, y + 1 + len(lines)), values, color, "_" + name)
+        points.dots(axes, range(y + 1, y + 1 + len(lines)), values, color, "_" + name)
         y += 1 + len(lines)
 
 
@@ -95,7 +99,11 @@ def _name_sections(axes: Axes, sections: _Sections) -> None:
 
 
 def coverage(rows: pd.DataFrame) -> Figure:
-    """Returns accuracy of each combination over coverage of hop 2, one panel a cell."""
+    """Returns accuracy of each combination over coverage of hop 2, one panel a cell.
+
+    Args:
+      rows: as ``schema.COLUMNS``; of two coverages or more.
+    """
     coverages = readings.coverages(rows)
     if len(coverages) < 2:
         raise draw.NothingToShowError(
@@ -133,9 +141,9 @@ def _curves(axes: Axes, coverages: list[float], books: list[Book], cell: Cell) -
     step = min(b - a for a, b in itertools.pairwise(coverages))
     style = {"marker": "o", "markersize": 4, "lw": 1.5, "elinewidth": 1, "capsize": 2}
     for i, (method, color) in enumerate(CURVES):
-        points = [readings.read(book, cell, draw.pair(method)) for book in books]
-        if any(reading.measured for reading in points):
-            values, lengths = draw.spread(points)
+        curve = [readings.read(book, cell, draw.pair(method)) for book in books]
+        if any(reading.measured for reading in curve):
+            values, lengths = points.spread(curve)
             # Methods stand beside each other, so that intervals do not overlap.
             aside = (i - (len(CURVES) - 1) / 2) * 0.06 * step
             x = [coverage + aside for coverage in coverages]

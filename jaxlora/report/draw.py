@@ -1,13 +1,12 @@
-"""What all figures share: colours, bars, dots, and what stands for no value.
+"""What all figures share: colours, titles, panels, axes and legends.
 
 Figures are plain ``Figure`` objects: nothing here touches pyplot or its global state.
 Colours follow Okabe and Ito's palette, which survives colour blindness; greys are
 negative controls throughout.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,7 @@ from matplotlib.figure import Figure
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.report.lines import Line
 from jaxlora.report.readings import (
-    UNAVAILABLE,
     Book,
-    Reading,
     coverages,
     read,
 )
@@ -31,15 +28,6 @@ RED, ORANGE, YELLOW, PURPLE = "#D55E00", "#E69F00", "#F0E442", "#CC79A7"
 GREYS = ("#C8C8C8", "#9A9A9A", "#6B6B6B")
 INK, FAINT = "#222222", "#8A8A8A"
 DPI = 150
-_BAR = {"ecolor": INK, "capsize": 2.0, "error_kw": {"elinewidth": 0.9, "capthick": 0.9}}
-
-
-class Series(NamedTuple):
-    """A line of readings and how it looks."""
-
-    line: Line
-    label: str
-    color: str
 
 
 class NothingToShowError(ValueError):
@@ -47,17 +35,34 @@ class NothingToShowError(ValueError):
 
 
 def pair(method: Method) -> Line:
-    """Returns the 2-combination under a method."""
+    """Returns the 2-combination under a method.
+
+    Args:
+      method: how the two experts are combined.
+    """
     return Line(method.value, Arm.PAIR, method)
 
 
 def has(book: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:
-    """Returns whether a line has a value in any of the cells."""
+    """Returns whether a line has a value in any of the cells.
+
+    Args:
+      book: pooled values.
+      cells: where to look.
+      line: library, method and split.
+      metric: what is measured.
+    """
     return any(read(book, cell, line, metric).measured for cell in cells)
 
 
 def shown(rows: pd.DataFrame, book: Book, wanted: Sequence[Cell]) -> list[Cell]:
-    """Returns the wanted cells that are in the rows, if there is anything in them."""
+    """Returns the wanted cells that are in the rows, if there is anything in them.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      book: pooled values of these rows.
+      wanted: cells that the figure could show.
+    """
     cells = [cell for cell in present_cells(rows) if cell in wanted]
     if not any(
         reading.measured and key[0] in cells and key[-1] == Metric.ACCURACY.value
@@ -71,13 +76,23 @@ def shown(rows: pd.DataFrame, book: Book, wanted: Sequence[Cell]) -> list[Cell]:
 
 
 def at_coverage(rows: pd.DataFrame) -> str:
-    """Returns which coverage is shown, for a title, if there is more than one."""
+    """Returns which coverage is shown, for a title, if there is more than one.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     shares = coverages(rows)
     return f", coverage {shares[-1]:g}" if len(shares) > 1 else ""
 
 
 def canvas(width: float, height: float, title: str) -> Figure:
-    """Returns an empty figure, in inches, with its title at the left."""
+    """Returns an empty figure, in inches, with its title at the left.
+
+    Args:
+      width: in inches.
+      height: in inches.
+      title: of the whole figure.
+    """
     # Not pyplot: it keeps every figure until somebody closes it.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -102,7 +117,12 @@ def panels(figure: Figure, count: int, columns: int, **shared: Any) -> np.ndarra
 
 
 def plain(axes: Axes, share: str) -> None:
-    """Leaves only what carries information; ``share`` is the axis from 0 to 1."""
+    """Leaves only what carries information; ``share`` is the axis from 0 to 1.
+
+    Args:
+      axes: what is drawn on.
+      share: the axis that goes from 0 to 1, x or y.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9.5, length=0)
     axes.grid(axis="y" if share == "y" else "x", color="#E4E4E4", linewidth=0.7)
@@ -119,7 +139,13 @@ def plain(axes: Axes, share: str) -> None:
 
 
 def legend(figure: Figure, axes: Axes, columns: int) -> None:
-    """Places one legend for the figure below its panels."""
+    """Places one legend for the figure below its panels.
+
+    Args:
+      figure: where it is placed.
+      axes: the panel whose labels it shows.
+      columns: entries in a line.
+    """
     handles, labels = axes.get_legend_handles_labels()
     # Chance comes last, whatever was drawn first.
     order = sorted(range(len(labels)), key=lambda i: labels[i] == "chance")
@@ -134,92 +160,3 @@ def legend(figure: Figure, axes: Axes, columns: int) -> None:
         handlelength=1.4,
         columnspacing=1.6,
     )
-
-
-def spread(readings: Sequence[Reading]) -> tuple[list[float], list[list[float]]]:
-    """Returns values and error lengths [2, N] for matplotlib, NaN where none."""
-    values = [math.nan if r.value is None else r.value for r in readings]
-    below = [
-        # Bounds of a mean over seeds may cross the value by rounding; lengths may not.
-        math.nan if r.value is None or r.lo is None else max(0.0, r.value - r.lo)
-        for r in readings
-    ]
-    above = [
-        math.nan if r.value is None or r.hi is None else max(0.0, r.hi - r.value)
-        for r in readings
-    ]
-    return values, [below, above]
-
-
-def bars(
-    axes: Axes,
-    x: Sequence[float],
-    readings: Sequence[Reading],
-    width: float,
-    series: Series,
-) -> None:
-    """Draws one series of bars with intervals; words stand where there is no value."""
-    values, errors = spread(readings)
-    axes.bar(
-        x,
-        values,
-        width,
-        yerr=errors,
-        color=series.color,
-        edgecolor=series.color,
-        linewidth=1.4,
-        label=series.label,
-        **_BAR,
-    )
-    for position, reading in zip(x, readings, strict=True):
-        if not reading.measured:
-            missing(axes, position, 0.02, reading, rotation=90)
-
-
-def chance_lines(axes: Axes, chances: Sequence[tuple[float, float]]) -> None:
-    """Draws a dashed line for each (place, chance), as wide as the bars there."""
-    if chances:
-        places, values = zip(*chances, strict=True)
-        left, right = [x - 0.46 for x in places], [x + 0.46 for x in places]
-        axes.hlines(values, left, right, INK, "dashed", label="chance", linewidth=0.9)
-
-
-def missing(
-    axes: Axes, x: float, y: float, reading: Reading, rotation: int = 0
-) -> None:
-    """Writes why there is no value."""
-    upright = rotation == 90
-    axes.text(
-        x,
-        y,
-        UNAVAILABLE if reading.status == UNAVAILABLE else "not measured",
-        rotation=rotation,
-        ha="center",
-        va="bottom" if upright else "center",
-        fontsize=7.5,
-        style="italic",
-        color=FAINT,
-        # Words stay readable where they cross a line of the grid.
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-    )
-
-
-def dots(
-    axes: Axes, y: Sequence[float], readings: Sequence[Reading], color: str, label: str
-) -> None:
-    """Draws one series of dots with horizontal intervals."""
-    values, errors = spread(readings)
-    axes.errorbar(
-        values,
-        y,
-        xerr=errors,
-        fmt="o",
-        color=color,
-        markersize=4.5,
-        elinewidth=1.4,
-        capsize=2.5,
-        label=label,
-    )
-    for position, reading in zip(y, readings, strict=True):
-        if not reading.measured:
-            missing(axes, 0.5, position, reading)

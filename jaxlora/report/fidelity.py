@@ -83,8 +83,8 @@ def table(fidelity: Fidelity, names: Sequence[str]) -> pd.DataFrame:
         columns[quantity] = [*values, float(getattr(total, quantity))]
     for i, name in enumerate(names):
         values = [float(coefficients[site][i]) for site in sites]
-        whole_library = float(total.effective_coefficient[i])
-        columns[_COEFFICIENT + name] = [*values, whole_library]
+        values.append(float(total.effective_coefficient[i]))
+        columns[_COEFFICIENT + name] = values
     return pd.DataFrame(columns, index=pd.Index([*sites, TOTAL], name="site"))
 
 
@@ -169,7 +169,6 @@ def _by_site(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel) -> N
     draw.plain(axes, "x")
     axes.set_title(panel.title, loc="left", fontsize=10.5)
     axes.set_xlabel(panel.axis, fontsize=9.5)
-    # One scale for all merges, infinite values left out.
     every = np.concatenate([frame[panel.quantity] for frame in tables.values()])
     if panel.share:
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -221,6 +220,9 @@ def _bars_or_words(axes: Axes, x: np.ndarray, values: np.ndarray, width, color) 
 
 def short(names: Sequence[str]) -> list[str]:
     """Returns site names without what they all share.
+
+    Args:
+      names: paths of sites.
 
     >>> short(["layers/attn/q_proj/kernel", "layers/mlp/up_proj/kernel"])
     ['attn/q_proj', 'mlp/up_proj']

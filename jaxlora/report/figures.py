@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.io.files import write_whole
-from jaxlora.report import draw, readings, routing
+from jaxlora.report import draw, points, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
-from jaxlora.report.draw import Series
 from jaxlora.report.lines import Line
+from jaxlora.report.points import Series
 from jaxlora.report.readings import Book
 
 KNOWN = {
@@ -57,13 +57,21 @@ _STACKED = (Method.MEAN, Method.SUM, Method.ARROW, Method.ORACLE)
 
 
 def library(rows: pd.DataFrame) -> Figure:
-    """Returns panel (a): two-hop accuracy by what the base knows, entities familiar."""
+    """Returns panel (a): two-hop accuracy by what the base knows, entities familiar.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     title = "Two-hop accuracy by what the base knows (entities familiar)"
     return _grouped(rows, KNOWN, title)
 
 
 def familiarity(rows: pd.DataFrame) -> Figure:
-    """Returns panel (b): two-hop accuracy by familiarity, base knowing neither."""
+    """Returns panel (b): two-hop accuracy by familiarity, base knowing neither.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     title = "Two-hop accuracy by how familiar the entities are (base knows neither)"
     return _grouped(rows, FAMILIAR, title)
 
@@ -78,9 +86,9 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
     for i, series in enumerate(SERIES):
         x = [c + (i - (len(SERIES) - 1) / 2) * width for c in range(len(cells))]
         values = [readings.read(book, cell, series.line) for cell in cells]
-        draw.bars(axes, x, values, 0.84 * width, series)
+        points.bars(axes, x, values, 0.84 * width, series)
     chances = [(c, readings.chance(book, cell).value) for c, cell in enumerate(cells)]
-    draw.chance_lines(axes, [(c, v) for c, v in chances if v is not None])
+    points.chance_lines(axes, [(c, v) for c, v in chances if v is not None])
     axes.set_xticks(range(len(cells)), [names[cell] for cell in cells])
     axes.set_xlim(-0.55, len(cells) - 0.45)
     axes.set_ylabel("two-hop accuracy", fontsize=10)
@@ -89,7 +97,11 @@ def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
 
 
 def errors(rows: pd.DataFrame) -> Figure:
-    """Returns the shares of each type of answer by cell, one panel a combination."""
+    """Returns the shares of each type of answer by cell, one panel a combination.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     book = readings.book(rows)
     cells = draw.shown(rows, book, tuple(Cell))
     methods = [m for m in _STACKED if draw.has(book, cells, draw.pair(m), Metric.OTHER)]
@@ -125,7 +137,7 @@ def _stack(axes: Axes, book: Book, cells: Sequence[Cell], line: Line) -> None:
     for y, cell in enumerate(cells):
         reading = readings.read(book, cell, line)
         if not reading.measured:
-            draw.missing(axes, 0.5, y, reading)
+            points.missing(axes, 0.5, y, reading)
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
@@ -139,7 +151,11 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
 
 
 def png(figure: Figure) -> bytes:
-    """Returns the figure as PNG; the same figure gives the same bytes."""
+    """Returns the figure as PNG; the same figure gives the same bytes.
+
+    Args:
+      figure: a finished one.
+    """
     buffer = io.BytesIO()
     # Without the version of matplotlib, so that equal figures are equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -147,7 +163,11 @@ def png(figure: Figure) -> bytes:
 
 
 def render(rows: pd.DataFrame) -> dict[str, bytes]:
-    """Returns ``{file name: PNG}`` of every figure that the rows can fill."""
+    """Returns ``{file name: PNG}`` of every figure that the rows can fill.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
     out = {}
     for name, make in FIGURES.items():
         # A small run has no coverage curve or routes; its other figures are drawn.
@@ -157,6 +177,11 @@ def render(rows: pd.DataFrame) -> dict[str, bytes]:
 
 
 def save_all(rows: pd.DataFrame, out_dir: str | os.PathLike[str]) -> list[Path]:
-    """Writes every figure that the rows can fill, each whole or not at all."""
+    """Writes every figure that the rows can fill, each whole or not at all.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+      out_dir: the folder of the run.
+    """
     folder, images = Path(out_dir), render(rows)
     return [write_whole(folder / name, data) for name, data in images.items()]

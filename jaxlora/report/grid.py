@@ -32,7 +32,11 @@ class Grid(NamedTuple):
 
 
 def rich_table(grid: Grid) -> Group:
-    """Returns title, table and note for a terminal; words are never taken as markup."""
+    """Returns title, table and note for a terminal; words are never taken as markup.
+
+    Args:
+      grid: the words.
+    """
     title, note = Text(grid.title, "bold"), Text(grid.note, "dim")
     return Group(*([title, _lines(grid)] if grid.body else [title]), note)
 
@@ -57,6 +61,9 @@ def _lines(grid: Grid) -> Table:
 
 def markdown_table(grid: Grid) -> str:
     r"""Returns the grid as a GitHub table; bars and HTML in the words are escaped.
+
+    Args:
+      grid: the words.
 
     >>> print(markdown_table(Grid("Gates", ("gate", "seed 0"), (("a|b", "0.99"),))))
     | gate | seed 0 |

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlora.io.files import write_text, write_whole
-from jaxlora.report import draw
+from jaxlora.report import draw, points
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.report.leaderboard_lines import Line, band, lines, reading, sees
@@ -199,20 +199,20 @@ def _series(axes: Axes, methods: Sequence[Line], kind: str, color: str):
     shown = [(y, reading(line, "two_hop")) for y, line in mine]
     if shown:
         label = kind if kind == "control" else f"merge or route that sees {kind}"
-        draw.dots(axes, [y for y, _ in shown], [r for _, r in shown], color, label)
+        points.dots(axes, [y for y, _ in shown], [r for _, r in shown], color, label)
 
 
 def _triples(axes: Axes, methods: Sequence[Line]) -> None:
     """Circles for the 3-combination, whose third expert holds the answers."""
     triples = [reading(line, "three") for line in methods]
-    values, _ = draw.spread(triples)
+    values, _ = points.spread(triples)
     label = "with an A→C expert that saw these people"
     circle = {"s": 22, "facecolors": "none", "edgecolors": draw.RED, "linewidths": 1.1}
     axes.scatter(values, range(len(methods)), zorder=3, label=label, **circle)
     for y, triple in enumerate(triples):
         axes.axhline(y, color="#F0F0F0", linewidth=0.6, zorder=0)
         if triple.status == UNAVAILABLE:
-            draw.missing(axes, 0.9, y, triple)
+            points.missing(axes, 0.9, y, triple)
 
 
 def _shown(number: Reading, name: str, short: bool) -> str:

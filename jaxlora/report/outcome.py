@@ -40,7 +40,12 @@ MEANINGS = {
 
 
 def library_title(library: str, method: str) -> str:
-    """Returns the name of a library and how it is used."""
+    """Returns the name of a library and how it is used.
+
+    Args:
+      library: which adapters.
+      method: how they are used; "none" for at most one.
+    """
     return library if method == Method.NONE.value else f"{library} ({method})"
 
 

@@ -73,16 +73,15 @@ def chart(
             f"The prompt has {T} tokens, expected at most {LONGEST} in a figure; "
             f"shorten it, or write the rows alone."
         )
-    # Colours follow the load over all sites, so that every map has the same.
     measured, maps = measure(sites), grouped(sites, panels)
     palette = colors(measured.load)
     sizes = _sizes(L, T, len(maps))
     figure = draw.canvas(max(sizes.width, 5.4), max(sizes.height, 3.9), title)
-    heights = (0.55, *(L * sizes.row for _ in maps))
-    widths = (T * sizes.column, 0.6, 1.9)
-    grid = figure.add_gridspec(
-        len(maps) + 1, 3, width_ratios=widths, height_ratios=heights
-    )
+    ratios = {
+        "width_ratios": (T * sizes.column, 0.6, 1.9),
+        "height_ratios": (0.55, *(L * sizes.row for _ in maps)),
+    }
+    grid = figure.add_gridspec(len(maps) + 1, 3, **ratios)
     top = figure.add_subplot(grid[0, 0])
     _strip(top, measured.entropy.mean(axis=0), E, upright=True)
     for i, (name, chosen) in enumerate(maps.items()):
@@ -122,10 +121,12 @@ def _sizes(layers: int, tokens: int, maps: int) -> _Sizes:
 def colors(load: np.ndarray) -> dict[int, str]:
     """Colours of the experts; those that are not in it are too many for one each.
 
+    Args:
+      load: [E], mean weight of each expert.
+
     >>> colors(np.array([0.5, 0.5]))
     {0: '#0072B2', 1: '#E69F00'}
     """
-    # Of more experts than colours, the most used are told apart.
     most = np.argsort(-load, kind="stable")
     shown = range(len(load)) if len(load) <= len(COLORS) else most[: len(COLORS)]
     return {int(e): color for e, color in zip(shown, COLORS, strict=False)}
@@ -188,7 +189,6 @@ def _tokens(axes: Axes, tokens: Sequence[str] | None, wide: float) -> None:
         axes.tick_params(labelbottom=False)
         return
     words = [printable(text) for text in tokens]
-    # Turned upright where the longest word is wider than its column.
     flat = max(map(len, words)) * 0.085 < wide
     turned: dict[str, Any] = {} if flat else {"rotation": 90}
     labels = axes.set_xticks(range(len(words)), words, fontsize=8.5, **turned)

@@ -73,6 +73,9 @@ def _measure(stacked: jax.Array):  # [S, L, T, E]
 def single(weight: np.ndarray) -> np.ndarray:
     """The expert of the largest weight [..., E], if one is: up to rounding, or -1.
 
+    Args:
+      weight: [..., E].
+
     >>> single(np.array([[0.2, 0.8], [0.5, 0.5], [0.0, 0.0]]))
     array([ 1, -1, -1])
     """
@@ -83,7 +86,11 @@ def single(weight: np.ndarray) -> np.ndarray:
 
 
 def stack(sites: Mapping[str, ArrayLike]) -> np.ndarray:
-    """Returns [S, L, T, E], float32."""
+    """Returns [S, L, T, E], float32.
+
+    Args:
+      sites: {site: [L, T, E]}, at least one.
+    """
     arrays = {name: np.asarray(weights, np.float32) for name, weights in sites.items()}
     shapes = {weights.shape for weights in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
@@ -105,7 +112,8 @@ def rows(
       experts: names of the E experts.
 
     Raises:
-      ValueError: as :func:`measure`, or if texts or names are too few or too many.
+      ValueError: if there is no site, arrays differ in shape, or texts or names are
+        too few or too many.
     """
     stacked = stack(sites)
     check(stacked, tokens, experts)
@@ -122,7 +130,12 @@ def rows(
 
 
 def grouped(sites: Mapping[str, ArrayLike], panels: Panels) -> dict[str, Measured]:
-    """Returns ``{title of a panel: what its sites chose}``."""
+    """Returns ``{title of a panel: what its sites chose}``.
+
+    Args:
+      sites: {site: [L, T, E]}.
+      panels: one map, or one a part of the layers, or one a site.
+    """
     names = dict(zip(sites, short(list(sites)), strict=True))
     if panels == "mean":
         several = f"mean of {len(sites)} sites" if len(sites) > 1 else ""
@@ -145,6 +158,9 @@ def _part(site: str) -> str:
 def decimals(weight: float) -> str:
     """Two digits of a weight from 0 to 1.
 
+    Args:
+      weight: from 0 to 1.
+
     >>> decimals(0.25), decimals(1.0)
     ('.25', '1')
     """
@@ -153,6 +169,9 @@ def decimals(weight: float) -> str:
 
 def shown(text: str) -> str:
     r"""A token for a table: without the space before it, breaks as marks, and cut.
+
+    Args:
+      text: of a token.
 
     >>> shown(" is"), shown("\n"), shown(" "), shown("\x1b[1m"), shown("a" * 30)
     ('is', '↵', '·', '□[1m', 'aaaaaaaaaaaaaaaaa…')
@@ -182,12 +201,22 @@ def _glyphs() -> frozenset[int]:
 
 
 def cut(text: str) -> str:
-    """A name of at most 18 characters."""
+    """A name of at most 18 characters.
+
+    Args:
+      text: any.
+    """
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def check(stacked: np.ndarray, tokens: Sequence[str], experts: Sequence[str]) -> None:
-    """Refuses texts and names that are too few or too many for [S, L, T, E]."""
+    """Refuses texts and names that are too few or too many for [S, L, T, E].
+
+    Args:
+      stacked: weights [S, L, T, E].
+      tokens: text of the T tokens.
+      experts: names of the E experts.
+    """
     *_, T, E = stacked.shape
     if (len(tokens), len(experts)) != (T, E):
         raise ValueError(

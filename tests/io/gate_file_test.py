@@ -11,7 +11,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from jaxlora import route
-from jaxlora.io import gate_file
+from jaxlora.io import gate_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.lora import LoraWeight
 from jaxlora.tree import unflatten
@@ -212,3 +212,10 @@ def test_a_changed_byte_is_read_or_refused_in_a_sentence(tmp_path):
     for said in refused:
         assert str(path) in said
         assert len(said) < 2000
+
+
+def test_a_fingerprint_is_stored_under_its_first_name():
+    about = dataclasses.replace(ABOUT, base_fingerprint=(1.5,))
+    text = gate_about.dumps(about)
+    assert json.loads(text)["base_mark"] == [1.5]  # so that files of 0.1 are read
+    assert gate_about.loads(text) == about

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxlora import lora, merge, models, reuse
+from jaxlora import lora, merge, models
 from jaxlora.models import adapters, pretrained
+from jaxlora.reuse import reuse
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

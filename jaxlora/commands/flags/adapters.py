@@ -47,8 +47,8 @@ def gate_names() -> tuple[str, ...]:
     >>> "phatgoose" in gate_names(), "arrow" in gate_names()
     (True, False)
     """
-    made = ("own", "target")
-    return tuple(n for n in routes.names() if routes.describe(n).data in made)
+    trained = ("own", "target")
+    return tuple(n for n in routes.names() if routes.describe(n).data in trained)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

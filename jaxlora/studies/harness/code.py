@@ -117,9 +117,8 @@ def _defined(name: _Name, root: Path) -> _Name | None:
         return None
     if not name.name or not _is_package(name.module, root):
         return name
-    exported = dict(_read(name.module, root).imports).get(name.name)
-    # A package may show a module of its own by importing it from itself.
-    if exported is not None and exported != name:
+    exported = dict(_read(name.module, root).imports).get(name.name, name)
+    if exported != name:  # equal: the package imports its own submodule
         return _defined(exported, root)
     below = f"{name.module}.{name.name}"
     return _Name(below) if _file(below, root) else name

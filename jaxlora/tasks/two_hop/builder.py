@@ -44,7 +44,7 @@ CODE = b"".join(
 
 @dataclasses.dataclass(eq=False)
 class TwoHopConfig(BuilderConfig):
-    """The arguments of :func:`.world.generate`; see :func:`config`."""
+    """The arguments of :func:`.world.generate`; :func:`config` names it after them."""
 
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
     seed: int = 0

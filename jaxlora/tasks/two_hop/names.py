@@ -54,6 +54,10 @@ CITIES = tuple(_CITIES.split())
 def people(rng: np.random.Generator, n: int) -> list[str]:
     """Returns n different full names.
 
+    Args:
+      rng: the choice.
+      n: how many.
+
     Raises:
       ValueError: if there are fewer combinations than that.
     """
@@ -69,6 +73,11 @@ def people(rng: np.random.Generator, n: int) -> list[str]:
 
 def places(rng: np.random.Generator, n: int, real: bool) -> list[str]:
     """Returns n different places.
+
+    Args:
+      rng: the choice.
+      n: how many.
+      real: cities that exist, or invented places?
 
     Raises:
       ValueError: if there are fewer than that.
