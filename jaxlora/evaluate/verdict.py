@@ -167,14 +167,7 @@ def adjust(evidences: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 def decide(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     """Returns the first label, in the order of ``Label``, whose rule holds."""
-    rules = (
-        _invalid,
-        _preserved,
-        _degrades,
-        _retrieves,
-        _composes,
-        _no_transfer,
-    )
+    rules = (_invalid, _preserved, _degrades, _retrieves, _composes, _no_transfer)
     for rule in rules:
         verdict = rule(evidence, thresholds)
         if verdict is not None:

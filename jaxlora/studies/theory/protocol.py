@@ -27,10 +27,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def run(
-    config: TheoryConfig,
-    out: Path,
-    cache: Path,
-    progress: Progress = lambda *_: None,
+    config: TheoryConfig, out: Path, cache: Path, progress: Progress = lambda *_: None
 ) -> Results:
     """Runs the study; writes results.csv and results.json.
 

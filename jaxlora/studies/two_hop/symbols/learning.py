@@ -149,11 +149,7 @@ def _scales(
 
 
 def _search(
-    base: Base,
-    how: merge.Merge,
-    library: lora.Library,
-    given: Examples,
-    key: jax.Array,
+    base: Base, how: merge.Merge, library: lora.Library, given: Examples, key: jax.Array
 ) -> np.ndarray:
     """Weights [E] of one group, searched on the examples of one half."""
 

@@ -14,13 +14,7 @@ from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tasks.two_hop.formats import context, written
 from jaxlora.tasks.two_hop.records import Record, Vocab, prompts
 
-PEOPLE_SPLITS = (
-    Split.HOP1,
-    Split.HOP2,
-    Split.TWO_HOP,
-    Split.WRITTEN,
-    Split.CONTEXT,
-)
+PEOPLE_SPLITS = (Split.HOP1, Split.HOP2, Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT)
 
 
 @dataclasses.dataclass(frozen=True)

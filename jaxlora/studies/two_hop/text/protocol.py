@@ -206,8 +206,7 @@ def _roles(
     if not this.config.adapter:
         return None
     skills = remembered(
-        this.out / "skills.json",
-        lambda: resources.skills(loaded(), this.config, real),
+        this.out / "skills.json", lambda: resources.skills(loaded(), this.config, real)
     )
     by_folder = {folder: Skill(*values) for folder, values in skills.items()}
     return roles_of(this.config, by_folder)
