@@ -15,6 +15,7 @@ import pandas as pd
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
 from jaxlora.studies import harness
 from jaxlora.studies.harness import Criterion, Outcome, Run
+from jaxlora.studies.harness.criteria import met
 from jaxlora.studies.harness.samples import unavailable
 from jaxlora.studies.two_hop import items
 from jaxlora.studies.two_hop.items import OldAnswers
@@ -86,16 +87,16 @@ def ask(this: Run, log: Log, parts: Iterable[Part], blocks: Sequence[Block]) -> 
     for p, part in enumerate(parts):
         for i, block in enumerate(blocks):
             text = f"{part.name}: {block.arm}, {block.method}"
-            this.progress("questions", i, len(blocks), text)
-            count = functools.partial(_count, this.progress, i, len(blocks), text)
+            move = functools.partial(this.progress, "questions", i, len(blocks))
+            move(text)
+
+            def count(done: int, of: int, move=move, text=text) -> None:
+                move(f"{text}: {done:,} of {of:,} routes")
+
             make = functools.partial(_answer, log, part, p, block, count)
             path = block.path(part.folder)
             outcome = harness.ask(this, path, items.COLUMNS, make)
             log.outcomes.setdefault(block, []).append(outcome)
-
-
-def _count(progress: harness.Progress, i: int, n: int, text: str, done: int, of: int):
-    progress("questions", i, n, f"{text}: {done:,} of {of:,} routes")
 
 
 def _answer(log: Log, part: Part, p: int, block: Block, count: Count) -> Outcome:
@@ -106,17 +107,31 @@ def _answer(log: Log, part: Part, p: int, block: Block, count: Count) -> Outcome
     return part.answer(block.arm, block.method, old, count)
 
 
-def note_criteria(
-    log: Log, block: Block, criteria: Mapping[Split, Criterion], **more: Any
-) -> None:
-    """Logs criteria of one base or its experts: as records, and as rows.
+def judge_base(
+    log: Log, block: Block, criteria: Mapping[Split, Criterion], text: str, **more: Any
+) -> bool:
+    """Logs the criteria of a base, and whether it met all that are required.
 
     Args:
       log: grows.
       block: of the base.
       criteria: by what was asked for them.
+      text: names the base among those that failed.
       more: entries of each record.
     """
+    _note(log, block, criteria, **more)
+    passed = met(list(criteria.values()))
+    if passed:
+        log.passed.setdefault(block.coverage, []).append(block.seed)
+    else:
+        log.failed.append(text)
+    return passed
+
+
+def _note(
+    log: Log, block: Block, criteria: Mapping[Split, Criterion], **more: Any
+) -> None:
+    """Logs criteria of one base or its experts: as records, and as rows."""
     where = at_coverage(block.coverage) | {"seed": block.seed}
     for split, criterion in criteria.items():
         log.criteria.append(criterion.record(**where) | more)
@@ -133,17 +148,16 @@ def note_experts(log: Log, block: Block, least: float, n: int, **more: Any) -> N
       n: number of people.
       more: entries of the record.
     """
-    where = (block.coverage, block.seed)
     values = [
         value
         for x, by_part in log.notes("own").items()
         for by_cell in by_part
         for value in by_cell.values()
-        if (x.coverage, x.seed) == where
+        if (x.coverage, x.seed) == (block.coverage, block.seed)
     ]
     if values:
         criterion = Criterion(OWN_FACTS, min(values), n, least)
-        note_criteria(log, block, {Split.OWN: criterion}, **more)
+        _note(log, block, {Split.OWN: criterion}, **more)
 
 
 def lowest_own(log: Log) -> dict[tuple[float | None, Cell, Arm], float]:

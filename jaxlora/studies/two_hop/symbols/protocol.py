@@ -16,7 +16,6 @@ from jaxlora.evaluate.schema import Arm, Method, Metric, Split
 from jaxlora.studies import harness
 from jaxlora.studies.harness import (
     Criterion,
-    Outcome,
     Results,
     Run,
     Study,
@@ -24,7 +23,7 @@ from jaxlora.studies.harness import (
     provenance,
     results,
 )
-from jaxlora.studies.harness.criteria import bare, met
+from jaxlora.studies.harness.criteria import bare
 from jaxlora.studies.harness.samples import per_seed
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop import config as common
@@ -34,7 +33,7 @@ from jaxlora.studies.two_hop.protocol import (
     Log,
     Part,
     ask,
-    note_criteria,
+    judge_base,
     note_experts,
 )
 from jaxlora.studies.two_hop.rows import Block, base_block, guess_rows, samples
@@ -193,12 +192,11 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
     """Asks a base that meets its criteria everything, and logs one that does not."""
     config, first = this.config, base_block(coverage, base.seed)
     criteria = criteria_of(base, config)
-    note_criteria(log, first, criteria, steps=base.steps)
+    text = f"{base.seed} (coverage {coverage:g})"
+    passed = judge_base(log, first, criteria, text, steps=base.steps)
     log.base_rows += _world_rows(first, base)
-    if not met(list(criteria.values())):
-        log.failed.append(f"{base.seed} (coverage {coverage:g})")
+    if not passed:
         return
-    log.passed.setdefault(coverage, []).append(base.seed)
     setting = functools.cache(functools.partial(_setting, this, base))
 
     def answers(arm: Arm, method: Method, old: OldAnswers | None, count: Count):
@@ -209,7 +207,10 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
     plan = [Block(coverage, base.seed, *x) for x in arms.plan(config.methods)]
     ask(this, log, [Part(name, this.out, answers)], plan)
     for block in plan:
-        log.rows += rows_of(config, block, log.outcomes[block][0])
+        outcome = log.outcomes[block][0]
+        measured = samples({block: outcome.items})
+        measured |= summary.route_samples({block: outcome.notes.get("routes", [])})
+        log.rows += per_seed(measured, [block.seed], config.thresholds.confidence)
     people = sum(group.size for group in groups(base.world))
     recipe = config.experts
     note_experts(log, first, recipe.min_own, people, steps=recipe.steps)
@@ -239,13 +240,6 @@ def _world_rows(block: Block, base: Base) -> Iterator[dict]:
         address = block.address(None, Split.FAMILIAR_TWO_HOP, metric=metric)
         yield schema.row(base.seed, address, bare(value, 1))
     yield from guess_rows(block, groups(base.world))
-
-
-def rows_of(config: TwoHopConfig, block: Block, outcome: Outcome) -> Iterator[dict]:
-    """Rows of one block on its own seed."""
-    measured = samples({block: outcome.items})
-    measured |= summary.route_samples({block: outcome.notes.get("routes", [])})
-    return per_seed(measured, [block.seed], config.thresholds.confidence)
 
 
 def _setting(this: Run[TwoHopConfig], base: Base) -> answer.Setting:

@@ -1,24 +1,28 @@
 """What a run on text works with: the checkpoint, its tokenizer and its adapters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxlora import lora, models
-from jaxlora.evaluate.schema import Arm, Method, Split
+from jaxlora.evaluate.schema import Arm, Cell, Method, Split
 from jaxlora.io import tensors
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, architectures, pretrained, tokenizer
 from jaxlora.models import adapters as stored
-from jaxlora.studies.harness import Progress
+from jaxlora.studies.harness import Progress, Run
+from jaxlora.studies.harness.store import remembered
 from jaxlora.studies.two_hop.text import answer, codec, questions
 from jaxlora.studies.two_hop.text.answer import Setting
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.studies.two_hop.text.questions import RANKED
-from jaxlora.tasks.two_hop.experts import Group
+from jaxlora.studies.two_hop.text.roles import Roles, Skill, roles_of
+from jaxlora.tasks.two_hop import people
+from jaxlora.tasks.two_hop.experts import Expert, Group
+from jaxlora.tasks.two_hop.people import Given
 from jaxlora.tree import Tree
 
 
@@ -30,6 +34,22 @@ class Loaded(NamedTuple):
     codec: PromptCodec
     adapters: Mapping[str, Adapter]
     """By folder, padded to one rank; empty if experts are trained."""
+
+
+class Source(NamedTuple):
+    """Where the people and the experts of a run come from."""
+
+    given: Given | None
+    """A user's facts."""
+    loaded: Callable[[], Loaded]
+    """Reads the checkpoint when it is first needed."""
+    roles: Roles | None = None
+    """Which of a user's adapters is which expert; None to train experts."""
+
+    @property
+    def present(self) -> set[Expert]:
+        """The experts that there are."""
+        return set(self.roles.of) if self.roles else set(Expert)
 
 
 def decoder(config: TextConfig) -> models.DecoderConfig:
@@ -146,3 +166,74 @@ def skills(
                 hits[split] += answer.right(bare, who, split)
         out[folder] = [sum(x) / len(x) for x in hits.values()]
     return out
+
+
+def generated(config: TextConfig, seed: int) -> tuple[Group, ...]:
+    """The people whom a seed makes up."""
+    if config.adapter or not config.cells:
+        return ()
+    cells = tuple(map(Cell, config.cells))
+    return people.generate(cells, config.people, config.pairs, seed)
+
+
+def given(config: TextConfig, facts: Given | None) -> tuple[Group, ...]:
+    """A user's people, before it is known what the base knows of them."""
+    cell = Cell(f"{config.familiarity}-OO")
+    # Pairs of a file are numbered after those of generated people.
+    start = 0 if config.adapter else config.pairs
+    pairs = facts.people if facts else ()
+    return tuple(people.group(p, cell, start + i) for i, p in enumerate(pairs))
+
+
+def nobody(facts: Given | None, real: Sequence[Group]) -> list[dict[str, str]]:
+    """People of a file who are in no group."""
+    if facts is None:
+        return []
+    asked = sum(group.size for group in real)
+    count = facts.left_out + sum(map(len, facts.people)) - asked
+    why = (
+        f"fewer than {people.LEAST} alike: same relations, same hops known to the base"
+    )
+    return [{"what": f"{count} people of the facts", "why": why}] if count else []
+
+
+def real(
+    this: Run[TextConfig], source: Source
+) -> tuple[tuple[Group, ...], list[dict[str, Any]]]:
+    """A user's people by what the base knows, measured once and stored."""
+    config, groups = this.config, given(this.config, source.given)
+    if not groups or config.familiarity != "R":
+        return groups, []
+
+    def measure() -> list[dict[str, Any]]:
+        hops = [knowledge(source.loaded(), config, groups, g) for g in groups]
+        return [
+            {"pair": group.pair, "hop1": hop1, "hop2": hop2}
+            for group, (hop1, hop2) in zip(groups, hops, strict=True)
+        ]
+
+    known = remembered(this.out / "known.json", measure)
+    split = [
+        part
+        for group, hops in zip(groups, known, strict=True)
+        for part in people.by_knowledge(group, hops["hop1"], hops["hop2"])
+    ]
+    if not split:
+        raise ValueError(
+            f"Of the people in {config.facts}, fewer than {people.LEAST} are "
+            f"alike in what the base knows of them; give more facts."
+        )
+    return tuple(split), known
+
+
+def roles(
+    this: Run[TextConfig], source: Source, people: Sequence[Group]
+) -> Roles | None:
+    """Which of a user's adapters is which expert, measured once and stored."""
+    if not this.config.adapter:
+        return None
+    measured = remembered(
+        this.out / "skills.json", lambda: skills(source.loaded(), this.config, people)
+    )
+    by_folder = {folder: Skill(*values) for folder, values in measured.items()}
+    return roles_of(this.config, by_folder)
