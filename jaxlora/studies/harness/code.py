@@ -80,8 +80,9 @@ def _closure(modules: tuple[str, ...], root: Path) -> dict[str, list[_Name]]:
         reached[module] = sorted(set(_imported(module, root)))
         waiting += [name.module for name in reached[module]]
         # Python runs the packages on the path; most of them only re-export.
-        parents = [p for p in _parents(module) if _file(p, root)]
-        waiting += [p for p in parents if _read(p, root).defines]
+        parts = module.split(".")
+        parents = (".".join(parts[:count]) for count in range(1, len(parts)))
+        waiting += [p for p in parents if _file(p, root) and _read(p, root).defines]
     return reached
 
 
@@ -89,26 +90,18 @@ def _imported(module: str, root: Path) -> Iterator[_Name]:
     """What a module imports, each as the name and module that define it."""
     source = _read(module, root)
     for bound, imported in source.imports:
-        target = _defined(imported, root)
-        if target is None:
-            continue
-        if target.name or not _is_package(target.module, root):
-            yield target
-        elif bound == _WHOLE or bound in source.values:
-            yield from map(_Name, _inside(target.module, root))
-        else:  # a package of which only attributes are read: only those decide
-            for attribute in source.attributes.get(bound, ()):
-                if not attribute.startswith("__"):
-                    yield from _attribute(target.module, attribute, root)
-
-
-def _attribute(package: str, name: str, root: Path) -> Iterator[_Name]:
-    """What ``package.name`` needs: all of it, if it is a package again."""
-    target = _defined(_Name(package, name), root)
-    if target is not None and target.name:
-        yield target
-    elif target is not None:
-        yield from map(_Name, _inside(target.module, root))
+        targets = [_defined(imported, root)]
+        package = targets[0] and not targets[0].name and targets[0].module
+        used = bound == _WHOLE or bound in source.values
+        if package and not used and _is_package(package, root):
+            # A package of which only attributes are read: only those decide.
+            names = (x for x in source.attributes.get(bound, ()) if x[:2] != "__")
+            targets = [_defined(_Name(package, name), root) for name in names]
+        for target in targets:
+            if target is not None and target.name:
+                yield target
+            elif target is not None:
+                yield from map(_Name, _inside(target.module, root))
 
 
 def _defined(name: _Name, root: Path) -> _Name | None:
@@ -124,17 +117,12 @@ def _defined(name: _Name, root: Path) -> _Name | None:
     return _Name(below) if _file(below, root) else name
 
 
-def _parents(module: str) -> list[str]:
-    parts = module.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
 def _inside(module: str, root: Path) -> list[str]:
     """A module, or every module in the folder of a package."""
-    file = _file(module, root)
-    if file is None or file.name != "__init__.py":
+    if not _is_package(module, root):
         return [module]
-    below = (f.relative_to(root.parent) for f in file.parent.rglob("*.py"))
+    folder = root.parent.joinpath(*module.split("."))
+    below = (f.relative_to(root.parent) for f in folder.rglob("*.py"))
     return [".".join(f.with_suffix("").parts).removesuffix(".__init__") for f in below]
 
 
@@ -160,29 +148,18 @@ def _read(module: str, root: Path) -> _Source:
 @functools.lru_cache(maxsize=1024)  # by content: most files serve several hashes
 def _parsed(source: bytes, package: str) -> _Source:
     tree = ast.parse(source)
-    uses = _Uses()
-    uses.visit(tree)
+    attributes: dict[str, set[str]] = {}
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            attributes.setdefault(node.value.id, set()).add(node.attr)
+            read.add(node.value)
+    names = {node for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    values = {node.id for node in names - read}
     imports = tuple(_bindings(tree, package))
     defines = not all(map(_declares, tree.body))
-    _drop_docstrings(tree)
-    return _Source(ast.dump(tree), imports, uses.attributes, uses.values, defines)
-
-
-class _Uses(ast.NodeVisitor):
-    """Parts names that an attribute is read of from those used as values."""
-
-    def __init__(self) -> None:
-        self.attributes: dict[str, set[str]] = {}
-        self.values: set[str] = set()
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.value, ast.Name):
-            self.attributes.setdefault(node.value.id, set()).add(node.attr)
-        else:
-            self.visit(node.value)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        self.values.add(node.id)
+    syntax = ast.dump(_WithoutDocstrings().visit(tree))
+    return _Source(syntax, imports, attributes, values, defines)
 
 
 def _bindings(tree: ast.AST, package: str) -> Iterator[tuple[str, _Name]]:
@@ -214,8 +191,6 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-def _drop_docstrings(tree: ast.AST) -> None:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [child for child in body if not _is_docstring(child)]  # type: ignore
+class _WithoutDocstrings(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if _is_docstring(node) else node

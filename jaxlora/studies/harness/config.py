@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,29 +21,26 @@ T = TypeVar("T")
 
 def at_least(config: Any, least: int, *names: str) -> None:
     """Refuses a field of ``config`` that is below ``least``."""
-    for name in names:
-        if getattr(config, name) < least:
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, expected at least {least}."
-            )
+    _check(config, names, lambda x: not x < least, f"at least {least}")
 
 
 def positive(config: Any, *names: str) -> None:
     """Refuses a field of ``config`` that is not a positive number."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, expected a positive number."
-            )
+    _check(config, names, lambda x: 0 < x < math.inf, "a positive number")
 
 
 def share(config: Any, *names: str) -> None:
     """Refuses a field of ``config`` that is no share in [0, 1]."""
+    _check(config, names, lambda x: 0 <= x <= 1, "a share in [0, 1]")
+
+
+def _check(
+    config: Any, names: Sequence[str], fits: Callable[[Any], bool], expected: str
+) -> None:
     for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, expected a share in [0, 1]."
-            )
+        value = getattr(config, name)
+        if not fits(value):
+            raise ValueError(f"{name} is {value}, expected {expected}.")
 
 
 def distinct(name: str, values: Sequence[Any], known: Sequence[Any] = ()) -> None:
@@ -73,10 +70,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as ``{"world.people": 7}``."""
     out: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, Mapping):
-            out |= flat(value, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = value
+        inner = isinstance(value, Mapping)
+        out |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return out
 
 
@@ -115,11 +110,7 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
                 f"The configuration has a field {where}{name}, which does not exist"
                 f"{hint(name, fields, where)}"
             )
-    parsed = {
-        name: _parse(fields[name], value, f"{where}{name}")
-        for name, value in values.items()
-    }
-    return kind(**parsed)
+    return kind(**{n: _parse(fields[n], x, f"{where}{n}") for n, x in values.items()})
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
@@ -138,10 +129,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is {value!r}, expected one of {known}.")
         return value
     if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
         (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
-        return _parse(kind, value, where)
+        return None if value is None else _parse(kind, value, where)
     if kind is Path:
         if not isinstance(value, str):
             raise ValueError(f"{where} is {value!r}, expected a path or null.")
