@@ -97,7 +97,13 @@ def score(
         tokens than fit, or the adapter does not fit the model.
     """
     adapter, library, gate = adapted
-    _check(model, adapter, library, batch)
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected a row at least.")
+    if model.route is None and adapter is not None and library is not None:
+        raise ValueError(
+            "Got an adapter and a library, but the model has no route: expected one of "
+            "them, the adapter alone or every expert of the library."
+        )
     longest = model.config.max_length if max_length is None else max_length
     rows = [
         _row(i, pair, model.config.vocab_size, longest, truncate)
@@ -191,16 +197,6 @@ def windows(
         end = min(done + length - overlap + 1, len(text))
         yield text[end - length - 1 : done], text[done:end]
         done = end
-
-
-def _check(model: Decoder, adapter, library, batch: int) -> None:
-    if batch < 1:
-        raise ValueError(f"batch is {batch}, expected a row at least.")
-    if model.route is None and adapter is not None and library is not None:
-        raise ValueError(
-            "Got an adapter and a library, but the model has no route: expected one of "
-            "them, the adapter alone or every expert of the library."
-        )
 
 
 def _row(

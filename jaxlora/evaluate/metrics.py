@@ -79,7 +79,8 @@ def loss(logits: ArrayLike, answers: ArrayLike) -> np.ndarray:
     """
     logits_NxV = _matrix(logits)
     answers_N = _tokens("answers", answers, logits_NxV)
-    return -_log_softmax(logits_NxV)[np.arange(len(answers_N)), answers_N]
+    losses_NxV = -special.log_softmax(logits_NxV, axis=1)
+    return losses_NxV[np.arange(len(answers_N)), answers_N]
 
 
 def shuffled_loss(
@@ -105,7 +106,7 @@ def shuffled_loss(
     logits_NxV = _matrix(logits)
     answers_N = _tokens("answers", answers, logits_NxV)
     others_NxN = _others(groups, len(answers_N))
-    loss_NxN = -_log_softmax(logits_NxV)[:, answers_N]
+    loss_NxN = -special.log_softmax(logits_NxV, axis=1)[:, answers_N]
     return np.where(others_NxN, loss_NxN, 0).sum(1) / others_NxN.sum(1)
 
 
@@ -157,23 +158,15 @@ def error_types(
     >>> error_types([4, 5, 6, 7, 8], [4] * 5, [5] * 5, [6] * 5, [7] * 5).tolist()
     [0, 1, 2, 3, 4]
     """
-    said_N = _vector("predictions", predictions, None)
-    named = (
-        ("answers", answers),
-        ("bridge", bridge),
-        ("relation2_of_a", relation2_of_a),
-        ("old", old),
-    )
-    fits = [
-        (said_N >= 0) & (said_N == _vector(name, tokens, len(said_N)))
-        for name, tokens in named
+    predictions_N = _vector("predictions", predictions, None)
+    named = {"answers": answers, "bridge": bridge, "relation2_of_a": relation2_of_a}
+    vectors = [
+        _vector(name, tokens, len(predictions_N))
+        for name, tokens in (named | {"old": old}).items()
     ]
-    codes = [ErrorType.CORRECT, ErrorType.BRIDGE, ErrorType.RELATION2, ErrorType.OLD]
-    return np.select(fits, [int(code) for code in codes], int(ErrorType.OTHER))
-
-
-def _log_softmax(logits_NxV: np.ndarray) -> np.ndarray:
-    return special.log_softmax(logits_NxV, axis=1)
+    # The codes are in the order of the vectors, and OTHER is the last.
+    fits = [(predictions_N >= 0) & (predictions_N == tokens_N) for tokens_N in vectors]
+    return np.select(fits, [*range(len(fits))], int(ErrorType.OTHER))
 
 
 def _others(groups: ArrayLike, n: int) -> np.ndarray:

@@ -38,44 +38,35 @@ class Claim(StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One claim about one pooled row.
-
-    Attributes:
-      cell: the cell, or ``None`` for a row of the base that belongs to no cell.
-      library: the arm, as the column of that name holds it.
-      method: how they are combined.
-      claim: what is said of the value or its interval.
-      bound: the number in the claim; ``None`` for ``reported``.
-      statement: the claim in words, with its reason.
-      split: what is asked.
-      metric: what is measured.
-      condition: entries that the row's condition must have. Where several rows
-        qualify (several coverages, say), the claim is made of each of them.
-    """
+    """One claim about one pooled row."""
 
     cell: Cell | None
+    """``None`` for a row of the base that belongs to no cell."""
     library: Arm
+    """The arm, as the column of that name holds it."""
     method: Method
     claim: Claim
+    """What is said of the value or its interval."""
     bound: float | None
+    """The number in the claim; ``None`` for ``reported``."""
     statement: str
+    """The claim in words, with its reason."""
     split: Split = Split.TWO_HOP
     metric: Metric = Metric.ACCURACY
     condition: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    """Entries that the row's condition must have. Where several rows qualify (several
+    coverages, say), the claim is made of each of them."""
 
 
 class Outcome(NamedTuple):
-    """A prediction beside the row it speaks of.
-
-    ``held`` is ``None`` where the claim could not be checked: no such row, no value,
-    or no interval.
-    """
+    """A prediction beside the row it speaks of."""
 
     prediction: Prediction
     value: float | None
     lo: float | None
     hi: float | None
     held: bool | None
+    """``None`` if it could not be checked: no such row, no value, or no interval."""
     sentence: str
 
 
@@ -195,7 +186,10 @@ def _outcome(
     x: Prediction, row: dict[str, Any] | None, rows: list[dict[str, Any]]
 ) -> Outcome:
     got = {key: _number(row, key) for key in ("value", "lo", "hi")}
-    chance = _number(_chance_row(row, rows), "value")
+    # Chance is that of the same items: same address and same condition.
+    like = _address(row, Metric.CHANCE) if row else None
+    chances = (other for other in rows if _address(other, other["metric"]) == like)
+    chance = _number(next(chances, None), "value")
     rule = _RULES[x.claim]
     needs = [(got | {"chance": chance})[key] for key in rule.needs]
     held = None if None in needs else rule.test(x.bound, *needs)
@@ -204,48 +198,24 @@ def _outcome(
     )
     verdict = {True: "held", False: "missed", None: "could not be checked"}[held]
     shown = _show(**got) if row else "no such row"
-    sentence = f"{_spoken_of(x, row)}: {shown}; predicted {claim}: {verdict}."
-    return Outcome(x, **got, held=held, sentence=sentence)
-
-
-def _spoken_of(x: Prediction, row: Mapping[str, Any] | None) -> str:
     address = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
     condition = row["condition"] if row else dict(x.condition)
     at = f" at {json.dumps(condition, sort_keys=True)}" if condition else ""
-    return address + at
+    sentence = f"{address}{at}: {shown}; predicted {claim}: {verdict}."
+    return Outcome(x, **got, held=held, sentence=sentence)
 
 
-def _address(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    keys = ("familiarity", "knows", "library", "method", "split")
-    return tuple(row[key] for key in keys)
+def _address(row: Mapping[str, Any], metric: str) -> tuple[Any, ...]:
+    keys = ("familiarity", "knows", "library", "method", "split", "condition")
+    return (*(row[key] for key in keys), metric)
 
 
 def _speaks_of(x: Prediction, row: Mapping[str, Any]) -> bool:
     cell = (x.cell.familiarity, x.cell.knows) if x.cell else ("", "")
-    same = _address(row) == (*cell, x.library, x.method, x.split)
-    return (
-        same
-        and row["metric"] == x.metric
-        and all(
-            key in row["condition"] and row["condition"][key] == value
-            for key, value in x.condition.items()
-        )
-    )
-
-
-def _chance_row(
-    row: dict[str, Any] | None, rows: list[dict[str, Any]]
-) -> dict[str, Any] | None:
-    """The chance measured on the same items: same address and same condition."""
-    for other in rows:
-        if (
-            row is not None
-            and other["metric"] == Metric.CHANCE
-            and _address(other) == _address(row)
-            and other["condition"] == row["condition"]
-        ):
-            return other
-    return None
+    # Of the row's condition, only the entries that the prediction names must agree.
+    condition = row["condition"] | dict(x.condition)
+    named = (*cell, x.library, x.method, x.split, condition, x.metric)
+    return _address(row, row["metric"]) == named
 
 
 def _number(row: Mapping[str, Any] | None, key: str) -> float | None:

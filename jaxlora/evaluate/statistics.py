@@ -23,31 +23,23 @@ from scipy import special
 
 
 class Interval(NamedTuple):
-    """A measurement with its interval.
-
-    Attributes:
-      value: the estimate itself, inside ``[lo, hi]``.
-      lo: lower end.
-      hi: upper end.
-      n: number of items behind it, over all seeds.
-    """
+    """A measurement with its interval."""
 
     value: float
+    """The estimate itself, inside ``[lo, hi]``."""
     lo: float
     hi: float
     n: int
+    """Number of items behind it, over all seeds."""
 
 
 class Paired(NamedTuple):
-    """The difference of two measurements of the same items.
-
-    Attributes:
-      difference: mean of x - y, with its interval.
-      p: one-sided p-value against "the mean difference is not above 0".
-    """
+    """The difference of two measurements of the same items."""
 
     difference: Interval
+    """Mean of x - y, with its interval."""
     p: float
+    """One-sided p-value against "the mean difference is not above 0"."""
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:

@@ -118,8 +118,7 @@ def auc(right: ArrayLike, entropy: ArrayLike, confidence: float = 0.95) -> Inter
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     area = float(below.sum() / (2 * len(good) * len(bad)))
     z = float(special.ndtri(0.5 + confidence / 2))
-    lo = _end(area, 0.0, len(good), len(bad), z)
-    hi = _end(area, 1.0, len(good), len(bad), z)
+    lo, hi = (_end(area, end, len(good), len(bad), z) for end in (0.0, 1.0))
     return Interval(area, lo, hi, len(values))
 
 

@@ -88,47 +88,37 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was measured of one library combined by one method in one cell.
-
-    Attributes:
-      cell: who is familiar, and what the base knows.
-      arm: the adapters that take part.
-      method: how they were combined.
-      base_ok: the base met its criteria.
-      expert_ok: every expert met its criterion.
-      two_hop: accuracy of the combined model.
-      base_two_hop: accuracy of the base on the same items.
-      hops: retention of each hop by the combined model, by name; those that some
-        expert or the base holds.
-      chance: accuracy of the combined model with the answers shuffled among people.
-      controls: two-hop minus that of each negative control, by name; ``None`` for a
-        control that could not run.
-      target_saw_people: an A->C expert in the library was trained on these people.
-      counterfactual: accuracy of the counterfactual answer where the experts of one
-        hop were trained on it, by library; empty if it was not measured.
-      joint: two-hop accuracy of one LoRA on both fact sets; ``None`` if it could not
-        run.
-      coverage: share of the second-relation facts that took part in a trained
-        composition; ``None`` where the base knows none of them.
-      p_adjusted: p-value over all controls, adjusted for the number of methods;
-        ``adjust`` fills it in.
-    """
+    """What was measured of one library combined by one method in one cell."""
 
     cell: Cell
     arm: Arm
     method: Method
     base_ok: bool
+    """The base met its criteria."""
     expert_ok: bool
+    """Every expert met its criterion."""
     two_hop: Interval
+    """Accuracy of the combined model."""
     base_two_hop: Interval
+    """Accuracy of the base on the same items."""
     hops: Mapping[str, Interval]
+    """Retention of each hop, by name; those that some expert or the base holds."""
     chance: float
+    """Accuracy of the combined model with the answers shuffled among people."""
     controls: Mapping[str, Paired | None]
+    """Two-hop minus that of each negative control; ``None`` if it could not run."""
     target_saw_people: bool
+    """An A->C expert in the library was trained on these people."""
     counterfactual: Mapping[str, Interval]
+    """Accuracy of the counterfactual answer where the experts of one hop were trained
+    on it, by library; empty if it was not measured."""
     joint: Interval | None
+    """Two-hop accuracy of one LoRA on both fact sets; ``None`` if it could not run."""
     coverage: float | None = None
+    """Share of the second-relation facts that took part in a trained composition;
+    ``None`` where the base knows none of them."""
     p_adjusted: float | None = None
+    """P-value over all controls, adjusted for the number of methods by ``adjust``."""
 
     def __post_init__(self) -> None:
         for name in ("hops", "controls"):
@@ -154,11 +144,9 @@ def adjust(evidences: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
     A family is all methods in the same cell on the same library.
     """
-    families: dict[tuple[Cell, Arm], list[int]] = {}
-    for i, evidence in enumerate(evidences):
-        families.setdefault((evidence.cell, evidence.arm), []).append(i)
     adjusted = list(evidences)
-    for members in families.values():
+    for family in dict.fromkeys((e.cell, e.arm) for e in evidences):
+        members = [i for i, e in enumerate(evidences) if (e.cell, e.arm) == family]
         p_values = holm([evidences[i].p for i in members])
         for i, p in zip(members, p_values, strict=True):
             adjusted[i] = dataclasses.replace(evidences[i], p_adjusted=float(p))
@@ -169,8 +157,7 @@ def decide(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     """Returns the first label, in the order of ``Label``, whose rule holds."""
     rules = (_invalid, _preserved, _degrades, _retrieves, _composes, _no_transfer)
     for rule in rules:
-        verdict = rule(evidence, thresholds)
-        if verdict is not None:
+        if verdict := rule(evidence, thresholds):
             return verdict
     return _inconclusive(evidence, thresholds)
 
@@ -234,11 +221,8 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     cause, why = _cause(e, t)
     kept = ", ".join(f"{name} {_show(x)}" for name, x in e.hops.items())
-    reason = (
-        f"two-hop {_show(e.two_hop)} is at most {_bar(e, t)}; no hop is lost ({kept}); "
-        f"{why}"
-    )
-    return Verdict(Label.NO_TRANSFER, cause, reason)
+    reason = f"two-hop {_show(e.two_hop)} is at most {_bar(e, t)}; no hop is lost"
+    return Verdict(Label.NO_TRANSFER, cause, f"{reason} ({kept}); {why}")
 
 
 def _inconclusive(e: Evidence, t: Thresholds) -> Verdict:
