@@ -4,10 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxlora import merge, route
+import jax
+
+from jaxlora import lora, merge, models, route
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.lora import LoraConfig
+from jaxlora.models import Decoder
 from jaxlora.names import unknown
 from jaxlora.studies.harness.config import at_least, positive
 
@@ -76,6 +79,15 @@ def settled(config: C) -> C:
     """Returns the config with its routers among its methods, as runs record it."""
     fields: dict[str, Any] = {"methods": config.all_methods, "routers": ()}
     return dataclasses.replace(config, **fields)
+
+
+def check_lora(model: Decoder, config: LoraConfig) -> None:
+    """Refuses adapters that do not fit a base, from shapes alone."""
+
+    def make(key: jax.Array) -> lora.Adapter:
+        return lora.init(key, models.init(key, model), config)
+
+    jax.eval_shape(make, jax.random.key(0))
 
 
 def check_top_k(config: CommonConfig) -> None:

@@ -15,14 +15,7 @@ from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import arms, items
 from jaxlora.studies.two_hop.items import OldAnswers
 from jaxlora.studies.two_hop.protocol import Count
-from jaxlora.studies.two_hop.symbols import (
-    experts,
-    learning,
-    libraries,
-    oracle,
-    questions,
-    routed,
-)
+from jaxlora.studies.two_hop.symbols import experts, learning, libraries, oracle, routed
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.studies.two_hop.symbols.questions import PEOPLE_SPLITS, Asked
@@ -41,12 +34,6 @@ class Setting(NamedTuple):
     """What the base answers, once it was asked."""
     progress: Count = lambda *_: None
     """Called with (done, all) as the oracle goes through all routes."""
-
-
-def prepare(config: TwoHopConfig, trained: Experts) -> Setting:
-    """Makes the questions of a seed."""
-    asked = questions.ask(trained.base, trained.groups, config.retention_items)
-    return Setting(config, trained, asked)
 
 
 def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
@@ -164,9 +151,7 @@ def _of_others(
         return frame
     other = ask(True)
     sizes = {(str(g.cell), g.pair): g.size // 2 for g in setting.asked.groups}
-    half = np.array(
-        [sizes[key] for key in zip(frame["cell"], frame["pair"], strict=True)]
-    )
+    half = np.array([sizes[c, p] for c, p in frame[["cell", "pair"]].to_numpy()])
     # The expert of the second half (the first frame) is asked about the first half.
     keep = (frame["person"] < half) | (frame["split"] == str(Split.FAMILIAR_TWO_HOP))
     return frame.where(keep, other).astype(frame.dtypes)
@@ -197,26 +182,21 @@ def collect(answers: Answers, asked: Asked, old: OldAnswers | None) -> pd.DataFr
       asked: what was asked.
       old: what the base answers; None when the base itself is asked.
     """
-    host = Answers(*(np.asarray(x) for x in answers))
+    direct, bridge, written, context = (np.asarray(x) for x in answers)
+    # Direct questions: both hops and two-hop of all people, then the familiar ones.
+    *direct, familiar = np.split(direct, asked.people * np.arange(1, 4), axis=1)
+    logits = dict(zip(PEOPLE_SPLITS, (*direct, written, context), strict=True))
     frames = []
     for g, group in enumerate(asked.groups):
-        keys = asked.keys[g]
-        for split in PEOPLE_SPLITS:
-            logits = _logits(host, g, split, group.size, asked.people)
-            frames.append(items.people(logits, group, split, keys[split], old))
-        bridges, written = keys[Split.WRITTEN].bridge, host.bridge[g, : group.size]
-        split = Split.WRITTEN_BRIDGE
-        frames.append(items.right_or_wrong(split, written, bridges, group))
-        split, predicted = Split.FAMILIAR_TWO_HOP, host.direct[g, 3 * asked.people :]
-        predicted, right = metrics.predict(predicted), asked.familiar_answers[g]
-        frames.append(items.right_or_wrong(split, predicted, right, group))
+        keys, n = asked.keys[g], group.size
+        for split, x in logits.items():
+            frames.append(items.people(x[g, :n], group, split, keys[split], old))
+        pairs = {
+            Split.WRITTEN_BRIDGE: (bridge[g, :n], keys[Split.WRITTEN].bridge),
+            Split.FAMILIAR_TWO_HOP: (
+                metrics.predict(familiar[g]),
+                asked.familiar_answers[g],
+            ),
+        }
+        frames += [items.right_or_wrong(k, *pair, group) for k, pair in pairs.items()]
     return pd.concat(frames, ignore_index=True)
-
-
-def _logits(answers: Answers, g: int, split: Split, n: int, people: int):
-    if split is Split.WRITTEN:
-        return answers.written[g, :n]
-    if split is Split.CONTEXT:
-        return answers.context[g, :n]
-    start = people * (Split.HOP1, Split.HOP2, Split.TWO_HOP).index(split)
-    return answers.direct[g, start : start + n]

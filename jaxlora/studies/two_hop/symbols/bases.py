@@ -114,13 +114,13 @@ def train(
       progress: called with (seed, steps done, what was measured) after every chunk.
     """
     todo = list(zip(seeds, worlds, strict=True))
-    done: dict[int, Base] = {}
-    for i in range(0, len(todo), concurrent):
+    return [
+        base
+        for i in range(0, len(todo), concurrent)
         for base in _train_some(
             todo[i : i + concurrent], model_config, config, cache, progress
-        ):
-            done[base.seed] = base
-    return [done[seed] for seed in seeds]
+        )
+    ]
 
 
 class _Run(NamedTuple):
@@ -191,45 +191,31 @@ def _look(run: _Run, state: pretrain.State, config: PretrainConfig) -> _Run:
     steps = int(state.step)
     base = Base(run.seed, run.model, state.params, run.world, steps, {})
     base = base._replace(measured=measure(base))
-    finished = steps >= config.max_steps or _enough(base, config)
+    formats = all(base.available(name, config) for name in FORMATS)
+    enough = base.passed(config) and (formats or steps >= config.format_steps)
+    finished = steps >= config.max_steps or enough
     meta = {"measured": base.measured, "finished": finished, "seed": run.seed}
     checkpoint.save(run.folder, steps, _stored(state), meta)
     return run._replace(state=state, measured=dict(base.measured), finished=finished)
-
-
-def _enough(base: Base, config: PretrainConfig) -> bool:
-    formats = all(base.available(name, config) for name in FORMATS)
-    return base.passed(config) and (formats or base.steps >= config.format_steps)
 
 
 def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
     model, opt = runs[0].model, _optimizer(config)
     pad = runs[0].world.vocab.ids[PAD]
     sizes = pretrain.Sizes(config.batch, config.extra_batch, config.extra_every, pad)
+    how, states = (model, opt, sizes, config.chunk), [run.state for run in runs]
     if len(runs) == 1:
-        state, _ = pretrain.chunk(
-            model, opt, sizes, config.chunk, runs[0].state, data[0]
-        )
-        return [state]
+        return [pretrain.chunk(*how, states[0], data[0])[0]]
     stack = functools.partial(jax.tree.map, lambda *x: jnp.stack(x))
-    states, _ = pretrain.chunks(
-        model,
-        opt,
-        sizes,
-        config.chunk,
-        stack(*[run.state for run in runs]),
-        stack(*data),
-    )
-    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(runs))]
+    stacked, _ = pretrain.chunks(*how, stack(*states), stack(*data))
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(runs))]
 
 
 def _data(world: World) -> pretrain.Data:
     s, vocab = world.splits, world.vocab
     direct = encode(s["one_hop"] + s["two_hop"] + s["copy"], vocab, 3)
-    extra = _mix(s)
-    rows, n = _padded(direct)
-    extra_rows, extra_n = _padded(encode(extra, vocab, 9))
-    return pretrain.Data(rows, n, extra_rows, extra_n)
+    extra = encode(_mix(s), vocab, 9)
+    return pretrain.Data(*_padded(direct), *_padded(extra))
 
 
 def _mix(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
@@ -258,12 +244,7 @@ def measure(base: Base) -> dict[str, tuple[float, int]]:
     for name, (split, length, _) in (CRITERIA | FORMATS).items():
         # Copies are repeated in training; each name is asked once.
         asked = tuple(dict.fromkeys(base.world.splits[split]))
-        out[name] = (_accuracy(base, asked, length), len(asked))
+        batch, _ = _padded(encode(asked, base.world.vocab, length), 512)
+        hits = scoring.right(base.model, base.pad, base.params, *batch)
+        out[name] = (float(np.asarray(hits)[: len(asked)].mean()), len(asked))
     return out
-
-
-def _accuracy(base: Base, asked: tuple[Record, ...], length: int) -> float:
-    rows = encode(asked, base.world.vocab, length)
-    batch, _ = _padded(rows, 512)
-    hits = scoring.right(base.model, base.pad, base.params, *batch)
-    return float(np.asarray(hits)[: len(asked)].mean())

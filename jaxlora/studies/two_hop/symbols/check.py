@@ -9,14 +9,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
-from jaxlora import lora, models
 from jaxlora.evaluate.schema import Method
 from jaxlora.lora import LoraConfig
 from jaxlora.models import DecoderConfig
-from jaxlora.studies.two_hop.config import check_top_k
+from jaxlora.studies.two_hop.config import check_lora, check_top_k
 from jaxlora.studies.two_hop.symbols import bases, oracle, oracle_search
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.tasks.two_hop.records import Record
@@ -54,12 +52,7 @@ def adapters(given: World, model: DecoderConfig, config: LoraConfig) -> None:
             f"lora.dtype is {config.dtype!r}, expected a type such as float32 or "
             f"bfloat16."
         ) from None
-    decoder = bases.vocabulary(model, given.vocab)
-
-    def make(key: jax.Array):
-        return lora.init(key, models.init(key, decoder), config)
-
-    jax.eval_shape(make, jax.random.key(0))
+    check_lora(bases.vocabulary(model, given.vocab), config)
 
 
 def router(config: TwoHopConfig) -> None:

@@ -37,7 +37,14 @@ from jaxlora.studies.two_hop.protocol import (
     note_experts,
 )
 from jaxlora.studies.two_hop.rows import Block, base_block, guess_rows, samples
-from jaxlora.studies.two_hop.symbols import answer, bases, check, experts, summary
+from jaxlora.studies.two_hop.symbols import (
+    answer,
+    bases,
+    check,
+    experts,
+    questions,
+    summary,
+)
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.config import FREE, STUDY, TwoHopConfig
 from jaxlora.tasks.two_hop import facts, world
@@ -165,15 +172,8 @@ def _bases(
         seeds = numbers[i : i + concurrent]
         with this.clock.time("pretrain"):
             worlds = [_world(config, coverage, seed, people) for seed in seeds]
-            trained = bases.train(
-                seeds,
-                worlds,
-                config.model,
-                config.pretrain,
-                this.cache,
-                concurrent,
-                progress,
-            )
+            recipe = (config.model, config.pretrain, this.cache, concurrent, progress)
+            trained = bases.train(seeds, worlds, *recipe)
         yield from trained
 
 
@@ -191,7 +191,16 @@ def _world(
 def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) -> None:
     """Asks a base that meets its criteria everything, and logs one that does not."""
     config, first = this.config, base_block(coverage, base.seed)
-    criteria = criteria_of(base, config)
+    rules = bases.CRITERIA | bases.FORMATS
+    criteria = {
+        SPLITS[name]: Criterion(
+            name,
+            *measured,
+            threshold=getattr(config.pretrain, rules[name][2]),
+            required=name in bases.CRITERIA,
+        )
+        for name, measured in base.measured.items()
+    }
     text = f"{base.seed} (coverage {coverage:g})"
     passed = judge_base(log, first, criteria, text, steps=base.steps)
     log.base_rows += _world_rows(first, base)
@@ -220,20 +229,6 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
     this.progress("questions", len(plan), len(plan), f"seed {base.seed} done")
 
 
-def criteria_of(base: Base, config: TwoHopConfig) -> dict[Split, Criterion]:
-    """The criteria of a base, by what they ask."""
-    rules = bases.CRITERIA | bases.FORMATS
-    return {
-        SPLITS[name]: Criterion(
-            name,
-            *measured,
-            threshold=getattr(config.pretrain, rules[name][2]),
-            required=name in bases.CRITERIA,
-        )
-        for name, measured in base.measured.items()
-    }
-
-
 def _world_rows(block: Block, base: Base) -> Iterator[dict]:
     """Steps and phi of a base, and what guessing would give in each cell."""
     for metric, value in ((Metric.STEPS, base.steps), (Metric.PHI, base.world.phi)):
@@ -255,4 +250,5 @@ def _setting(this: Run[TwoHopConfig], base: Base) -> answer.Setting:
     progress(0)
     with this.clock.time("experts"):
         trained = experts.train(base, config.lora, config.experts, this.cache, progress)
-    return answer.prepare(config, trained)
+    asked = questions.ask(base, trained.groups, config.retention_items)
+    return answer.Setting(config, trained, asked)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxlora import lora, models
 from jaxlora.evaluate.schema import Arm, Cell, Method, Split
 from jaxlora.io import tensors
@@ -14,6 +12,7 @@ from jaxlora.models import Decoder, architectures, pretrained, tokenizer
 from jaxlora.models import adapters as stored
 from jaxlora.studies.harness import Progress, Run
 from jaxlora.studies.harness.store import remembered
+from jaxlora.studies.two_hop.config import check_lora
 from jaxlora.studies.two_hop.text import answer, codec, questions
 from jaxlora.studies.two_hop.text.answer import Setting
 from jaxlora.studies.two_hop.text.codec import PromptCodec
@@ -74,12 +73,7 @@ def check(config: TextConfig) -> None:
     shapes = decoder(config)
     known = codec.load(config.model, config.chat)
     tokenizer.check(known.tokenizer, shapes.vocab_size)
-    model = Decoder(shapes)
-
-    def make(key: jax.Array) -> Adapter:
-        return lora.init(key, models.init(key, model), config.lora)
-
-    jax.eval_shape(make, jax.random.key(0))
+    check_lora(Decoder(shapes), config.lora)
 
 
 def load(config: TextConfig, progress: Progress) -> Loaded:
