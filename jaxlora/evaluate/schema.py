@@ -128,9 +128,6 @@ class Metric(StrEnum):
 
 
 ERROR_METRICS = (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER)
-SINGLE = (Arm.HOP1, Arm.HOP2, Arm.TARGET, Arm.TARGET_OTHERS)
-NEGATIVE = (Arm.BASE, *SINGLE[:2], Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED)
-POSITIVE = (Arm.JOINT, Arm.FULL, Arm.TARGET, Arm.DOCUMENT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,12 @@ def here() -> dict[str, Any]:
     }
 
 
+def program() -> dict[str, Any]:
+    """What decides, beside its code and inputs, what a program computes."""
+    versions = [metadata.version(name) for name in ("jax", "flax", "optax")]
+    return {"versions": versions, "backend": jax.default_backend()}
+
+
 def device() -> str:
     """The accelerator, or the number of CPU cores, in words."""
     first, count = jax.devices()[0], jax.device_count()

@@ -99,11 +99,8 @@ def _compare(out: Path, stored, identity, free: Sequence[str], facts: object) ->
 
 
 def _compare_configs(out: Path, old, new, free: Sequence[str]) -> None:
-    differ = sorted(
-        name
-        for name in old.keys() | new.keys()
-        if old.get(name) != new.get(name) and name not in free
-    )
+    names = (old.keys() | new.keys()) - set(free)
+    differ = sorted(name for name in names if old.get(name) != new.get(name))
     if differ:
         name = differ[0]
         raise ValueError(

@@ -164,22 +164,14 @@ def _outcomes(
             out |= _judged(config, record, items)
         yield out
     for name in [n for n in items if "layer" in n]:
-        yield {
-            "claim": OVERLAP,
-            "item": name,
-            "rule": "reported",
-            "predicted": None,
-            "lo": None,
-            "hi": None,
-            "held": None,
-            "bases": names,
-            "why": "",
-        } | _interval(config, items[name], share=False)
+        out = {"claim": OVERLAP, "item": name, "rule": "reported"}
+        out |= dict.fromkeys(("predicted", "lo", "hi", "held")) | {"bases": names}
+        yield out | {"why": ""} | _interval(config, items[name], share=False)
 
 
 def _judged(config: TheoryConfig, record: Mapping[str, Any], items: Items):
     measured = _interval(config, items[record["item"]])
-    predicted, low, high = (record[k] for k in ("predicted", "lo", "hi"))
+    predicted, low, high = record["predicted"], record["lo"], record["hi"]
     if record["claim"] == LINEAR:
         every = np.concatenate(items[f"predicted {record['item']}"])
         predicted = round(float(every.mean()), 4)

@@ -113,9 +113,8 @@ def points(preset: str, seeds: int) -> tuple[Point, ...]:
     for case in cases(preset):
         values = [value for _, value in case.arguments]
         shares = _predict(case.program, case.sizes, *values)
-        for claim in CLAIMS:
-            if claim.program == case.program:
-                out += _of_claim(claim, case, shares, seeds)
+        for claim in (x for x in CLAIMS if x.program == case.program):
+            out += _of_claim(claim, case, shares, seeds)
     return tuple(out)
 
 
@@ -124,19 +123,15 @@ def _predict(program: str, *arguments: Any) -> dict[str, float]:
 
 
 def _of_claim(claim: Claim, case: Case, shares, seeds: int) -> Iterator[Point]:
+    sizes = case.sizes
+    people = sizes.others or sizes.facts if isinstance(sizes, Load) else sizes.people
     for item, rule in claim.items.items():
         if item in shares:
             tries = len(GATES) ** 2 if item.endswith("*") else 1
-            items = seeds * (1 if item == "one alone" else _items(case.sizes))
+            items = seeds * (1 if item == "one alone" else people)
             low, high = interval(rule, shares[item], items, tries)
             value = round(float(shares[item]), 4)
             yield Point(claim, case, item, rule, value, low, high)
-
-
-def _items(sizes: Sizes | Load) -> int:
-    if isinstance(sizes, Sizes):
-        return sizes.people
-    return sizes.others or sizes.facts
 
 
 def records(predicted: Sequence[Point]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The theory study: every prediction beside its measurement, over seeds and sizes."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from jaxlora.studies.theory import decoder, design
 from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
 from jaxlora.studies.theory.design import Case
 from jaxlora.theory import PROGRAMS, over_seeds
-from jaxlora.tree import Tree
 
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.theory.protocol")
@@ -40,12 +39,14 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else.
     """
+    # Where the predictions were committed; None if they are computed on the spot.
+    standard = config.preset == "standard"
     study = Study(
         name=STUDY,
         config=config,
         code=CODE,
         predictions=design.digest(),
-        revision=_revision(config),
+        revision=provenance.revision_of(PREDICTIONS) if standard else None,
     )
 
     def bars(_: str, done: int, total: int, text: str) -> None:
@@ -60,10 +61,12 @@ def _work(this: Run[TheoryConfig]) -> Results:
     outcomes: list[dict[str, Any]] = []
     with this.clock.time("predict"):
         plan = _plan(config)
-    with this.clock.time("evaluate"):
-        for i, (records, items) in enumerate(_measure_all(config, plan)):
-            case = str(plan[i][0].condition)
-            this.progress("evaluate", i + 1, len(plan) + 1, case)
+    # Every case in order; two are compiled and run at a time.
+    with this.clock.time("evaluate"), ThreadPoolExecutor(max_workers=2) as pool:
+        running = [pool.submit(_measure, config, case) for case, _ in plan]
+        for i, (case, records) in enumerate(plan):
+            items = running[i].result()
+            this.progress("evaluate", i + 1, len(plan) + 1, str(case.condition))
             _judge(config, items, records, rows, outcomes)
     this.progress("decoder", len(plan), len(plan) + 1, "trained decoders")
     with this.clock.time("decoder"):
@@ -72,11 +75,6 @@ def _work(this: Run[TheoryConfig]) -> Results:
     summary = _summary(this, outcomes, trained)
     missed = [x for x in outcomes if x["held"] is False]
     return Results(results.table(STUDY, rows), summary, missed)
-
-
-def _revision(config: TheoryConfig) -> str | None:
-    """Where the predictions were committed; None if they were computed on the spot."""
-    return provenance.revision_of(PREDICTIONS) if config.preset == "standard" else None
 
 
 def _plan(config: TheoryConfig) -> list[tuple[Case, list[dict[str, Any]]]]:
@@ -89,14 +87,6 @@ def _plan(config: TheoryConfig) -> list[tuple[Case, list[dict[str, Any]]]]:
         (case, [r for r in known if r["condition"] == case.condition])
         for case in design.cases(config.preset)
     ]
-
-
-def _measure_all(config: TheoryConfig, plan):
-    """Every case in order; two are compiled and run at a time."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        running = [pool.submit(_measure, config, case) for case, _ in plan]
-        for (_, records), future in zip(plan, running, strict=True):
-            yield records, future.result()
 
 
 def _measure(config: TheoryConfig, case: Case) -> dict[str, np.ndarray]:
@@ -126,13 +116,9 @@ def _judge(
         condition = {k: record[k] for k in ("claim", "predicted")}
         condition |= {"interval": [record["lo"], record["hi"]], "held": held} | more
         rows.append(_row("all", record, pooled, condition))
-        rows += _per_seed(config, record, values)
-
-
-def _per_seed(config: TheoryConfig, record, values: np.ndarray) -> Iterator[dict]:
-    for s, mine in enumerate(values):
-        condition = {"claim": record["claim"]}
-        yield _row(config.first_seed + s, record, pool(config, mine[None]), condition)
+        for s, mine in enumerate(values, start=config.first_seed):
+            single = pool(config, mine[None])
+            rows.append(_row(s, record, single, {"claim": record["claim"]}))
 
 
 def pool(config: TheoryConfig, values: np.ndarray) -> Interval:
@@ -154,20 +140,21 @@ def _row(
     seed: int | str, record: Mapping[str, Any], value: Interval, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     name, _, split = record["item"].rpartition(": ")
-    condition = dict(record.get("condition", {})) | dict(more)
+    condition = dict(record.get("condition", {}))
+    merged = name in ("sum", "mean")
     return {
         "seed": seed,
         "familiarity": "",
         "knows": "",
-        "library": record.get("condition", {}).get("program", "decoder"),
-        "method": name if name in ("sum", "mean") else "none",
-        "split": split if name in ("sum", "mean") else record["item"],
+        "library": condition.get("program", "decoder"),
+        "method": name if merged else "none",
+        "split": split if merged else record["item"],
         "metric": "accuracy",
         "value": round(value.value, 6),
         "n": value.n,
         "lo": round(value.lo, 6),
         "hi": round(value.hi, 6),
-        "condition": json.dumps(condition, sort_keys=True),
+        "condition": json.dumps(condition | dict(more), sort_keys=True),
     }
 
 
@@ -201,11 +188,3 @@ def _summary(
         "repeat": f"jaxlora study theory --preset {config.preset} "
         f"--seeds {config.seeds} --first-seed {config.first_seed}",
     }
-
-
-def by_claim(outcomes: Sequence[Mapping[str, Any]]) -> Tree:
-    """Outcomes by the name of their claim, in order."""
-    by_name: dict[str, list[Mapping[str, Any]]] = {}
-    for outcome in outcomes:
-        by_name.setdefault(outcome["claim"], []).append(outcome)
-    return by_name

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlora.evaluate import verdict
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.statistics import Interval, Paired
-from jaxlora.evaluate.verdict import Evidence, Thresholds
+from jaxlora.evaluate.verdict import Cause, Evidence, Label, Thresholds
 from jaxlora.studies.harness import samples
 from jaxlora.studies.harness.samples import Intervals, Samples
 from jaxlora.studies.two_hop.arms import COUNTERFACTUALS
@@ -69,19 +69,9 @@ def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
             [evidence(measured, x, rules) for x in chosen if x.coverage == coverage]
         )
         for e in evidences:
-            label, cause, reason = verdict.decide(e, rules.thresholds)
-            out.append(
-                at_coverage(coverage)
-                | {
-                    "cell": str(e.cell),
-                    "library": str(e.arm),
-                    "method": str(e.method),
-                    "label": str(label),
-                    "cause": str(cause),
-                    "reason": reason,
-                    "p_adjusted": e.p_adjusted,
-                }
-            )
+            decided = verdict.decide(e, rules.thresholds)
+            record = _record(coverage, e.cell, e.arm, e.method, *decided)
+            out.append(record | {"p_adjusted": e.p_adjusted})
     return out
 
 
@@ -92,14 +82,14 @@ def at_coverage(coverage: float | None) -> dict[str, Any]:
 
 def invalid(coverage: float | None, cell: Cell, reason: str) -> dict[str, Any]:
     """The verdict on a cell of which no base met its criteria."""
-    return at_coverage(coverage) | {
-        "cell": str(cell),
-        "library": str(Arm.PAIR),
-        "method": str(Method.MEAN),
-        "label": "invalid",
-        "cause": "base",
-        "reason": reason,
-    }
+    why = (Label.INVALID, Cause.BASE, reason)
+    return _record(coverage, cell, Arm.PAIR, Method.MEAN, *why)
+
+
+def _record(coverage: float | None, *values: str) -> dict[str, Any]:
+    names = ("cell", "library", "method", "label", "cause", "reason")
+    texts = map(str, values)
+    return at_coverage(coverage) | dict(zip(names, texts, strict=True))
 
 
 def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
@@ -112,18 +102,11 @@ def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
     """
     base = x.at(arm=Arm.BASE, method=Method.NONE)
     joint = x.at(arm=Arm.JOINT, method=Method.NONE)
-    hops = {
-        name: _pool(measured, x.at(split=split), rules)
-        for name, split in (("hop 1", Split.HOP1), ("hop 2", Split.HOP2))
-    }
-    others: dict[str, Paired | None] = {
-        f"{y.arm} [{y.method}]": samples.difference(
-            measured, x, y, rules.seeds, rules.intervals
-        )
-        for y in controls(x)
-    }
+    # Where one hop was trained on the counterfactual answer, is it given?
+    moved = COUNTERFACTUALS if x.arm is Arm.PAIR else ()
     assert x.cell is not None
     lowest = rules.lowest.get((x.coverage, x.cell, x.arm), 0)
+    chance = _seeds(measured, x.at(metric=Metric.CHANCE), rules)
     return Evidence(
         cell=x.cell,
         arm=x.arm,
@@ -132,24 +115,36 @@ def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
         expert_ok=lowest >= rules.min_own,
         two_hop=_need(measured, x, rules),
         base_two_hop=_need(measured, base, rules),
-        hops={name: value for name, value in hops.items() if value is not None},
-        chance=_chance(measured, x, rules),
-        controls=others,
+        hops=_pools(
+            measured, {str(y): x.at(split=y) for y in (Split.HOP1, Split.HOP2)}, rules
+        ),
+        chance=float(np.mean(np.concatenate(chance))),
+        controls=differences(measured, x, rules),
         target_saw_people=x.arm is Arm.TRIPLE,
-        counterfactual=_moved(measured, x, rules),
+        counterfactual=_pools(
+            measured,
+            {str(y): x.at(arm=y, metric=Metric.COUNTERFACTUAL) for y in moved},
+            rules,
+        ),
         joint=_pool(measured, joint, rules),
         coverage=x.coverage if x.cell.knows[1] == "I" else None,
     )
 
 
-def _moved(measured: Samples, x: Address, rules: Rules) -> dict[str, Interval]:
-    """Accuracy of the counterfactual answer where one hop was trained on it."""
-    if x.arm is not Arm.PAIR:
-        return {}
-    values = {
-        str(arm): _pool(measured, x.at(arm=arm, metric=Metric.COUNTERFACTUAL), rules)
-        for arm in COUNTERFACTUALS
+def differences(
+    measured: Samples, x: Address, rules: Rules
+) -> dict[str, Paired | None]:
+    """Paired differences to the negative controls; None of those that did not run."""
+    given = (rules.seeds, rules.intervals)
+    return {
+        f"{y.arm} [{y.method}]": samples.difference(measured, x, y, *given)
+        for y in controls(x)
     }
+
+
+def _pools(measured: Samples, named: Mapping[str, Address], rules: Rules):
+    """What was measured of some addresses, by name."""
+    values = {name: _pool(measured, x, rules) for name, x in named.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -168,8 +163,3 @@ def _need(measured: Samples, x: Address, rules: Rules) -> Interval:
     value = _pool(measured, x, rules)
     assert value is not None, x
     return value
-
-
-def _chance(measured: Samples, x: Address, rules: Rules) -> float:
-    values = _seeds(measured, x.at(metric=Metric.CHANCE), rules)
-    return float(np.mean(np.concatenate(values)))

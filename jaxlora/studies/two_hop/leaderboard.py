@@ -43,9 +43,8 @@ class _Asked(NamedTuple):
 
     def value(self, x: Address) -> dict[str, Any] | None:
         """The pooled cells' value, or that of a cell which is not one of them."""
-        return _value(
-            self.pooled if x.cell == POOLED[0] else self.single, x, self.rules
-        )
+        measured = self.pooled if x.cell == POOLED[0] else self.single
+        return _value(measured, x, self.rules)
 
     def address(self, arm: Arm, method: Method) -> Address:
         """Where the pooled two-hop accuracy of a combination is."""
@@ -54,12 +53,11 @@ class _Asked(NamedTuple):
 
     def kept(self, x: Address) -> dict[str, Any]:
         """What a model keeps of each hop, and of familiar two-hop questions."""
-        splits = {
-            "hop1": Split.HOP1,
-            "hop2": Split.HOP2,
-            "familiar": Split.FAMILIAR_TWO_HOP,
+        return {
+            "hop1": self.value(x.at(split=Split.HOP1)),
+            "hop2": self.value(x.at(split=Split.HOP2)),
+            "familiar": self.value(x.at(split=Split.FAMILIAR_TWO_HOP)),
         }
-        return {name: self.value(x.at(split=split)) for name, split in splits.items()}
 
 
 def table(
@@ -85,11 +83,7 @@ def table(
     }
     lines = []
     for method in map(Method, methods):
-        reasons = {
-            str(block.arm): reason
-            for block, reason in refused.items()
-            if block.method is method
-        }
+        reasons = {str(b.arm): x for b, x in refused.items() if b.method is method}
         lines.append(_line(asked, method, verdicts) | {"unavailable": reasons})
     return sorted(lines, key=_order) + _references(asked)
 
@@ -161,13 +155,7 @@ def _kind(method: Method) -> dict[str, str]:
 
 def _against(asked: _Asked, x: Address) -> dict[str, Any]:
     """The smallest paired difference to a negative control, and which one it is."""
-    rules = asked.rules
-    pairs = {
-        f"{y.arm} [{y.method}]": samples.difference(
-            asked.pooled, x, y, rules.seeds, rules.intervals
-        )
-        for y in judge.controls(x)
-    }
+    pairs = judge.differences(asked.pooled, x, asked.rules)
     there = {name: pair.difference for name, pair in pairs.items() if pair is not None}
     if not there:
         return {"difference": None, "against": ""}

@@ -1,5 +1,6 @@
 """From the items of the two-hop study to per-item samples, by what is measured."""
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,13 +132,10 @@ def pooled_guesses(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     Args:
       rows: of single seeds, those of guesses among them.
     """
-    metrics = (Metric.ONE_OF_N.value, Metric.MAJORITY.value)
-    same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["metric"] in metrics:
-            keys = ("familiarity", "knows", "metric", "condition")
-            same.setdefault(tuple(row[key] for key in keys), []).append(row)
-    for seeds in same.values():
+    guesses = [x for x in rows if x["metric"] in (Metric.ONE_OF_N, Metric.MAJORITY)]
+    keys = operator.itemgetter("familiarity", "knows", "metric", "condition")
+    for key in dict.fromkeys(map(keys, guesses)):
+        seeds = [row for row in guesses if keys(row) == key]
         value = round(float(np.mean([row["value"] for row in seeds])), 6)
         n = sum(row["n"] for row in seeds)
         yield seeds[0] | {"seed": "all", "value": value, "n": n}

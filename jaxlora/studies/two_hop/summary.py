@@ -72,9 +72,8 @@ def finish(
         "failed_seeds": log.failed,
         "criteria": log.criteria,
         "own_facts": [
-            at_coverage(coverage)
-            | {"cell": str(cell), "library": str(arm), "value": value}
-            for (coverage, cell, arm), value in lowest_own(log).items()
+            at_coverage(c) | {"cell": str(cell), "library": str(arm), "value": value}
+            for (c, cell, arm), value in lowest_own(log).items()
         ],
         "predictions": results.checked(claims, main, this.study.revision),
         "verdicts": list(_verdicts(config, log, measured)),

@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
-from jaxlora.studies.harness import code
+from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.symbols.recipes import PretrainConfig
 from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
 from jaxlora.tasks.two_hop.world import World
@@ -87,8 +85,7 @@ def key_of(
             "model": dataclasses.asdict(model),
             "pretrain": dataclasses.asdict(config),
             "code": CODE,
-            "versions": [jax.__version__, flax.__version__, optax.__version__],
-            "backend": jax.default_backend(),
+            **provenance.program(),
         }
     )
 

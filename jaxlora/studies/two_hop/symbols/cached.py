@@ -54,10 +54,11 @@ def cached_pairs(
         for seed in (x for x in config.numbers if x in seeds):
             base = _base(config, seed, cache)
             if base is not None:
-                pairs = _missing(base, config, cache) or _pairs(
-                    base, config, cache, cells
+                given = (base, config, cache)
+                yield (
+                    f"{preset}, seed {seed}",
+                    _missing(*given) or _pairs(*given, cells),
                 )
-                yield f"{preset}, seed {seed}", pairs
 
 
 def _base(config: TwoHopConfig, seed: int, cache: Path) -> bases.Base | None:

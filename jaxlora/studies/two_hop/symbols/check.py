@@ -78,9 +78,9 @@ def people(path: Path, given: Sequence[Record]) -> None:
     Raises:
       ValueError: naming the pair by its number.
     """
-    answers: dict[tuple[int, str], set[tuple[str, ...]]] = {}
+    answers = collections.defaultdict(set)
     for record in given:
-        answers.setdefault((record.pair, record.role), set()).add(record.answer)
+        answers[record.pair, record.role].add(record.answer)
     sizes = collections.Counter(r.pair for r in given if r.role == "two_hop")
     for pair, size in sizes.items():
         if size < 3:

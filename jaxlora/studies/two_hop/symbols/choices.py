@@ -43,17 +43,13 @@ def records(
     direct = asked.questions.direct[:, 2 * n : 3 * n]
     given = (model, base.pad, base.params, libraries, states)
     out = list(_records(np.asarray(_weights(*given, direct)), asked.groups, TOKENS))
-    written = np.asarray(_weights(*given, _bridged(asked)))
-    return out + list(_records(written[..., 4:5, :], asked.groups, ("bridge",)))
-
-
-def _bridged(asked: Asked) -> jax.Array:
-    """Written prompts [G, N, 5] with every person's true bridge filled in."""
+    # Written prompts [G, N, 5], with every person's true bridge filled in.
     tokens = np.array(asked.questions.written)
     for g, keys in enumerate(asked.keys):
         bridge = keys[Split.WRITTEN].bridge
         tokens[g, : len(bridge), 4] = bridge
-    return jnp.asarray(tokens)
+    written = np.asarray(_weights(*given, jnp.asarray(tokens)))
+    return out + list(_records(written[..., 4:5, :], asked.groups, ("bridge",)))
 
 
 def _records(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ import optax
 from jaxlora import lora
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
-from jaxlora.studies.harness import code
+from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
@@ -157,13 +156,11 @@ def key_of(base: Base, names: Sequence[Expert], config, recipe: ExpertsConfig) -
       config: rank, scale and targets.
       recipe: steps and rate.
     """
-    leaves = jax.tree.leaves(jax.tree.map(np.asarray, base.params))
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(base.params)]
+    digests = [checkpoint.fingerprint({"bytes": x.tobytes().hex()}) for x in leaves]
     return checkpoint.fingerprint(
         {
-            "base": [
-                checkpoint.fingerprint({"bytes": leaf.tobytes().hex()})
-                for leaf in leaves
-            ],
+            "base": digests,
             "people": repr(base.world.splits["people"]),
             "seed": base.seed,
             "experts": [str(name) for name in names],
@@ -171,8 +168,7 @@ def key_of(base: Base, names: Sequence[Expert], config, recipe: ExpertsConfig) -
             "steps": recipe.steps,
             "rate": recipe.learning_rate,
             "code": CODE,
-            "versions": [jax.__version__, flax.__version__, optax.__version__],
-            "backend": jax.default_backend(),
+            **provenance.program(),
         }
     )
 

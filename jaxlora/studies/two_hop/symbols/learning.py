@@ -115,14 +115,11 @@ def target(
         return _search(base, how, mine, examples, jax.random.fold_in(keys[g], half))
 
     halves = [[group(g, half) for g in range(len(keys))] for half in (0, 1)]
-    weights = jnp.asarray(halves)  # [2, G, E]
-    return {
-        name: jnp.broadcast_to(
-            weights.reshape(*weights.shape, *[1] * (site.scale.ndim - 2)),
-            (2, *site.scale.shape),
-        )
-        for name, site in lora.sites(library).items()
-    }
+    weights, out = jnp.asarray(halves), {}  # [2, G, E]
+    for name, site in lora.sites(library).items():
+        spread = weights.reshape(*weights.shape, *[1] * (site.scale.ndim - 2))
+        out[name] = jnp.broadcast_to(spread, (2, *site.scale.shape))
+    return out
 
 
 def _loss(model: Decoder, pad: int, base: Tree, adapter: lora.Adapter, given: Examples):
@@ -152,12 +149,8 @@ def _search(
     base: Base, how: merge.Merge, library: lora.Library, given: Examples, key: jax.Array
 ) -> np.ndarray:
     """Weights [E] of one group, searched on the examples of one half."""
-
-    def losses(weights: jax.Array) -> jax.Array:
-        return _candidates(
-            how, base.model, base.pad, base.params, library, given, weights
-        )
-
+    fixed = (how, base.model, base.pad, base.params, library, given)
+    losses = functools.partial(_candidates, *fixed)
     experts = lora.num_experts(library)
     return np.asarray(merge.search_weights(losses, experts, key=key).weights)
 
@@ -190,9 +183,8 @@ def scalars(weights: jax.Array, library: lora.Library) -> dict[str, jax.Array]:
     >>> scalars(jnp.asarray([1.0, 2.0]), {"kernel": w})["kernel"].shape
     (2, 4)
     """
-    return {
-        name: jnp.broadcast_to(
-            weights.reshape(-1, *[1] * (site.scale.ndim - 1)), site.scale.shape
-        )
-        for name, site in lora.sites(library).items()
-    }
+    out = {}
+    for name, site in lora.sites(library).items():
+        spread = weights.reshape(-1, *[1] * (site.scale.ndim - 1))
+        out[name] = jnp.broadcast_to(spread, site.scale.shape)
+    return out

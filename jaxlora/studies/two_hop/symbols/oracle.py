@@ -66,12 +66,9 @@ class Search:
 
 def search_of(config: TwoHopConfig) -> Search:
     """How a study searches."""
-    return Search(
-        mode=config.oracle_search,
-        starts=config.oracle_starts,
-        sweeps=config.oracle_sweeps,
-        none=config.oracle_none,
-    )
+    fields = ("starts", "sweeps", "none")
+    given = {name: getattr(config, f"oracle_{name}") for name in fields}
+    return Search(mode=config.oracle_search, **given)
 
 
 class Searched(NamedTuple):
@@ -133,15 +130,11 @@ def _local(base: Base, problem: Problem, cells: int, how: Search, _: Count) -> B
     layers = base.model.config.num_layers
     drawn = oracle_search.random(base.seed, how.starts, how.values, layers, len(TOKENS))
     starts = np.concatenate([by_hand(layers), drawn])
-    return oracle_score.climb(
-        _routed(base.model),
-        base.pad,
-        how.values,
-        min(how.climbers, len(starts)),
-        problem,
-        jnp.asarray(np.broadcast_to(starts, (cells, 2, *starts.shape))),
-        jnp.asarray(how.sweeps, jnp.int32),
-    )
+    static = (_routed(base.model), base.pad, how.values)
+    climbers = min(how.climbers, len(starts))
+    starts = jnp.asarray(np.broadcast_to(starts, (cells, 2, *starts.shape)))
+    sweeps = jnp.asarray(how.sweeps, jnp.int32)
+    return oracle_score.climb(*static, climbers, problem, starts, sweeps)
 
 
 def _exhaustive(
@@ -225,21 +218,14 @@ def notes(searched: Searched, examples: Examples, how: Search) -> dict[str, Any]
     space = how.space(best.routes.shape[2])
     out: dict[str, Any] = {"search": dataclasses.asdict(how)}
     out["search"] |= {"routes": space, "tried": int(best.tried)}
+    names = np.array([*EXPERTS, "none"])
     for c, name in enumerate(searched.cells):
         for half in (0, 1):
+            by_token = names[best.routes[c, half].T].tolist()
             out[f"{name}, half {half}"] = {
-                "route": _named(best.routes[c, half]),
+                "route": dict(zip(TOKENS, by_token, strict=True)),
                 "right": int(best.score.right[c, half]),
                 "of": int(counts[searched.of_group == c, half].sum()),
                 "loss": round(float(best.score.loss[c, half]), 4),
             }
     return out
-
-
-def _named(chosen: np.ndarray) -> dict[str, list[str]]:
-    """A route [L, 3] as the expert of each layer, by token."""
-    names = (*EXPERTS, "none")
-    return {
-        token: [names[value] for value in chosen[:, t]]
-        for t, token in enumerate(TOKENS)
-    }

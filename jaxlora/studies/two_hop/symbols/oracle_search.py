@@ -88,11 +88,9 @@ def climb(
         here = (jnp.arange(places) == place).reshape(1, 1, 1, 1, -1)
         tried = jnp.where(here, other[..., None], routes[:, :, :, None])
         others = score(tried.reshape(cells, halves, -1, layers, tokens))
+        pairs = zip(now, others, strict=True)
         scores = Score(
-            *(
-                jnp.concatenate([x[..., None], y.reshape(other.shape)], axis=-1)
-                for x, y in zip(now, others, strict=True)
-            )
+            *(jnp.append(x[..., None], y.reshape(other.shape), -1) for x, y in pairs)
         )
         index = best(scores)
         chosen = (mine + index.astype(mine.dtype)) % values
@@ -156,12 +154,8 @@ def look(score: Scorer, values: int, size: int, so_far: Best) -> Best:
     inside = (numbers < total).reshape(1, 1, -1)
     scores = Score(jnp.where(inside, scores.right, -1), scores.loss)
     index = best(scores)
-    both = Score(
-        *(
-            jnp.stack([x, y], axis=-1)
-            for x, y in zip(so_far.score, _of(scores, index), strict=True)
-        )
-    )
+    pairs = zip(so_far.score, _of(scores, index), strict=True)
+    both = Score(*(jnp.stack(pair, axis=-1) for pair in pairs))
     better = best(both)
     new = jnp.take(routes, index, axis=0)
     kept = jnp.where(better[..., None, None] == 1, new, so_far.routes)

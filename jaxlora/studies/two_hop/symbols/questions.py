@@ -44,18 +44,13 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
     kept = _retention(base, groups, familiar)
     people = max(group.size for group in groups)
     prompt = functools.partial(_prompts, vocab=vocab, people=people)
-    direct = [
-        np.concatenate(
-            [prompt(x, 3) for x in (g.hop1, g.hop2, g.two_hop)]
-            + [prompts(some, vocab, 3)]
-        )
-        for g, some in zip(groups, kept, strict=True)
-    ]
-    bridged = [prompt(tuple(written(r) for r in g.two_hop), 5) for g in groups]
-    read = [
-        prompt(tuple(context(r, i % 2 == 1) for i, r in enumerate(g.two_hop)), 9)
-        for g in groups
-    ]
+    direct, bridged, read = [], [], []
+    for g, some in zip(groups, kept, strict=True):
+        parts = [prompt(x, 3) for x in (g.hop1, g.hop2, g.two_hop)]
+        direct.append(np.concatenate([*parts, prompts(some, vocab, 3)]))
+        bridged.append(prompt(tuple(written(r) for r in g.two_hop), 5))
+        facts = tuple(context(r, i % 2 == 1) for i, r in enumerate(g.two_hop))
+        read.append(prompt(facts, 9))
     known = {record.prompt: record.answer[0] for record in base.world.splits["one_hop"]}
     return Asked(
         groups,

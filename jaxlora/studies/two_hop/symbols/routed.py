@@ -15,7 +15,6 @@ from jaxlora.studies.two_hop.symbols import choices, gates, learning
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.studies.two_hop.symbols.libraries import stacked
 from jaxlora.studies.two_hop.symbols.questions import Asked
-from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tree import Tree
 
 
@@ -74,12 +73,8 @@ def answers(experts: Experts, asked: Asked, by: Routed) -> list[Answers]:
       by: the route with its gates.
     """
     base = experts.base
-    return [
-        scoring.of_libraries(
-            by.model, base.pad, base.params, by.libraries, asked.questions, gates=states
-        )
-        for states in by.halves
-    ]
+    given = (by.model, base.pad, base.params, by.libraries, asked.questions)
+    return [scoring.of_libraries(*given, gates=states) for states in by.halves]
 
 
 def chosen(experts: Experts, asked: Asked, by: Routed) -> list[dict[str, Any]]:
@@ -96,12 +91,9 @@ def chosen(experts: Experts, asked: Asked, by: Routed) -> list[dict[str, Any]]:
     ]
     if len(records) == 1:
         return records[0]
-    return [_by_halves(a, b, asked.groups) for a, b in zip(*records, strict=True)]
-
-
-def _by_halves(
-    a: dict[str, Any], b: dict[str, Any], groups: tuple[Group, ...]
-) -> dict[str, Any]:
-    sizes = [group.size for group in groups if str(group.cell) == a["cell"]]
-    even = np.concatenate([np.arange(size) % 2 == 0 for size in sizes])
-    return a | {"values": np.where(even, a["values"], b["values"]).tolist()}
+    out = []
+    for a, b in zip(*records, strict=True):
+        sizes = [group.size for group in asked.groups if str(group.cell) == a["cell"]]
+        even = np.concatenate([np.arange(size) % 2 == 0 for size in sizes])
+        out.append(a | {"values": np.where(even, a["values"], b["values"]).tolist()})
+    return out

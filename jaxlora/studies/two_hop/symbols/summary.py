@@ -34,12 +34,13 @@ def finish(this: Run[TwoHopConfig], log: Log, claims: Sequence[Prediction]) -> R
     """
     config, raw = this.config, samples(log.all_items())
     routes = {block: x[0] for block, x in log.notes("routes").items()}
-    measured = {**_usable(raw, log), **route_samples(routes)}
+    usable = _usable(raw, log)
+    measured = {**usable, **route_samples(routes)}
     more: list[dict[str, Any]] = []
     for coverage, seeds in log.passed.items():
         confidence = config.thresholds.confidence
         more += certainty(summary.at(measured, coverage), seeds, confidence)
-    more += [*_unavailable(config, raw, log), *pooled_guesses(log.base_rows)]
+    more += [*_unavailable(config, raw, usable, log), *pooled_guesses(log.base_rows)]
     cells = dict.fromkeys(config.all_coverages, tuple(Cell))
     least = config.experts.min_own
     ended = summary.finish(this, log, claims, Measured(measured, more, cells, least))
@@ -69,14 +70,11 @@ def route_samples(notes: Mapping[Block, Sequence[Mapping[str, Any]]]) -> dict:
 
 def _leaderboard(config: TwoHopConfig, measured: Samples, log: Log) -> list[dict]:
     out = []
-    for coverage in config.all_coverages:
-        if log.passed.get(coverage):
-            reasons = log.refused()
-            refused = {b: why for b, why in reasons.items() if b.coverage == coverage}
-            rules = summary.rules(config, log, config.experts.min_own, coverage)
-            mine = summary.at(measured, coverage)
-            methods = config.methods
-            out += leaderboard.table(mine, rules, methods, refused, coverage)
+    for coverage in filter(log.passed.get, config.all_coverages):
+        refused = {b: why for b, why in log.refused().items() if b.coverage == coverage}
+        rules = summary.rules(config, log, config.experts.min_own, coverage)
+        mine = summary.at(measured, coverage)
+        out += leaderboard.table(mine, rules, config.methods, refused, coverage)
     return out
 
 
@@ -96,19 +94,17 @@ def _usable(measured: Samples, log: Log) -> dict[Address, Mapping[int, Any]]:
         for c in log.criteria
         if not c["required"] and not c["passed"]
     }
-    return {
-        x: {
-            seed: values
-            for seed, values in by_seed.items()
-            if (_format(x), x.coverage, seed) not in without
-        }
-        for x, by_seed in measured.items()
-    }
+    out: dict[Address, Mapping[int, Any]] = {}
+    for x, by_seed in measured.items():
+        kept = [s for s in by_seed if (_format(x), x.coverage, s) not in without]
+        out[x] = {seed: by_seed[seed] for seed in kept}
+    return out
 
 
-def _unavailable(config: TwoHopConfig, raw: Samples, log: Log) -> list[dict[str, Any]]:
+def _unavailable(
+    config: TwoHopConfig, raw: Samples, usable: Samples, log: Log
+) -> list[dict[str, Any]]:
     """A row for everything that was asked but rests on a format no base learned."""
-    usable = _usable(raw, log)
     out = []
     for x, by_seed in raw.items():
         if x.metric is not Metric.ACCURACY:

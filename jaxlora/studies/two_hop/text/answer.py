@@ -65,19 +65,15 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
     half = setting.group.size // 2
     keep = outcome.items["person"] < half
     mixed = outcome.items.where(keep, other.items).astype(outcome.items.dtypes)
-    if "generated" not in outcome.notes:
-        return Outcome(mixed, outcome.notes)
-    pairs = zip(outcome.notes["generated"], other.notes["generated"], strict=True)
-    texts = [_halves(first, second, half) for first, second in pairs]
-    return Outcome(mixed, outcome.notes | {"generated": texts})
-
-
-def _halves(first: dict[str, Any], second: dict[str, Any], half: int) -> dict[str, Any]:
-    """What was generated for the first half of the people, and for the second."""
-    lists = {
-        k: x[:half] + second[k][half:] for k, x in first.items() if isinstance(x, list)
-    }
-    return first | lists
+    notes = dict(outcome.notes)
+    if "generated" in notes:
+        pairs = zip(notes["generated"], other.notes["generated"], strict=True)
+        fields = ("exact", "contains", "texts")
+        notes["generated"] = [
+            x | {name: x[name][:half] + y[name][half:] for name in fields}
+            for x, y in pairs
+        ]
+    return Outcome(mixed, notes)
 
 
 def speaker(
@@ -135,15 +131,14 @@ def _merged(
 
 def _nothing(setting: Setting) -> Adapter:
     """An adapter that adds nothing, so that the base shares the others' program."""
-    if setting.adapters:
-        like = lora.pad(next(iter(setting.adapters.values())), setting.rank)
-    else:
-        fresh = jax.eval_shape(
-            lambda key: lora.init(key, setting.base, setting.config.lora),
-            jax.random.key(0),
-        )
-        like = jax.eval_shape(lambda x: lora.pad(x, setting.rank), fresh)
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+
+    def like(base: Tree) -> Adapter:
+        fresh = lora.init(jax.random.key(0), base, setting.config.lora)
+        adapter = next(iter(setting.adapters.values()), fresh)
+        return lora.pad(adapter, setting.rank)
+
+    shapes = jax.eval_shape(like, setting.base)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def alone(setting: Setting, adapter: Adapter) -> Reuse:
@@ -163,15 +158,9 @@ def rank(setting: Setting, who: Reuse, prompts: Prompts, number: int) -> np.ndar
     Returns:
       [N, C], log-probabilities in nats.
     """
-    ask, known = setting.config.ask, len(setting.asked.names)
-    scores = score.ranking(
-        who,
-        prompts,
-        setting.asked.answers,
-        ask.batch,
-        ask.candidates_at_once,
-        ask.score == "mean",
-    )
+    ask, asked = setting.config.ask, setting.asked
+    sizes, known = (ask.batch, ask.candidates_at_once), len(asked.names)
+    scores = score.ranking(who, prompts, asked.answers, *sizes, ask.score == "mean")
     return scores[:, :known].reshape(-1, number, known).mean(0)
 
 

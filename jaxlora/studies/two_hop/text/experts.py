@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxlora import lora
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
-from jaxlora.studies.harness import code
+from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import separation
@@ -82,27 +80,19 @@ def train(
       names: of the experts; by default all that the study uses.
     """
     model, base, codec = learner
-    sets = [
-        codec.rows(
-            separation.texts(group, name, recipe.phrasings), recipe.train.length, seed
-        )
-        for name in names
-    ]
+    texts = [separation.texts(group, name, recipe.phrasings) for name in names]
+    sets = [codec.rows(x, recipe.train.length, seed) for x in texts]
     # By the expert's place among all, so that it does not depend on the others.
     places = [number(group) + list(Expert).index(name) for name in names]
     fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
     keys = jax.vmap(fold)(jnp.array(places))
-    target = jax.eval_shape(
-        lambda keys: _fresh(base, recipe.lora, recipe.train.optimizer(), keys).trained,
-        keys,
-    )
+    opt = recipe.train.optimizer()
+    target = jax.eval_shape(lambda x: _fresh(base, recipe.lora, opt, x).trained, keys)
     folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
     restored = checkpoint.restore(folder, target)
     if restored is None:
-        order = [
-            _order(len(rows.tokens), recipe.train, seed, place)
-            for rows, place in zip(sets, places, strict=True)
-        ]
+        pairs = zip(map(len, (x.tokens for x in sets)), places, strict=True)
+        order = [_order(n, recipe.train, seed, place) for n, place in pairs]
         library, losses = _fit(model, base, keys, sets, order, recipe, progress)
         checkpoint.save(folder, 0, library, {"losses": losses})
     else:
@@ -147,27 +137,23 @@ def _order(rows: int, config: Training, seed: int, expert: int) -> np.ndarray:
 
 def _batch(sets: Sequence[Rows], chosen: Sequence[np.ndarray]) -> Rows:
     """Rows [E, K, A, N, T] of the next K updates of A microbatches."""
-    parts = [
-        [np.asarray(x)[rows] for x in mine]
-        for mine, rows in zip(sets, chosen, strict=True)
-    ]
+    pairs = zip(sets, chosen, strict=True)
+    parts = [[np.asarray(x)[rows] for x in mine] for mine, rows in pairs]
     return Rows(*(np.stack(x) for x in zip(*parts, strict=True)))
 
 
 def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
+    rows = [[checkpoint.fingerprint({"x": x.tolist()}) for x in s] for s in sets]
     return checkpoint.fingerprint(
         {
             "base": digest(base),
-            "rows": [
-                [checkpoint.fingerprint({"x": x.tolist()}) for x in s] for s in sets
-            ],
+            "rows": rows,
             "seed": [seed, *places],
             "lora": dataclasses.asdict(recipe.lora),
             "train": dataclasses.asdict(recipe.train) | {"together": 0},
             "dtype": recipe.dtype,
             "code": CODE,
-            "versions": [jax.__version__, flax.__version__, optax.__version__],
-            "backend": jax.default_backend(),
+            **provenance.program(),
         }
     )
 

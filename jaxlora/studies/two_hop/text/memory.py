@@ -8,6 +8,7 @@ some by fusing; attention is counted with its scores in memory.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop import arms
-from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
+from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.train.step import CHUNK_FLOATS
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
@@ -50,29 +51,31 @@ def estimate(
     decoder = dataclasses.replace(
         decoder, dtype=config.dtype, param_dtype=config.dtype, attention="plain"
     )
-    model = Decoder(decoder)
-    base = jax.eval_shape(lambda key: models.init(key, model), _key())
-    expert = jax.eval_shape(lambda key: lora.init(key, base, config.lora), _key())
+    vocabulary = decoder.vocab_size
+    base, expert = _shapes(Decoder(decoder), config.lora)
     factors, _ = jax.eval_shape(lora.split, expert)
     moments = jax.eval_shape(optax.scale_by_adam().init, factors)
-    concurrent = config.train.together or experts
+    concurrent, ask = config.train.together or experts, config.ask
+    slots = longest + max(ask.new_tokens, ask.written_tokens)
+    prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
+    # Logits of a chunk of tokens, and their gradient; float32.
+    tokens = min(config.train.batch * config.train.length, CHUNK_FLOATS // vocabulary)
     parts = {
         "base": size(base),
         "experts": experts * size(expert),
         "gradients": concurrent * size(factors),
         "optimizer": experts * size(moments),
         "activations": concurrent * _activations(decoder, config.lora, config.train),
-        "logits": concurrent * _logits(decoder, config.train),
+        "logits": concurrent * 2 * 4 * max(1, tokens) * vocabulary,
         # A library of three, and the largest merge of it.
         "adapters asked": 3 * size(expert) + _merged(config, expert),
-        "keys and values": _keys_and_values(decoder, config.ask, longest),
-        "logits asked": _logits_asked(decoder, config.ask),
+        # Of the prompts, and once more for every candidate answered at once.
+        "keys and values": (1 + ask.candidates_at_once) * size(prompts),
+        # Of the tokens of all candidates at once (names have up to 16 tokens).
+        "logits asked": 4 * 16 * ask.batch * ask.candidates_at_once * vocabulary,
     }
-    totals = {
-        "training": sum(parts[name] for name in TRAINING),
-        "asking": sum(parts[name] for name in ASKING),
-    }
-    return parts | totals
+    totals = {"training": TRAINING, "asking": ASKING}
+    return parts | {k: sum(parts[x] for x in names) for k, names in totals.items()}
 
 
 def size(tree: Tree) -> int:
@@ -105,8 +108,7 @@ def residuals(
       length: tokens of a row.
     """
     model = Decoder(decoder)
-    base = jax.eval_shape(lambda key: models.init(key, model), _key())
-    adapter = jax.eval_shape(lambda key: lora.init(key, base, config), _key())
+    base, adapter = _shapes(model, config)
     factors, scales = jax.eval_shape(lora.split, adapter)
     tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
 
@@ -132,18 +134,19 @@ def _merged(config: TextConfig, expert: Tree) -> int:
     """The usual merges have three times an expert's rank, others may be dense."""
     three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), expert)
     sizes = [3 * size(expert)]
+    key = jax.random.key(0)
     for name in set(config.methods) - set(map(str, USUAL)) - set(route.names()):
         if not arms.obstacle(Arm.TRIPLE, Method(name)):
-            sizes.append(size(_result(merge.preset(name), three)))
+            how = functools.partial(merge.preset(name), key=key)
+            sizes.append(size(jax.eval_shape(how, three)))
     return max(sizes)
 
 
-def _result(how: merge.Merge, library: Tree) -> Tree:
-    return jax.eval_shape(lambda x, key: how(x, key=key), library, _key())
-
-
-def _key() -> Any:
-    return jax.eval_shape(lambda: jax.random.key(0))
+def _shapes(model: Decoder, config: LoraConfig) -> tuple[Tree, Tree]:
+    """Of a base and of one adapter."""
+    base = jax.eval_shape(lambda: models.init(jax.random.key(0), model))
+    adapter = jax.eval_shape(lambda x: lora.init(jax.random.key(0), x, config), base)
+    return base, adapter
 
 
 def _activations(decoder: DecoderConfig, config: LoraConfig, train: Training) -> int:
@@ -153,21 +156,3 @@ def _activations(decoder: DecoderConfig, config: LoraConfig, train: Training) ->
         decoder, remat=False, num_layers=1, local_layers=decoder.local_layers[:1]
     )
     return sum(residuals(c, config, train.batch, train.length) for c in (kept, single))
-
-
-def _logits(decoder: DecoderConfig, train: Training) -> int:
-    """Logits of a chunk of tokens, and their gradient; float32."""
-    tokens = min(train.batch * train.length, CHUNK_FLOATS // decoder.vocab_size)
-    return 2 * 4 * max(1, tokens) * decoder.vocab_size
-
-
-def _keys_and_values(decoder: DecoderConfig, ask: AskConfig, longest: int) -> int:
-    """Of the prompts, and once more for every candidate answered at once."""
-    slots = longest + max(ask.new_tokens, ask.written_tokens)
-    prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
-    return (1 + ask.candidates_at_once) * size(prompts)
-
-
-def _logits_asked(decoder: DecoderConfig, ask: AskConfig) -> int:
-    """Logits of the tokens of all candidates at once (names have up to 16 tokens)."""
-    return 4 * 16 * ask.batch * ask.candidates_at_once * decoder.vocab_size

@@ -6,7 +6,7 @@ as logits over a small vocabulary.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxlora.evaluate.schema import Split
 from jaxlora.models.tokenizer import bucket
@@ -72,23 +72,16 @@ def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shape
       groups: of one seed.
       phrasings: held-out phrasings of each question; 0 for all.
     """
-    short = [
-        q
-        for group in groups
-        for part in (group.hop1, group.hop2, group.two_hop)
-        for record in part
-        for q in phrases.held_out(record, phrasings)
-    ]
-    long = [
-        q
-        for group in groups
-        for record in group.two_hop
-        for q in (phrases.in_context(record), phrases.thinking(record))
-    ]
+
+    def longest(texts: Iterable[str]) -> int:
+        return bucket(max(len(codec.prompt(text)) for text in texts))
+
+    two_hop = [record for group in groups for record in group.two_hop]
+    every = two_hop + [x for group in groups for x in (*group.hop1, *group.hop2)]
     known = [names(group) for group in groups]
     return Shapes(
-        bucket(max(len(codec.prompt(q)) for q in short)),
-        bucket(max(len(codec.prompt(q)) for q in long)),
+        longest(q for record in every for q in phrases.held_out(record, phrasings)),
+        longest(f(x) for x in two_hop for f in (phrases.in_context, phrases.thinking)),
         bucket(max(len(codec.answer(x)) for some in known for x in some), least=2),
         max(map(len, known)),
     )
@@ -118,6 +111,8 @@ def ask(
         phrases.in_context(r, i % 2 == 1) for i, r in enumerate(group.two_hop)
     ]
     thinking = [phrases.thinking(record) for record in group.two_hop]
+    among: dict[tuple[str, ...], str]
+    among = {pair: tail for pair, tail in known.items() if tail in candidates}
     return Asked(
         candidates,
         score.right(ids, sizes.answer, codec.pad),
@@ -127,7 +122,7 @@ def ask(
         },
         prompts(codec, with_facts, sizes.long),
         prompts(codec, thinking, sizes.long),
-        _keys(group, candidates, known),
+        items.keys(group, Vocab(candidates, (), 0), among),
     )
 
 
@@ -141,9 +136,3 @@ def by_phrasing(records: Sequence[Record], phrasings: int) -> list[str]:
 def prompts(codec: PromptCodec, texts: Sequence[str], length: int) -> Prompts:
     """Prompts as token ids, padded to a common length."""
     return Prompts(*codec.padded(texts, length))
-
-
-def _keys(group: Group, candidates, known) -> Mapping[Split, Key]:
-    ids = Vocab(candidates, (), 0)
-    among = {pair: tail for pair, tail in known.items() if tail in candidates}
-    return items.keys(group, ids, among)

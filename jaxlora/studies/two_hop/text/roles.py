@@ -75,21 +75,11 @@ def roles_of(config: TextConfig, skills: Mapping[str, Skill]) -> Roles:
     >>> {str(role): folder for role, folder in roles_of(config, skills).of.items()}
     {'hop1': 'y', 'hop2': 'x'}
     """
-    of = {
-        role: folder
-        for role, folder in (
-            (Expert.HOP1, config.hop1),
-            (Expert.HOP2, config.hop2),
-            (Expert.TARGET, config.target),
-        )
-        if folder
-    }
-    how = "; ".join(
-        [f"{role} by flag" for role in of]
-        + [f"{role} measured" for role in HOPS if role not in of]
-    )
-    left = [folder for folder in skills if folder not in of.values()]
+    roles = (*HOPS, Expert.TARGET)
+    of = {role: x for role in roles if (x := getattr(config, role.value))}
     open_roles = [role for role in HOPS if role not in of]
+    how = [f"{x} by flag" for x in of] + [f"{x} measured" for x in open_roles]
+    left = [folder for folder in skills if folder not in of.values()]
     spare = len(left) > len(open_roles)
     joint = _take(left, skills, config, "joint") if spare else None
     for role in open_roles:
@@ -100,7 +90,7 @@ def roles_of(config: TextConfig, skills: Mapping[str, Skill]) -> Roles:
     if Expert.TARGET not in of:
         target = _take(left, skills, config, "target")
         of |= {} if target is None else {Expert.TARGET: target}
-    return Roles(of, how, tuple(left))
+    return Roles(of, "; ".join(how), tuple(left))
 
 
 def _take(left: list[str], skills, config: TextConfig, kind: str) -> str | None:
@@ -125,17 +115,14 @@ def left_out(config: TextConfig, present: set[Expert]) -> list[dict[str, str]]:
       config: of the study.
       present: experts that there are.
     """
-    out = [
-        {"what": str(Arm.FULL), "why": FULL},
-        {"what": "method oracle", "why": ORACLE},
-    ]
+    why = {str(Arm.FULL): FULL, "method oracle": ORACLE}
     for arm, members in MEMBERS.items():
         if not set(members) <= present:
-            out.append({"what": str(arm), "why": f"{OTHERS[arm]}: {TRAINING}"})
+            why[str(arm)] = f"{OTHERS[arm]}: {TRAINING}"
     if config.adapter:
-        out.append({"what": "the verdicts composes and retrieves", "why": POSITIVE})
+        why["the verdicts composes and retrieves"] = POSITIVE
     if not config.ask.generate:
-        out.append({"what": "generation", "why": "switched off by ask.generate"})
+        why["generation"] = "switched off by ask.generate"
     if not config.ask.written:
-        out.append({"what": "written bridge", "why": "switched off by ask.written"})
-    return out
+        why["written bridge"] = "switched off by ask.written"
+    return [{"what": name, "why": reason} for name, reason in why.items()]

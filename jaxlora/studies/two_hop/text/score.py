@@ -48,8 +48,8 @@ def right(ids: list[list[int]], length: int, pad: int) -> Candidates:
     [[True, False], [True, True]]
     """
     rows = [list(row) + [pad] * (length - len(row)) for row in ids]
-    mask = [[True] * len(row) + [False] * (length - len(row)) for row in ids]
-    return Candidates(np.array(rows, np.int32), np.array(mask, bool))
+    mask = np.arange(length) < np.array([len(row) for row in ids])[:, None]
+    return Candidates(np.array(rows, np.int32), mask)
 
 
 def ranking(

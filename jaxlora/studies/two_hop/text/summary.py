@@ -1,5 +1,6 @@
 """The summary of a study on text: other ways of scoring, and what was left out."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,15 +74,13 @@ def generated(notes: Mapping[Block, Sequence[Sequence[Mapping[str, Any]]]]) -> S
     Args:
       notes: by block and part, a record for every split.
     """
-    parts: dict[tuple[Address, int], list[Any]] = {}
+    out: Samples = {}
     for block, by_part in notes.items():
         for record in (x for records in by_part for x in records):
             for field, name in GENERATED.items():
                 address = _scored(block, record["cell"], Split(record["split"]), name)
-                parts.setdefault((address, block.seed), []).extend(record[field])
-    out: Samples = {}
-    for (address, seed), values in parts.items():
-        add(out, address, seed, values)
+                before = out.get(address, {}).get(block.seed, [])
+                add(out, address, block.seed, [*before, *record[field]])
     return out
 
 
@@ -93,15 +92,10 @@ def _unavailable(
     left_out: Sequence[Mapping[str, str]], cells: Sequence[Cell]
 ) -> list[dict[str, Any]]:
     """A row for every arm that was left out, in every cell."""
-    by_name = {str(arm): arm for arm in Arm}
-    return [
-        unavailable(
-            "all",
-            Block(None, 0, by_name[left["what"]], method).address(cell, Split.TWO_HOP),
-            left["why"],
-        )
-        for left in left_out
-        if left["what"] in by_name
-        for cell in cells
-        for method in (Method.NONE, Method.MEAN)
-    ]
+    out = []
+    for left in left_out:
+        for arm in (x for x in Arm if str(x) == left["what"]):
+            for cell, method in itertools.product(cells, (Method.NONE, Method.MEAN)):
+                x = Block(None, 0, arm, method).address(cell, Split.TWO_HOP)
+                out.append(unavailable("all", x, left["why"]))
+    return out
