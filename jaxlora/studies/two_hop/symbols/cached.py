@@ -32,7 +32,7 @@ class CachedPairs(NamedTuple):
     """[G, 3 * N, 3]: hop 1, hop 2 and two-hop of N people; small groups repeat one."""
     keys: tuple[Mapping[Split, Key], ...]
     """Right answers, by group."""
-    own: np.ndarray
+    accuracy: np.ndarray
     """Accuracy of every expert on its own facts, [2 * G]."""
 
 
@@ -97,5 +97,5 @@ def _pairs(
         jax.tree.map(lambda x: x[index], pairs),
         asked.questions.direct[index, : 3 * asked.people],
         tuple(asked.keys[g] for g in chosen),
-        np.asarray([trained.own[name][g] for name in hops for g in chosen]),
+        np.asarray([trained.accuracy[name][g] for name in hops for g in chosen]),
     )

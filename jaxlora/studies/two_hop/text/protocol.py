@@ -348,5 +348,5 @@ def _with_experts(
                 progress,
             )
         ready = ready._replace(adapters=trained.adapters)
-    own = {name: answer.own_facts(ready, name) for name in ready.adapters}
-    return ready._replace(own=own)
+    accuracy = {name: answer.own_facts(ready, name) for name in ready.adapters}
+    return ready._replace(accuracy=accuracy)
