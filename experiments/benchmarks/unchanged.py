@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,10 +32,11 @@ PAIR = [str(HF / "plain"), str(HF / "plain2")]
 FACTS = ("Where does Ann live?", "Who is Bo's wife?", "Which town has a bridge?")
 RENAMED = {
     "gate passed": "criterion passed",
-    "the gate of 'written bridge' failed": "the criterion of 'written bridge' was not met",
+    r"the gate of '(.*?)' failed": r"the criterion of '\1' was not met",
+    "no base passed its gates": "no base met its criteria",
     '"found": ': '"given": ',
 }
-"""Words of files that were renamed since 20bbc0b; see CHANGELOG.md."""
+"""Words of files that were renamed since 20bbc0b, as patterns; see CHANGELOG.md."""
 TEXT_STUDY = """--dtype float32 --cells F-OO --people 4 --pairs 1 --phrasings 2
 --methods mean ties arrow --resamples 50 --lora.rank 2 --train.steps 4 --train.batch 2
 --train.warmup 1 --ask.phrasings 1 --ask.new-tokens 4 --ask.written-tokens 6
@@ -195,7 +197,7 @@ def content(path: Path, folder: Path) -> str:
     """The text of a file in the words of today, and without the folder's own path."""
     text = path.read_text(encoding="utf-8").replace(str(folder), "FOLDER")
     for old, new in RENAMED.items():
-        text = text.replace(old, new)
+        text = re.sub(old, new, text)
     return text
 
 
