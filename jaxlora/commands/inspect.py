@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora import spectra
+from jaxlora import files, spectra
 from jaxlora.commands import (
     bars,
     flags,
@@ -23,7 +23,6 @@ from jaxlora.commands import (
     printing,
 )
 from jaxlora.commands.printing import line, number, plain, span
-from jaxlora.io import files
 from jaxlora.io.collection import Collection
 from jaxlora.report.fidelity import short
 from jaxlora.report.figures import png

@@ -10,10 +10,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from jaxlora import files
 from jaxlora.commands import bars, flags, loading, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
 from jaxlora.commands.printing import say
-from jaxlora.io import collection, collection_data, files
+from jaxlora.io import collection, collection_data
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora import models, reuse, tree
+from jaxlora import files, models, reuse, tree
 from jaxlora.commands import (
     bars,
     flags,
@@ -22,7 +22,6 @@ from jaxlora.commands import (
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.forward import read_tokens
 from jaxlora.commands.printing import line
-from jaxlora.io import files
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png

@@ -35,7 +35,7 @@ class Judged(NamedTuple):
 
     correct: bool
     """Are the two the same?"""
-    found: str | None
+    given: str | None
     """The text's answer as it was compared; None if it has none."""
     wanted: str
     """The right answer as it was compared."""
@@ -105,7 +105,7 @@ def last_number(text: str, answer: str) -> Judged:
       ValueError: if the right answer has no number.
 
     >>> last_number("It costs $1,000.00.", "... #### 1000")
-    Judged(correct=True, found='1000', wanted='1000')
+    Judged(correct=True, given='1000', wanted='1000')
     """
     wanted = number(answer)
     if wanted is None:
@@ -131,9 +131,9 @@ def _plain(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> decimal.Decimal:
-    sign, inner, whole, part, power = (group or "" for group in match.groups())
+    sign, inner, integer, part, power = (group or "" for group in match.groups())
     minus = "-" if "-" in (sign, inner) else ""
-    digits = whole.replace(",", "") or "0"
+    digits = integer.replace(",", "") or "0"
     return decimal.Decimal(f"{minus}{digits}{part}e{power or 0}")
 
 

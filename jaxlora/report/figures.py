@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
-from jaxlora.io.files import write_whole
+from jaxlora.files import write_whole
 from jaxlora.report import draw, points, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.lines import Line

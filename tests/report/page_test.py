@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jaxlora.io import files
+from jaxlora import files
 from jaxlora.report import outcome, page
 
 VOID = {"meta", "img", "br", "link", "input"}

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import COLUMNS
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 
 
 class Results(NamedTuple):

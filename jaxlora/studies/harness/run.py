@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 from jaxlora.studies.harness import provenance, results, store
 from jaxlora.studies.harness.config import plain
 from jaxlora.studies.harness.results import Results

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 from jaxlora.studies.harness.config import current, flat
 
 

@@ -76,7 +76,7 @@ def measure(pairs: CachedPairs) -> dict[str, np.ndarray]:
     ]
     items = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
     keys = np.asarray(_keys(*given), np.float64)
-    return items | {"own facts": pairs.own} | _overlaps(keys)
+    return items | {"own facts": pairs.accuracy} | _overlaps(keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

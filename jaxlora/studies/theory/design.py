@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
 from jaxlora.theory import CLAIMS, PROGRAMS, Claim, Load, Rule, Sizes, interval
 from jaxlora.theory.measure import GATES

@@ -42,9 +42,9 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
         return Outcome(_items(setting, _of_params(setting, None)), {})
     if arm is Arm.FULL:
         recipe = setting.config.experts
-        params, own = experts.finetuned(setting.experts, recipe)
+        params, accuracy = experts.finetuned(setting.experts, recipe)
         frame = _items(setting, _of_params(setting, params))
-        return Outcome(frame, {"own": _by_cell(setting, own)})
+        return Outcome(frame, {"own": _by_cell(setting, accuracy)})
     if reason := arms.obstacle(arm, method):
         return Outcome(items.nothing(), {"unavailable": reason})
     outcome = _way(method)(setting, arm, method)
@@ -159,8 +159,8 @@ def _of_others(
 
 def _own(setting: Setting, arm: Arm) -> dict[str, float]:
     """The lowest accuracy of an arm's experts on their own facts, by cell."""
-    own = setting.experts.own
-    return _by_cell(setting, np.min([own[name] for name in arms.judged(arm)], axis=0))
+    shares = [setting.experts.accuracy[name] for name in arms.judged(arm)]
+    return _by_cell(setting, np.min(shares, axis=0))
 
 
 def _by_cell(setting: Setting, values: np.ndarray) -> dict[str, float]:

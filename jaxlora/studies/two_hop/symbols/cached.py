@@ -32,7 +32,7 @@ class CachedPairs(NamedTuple):
     """[G, 3 * N, 3]: hop 1, hop 2 and two-hop of N people; small groups repeat one."""
     keys: tuple[Mapping[Split, Key], ...]
     """Right answers, by group."""
-    own: np.ndarray
+    accuracy: np.ndarray
     """Accuracy of every expert on its own facts, [2 * G]."""
 
 
@@ -55,10 +55,8 @@ def cached_pairs(
             base = _base(config, seed, cache)
             if base is not None:
                 given = (base, config, cache)
-                yield (
-                    f"{preset}, seed {seed}",
-                    _missing(*given) or _pairs(*given, cells),
-                )
+                pairs = _missing(*given) or _pairs(*given, cells)
+                yield f"{preset}, seed {seed}", pairs
 
 
 def _base(config: TwoHopConfig, seed: int, cache: Path) -> bases.Base | None:
@@ -98,5 +96,5 @@ def _pairs(
         jax.tree.map(lambda x: x[index], pairs),
         asked.questions.direct[index, : 3 * asked.people],
         tuple(asked.keys[g] for g in chosen),
-        np.asarray([trained.own[name][g] for name in hops for g in chosen]),
+        np.asarray([trained.accuracy[name][g] for name in hops for g in chosen]),
     )

@@ -37,7 +37,7 @@ class Experts(NamedTuple):
     base: Base
     groups: tuple[Group, ...]
     adapters: Mapping[Expert, lora.Adapter]
-    own: Mapping[Expert, np.ndarray]
+    accuracy: Mapping[Expert, np.ndarray]
     """Accuracy of each expert on what it was trained on, [G]."""
 
 
@@ -58,7 +58,7 @@ def train(
       progress: called with the number of experts that were just finished.
     """
     people = groups(base.world)
-    adapters, own = {}, {}
+    adapters, accuracies = {}, {}
     for names, length in PROGRAMS:
         batch = _batch(base, people, names, length)
         trained = _program(base, names, batch, config, recipe, cache)
@@ -66,9 +66,9 @@ def train(
         for i, name in enumerate(names):
             share = slice(i * len(people), (i + 1) * len(people))
             adapters[name] = jax.tree.map(lambda x, s=share: x[s], trained)
-            own[name] = accuracy[i]
+            accuracies[name] = accuracy[i]
         progress(len(names) * len(people))
-    return Experts(base, people, adapters, own)
+    return Experts(base, people, adapters, accuracies)
 
 
 def _program(

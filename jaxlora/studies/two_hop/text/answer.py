@@ -43,7 +43,7 @@ class Setting(NamedTuple):
     seed: int
     adapters: Mapping[Any, Adapter] = {}
     """By role, or by folder while no role is known: their ranks decide the shapes."""
-    own: Mapping[Expert, float] = {}
+    accuracy: Mapping[Expert, float] = {}
     """Accuracy of each expert on its own facts, in held-out phrasings."""
     old: OldAnswers | None = None
     """What the base answers, once it was asked."""
@@ -183,7 +183,7 @@ def _ask(setting: Setting, arm: Arm, who: Reuse) -> Outcome:
         frames.append(items.people(scores, group, split, key, setting.old))
     notes: dict[str, Any] = {}
     if arm is not Arm.BASE:
-        lowest = min(setting.own[name] for name in arms.judged(arm))
+        lowest = min(setting.accuracy[name] for name in arms.judged(arm))
         notes["own"] = {str(group.cell): lowest}
     if ask.generate:
         notes["generated"] = [_generated(setting, who, split) for split in RANKED]

@@ -225,8 +225,8 @@ def _part(
         ready = bare()
         if source.roles is None:
             ready = ready._replace(adapters=_train(this, ready))
-        own = {name: answer.own_facts(ready, name) for name in ready.adapters}
-        return ready._replace(own=own)
+        accuracy = {name: answer.own_facts(ready, name) for name in ready.adapters}
+        return ready._replace(accuracy=accuracy)
 
     def answers(arm: Arm, method: Method, old: OldAnswers | None, _: Count) -> Outcome:
         ready = bare() if arm is Arm.BASE else full()

@@ -25,7 +25,7 @@ def setting():
     ]
     own = {expert: np.ones(len(groups)) for expert in Expert}
     asked = SimpleNamespace(groups=groups)
-    return answer.Setting(None, SimpleNamespace(own=own), asked)
+    return answer.Setting(None, SimpleNamespace(accuracy=own), asked)
 
 
 def asked_of(first_half: bool) -> pd.DataFrame:
@@ -72,9 +72,9 @@ def test_other_libraries_are_asked_once(library):
 
 def test_a_librarys_own_accuracy_is_the_lowest_of_its_members():
     made = setting()
-    made.experts.own[Expert.HOP1] = np.array([1.0, 0.75])
-    made.experts.own[Expert.TARGET_FIRST] = np.array([0.5, 1.0])
-    made.experts.own[Expert.TARGET] = np.array([0.25, 1.0])
+    made.experts.accuracy[Expert.HOP1] = np.array([1.0, 0.75])
+    made.experts.accuracy[Expert.TARGET_FIRST] = np.array([0.5, 1.0])
+    made.experts.accuracy[Expert.TARGET] = np.array([0.25, 1.0])
     assert answer._own(made, Arm.HOP2) == {"R-OO": 1.0}
     assert answer._own(made, Arm.PAIR) == {"R-OO": 0.75}
     assert answer._own(made, Arm.TRIPLE) == {"R-OO": 0.25}
