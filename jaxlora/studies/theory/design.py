@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,23 +29,6 @@ class Case(NamedTuple):
         """Sizes and arguments by name."""
         sizes = dataclasses.asdict(self.sizes)
         return {"program": self.program} | sizes | dict(self.arguments)
-
-
-class Point(NamedTuple):
-    """One prediction: a claim at one case and item."""
-
-    claim: Claim
-    case: Case
-    item: str
-    rule: Rule
-    predicted: float
-    lo: float
-    hi: float
-
-    @property
-    def name(self) -> str:
-        """What identifies it in a file of predictions."""
-        return name_of(self.claim.name, self.item, self.case.condition)
 
 
 def name_of(claim: str, item: str, condition: dict[str, Any]) -> str:
@@ -102,8 +85,8 @@ def _loads(program: str, hidden: int, width: int, facts, others=0) -> Iterator[C
 
 
 @functools.cache
-def points(preset: str, seeds: int) -> tuple[Point, ...]:
-    """Computes every prediction of a preset; no random weight is drawn.
+def points(preset: str, seeds: int) -> tuple[dict[str, Any], ...]:
+    """Computes every prediction of a preset, as a record; no random weight is drawn.
 
     Args:
       preset: which cases.
@@ -122,7 +105,7 @@ def _predict(program: str, *arguments: Any) -> dict[str, float]:
     return PROGRAMS[program].predict(*arguments)
 
 
-def _of_claim(claim: Claim, case: Case, shares, seeds: int) -> Iterator[Point]:
+def _of_claim(claim: Claim, case: Case, shares, seeds: int) -> Iterator[dict[str, Any]]:
     sizes = case.sizes
     people = sizes.others or sizes.facts if isinstance(sizes, Load) else sizes.people
     for item, rule in claim.items.items():
@@ -130,24 +113,15 @@ def _of_claim(claim: Claim, case: Case, shares, seeds: int) -> Iterator[Point]:
             tries = len(GATES) ** 2 if item.endswith("*") else 1
             items = seeds * (1 if item == "one alone" else people)
             low, high = interval(rule, shares[item], items, tries)
-            value = round(float(shares[item]), 4)
-            yield Point(claim, case, item, rule, value, low, high)
-
-
-def records(predicted: Sequence[Point]) -> list[dict[str, Any]]:
-    """Returns predictions as JSON-able records."""
-    return [
-        {
-            "claim": point.claim.name,
-            "item": point.item,
-            "condition": point.case.condition,
-            "rule": str(point.rule),
-            "predicted": point.predicted,
-            "lo": point.lo,
-            "hi": point.hi,
-        }
-        for point in predicted
-    ]
+            yield {
+                "claim": claim.name,
+                "item": item,
+                "condition": case.condition,
+                "rule": str(rule),
+                "predicted": round(float(shares[item]), 4),
+                "lo": low,
+                "hi": high,
+            }
 
 
 def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
@@ -209,10 +183,10 @@ def of_decoder() -> list[dict[str, Any]]:
 def write(path: Path, seeds: int = TheoryConfig().seeds) -> None:
     """Writes the predictions of the standard preset, one a line."""
 
-    def lines(entries: list[dict[str, Any]]) -> str:
-        return ",\n    ".join(json.dumps(entry) for entry in entries)
+    def lines(entries: Iterable[dict[str, Any]]) -> str:
+        return ",\n    ".join(map(json.dumps, entries))
 
-    model = lines(records(points("standard", seeds)))
+    model = lines(points("standard", seeds))
     decoder = lines(of_decoder())
     text = (
         f'{{\n  "seeds": {seeds},\n  "predictions": [\n    {model}\n  ],\n'

@@ -80,9 +80,9 @@ def _work(this: Run[TheoryConfig]) -> Results:
 def _plan(config: TheoryConfig) -> list[tuple[Case, list[dict[str, Any]]]]:
     """Every case with the predictions on it: the committed ones, if there are any."""
     if config.preset == "standard":
-        known = list(design.committed().values())
+        known = [*design.committed().values()]
     else:
-        known = design.records(design.points(config.preset, config.seeds))
+        known = [*design.points(config.preset, config.seeds)]
     return [
         (case, [r for r in known if r["condition"] == case.condition])
         for case in design.cases(config.preset)

@@ -144,11 +144,10 @@ def claimed(config: TwoHopConfig) -> tuple[Prediction, ...]:
 
 def _revision(config: TwoHopConfig, claims: tuple[Prediction, ...]) -> str | None:
     """Where the predictions were committed; None unless every file of them was."""
-    if config.predictions is not None:
-        return provenance.revision_of(config.predictions)
     path = common.predictions("")
-    usual = provenance.revision_of(path)
-    if len(claims) == len(predictions.load(path)) or usual is None:
+    usual = provenance.revision_of(config.predictions or path)
+    alone = config.predictions or len(claims) == len(predictions.load(path))
+    if alone or usual is None:
         return usual
     return provenance.revision_of(common.predictions("league"))
 
