@@ -124,8 +124,8 @@ def run(
     with provenance.compile_time() as compiled:
         clock = Clock(compiled)
         ended = work(Run(study, out, cache, progress, clock, origin))
-    seconds = clock.seconds | {"compile": compiled.seconds}
-    seconds["total"] = time.monotonic() - started
+    total = time.monotonic() - started
+    seconds = clock.seconds | {"compile": compiled.seconds, "total": total}
     timings: dict[str, float] = {f"{k}_s": round(s, 1) for k, s in seconds.items()}
     timings["peak_memory_gib"] = round(provenance.peak_memory_gib(), 2)
     timings["blocks_resumed"] = clock.resumed

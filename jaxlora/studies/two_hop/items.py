@@ -116,25 +116,18 @@ def people(
     loss = metrics.loss(logits, key.answer)
     name = (str(group.cell), group.pair, str(split))
     before = np.full(n, -1) if old is None else np.asarray(old[name])
-    return pd.DataFrame(
-        {
-            "cell": str(group.cell),
-            "pair": group.pair,
-            "person": np.arange(n),
-            "split": str(split),
-            "covered": [record.covered for record in group.two_hop],
-            "correct": (predicted == key.answer).astype(int),
-            "predicted": predicted,
-            "rank": metrics.rank(logits, key.answer, candidates),
-            "loss": loss,
-            "gap": loss - metrics.shuffled_loss(logits, key.answer, alike),
-            "chance": metrics.chance(predicted, key.answer, alike),
-            "error": metrics.error_types(
-                predicted, key.answer, key.bridge, key.relation2_of_a, before
-            ).astype(int),
-            "counterfactual": (predicted == key.counterfactual).astype(int),
-        },
-        columns=COLUMNS,
+    errors = metrics.error_types(
+        predicted, key.answer, key.bridge, key.relation2_of_a, before
+    )
+    frame = right_or_wrong(split, predicted, key.answer, group)
+    return frame.assign(
+        covered=[record.covered for record in group.two_hop],
+        rank=metrics.rank(logits, key.answer, candidates),
+        loss=loss,
+        gap=loss - metrics.shuffled_loss(logits, key.answer, alike),
+        chance=metrics.chance(predicted, key.answer, alike),
+        error=errors.astype(int),
+        counterfactual=(predicted == key.counterfactual).astype(int),
     )
 
 

@@ -17,21 +17,11 @@ STUDY = "two-hop-text"
 # How a study is run, not what it finds: they may differ when a run is resumed.
 FREE = ("train.together", "ask.batch", "ask.candidates_at_once")
 DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
-
-
-def _sees(name: str) -> str:
-    if name in route.names():
-        return route.describe(name).data
-    return merge.preset(name).data if name in merge.names() else "free"
-
-
-METHODS = tuple(
-    name
-    for name in (*merge.names(), *route.names())
-    # The oracle names an expert for every token; in free text no token has one. Gates
-    # and merges that see data would need texts that this study has not.
-    if _sees(name) == "free"
-)
+SEES = {name: merge.preset(name).data for name in merge.names()}
+SEES |= {name: route.describe(name).data for name in route.names()}
+# The oracle names an expert for every token; in free text no token has one. Gates and
+# merges that see data would need texts that this study has not.
+METHODS = tuple(name for name, data in SEES.items() if data == "free")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +180,7 @@ class TextConfig(CommonConfig):
 def _data_free(methods: tuple[str, ...]) -> None:
     for name in methods:
         kind = "merge" if name in merge.names() else "route"
-        sees = _sees(name)
+        sees = SEES.get(name)
         if sees in DATA:
             raise ValueError(
                 f"The {kind} {name!r} sees {DATA[sees]}, which this study does not "

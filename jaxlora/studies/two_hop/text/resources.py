@@ -149,16 +149,13 @@ def skills(
       config: of the study.
       groups: whose people are asked.
     """
+    bare = [setting(loaded, config, groups, group, 0, {}) for group in groups]
+    ready = [x._replace(adapters=loaded.adapters) for x in bare]
     out = {}
     for folder, adapter in loaded.adapters.items():
-        hits: dict[Split, list[bool]] = {split: [] for split in RANKED}
-        for group in groups:
-            bare = setting(loaded, config, groups, group, 0, {})
-            bare = bare._replace(adapters=loaded.adapters)
-            who = answer.alone(bare, adapter)
-            for split in RANKED:
-                hits[split] += answer.right(bare, who, split)
-        out[folder] = [sum(x) / len(x) for x in hits.values()]
+        who = [(x, answer.alone(x, adapter)) for x in ready]
+        hits = [[y for x in who for y in answer.right(*x, split)] for split in RANKED]
+        out[folder] = [sum(x) / len(x) for x in hits]
     return out
 
 
