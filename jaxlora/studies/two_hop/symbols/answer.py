@@ -191,12 +191,9 @@ def collect(answers: Answers, asked: Asked, old: OldAnswers | None) -> pd.DataFr
         keys, n = asked.keys[g], group.size
         for split, x in logits.items():
             frames.append(items.people(x[g, :n], group, split, keys[split], old))
-        pairs = {
-            Split.WRITTEN_BRIDGE: (bridge[g, :n], keys[Split.WRITTEN].bridge),
-            Split.FAMILIAR_TWO_HOP: (
-                metrics.predict(familiar[g]),
-                asked.familiar_answers[g],
-            ),
-        }
-        frames += [items.right_or_wrong(k, *pair, group) for k, pair in pairs.items()]
+        split, bridges = Split.WRITTEN_BRIDGE, keys[Split.WRITTEN].bridge
+        frames.append(items.right_or_wrong(split, bridge[g, :n], bridges, group))
+        split, predicted = Split.FAMILIAR_TWO_HOP, metrics.predict(familiar[g])
+        right = asked.familiar_answers[g]
+        frames.append(items.right_or_wrong(split, predicted, right, group))
     return pd.concat(frames, ignore_index=True)

@@ -80,9 +80,8 @@ def run(
         free=FREE,
     )
 
-    return harness.run(
-        study, out, cache, lambda this: _ask_all(this, given, claims), progress
-    )
+    work = functools.partial(_ask_all, given=given, claims=claims)
+    return harness.run(study, out, cache, work, progress)
 
 
 def _claims(config: TextConfig) -> tuple[tuple[Prediction, ...], str | None]:
@@ -97,11 +96,8 @@ def _check(config: TextConfig, given: Given | None) -> None:
     """Refuses, before a file is written, what could only fail after loading."""
     resources.check(config)
     for seed in () if config.adapter else config.numbers:
-        made_up, real = (
-            resources.generated(config, seed),
-            resources.given(config, given),
-        )
-        for group in (*made_up, *real):
+        groups = (*resources.generated(config, seed), *resources.given(config, given))
+        for group in groups:
             separation.check(group, most=config.phrasings)
 
 
