@@ -2,45 +2,38 @@
 
 import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
-from jaxlora.commands import (
-    bars,
-    flags,
-    gate_plan,
-    gate_tables,
-    loading,
-    printing,
-    train_data,
-)
-from jaxlora.commands.gate_plan import PROG, Arguments, Plan
+from jaxlora import route as routes
+from jaxlora.commands import bars, flags, gate_plan, loading, printing, train_data
+from jaxlora.commands.gate_plan import PROG, Arguments
+from jaxlora.commands.printing import line, table
 from jaxlora.io import gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
+from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.text import Read
 from jaxlora.train import gate_making
+from jaxlora.train.gate_making import Plan
 from jaxlora.train.session import Checkpoints
+from jaxlora.train.training import faster
 from jaxlora.tree import Tree
 
+SEES = {
+    "free": "the adapters",
+    "own": "each adapter's own data",
+    "target": "data of the task",
+    "labels": "labels with each call",
+}
+"""What a route is made from, in words."""
 TARGET = "target"
 """Name of the one gate that all experts share."""
-
-
-class Result(NamedTuple):
-    """A gate, and what there is to say of it."""
-
-    state: Tree
-    facts: dict[str, Any]
-    """How it came about, for its file."""
-    show: Callable[[Console, Path, str], None]
-    """Prints that, with the file and the route."""
 
 
 class _Request(NamedTuple):
@@ -54,6 +47,18 @@ class _Request(NamedTuple):
     """Records by the name of the adapter, or of the file."""
 
 
+class _Result(NamedTuple):
+    """A gate, and what is said of it."""
+
+    state: Tree
+    facts: dict[str, Any]
+    """How it came about, for its file."""
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    ending: str = ""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Reads, measures or trains, and writes."""
     if "--list" in arguments:
@@ -62,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     plan, names = gate_plan.planned(given), loading.names(given.adapter)
     sources = gate_plan.sources(given, plan, names)
     flags.check_new_file(given.out)
-    data = train_data.read(sources, skip_bad=given.skip_bad)
+    data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
     make = _measured if plan.training is None else _trained
@@ -77,7 +82,11 @@ def run(arguments: Sequence[str]) -> int:
     )
     gate_file.save(given.out, result.state, about)
     shutil.rmtree(_checkpoint(given.out), ignore_errors=True)
-    result.show(printing.console(), given.out, given.route)
+    console = printing.console()
+    line(console, f"{given.out}: {given.route}, {result.title}")
+    table(console, result.heads, result.rows)
+    if result.ending:
+        line(console, result.ending)
     return 0
 
 
@@ -86,49 +95,54 @@ def _checkpoint(out: Path) -> Path:
     return out.with_name(f".{out.name}.checkpoint")
 
 
-def _measured(request: _Request) -> Result:
+def _measured(request: _Request) -> _Result:
     """Average activation, or stored examples: no training."""
     given, plan, reuse, tokenizer, data = request
-    length = min(given.training.length, reuse.model.config.max_length)
     choose = functools.partial(
         gate_making.prompts,
         tokenizer=tokenizer,
-        length=length,
+        length=min(given.training.length, reuse.model.config.max_length),
         most=given.examples,
         seed=given.training.seed,
         truncate=given.truncate,
         skip_bad=given.skip_bad,
     )
     prompts = {name: choose(read.records, name=name) for name, read in data.items()}
-    model = Decoder(reuse.model.config, plan.route)
     with bars.bar("measuring") as move:
         state = gate_making.measure(
-            model,
+            Decoder(reuse.model.config, plan.route),
             reuse.base,
             plan.route.library(reuse.library),
             list(prompts.values()),
             batch=given.training.batch,
-            progress=lambda done, all_: move(f"{done} of {all_}", done, all_),
+            progress=lambda done, total: move(f"{done} of {total}", done, total),
         )
     counts = {name: len(chosen) for name, chosen in prompts.items()}
-    facts = {"examples": sum(counts.values()), "seed": given.training.seed}
-    return Result(state, facts, functools.partial(gate_tables.measured, counts=counts))
+    return _Result(
+        state,
+        {"examples": sum(counts.values()), "seed": given.training.seed},
+        f"of {len(counts)} adapters' own examples",
+        ("adapter", "examples"),
+        [(name, str(count)) for name, count in counts.items()],
+    )
 
 
-def _trained(request: _Request) -> Result:
+def _trained(request: _Request) -> _Result:
     """Keys by the loop that trains adapters."""
     given, plan, reuse, tokenizer, data = request
-    config = loading.faster(given.remat, reuse.model.config)
-    packed, counts = train_data.pack(
-        data,
-        tokenizer,
-        min(given.training.length, config.max_length),
-        seed=given.training.seed,
-        truncate=given.truncate,
-        skip_bad=given.skip_bad,
-    )
+    config = faster(reuse.model.config, given.remat)
+    with bars.bar("packing") as move:
+        packed, counts = data_sets.pack(
+            data,
+            tokenizer,
+            min(given.training.length, config.max_length),
+            seed=given.training.seed,
+            truncate=given.truncate,
+            skip_bad=given.skip_bad,
+            progress=move,
+        )
     rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
-    training = train_data.fitted(given.training, rows)
+    training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
     train_data.say(counts, next(iter(rows.values())).tokens.shape[1], each)
@@ -142,7 +156,7 @@ def _trained(request: _Request) -> Result:
             training,
             per_expert=plan.per_expert,
             checkpoints=Checkpoints(_checkpoint(given.out), made_by),
-            progress=lambda done, all_, loss: move(f"loss {loss:.3f}", done, all_),
+            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
         )
     facts = {
         "updates": max(updates.values()),
@@ -151,12 +165,27 @@ def _trained(request: _Request) -> Result:
         "loss_before": float(np.mean(gate.before)),
         "loss_after": float(np.mean(gate.after)),
     }
-    table = list(zip(updates, updates.values(), gate.before, gate.after, strict=True))
-    return Result(gate.state, facts, functools.partial(gate_tables.trained, rows=table))
+    ends = zip(updates.items(), gate.before, gate.after, strict=True)
+    return _Result(
+        gate.state,
+        facts,
+        "trained; base and adapters as they were",
+        ("gate", "updates", "loss before", "loss after"),
+        [(x, str(n), f"{old:.3f}", f"{new:.3f}") for (x, n), old, new in ends],
+        "losses are in nats per answer token, on the first rows of the data",
+    )
 
 
 def _list(words: Sequence[str]) -> int:
     if words and set(words) - {"-h", "--help"}:
         raise ValueError(f"`{PROG} --list` takes nothing else, got {words[0]}.")
-    gate_tables.every(printing.console())
+    console = printing.console()
+    entries = ((name, routes.describe(name)) for name in routes.names())
+    rows = [(name, SEES[x.data], x.summary, x.source) for name, x in entries]
+    table(console, ("route", "made from", "what it is", "source"), rows)
+    line(
+        console,
+        "made from data: `jaxlora gate` makes it, and --gate FILE uses it; from the "
+        "adapters alone: --route NAME does",
+    )
     return 0

@@ -8,13 +8,11 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from jaxlora.commands import bars, flags, loading, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.commands.printing import say
 from jaxlora.io import collection, collection_data, files
-from jaxlora.merge import Fidelity, Merge, groups
+from jaxlora.merge import Merge, groups
 from jaxlora.report import fidelity as report
 
 PROG = "jaxlora merge"
@@ -86,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     weights = _check(given, merge)
     with bars.bar("merging") as move:
         library = loading.collect(given.adapters, move)
-        say(loading.notes(library))
+        printing.say(loading.notes(library))
         data = None
         if given.data is not None:
             data = collection_data.read_data(given.data, library)
@@ -107,21 +105,23 @@ def run(arguments: Sequence[str]) -> int:
     if given.report is not None:
         with bars.bar("measuring") as move:
             fidelity = groups.measure(adapter, library.library, weights, move)
-        _report(console, given.report, fidelity, library.names)
+        table = report.table(fidelity, library.names)
+        files.write_text(given.report / TABLE, table.to_csv())
+        report.figure(fidelity, given.report / FIGURE, library.names)
+        merge_tables.fidelity(console, table)
+        printing.line(console, f"{given.report}: {TABLE}, {FIGURE}")
     return 0
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
-    known = parsing.names(Arguments)
-    if {"-h", "--help"} & set(arguments):
-        words, fields = list(arguments), {}
-    elif parsing.value_of("--method", arguments):
-        words, fields = merge_fields.split(arguments, known, PROG)
-    else:
-        raise ValueError(
-            f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
-            f"DIR`; `{PROG} --list` shows every name."
-        )
+    words, fields = list(arguments), {}
+    if not {"-h", "--help"} & set(arguments):
+        if not parsing.value_of("--method", arguments):
+            raise ValueError(
+                f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
+                f"DIR`; `{PROG} --list` shows every name."
+            )
+        words, fields = merge_fields.split(words, parsing.names(Arguments), PROG)
     given = flags.parse(Arguments, PROG, words, description=DESCRIPTION)
     return given, merge_fields.make(given.method, fields)
 
@@ -173,7 +173,7 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
 
 
 def _list(words: Sequence[str]) -> int:
-    odd = [word for word in words if word.startswith("-") and word not in ("-h",)]
+    odd = [word for word in words if word.startswith("-") and word != "-h"]
     if odd:
         raise ValueError(
             f"`{PROG} --list` takes names of methods only, got {odd[0]}; as in "
@@ -185,13 +185,3 @@ def _list(words: Sequence[str]) -> int:
     for name in words:
         merge_tables.describe(console, name, merge_fields.fields(name))
     return 0
-
-
-def _report(
-    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
-) -> None:
-    table = report.table(fidelity, experts)
-    files.write_text(folder / TABLE, table.to_csv())
-    report.figure(fidelity, folder / FIGURE, experts)
-    merge_tables.fidelity(console, table)
-    printing.line(console, f"{folder}: {TABLE}, {FIGURE}")

@@ -20,23 +20,29 @@ def console() -> Console:
     return Console(width=None if Console().is_terminal else 200)
 
 
-def plain(*heads: str) -> Table:
-    """A table of text on the left and numbers beside it.
+def table(
+    console: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    """Prints a table of text on the left and numbers beside it.
 
     Args:
-      *heads: of the columns.
+      console: where to.
+      heads: of the columns.
+      rows: cells, which may hold [brackets].
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=i == 0)
-    return table
+        out.add_column(head, no_wrap=i == 0)
+    for row in rows:
+        out.add_row(*map(Text, row))
+    console.print(out)
 
 
 def facts(rows: Mapping[str, str]) -> Table:
-    """A table of names and values; values may hold [brackets].
+    """A table of names and values.
 
     Args:
-      rows: value by name.
+      rows: value by name; values may hold [brackets].
     """
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
@@ -66,15 +72,14 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1000 else f"{value:.3f}"
 
 
-def line(console: Console, text: str, end: str = "\n") -> None:
+def line(console: Console, text: str) -> None:
     """Prints words as they are, and does not wrap paths.
 
     Args:
       console: where to.
       text: the words.
-      end: after them.
     """
-    console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -84,11 +89,11 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
       path: of the file.
       rows: the objects.
     """
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    lines = (f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    write_text(path, "".join(lines))
 
 
-def say(notes: Sequence[str]) -> None:
+def say(notes: Iterable[str]) -> None:
     """Prints sentences on stderr, where they are in the way of no pipe.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models, reuse, route
-from jaxlora.commands import gate_plan, gate_tables
+from jaxlora.commands import gate, gate_plan
 from jaxlora.commands.flags import adapters
 from jaxlora.io import gate_file
 from jaxlora.models import statistics, tokenizer
@@ -294,7 +294,7 @@ def test_the_list_names_every_route_and_what_it_needs(capsys):
     for name in route.names():
         entry = route.describe(name)
         (line,) = [x for x in said.splitlines() if x.split()[:1] == [name]]
-        assert gate_tables.SEES[entry.data] in line
+        assert gate.SEES[entry.data] in line
         assert entry.summary in line
     assert cli.main(["gate", "--list", "linear"]) == 2
     assert "takes nothing else, got linear" in capsys.readouterr().err

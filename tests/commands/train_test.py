@@ -23,6 +23,7 @@ import pytest
 from jaxlora import cli, lora, models
 from jaxlora.commands import train, train_data
 from jaxlora.models import adapters, pretrained, tokenizer
+from jaxlora.tasks import data_sets
 from jaxlora.tasks import text as records
 from jaxlora.train import packed, session
 
@@ -368,11 +369,11 @@ def test_bad_lines_are_left_out_counted_and_said(speaking, files, bad, tmp_path)
 
 
 def test_long_examples_are_cut_on_request(speaking, files, bad, tmp_path):
-    found = train_data.read({"bad": bad}, skip_bad=True)
+    found = {"bad": records.read(bad, skip_bad=True)}
     words = tokenizer.load(speaking("plain"))
-    _, counts = train_data.pack(found, words, 400, truncate=True)
+    _, counts = data_sets.pack(found, words, 400, truncate=True)
     assert counts["bad"]["truncated"] == 0
-    _, counts = train_data.pack(found, words, 48, truncate=True)
+    _, counts = data_sets.pack(found, words, 48, truncate=True)
     assert counts["bad"]["truncated"] > 0 == counts["bad"]["too_long"]
 
 
@@ -636,7 +637,7 @@ def steps(out):
 def test_prompts_that_are_not_what_is_learnt_are_found(speaking):
     words = tokenizer.load(speaking("chatml"))
     record = records.record({"prompt": "Who?", "answer": "Ann"}, "people:1")
-    assert not train_data.asked_apart([record], words)
+    assert not records.asked_apart([record], words)
     opened = "{% if add_generation_prompt %}<think>{% endif %}"
     thinking = dataclasses.replace(words, chat_template=words.chat_template + opened)
-    assert train_data.asked_apart([record], thinking)
+    assert records.asked_apart([record], thinking)

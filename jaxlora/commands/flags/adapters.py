@@ -69,7 +69,7 @@ class Merging:
     """A number for each adapter, for a merge; may be negative."""
 
     def options(self) -> dict[str, Any]:
-        """Fields of :class:`reuse.Combination`."""
+        """Returns merge and weights, as ``reuse.Combination`` takes them."""
         if self.merge and ":" in self.merge:
             merge_fields.fields(self.merge)  # imports it from the current folder
         return {"merge": self.merge, "weights": self.weights or None}
@@ -123,20 +123,18 @@ class Combining(Merging):
         import_route(self.route)
         chosen: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
         chosen["temperature"] = temperature
-        given: dict[str, Any] = {}
+        more: dict[str, Any] = {"general": self.general} if self.general else {}
         if self.gate is not None:
-            given["gate"] = gate_file.load(self.gate)
-            chosen = gate_file.asked(self.gate, given["gate"], self.adapter, **chosen)
-        if self.general:
-            given["general"] = self.general
-        chosen = self.options() | chosen
+            more["gate"] = gate_file.load(self.gate)
+            chosen = gate_file.asked(self.gate, more["gate"], self.adapter, **chosen)
+        chosen |= self.options()
         reuse.check(
             reuse.Combination(**chosen),
             len(self.adapter),
             trained=self.gate is not None,
             general=len(self.general),
         )
-        return chosen | given
+        return chosen | more
 
 
 Merge = Annotated[Merging, tyro.conf.arg(name="")]

@@ -90,29 +90,13 @@ def parse(
         if tyro.conf.UseAppendAction in flag.marks:
             words = spread(flag.name, words, positional=positional)
     # A config has many flags with names alike; the hint then names up to three.
-    check(words, names(kind), prog, hints=1 if default is None else 3)
-    more: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
-
-
-def check(
-    words: Sequence[str], known: Sequence[str], prog: str, *, hints: int = 1
-) -> None:
-    """Refuses flags that do not exist.
-
-    Args:
-      words: what was given.
-      known: every flag there is.
-      prog: the command.
-      hints: how many of the nearest flags are named at most.
-
-    Raises:
-      ValueError: with the first flag that does not exist, and the nearest.
-    """
+    hints = 1 if default is None else 3
     for word in words:
         name = word.partition("=")[0]
-        if name.startswith("--") and name.replace("_", "-") not in known:
-            raise ValueError(no_option(name, known, prog, hints))
+        if name.startswith("--") and name.replace("_", "-") not in names(kind):
+            raise ValueError(no_option(name, names(kind), prog, hints))
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
 
 
 def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:

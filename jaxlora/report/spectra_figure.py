@@ -1,4 +1,4 @@
-"""The figure of ``jaxlora inspect``: spectra of every group, and cosines of pairs."""
+"""What adapters are as a figure: spectra of every group, and cosines of pairs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
