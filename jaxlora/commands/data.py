@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import track
 
 from jaxlora.commands.flags import study as flags
-from jaxlora.studies.two_hop import protocol
-from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.studies.two_hop.symbols import protocol
+from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     people = protocol.own_people(given.config)
     asked = [
         (dataclasses.replace(given.config.world, coverage=level), seed)
-        for level in given.config.levels
-        for seed in protocol.seeds(given.config)
+        for level in given.config.all_coverages
+        for seed in given.config.numbers
     ]
     for sizes, seed in track(asked, "datasets", console=console):
         folder = builder.write(sizes, seed, given.out, people)

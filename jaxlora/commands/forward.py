@@ -9,9 +9,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from jaxlora import files
 from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
-from jaxlora.io import files
 from jaxlora.reuse import calls
 from jaxlora.tasks import token_ids
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxlora.commands import flags, printing
 from jaxlora.commands.flags.study import cache_dir
-from jaxlora.studies import provenance
+from jaxlora.studies.harness import provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora import spectra
+from jaxlora import files, spectra
 from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.printing import line, number, span, table
-from jaxlora.io import files
 from jaxlora.io.collection import Collection
 from jaxlora.report import spectra_figure, spectra_numbers
 from jaxlora.report.fidelity import short

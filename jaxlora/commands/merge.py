@@ -9,9 +9,10 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from jaxlora import files
 from jaxlora.commands import bars, flags, loading, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.io import collection, collection_data, files
+from jaxlora.io import collection, collection_data
 from jaxlora.merge import Merge, groups
 from jaxlora.report import fidelity as report
 

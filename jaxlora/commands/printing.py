@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 
 
 def console() -> Console:

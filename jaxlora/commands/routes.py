@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlora import reuse
+from jaxlora import files, reuse
 from jaxlora.commands import bars, flags, loading, printing, route_tables
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.printing import line
-from jaxlora.io import files
 from jaxlora.models.config import DecoderConfig
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png

@@ -11,8 +11,8 @@ from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.report import leaderboard
 from jaxlora.report.grid import rich_table
-from jaxlora.studies.two_hop import protocol
-from jaxlora.studies.two_hop.config import TwoHopConfig
+from jaxlora.studies.two_hop.symbols import protocol
+from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 
 STAGES = {"pretrain": "base", "experts": "experts", "questions": "questions"}
 
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
     images = leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out, images=images)
-    if set(given.config.methods) - set(map(str, USUAL)):
+    if set(given.config.all_methods) - set(map(str, USUAL)):
         console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])
     return 1 if results.failed else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 from jaxlora.report import figures, page, tables
 
 

@@ -12,8 +12,9 @@ from jaxlora import route
 from jaxlora.commands import bars, flags, study_output
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir
-from jaxlora.studies.two_hop_text import config, memory, protocol, resources
-from jaxlora.studies.two_hop_text.config import METHODS, TextConfig
+from jaxlora.studies.harness import config
+from jaxlora.studies.two_hop.text import memory, protocol, resources
+from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
 PROG = "jaxlora study two-hop"
@@ -74,7 +75,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     routers = [name for name in METHODS if name in route.names()]
     every = {"--methods": METHODS, "--routers": routers}
     file = parsing.value_of("--config", arguments)
-    start = TextConfig() if file is None else config.read(Path(file))
+    start = TextConfig() if file is None else config.read(TextConfig, Path(file), STUDY)
     default = Arguments(**_fields(start))
     return flags.parse(Arguments, PROG, arguments, default=default, every=every)
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlora.io.files import write_text
-from jaxlora.studies import provenance
+from jaxlora.files import write_text
+from jaxlora.studies.harness import provenance
 from jaxlora.train.session import Trained
 
 RECORD = "training.json"

@@ -35,7 +35,7 @@ class Judged(NamedTuple):
 
     correct: bool
     """Are the two the same?"""
-    found: str | None
+    given: str | None
     """The text's answer as it was compared; None if it has none."""
     wanted: str
     """The right answer as it was compared."""
@@ -94,8 +94,8 @@ def exact_match(text: str, answer: str) -> Judged:
     >>> exact_match("Oslo.", "oslo").correct
     True
     """
-    found, wanted = normalise(answered(text)), normalise(answer)
-    return Judged(found == wanted, found, wanted)
+    given, wanted = normalise(answered(text)), normalise(answer)
+    return Judged(given == wanted, given, wanted)
 
 
 def last_number(text: str, answer: str) -> Judged:
@@ -105,7 +105,7 @@ def last_number(text: str, answer: str) -> Judged:
       ValueError: if the right answer has no number.
 
     >>> last_number("It costs $1,000.00.", "... #### 1000")
-    Judged(correct=True, found='1000', wanted='1000')
+    Judged(correct=True, given='1000', wanted='1000')
     """
     wanted = number(answer)
     if wanted is None:
@@ -113,9 +113,9 @@ def last_number(text: str, answer: str) -> Judged:
             f"The answer {answer[:60]!r} has no number, expected one, as in '#### 72'; "
             f"the metric exact compares words."
         )
-    found = number(answered(text))
+    given = number(answered(text))
     return Judged(
-        found == wanted, None if found is None else _shown(found), _shown(wanted)
+        given == wanted, None if given is None else _shown(given), _shown(wanted)
     )
 
 
@@ -131,9 +131,9 @@ def _plain(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> decimal.Decimal:
-    sign, inner, whole, part, power = (group or "" for group in match.groups())
+    sign, inner, integer, part, power = (group or "" for group in match.groups())
     minus = "-" if "-" in (sign, inner) else ""
-    digits = whole.replace(",", "") or "0"
+    digits = integer.replace(",", "") or "0"
     return decimal.Decimal(f"{minus}{digits}{part}e{power or 0}")
 
 

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora, models
-from jaxlora.lora import Adapter, Library
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.tokenizer import bucket
@@ -32,7 +31,8 @@ from jaxlora.tree import Tree
 
 Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of what follows it."""
-Tell: TypeAlias = Callable[[int, int], None]
+_NOTHING = models.Adapted()
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with (pairs done, pairs in all) after every batch."""
 
 LEAST_SCORED = 8
@@ -73,13 +73,11 @@ def score(
     base: Tree,
     pairs: Sequence[Pair],
     *,
-    adapter: Adapter | None = None,
-    library: Library | None = None,
-    gate: Tree | None = None,
+    adapted: models.Adapted = _NOTHING,
     batch: int = 16,
     max_length: int | None = None,
     truncate: bool = False,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Scores:
     """Returns log P(continuation | context) of N pairs.
 
@@ -87,18 +85,18 @@ def score(
       model: a decoder; with a route, ``library`` is routed.
       base: params tree.
       pairs: N contexts and continuations, each of at least one token.
-      adapter: one adapter, for a model without a route.
-      library: [E, ...]; without a route all E experts are scored, in one program.
-      gate: gate state of a routed library.
+      adapted: what adapts the base. A library [E, ...] without a route is E experts:
+        all of them are scored, in one program.
       batch: rows of one call, B.
       max_length: tokens that the model may see at once; by default as its config says.
       truncate: drop the start of contexts that are too long, instead of refusing them?
-      tell: progress.
+      progress: called with (pairs done, pairs in all).
 
     Raises:
       ValueError: if a pair has an empty side, an id outside the vocabulary or more
         tokens than fit, or the adapter does not fit the model.
     """
+    adapter, library, gate = adapted
     _check(model, adapter, library, batch)
     longest = model.config.max_length if max_length is None else max_length
     rows = [
@@ -112,15 +110,15 @@ def score(
     counts = np.array([count for _, count in rows], int)
     total, greedy = np.zeros(shape), np.zeros(shape, bool)
     done = 0
-    for one in _batches(rows, batch, longest):
-        asked = (one.tokens, one.first, one.targets)
-        found = _run(model, base, adapter, library, gate, *map(jnp.asarray, asked))
-        logs, best = (np.asarray(x)[..., : len(one.pairs), :] for x in found)
-        beyond = np.arange(logs.shape[-1]) >= counts[one.pairs, None]
-        total[..., one.pairs] = np.where(beyond, 0, logs).sum(-1, dtype=np.float64)
-        greedy[..., one.pairs] = (best | beyond).all(-1)
-        done += len(one.pairs)
-        tell(done, len(rows))
+    for part in _batches(rows, batch, longest):
+        asked = (part.tokens, part.first, part.targets)
+        scores = _run(model, base, adapter, library, gate, *map(jnp.asarray, asked))
+        logs, best = (np.asarray(x)[..., : len(part.pairs), :] for x in scores)
+        beyond = np.arange(logs.shape[-1]) >= counts[part.pairs, None]
+        total[..., part.pairs] = np.where(beyond, 0, logs).sum(-1, dtype=np.float64)
+        greedy[..., part.pairs] = (best | beyond).all(-1)
+        done += len(part.pairs)
+        progress(done, len(rows))
     return Scores(total, greedy, counts)
 
 
@@ -141,10 +139,12 @@ def rolling(
       texts: N texts of at least one token.
       prefix: id before each text (a bos): what its first token is predicted from.
       overlap: tokens that a window shows again at least, 1 to max_length.
-      **arguments: of :func:`score`.
+      **arguments: of :func:`score`, by name: ``adapted``, ``batch``, ``max_length``,
+        ``truncate`` and ``progress``.
 
     Raises:
-      ValueError: as :func:`score`.
+      ValueError: if a text is empty, an id is outside the vocabulary, or the adapter
+        does not fit the model.
 
     >>> config = DecoderConfig(vocab_size=16, hidden_size=8, num_layers=1, mlp_size=8,
     ...                        num_heads=1, num_kv_heads=1, head_dim=4, max_length=4)
@@ -261,17 +261,17 @@ def _run(
     room = LOGITS // (lora.num_experts(library) if many else 1)
     chunk = max(1, room // model.config.vocab_size)
 
-    def one(adapter) -> tuple[jax.Array, jax.Array]:
+    def score(adapter) -> tuple[jax.Array, jax.Array]:
         routed = {} if model.route is None else {"library": library, "gate": gate}
         x = models.hidden(model, base, tokens, adapter=adapter, **routed)
         wanted = first[:, None] + jnp.arange(targets.shape[1])[None]
         wanted = jnp.minimum(wanted, tokens.shape[1] - 1)  # beyond the text: unused
         x = jnp.take_along_axis(x, wanted[..., None], axis=1)
         flat = (x.reshape(-1, x.shape[-1]), targets.reshape(-1))
-        found = jax.lax.map(lambda at: _judge(model, base, *at), flat, batch_size=chunk)
-        return jax.tree.map(lambda y: y.reshape(targets.shape), found)
+        pairs = jax.lax.map(lambda at: _judge(model, base, *at), flat, batch_size=chunk)
+        return jax.tree.map(lambda y: y.reshape(targets.shape), pairs)
 
-    return jax.vmap(one)(library) if many else one(adapter)
+    return jax.vmap(score)(library) if many else score(adapter)
 
 
 def _judge(model: Decoder, base: Tree, x: jax.Array, target: jax.Array):

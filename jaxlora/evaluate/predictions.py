@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
 from jaxlora.names import near
 
 
@@ -42,7 +42,7 @@ class Prediction:
 
     Attributes:
       cell: the cell, or ``None`` for a row of the base that belongs to no cell.
-      library: the adapters.
+      library: the arm, as the column of that name holds it.
       method: how they are combined.
       claim: what is said of the value or its interval.
       bound: the number in the claim; ``None`` for ``reported``.
@@ -50,11 +50,11 @@ class Prediction:
       split: what is asked.
       metric: what is measured.
       condition: entries that the row's condition must have. Where several rows
-        qualify (coverage levels, say), the claim is made of each of them.
+        qualify (several coverages, say), the claim is made of each of them.
     """
 
     cell: Cell | None
-    library: Library
+    library: Arm
     method: Method
     claim: Claim
     bound: float | None
@@ -120,14 +120,14 @@ def parse(records: Any, source: str = "predictions") -> tuple[Prediction, ...]:
         raise ValueError(
             f"{source}: expected a list of predictions, got {type(records).__name__}."
         )
-    found: list[Prediction] = []
+    parsed: list[Prediction] = []
     for i, record in enumerate(records, start=1):
         prediction = _parse_one(record, f"{source}, prediction {i}")
-        if prediction in found:
-            first = found.index(prediction) + 1
+        if prediction in parsed:
+            first = parsed.index(prediction) + 1
             raise ValueError(f"{source}: prediction {i} repeats prediction {first}.")
-        found.append(prediction)
-    return tuple(found)
+        parsed.append(prediction)
+    return tuple(parsed)
 
 
 def digest(predictions: Iterable[Prediction]) -> str:
@@ -204,15 +204,15 @@ def _outcome(
     )
     verdict = {True: "held", False: "missed", None: "could not be checked"}[held]
     shown = _show(**got) if row else "no such row"
-    sentence = f"{_place(x, row)}: {shown}; predicted {claim}: {verdict}."
+    sentence = f"{_spoken_of(x, row)}: {shown}; predicted {claim}: {verdict}."
     return Outcome(x, **got, held=held, sentence=sentence)
 
 
-def _place(x: Prediction, row: Mapping[str, Any] | None) -> str:
-    place = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
+def _spoken_of(x: Prediction, row: Mapping[str, Any] | None) -> str:
+    address = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
     condition = row["condition"] if row else dict(x.condition)
     at = f" at {json.dumps(condition, sort_keys=True)}" if condition else ""
-    return place + at
+    return address + at
 
 
 def _address(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -236,7 +236,7 @@ def _speaks_of(x: Prediction, row: Mapping[str, Any]) -> bool:
 def _chance_row(
     row: dict[str, Any] | None, rows: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """The chance measured on the same items: same place and same condition."""
+    """The chance measured on the same items: same address and same condition."""
     for other in rows:
         if (
             row is not None
@@ -262,7 +262,7 @@ def _show(value: float | None, lo: float | None, hi: float | None) -> str:
 
 _KINDS: dict[str, type[StrEnum]] = {
     "cell": Cell,
-    "library": Library,
+    "library": Arm,
     "method": Method,
     "claim": Claim,
     "split": Split,
@@ -270,69 +270,70 @@ _KINDS: dict[str, type[StrEnum]] = {
 }
 
 
-def _parse_one(record: Any, place: str) -> Prediction:
+def _parse_one(record: Any, source: str) -> Prediction:
     if not isinstance(record, Mapping):
         raise ValueError(
-            f"{place}: expected an object with fields, got {type(record).__name__}."
+            f"{source}: expected an object with fields, got {type(record).__name__}."
         )
-    _check_fields(record, place)
+    _check_fields(record, source)
     fields = dict(record)
     for name, kind in _KINDS.items():
         if name in fields and not (name == "cell" and fields[name] is None):
-            fields[name] = _member(kind, fields[name], f"{place}, {name}")
-    fields["bound"] = _bound(fields["claim"], fields.get("bound"), place)
+            fields[name] = _member(kind, fields[name], f"{source}, {name}")
+    fields["bound"] = _bound(fields["claim"], fields.get("bound"), source)
     if not isinstance(fields["statement"], str) or not fields["statement"].strip():
-        raise ValueError(f"{place}: expected a statement in words, got nothing.")
-    _check_condition(fields.get("condition", {}), place)
+        raise ValueError(f"{source}: expected a statement in words, got nothing.")
+    _check_condition(fields.get("condition", {}), source)
     return Prediction(**fields)
 
 
-def _check_fields(record: Mapping[str, Any], place: str) -> None:
+def _check_fields(record: Mapping[str, Any], source: str) -> None:
     known = [field.name for field in dataclasses.fields(Prediction)]
     for name in record:
         if name not in known:
             raise ValueError(
-                f"{place}: unknown field {name!r}{_nearest(name, known)}. "
+                f"{source}: unknown field {name!r}{_nearest(name, known)}. "
                 f"Fields: {', '.join(known)}."
             )
     needed = ("cell", "library", "method", "claim", "statement")
     missing = [name for name in needed if name not in record]
     if missing:
-        raise ValueError(f"{place}: missing {', '.join(missing)}.")
+        raise ValueError(f"{source}: missing {', '.join(missing)}.")
 
 
-def _check_condition(condition: Any, place: str) -> None:
+def _check_condition(condition: Any, source: str) -> None:
     try:
         if not isinstance(condition, Mapping):
             raise ValueError
         _canonical(condition)
     except (ValueError, TypeError):
         raise ValueError(
-            f'{place}: expected a condition such as {{"coverage": 1.0}}, in JSON and '
+            f'{source}: expected a condition such as {{"coverage": 1.0}}, in JSON and '
             f"without NaN, got {condition!r}."
         ) from None
 
 
-def _member(kind: type[StrEnum], value: Any, place: str) -> StrEnum:
+def _member(kind: type[StrEnum], value: Any, source: str) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
         names = [member.value for member in kind]
         raise ValueError(
-            f"{place}: got {value!r}{_nearest(str(value), names)}. "
+            f"{source}: got {value!r}{_nearest(str(value), names)}. "
             f"There are: {', '.join(names)}."
         ) from None
 
 
-def _bound(claim: Claim, bound: Any, place: str) -> float | None:
+def _bound(claim: Claim, bound: Any, source: str) -> float | None:
     if claim is Claim.REPORTED:
         if bound is not None:
-            raise ValueError(f"{place}: claim reported takes no bound, got {bound!r}.")
+            raise ValueError(f"{source}: claim reported takes no bound, got {bound!r}.")
         return None
     number = isinstance(bound, int | float) and not isinstance(bound, bool)
     if not number or not math.isfinite(bound):
         raise ValueError(
-            f"{place}: claim {claim} needs a finite number as its bound, got {bound!r}."
+            f"{source}: claim {claim} needs a finite number as its bound, got "
+            f"{bound!r}."
         )
     return float(bound)
 

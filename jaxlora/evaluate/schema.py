@@ -5,11 +5,15 @@ metric, value, n, lo, hi, condition``. Nothing that varies between two runs of o
 config (times, paths) may enter a row.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
-from enum import StrEnum
+import math
+import re
+from enum import EnumType, StrEnum
 from typing import Any
 
+from jaxlora import merge, route
+from jaxlora.evaluate.statistics import Interval
 from jaxlora.tasks.two_hop.cells import Cell as Cell
 
 COLUMNS = (
@@ -29,8 +33,8 @@ COLUMNS = (
 )
 
 
-class Library(StrEnum):
-    """Which adapters take part."""
+class Arm(StrEnum):
+    """A system that a study asks, by the adapters that take part in it."""
 
     BASE = "base"
     HOP1 = "A->B"
@@ -51,96 +55,30 @@ class Library(StrEnum):
     DOCUMENT = "one document"
 
 
-class Method(StrEnum):
-    """How the adapters of a library are used; ``NONE`` for at most one adapter.
+_USUAL = ("mean", "sum", "factor-mean", "arrow", "uniform", "oracle")
 
-    Every merge of ``merge.names()`` and every route of ``route.names()`` is here.
+
+class _Generated(EnumType):
+    """Lets ``Method.NAME`` be written of members that are made of the registries."""
+
+    def __getattr__(cls, name: str) -> "Method":
+        raise AttributeError(f"No method {name}.")
+
+
+class Method(StrEnum, metaclass=_Generated):
+    """How an arm uses its adapters; ``NONE`` for at most one adapter.
+
+    Every merge of ``merge.names()`` and every route of ``route.names()`` is a member:
+    ``Method.TIES_PEFT`` is ``"ties[peft]"``. Tables follow their order.
     """
 
+    _ignore_ = ["_preset"]  # noqa: RUF012 (the enum takes it away)
     NONE = "none"
-    MEAN = "mean"
-    SUM = "sum"
-    FACTOR_MEAN = "factor-mean"
-    ARROW = "arrow"
-    UNIFORM = "uniform"
-    ORACLE = "oracle"
-    RANDOM_ARROW = "random-arrow"
-    ARROW_COSINE = "arrow-cosine"
-    TOP_1 = "top-1"
-    SMILE = "smile"
-    SPECTR = "spectr"
-    GENKNOWSUB = "genknowsub"
-    AVERAGE_ACTIVATION = "average-activation"
-    PHATGOOSE = "phatgoose"
-    LINEAR = "linear"
-    SMEAR = "smear"
-    LORA_FLOW = "lora-flow"
-    RETRIEVAL = "retrieval"
-    ARROW_PEFT = "arrow[peft]"
-    ARROW_MTTL = "arrow[mttl]"
-    ARROW_GENKNOWSUB = "arrow[genknowsub]"
-    ARROW_PHATGOOSE = "arrow[phatgoose]"
-    GENKNOWSUB_PEFT = "genknowsub[peft]"
-    SVD = "svd"
-    PRUNE = "prune"
-    TIES = "ties"
-    KNOTS_TIES = "knots-ties"
-    DELTA_TIES = "delta-ties"
-    FACTOR_TIES = "factor-ties"
-    DARE = "dare"
-    DARE_TIES = "dare-ties"
-    DELLA = "della"
-    BREADCRUMBS = "breadcrumbs"
-    SCE = "sce"
-    MODEL_STOCK = "model-stock"
-    SLERP = "slerp"
-    KARCHER = "karcher"
-    TSV = "tsv"
-    ISO_C = "iso-c"
-    WUDI = "wudi"
-    WUDI_ADAM = "wudi-adam"
-    REGMEAN = "regmean"
-    FISHER = "fisher"
-    CAT = "cat"
-    LORAHUB = "lorahub"
-    RANDOM_MEAN = "random-mean"
-    RANDOM_SUM = "random-sum"
-    PERMUTED_MEAN = "permuted-mean"
-    SCALE_ONLY = "scale-only"
-    CAT_PEFT = "cat[peft]"
-    LINEAR_PEFT = "linear[peft]"
-    SVD_PEFT = "svd[peft]"
-    TIES_PEFT = "ties[peft]"
-    TIES_SVD_PEFT = "ties_svd[peft]"
-    DARE_LINEAR_PEFT = "dare_linear[peft]"
-    DARE_TIES_PEFT = "dare_ties[peft]"
-    DARE_LINEAR_SVD_PEFT = "dare_linear_svd[peft]"
-    DARE_TIES_SVD_PEFT = "dare_ties_svd[peft]"
-    MAGNITUDE_PRUNE_PEFT = "magnitude_prune[peft]"
-    MAGNITUDE_PRUNE_SVD_PEFT = "magnitude_prune_svd[peft]"
-    TIES_MERGEKIT = "ties[mergekit]"
-    DARE_MERGEKIT = "dare[mergekit]"
-    DARE_TIES_MERGEKIT = "dare_ties[mergekit]"
-    DELLA_MERGEKIT = "della[mergekit]"
-    BREADCRUMBS_MERGEKIT = "breadcrumbs[mergekit]"
-    SCE_MERGEKIT = "sce[mergekit]"
-    TIES_ORIGINAL = "ties[original]"
-    TIES_FUSION_BENCH = "ties[fusion_bench]"
-    TIES_KNOTS = "ties[knots]"
-    MEAN_MTTL = "mean[mttl]"
-    TIES_MTTL = "ties[mttl]"
-    WUDI_FUSION_BENCH = "wudi[fusion_bench]"
-    LORAHUB_ORIGINAL = "lorahub[original]"
+    for _preset in dict.fromkeys((*_USUAL, *route.names(), *merge.names())):
+        vars()[re.sub(r"\W+", "_", _preset.upper()).strip("_")] = _preset
 
 
-USUAL = (
-    Method.MEAN,
-    Method.SUM,
-    Method.FACTOR_MEAN,
-    Method.ARROW,
-    Method.UNIFORM,
-    Method.ORACLE,
-)
+USUAL = tuple(map(Method, _USUAL))
 """The methods of a study that names none; tables have a line for each of them."""
 
 
@@ -181,7 +119,7 @@ class Metric(StrEnum):
     DIFFERENCE = "paired difference"
     STEPS = "steps"
     PHI = "phi"
-    PASSED = "gate passed"
+    PASSED = "criterion passed"
     AVAILABLE = "control available"
     ROUTE_WEIGHT = "route: weight of A->B"
     ROUTE_ENTROPY = "route: entropy"
@@ -190,60 +128,84 @@ class Metric(StrEnum):
 
 
 ERROR_METRICS = (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER)
-SINGLE = (Library.HOP1, Library.HOP2, Library.TARGET, Library.TARGET_OTHERS)
+SINGLE = (Arm.HOP1, Arm.HOP2, Arm.TARGET, Arm.TARGET_OTHERS)
 NEGATIVE = (
-    Library.BASE,
+    Arm.BASE,
     *SINGLE[:2],
-    Library.RANDOM,
-    Library.PERMUTED,
-    Library.SHUFFLED,
+    Arm.RANDOM,
+    Arm.PERMUTED,
+    Arm.SHUFFLED,
 )
-POSITIVE = (Library.JOINT, Library.FULL, Library.TARGET, Library.DOCUMENT)
+POSITIVE = (Arm.JOINT, Arm.FULL, Arm.TARGET, Arm.DOCUMENT)
 
 
-def row(
-    *,
-    study: str,
-    seed: int | str,
-    cell: Cell | None,
-    library: Library,
-    method: Method,
-    split: Split,
-    metric: Metric,
-    value: float | None,
-    n: int,
-    lo: float | None = None,
-    hi: float | None = None,
-    condition: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Returns one row with exactly the keys of ``COLUMNS``.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Address:
+    """Which measurement a row holds: all of it but the seed and the numbers."""
+
+    cell: Cell | None
+    """``None`` for measurements of the base that belong to no cell."""
+    arm: Arm
+    method: Method
+    split: Split
+    metric: Metric
+    coverage: float | None = None
+    """Share of the base's facts seen in a composition; ``None`` if nobody knows."""
+    covered: bool | None = None
+    """Of people whose facts were seen in one, or of the others; ``None``: of all."""
+    where: tuple[tuple[str, Any], ...] = ()
+    """What else varies, for example (("layer", 0), ("token", "last"))."""
+
+    def at(self, **changes: Any) -> "Address":
+        """Returns the address with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """The last column of its row."""
+        named = {"coverage": self.coverage, "covered": self.covered}
+        return {k: x for k, x in named.items() if x is not None} | dict(self.where)
+
+    @property
+    def draws(self) -> str:
+        """Text from which the resamples of this measurement are seeded.
+
+        Intervals are a function of this text: its words are those of the first results
+        and stay, whatever the classes of today are called.
+        """
+        coverage = 1.0 if self.coverage is None else self.coverage
+        return (
+            f"Place(coverage={coverage!r}, cell={self.cell!r}, "
+            f"library=<Library.{self.arm.name}: {self.arm.value!r}>, "
+            f"method={self.method!r}, split={self.split!r}, metric={self.metric!r}, "
+            f"covered={self.covered!r}, where={self.where!r})"
+        )
+
+
+def row(seed: int | str, address: Address, value: Interval) -> dict[str, Any]:
+    """Returns one row: the keys of ``COLUMNS`` but the study's name.
 
     Args:
-      study: name of the study.
-      seed: seed of the base, or ``"all"`` for a value pooled over seeds.
-      cell: ``None`` for measurements of the base that belong to no cell.
-      library: adapters that take part.
-      method: how they are used.
-      split: what is asked.
-      metric: what is measured.
-      value: the measurement; ``None`` where a control could not run.
-      n: number of items behind it.
-      lo: lower end of the 95% interval.
-      hi: upper end.
-      condition: whatever else varies, written as JSON with sorted keys.
+      seed: of the base, or ``"all"`` for a value pooled over seeds.
+      address: what is measured.
+      value: the measurement; what is no number becomes an empty entry.
     """
+    cell = address.cell
     return {
-        "study": study,
         "seed": seed,
         "familiarity": cell.familiarity if cell else "",
         "knows": cell.knows if cell else "",
-        "library": Library(library).value,
-        "method": Method(method).value,
-        "split": Split(split).value,
-        "metric": Metric(metric).value,
-        "value": value,
-        "n": n,
-        "lo": lo,
-        "hi": hi,
-        "condition": json.dumps(dict(condition or {}), sort_keys=True),
+        "library": address.arm.value,
+        "method": address.method.value,
+        "split": address.split.value,
+        "metric": address.metric.value,
+        "value": _rounded(value.value),
+        "n": value.n,
+        "lo": _rounded(value.lo),
+        "hi": _rounded(value.hi),
+        "condition": json.dumps(address.condition, sort_keys=True),
     }
+
+
+def _rounded(x: float) -> float | None:
+    return round(float(x), 6) if math.isfinite(x) else None

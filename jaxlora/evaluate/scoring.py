@@ -55,10 +55,10 @@ def of_adapters(
 ) -> Answers:
     """Asks M adapters on one base; adapters are [M, ...]."""
 
-    def one(adapter: Adapter, asked: Questions) -> Answers:
+    def ask(adapter: Adapter, asked: Questions) -> Answers:
         return _ask(lambda tokens, _: _run(model, pad, base, tokens, adapter), asked)
 
-    return jax.vmap(one)(adapters, questions)
+    return jax.vmap(ask)(adapters, questions)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 4))
@@ -67,10 +67,10 @@ def of_params(
 ) -> Answers:
     """Asks M sets of params (``stacked``), or the same one M times; no adapter."""
 
-    def one(params: Tree, asked: Questions) -> Answers:
+    def ask(params: Tree, asked: Questions) -> Answers:
         return _ask(lambda tokens, _: _run(model, pad, params, tokens, None), asked)
 
-    return jax.vmap(one, in_axes=(0 if stacked else None, 0))(params, questions)
+    return jax.vmap(ask, in_axes=(0 if stacked else None, 0))(params, questions)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -95,7 +95,7 @@ def of_libraries(
       gates: state of the route for each of M; by default made of the library alone.
     """
 
-    def one(library: Library, asked: Questions, state: Tree | None) -> Answers:
+    def ask(library: Library, asked: Questions, state: Tree | None) -> Answers:
         # The gate state is made once a library, not once a question.
         state = gate_state(model, library) if state is None else state
 
@@ -105,7 +105,7 @@ def of_libraries(
 
         return _ask(forward, asked, labels)
 
-    return jax.vmap(one)(libraries, questions, gates)
+    return jax.vmap(ask)(libraries, questions, gates)
 
 
 def _run(model: Decoder, pad: int, params: Tree, tokens: jax.Array, adapter):

@@ -50,7 +50,7 @@ class Paired(NamedTuple):
     p: float
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Returns the Wilson score interval of a share.
 
     ``(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)`` with ``p = successes / n``.
@@ -58,7 +58,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Args:
       successes: items that succeeded, 0 to ``n``.
       n: number of items, at least 1.
-      level: coverage of the interval, in (0, 1).
+      confidence: share, the nominal coverage of the interval, in (0, 1).
 
     Raises:
       ValueError: if there is no item, or an argument is out of its range.
@@ -66,7 +66,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     >>> wilson(0, 60).hi.__format__(".3f")
     '0.060'
     """
-    _check_level(level)
+    _check_confidence(confidence)
     if n < 1:
         raise ValueError(
             f"Got n = {n} items, expected at least 1: a share of nothing has no "
@@ -74,7 +74,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         )
     if not 0 <= successes <= n:
         raise ValueError(f"Got {successes} successes of {n} items, expected 0 to {n}.")
-    z = float(special.ndtri(0.5 + level / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     share = successes / n
     centre = share + z**2 / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -87,7 +87,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 def bootstrap(
     samples: Sequence[ArrayLike],
     rng: np.random.Generator,
-    level: float = 0.95,
+    confidence: float = 0.95,
     resamples: int = 2000,
     *,
     share: bool = True,
@@ -102,7 +102,7 @@ def bootstrap(
     Args:
       samples: for each of S seeds, one value per item; the lengths may differ.
       rng: source of the resamples; the result is a function of its state.
-      level: coverage of the interval, in (0, 1).
+      confidence: share, the nominal coverage of the interval, in (0, 1).
       resamples: number of resamples.
       share: false for ranks and losses, which may all be 1 without being 1 of 1.
 
@@ -113,22 +113,22 @@ def bootstrap(
     >>> bootstrap(seeds, np.random.default_rng(0)) == wilson(40, 40)
     True
     """
-    seeds = _check_samples(samples, level, resamples)
+    seeds = _check_samples(samples, confidence, resamples)
     values = np.concatenate(seeds)
     n, total = len(values), values.sum()
     agree = bool(values.min() == values.max())
     if share and (agree or len(seeds) == 1) and np.isin(values, (0, 1)).all():
-        return wilson(int(total), n, level)
+        return wilson(int(total), n, confidence)
     if agree:
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
-    return _percentile(total / n, _means(seeds, rng, resamples), level, n)
+    return _percentile(total / n, _means(seeds, rng, resamples), confidence, n)
 
 
 def paired(
     samples_x: Sequence[ArrayLike],
     samples_y: Sequence[ArrayLike],
     rng: np.random.Generator,
-    level: float = 0.95,
+    confidence: float = 0.95,
     resamples: int = 2000,
     *,
     share: bool = True,
@@ -145,7 +145,7 @@ def paired(
       samples_x: for each seed, one value per item.
       samples_y: the same items in the same order.
       rng: source of the resamples; the result is a function of its state.
-      level: coverage of the interval, in (0, 1).
+      confidence: share, the nominal coverage of the interval, in (0, 1).
       resamples: number of resamples.
       share: false for ranks and losses, whose intervals may be points.
 
@@ -156,8 +156,8 @@ def paired(
     >>> paired([[1, 1, 1]], [[0, 0, 0]], np.random.default_rng(0)).p
     0.125
     """
-    seeds_x = _check_samples(samples_x, level, resamples)
-    seeds_y = _check_samples(samples_y, level, resamples)
+    seeds_x = _check_samples(samples_x, confidence, resamples)
+    seeds_y = _check_samples(samples_y, confidence, resamples)
     sizes_x, sizes_y = [len(x) for x in seeds_x], [len(y) for y in seeds_y]
     if sizes_x != sizes_y:
         raise ValueError(
@@ -169,11 +169,11 @@ def paired(
     if values.min() == values.max():
         value, n = float(values[0]), len(values)
         p = 1.0 if value <= 0 else max(1 / (1 + resamples), 0.5**n)
-        ends = _unseen(value, n, level) if share else (value, value)
+        ends = _unseen(value, n, confidence) if share else (value, value)
         return Paired(Interval(value, *ends, n), p)
     means = _means(seeds, rng, resamples)
     p = (1 + int((means <= 0).sum())) / (1 + resamples)
-    return Paired(_percentile(float(values.mean()), means, level, len(values)), p)
+    return Paired(_percentile(float(values.mean()), means, confidence, len(values)), p)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -209,22 +209,22 @@ def _means(
     times_RxS = rng.multinomial(S, np.full(S, 1 / S), size=resamples)
     sums, counts = np.zeros(resamples), np.zeros(resamples)
     for values, times in zip(seeds, times_RxS.T, strict=True):
-        levels, count = np.unique(values, return_counts=True)
+        distinct, count = np.unique(values, return_counts=True)
         drawn = times * len(values)
-        sums += rng.multinomial(drawn, count / len(values)) @ levels
+        sums += rng.multinomial(drawn, count / len(values)) @ distinct
         counts += drawn
     return sums / counts
 
 
-def _percentile(value: float, means: np.ndarray, level: float, n: int) -> Interval:
-    lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def _percentile(value: float, means: np.ndarray, confidence: float, n: int) -> Interval:
+    lo, hi = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     # An estimate outside its own interval (rounding, skew) would be unreadable.
     return Interval(float(value), min(float(lo), value), max(float(hi), value), n)
 
 
-def _unseen(value: float, n: int, level: float) -> tuple[float, float]:
+def _unseen(value: float, n: int, confidence: float) -> tuple[float, float]:
     """Ends of the difference when n pairs agree, and a share of others may not."""
-    hidden = wilson(0, n, level).hi
+    hidden = wilson(0, n, confidence).hi
     ends = {
         0.0: (-hidden, hidden),
         1.0: (1 - 2 * hidden, 1.0),
@@ -233,17 +233,17 @@ def _unseen(value: float, n: int, level: float) -> tuple[float, float]:
     return ends.get(value, (value, value))
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
         raise ValueError(
-            f"Got level {level}, expected a share such as 0.95, not percent."
+            f"Got confidence {confidence}, expected a share such as 0.95, not percent."
         )
 
 
 def _check_samples(
-    samples: Sequence[ArrayLike], level: float, resamples: int
+    samples: Sequence[ArrayLike], confidence: float, resamples: int
 ) -> list[np.ndarray]:
-    _check_level(level)
+    _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"Got {resamples} resamples, expected at least 1.")
     seeds = [np.asarray(values, np.float64) for values in samples]

@@ -41,7 +41,7 @@ class Surety(NamedTuple):
 
 
 def surety(
-    right: ArrayLike, entropy: ArrayLike, *, parts: int = 3, level: float = 0.95
+    right: ArrayLike, entropy: ArrayLike, *, parts: int = 3, confidence: float = 0.95
 ) -> Surety:
     """Relates right and wrong to entropy.
 
@@ -52,14 +52,14 @@ def surety(
       right: [N], true or 1 where the answer is right.
       entropy: [N], of the route at the item; see ``route.diagnose.entropy``.
       parts: ranges of entropy, at equal quantiles.
-      level: coverage of the intervals.
+      confidence: share, the nominal coverage of the intervals.
 
     Raises:
       ValueError: if the arrays are not two vectors of one length, an answer is neither
         right nor wrong, no item has an entropy, or ``parts`` is below 1.
 
-    >>> found = surety([1, 1, 1, 0, 0, 0], [0.1, 0.1, 0.2, 0.3, 0.6, 0.6])
-    >>> [part.accuracy.value for part in found.parts], found.auc.value
+    >>> sure = surety([1, 1, 1, 0, 0, 0], [0.1, 0.1, 0.2, 0.3, 0.6, 0.6])
+    >>> [part.accuracy.value for part in sure.parts], sure.auc.value
     ([1.0, 0.5, 0.0], 1.0)
     """
     flags, values = _items(right, entropy)
@@ -73,19 +73,19 @@ def surety(
     # An observed value as the cut, so that rounding splits no ties.
     cuts = np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf")
     place = np.searchsorted(cuts, values, side="left")
-    found = [
+    ranges = [
         Part(
             float(values[place == i].min()),
             float(values[place == i].max()),
-            wilson(int(flags[place == i].sum()), int((place == i).sum()), level),
+            wilson(int(flags[place == i].sum()), int((place == i).sum()), confidence),
         )
         for i in np.unique(place)
     ]
     both = flags.any() and not flags.all()
-    return Surety(tuple(found), auc(flags, values, level) if both else None, lost)
+    return Surety(tuple(ranges), auc(flags, values, confidence) if both else None, lost)
 
 
-def auc(right: ArrayLike, entropy: ArrayLike, level: float = 0.95) -> Interval:
+def auc(right: ArrayLike, entropy: ArrayLike, confidence: float = 0.95) -> Interval:
     """Returns how well low entropy tells right items from wrong ones.
 
     ``A = P(H_right < H_wrong) + P(H_right = H_wrong) / 2``. The interval holds the
@@ -97,7 +97,7 @@ def auc(right: ArrayLike, entropy: ArrayLike, level: float = 0.95) -> Interval:
     Args:
       right: [N], true or 1 where the answer is right.
       entropy: [N], all finite.
-      level: coverage of the interval.
+      confidence: share, the nominal coverage of the interval.
 
     Raises:
       ValueError: if there is no right item, no wrong one, or no entropy for one.
@@ -107,14 +107,17 @@ def auc(right: ArrayLike, entropy: ArrayLike, level: float = 0.95) -> Interval:
     """
     flags, values = _items(right, entropy)
     good, bad = np.sort(values[flags]), np.sort(values[~flags])
-    if not (len(good) and len(bad) and np.isfinite(values).all() and 0 < level < 1):
+    if not (
+        len(good) and len(bad) and np.isfinite(values).all() and 0 < confidence < 1
+    ):
         raise ValueError(
-            f"Got {len(good)} right and {len(bad)} wrong items and the level {level}, "
-            f"expected at least one of each, finite entropies, and a share like 0.95."
+            f"Got {len(good)} right and {len(bad)} wrong items and the confidence "
+            f"{confidence}, expected at least one of each, finite entropies, and a "
+            f"share like 0.95."
         )
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     area = float(below.sum() / (2 * len(good) * len(bad)))
-    z = float(special.ndtri(0.5 + level / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     lo = _end(area, 0.0, len(good), len(bad), z)
     hi = _end(area, 1.0, len(good), len(bad), z)
     return Interval(area, lo, hi, len(values))

@@ -10,9 +10,9 @@ fulfils no rule.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from jaxlora.evaluate.schema import Cell, Library, Method
+from jaxlora.evaluate.schema import Arm, Cell, Method
 from jaxlora.evaluate.statistics import Interval, Paired, holm
 
 
@@ -32,7 +32,7 @@ class Cause(StrEnum):
     """What a failure is put down to.
 
     Combination: a joint LoRA composes, the combination does not. Fine-tuning: the
-    joint LoRA fails too, or an expert never learned its own facts. Base: its gate
+    joint LoRA fails too, or an expert never learned its own facts. Base: a criterion
     failed, or it has no compositions to draw on. None: nothing failed, or no joint
     LoRA was measured.
     """
@@ -62,7 +62,7 @@ class Thresholds:
       chance_margin: *no transfer* if the upper bound of two-hop is at most chance
         plus this. A joint LoRA composes, and counterfactual experts move the answer,
         if the lower bound of theirs is above chance plus this.
-      level: coverage of every interval.
+      confidence: nominal coverage of every interval.
       alpha: a positive verdict needs an adjusted p-value below this.
       coverage: a failure is put down to the base if a smaller share of the facts it
         knows of the second relation ever took part in a trained composition.
@@ -71,9 +71,11 @@ class Thresholds:
     preserved_margin: float = 0.1
     retention: float = 0.9
     chance_margin: float = 0.10
-    level: float = 0.95
+    confidence: float = 0.95
     alpha: float = 0.05
     coverage: float = 0.5
+
+    RENAMED: ClassVar = {"level": "confidence"}
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -90,10 +92,10 @@ class Evidence:
 
     Attributes:
       cell: who is familiar, and what the base knows.
-      library: the adapters.
+      arm: the adapters that take part.
       method: how they were combined.
-      base_ok: the base passed its gates.
-      expert_ok: every expert passed its gate.
+      base_ok: the base met its criteria.
+      expert_ok: every expert met its criterion.
       two_hop: accuracy of the combined model.
       base_two_hop: accuracy of the base on the same items.
       hops: retention of each hop by the combined model, by name; those that some
@@ -113,7 +115,7 @@ class Evidence:
     """
 
     cell: Cell
-    library: Library
+    arm: Arm
     method: Method
     base_ok: bool
     expert_ok: bool
@@ -141,7 +143,7 @@ class Evidence:
     def p(self) -> float:
         """The largest p-value over the negative controls; 1 if one could not run.
 
-        To beat all controls is an intersection-union test: its level needs no
+        To beat all controls is an intersection-union test: its size needs no
         correction for their number.
         """
         return max(1.0 if x is None else x.p for x in self.controls.values())
@@ -152,9 +154,9 @@ def adjust(evidences: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
     A family is all methods in the same cell on the same library.
     """
-    families: dict[tuple[Cell, Library], list[int]] = {}
+    families: dict[tuple[Cell, Arm], list[int]] = {}
     for i, evidence in enumerate(evidences):
-        families.setdefault((evidence.cell, evidence.library), []).append(i)
+        families.setdefault((evidence.cell, evidence.arm), []).append(i)
     adjusted = list(evidences)
     for members in families.values():
         p_values = holm([evidences[i].p for i in members])
@@ -182,9 +184,9 @@ def decide(evidence: Evidence, thresholds: Thresholds) -> Verdict:
 
 def _invalid(e: Evidence, t: Thresholds) -> Verdict | None:
     if not e.base_ok:
-        return Verdict(Label.INVALID, Cause.BASE, "the base failed its gate")
+        return Verdict(Label.INVALID, Cause.BASE, "the base failed its criteria")
     if not e.expert_ok:
-        reason = "an expert failed its gate: it does not hold its own facts"
+        reason = "an expert failed its criterion: it does not hold its own facts"
         return Verdict(Label.INVALID, Cause.FINE_TUNING, reason)
     return None
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from jaxlora import models
 from jaxlora.evaluate import likelihood
 from jaxlora.integrations import arguments, generation, turns
 from jaxlora.integrations.arguments import Options
@@ -112,7 +113,7 @@ class JaxLora(_Base):
         over = sum(len(a) + len(b) > self.max_length + 1 for a, b in pairs)
         self._say_cut(over, "contexts")
         with _bar("loglikelihood", len(pairs), disable_tqdm) as progress:
-            scores = likelihood.score(pairs=pairs, tell=progress, **self._scored())
+            scores = likelihood.score(pairs=pairs, progress=progress, **self._scored())
         both = zip(scores.total.tolist(), scores.greedy.tolist(), strict=True)
         answers = list(both)
         for request, answer in zip(requests, answers, strict=True):
@@ -129,7 +130,7 @@ class JaxLora(_Base):
             scores = likelihood.rolling(
                 texts=[texts[i] for i in held],
                 prefix=self.prefix_token_id,
-                tell=progress,
+                progress=progress,
                 **self._scored(),
             )
         totals = dict(zip(held, scores.total.tolist(), strict=True))
@@ -183,7 +184,7 @@ class JaxLora(_Base):
             "batch": self.batch_size,
             "max_length": self.max_length,
             "truncate": True,  # unless _say_cut has refused
-            **self.reuse.arguments(),
+            "adapted": models.Adapted(**self.reuse.arguments()),
         }
 
     def _say_cut(self, count: int, what: str) -> None:

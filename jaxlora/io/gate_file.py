@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 from jaxlora import route as routes
 from jaxlora import tree as named
+from jaxlora.files import write_whole
 from jaxlora.io import gate_about, header
-from jaxlora.io.files import write_whole
 from jaxlora.io.gate_about import About as About
 from jaxlora.io.library_entries import check_site
 from jaxlora.route import State

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxlora import lora, tree
+from jaxlora.files import write_text
 from jaxlora.io import library_arrays, library_files, library_json, shards
-from jaxlora.io.files import write_text
 from jaxlora.io.library_entries import Entries as Entries
 from jaxlora.io.library_entries import Entry as Entry
 from jaxlora.io.library_entries import Origin as Origin

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.report.lines import Line
 from jaxlora.report.readings import (
     Book,
@@ -40,7 +40,7 @@ def pair(method: Method) -> Line:
     Args:
       method: how the two experts are combined.
     """
-    return Line(method.value, Library.PAIR, method)
+    return Line(method.value, Arm.PAIR, method)
 
 
 def has(book: Book, cells: Sequence[Cell], line: Line, metric: Metric) -> bool:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from jaxlora.io.files import write_whole
+from jaxlora.files import write_whole
 from jaxlora.merge.fidelity import Fidelity
 from jaxlora.report import draw
 from jaxlora.report.figures import png

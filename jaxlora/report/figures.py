@@ -17,8 +17,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric
-from jaxlora.io.files import write_whole
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
+from jaxlora.files import write_whole
 from jaxlora.report import draw, points, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.lines import Line
@@ -32,18 +32,18 @@ KNOWN = {
     Cell.R_OO: "OO\nbase knows\nneither hop",
 }
 SERIES = (
-    Series(Line("", Library.BASE), "base", draw.GREYS[0]),
-    Series(Line("", Library.HOP1), "A→B alone", draw.GREYS[1]),
-    Series(Line("", Library.HOP2), "B→C alone", draw.GREYS[2]),
-    Series(Line("", Library.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
-    Series(Line("", Library.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
-    Series(Line("", Library.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
+    Series(Line("", Arm.BASE), "base", draw.GREYS[0]),
+    Series(Line("", Arm.HOP1), "A→B alone", draw.GREYS[1]),
+    Series(Line("", Arm.HOP2), "B→C alone", draw.GREYS[2]),
+    Series(Line("", Arm.PAIR, Method.MEAN), "2-combination, mean", draw.BLUE),
+    Series(Line("", Arm.PAIR, Method.ARROW), "2-combination, Arrow", draw.SKY),
+    Series(Line("", Arm.TRIPLE, Method.MEAN), "3-combination, mean", draw.RED),
     Series(
-        Line("", Library.TRIPLE_OTHERS, Method.MEAN),
+        Line("", Arm.TRIPLE_OTHERS, Method.MEAN),
         "3-combination, A→C of others",
         draw.ORANGE,
     ),
-    Series(Line("", Library.JOINT), "one LoRA on both", draw.GREEN),
+    Series(Line("", Arm.JOINT), "one LoRA on both", draw.GREEN),
 )
 ANSWERS = (
     (Metric.ACCURACY, "correct", draw.GREEN),

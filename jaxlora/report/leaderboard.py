@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxlora.io.files import write_text, write_whole
+from jaxlora.files import write_text, write_whole
 from jaxlora.report import draw, points
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table

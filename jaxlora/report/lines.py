@@ -6,41 +6,41 @@ what must work.
 
 from typing import NamedTuple
 
-from jaxlora.evaluate.schema import USUAL, Library, Method, Split
+from jaxlora.evaluate.schema import USUAL, Arm, Method, Split
 
 
 class Line(NamedTuple):
     """What is looked up in every cell, and what it is called."""
 
     label: str
-    library: Library
+    library: Arm
     method: Method = Method.NONE
     split: Split = Split.TWO_HOP
 
 
 NEGATIVE_LINES = (
-    Line("base", Library.BASE),
-    Line("A->B alone", Library.HOP1),
-    Line("B->C alone", Library.HOP2),
-    Line("random", Library.RANDOM, Method.MEAN),
-    Line("permuted", Library.PERMUTED, Method.MEAN),
-    Line("shuffled answers", Library.SHUFFLED, Method.MEAN),
+    Line("base", Arm.BASE),
+    Line("A->B alone", Arm.HOP1),
+    Line("B->C alone", Arm.HOP2),
+    Line("random", Arm.RANDOM, Method.MEAN),
+    Line("permuted", Arm.PERMUTED, Method.MEAN),
+    Line("shuffled answers", Arm.SHUFFLED, Method.MEAN),
 )
-PAIR_LINES = tuple(Line(method.value, Library.PAIR, method) for method in USUAL)
+PAIR_LINES = tuple(Line(method.value, Arm.PAIR, method) for method in USUAL)
 FORMAT_LINES = (
-    Line("written bridge", Library.PAIR, Method.MEAN, Split.WRITTEN),
-    Line("identity rows", Library.IDENTITY, Method.MEAN),
+    Line("written bridge", Arm.PAIR, Method.MEAN, Split.WRITTEN),
+    Line("identity rows", Arm.IDENTITY, Method.MEAN),
 )
 TRIPLE_LINES = (
-    Line("with A->C", Library.TRIPLE, Method.MEAN),
-    Line("A->C of others", Library.TRIPLE_OTHERS, Method.MEAN),
+    Line("with A->C", Arm.TRIPLE, Method.MEAN),
+    Line("A->C of others", Arm.TRIPLE_OTHERS, Method.MEAN),
 )
 POSITIVE_LINES = (
-    Line("A->C alone", Library.TARGET),
-    Line("joint LoRA", Library.JOINT),
-    Line("full fine-tuning", Library.FULL),
-    Line("one document", Library.DOCUMENT),
-    Line("facts in context", Library.BASE, Method.NONE, Split.CONTEXT),
+    Line("A->C alone", Arm.TARGET),
+    Line("joint LoRA", Arm.JOINT),
+    Line("full fine-tuning", Arm.FULL),
+    Line("one document", Arm.DOCUMENT),
+    Line("facts in context", Arm.BASE, Method.NONE, Split.CONTEXT),
 )
 SECTIONS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("Negative controls", NEGATIVE_LINES),

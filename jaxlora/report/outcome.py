@@ -6,12 +6,12 @@ Everything is read from ``results``, the mapping that a run leaves in results.js
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from jaxlora.evaluate.schema import USUAL, Cell, Library, Method
+from jaxlora.evaluate.schema import USUAL, Arm, Cell, Method
 from jaxlora.evaluate.verdict import Cause
 from jaxlora.report.grid import Grid
 
 Criterion: TypeAlias = Mapping[str, Any]
-"""Name ("gate"), threshold, value and seed, as a run stores them."""
+"""Name ("criterion"), threshold, value and seed, as a run stores them."""
 
 UNMEASURED = "not measured"
 
@@ -55,11 +55,13 @@ def criteria_grid(results: Mapping[str, Any]) -> Grid:
     Args:
       results: as in results.json.
     """
-    criteria = results.get("gates", [])
+    # Runs of version 0.1 stored them as "gates", each with its "gate".
+    stored = results.get("criteria") or results.get("gates", [])
+    criteria = [{"criterion": x.get("gate"), **x} for x in stored]
     seeds = sorted({criterion["seed"] for criterion in criteria})
     kinds: dict[str, dict[str, list[Criterion]]] = {name: {} for name in _CONSEQUENCES}
     for criterion in criteria:
-        kinds[_kind(criterion)].setdefault(criterion["gate"], []).append(criterion)
+        kinds[_kind(criterion)].setdefault(criterion["criterion"], []).append(criterion)
     body: list[tuple[str, ...]] = []
     for kind, named in kinds.items():
         body += [(kind,)] if named else []
@@ -74,7 +76,7 @@ def criteria_grid(results: Mapping[str, Any]) -> Grid:
 
 
 def _kind(criterion: Criterion) -> str:
-    if criterion["gate"] == EXPERT_CRITERION:
+    if criterion["criterion"] == EXPERT_CRITERION:
         return _EXPERTS
     return _BASE if criterion.get("required", True) else _FORMATS
 
@@ -119,7 +121,7 @@ def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     """
     verdicts, coverage = _highest(results)
     if short:
-        main = (Library.PAIR.value, Method.MEAN.value)
+        main = (Arm.PAIR.value, Method.MEAN.value)
         verdicts = [
             v
             for v in verdicts
@@ -234,7 +236,7 @@ def _explained(verdicts: Sequence[Mapping[str, Any]], explained: set[str]) -> st
 
 
 def _rank(library: str) -> int:
-    order = [Library.PAIR.value, Library.TRIPLE.value, Library.TRIPLE_OTHERS.value]
+    order = [Arm.PAIR.value, Arm.TRIPLE.value, Arm.TRIPLE_OTHERS.value]
     return order.index(library) if library in order else len(order)
 
 

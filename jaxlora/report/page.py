@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxlora.io.files import write_whole
+from jaxlora.files import write_whole
 from jaxlora.report import figures, leaderboard, outcome, readings, routing, tables
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric
+from jaxlora.evaluate.schema import COLUMNS, Arm, Cell, Method, Metric
 from jaxlora.report.lines import NEGATIVE_LINES, Line
 
 MEASURED, UNAVAILABLE, ABSENT = "measured", "unavailable", "absent"
@@ -191,7 +191,7 @@ def chance(book: Book, cell: str, line: Line | None = None) -> Reading:
       cell: for example ``R-OO``.
       line: library, method and split; ``None`` asks the mean and the base alone.
     """
-    usual = (Line("", Library.PAIR, Method.MEAN), Line("", Library.BASE))
+    usual = (Line("", Arm.PAIR, Method.MEAN), Line("", Arm.BASE))
     # Chance is a property of the questions, so any arm asked the same ones will do.
     for candidate in (line, *usual) if line else usual:
         reading = read(book, cell, candidate, Metric.CHANCE)

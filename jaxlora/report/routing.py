@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.report import draw, readings
 from jaxlora.report.grid import Grid
 from jaxlora.report.readings import Reading
@@ -75,7 +75,7 @@ def chosen(
     frame = frame[
         (frame["seed"] == "all")
         & (frame["cell"] == cell.value)
-        & (frame["library"] == Library.PAIR.value)
+        & (frame["library"] == Arm.PAIR.value)
         & frame["metric"].str.startswith("route: ")
     ]
     choices: dict[Any, Reading] = {}

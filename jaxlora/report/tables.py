@@ -14,13 +14,13 @@ import pandas as pd
 from rich.console import Group
 from rich.text import Text
 
-from jaxlora.evaluate.schema import Library, Method, Metric, Split
+from jaxlora.evaluate.schema import Arm, Method, Metric, Split
 from jaxlora.report import outcome, readings, routing
 from jaxlora.report.grid import Grid, markdown_table, rich_table
 from jaxlora.report.lines import SECTIONS, Line
 from jaxlora.report.readings import Reading
 
-_MEAN = Line("", Library.PAIR, Method.MEAN)
+_MEAN = Line("", Arm.PAIR, Method.MEAN)
 _CLOSING_NOTE = (
     "Pooled over seeds with 95% intervals; – was not measured. Random, permuted "
     "and shuffled adapters are combined by mean."
@@ -52,7 +52,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
 def _lines(rows: pd.DataFrame, coverage: float | None) -> Iterator[dict[str, Any]]:
     book = readings.book(rows, coverage)
     # Every combination that could exist, so that lines are always in one order.
-    asked = itertools.product(readings.cells(rows), Library, Method, _ASKED)
+    asked = itertools.product(readings.cells(rows), Arm, Method, _ASKED)
     for cell, library, method, split in asked:
         line = Line("", library, method, split)
         reading = readings.read(book, cell, line)
@@ -120,7 +120,7 @@ def _sections(book: readings.Book, cells: Sequence[str]) -> Iterator[_Section]:
     )
     chance = ("chance", [readings.chance(book, cell) for cell in cells])
     guesses = (Metric.ONE_OF_N, Metric.MAJORITY)
-    base = Line("", Library.BASE)
+    base = Line("", Arm.BASE)
     yield "Scale", [chance, *((m.value, read(base, m)) for m in guesses)]
 
 

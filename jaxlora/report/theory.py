@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlora.io.files import write_whole
+from jaxlora.files import write_whole
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models, reuse, route
-from jaxlora.evaluate.schema import Library
+from jaxlora.evaluate.schema import Arm
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.io import gate_file
-from jaxlora.studies.two_hop import bases, blocks, items, libraries
-from jaxlora.studies.two_hop.bases import Base
-from jaxlora.studies.two_hop.libraries import Experts
+from jaxlora.studies.harness import Outcome
+from jaxlora.studies.two_hop.symbols import answer, bases
+from jaxlora.studies.two_hop.symbols import experts as symbol_experts
+from jaxlora.studies.two_hop.symbols.bases import Base
+from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.tasks.two_hop.experts import groups
 
 WORLD = """
@@ -38,15 +40,15 @@ FLAGS = f"""
 """
 
 
-def train(seeds, made, model, config, cache, at_once=1, tell=lambda *_: None):
-    """Bases that answer every gate right but copying, of which they know half."""
+def train(seeds, worlds, model, config, cache, concurrent=1, progress=lambda *_: None):
+    """Bases that answer every criterion right but copying, of which they know half."""
     out = []
-    for seed, world in zip(seeds, made, strict=True):
-        gates = dict.fromkeys(bases.GATES | bases.FORMAT_GATES, (1.0, 50))
-        gates["copy"] = (0.5, 50)
-        tell(seed, config.max_steps, gates)
+    for seed, world in zip(seeds, worlds, strict=True):
+        measured = dict.fromkeys(bases.CRITERIA | bases.FORMATS, (1.0, 50))
+        measured["copy"] = (0.5, 50)
+        progress(seed, config.max_steps, measured)
         decoder = bases.vocabulary(model, world.vocab)
-        out.append(Base(seed, decoder, {}, world, config.max_steps, gates))
+        out.append(Base(seed, decoder, {}, world, config.max_steps, measured))
     return out
 
 
@@ -67,19 +69,19 @@ def run(setting, library, method):
         draw(asked.people),
     )
     own = {str(group.cell): 1.0 for group in experts.groups}
-    found = items.collect(answers, experts.groups, asked, setting.old)
-    return blocks.Outcome(found, {} if library is Library.BASE else {"own": own})
+    frame = answer.collect(answers, asked, setting.old)
+    return Outcome(frame, {} if library is Arm.BASE else {"own": own})
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_models():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bases, "train", train)
-        patched.setattr(blocks, "run", run)
+        patched.setattr(answer, "answer", run)
         patched.setattr(
-            libraries,
+            symbol_experts,
             "train",
-            lambda base, *_: Experts(base, groups(base.world), {}, {}, {}),
+            lambda base, *_: Experts(base, groups(base.world), {}, {}),
         )
         yield
 

@@ -10,7 +10,8 @@ import pytest
 
 from jaxlora import cli
 from jaxlora.evaluate import schema
-from jaxlora.studies.two_hop import blocks, store
+from jaxlora.studies.harness.config import flat
+from jaxlora.studies.two_hop.symbols import answer
 
 
 def study(*words) -> int:
@@ -49,7 +50,7 @@ def test_the_product_of_a_run_is_in_its_folder(made):
 def test_the_same_command_is_done_at_once_and_says_the_same(
     made, flags, capsys, monkeypatch
 ):
-    monkeypatch.setattr(blocks, "run", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(answer, "answer", lambda *_: pytest.fail("computed again"))
     before = (made / "out" / "results.csv").read_bytes()
     assert study(*flags, "--out", made / "out", "--cache-dir", made / "cache") == 0
     assert (made / "out" / "results.csv").read_bytes() == before
@@ -147,10 +148,10 @@ def test_a_cache_that_is_a_file_is_refused(flags, tmp_path, capsys):
 
 def test_the_config_of_the_flags_is_the_config_of_the_folder(made):
     found = json.loads((made / "out" / "study.json").read_text())
-    flat = store.flat(found["config"])
-    assert flat["world.people"] == 3
-    assert flat["methods"] == ["mean"]
-    assert flat["lora.rank"] == 2
+    fields = flat(found["config"])
+    assert fields["world.people"] == 3
+    assert fields["methods"] == ["mean"]
+    assert fields["lora.rank"] == 2
 
 
 def test_people_of_a_facts_file_are_asked_in_the_place_of_f_oo(flags, tmp_path):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from jaxlora.commands import study_text
-from jaxlora.evaluate.schema import Library, Split
+from jaxlora.evaluate.schema import Arm, Split
 from jaxlora.models import Decoder
+from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import items
-from jaxlora.studies.two_hop.blocks import Outcome
-from jaxlora.studies.two_hop_text import blocks, experts, resources, talk
-from jaxlora.studies.two_hop_text.config import METHODS
+from jaxlora.studies.two_hop.text import answer, codec, experts, resources
+from jaxlora.studies.two_hop.text.config import METHODS
 from jaxlora.tasks.two_hop.experts import Expert
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -35,8 +35,8 @@ def folder(tmp_path_factory):
 def load(config, progress):
     progress("loading", 1, 1, "nothing")
     model = Decoder(resources.decoder(config))
-    spoken = talk.load(config.model, config.chat)
-    return resources.Loaded(model, {}, spoken, {name: {} for name in config.adapter})
+    prompts = codec.load(config.model, config.chat)
+    return resources.Loaded(model, {}, prompts, {name: {} for name in config.adapter})
 
 
 def run(setting, library, method):
@@ -44,7 +44,7 @@ def run(setting, library, method):
     asked, group = setting.asked, setting.group
     rng = np.random.default_rng(zlib.crc32(f"{group} {library} {method}".encode()))
     splits = [Split.HOP1, Split.HOP2, Split.TWO_HOP]
-    splits += [Split.CONTEXT] if library is Library.BASE else []
+    splits += [Split.CONTEXT] if library is Arm.BASE else []
     frames = [
         items.people(
             rng.standard_normal((group.size, len(asked.names))),
@@ -58,7 +58,7 @@ def run(setting, library, method):
     table = frames[0].__class__(
         {name: np.concatenate([f[name] for f in frames]) for name in items.COLUMNS}
     )
-    own = {} if library is Library.BASE else {"own": {str(group.cell): 1.0}}
+    own = {} if library is Arm.BASE else {"own": {str(group.cell): 1.0}}
     return Outcome(table, own)
 
 
@@ -66,8 +66,8 @@ def run(setting, library, method):
 def _no_models(monkeypatch):
     trained = experts.Trained({name: {} for name in Expert}, {})
     monkeypatch.setattr(resources, "load", load)
-    monkeypatch.setattr(blocks, "run", run)
-    monkeypatch.setattr(blocks, "own_facts", lambda *_: 1.0)
+    monkeypatch.setattr(answer, "answer", run)
+    monkeypatch.setattr(answer, "own_facts", lambda *_: 1.0)
     monkeypatch.setattr(experts, "train", lambda *_: trained)
 
 

@@ -16,7 +16,7 @@ import decoders
 from decoders import TEXT
 from jaxlora import models, route
 from jaxlora.evaluate import likelihood
-from jaxlora.models import Decoder, apply
+from jaxlora.models import Adapted, Decoder, apply
 from jaxlora.route import Route
 
 V, E = 53, 3
@@ -88,7 +88,7 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
         "routed": {"library": library},
     }[reuse]
     total, greedy = expected(model, base, pairs, **arguments)
-    scores = likelihood.score(model, base, pairs, batch=4, **arguments)
+    scores = likelihood.score(model, base, pairs, batch=4, adapted=Adapted(**arguments))
     np.testing.assert_allclose(scores.total, total, atol=ATOL)
     np.testing.assert_array_equal(scores.greedy, greedy)
     np.testing.assert_array_equal(scores.count, [len(c) for _, c in pairs])
@@ -98,7 +98,9 @@ def test_score_is_that_of_each_pair_alone(base, library, pairs, reuse):
 
 
 def test_all_experts_at_once_are_each_alone(base, library, pairs):
-    scores = likelihood.score(MODEL, base, pairs, library=library, batch=4)
+    scores = likelihood.score(
+        MODEL, base, pairs, adapted=Adapted(None, library), batch=4
+    )
     assert scores.total.shape == scores.greedy.shape == (E, len(pairs))
     for i in range(E):
         total, greedy = expected(MODEL, base, pairs, adapter=expert(library, i))
@@ -112,7 +114,7 @@ def test_a_given_gate_is_used(base, library, pairs):
     turned = jax.tree.map(lambda x: x[::-1], gate)
     asked = functools.partial(likelihood.score, ROUTED, base, pairs, batch=4)
     first, same, other = (
-        asked(library=library, gate=state) for state in (None, gate, turned)
+        asked(adapted=Adapted(None, library, state)) for state in (None, gate, turned)
     )
     np.testing.assert_array_equal(first.total, same.total)
     assert np.abs(first.total - other.total).max() > 0.01
@@ -173,7 +175,8 @@ def test_only_scored_positions_are_unembedded_and_in_chunks(
     # More than the table [V, D] and the head have, which are found too.
     assert rows_of_logits(traced.jaxpr) == E * min(chunk, 4 * 8)
     if chunk < 4 * 8:
-        scores = likelihood.score(model, base, pairs[:1], library=library, batch=4)
+        adapted = Adapted(None, library)
+        scores = likelihood.score(model, base, pairs[:1], adapted=adapted, batch=4)
         total, _ = alone(MODEL, base, pairs[0], adapter=expert(library, 2))
         np.testing.assert_allclose(scores.total[2], total, atol=ATOL)
 
@@ -263,10 +266,11 @@ def test_learned_positions_are_never_exceeded_by_padding():
 
 
 def test_progress_counts_pairs(base, pairs):
-    told = []
-    likelihood.score(MODEL, base, pairs, batch=4, tell=lambda *at: told.append(at))
-    assert [total for _, total in told] == [len(pairs)] * len(told)
-    done = [0, *(n for n, _ in told)]
+    calls = []
+    progress = lambda *at: calls.append(at)  # noqa: E731
+    likelihood.score(MODEL, base, pairs, batch=4, progress=progress)
+    assert [total for _, total in calls] == [len(pairs)] * len(calls)
+    done = [0, *(n for n, _ in calls)]
     assert done[-1] == len(pairs)
     assert all(0 < b - a <= 4 for a, b in itertools.pairwise(done))
 
@@ -295,7 +299,7 @@ def test_bad_arguments_are_refused(base, library):
         likelihood.score(MODEL, base, [([1], [1])], batch=0)
     with pytest.raises(ValueError, match="an adapter and a library"):
         likelihood.score(
-            MODEL, base, [([1], [1])], library=library, adapter=expert(library, 0)
+            MODEL, base, [([1], [1])], adapted=Adapted(expert(library, 0), library)
         )
 
 
@@ -331,8 +335,8 @@ def test_windows_of_impossible_sizes_are_refused(bad):
 def test_rolling_is_the_sum_over_windows(base, library):
     rng = np.random.default_rng(4)
     texts = [rng.integers(0, V, n).tolist() for n in (5, 30, 8, 17)]
-    told = {"max_length": 8, "library": library, "batch": 4}
-    scores = likelihood.rolling(MODEL, base, texts, prefix=1, **told)
+    arguments = {"max_length": 8, "adapted": Adapted(None, library), "batch": 4}
+    scores = likelihood.rolling(MODEL, base, texts, prefix=1, **arguments)
     assert scores.count.tolist() == [5, 30, 8, 17]
     for i, text in enumerate(texts):
         cut = list(likelihood.windows(text, prefix=1, length=8))

@@ -1,12 +1,14 @@
 """Predictions: read, hashed, checked; and every way in which a file can be wrong."""
 
 import json
+import math
 
 import pytest
 
 from jaxlora.evaluate import predictions, schema
 from jaxlora.evaluate.predictions import Claim, Prediction
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
+from jaxlora.evaluate.statistics import Interval
 
 RECORD = {
     "cell": "R-OO",
@@ -18,18 +20,17 @@ RECORD = {
 }
 
 
-def row(value, lo=None, hi=None, *, metric=Metric.ACCURACY, seed="all", **changes):
-    settings = {
-        "study": "two-hop",
+def row(value, lo=None, hi=None, *, seed="all", n=60, condition=None, **changes):
+    fields = {
         "cell": Cell.R_OO,
-        "library": Library.PAIR,
+        "arm": Arm.PAIR,
         "method": Method.MEAN,
         "split": Split.TWO_HOP,
-        "n": 60,
+        "metric": Metric.ACCURACY,
+        "where": tuple((condition or {}).items()),
     }
-    return schema.row(
-        seed=seed, metric=metric, value=value, lo=lo, hi=hi, **(settings | changes)
-    )
+    ends = (math.nan if x is None else x for x in (value, lo, hi))
+    return schema.row(seed, Address(**fields | changes), Interval(*ends, n))
 
 
 def predict(claim, bound, **changes):
@@ -63,7 +64,7 @@ def test_load_reads_every_field(tmp_path):
     assert got == (
         Prediction(
             cell=Cell.R_OO,
-            library=Library.PAIR,
+            library=Arm.PAIR,
             method=Method.MEAN,
             claim=Claim.UPPER_AT_MOST_CHANCE_PLUS,
             bound=0.1,
@@ -71,7 +72,7 @@ def test_load_reads_every_field(tmp_path):
         ),
         Prediction(
             cell=None,
-            library=Library.BASE,
+            library=Arm.BASE,
             method=Method.NONE,
             claim=Claim.REPORTED,
             bound=None,
@@ -154,7 +155,7 @@ def test_what_was_not_measured_is_neither_held_nor_missed(claim, rows, sentence)
         {"cell": Cell.H_OO},
         {"cell": Cell.R_OI},
         {"cell": None},
-        {"library": Library.TRIPLE},
+        {"arm": Arm.TRIPLE},
         {"method": Method.SUM},
         {"split": Split.HOP1},
     ],
@@ -194,9 +195,9 @@ def test_several_rows_each_get_an_outcome():
 
 
 def test_the_base_rows_of_no_cell():
-    gate = row(0.99, cell=None, library=Library.BASE, method=Method.NONE)
+    base = row(0.99, cell=None, arm=Arm.BASE, method=Method.NONE)
     claims = predict("value_at_least", 0.95, cell=None, library="base", method="none")
-    assert [x.held for x in predictions.check(claims, [gate, ROW])] == [True]
+    assert [x.held for x in predictions.check(claims, [base, ROW])] == [True]
 
 
 def test_the_sentence():

@@ -30,7 +30,7 @@ def test_wilson_is_scipys(n, level):
         ((0, 0), "n = 0 items"),
         ((5, 4), "5 successes of 4"),
         ((-1, 4), "-1 successes"),
-        ((1, 4, 95), "level 95"),
+        ((1, 4, 95), "confidence 95"),
     ],
 )
 def test_wilson_refuses(arguments, message):
@@ -144,8 +144,8 @@ def test_bootstrap_refuses(samples, message):
 
 
 def test_bootstrap_refuses_bad_options():
-    with pytest.raises(ValueError, match="level"):
-        statistics.bootstrap([[1.0]], rng(), level=95)
+    with pytest.raises(ValueError, match="confidence"):
+        statistics.bootstrap([[1.0]], rng(), confidence=95)
     with pytest.raises(ValueError, match="0 resamples"):
         statistics.bootstrap([[1.0]], rng(), resamples=0)
 

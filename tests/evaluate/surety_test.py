@@ -109,7 +109,7 @@ def test_where_all_are_right_there_is_no_auc():
         ([1, 0], [math.nan] * 2, {}, "0 items with an entropy"),
         ([], [], {}, "0 items with an entropy"),
         ([1, 0], [0.1, 0.2], {"parts": 0}, "Got 0 parts"),
-        ([1, 0], [0.1, 0.2], {"level": 95}, "level"),
+        ([1, 0], [0.1, 0.2], {"confidence": 95}, "confidence"),
     ],
 )
 def test_bad_input_is_named(right, entropy, more, expected):

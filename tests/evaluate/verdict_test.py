@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method
+from jaxlora.evaluate.schema import Arm, Cell, Method
 from jaxlora.evaluate.statistics import Interval, Paired
 from jaxlora.evaluate.verdict import (
     Cause,
@@ -31,7 +31,7 @@ def evidence(**changes):
     """A combination that does nothing: *no transfer*, and the joint LoRA fails too."""
     settings = {
         "cell": Cell.R_OO,
-        "library": Library.PAIR,
+        "arm": Arm.PAIR,
         "method": Method.MEAN,
         "base_ok": True,
         "expert_ok": True,
@@ -96,7 +96,7 @@ def test_a_degraded_combination_that_beats_the_controls_degrades():
     assert "hop 2 0.70 [0.60, 0.80] is below 0.90" in verdict.reason
 
 
-def test_gates():
+def test_criteria():
     base = decide(evidence(base_ok=False, expert_ok=False), T)
     expert = decide(evidence(expert_ok=False, joint=HALF), T)
     assert (base.label, base.cause) == (Label.INVALID, Cause.BASE)
@@ -193,7 +193,7 @@ def test_the_reason_is_a_sentence_with_its_numbers():
     )
     for changes in CONDITIONS.values():
         reason = decide(evidence(**changes), T).reason
-        assert re.search(r"\d\.\d\d|gate", reason), reason
+        assert re.search(r"\d\.\d\d|criteri", reason), reason
         assert "\n" not in reason
 
 
@@ -249,7 +249,7 @@ def test_adjust_is_holm_within_cell_and_library():
         with_p(0.02),
         with_p(0.03, method=Method.SUM),
         with_p(0.04, cell=Cell.F_OO),
-        with_p(0.04, library=Library.TRIPLE_OTHERS),
+        with_p(0.04, arm=Arm.TRIPLE_OTHERS),
     ]
     adjusted = adjust(tried)
     assert [x.p_adjusted for x in adjusted] == pytest.approx([0.04, 0.04, 0.04, 0.04])

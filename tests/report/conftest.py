@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.statistics import Interval
 
 MERGES = tuple(m for m in Method if m is not Method.NONE)
 USES = (
-    *((library, Method.NONE) for library in (Library.BASE, Library.HOP1, Library.HOP2)),
-    *((library, Method.NONE) for library in (Library.TARGET, Library.TARGET_OTHERS)),
-    *((library, Method.NONE) for library in (Library.JOINT, Library.FULL)),
-    *((Library.PAIR, method) for method in MERGES),
-    *((library, Method.MEAN) for library in (Library.TRIPLE, Library.TRIPLE_OTHERS)),
-    *((library, Method.MEAN) for library in (Library.RANDOM, Library.PERMUTED)),
-    *((library, Method.MEAN) for library in (Library.SHUFFLED, Library.IDENTITY)),
+    *((library, Method.NONE) for library in (Arm.BASE, Arm.HOP1, Arm.HOP2)),
+    *((library, Method.NONE) for library in (Arm.TARGET, Arm.TARGET_OTHERS)),
+    *((library, Method.NONE) for library in (Arm.JOINT, Arm.FULL)),
+    *((Arm.PAIR, method) for method in MERGES),
+    *((library, Method.MEAN) for library in (Arm.TRIPLE, Arm.TRIPLE_OTHERS)),
+    *((library, Method.MEAN) for library in (Arm.RANDOM, Arm.PERMUTED)),
+    *((library, Method.MEAN) for library in (Arm.SHUFFLED, Arm.IDENTITY)),
 )
 SEEDS, ITEMS = 3, 60
 DAMAGE = {Method.SUM: 0.6, Method.FACTOR_MEAN: 0.4, Method.UNIFORM: 0.9}
@@ -30,22 +31,22 @@ def wilson(p: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def truth(cell: Cell, library: Library, method: Method, coverage: float) -> float:
+def truth(cell: Cell, library: Arm, method: Method, coverage: float) -> float:
     new = {"R": 1.0, "H": 0.97, "F": 0.92}[cell.familiarity]
     base = 0.98 if cell.knows == "II" else 0.005
     two = {"II": 0.95, "OI": 0.5 * coverage, "IO": 0.02, "OO": 0.01}[cell.knows]
-    if library in (Library.PAIR, Library.IDENTITY, Library.JOINT, Library.FULL):
+    if library in (Arm.PAIR, Arm.IDENTITY, Arm.JOINT, Arm.FULL):
         return two * DAMAGE.get(method, 1.0)
-    if library in (Library.TRIPLE, Library.TARGET):
+    if library in (Arm.TRIPLE, Arm.TARGET):
         return 0.94 * new
-    if library in (Library.TRIPLE_OTHERS, Library.TARGET_OTHERS):
+    if library in (Arm.TRIPLE_OTHERS, Arm.TARGET_OTHERS):
         return min(1.0, two + 0.03)
-    return 0.02 if library is Library.SHUFFLED else base
+    return 0.02 if library is Arm.SHUFFLED else base
 
 
 def measured(
     cell: Cell | None,
-    library: Library,
+    library: Arm,
     method: Method,
     split: Split,
     metric: Metric,
@@ -55,20 +56,16 @@ def measured(
     for seed in (*range(SEEDS), "all"):
         n = ITEMS * (SEEDS if seed == "all" else 1)
         lo, hi = (None, None) if p is None else wilson(abs(p), n)
-        yield row(
-            study="two-hop",
-            seed=seed,
+        address = Address(
             cell=cell,
-            library=library,
+            arm=library,
             method=method,
             split=split,
             metric=metric,
-            value=p,
-            n=n,
-            lo=lo,
-            hi=hi,
-            condition=condition,
+            where=tuple(condition.items()),
         )
+        ends = (math.nan if x is None else x for x in (p, lo, hi))
+        yield {"study": "two-hop", **row(seed, address, Interval(*ends, n))}
 
 
 def cell_rows(cell: Cell, coverage: float) -> Iterator[dict]:
@@ -84,7 +81,7 @@ def cell_rows(cell: Cell, coverage: float) -> Iterator[dict]:
         yield from measured(*use, Split.HOP1, Metric.ACCURACY, kept, at)
         yield from measured(*use, Split.HOP2, Metric.ACCURACY, 0.99 * kept, at)
         yield from measured(*use, Split.TWO_HOP, Metric.CHANCE, 0.03, at)
-        if library is Library.PAIR:
+        if library is Arm.PAIR:
             wrong = 1 - p
             for metric, share in {
                 Metric.BRIDGE: 0.55,
@@ -93,20 +90,20 @@ def cell_rows(cell: Cell, coverage: float) -> Iterator[dict]:
                 Metric.OTHER: 0.1,
             }.items():
                 yield from measured(*use, Split.TWO_HOP, metric, share * wrong, at)
-    pair = (cell, Library.PAIR, Method.MEAN)
+    pair = (cell, Arm.PAIR, Method.MEAN)
     yield from measured(*pair, Split.WRITTEN, Metric.ACCURACY, 0.88, at)
-    base = (cell, Library.BASE, Method.NONE)
+    base = (cell, Arm.BASE, Method.NONE)
     yield from measured(*base, Split.CONTEXT, Metric.ACCURACY, None, at)
-    others = (cell, Library.TRIPLE_OTHERS, Method.MEAN, Split.TWO_HOP)
+    others = (cell, Arm.TRIPLE_OTHERS, Method.MEAN, Split.TWO_HOP)
     against = at | {"against": "2-combination"}
     yield from measured(*others, Metric.DIFFERENCE, 0.03, against)
 
 
 def make_rows(coverages: Sequence[float] = (1.0,)) -> pd.DataFrame:
     rows = [r for c in coverages for cell in Cell for r in cell_rows(cell, c)]
-    document = (None, Library.DOCUMENT, Method.NONE, Split.TWO_HOP, Metric.AVAILABLE)
+    document = (None, Arm.DOCUMENT, Method.NONE, Split.TWO_HOP, Metric.AVAILABLE)
     rows += measured(*document, 0.0, {})
-    familiar = (None, Library.BASE, Method.NONE, Split.FAMILIAR_TWO_HOP)
+    familiar = (None, Arm.BASE, Method.NONE, Split.FAMILIAR_TWO_HOP)
     rows += measured(*familiar, Metric.ACCURACY, 0.99, {})
     return pd.DataFrame(rows)
 
@@ -135,25 +132,25 @@ def verdicts() -> list[dict]:
         for cell in Cell
         for library, method, (label, cause), reason in (
             (
-                Library.PAIR,
+                Arm.PAIR,
                 Method.MEAN,
                 labels.get(cell.knows, ("no transfer", "fine-tuning")),
                 "upper bound 0.04 <= chance 0.03 + 0.10, and so is the joint LoRA's",
             ),
             (
-                Library.PAIR,
+                Arm.PAIR,
                 Method.SUM,
                 ("degrades", "combination"),
                 "upper bound of hop 1 is 0.76 < 0.90",
             ),
             (
-                Library.TRIPLE,
+                Arm.TRIPLE,
                 Method.MEAN,
                 ("retrieves", ""),
                 "0.85 above every negative control, and A->C saw these people",
             ),
             (
-                Library.TRIPLE_OTHERS,
+                Arm.TRIPLE_OTHERS,
                 Method.MEAN,
                 labels.get(cell.knows, ("no transfer", "fine-tuning")),
                 "upper bound 0.08 <= chance 0.03 + 0.10",
@@ -175,10 +172,10 @@ RESULTS = {
         "experts_s": 120.7,
         "evaluate_s": 92.6,
     },
-    "gates": [
+    "criteria": [
         {
             "seed": seed,
-            "gate": gate,
+            "criterion": gate,
             "value": value - 0.001 * seed,
             "threshold": threshold,
             "passed": value - 0.001 * seed >= threshold,

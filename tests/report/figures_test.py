@@ -10,7 +10,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from jaxlora.evaluate.schema import Cell, Library, Method
+from jaxlora.evaluate.schema import Arm, Cell, Method
 from jaxlora.report import boundary, draw, figures, readings, routing
 from jaxlora.report.lines import SECTIONS, Line
 
@@ -68,8 +68,8 @@ def test_chance_is_marked_in_every_group(rows):
 
 
 def test_a_bar_without_a_value_says_why(rows):
-    gone = rows[rows["library"] != Library.JOINT.value]
-    value = rows["value"].mask(rows["library"] == Library.RANDOM.value)
+    gone = rows[rows["library"] != Arm.JOINT.value]
+    value = rows["value"].mask(rows["library"] == Arm.RANDOM.value)
     words = [t.get_text() for t in figures.library(gone).axes[0].texts]
     assert words == ["not measured"] * 4
     panel = figures.controls(rows.assign(value=value)).axes[0]
@@ -84,7 +84,7 @@ def test_error_types_fill_every_bar_in_order(rows):
         *("mean", "sum", "arrow", "oracle")
     ]
     found = readings.book(rows)
-    line = Line("", Library.PAIR, Method.SUM)
+    line = Line("", Arm.PAIR, Method.SUM)
     stacks = panels[1].containers
     assert [stack.get_label() for stack in stacks] == [a[1] for a in figures.ANSWERS]
     for y, cell in enumerate(Cell):
@@ -133,7 +133,7 @@ def test_coverage_draws_one_curve_a_method_and_the_band_of_the_controls(wide_row
 
 def test_band_is_that_of_the_mean_and_says_so(wide_rows):
     worse = wide_rows.copy()
-    random = worse["library"] == Library.RANDOM.value
+    random = worse["library"] == Arm.RANDOM.value
     other = worse[random].assign(method="sum", value=0.9, lo=0.8, hi=0.99)
     more = pd.concat([worse, other], ignore_index=True)
     assert readings.band(readings.book(more), "R-OO") == readings.band(

@@ -4,8 +4,8 @@ from jaxlora.report import outcome
 
 
 def test_criteria_show_the_worst_value_and_mark_failures(results):
-    worse = {**results["gates"][0], "value": 0.5, "passed": False}
-    results["gates"].append(worse)
+    worse = {**results["criteria"][0], "value": 0.5, "passed": False}
+    results["criteria"].append(worse)
     grid = outcome.criteria_grid(results)
     assert grid.header == ("criterion", "needs", "seed 0", "seed 1", "seed 2")
     lines = {line[0]: line[1:] for line in grid.body}
@@ -14,8 +14,14 @@ def test_criteria_show_the_worst_value_and_mark_failures(results):
 
 
 def test_a_criterion_that_was_not_measured_is_no_number(results):
-    results["gates"] = [
-        {"seed": 0, "gate": "copy", "value": None, "threshold": 0.9, "passed": False}
+    results["criteria"] = [
+        {
+            "seed": 0,
+            "criterion": "copy",
+            "value": None,
+            "threshold": 0.9,
+            "passed": False,
+        }
     ]
     assert outcome.criteria_grid(results).body == (
         ("Base",),
@@ -35,14 +41,16 @@ def test_criteria_stand_under_what_they_decide(results):
     assert grid.body[7][2:] == ("9000",) * 3
     words = ("leaves its seed out;", "verdicts on its library", "no seed is left")
     assert all(word in grid.note for word in words)
-    results["gates"] = [g for g in results["gates"] if g["required"]]
+    results["criteria"] = [g for g in results["criteria"] if g["required"]]
     assert "format" not in outcome.criteria_grid(results).note
 
 
 def test_criteria_of_several_coverages_show_the_worst_and_say_so(results):
     assert "coverage" not in outcome.criteria_grid(results).note
-    low = [{**g, "coverage": 0.0, "value": g["value"] - 0.3} for g in results["gates"]]
-    results["gates"] = [{**g, "coverage": 1.0} for g in results["gates"]] + low
+    low = [
+        {**g, "coverage": 0.0, "value": g["value"] - 0.3} for g in results["criteria"]
+    ]
+    results["criteria"] = [{**g, "coverage": 1.0} for g in results["criteria"]] + low
     grid = outcome.criteria_grid(results)
     assert grid.body[1][2] == "0.700"
     assert "worst of all coverages" in grid.note
@@ -146,3 +154,11 @@ def test_predictions_keep_the_numbers_and_not_the_sentence(results):
     assert [line[2] for line in body] == [
         *("0.04 against 0.13", "0.94", "0.50 [0.43, 0.57]", "–")
     ]
+
+
+def test_criteria_of_earlier_versions_are_read(results):
+    old = [
+        {("gate" if k == "criterion" else k): v for k, v in record.items()}
+        for record in results.pop("criteria")
+    ]
+    assert outcome.criteria_grid({**results, "gates": old}).body

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jaxlora.io import files
+from jaxlora import files
 from jaxlora.report import outcome, page
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -99,13 +99,13 @@ def test_page_says_everything_that_the_run_left(rows, results):
         assert words in text, words
 
 
-@pytest.mark.parametrize("where", ["config", "verdicts", "device", "study", "gates"])
+@pytest.mark.parametrize("where", ["config", "verdicts", "device", "study", "criteria"])
 def test_page_escapes_what_strangers_wrote(rows, results, where):
     evil = "</pre></td><script>alert('x')</script><img src=http://a.b onerror=x> [1"
     if where == "verdicts":
         results["verdicts"][0]["reason"] = evil
-    elif where == "gates":
-        results["gates"][0]["gate"] = evil
+    elif where == "criteria":
+        results["criteria"][0]["criterion"] = evil
     else:
         results[where] = {evil: evil} if where == "config" else evil
     seen = Page(page.render(rows, results, {}))

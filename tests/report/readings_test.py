@@ -5,12 +5,13 @@ import math
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.statistics import Interval
 from jaxlora.report import readings
 from jaxlora.report.lines import NEGATIVE_LINES, Line
 from jaxlora.report.readings import ABSENT, UNAVAILABLE, Reading
 
-PAIR = Line("", Library.PAIR, Method.MEAN)
+PAIR = Line("", Arm.PAIR, Method.MEAN)
 
 
 def edit(rows: pd.DataFrame, mask: pd.Series, **values) -> pd.DataFrame:
@@ -59,38 +60,37 @@ def test_reads_the_coverage_asked_for_and_by_default_the_highest(wide_rows, leve
 
 def test_a_missing_value_and_a_missing_row_are_told_apart(rows):
     found = readings.book(rows)
-    context = Line("", Library.BASE, Method.NONE, Split.CONTEXT)
+    context = Line("", Arm.BASE, Method.NONE, Split.CONTEXT)
     assert readings.read(found, "R-OO", context).status == UNAVAILABLE
-    never = Line("", Library.COUNTERFACTUAL1, Method.MEAN)
+    never = Line("", Arm.COUNTERFACTUAL1, Method.MEAN)
     assert readings.read(found, "R-OO", never).status == ABSENT
 
 
 def test_a_control_that_is_unavailable_everywhere_is_so_in_every_cell(rows):
     found = readings.book(rows)
-    document = Line("", Library.DOCUMENT)
+    document = Line("", Arm.DOCUMENT)
     assert {readings.read(found, c, document).text() for c in Cell} == {"unavailable"}
 
 
 def test_a_control_that_ran_in_one_seed_counts_as_available(rows):
     mask = (rows["metric"] == Metric.AVAILABLE.value) & (rows["seed"] == "all")
     some = edit(rows, mask, value=1.0)
-    document = Line("", Library.DOCUMENT)
+    document = Line("", Arm.DOCUMENT)
     assert readings.read(readings.book(some), "R-OO", document).status == ABSENT
 
 
 def unavailable(seed: int | str, cell: Cell | None, value: float = 0.0) -> dict:
-    return row(
-        study="two-hop",
-        seed=seed,
+    address = Address(
         cell=cell,
-        library=Library.PAIR,
+        arm=Arm.PAIR,
         method=Method.MEAN,
         split=Split.WRITTEN,
         metric=Metric.AVAILABLE,
-        value=value,
-        n=0,
-        condition={"coverage": 1.0, "reason": "its gate failed"},
+        coverage=1.0,
+        where=(("reason", "its criterion failed"),),
     )
+    interval = Interval(value, math.nan, math.nan, 0)
+    return {"study": "two-hop", **row(seed, address, interval)}
 
 
 def statuses(rows: pd.DataFrame, *more: dict) -> dict[str, str]:
@@ -137,7 +137,7 @@ def test_chance_falls_back_on_the_combination_and_then_the_base(rows):
     mine = pooled(rows, PAIR, Cell.R_OO, Metric.CHANCE)
     changed = edit(rows, mine, value=0.07)
     found = readings.book(changed)
-    unknown = Line("", Library.DOCUMENT)
+    unknown = Line("", Arm.DOCUMENT)
     assert readings.chance(found, "R-OO", unknown).value == 0.07
     without = readings.book(rows[~mine])
     assert readings.chance(without, "R-OO").value == 0.03

@@ -3,26 +3,17 @@
 import pandas as pd
 import pytest
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split, row
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
+from jaxlora.evaluate.statistics import Interval
 from jaxlora.report import draw, routing
 
 
-def chosen(layer: int, token: str, metric: Metric, value: float, **other):
-    made = {
-        "study": "two-hop",
-        "seed": "all",
-        "cell": Cell.R_OO,
-        "library": Library.PAIR,
-        "method": Method.ARROW,
-        "split": Split.TWO_HOP,
-        "metric": metric,
-        "value": value,
-        "n": 21,
-        "lo": value - 0.1,
-        "hi": value + 0.1,
-        "condition": {"coverage": 1.0, "layer": layer, "token": token},
-    }
-    return row(**(made | other))
+def chosen(layer, token, metric, value, seed="all", library=Arm.PAIR, **changes):
+    fields = {"cell": Cell.R_OO, "method": Method.ARROW, "split": Split.TWO_HOP}
+    fields["where"] = (("layer", layer), ("token", token))
+    address = Address(arm=library, metric=metric, coverage=1.0, **fields | changes)
+    interval = Interval(value, value - 0.1, value + 0.1, 21)
+    return {"study": "two-hop", **row(seed, address, interval)}
 
 
 def test_every_number_lands_at_its_layer_and_token():
@@ -36,7 +27,7 @@ def test_every_number_lands_at_its_layer_and_token():
         chosen(1, "last", Metric.ROUTE_AGREEMENT, 0.8),
         # None of these belong into the table.
         chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, seed=0),
-        chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, library=Library.RANDOM),
+        chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, library=Arm.RANDOM),
         chosen(1, "last", Metric.ROUTE_WEIGHT, 0.9, cell=Cell.F_OO),
     ]
     grid = routing.routing_grid(pd.DataFrame(rows))
@@ -63,7 +54,7 @@ def test_routes_have_a_line_and_a_panel_each():
             Metric.ROUTE_CERTAINTY,
             0.75,
             method=Method.SPECTR,
-            condition={"coverage": 1.0},
+            where=(),
         ),
     ]
     frame = pd.DataFrame(rows)

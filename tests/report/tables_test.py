@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.report import tables
 from jaxlora.report.grid import Grid, markdown_table, rich_table
 
@@ -36,13 +36,13 @@ def shown(rows: pd.DataFrame, renderable, width: int = 100) -> str:
 @pytest.mark.parametrize(
     ("group", "label", "library", "method"),
     [
-        ("Negative controls", "base", Library.BASE, Method.NONE),
-        ("Negative controls", "shuffled answers", Library.SHUFFLED, Method.MEAN),
-        ("2-combination", "sum", Library.PAIR, Method.SUM),
-        ("2-combination", "arrow", Library.PAIR, Method.ARROW),
-        ("3-combination (mean)", "with A->C", Library.TRIPLE, Method.MEAN),
-        ("3-combination (mean)", "A->C of others", Library.TRIPLE_OTHERS, Method.MEAN),
-        ("Positive controls", "joint LoRA", Library.JOINT, Method.NONE),
+        ("Negative controls", "base", Arm.BASE, Method.NONE),
+        ("Negative controls", "shuffled answers", Arm.SHUFFLED, Method.MEAN),
+        ("2-combination", "sum", Arm.PAIR, Method.SUM),
+        ("2-combination", "arrow", Arm.PAIR, Method.ARROW),
+        ("3-combination (mean)", "with A->C", Arm.TRIPLE, Method.MEAN),
+        ("3-combination (mean)", "A->C of others", Arm.TRIPLE_OTHERS, Method.MEAN),
+        ("Positive controls", "joint LoRA", Arm.JOINT, Method.NONE),
     ],
 )
 def test_closing_table_has_each_interval_in_its_place(
@@ -67,7 +67,7 @@ def test_controls_that_could_not_run_say_so_and_others_that_nobody_asked_too(row
     document = line_of(grid, "Positive controls", "one document")
     context = line_of(grid, "Positive controls", "facts in context")
     assert set(document[1:]) == set(context[1:]) == {"unavailable"}
-    without = tables.closing_grid(rows[rows["library"] != Library.FULL.value])
+    without = tables.closing_grid(rows[rows["library"] != Arm.FULL.value])
     assert set(line_of(without, "Positive controls", "full fine-tuning")[1:]) == {"–"}
 
 
@@ -89,7 +89,7 @@ def test_main_table_holds_value_hops_and_chance_of_the_same_line(rows):
 
 def test_main_table_keeps_unavailable_lines(rows):
     table = tables.main_table(rows)
-    document = table[table["library"] == Library.DOCUMENT.value]
+    document = table[table["library"] == Arm.DOCUMENT.value]
     assert list(document["status"]) == ["unavailable"] * len(Cell)
     assert document["value"].isna().all()
 
@@ -157,7 +157,7 @@ def test_differences_name_their_condition(rows):
 
 def test_a_run_without_any_pooled_value_still_has_tables(rows, results):
     failed = rows[rows["seed"].astype(str) != "all"]
-    results["verdicts"], results["gates"] = [], []
+    results["verdicts"], results["criteria"] = [], []
     results["predictions"] = None
     assert tables.main_table(failed[failed["metric"] == "accuracy"]).empty
     text = shown(failed, tables.terminal(failed, results))

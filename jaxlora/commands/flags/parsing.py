@@ -18,7 +18,17 @@ T = TypeVar("T")
 Several: TypeAlias = tyro.conf.UseAppendAction[tuple[str, ...]]
 """Values of a repeatable flag, which may also follow each other: ``--data A B``."""
 
-ALIASES: Mapping[str, Mapping[str, str]] = {}
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "jaxlora study two-hop": {
+        "--thresholds.level": "--thresholds.confidence",
+        "--gates.min-own": "--criteria.min-own",
+        "--gates.min-context": "--criteria.min-context",
+        "--gates.min-two-hop": "--criteria.min-two-hop",
+        "--train.at-once": "--train.together",
+    },
+    "jaxlora data two-hop": {"--thresholds.level": "--thresholds.confidence"},
+    "jaxlora study theory": {"--level": "--confidence"},
+}
 """By command, old flags and the ones that replace them; accepted for one release, and
 not in any help."""
 

@@ -11,12 +11,9 @@ import tyro
 from jaxlora import route
 from jaxlora.commands.flags import parsing
 from jaxlora.names import flag_hint
-from jaxlora.studies.two_hop.config import (
-    METHODS,
-    PRESETS,
-    TwoHopConfig,
-    from_plain,
-)
+from jaxlora.studies.harness.config import from_plain
+from jaxlora.studies.two_hop.config import METHODS
+from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
 
 T = TypeVar("T")
 

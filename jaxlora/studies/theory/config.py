@@ -2,8 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
-from jaxlora.studies.two_hop.config import at_least
+from jaxlora.studies.harness.config import at_least
 
 PREDICTIONS = Path(__file__).with_name("predictions.json")
 
@@ -20,10 +21,12 @@ class TheoryConfig:
     """Number of the first."""
     decoder_seeds: tuple[int, ...] = (0, 4, 5, 6)
     """Seeds of the two-hop study whose cached bases are looked at; empty for none."""
-    level: float = 0.95
-    """Coverage of the intervals of what is measured."""
+    confidence: float = 0.95
+    """Nominal coverage of the intervals of what is measured."""
     resamples: int = 1000
     """Bootstrap resamples of pooled intervals."""
+
+    RENAMED: ClassVar = {"level": "confidence"}
 
     def __post_init__(self):
         at_least(self, 1, "seeds", "resamples")
@@ -32,5 +35,7 @@ class TheoryConfig:
             raise ValueError(
                 f"No preset {self.preset!r}; there are standard and quick."
             )
-        if not 0 < self.level < 1:
-            raise ValueError(f"level is {self.level}, expected a share in (0, 1).")
+        if not 0 < self.confidence < 1:
+            raise ValueError(
+                f"confidence is {self.confidence}, expected a share in (0, 1)."
+            )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlora.io.files import write_text
+from jaxlora.files import write_text
 from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
 from jaxlora.theory import CLAIMS, PROGRAMS, Claim, Load, Rule, Sizes, interval
 from jaxlora.theory.measure import GATES
@@ -43,15 +43,15 @@ class Point(NamedTuple):
     hi: float
 
     @property
-    def place(self) -> str:
+    def name(self) -> str:
         """What identifies it in a file of predictions."""
-        return place(self.claim.name, self.item, self.case.condition)
+        return name_of(self.claim.name, self.item, self.case.condition)
 
 
-def place(claim: str, item: str, condition: dict[str, Any]) -> str:
+def name_of(claim: str, item: str, condition: dict[str, Any]) -> str:
     """Returns one string for a claim, an item and a case.
 
-    >>> place("capacity", "outer products", {"b": 1, "a": 2})
+    >>> name_of("capacity", "outer products", {"b": 1, "a": 2})
     'capacity | outer products | {"a": 2, "b": 1}'
     """
     return f"{claim} | {item} | {json.dumps(condition, sort_keys=True)}"
@@ -109,14 +109,14 @@ def points(preset: str, seeds: int) -> tuple[Point, ...]:
       preset: which cases.
       seeds: that are pooled; chance intervals depend on their number.
     """
-    found = []
+    out = []
     for case in cases(preset):
         values = [value for _, value in case.arguments]
         shares = _predict(case.program, case.sizes, *values)
         for claim in CLAIMS:
             if claim.program == case.program:
-                found += _of_claim(claim, case, shares, seeds)
-    return tuple(found)
+                out += _of_claim(claim, case, shares, seeds)
+    return tuple(out)
 
 
 def _predict(program: str, *arguments: Any) -> dict[str, float]:
@@ -139,7 +139,7 @@ def _items(sizes: Sizes | Load) -> int:
     return sizes.others or sizes.facts
 
 
-def plain(found: Sequence[Point]) -> list[dict[str, Any]]:
+def records(predicted: Sequence[Point]) -> list[dict[str, Any]]:
     """Returns predictions as JSON-able records."""
     return [
         {
@@ -151,19 +151,19 @@ def plain(found: Sequence[Point]) -> list[dict[str, Any]]:
             "lo": point.lo,
             "hi": point.hi,
         }
-        for point in found
+        for point in predicted
     ]
 
 
 def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
-    """Reads the predictions that were written before the runs, by their place.
+    """Reads the predictions that were written before the runs, by their name.
 
     Raises:
       ValueError: if the file is no list of predictions.
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["predictions"]
-        return {place(r["claim"], r["item"], r["condition"]): r for r in records}
+        return {name_of(r["claim"], r["item"], r["condition"]): r for r in records}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no file of predictions ({error}); expected an object with a "
@@ -173,8 +173,8 @@ def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
 
 def digest(path: Path = PREDICTIONS) -> str:
     """Returns the SHA-256, in hex, of the committed predictions as canonical JSON."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -202,24 +202,25 @@ alone changes.
 
 def of_decoder() -> list[dict[str, Any]]:
     """Predictions on a trained decoder; None is predicted from single experts."""
-    found = []
+    out = []
     for name, items in DECODER.items():
         for item, (rule, share) in items.items():
             record = {"claim": name, "item": item, "rule": str(rule)}
             ends = (None, None) if share is None else interval(rule, share, 1)
-            found.append(record | {"predicted": share, "lo": ends[0], "hi": ends[1]})
-    return found
+            out.append(record | {"predicted": share, "lo": ends[0], "hi": ends[1]})
+    return out
 
 
 def write(path: Path, seeds: int = TheoryConfig().seeds) -> None:
     """Writes the predictions of the standard preset, one a line."""
 
-    def lines(records: list[dict[str, Any]]) -> str:
-        return ",\n    ".join(json.dumps(record) for record in records)
+    def lines(entries: list[dict[str, Any]]) -> str:
+        return ",\n    ".join(json.dumps(entry) for entry in entries)
 
-    one, two = lines(plain(points("standard", seeds))), lines(of_decoder())
+    model = lines(records(points("standard", seeds)))
+    decoder = lines(of_decoder())
     text = (
-        f'{{\n  "seeds": {seeds},\n  "predictions": [\n    {one}\n  ],\n'
-        f'  "decoder": [\n    {two}\n  ]\n}}\n'
+        f'{{\n  "seeds": {seeds},\n  "predictions": [\n    {model}\n  ],\n'
+        f'  "decoder": [\n    {decoder}\n  ]\n}}\n'
     )
     write_text(path, text)

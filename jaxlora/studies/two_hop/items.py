@@ -1,8 +1,11 @@
-"""From answer logits to items: one line for each question that was asked.
+"""Items: one line for each question that was asked, and the key to its answers.
 
 Items are what is stored as the study runs; every row of the results table is a function
 of them, so that a resumed study ends with identical rows.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,9 +13,8 @@ from numpy.typing import ArrayLike
 
 from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Split
-from jaxlora.evaluate.scoring import Answers
-from jaxlora.studies.two_hop.questions import PEOPLE_SPLITS, Asked, Key
 from jaxlora.tasks.two_hop.experts import Group
+from jaxlora.tasks.two_hop.records import Record, Vocab
 
 COLUMNS = (
     "cell",
@@ -29,64 +31,74 @@ COLUMNS = (
     "error",
     "counterfactual",
 )
-Old = dict[tuple[str, int, str], np.ndarray]
-"""What the base alone says, by (cell, pair, split)."""
+OldAnswers = dict[tuple[str, int, str], np.ndarray]
+"""What the base alone answers, [N], by (cell, pair, split)."""
 
 
-def collect(
-    answers: Answers,
-    groups: tuple[Group, ...],
-    asked: Asked,
-    old: Old | None,
-) -> pd.DataFrame:
-    """Returns the items of one combination over all groups.
+class Key(NamedTuple):
+    """Right and telling answers to one kind of question about one group, [N] each.
+
+    -1 stands for "there is none".
+    """
+
+    answer: np.ndarray
+    bridge: np.ndarray
+    relation2_of_a: np.ndarray
+    counterfactual: np.ndarray
+
+
+def keys(
+    group: Group, vocab: Vocab, known: Mapping[tuple[str, ...], str]
+) -> dict[Split, Key]:
+    """Right and telling answers to every kind of question about a group.
 
     Args:
-      answers: logits with a leading axis G.
-      groups: the study people.
-      asked: what was asked.
-      old: predictions of the base; None when the base itself is asked.
+      group: study people.
+      vocab: whose ids stand for names.
+      known: facts that the base knows, ``{(head, relation): tail}``.
     """
-    host = Answers(*(np.asarray(x) for x in answers))
-    frames = []
-    for g, group in enumerate(groups):
-        for split in PEOPLE_SPLITS:
-            logits = _logits(host, g, split, group.size, asked.people)
-            place = (str(group.cell), group.pair, str(split))
-            said = None if old is None else old[place]
-            frames.append(people(logits, group, split, asked.keys[g][split], said))
-        said = np.asarray(host.bridge[g, : group.size])
-        bridges = asked.keys[g][Split.WRITTEN].bridge
-        frames.append(plain(Split.WRITTEN_BRIDGE, said, bridges, group))
-        said = metrics.predict(host.direct[g, 3 * asked.people :])
-        frames.append(
-            plain(Split.FAMILIAR_TWO_HOP, said, asked.familiar_answers[g], group)
-        )
-    return pd.concat(frames, ignore_index=True)
+    ids = vocab.ids
+
+    def tokens(words) -> np.ndarray:
+        return np.array([ids[word] if word else -1 for word in words])
+
+    def answers(records: tuple[Record, ...]) -> np.ndarray:
+        return tokens([record.answer[0] for record in records])
+
+    nobody = np.full(group.size, -1)
+    bridge = tokens([record.bridge for record in group.two_hop])
+    # A may itself be somebody's bridge, of whom an expert knows the second hop.
+    known = dict(known) | {record.prompt: record.answer[0] for record in group.hop2}
+    second = [
+        known.get((record.prompt[0], record.prompt[2]), "") for record in group.two_hop
+    ]
+    tail = answers(group.two_hop)
+    # With ties there is no telling whose answer the deranged one is.
+    tied = len(set(tail.tolist())) < group.size or len(set(bridge)) < group.size
+    moved = nobody if tied else np.roll(tail, -1)
+    two_hop = Key(tail, bridge, tokens(second), moved)
+    return {
+        Split.HOP1: Key(answers(group.hop1), nobody, nobody, nobody),
+        Split.HOP2: Key(answers(group.hop2), nobody, nobody, nobody),
+        Split.TWO_HOP: two_hop,
+        Split.WRITTEN: two_hop,
+        Split.CONTEXT: two_hop,
+    }
 
 
 def nothing() -> pd.DataFrame:
-    """The items of a combination that could not be asked."""
+    """The items of an arm that could not be asked."""
     return pd.DataFrame({name: [] for name in COLUMNS})
 
 
-def predictions(items: pd.DataFrame) -> Old:
+def old_answers(items: pd.DataFrame) -> OldAnswers:
     """The predictions in the base's items, to tell old answers from other errors."""
     keyed = items.groupby(["cell", "pair", "split"], sort=False)["predicted"]
     return {key: frame.to_numpy() for key, frame in keyed}
 
 
-def _logits(answers: Answers, g: int, split: Split, n: int, people: int):
-    if split is Split.WRITTEN:
-        return answers.written[g, :n]
-    if split is Split.CONTEXT:
-        return answers.context[g, :n]
-    start = people * (Split.HOP1, Split.HOP2, Split.TWO_HOP).index(split)
-    return answers.direct[g, start : start + n]
-
-
 def people(
-    logits: ArrayLike, group: Group, split: Split, key: Key, old: np.ndarray | None
+    logits: ArrayLike, group: Group, split: Split, key: Key, old: OldAnswers | None
 ) -> pd.DataFrame:
     """Items of one kind of question about the people of a group.
 
@@ -95,15 +107,15 @@ def people(
       group: its N people.
       split: what was asked.
       key: right and telling answers, as columns of the logits.
-      old: what the base alone said, [N]; None when the base itself is asked.
+      old: what the base alone answers; None when the base itself is asked.
     """
     n = group.size
-    together = np.zeros(n, int)
+    alike = np.zeros(n, int)  # all people of a group are shuffled among each other
     candidates = np.tile(np.unique(key.answer), (n, 1))
     predicted = metrics.predict(logits)
-    nobody = np.full(n, -1)
     loss = metrics.loss(logits, key.answer)
-    said = nobody if old is None else np.asarray(old)
+    name = (str(group.cell), group.pair, str(split))
+    before = np.full(n, -1) if old is None else np.asarray(old[name])
     return pd.DataFrame(
         {
             "cell": str(group.cell),
@@ -115,10 +127,10 @@ def people(
             "predicted": predicted,
             "rank": metrics.rank(logits, key.answer, candidates),
             "loss": loss,
-            "gap": loss - metrics.shuffled_loss(logits, key.answer, together),
-            "chance": metrics.chance(predicted, key.answer, together),
+            "gap": loss - metrics.shuffled_loss(logits, key.answer, alike),
+            "chance": metrics.chance(predicted, key.answer, alike),
             "error": metrics.error_types(
-                predicted, key.answer, key.bridge, key.relation2_of_a, said
+                predicted, key.answer, key.bridge, key.relation2_of_a, before
             ).astype(int),
             "counterfactual": (predicted == key.counterfactual).astype(int),
         },
@@ -126,10 +138,17 @@ def people(
     )
 
 
-def plain(
+def right_or_wrong(
     split: Split, predicted: np.ndarray, answers: np.ndarray, group: Group
 ) -> pd.DataFrame:
-    """Items of which only right or wrong is kept."""
+    """Items of which only right or wrong is kept.
+
+    Args:
+      split: what was asked.
+      predicted: [N], the answers given.
+      answers: [N], the right ones.
+      group: whose people.
+    """
     n = len(predicted)
     return pd.DataFrame(
         {

@@ -1,110 +1,96 @@
-"""From items to rows: one tidy measurement each, per seed and pooled over seeds."""
+"""From the items of the two-hop study to per-item samples, by what is measured."""
 
-import json
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from jaxlora.evaluate import statistics
+from jaxlora.evaluate import schema
 from jaxlora.evaluate.schema import (
-    COLUMNS,
     ERROR_METRICS,
+    Address,
+    Arm,
     Cell,
-    Library,
     Method,
     Metric,
     Split,
-    row,
 )
-from jaxlora.evaluate.statistics import Interval
-
-STUDY = "two-hop"
-SHARES = (Metric.ACCURACY, Metric.COUNTERFACTUAL, *ERROR_METRICS)
+from jaxlora.studies.harness.criteria import bare
+from jaxlora.studies.harness.samples import add
+from jaxlora.tasks.two_hop.experts import Group
 
 
 class Block(NamedTuple):
-    """One combination on one base: the unit that is stored, resumed and skipped."""
+    """One arm on one base: the unit that is stored, resumed and skipped."""
 
-    coverage: float
+    coverage: float | None
+    """Share of familiar facts seen in a composition; None if nobody measured it."""
     seed: int
-    library: Library
+    arm: Arm
     method: Method
 
+    def address(self, cell: Cell | str | None, split: Split, **more: Any) -> Address:
+        """Where a measurement of this block belongs; by default an accuracy.
 
-class Place(NamedTuple):
-    """Where a pooled sample belongs."""
+        Args:
+          cell: whose people.
+          split: what they were asked.
+          more: other fields of the address.
+        """
+        fields: dict[str, Any] = {"metric": Metric.ACCURACY} | more
+        return Address(
+            cell=None if cell is None else Cell(cell),
+            arm=self.arm,
+            method=self.method,
+            split=split,
+            coverage=self.coverage,
+            **fields,
+        )
 
-    coverage: float
-    cell: Cell
-    library: Library
-    method: Method
-    split: Split
-    metric: Metric
-    covered: bool | None = None
-    where: tuple[tuple[str, Any], ...] = ()
-    """What else varies, for example (("layer", 0), ("token", "last"))."""
-
-    @property
-    def condition(self) -> dict[str, Any]:
-        """The row's condition."""
-        extra = {} if self.covered is None else {"covered": self.covered}
-        return {"coverage": self.coverage, **extra, **dict(self.where)}
+    def path(self, folder: Path) -> Path:
+        """The file of the block below a folder."""
+        name = f"{self.arm}-{self.method}".replace(" ", "-").replace(">", "")
+        name = f"seed{self.seed}-{name.replace(',', '').replace('+', 'and')}.json"
+        if self.coverage is None:
+            return folder / "blocks" / name
+        text = f"{self.coverage:.2f}"
+        # Coverages that agree in two decimals must not share a file.
+        text = text if float(text) == self.coverage else repr(self.coverage)
+        return folder / "blocks" / f"c{text}-{name}"
 
 
-Samples = dict[Place, dict[int, np.ndarray]]
-"""Per-item values of every measurement, by place and seed."""
+def base_block(coverage: float | None, seed: int) -> Block:
+    """The base of a seed, asked alone."""
+    return Block(coverage, seed, Arm.BASE, Method.NONE)
 
 
-def samples(blocks: Mapping[Block, pd.DataFrame]) -> Samples:
+def samples(
+    blocks: Mapping[Block, pd.DataFrame],
+) -> dict[Address, dict[int, np.ndarray]]:
     """Returns the per-item values behind every row.
 
-    Items keep the order (pair, person), so that two places of one cell are paired.
+    Args:
+      blocks: the items of every block, in the order (pair, person).
     """
-    out: Samples = {}
+    out: dict[Address, dict[int, np.ndarray]] = {}
     for block, items in blocks.items():
         for (cell, split), frame in items.groupby(["cell", "split"], sort=False):
             for metric, covered, values in _measures(Split(split), frame):
-                place = Place(
-                    block.coverage,
-                    Cell(cell),
-                    block.library,
-                    block.method,
-                    Split(split),
-                    metric,
-                    covered,
-                )
-                out.setdefault(place, {})[block.seed] = values
+                more = {"metric": metric, "covered": covered}
+                add(out, block.address(cell, Split(split), **more), block.seed, values)
     return out
 
 
-def route_samples(notes: Mapping[Block, Sequence[Mapping[str, Any]]]) -> Samples:
-    """Per-item values of what a gate chose, as ``routing.diagnose`` found them."""
-    out: Samples = {}
-    for block, found in notes.items():
-        for record in found:
-            where = (("layer", record["layer"]), ("token", record["token"]))
-            place = Place(
-                block.coverage,
-                Cell(record["cell"]),
-                block.library,
-                block.method,
-                Split.TWO_HOP,
-                Metric(record["metric"]),
-                where=where,
-            )
-            out.setdefault(place, {})[block.seed] = np.array(record["values"], float)
-    return out
-
-
-def _measures(split: Split, frame: pd.DataFrame):
+def _measures(
+    split: Split, frame: pd.DataFrame
+) -> Iterator[tuple[Metric, bool | None, pd.Series]]:
     """Yields (metric, covered subset or None, per-item values)."""
-    yield Metric.ACCURACY, None, frame["correct"].to_numpy(float)
+    yield Metric.ACCURACY, None, frame["correct"]
     if split not in (Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT):
         return
-    yield Metric.CHANCE, None, frame["chance"].to_numpy(float)
+    yield Metric.CHANCE, None, frame["chance"]
     if split is not Split.TWO_HOP:
         return
     for metric, column in (
@@ -113,151 +99,45 @@ def _measures(split: Split, frame: pd.DataFrame):
         (Metric.LOSS_GAP, "gap"),
         (Metric.COUNTERFACTUAL, "counterfactual"),
     ):
-        yield metric, None, frame[column].to_numpy(float)
+        yield metric, None, frame[column]
     for code, metric in enumerate(ERROR_METRICS, start=1):
-        yield metric, None, (frame["error"] == code).to_numpy(float)
+        yield metric, None, frame["error"] == code
     both = frame["covered"].nunique() == 2
     for covered, part in frame.groupby("covered") if both else ():
-        yield Metric.ACCURACY, bool(covered), part["correct"].to_numpy(float)
+        yield Metric.ACCURACY, bool(covered), part["correct"]
 
 
-def interval(
-    place: Place, values: Sequence[np.ndarray], level: float, resamples: int
-) -> Interval:
-    """The mean of a measurement with its interval, over one seed or several.
+def guess_rows(block: Block, people: Sequence[Group]) -> Iterator[dict[str, Any]]:
+    """Rows of what guessing would give in each cell: 1/N, and the commonest answer.
 
-    Shares of one seed get Wilson's interval, everything else the bootstrap over seeds
-    and items. The draws depend on the place alone, so that rows do not depend on the
-    order in which they are computed.
+    Args:
+      block: of the base.
+      people: all groups of study people.
     """
-    share = place.metric in SHARES
-    return statistics.bootstrap(values, generator(place), level, resamples, share=share)
+    for cell in dict.fromkeys(group.cell for group in people):
+        groups = [group for group in people if group.cell == cell]
+        n = sum(group.size for group in groups)
+        answers = [[r.answer for r in group.two_hop] for group in groups]
+        one_of = np.mean([1 / len(set(a)) for a in answers])
+        most = np.mean([max(a.count(x) for x in a) / len(a) for a in answers])
+        for metric, value in ((Metric.ONE_OF_N, one_of), (Metric.MAJORITY, most)):
+            address = block.address(cell, Split.TWO_HOP, metric=metric)
+            yield schema.row(block.seed, address, bare(value, n))
 
 
-def generator(*what: Any) -> np.random.Generator:
-    """A generator whose draws are a function of what is measured."""
-    return np.random.default_rng(zlib.crc32(repr(what).encode()))
+def pooled_guesses(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What guessing gives in each cell, over all seeds.
 
-
-def per_seed(found: Samples, seeds: Sequence[int], level: float) -> list[dict]:
-    """Rows of single seeds; shares carry Wilson intervals, other values none."""
-    rows = []
-    for place, by_seed in found.items():
-        for seed in seeds:
-            if seed not in by_seed:
-                continue
-            values = by_seed[seed]
-            value = Interval(float(np.mean(values)), np.nan, np.nan, len(values))
-            if place.metric in SHARES:
-                value = statistics.wilson(int(values.sum()), len(values), level)
-            rows.append(to_row(seed, place, value))
-    return rows
-
-
-def pooled(
-    found: Samples, seeds: Sequence[int], level: float, resamples: int
-) -> list[dict]:
-    """Rows over all seeds that passed their gates, with 1/N beside each chance."""
-    rows = []
-    for place, by_seed in found.items():
-        values = [by_seed[seed] for seed in seeds if seed in by_seed]
-        if not values:
-            continue
-        # A diverged expert has no loss; its seed says so, and is not pooled.
-        finite = [x for x in values if np.isfinite(x).all()]
-        value = Interval(np.nan, np.nan, np.nan, sum(map(len, values)))
-        if finite:
-            value = interval(place, finite, level, resamples)
-        rows.append(to_row("all", place, value))
-    return rows
-
-
-def to_row(seed: int | str, place: Place, value: Interval) -> dict[str, Any]:
-    """Returns the row of a measurement; ends that are not numbers become empty."""
-
-    def number(x: float) -> float | None:
-        return round(float(x), 6) if np.isfinite(x) else None
-
-    return row(
-        study=STUDY,
-        seed=seed,
-        cell=place.cell,
-        library=place.library,
-        method=place.method,
-        split=place.split,
-        metric=place.metric,
-        value=number(value.value),
-        n=value.n,
-        lo=number(value.lo),
-        hi=number(value.hi),
-        condition=place.condition,
-    )
-
-
-def gate_rows(
-    coverage: float, seed: int, gates: Mapping[str, tuple[Split, float, int, bool]]
-) -> list[dict[str, Any]]:
-    """Rows of a base's gates: the accuracy, and whether it passed."""
-    rows = []
-    for split, value, n, passed in gates.values():
-        for metric, number in ((Metric.ACCURACY, value), (Metric.PASSED, passed)):
-            rows.append(
-                row(
-                    study=STUDY,
-                    seed=seed,
-                    cell=None,
-                    library=Library.BASE,
-                    method=Method.NONE,
-                    split=split,
-                    metric=metric,
-                    value=round(float(number), 6),
-                    n=n,
-                    condition={"coverage": coverage},
-                )
-            )
-    return rows
-
-
-def unavailable(seed: int | str, place: Place, reason: str) -> dict[str, Any]:
-    """The row of a control that could not run; it never disappears quietly."""
-    return row(
-        study=STUDY,
-        seed=seed,
-        cell=place.cell,
-        library=place.library,
-        method=place.method,
-        split=place.split,
-        metric=Metric.AVAILABLE,
-        value=0.0,
-        n=0,
-        condition=place.condition | {"reason": reason},
-    )
-
-
-def difference(
-    found: Samples, x: Place, y: Place, seeds: Sequence[int], level: float, draws: int
-) -> statistics.Paired | None:
-    """Paired difference x - y over the items of all seeds; None if one is missing."""
-    both = [s for s in seeds if s in found.get(x, {}) and s in found.get(y, {})]
-    if not both:
-        return None
-    return statistics.paired(
-        [found[x][seed] for seed in both],
-        [found[y][seed] for seed in both],
-        generator(x, y),
-        level,
-        draws,
-    )
-
-
-def difference_row(x: Place, y: Place, value: Interval) -> dict[str, Any]:
-    """The row of a paired difference; its condition names the other side."""
-    against = f"{y.library} [{y.method}]"
-    made = to_row("all", x._replace(metric=Metric.DIFFERENCE), value)
-    condition = json.loads(made["condition"]) | {"against": against}
-    return made | {"condition": json.dumps(condition, sort_keys=True)}
-
-
-def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a table with the columns of the schema, in their order."""
-    return pd.DataFrame(list(rows), columns=list(COLUMNS))
+    Args:
+      rows: of single seeds, those of guesses among them.
+    """
+    metrics = (Metric.ONE_OF_N.value, Metric.MAJORITY.value)
+    same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["metric"] in metrics:
+            keys = ("familiarity", "knows", "metric", "condition")
+            same.setdefault(tuple(row[key] for key in keys), []).append(row)
+    for seeds in same.values():
+        value = round(float(np.mean([row["value"] for row in seeds])), 6)
+        n = sum(row["n"] for row in seeds)
+        yield seeds[0] | {"seed": "all", "value": value, "n": n}

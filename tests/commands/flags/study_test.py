@@ -8,8 +8,9 @@ import pytest
 
 from jaxlora.commands import study
 from jaxlora.commands.flags import study as flags
-from jaxlora.studies.two_hop import store
-from jaxlora.studies.two_hop.config import METHODS, PRESETS, TwoHopConfig
+from jaxlora.studies.harness.config import flat, plain
+from jaxlora.studies.two_hop.config import METHODS
+from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
 
 
 def parsed(*words) -> TwoHopConfig:
@@ -34,7 +35,7 @@ def test_quick_is_the_default():
 def test_results_give_back_their_config(tmp_path, preset):
     path = tmp_path / "results.json"
     config = PRESETS[preset]
-    path.write_text(json.dumps({"study": "two-hop", "config": store.plain(config)}))
+    path.write_text(json.dumps({"study": "two-hop", "config": plain(config)}))
     assert parsed("--from", str(path)) == config
     assert parsed(f"--from={path}", "--resamples", "9").resamples == 9
 
@@ -62,14 +63,14 @@ def test_all_methods_have_a_short_name():
     ],
 )
 def test_fields_of_every_kind_are_flags(words, field, value):
-    assert store.flat(store.plain(parsed(*words.split())))[field] == value
+    assert flat(plain(parsed(*words.split())))[field] == value
 
 
 def test_every_field_is_a_flag_that_help_names(capsys):
     with pytest.raises(SystemExit):
         parsed("--help")
     said = capsys.readouterr().out
-    fields = set(store.flat(store.plain(TwoHopConfig())))
+    fields = set(flat(plain(TwoHopConfig())))
     # A group or none cannot be one flag; the study's bases have no use for it.
     for field in fields - {"model.rope_scaling"}:
         assert f"--{field.replace('_', '-')}" in said
@@ -105,7 +106,7 @@ def test_underscores_do_for_hyphens():
         (["--model.max-length", "4"], "max_length is 4, expected at least 9"),
         (["--pretrain.chunk", "7"], "chunk is 7 and extra_every 10"),
         (["--experts.steps", "0"], "steps is 0, expected at least 1"),
-        (["--thresholds.level", "95"], "level is 95.0"),
+        (["--thresholds.level", "95"], "confidence is 95.0"),
         (["--lora.rank", "129"], "LoRA rank is 129, expected 1 to 128"),
         (["--lora.rank", "0"], "LoRA rank is 0, expected 1 to"),
         (["--lora.alpha", "nan"], "alpha is nan"),

@@ -9,7 +9,7 @@ import jaxlora
 from jaxlora.studies.harness import code
 
 PACKAGE = pathlib.Path(jaxlora.__file__).parent
-BASES = "jaxlora.studies.two_hop.bases"
+BASES = "jaxlora.studies.two_hop.symbols.bases"
 LOSS = "train/step.py"
 
 

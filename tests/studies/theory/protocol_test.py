@@ -10,6 +10,7 @@ from jaxlora import cli
 from jaxlora.evaluate.schema import COLUMNS
 from jaxlora.studies.theory import decoder, design, protocol
 from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
+from jaxlora.studies.two_hop import items
 from jaxlora.theory import CLAIMS
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -82,8 +83,8 @@ def test_a_prediction_that_misses_is_a_row_and_an_exit_code(made):
     record = {"claim": "c", "item": "x", "condition": {"program": "p"}}
     record |= {"predicted": 0.9, "lo": 0.8, "hi": 1.0, "rule": "near"}
     rows, outcomes = [], []
-    items = {"x": np.zeros((2, 8))}
-    protocol._judge(config, items, [record], rows, outcomes)
+    values = {"x": np.zeros((2, 8))}
+    protocol._judge(config, values, [record], rows, outcomes)
     assert outcomes[0]["held"] is False
     assert json.loads(rows[0]["condition"])["held"] is False
     assert len(rows) == 3
@@ -100,7 +101,7 @@ def test_the_committed_predictions_are_those_of_the_formulas():
             )
             for claim in CLAIMS:
                 for item in claim.items:
-                    record = known.get(design.place(claim.name, item, case.condition))
+                    record = known.get(design.name_of(claim.name, item, case.condition))
                     if record and claim.program == case.program:
                         assert record["predicted"] == pytest.approx(
                             shares[item], abs=2e-4
@@ -123,8 +124,8 @@ def test_committed_intervals_are_no_wider_than_a_fifth_and_claims_are_all_there(
 def test_bad_input_is_explained(tmp_path, capsys):
     with pytest.raises(ValueError, match="No preset 'slow'"):
         TheoryConfig(preset="slow")
-    with pytest.raises(ValueError, match="level is 95"):
-        TheoryConfig(level=95)
+    with pytest.raises(ValueError, match="confidence is 95"):
+        TheoryConfig(confidence=95)
     broken = tmp_path / "p.json"
     broken.write_text("[]")
     with pytest.raises(ValueError, match="no file of predictions"):
@@ -140,14 +141,14 @@ def test_what_one_group_says_is_read_against_single_experts():
     experts = np.stack([base, base], axis=1)
     experts[0, 0, :people, 1] = 4  # expert 1 answers hop 1 with entity 1
     experts[0, 1, people : 2 * people, 2] = 1.5  # expert 2 hop 2, with less margin
-    said = {"base": base, "experts": experts}
-    said["mean"] = base + 0.5 * (experts - base[:, None]).sum(1)
-    said["sum"] = said["mean"]  # a merged model that is not linear
-    key = decoder.questions.Key
+    logits = {"base": base, "experts": experts}
+    logits["mean"] = base + 0.5 * (experts - base[:, None]).sum(1)
+    logits["sum"] = logits["mean"]  # a merged model that is not linear
+    key = items.Key
     nobody = np.full(size, -1)
     answers = [key(np.full(size, a), np.full(size, 1), nobody, nobody) for a in (1, 2)]
     keys = dict(zip(decoder.SPLITS.values(), [*answers, answers[1]], strict=True))
-    found = decoder._of_group(said, 0, size, keys)
+    found = decoder._of_group(logits, 0, size, keys)
     assert found["mean: hop 1"].tolist() == [1, 1]
     assert found["mean: hop 2"].tolist() == [0, 0]
     assert found["predicted sum: hop 2"].tolist() == [1, 1]

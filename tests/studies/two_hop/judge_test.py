@@ -6,21 +6,32 @@ import numpy as np
 import pytest
 
 from jaxlora.evaluate import statistics
-from jaxlora.evaluate.schema import Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.verdict import Thresholds
-from jaxlora.studies.two_hop import judge, rows
-from jaxlora.studies.two_hop.rows import Place
+from jaxlora.studies.harness.samples import Samples
+from jaxlora.studies.two_hop import judge
 
 N, SEEDS = 40, (1, 2, 3)
 MEAN, NONE = Method.MEAN, Method.NONE
 CELL = Cell.R_OO
-RECORD = judge.Record(
+RULES = judge.Rules(
     seeds=SEEDS,
-    own={(1.0, CELL, library): 1.0 for library in Library},
+    lowest={(1.0, CELL, library): 1.0 for library in Arm},
     min_own=0.99,
     thresholds=Thresholds(),
     resamples=200,
 )
+
+
+def at(coverage, cell, arm, method, split, metric) -> Address:
+    return Address(
+        coverage=coverage,
+        cell=cell,
+        arm=arm,
+        method=method,
+        split=split,
+        metric=metric,
+    )
 
 
 def values(p: float, seed: int) -> np.ndarray:
@@ -30,17 +41,17 @@ def values(p: float, seed: int) -> np.ndarray:
 
 
 def place(library, method=MEAN, split=Split.TWO_HOP, metric=Metric.ACCURACY, cell=CELL):
-    return Place(1.0, cell, library, method, split, metric)
+    return at(1.0, cell, library, method, split, metric)
 
 
-def samples(shares: dict, cell=CELL, coverage=1.0) -> rows.Samples:
+def samples(shares: dict, cell=CELL, coverage=1.0) -> Samples:
     return {
-        Place(coverage, cell, *where): {s: values(p, s) for s in SEEDS}
+        at(coverage, cell, *where): {s: values(p, s) for s in SEEDS}
         for where, p in shares.items()
     }
 
 
-def study(two_hop=0.9, method=MEAN, target=Library.PAIR, **more) -> dict:
+def study(two_hop=0.9, method=MEAN, target=Arm.PAIR, **more) -> dict:
     """One library that beats its controls, and everything beside it."""
     split, right = Split.TWO_HOP, Metric.ACCURACY
     shares = {
@@ -48,20 +59,20 @@ def study(two_hop=0.9, method=MEAN, target=Library.PAIR, **more) -> dict:
         (target, method, split, Metric.CHANCE): 0.05,
         (target, method, Split.HOP1, right): 0.95,
         (target, method, Split.HOP2, right): 0.975,
-        (Library.JOINT, NONE, split, right): 0.5,
-        (Library.COUNTERFACTUAL1, method, split, Metric.COUNTERFACTUAL): 0.8,
-        (Library.COUNTERFACTUAL2, method, split, Metric.COUNTERFACTUAL): 0.7,
+        (Arm.JOINT, NONE, split, right): 0.5,
+        (Arm.COUNTERFACTUAL1, method, split, Metric.COUNTERFACTUAL): 0.8,
+        (Arm.COUNTERFACTUAL2, method, split, Metric.COUNTERFACTUAL): 0.7,
     }
-    alone = (Library.BASE, Library.HOP1, Library.HOP2)
+    alone = (Arm.BASE, Arm.HOP1, Arm.HOP2)
     shares |= {(x, NONE, split, right): 0.0 for x in alone}
-    same = (Library.RANDOM, Library.PERMUTED, Library.SHUFFLED)
+    same = (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED)
     shares |= {(x, method, split, right): 0.025 for x in same}
     return shares | more
 
 
-def evidence(library=Library.PAIR, record=RECORD, **changes):
+def evidence(library=Arm.PAIR, rules=RULES, **changes):
     shares = study(target=library) | changes.pop("shares", {})
-    return judge.evidence(samples(shares), place(library), record)
+    return judge.evidence(samples(shares), place(library), rules)
 
 
 def test_every_negative_control_is_there_under_its_method():
@@ -80,12 +91,12 @@ def test_every_negative_control_is_there_under_its_method():
 
 def test_controls_of_another_method_do_not_stand_in():
     shares = study(method=Method.MEAN) | {
-        (Library.PAIR, Method.SUM, Split.TWO_HOP, metric): 0.9
+        (Arm.PAIR, Method.SUM, Split.TWO_HOP, metric): 0.9
         for metric in (Metric.ACCURACY, Metric.CHANCE)
     }
-    shares[Library.PAIR, Method.SUM, Split.HOP1, Metric.ACCURACY] = 0.9
-    x = place(Library.PAIR, Method.SUM)
-    found = judge.evidence(samples(shares), x, RECORD)
+    shares[Arm.PAIR, Method.SUM, Split.HOP1, Metric.ACCURACY] = 0.9
+    x = place(Arm.PAIR, Method.SUM)
+    found = judge.evidence(samples(shares), x, RULES)
     missing = {name for name, control in found.controls.items() if control is None}
     assert missing == {"random [sum]", "permuted [sum]", "shuffled answers [sum]"}
     assert found.p == 1.0
@@ -105,14 +116,14 @@ def test_numbers_come_from_their_places():
 
 @pytest.mark.parametrize("library", judge.COMPARED, ids=str)
 def test_only_the_3_combination_saw_these_people(library):
-    assert evidence(library).target_saw_people == (library is Library.TRIPLE)
+    assert evidence(library).target_saw_people == (library is Arm.TRIPLE)
 
 
 @pytest.mark.parametrize("library", judge.COMPARED, ids=str)
 def test_counterfactuals_speak_of_the_2_combination_only(library):
     moved = {name: x.value for name, x in evidence(library).counterfactual.items()}
     expected = {"counterfactual hop 1": 0.8, "counterfactual hop 2": 0.7}
-    assert moved == pytest.approx(expected if library is Library.PAIR else {})
+    assert moved == pytest.approx(expected if library is Arm.PAIR else {})
 
 
 @pytest.mark.parametrize(
@@ -121,10 +132,8 @@ def test_counterfactuals_speak_of_the_2_combination_only(library):
 )
 def test_coverage_counts_where_the_base_knows_the_second_hop(cell, coverage):
     cell = Cell(cell)
-    record = dataclasses.replace(RECORD, own={(1.0, cell, Library.PAIR): 1.0})
-    found = judge.evidence(
-        samples(study(), cell), place(Library.PAIR, cell=cell), record
-    )
+    rules = dataclasses.replace(RULES, lowest={(1.0, cell, Arm.PAIR): 1.0})
+    found = judge.evidence(samples(study(), cell), place(Arm.PAIR, cell=cell), rules)
     assert found.coverage == coverage
     assert found.expert_ok
 
@@ -133,22 +142,22 @@ def test_coverage_counts_where_the_base_knows_the_second_hop(cell, coverage):
     ("own", "ok"), [({}, False), (0.98, False), (0.99, True)], ids=str
 )
 def test_experts_must_hold_their_own_facts(own, ok):
-    own = {(1.0, CELL, Library.PAIR): own} if own else {}
-    assert evidence(record=dataclasses.replace(RECORD, own=own)).expert_ok == ok
+    own = {(1.0, CELL, Arm.PAIR): own} if own else {}
+    assert evidence(rules=dataclasses.replace(RULES, lowest=own)).expert_ok == ok
 
 
 def test_only_seeds_whose_base_passed_are_pooled():
     found = samples(study())
-    found[place(Library.PAIR)][3] = np.zeros(N)
-    record = dataclasses.replace(RECORD, seeds=(1, 2))
-    e = judge.evidence(found, place(Library.PAIR), record)
+    found[place(Arm.PAIR)][3] = np.zeros(N)
+    rules = dataclasses.replace(RULES, seeds=(1, 2))
+    e = judge.evidence(found, place(Arm.PAIR), rules)
     assert e.two_hop.value == pytest.approx(0.9)
     assert e.two_hop.n == 2 * N
     assert e.controls["base [none]"].difference.n == 2 * N
 
 
-def verdicts(shares, record=RECORD, **where):
-    return judge.verdicts(samples(shares, **where), record)
+def verdicts(shares, rules=RULES, **where):
+    return judge.verdicts(samples(shares, **where), rules)
 
 
 def test_a_combination_that_beats_everything_composes():
@@ -164,10 +173,10 @@ def test_without_counterfactuals_it_does_not():
 
 
 def test_with_an_expert_that_saw_the_people_it_retrieves():
-    assert verdicts(study(target=Library.TRIPLE))[0]["label"] == "retrieves"
+    assert verdicts(study(target=Arm.TRIPLE))[0]["label"] == "retrieves"
 
 
-@pytest.mark.parametrize("library", [Library.TRIPLE_OTHERS, Library.IDENTITY], ids=str)
+@pytest.mark.parametrize("library", [Arm.TRIPLE_OTHERS, Arm.IDENTITY], ids=str)
 def test_what_has_no_counterfactual_experts_gets_no_verdict(library):
     assert verdicts(study(target=library)) == []
 
@@ -175,14 +184,14 @@ def test_what_has_no_counterfactual_experts_gets_no_verdict(library):
 @pytest.mark.parametrize(("joint", "cause"), [(0.9, "combination"), (0, "fine-tuning")])
 def test_a_failure_is_put_down_to_the_joint_lora(joint, cause):
     shares = study(two_hop=0.0)
-    shares[Library.JOINT, NONE, Split.TWO_HOP, Metric.ACCURACY] = joint
+    shares[Arm.JOINT, NONE, Split.TWO_HOP, Metric.ACCURACY] = joint
     (found,) = verdicts(shares)
     assert (found["label"], found["cause"]) == ("no transfer", cause)
 
 
 def test_no_good_seed_is_invalid_and_still_shown():
-    record = dataclasses.replace(RECORD, seeds=())
-    (found,) = verdicts(study(), record)
+    rules = dataclasses.replace(RULES, seeds=())
+    (found,) = verdicts(study(), rules)
     assert (found["label"], found["cause"]) == ("invalid", "base")
 
 
@@ -190,16 +199,16 @@ def test_p_values_are_adjusted_over_methods_by_holm():
     """Two methods in one family: each p by hand, and Holm's of the two."""
     shares = study(two_hop=0.9, method=Method.MEAN)
     shares |= study(two_hop=0.075, method=Method.SUM)
-    shares |= study(two_hop=0.9, target=Library.TRIPLE)
+    shares |= study(two_hop=0.9, target=Arm.TRIPLE)
     made = samples(shares)
-    found = {(v["library"], v["method"]): v for v in judge.verdicts(made, RECORD)}
+    found = {(v["library"], v["method"]): v for v in judge.verdicts(made, RULES)}
     assert len(found) == 3
     p = {
-        name: judge.evidence(made, place(library, method), RECORD).p
+        name: judge.evidence(made, place(library, method), RULES).p
         for name, (library, method) in {
-            "mean": (Library.PAIR, Method.MEAN),
-            "sum": (Library.PAIR, Method.SUM),
-            "triple": (Library.TRIPLE, Method.MEAN),
+            "mean": (Arm.PAIR, Method.MEAN),
+            "sum": (Arm.PAIR, Method.SUM),
+            "triple": (Arm.TRIPLE, Method.MEAN),
         }.items()
     }
     adjusted = statistics.holm([p["mean"], p["sum"]])
@@ -212,8 +221,8 @@ def test_p_values_are_adjusted_over_methods_by_holm():
 def test_coverage_levels_are_judged_apart():
     made = samples(study(two_hop=0.9), coverage=1.0)
     made |= samples(study(two_hop=0.0), coverage=0.0)
-    own = {(c, CELL, Library.PAIR): 1.0 for c in (0.0, 1.0)}
-    found = judge.verdicts(made, dataclasses.replace(RECORD, own=own))
+    own = {(c, CELL, Arm.PAIR): 1.0 for c in (0.0, 1.0)}
+    found = judge.verdicts(made, dataclasses.replace(RULES, lowest=own))
     assert [(v["coverage"], v["label"]) for v in found] == [
         (0.0, "no transfer"),
         (1.0, "composes"),

@@ -1,19 +1,23 @@
 """From items to rows: one measurement each, over one seed and over several."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxlora.evaluate import statistics
-from jaxlora.evaluate.schema import COLUMNS, Cell, Library, Method, Metric, Split
+from jaxlora.evaluate.schema import COLUMNS, Arm, Cell, Method, Metric, Split
+from jaxlora.studies.harness import samples
+from jaxlora.studies.harness.samples import Intervals
 from jaxlora.studies.two_hop import rows
 from jaxlora.studies.two_hop.items import COLUMNS as ITEM_COLUMNS
-from jaxlora.studies.two_hop.rows import Block, Place
+from jaxlora.studies.two_hop.rows import Block
 
 N = 5
-PLACE = Place(1.0, Cell.R_OO, Library.PAIR, Method.MEAN, Split.TWO_HOP, Metric.ACCURACY)
+ADDRESS = Block(1.0, 0, Arm.PAIR, Method.MEAN).address(Cell.R_OO, Split.TWO_HOP)
+HOW = Intervals(0.95, 100)
 SHARE = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
 
 
@@ -28,19 +32,19 @@ def items(split=Split.TWO_HOP, **columns) -> pd.DataFrame:
 
 
 def block(seed=0):
-    return Block(1.0, seed, Library.PAIR, Method.MEAN)
+    return Block(1.0, seed, Arm.PAIR, Method.MEAN)
 
 
 def test_samples_keep_one_value_a_person_in_order():
     frame = items(correct=[1, 0, 1, 1, 0], rank=[1, 2, 3, 4, 5], error=[0, 1, 2, 3, 4])
     found = rows.samples({block(3): frame})
-    assert found[PLACE][3].tolist() == SHARE.tolist()
-    rank = found[PLACE._replace(metric=Metric.RANK)][3]
+    assert found[ADDRESS][3].tolist() == SHARE.tolist()
+    rank = found[ADDRESS.at(metric=Metric.RANK)][3]
     assert rank.tolist() == [1, 2, 3, 4, 5]
     for i, metric in enumerate(
         (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER), start=1
     ):
-        values = found[PLACE._replace(metric=metric)][3]
+        values = found[ADDRESS.at(metric=metric)][3]
         assert np.flatnonzero(values).tolist() == [i]
 
 
@@ -61,15 +65,15 @@ def test_other_splits_have_fewer_metrics(split, metrics):
 def test_covered_people_are_told_apart_where_both_exist():
     frame = items(correct=[1, 0, 1, 1, 0], covered=[True, True, False, False, False])
     found = rows.samples({block(): frame})
-    assert found[PLACE._replace(covered=True)][0].tolist() == [1, 0]
-    assert found[PLACE._replace(covered=False)][0].tolist() == [1, 1, 0]
+    assert found[ADDRESS.at(covered=True)][0].tolist() == [1, 0]
+    assert found[ADDRESS.at(covered=False)][0].tolist() == [1, 1, 0]
     assert not [p for p in rows.samples({block(): items()}) if p.covered is not None]
 
 
 def test_rows_of_one_seed():
-    found = {PLACE: {4: SHARE}, PLACE._replace(metric=Metric.LOSS): {4: SHARE / 3}}
-    share, loss = rows.per_seed(found, [4, 5], 0.95)
-    assert tuple(share) == COLUMNS
+    found = {ADDRESS: {4: SHARE}, ADDRESS.at(metric=Metric.LOSS): {4: SHARE / 3}}
+    share, loss = samples.per_seed(found, [4, 5], 0.95)
+    assert ("study", *share) == COLUMNS
     expected = statistics.wilson(3, N)
     assert (share["lo"], share["hi"]) == pytest.approx(expected[1:3], abs=1e-6)
     assert (share["seed"], share["value"], share["n"]) == (4, 0.6, N)
@@ -77,10 +81,10 @@ def test_rows_of_one_seed():
 
 
 def test_rows_of_all_seeds_do_not_depend_on_their_order():
-    other = PLACE._replace(library=Library.TRIPLE)
-    found = {PLACE: {1: SHARE, 2: SHARE[::-1], 9: SHARE}, other: {1: SHARE}}
-    made = rows.pooled(found, [1, 2], 0.95, 100)
-    again = rows.pooled(dict(reversed(found.items())), [1, 2], 0.95, 100)
+    other = ADDRESS.at(arm=Arm.TRIPLE)
+    found = {ADDRESS: {1: SHARE, 2: SHARE[::-1], 9: SHARE}, other: {1: SHARE}}
+    made = list(samples.pooled(found, [1, 2], HOW))
+    again = list(samples.pooled(dict(reversed(found.items())), [1, 2], HOW))
     assert sorted(made, key=str) == sorted(again, key=str)
     first = made[0]
     assert (first["seed"], first["n"], first["value"]) == ("all", 2 * N, 0.6)
@@ -88,38 +92,62 @@ def test_rows_of_all_seeds_do_not_depend_on_their_order():
 
 
 def test_a_seed_that_diverged_is_not_pooled():
-    place = PLACE._replace(metric=Metric.LOSS)
+    place = ADDRESS.at(metric=Metric.LOSS)
     bad = np.full(N, np.nan)
-    (found,) = rows.pooled({place: {1: SHARE, 2: bad}}, [1, 2], 0.95, 100)
+    (found,) = list(samples.pooled({place: {1: SHARE, 2: bad}}, [1, 2], HOW))
     assert found["value"] == 0.6
     assert found["n"] == N
-    (none,) = rows.pooled({place: {1: bad, 2: bad}}, [1, 2], 0.95, 100)
+    (none,) = list(samples.pooled({place: {1: bad, 2: bad}}, [1, 2], HOW))
     assert (none["value"], none["lo"], none["hi"]) == (None, None, None)
 
 
 def test_a_difference_is_of_the_same_people():
-    other = PLACE._replace(library=Library.BASE, method=Method.NONE)
-    found = {PLACE: {1: SHARE, 2: SHARE}, other: {1: SHARE, 3: 1 - SHARE}}
-    value = rows.difference(found, PLACE, other, [1, 2, 3], 0.95, 100)
+    other = ADDRESS.at(arm=Arm.BASE, method=Method.NONE)
+    found = {ADDRESS: {1: SHARE, 2: SHARE}, other: {1: SHARE, 3: 1 - SHARE}}
+    value = samples.difference(found, ADDRESS, other, [1, 2, 3], HOW)
     assert (value.difference.value, value.difference.n) == (0.0, N)
-    missing = PLACE._replace(library=Library.JOINT)
-    assert rows.difference(found, PLACE, missing, [1, 2], 0.95, 100) is None
-    row = rows.difference_row(PLACE, other, value.difference)
+    missing = ADDRESS.at(arm=Arm.JOINT)
+    assert samples.difference(found, ADDRESS, missing, [1, 2], HOW) is None
+    row = samples.difference_row(ADDRESS, other, value.difference)
     assert row["metric"] == "paired difference"
     assert json.loads(row["condition"]) == {"against": "base [none]", "coverage": 1.0}
 
 
 def test_draws_are_a_function_of_the_place():
     def draws(*what):
-        return rows.generator(*what).random(4).tolist()
+        return samples.generator(*what).random(4).tolist()
 
-    assert draws(PLACE) == draws(PLACE)
-    assert draws(PLACE) != draws(PLACE._replace(cell=Cell.F_OO))
+    assert draws(ADDRESS) == draws(ADDRESS)
+    assert draws(ADDRESS) != draws(ADDRESS.at(cell=Cell.F_OO))
+
+
+def test_the_words_behind_the_draws_stay_as_they_were():
+    """Intervals of committed results follow from them, whatever classes are called."""
+    address = ADDRESS.at(covered=True, where=(("layer", 0),))
+    assert address.draws == (
+        "Place(coverage=1.0, cell=<Cell.R_OO: 'R-OO'>, "
+        "library=<Library.PAIR: '2-combination'>, method=<Method.MEAN: 'mean'>, "
+        "split=<Split.TWO_HOP: 'two-hop'>, metric=<Metric.ACCURACY: 'accuracy'>, "
+        "covered=True, where=(('layer', 0),))"
+    )
+
+
+def test_every_block_has_a_file_of_its_own():
+    blocks = {
+        Block(coverage, seed, arm, method)
+        for coverage in (None, 0.0, 0.333, 0.334, 1 / 3, 1.0)
+        for seed in (1, 11)
+        for arm in Arm
+        for method in Method
+    }
+    paths = {x.path(Path("out")) for x in blocks}
+    assert len(paths) == len(blocks)
+    assert all(path.parent == Path("out/blocks") for path in paths)
 
 
 def test_what_could_not_run_says_why():
-    found = rows.unavailable("all", PLACE._replace(coverage=0.5), "no gate")
+    found = samples.unavailable("all", ADDRESS.at(coverage=0.5), "no base")
     assert (found["metric"], found["value"], found["n"]) == ("control available", 0, 0)
     assert (found["familiarity"], found["knows"]) == ("R", "OO")
     assert (found["library"], found["split"]) == ("2-combination", "two-hop")
-    assert json.loads(found["condition"]) == {"coverage": 0.5, "reason": "no gate"}
+    assert json.loads(found["condition"]) == {"coverage": 0.5, "reason": "no base"}

@@ -1,0 +1,184 @@
+"""Configurations: their checks, their JSON form and back, and fields of old files.
+
+A config is a frozen dataclass whose fields are flags. Its class may name the fields
+that were once called otherwise, ``RENAMED = {"old": "new"}``: files that still hold the
+old names are understood.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jaxlora.names import hint
+
+T = TypeVar("T")
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Refuses a field of ``config`` that is below ``least``."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected at least {least}."
+            )
+
+
+def positive(config: Any, *names: str) -> None:
+    """Refuses a field of ``config`` that is not a positive number."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected a positive number."
+            )
+
+
+def share(config: Any, *names: str) -> None:
+    """Refuses a field of ``config`` that is no share in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, expected a share in [0, 1]."
+            )
+
+
+def distinct(name: str, values: Sequence[Any], known: Sequence[Any] = ()) -> None:
+    """Refuses a list that names something twice, or something unknown.
+
+    Args:
+      name: of the list, for the message.
+      values: of the list.
+      known: what it may hold; anything if this is empty.
+    """
+    for value in values:
+        if known and value not in known:
+            raise ValueError(
+                f"{name} has {value!r}; there are {', '.join(known)}"
+                f"{hint(value, known)}"
+            )
+        if list(values).count(value) > 1:
+            raise ValueError(f"{name} has {value!r} twice; name each once.")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as JSON-able values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as ``{"world.people": 7}``."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def current(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON form of a config under the field names of today.
+
+    Args:
+      kind: the class of the config.
+      values: as :func:`plain` wrote it, now or some versions ago.
+    """
+    renamed, fields = getattr(kind, "RENAMED", {}), typing.get_type_hints(kind)
+    out = {}
+    for old, value in values.items():
+        name = renamed.get(old, old)
+        inner = isinstance(value, Mapping) and name in fields
+        out[name] = current(fields[name], value) if inner else value
+    return out
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Returns a config from the JSON form of one, as results.json holds it.
+
+    Args:
+      kind: the class of the config.
+      values: fields by name; those that are left out have their defaults.
+      where: what comes before the names in messages, such as ``"world."``.
+
+    Raises:
+      ValueError: naming a field that does not exist, or whose value does not fit.
+    """
+    fields = typing.get_type_hints(kind)
+    values = current(kind, values)
+    for name in values:
+        if name not in fields:
+            raise ValueError(
+                f"The configuration has a field {where}{name}, which does not exist"
+                f"{hint(name, fields, where)}"
+            )
+    parsed = {
+        name: _parse(fields[name], value, f"{where}{name}")
+        for name, value in values.items()
+    }
+    return kind(**parsed)
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} is {value!r}, expected a group of fields.")
+        return from_plain(kind, value, f"{where}.")
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}, expected a list.")
+        each = typing.get_args(kind)[0]
+        return tuple(_parse(each, x, f"{where}[{i}]") for i, x in enumerate(value))
+    if typing.get_origin(kind) is typing.Literal:
+        if value not in typing.get_args(kind):
+            known = ", ".join(map(repr, typing.get_args(kind)))
+            raise ValueError(f"{where} is {value!r}, expected one of {known}.")
+        return value
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+        return _parse(kind, value, where)
+    if kind is Path:
+        if not isinstance(value, str):
+            raise ValueError(f"{where} is {value!r}, expected a path or null.")
+        return Path(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    # Not isinstance: true is an int to Python.
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {value!r}, expected {kind.__name__}.")
+    return value
+
+
+def read(kind: type[T], path: Path, study: str) -> T:
+    """Reads a JSON file of options, or the configuration in a results.json.
+
+    Args:
+      kind: the class of the config.
+      path: of the file.
+      study: whose results.json it may be.
+
+    Raises:
+      ValueError: if it is neither, naming a field that does not exist or fit.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read {path}: {error.strerror}; expected a JSON file of options."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from None
+    if isinstance(content, dict) and "study" in content:
+        if content["study"] != study:
+            raise ValueError(
+                f"{path} is of the study {content['study']!r}, expected {study!r}."
+            )
+        content = content.get("config")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no options, expected a JSON object of them.")
+    return from_plain(kind, content)

@@ -1,0 +1,159 @@
+"""One run of a study: claim the folder, do the work, time it, write the results."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from jaxlora.files import write_text
+from jaxlora.studies.harness import provenance, results, store
+from jaxlora.studies.harness.config import plain
+from jaxlora.studies.harness.results import Results
+from jaxlora.studies.harness.store import Outcome
+
+C = TypeVar("C")
+Progress = Callable[[str, int, int, str], None]
+"""``progress(stage, done, total, text)``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study(Generic[C]):
+    """What a run is: two that agree in all of this may share an output folder."""
+
+    name: str
+    config: C
+    """Everything that decides the results, a frozen dataclass."""
+    code: str
+    """Hash of the modules that decide a row."""
+    predictions: str = ""
+    """Hash of the predictions, which may not change once a block is known."""
+    revision: str | None = None
+    """The commit in which the predictions were written down."""
+    people: Sequence[Any] = ()
+    """Records of a user's facts, if there are any."""
+    free: Sequence[str] = ()
+    """Dotted fields of the config that say how it is run, not what comes out."""
+
+    def claim(self, out: Path) -> None:
+        """Makes ``out`` the folder of this study, or refuses it with a ValueError."""
+        identity = {
+            "study": self.name,
+            "config": plain(self.config),
+            "people": store.digest(self.people),
+            "predictions": self.predictions,
+            "code": self.code,
+        }
+        facts = getattr(self.config, "facts", None)
+        store.claim(out, identity, kind=type(self.config), free=self.free, facts=facts)
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds spent in each stage, compilation apart, and how much was resumed."""
+
+    compiled: provenance.Seconds
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    resumed: int = 0
+    """Blocks that were read and not made."""
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Adds the time of a block of code to a stage.
+
+        A stage inside another one is taken from the outer one: an expert that is
+        trained because a question needs it counts as training.
+        """
+        start, before = time.monotonic() - self.compiled.seconds, self._spent()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - self.compiled.seconds - start
+            spent -= self._spent() - before
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def _spent(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Generic[C]):
+    """A study at work in its folder."""
+
+    study: Study[C]
+    out: Path
+    """Folder of this study and configuration."""
+    cache: Path
+    """Folder of trained bases and experts, shared between studies."""
+    progress: Progress
+    clock: Clock
+    origin: dict[str, Any]
+    """Versions, device and revision of the code."""
+
+    @property
+    def config(self) -> C:
+        """The study's configuration."""
+        return self.study.config
+
+
+def run(
+    study: Study[C],
+    out: Path,
+    cache: Path,
+    work: Callable[[Run[C]], Results],
+    progress: Progress = lambda *_: None,
+) -> Results:
+    """Runs, or goes on with, a study; writes results.csv and results.json.
+
+    Args:
+      study: its name, configuration and hashes.
+      out: folder of this study and configuration.
+      cache: folder of trained bases and experts, shared between studies.
+      work: asks everything, block by block with :func:`ask`, and sums it up.
+      progress: called as the study moves on.
+
+    Raises:
+      ValueError: if ``out`` holds something else.
+    """
+    started = time.monotonic()
+    study.claim(out)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Asked now: what runs is the code of now, whatever is edited meanwhile.
+    origin = provenance.here()
+    with provenance.compile_time() as compiled:
+        clock = Clock(compiled)
+        ended = work(Run(study, out, cache, progress, clock, origin))
+    seconds = clock.seconds | {"compile": compiled.seconds}
+    seconds["total"] = time.monotonic() - started
+    timings: dict[str, float] = {f"{k}_s": round(s, 1) for k, s in seconds.items()}
+    timings["peak_memory_gib"] = round(provenance.peak_memory_gib(), 2)
+    timings["blocks_resumed"] = clock.resumed
+    ended.summary["timings"] = timings
+    results.write_rows(out, ended.rows)
+    write_text(out / "results.json", results.to_json(ended.summary))
+    return ended
+
+
+def ask(
+    this: Run, path: Path, columns: Sequence[str], make: Callable[[], Outcome]
+) -> Outcome:
+    """Reads a block that is finished, or makes and stores it.
+
+    Args:
+      this: the run.
+      path: file of the block, below the run's folder.
+      columns: of its items.
+      make: what asks the questions of the block.
+    """
+    outcome = store.load(path, columns)
+    if outcome is not None:
+        this.clock.resumed += 1
+        return outcome
+    with this.clock.time("evaluate"):
+        outcome = make()
+    store.save(path, outcome)
+    # What is stored is what counts: a resumed run must see the same numbers.
+    stored = store.load(path, columns)
+    assert stored is not None, path
+    return stored

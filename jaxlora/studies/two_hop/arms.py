@@ -1,0 +1,126 @@
+"""The arms of the two-hop study: which experts take part, and how they are combined."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jaxlora import merge, route
+from jaxlora.evaluate.schema import USUAL, Arm, Method
+from jaxlora.studies.two_hop.config import CommonConfig
+from jaxlora.tasks.two_hop.experts import Expert
+
+MEMBERS: Mapping[Arm, tuple[Expert, ...]] = {
+    Arm.HOP1: (Expert.HOP1,),
+    Arm.HOP2: (Expert.HOP2,),
+    Arm.TARGET: (Expert.TARGET,),
+    Arm.TARGET_OTHERS: (Expert.TARGET_SECOND,),
+    Arm.JOINT: (Expert.JOINT,),
+    Arm.DOCUMENT: (Expert.DOCUMENT,),
+    Arm.PAIR: (Expert.HOP1, Expert.HOP2),
+    Arm.TRIPLE: (Expert.HOP1, Expert.HOP2, Expert.TARGET),
+    Arm.TRIPLE_OTHERS: (Expert.HOP1, Expert.HOP2, Expert.TARGET_SECOND),
+    Arm.IDENTITY: (Expert.HOP1, Expert.IDENTITY),
+    Arm.COUNTERFACTUAL1: (Expert.COUNTER1, Expert.HOP2),
+    Arm.COUNTERFACTUAL2: (Expert.HOP1, Expert.COUNTER2),
+    Arm.SHUFFLED: (Expert.COUNTER1, Expert.COUNTER2),
+    Arm.RANDOM: (Expert.HOP1, Expert.HOP2),
+    Arm.PERMUTED: (Expert.HOP1, Expert.HOP2),
+}
+ALONE = tuple(arm for arm, members in MEMBERS.items() if len(members) == 1)
+COMBINED = tuple(arm for arm in MEMBERS if arm not in ALONE)
+# What a verdict rests on: of other methods than the usual ones, this is what is asked.
+NEEDED = (
+    Arm.PAIR,
+    Arm.TRIPLE,
+    Arm.COUNTERFACTUAL1,
+    Arm.COUNTERFACTUAL2,
+    Arm.SHUFFLED,
+    Arm.RANDOM,
+    Arm.PERMUTED,
+)
+COUNTERFACTUALS = (Arm.COUNTERFACTUAL1, Arm.COUNTERFACTUAL2)
+# Held-out A->C experts come in two halves; each is asked about the other half.
+OTHERS = (Arm.TARGET_OTHERS, Arm.TRIPLE_OTHERS)
+# The oracle's labels name the A->B and the B->C expert; a third has no token.
+NOT_FOR_ORACLE = (Arm.TRIPLE, Arm.TRIPLE_OTHERS)
+DRAWS = 7919
+"""Folded into a seed's key, so that merges and experts draw apart."""
+
+
+def plan(methods: Sequence[str]) -> list[tuple[Arm, Method]]:
+    """All arms of one base with their methods, in order; the base comes first.
+
+    The usual methods combine every set of experts, others those that a verdict rests
+    on.
+
+    Args:
+      methods: names of merges and routes.
+    """
+    out = [(arm, Method.NONE) for arm in (Arm.BASE, *ALONE, Arm.FULL)]
+    for method in map(Method, methods):
+        for arm in COMBINED if method in USUAL else NEEDED:
+            if method is not Method.ORACLE or arm not in NOT_FOR_ORACLE:
+                out.append((arm, method))
+    return out
+
+
+def merges(method: Method) -> bool:
+    """Is the method a merge, and not a route or none?"""
+    return str(method) in merge.names()
+
+
+def routes(method: Method) -> bool:
+    """Is the method a route, and not a merge or none?"""
+    return str(method) in route.names()
+
+
+def route_of(method: Method, config: CommonConfig) -> route.Route:
+    """Returns the route that a method names; Arrow as the configuration has it."""
+    if method is not Method.ARROW:
+        return route.preset(str(method))
+    top_k, temperature = config.arrow_top_k or None, config.arrow_temperature
+    return route.preset("arrow", top_k=top_k, temperature=temperature)
+
+
+def obstacle(arm: Arm, method: Method) -> str:
+    """Why a method cannot combine an arm's experts, in a sentence; empty if it can.
+
+    >>> obstacle(Arm.TRIPLE, Method.MEAN)
+    ''
+    >>> obstacle(Arm.TRIPLE, Method.SLERP)[:35]
+    'slerp interpolates between two expe'
+    """
+    if not merges(method) or arm not in MEMBERS:
+        return ""
+    try:
+        merge.preset(str(method)).reduction.check(np.ones(len(MEMBERS[arm])))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def members(arm: Arm, first_half: bool = False) -> tuple[Expert, ...]:
+    """The experts of an arm.
+
+    Args:
+      arm: with at least one expert.
+      first_half: take the held-out A->C expert that was trained on the first half of
+        the people, in the place of the one that was trained on the second.
+    """
+    swap = {Expert.TARGET_SECOND: Expert.TARGET_FIRST} if first_half else {}
+    return tuple(swap.get(name, name) for name in MEMBERS[arm])
+
+
+def judged(arm: Arm) -> tuple[Expert, ...]:
+    """The experts whose criterion an arm rests on: both halves of held-out ones."""
+    return (*MEMBERS[arm], Expert.TARGET_FIRST) if arm in OTHERS else MEMBERS[arm]
+
+
+def key(seed: int, arm: Arm) -> jax.Array:
+    """The key of an arm's merges: one for all methods.
+
+    What differs between two methods that draw is then not their luck.
+    """
+    merging = jax.random.fold_in(jax.random.key(seed), DRAWS)
+    return jax.random.fold_in(merging, list(Arm).index(arm))

@@ -1,0 +1,1 @@
+"""Symbols: small bases that are trained to compose, asked by argmax."""

@@ -1,0 +1,92 @@
+"""Configuration of the two-hop study on symbols: every field is a flag."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from jaxlora.models import DecoderConfig
+from jaxlora.names import hint
+from jaxlora.studies.harness.config import at_least, distinct
+from jaxlora.studies.two_hop.config import METHODS, CommonConfig
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, PretrainConfig
+from jaxlora.tasks.two_hop.world import WorldConfig
+
+STUDY = "two-hop"
+# How a study is run, not what it finds: they may differ when a run is resumed.
+FREE = ("seeds_at_once", "data_dir")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoHopConfig(CommonConfig):
+    """Does combining an A->B and a B->C expert answer A->C?"""
+
+    seeds: int = 1
+    """Number of bases, worlds and expert sets."""
+    coverages: tuple[float, ...] = ()
+    """Coverages to sweep; empty for world.coverage alone."""
+    oracle_search: Literal["local", "exhaustive"] = "local"
+    """How the oracle's route is searched: climbing from many starts, or all routes."""
+    oracle_starts: int = 4
+    """Random routes that the local search starts from, beside those made by hand."""
+    oracle_sweeps: int = 3
+    """Most sweeps of the local search over all layers and tokens."""
+    oracle_none: bool = True
+    """The oracle may leave a layer and token to the base alone, without any expert."""
+    retention_items: int = 64
+    """Held-out familiar two-hop queries that every combined model is asked."""
+    seeds_at_once: int = 0
+    """Bases trained in one program; 0 for 1 on CPU and all on an accelerator."""
+    facts: Path | None = None
+    """JSONL of {"head", "relation", "tail"}: your people, in the place of F-OO."""
+    allow_ties: bool = False
+    """Accept relations in which two heads share a tail; reports the majority answer."""
+    data_dir: Path | None = None
+    """Read the worlds from here, as `jaxlora data two-hop` wrote them."""
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    model: DecoderConfig = dataclasses.field(
+        default_factory=lambda: DecoderConfig(max_length=9, unroll=4)
+    )
+    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
+    experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least(self, 1, "retention_items", "oracle_sweeps")
+        at_least(self, 0, "seeds_at_once", "oracle_starts")
+        if not self.all_methods:
+            raise ValueError(f"methods is empty; there are {', '.join(METHODS)}.")
+        for method in self.all_methods:
+            if method not in METHODS:
+                raise ValueError(
+                    f"No method {method!r}; there are {', '.join(METHODS)}"
+                    f"{hint(method, METHODS)}"
+                )
+        distinct("methods", self.all_methods)
+        distinct("coverages", self.coverages)
+        for coverage in self.coverages:
+            if not 0 <= coverage <= 1:
+                raise ValueError(f"coverage is {coverage}, expected a share in [0, 1].")
+        if self.world.people < 3:
+            raise ValueError(
+                f"people is {self.world.people}, expected at least 3: answers are "
+                f"deranged one hop at a time and both at once, which needs 3."
+            )
+        if self.model.max_length < 9:
+            raise ValueError(
+                f"max_length is {self.model.max_length}, expected at least 9: the "
+                f"longest question holds two facts and a query of 3 tokens each."
+            )
+
+    @property
+    def all_coverages(self) -> tuple[float, ...]:
+        """Coverages that are run."""
+        return self.coverages or (self.world.coverage,)
+
+
+PRESETS: dict[str, TwoHopConfig] = {
+    # Five minutes: formats get no steps of their own once the base can compose.
+    "quick": TwoHopConfig(seeds=1, pretrain=PretrainConfig(format_steps=0)),
+    # Seeds 0 to 3 were seen while the study was built; predictions need fresh ones.
+    "standard": TwoHopConfig(seeds=3, first_seed=4),
+    "full": TwoHopConfig(seeds=5, first_seed=4, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),
+}

@@ -1,0 +1,264 @@
+"""The two-hop study on symbols: bases are trained, meet criteria, and are asked.
+
+An interrupted study goes on where it stopped and ends with the same rows.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+
+from jaxlora.evaluate import predictions, schema
+from jaxlora.evaluate.predictions import Prediction
+from jaxlora.evaluate.schema import Arm, Method, Metric, Split
+from jaxlora.studies import harness
+from jaxlora.studies.harness import (
+    Criterion,
+    Outcome,
+    Results,
+    Run,
+    Study,
+    code,
+    provenance,
+    results,
+)
+from jaxlora.studies.harness.criteria import bare, met
+from jaxlora.studies.harness.samples import per_seed
+from jaxlora.studies.two_hop import arms
+from jaxlora.studies.two_hop import config as common
+from jaxlora.studies.two_hop.items import OldAnswers
+from jaxlora.studies.two_hop.protocol import (
+    Count,
+    Log,
+    Part,
+    ask,
+    note_criteria,
+    note_experts,
+)
+from jaxlora.studies.two_hop.rows import Block, base_block, guess_rows, samples
+from jaxlora.studies.two_hop.symbols import answer, bases, check, experts, summary
+from jaxlora.studies.two_hop.symbols.bases import Base
+from jaxlora.studies.two_hop.symbols.config import FREE, STUDY, TwoHopConfig
+from jaxlora.tasks.two_hop import facts, world
+from jaxlora.tasks.two_hop.experts import groups
+from jaxlora.tasks.two_hop.records import Record
+from jaxlora.tasks.two_hop.world import World
+
+# Taken on import: a file that is edited while a study runs is not what runs.
+CODE = code.digest("jaxlora.studies.two_hop.symbols.protocol")
+SPLITS = {
+    "one-hop recall": Split.FAMILIAR_ONE_HOP,
+    "held-out two-hop": Split.FAMILIAR_TWO_HOP,
+    "copy": Split.COPY,
+    "written bridge": Split.FAMILIAR_WRITTEN,
+    "bridge is read": Split.FAMILIAR_MISLED,
+    "one document": Split.FAMILIAR_DOCUMENT,
+    "facts in context": Split.RANDOM_CONTEXT,
+}
+"""What each criterion of a base asks."""
+
+
+def run(
+    config: TwoHopConfig,
+    out: Path,
+    cache: Path,
+    progress: harness.Progress = lambda *_: None,
+) -> Results:
+    """Runs, or goes on with, a study; writes results.csv and results.json.
+
+    Args:
+      config: everything that decides the results.
+      out: folder of this study and configuration.
+      cache: folder of trained bases and experts, shared between studies.
+      progress: called with (stage, done, total, text) as the study moves on; the
+        stages are pretrain, experts and questions.
+
+    Raises:
+      ValueError: if ``out`` holds something else, or a file given is not usable.
+    """
+    config = common.settled(config)
+    claims, people = claimed(config), own_people(config)
+    _check(config, people)
+    study = Study(
+        name=STUDY,
+        config=config,
+        code=CODE,
+        predictions=predictions.digest(claims),
+        revision=_revision(config, claims),
+        people=people,
+        free=FREE,
+    )
+
+    def work(this: Run[TwoHopConfig]) -> Results:
+        log = Log()
+        for coverage in config.all_coverages:
+            for base in _bases(this, coverage, people):
+                _ask_base(this, log, coverage, base)
+        with this.clock.time("statistics"):
+            return summary.finish(this, log, claims)
+
+    return harness.run(study, out, cache, work, progress)
+
+
+def own_people(config: TwoHopConfig) -> tuple[Record, ...]:
+    """The people of a user's facts file, if one was given."""
+    if config.facts is None:
+        return ()
+    given = facts.read(config.facts, config.allow_ties)
+    people = tuple(facts.people(given, config.world))
+    check.people(config.facts, people)
+    return people
+
+
+def _check(config: TwoHopConfig, people: tuple[Record, ...]) -> None:
+    """Refuses, before a file is written, what could only fail after training."""
+    check.router(config)
+    if config.data_dir is not None:
+        check.data_dir(config, config.data_dir, people)
+    first = _world(config, config.all_coverages[0], config.numbers[0], people)
+    check.world(first)
+    check.adapters(first, config.model, config.lora)
+
+
+def claimed(config: TwoHopConfig) -> tuple[Prediction, ...]:
+    """The predictions of a study: its file's, or the package's on its methods.
+
+    Those of the leaderboard are about methods beyond the usual ones, if the study has
+    them.
+    """
+    if config.predictions is not None:
+        return predictions.load(config.predictions)
+    more = predictions.load(common.predictions("league"))
+    methods = config.all_methods
+    mine = tuple(x for x in more if str(x.method) in methods)
+    return predictions.load(common.predictions("")) + mine
+
+
+def _revision(config: TwoHopConfig, claims: tuple[Prediction, ...]) -> str | None:
+    """Where the predictions were committed; None unless every file of them was."""
+    if config.predictions is not None:
+        return provenance.revision_of(config.predictions)
+    path = common.predictions("")
+    usual = provenance.revision_of(path)
+    if len(claims) == len(predictions.load(path)) or usual is None:
+        return usual
+    return provenance.revision_of(common.predictions("league"))
+
+
+def _bases(
+    this: Run[TwoHopConfig], coverage: float, people: tuple[Record, ...]
+) -> Iterator[Base]:
+    config, numbers = this.config, this.config.numbers
+    concurrent = config.seeds_at_once
+    if concurrent == 0:
+        # One CPU is busy with one base; an accelerator has room for all of them.
+        concurrent = 1 if jax.default_backend() == "cpu" else len(numbers)
+    most = config.pretrain.max_steps
+
+    def progress(seed: int, steps: int, measured: Mapping[str, tuple[float, int]]):
+        held = measured.get("held-out two-hop", (0.0, 0))[0]
+        text = f"coverage {coverage:g}, seed {seed}: held-out two-hop {held:.2f}"
+        this.progress("pretrain", steps, most, text)
+
+    for i in range(0, len(numbers), concurrent):
+        seeds = numbers[i : i + concurrent]
+        with this.clock.time("pretrain"):
+            worlds = [_world(config, coverage, seed, people) for seed in seeds]
+            trained = bases.train(
+                seeds,
+                worlds,
+                config.model,
+                config.pretrain,
+                this.cache,
+                concurrent,
+                progress,
+            )
+        yield from trained
+
+
+def _world(
+    config: TwoHopConfig, coverage: float, seed: int, people: tuple[Record, ...]
+) -> World:
+    sizes = dataclasses.replace(config.world, coverage=coverage)
+    if config.data_dir is not None:
+        from jaxlora.tasks.two_hop import builder
+
+        return builder.read(builder.folder(sizes, seed, config.data_dir, people))
+    return world.generate(sizes, seed, people)
+
+
+def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) -> None:
+    """Asks a base that meets its criteria everything, and logs one that does not."""
+    config, first = this.config, base_block(coverage, base.seed)
+    criteria = criteria_of(base, config)
+    note_criteria(log, first, criteria, steps=base.steps)
+    log.base_rows += _world_rows(first, base)
+    if not met(list(criteria.values())):
+        log.failed.append(f"{base.seed} (coverage {coverage:g})")
+        return
+    log.passed.setdefault(coverage, []).append(base.seed)
+    setting = functools.cache(functools.partial(_setting, this, base))
+
+    def answers(arm: Arm, method: Method, old: OldAnswers | None, count: Count):
+        ready = setting()._replace(old=old, progress=count)
+        return answer.answer(ready, arm, method)
+
+    name, resumed = f"coverage {coverage:g}, seed {base.seed}", this.clock.resumed
+    plan = [Block(coverage, base.seed, *x) for x in arms.plan(config.methods)]
+    ask(this, log, [Part(name, this.out, answers)], plan)
+    for block in plan:
+        log.rows += rows_of(config, block, log.outcomes[block][0])
+    people = sum(group.size for group in groups(base.world))
+    recipe = config.experts
+    note_experts(log, first, recipe.min_own, people, steps=recipe.steps)
+    if this.clock.resumed - resumed < len(plan):  # a finished table is not cut back
+        rows = results.table(STUDY, log.base_rows + log.rows)
+        results.write_rows(this.out, rows)
+    this.progress("questions", len(plan), len(plan), f"seed {base.seed} done")
+
+
+def criteria_of(base: Base, config: TwoHopConfig) -> dict[Split, Criterion]:
+    """The criteria of a base, by what they ask."""
+    rules = bases.CRITERIA | bases.FORMATS
+    return {
+        SPLITS[name]: Criterion(
+            name,
+            *measured,
+            threshold=getattr(config.pretrain, rules[name][2]),
+            required=name in bases.CRITERIA,
+        )
+        for name, measured in base.measured.items()
+    }
+
+
+def _world_rows(block: Block, base: Base) -> Iterator[dict]:
+    """Steps and phi of a base, and what guessing would give in each cell."""
+    for metric, value in ((Metric.STEPS, base.steps), (Metric.PHI, base.world.phi)):
+        address = block.address(None, Split.FAMILIAR_TWO_HOP, metric=metric)
+        yield schema.row(base.seed, address, bare(value, 1))
+    yield from guess_rows(block, groups(base.world))
+
+
+def rows_of(config: TwoHopConfig, block: Block, outcome: Outcome) -> Iterator[dict]:
+    """Rows of one block on its own seed."""
+    measured = samples({block: outcome.items})
+    measured |= summary.route_samples({block: outcome.notes.get("routes", [])})
+    return per_seed(measured, [block.seed], config.thresholds.confidence)
+
+
+def _setting(this: Run[TwoHopConfig], base: Base) -> answer.Setting:
+    config = this.config
+    names = sum(len(names) for names, _ in experts.PROGRAMS)
+    total, done = names * len(groups(base.world)), 0
+
+    def progress(more: int) -> None:
+        nonlocal done
+        done += more
+        this.progress("experts", done, total, f"seed {base.seed}")
+
+    progress(0)
+    with this.clock.time("experts"):
+        trained = experts.train(base, config.lora, config.experts, this.cache, progress)
+    return answer.prepare(config, trained)

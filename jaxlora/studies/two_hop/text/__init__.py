@@ -1,0 +1,1 @@
+"""Text: experts of a language model, asked by ranking answers and by generation."""

@@ -1,0 +1,189 @@
+"""The experts of one group, trained on its texts in one program, or from the cache."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxlora import lora
+from jaxlora.io import checkpoint
+from jaxlora.lora import Adapter
+from jaxlora.models import Decoder
+from jaxlora.studies.harness import code
+from jaxlora.studies.two_hop.text.codec import PromptCodec
+from jaxlora.tasks.packing import Rows
+from jaxlora.tasks.two_hop import separation
+from jaxlora.tasks.two_hop.cells import Cell
+from jaxlora.tasks.two_hop.experts import Expert, Group
+from jaxlora.train import packed as training
+from jaxlora.train.training import Training
+from jaxlora.tree import Tree
+
+CHUNK = 20
+"""Updates between two looks at the progress."""
+# Taken on import: a file that is edited while a study runs is not what runs.
+CODE = code.digest("jaxlora.studies.two_hop.text.experts")
+
+
+class Recipe(NamedTuple):
+    """How experts are trained."""
+
+    lora: lora.LoraConfig
+    train: Training
+    phrasings: int
+    """Training phrasings of each fact; 0 for all."""
+    dtype: str
+    """Of the base."""
+
+
+class Trained(NamedTuple):
+    """The experts of one group."""
+
+    adapters: dict[Expert, Adapter]
+    losses: dict[Expert, float]
+    """Cross-entropy per answer token in the last update."""
+
+
+class Learner(NamedTuple):
+    """What learns: a checkpoint and its prompt codec."""
+
+    model: Decoder
+    """Without a route."""
+    base: Tree
+    codec: PromptCodec
+
+
+def train(
+    learner: Learner,
+    group: Group,
+    seed: int,
+    recipe: Recipe,
+    cache: Path,
+    progress: Callable[[int, int, float], None] = lambda *_: None,
+    names: Sequence[Expert] = tuple(Expert),
+) -> Trained:
+    """Trains, or reads from the cache, every expert of a group.
+
+    Args:
+      learner: the checkpoint that experts adapt.
+      group: whose facts the experts learn.
+      seed: of initialisation and order.
+      recipe: how they are trained.
+      cache: folder of cached libraries.
+      progress: called with (updates done, updates in all, mean loss).
+      names: of the experts; by default all that the study uses.
+    """
+    model, base, codec = learner
+    sets = [
+        codec.rows(
+            separation.texts(group, name, recipe.phrasings), recipe.train.length, seed
+        )
+        for name in names
+    ]
+    # By the expert's place among all, so that it does not depend on the others.
+    places = [number(group) + list(Expert).index(name) for name in names]
+    fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
+    keys = jax.vmap(fold)(jnp.array(places))
+    target = jax.eval_shape(
+        lambda keys: _fresh(base, recipe.lora, recipe.train.optimizer(), keys).trained,
+        keys,
+    )
+    folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
+    restored = checkpoint.restore(folder, target)
+    if restored is None:
+        order = [
+            _order(len(rows.tokens), recipe.train, seed, place)
+            for rows, place in zip(sets, places, strict=True)
+        ]
+        library, losses = _fit(model, base, keys, sets, order, recipe, progress)
+        checkpoint.save(folder, 0, library, {"losses": losses})
+    else:
+        library, losses = restored[1], restored[2]["losses"]
+    adapters = dict(zip(names, lora.unstack(library), strict=True))
+    return Trained(adapters, dict(zip(names, losses, strict=True)))
+
+
+def number(group: Group) -> int:
+    """A number of cell and pair, from which keys of their own are folded."""
+    return 1000 * (1 + group.pair) + 100 * list(Cell).index(group.cell)
+
+
+# The base is an argument: a constant of the program would be held twice.
+_fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
+
+
+def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, progress):
+    """Runs all updates; returns the library and the last losses."""
+    steps, opt = recipe.train.steps, recipe.train.optimizer()
+    model = Decoder(dataclasses.replace(model.config, remat=True))
+    run = _fresh(base, recipe.lora, opt, keys)
+    plan = recipe.train.plan([steps] * len(sets))
+    program = training.Program(model, opt, recipe.train.together or len(sets))
+    losses: list[float] = []
+    for start in range(0, steps, CHUNK):
+        batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
+        run, metrics = training.updates(program, base, run, plan, batch)
+        losses = np.asarray(metrics.loss[:, -1]).tolist()
+        progress(min(start + CHUNK, steps), steps, float(np.mean(losses)))
+    return run.trained, losses
+
+
+def _order(rows: int, config: Training, seed: int, expert: int) -> np.ndarray:
+    """Rows of every update, [steps, A, batch]: epochs, each in a new order."""
+    rng = np.random.default_rng([seed, expert])
+    shape = (config.steps, config.accumulate, config.batch)
+    needed = math.prod(shape)
+    epochs = [rng.permutation(rows) for _ in range(-(-needed // rows))]
+    return np.concatenate(epochs)[:needed].reshape(shape)
+
+
+def _batch(sets: Sequence[Rows], chosen: Sequence[np.ndarray]) -> Rows:
+    """Rows [E, K, A, N, T] of the next K updates of A microbatches."""
+    parts = [
+        [np.asarray(x)[rows] for x in mine]
+        for mine, rows in zip(sets, chosen, strict=True)
+    ]
+    return Rows(*(np.stack(x) for x in zip(*parts, strict=True)))
+
+
+def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
+    return checkpoint.fingerprint(
+        {
+            "base": digest(base),
+            "rows": [
+                [checkpoint.fingerprint({"x": x.tolist()}) for x in s] for s in sets
+            ],
+            "seed": [seed, *places],
+            "lora": dataclasses.asdict(recipe.lora),
+            "train": dataclasses.asdict(recipe.train) | {"together": 0},
+            "dtype": recipe.dtype,
+            "code": CODE,
+            "versions": [jax.__version__, flax.__version__, optax.__version__],
+            "backend": jax.default_backend(),
+        }
+    )
+
+
+def digest(base: Tree) -> list[list[float]]:
+    """Tells bases apart by the sum and the sum of squares of every leaf.
+
+    Reading billions of parameters back to hash them would take minutes.
+    """
+    return np.asarray(_sums(base), np.float64).tolist()
+
+
+@jax.jit
+def _sums(base: Tree) -> jax.Array:
+    def leaf(x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        return jnp.stack([jnp.sum(x), jnp.sum(x * x)])
+
+    return jnp.stack([leaf(x) for x in jax.tree.leaves(base)])

@@ -1,0 +1,149 @@
+"""What the people of a group are asked, as token ids, and the key to the answers.
+
+Candidates are all names that could be answers: the places C of the group, then the
+bridges B. A name is a number in that list, so that a score [N, C] of candidates is read
+as logits over a small vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from jaxlora.evaluate.schema import Split
+from jaxlora.models.tokenizer import bucket
+from jaxlora.studies.two_hop import items
+from jaxlora.studies.two_hop.items import Key
+from jaxlora.studies.two_hop.text import score
+from jaxlora.studies.two_hop.text.codec import PromptCodec
+from jaxlora.studies.two_hop.text.score import Candidates, Prompts
+from jaxlora.tasks.two_hop import phrases
+from jaxlora.tasks.two_hop.experts import Group
+from jaxlora.tasks.two_hop.records import Record, Vocab
+
+RANKED = (Split.HOP1, Split.HOP2, Split.TWO_HOP)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes that all groups share, so that they share compiled programs."""
+
+    prompt: int
+    """Tokens of the longest question."""
+    long: int
+    """Tokens of the longest question with facts, or with a request to think."""
+    answer: int
+    """Tokens of the longest candidate."""
+    candidates: int
+    """Candidates of the largest group."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Everything that is asked of one group."""
+
+    names: tuple[str, ...]
+    """Candidates: answers first, then bridges."""
+    answers: Candidates
+    """[C, A]; rows beyond the names repeat the last one."""
+    ranked: Mapping[Split, Prompts]
+    """[P * N, T] for P phrasings of N questions, phrasing by phrasing."""
+    context: Prompts
+    """[N, T'], two-hop questions with both facts before them."""
+    written: Prompts
+    """[N, T'], two-hop questions that ask for the bridge first."""
+    keys: Mapping[Split, Key]
+
+    def first(self, split: Split, n: int) -> Prompts:
+        """The questions of a split in their first phrasing."""
+        return Prompts(*(x[:n] for x in self.ranked[split]))
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Returns the candidates of a group, each once."""
+    tails = [record.answer[0] for record in group.two_hop]
+    bridges = [record.answer[0] for record in group.hop1]
+    return tuple(dict.fromkeys(tails + bridges))
+
+
+def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shapes:
+    """Returns the sizes that the questions of all groups need.
+
+    Args:
+      codec: puts text into token ids.
+      groups: of one seed.
+      phrasings: held-out phrasings of each question; 0 for all.
+    """
+    short = [
+        q
+        for group in groups
+        for part in (group.hop1, group.hop2, group.two_hop)
+        for record in part
+        for q in phrases.held_out(record, phrasings)
+    ]
+    long = [
+        q
+        for group in groups
+        for record in group.two_hop
+        for q in (phrases.in_context(record), phrases.thinking(record))
+    ]
+    known = [names(group) for group in groups]
+    return Shapes(
+        bucket(max(len(codec.prompt(q)) for q in short)),
+        bucket(max(len(codec.prompt(q)) for q in long)),
+        bucket(max(len(codec.answer(x)) for some in known for x in some), least=2),
+        max(map(len, known)),
+    )
+
+
+def ask(
+    codec: PromptCodec,
+    group: Group,
+    sizes: Shapes,
+    phrasings: int,
+    known: Mapping[tuple[str, str], str],
+) -> Asked:
+    """Makes the questions and keys of a group.
+
+    Args:
+      codec: puts text into token ids.
+      group: its people.
+      sizes: of all groups.
+      phrasings: held-out phrasings of each question; 0 for all.
+      known: facts of a user's file, ``{(head, relation): tail}``.
+    """
+    candidates = names(group)
+    filled = [*candidates, *[candidates[-1]] * (sizes.candidates - len(candidates))]
+    ids = [codec.answer(name) for name in filled]
+    parts = (group.hop1, group.hop2, group.two_hop)
+    with_facts = [
+        phrases.in_context(r, i % 2 == 1) for i, r in enumerate(group.two_hop)
+    ]
+    thinking = [phrases.thinking(record) for record in group.two_hop]
+    return Asked(
+        candidates,
+        score.right(ids, sizes.answer, codec.pad),
+        {
+            split: prompts(codec, by_phrasing(part, phrasings), sizes.prompt)
+            for split, part in zip(RANKED, parts, strict=True)
+        },
+        prompts(codec, with_facts, sizes.long),
+        prompts(codec, thinking, sizes.long),
+        _keys(group, candidates, known),
+    )
+
+
+def by_phrasing(records: Sequence[Record], phrasings: int) -> list[str]:
+    """Questions for all records, phrasing by phrasing."""
+    texts = [phrases.held_out(record, phrasings) for record in records]
+    # Relations may differ in the number of their phrasings: all get the smallest.
+    return [some[i] for i in range(min(map(len, texts))) for some in texts]
+
+
+def prompts(codec: PromptCodec, texts: Sequence[str], length: int) -> Prompts:
+    """Prompts as token ids, padded to a common length."""
+    return Prompts(*codec.padded(texts, length))
+
+
+def _keys(group: Group, candidates, known) -> Mapping[Split, Key]:
+    ids = Vocab(candidates, (), 0)
+    among = {pair: tail for pair, tail in known.items() if tail in candidates}
+    return items.keys(group, ids, among)

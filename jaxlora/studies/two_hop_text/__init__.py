@@ -1,1 +1,0 @@
-"""The two-hop study on text models: checkpoints and adapters that people have."""

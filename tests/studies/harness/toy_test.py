@@ -1,0 +1,150 @@
+"""The proof of the harness: a whole study in 60 lines, run, killed, resumed, judged."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxlora.evaluate.predictions import Claim, Prediction
+from jaxlora.evaluate.schema import COLUMNS, Address, Arm, Method, Metric, Split
+from jaxlora.report.grid import Grid, markdown_table
+from jaxlora.studies import harness
+from jaxlora.studies.harness import Criterion, Outcome, Results, Run, Study, results
+from jaxlora.studies.harness.samples import Intervals, add, per_seed, pooled
+
+ARMS, LEAST = (Arm.BASE, Arm.HOP1, Arm.PAIR), 0.2
+HOW = Intervals(confidence=0.95, resamples=50)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Coins of three kinds: does a pair fall on heads more often than the base?"""
+
+    seeds: int = 2
+    people: int = 8
+    pause: float = 0.0
+
+
+def answer(config: Toy, seed: int, arm: Arm) -> Outcome:
+    """One block: a coin a person."""
+    time.sleep(config.pause)
+    rng = np.random.default_rng([seed, ARMS.index(arm)])
+    heads = rng.random(config.people) < 0.3 + 0.3 * ARMS.index(arm)
+    return Outcome(pd.DataFrame({"correct": heads.astype(int)}), {"drawn": seed})
+
+
+def address(arm: Arm) -> Address:
+    return Address(
+        cell=None,
+        arm=arm,
+        method=Method.NONE,
+        split=Split.OWN,
+        metric=Metric.ACCURACY,
+    )
+
+
+def work(this: Run[Toy]) -> Results:
+    config, samples, rows, criteria, failed = this.config, {}, [], [], []
+    for seed in range(config.seeds):
+        for i, arm in enumerate(ARMS):
+            this.progress("questions", i, len(ARMS), f"seed {seed}: {arm}")
+            path = this.out / "blocks" / f"{seed}-{i}.json"
+            make = lambda seed=seed, arm=arm: answer(config, seed, arm)  # noqa: E731
+            block = harness.ask(this, path, ["correct"], make)
+            add(samples, address(arm), seed, block.items["correct"])
+        share = samples[address(Arm.BASE)][seed].mean()
+        criterion = Criterion("some heads", share, config.people, LEAST)
+        criteria.append(criterion.record(seed=seed))
+        rows += criterion.rows(seed, address(Arm.BASE))
+        failed += [] if criterion.passed else [seed]
+    rows += per_seed(samples, range(config.seeds), HOW.confidence)
+    both = list(pooled(samples, range(config.seeds), HOW))
+    summary = {"criteria": criteria}
+    summary["predictions"] = results.checked(CLAIMS, both, this.study.revision)
+    return Results(results.table("toy", rows + both), summary | this.origin, failed)
+
+
+CLAIMS = [
+    Prediction(
+        cell=None,
+        library=arm,
+        method=Method.NONE,
+        claim=Claim.VALUE_AT_LEAST,
+        bound=0.5,
+        statement="mostly heads",
+        split=Split.OWN,
+    )
+    for arm in (Arm.BASE, Arm.PAIR, Arm.JOINT)
+]
+
+
+def run(root: Path, progress=lambda *_: None, **config) -> Results:
+    study = Study(name="toy", config=Toy(**config), code="v1", free=("pause",))
+    return harness.run(study, root / "out", root / "cache", work, progress)
+
+
+def csv(root: Path) -> bytes:
+    return (root / "out" / "results.csv").read_bytes()
+
+
+def test_it_runs_and_reports(tmp_path):
+    ended = run(tmp_path)
+    assert tuple(ended.rows.columns) == COLUMNS
+    assert csv(tmp_path).decode() == ended.rows.to_csv(index=False)
+    stored = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(stored["criteria"]) == 2
+    assert stored["timings"]["blocks_resumed"] == 0
+    words = [x["detail"].rsplit(": ")[-1] for x in stored["predictions"]["outcomes"]]
+    assert words == ["missed.", "held.", "could not be checked."]
+    body = tuple((x["statement"], x["got"]) for x in stored["predictions"]["outcomes"])
+    page = markdown_table(Grid("Predictions", ("claim", "got"), body))
+    assert page.count("mostly heads") == 3
+
+
+def test_cut_anywhere_it_goes_on_and_ends_the_same(tmp_path):
+    run(tmp_path / "whole")
+    for stop in range(1, 6):
+
+        def cut(_, i, n, text, stop=stop):
+            if text.startswith(f"seed {stop // 3}") and i == stop % 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", cut)
+        assert len(list((tmp_path / "cut/out/blocks").iterdir())) == stop
+    ended = run(tmp_path / "cut")
+    assert ended.summary["timings"]["blocks_resumed"] == 5
+    assert csv(tmp_path / "cut") == csv(tmp_path / "whole")
+
+
+def test_another_configuration_does_not_mix(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match="people is 8 there and 9 here"):
+        run(tmp_path, people=9)
+    assert run(tmp_path, pause=0.01).summary["timings"]["blocks_resumed"] == 6
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_ends_the_same(tmp_path):
+    run(tmp_path / "whole")
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import toy_test as t; "
+    )
+    code += "t.run(pathlib.Path(sys.argv[2]), pause=0.5)"
+    folder, root = Path(__file__).parent, tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(root)])
+    while len(list((root / "out" / "blocks").glob("*.json"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended = run(root)
+    assert 2 <= ended.summary["timings"]["blocks_resumed"] < 6
+    assert csv(root) == csv(tmp_path / "whole")

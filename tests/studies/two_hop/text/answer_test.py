@@ -1,0 +1,36 @@
+"""What each method combines, and the size of what it makes, without a model."""
+
+import jax.numpy as jnp
+
+from jaxlora import lora
+from jaxlora.evaluate.schema import Arm, Method
+from jaxlora.studies.two_hop.rows import Block
+from jaxlora.studies.two_hop.text import memory, protocol
+from jaxlora.studies.two_hop.text.config import TextConfig
+from jaxlora.tasks.two_hop.experts import Expert
+
+
+def test_what_a_method_refuses_is_said_and_not_planned():
+    refused, plan = protocol.plan(("mean", "slerp"), set(Expert), 0)
+    triple = Block(None, 0, Arm.TRIPLE, Method.SLERP)
+    assert set(refused) == {triple}
+    assert "two experts" in refused[triple]
+    assert Block(None, 0, Arm.PAIR, Method.SLERP) in plan
+    assert not set(plan) & set(refused)
+    pair = {Expert.HOP1, Expert.HOP2}
+    assert protocol.plan(("slerp",), pair, 0)[0] == {}
+
+
+def test_memory_counts_the_dense_result_of_a_merge_on_deltas():
+    def made(d, f):
+        return lora.LoraWeight(jnp.zeros((2, d, 2)), jnp.zeros((2, 2, f)), jnp.zeros(2))
+
+    one = {"up/kernel": made(8, 16), "down/kernel": made(16, 8)}
+
+    def merged(*methods):
+        return memory._merged(TextConfig(methods=methods), one)
+
+    assert merged("mean") == merged("mean", "slerp") == 3 * memory.size(one)
+    # Two layers of both kernels, in full, the identity beside each, and a scale.
+    assert merged("mean", "delta-ties") == 2 * 2 * 4 * (8 * 16 + 8 * 8 + 1)
+    assert merged("mean", "delta-ties") > merged("mean")
