@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.flags import Combine, Combining, Dtype
@@ -16,7 +15,7 @@ from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
 from jaxlora.reuse import decode
 from jaxlora.reuse.decode import Continuation, TextDecoding
-from jaxlora.tasks import text
+from jaxlora.tasks import jsonl, text
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora eval"
@@ -93,8 +92,8 @@ def run(arguments: Sequence[str]) -> int:
     judged = [answers.METRICS[given.metric](t.text, r.answer) for r, t in pairs]
     if given.out:
         rows = zip(asked.records, texts, judged, strict=True)
-        printing.write_rows(given.out, itertools.starmap(_row, rows))
-    Console().print(printing.facts(_facts(given, asked, texts, judged)))
+        jsonl.write(given.out, itertools.starmap(_row, rows))
+    printing.facts(_facts(given, asked, texts, judged))
     return 0
 
 

@@ -4,15 +4,15 @@ import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxlora import route as routes
-from jaxlora.commands import bars, flags, gate_plan, loading, printing, train_data
+from jaxlora.commands import bars, flags, gate_plan, loading, printing, train_output
 from jaxlora.commands.gate_plan import PROG, Arguments
 from jaxlora.commands.printing import line, table
-from jaxlora.io import gate_file
+from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
@@ -25,6 +25,8 @@ from jaxlora.train.session import Checkpoints
 from jaxlora.train.training import faster
 from jaxlora.tree import Tree
 
+Data: TypeAlias = dict[str, Read]
+"""Records by the name of the adapter, or of the file."""
 SEES = {
     "free": "the adapters",
     "own": "each adapter's own data",
@@ -34,17 +36,6 @@ SEES = {
 """What a route is made from, in words."""
 TARGET = "target"
 """Name of the one gate that all experts share."""
-
-
-class _Request(NamedTuple):
-    """What both ways of making a gate need."""
-
-    given: Arguments
-    plan: Plan
-    reuse: Reuse
-    tokenizer: Tokenizer
-    data: dict[str, Read]
-    """Records by the name of the adapter, or of the file."""
 
 
 class _Result(NamedTuple):
@@ -64,14 +55,14 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given = gate_plan.parse(arguments)
-    plan, names = gate_plan.planned(given), loading.names(given.adapter)
+    plan, names = gate_plan.planned(given), collection_about.names(given.adapter)
     sources = gate_plan.sources(given, plan, names)
     flags.check_new_file(given.out)
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
     make = _measured if plan.training is None else _trained
-    result = make(_Request(given, plan, reuse, tokenizer, data))
+    result = make(given, plan, data, reuse, tokenizer)
     about = About(
         route=given.route,
         experts=tuple(names),
@@ -95,9 +86,10 @@ def _checkpoint(out: Path) -> Path:
     return out.with_name(f".{out.name}.checkpoint")
 
 
-def _measured(request: _Request) -> _Result:
+def _measured(
+    given: Arguments, plan: Plan, data: Data, reuse: Reuse, tokenizer: Tokenizer
+) -> _Result:
     """Average activation, or stored examples: no training."""
-    given, plan, reuse, tokenizer, data = request
     choose = functools.partial(
         gate_making.prompts,
         tokenizer=tokenizer,
@@ -127,9 +119,10 @@ def _measured(request: _Request) -> _Result:
     )
 
 
-def _trained(request: _Request) -> _Result:
+def _trained(
+    given: Arguments, plan: Plan, data: Data, reuse: Reuse, tokenizer: Tokenizer
+) -> _Result:
     """Keys by the loop that trains adapters."""
-    given, plan, reuse, tokenizer, data = request
     config = faster(reuse.model.config, given.remat)
     with bars.bar("packing") as move:
         packed, counts = data_sets.pack(
@@ -145,7 +138,7 @@ def _trained(request: _Request) -> _Result:
     training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
-    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], each)
     made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
     with bars.bar("training") as move:
         gate = gate_making.train(

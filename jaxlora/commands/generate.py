@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, loading, printing
+from jaxlora.commands import bars, flags, loading
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model, Sample, Sampling
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
-from jaxlora.tasks import prompts
+from jaxlora.tasks import jsonl, prompts
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora generate"
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     _print(answers)
     if given.out:
         rows = ({"messages": list(r.messages), **text._asdict()} for r, text in answers)
-        printing.write_rows(given.out, rows)
+        jsonl.write(given.out, rows)
     return 0
 
 

@@ -1,6 +1,7 @@
 """``jaxlora inspect``: what adapters are, and how alike; no base model is needed."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -13,8 +14,9 @@ import tyro
 from rich.console import Console
 
 from jaxlora import files, spectra
-from jaxlora.commands import bars, flags, loading, printing
+from jaxlora.commands import bars, flags, printing
 from jaxlora.commands.printing import line, number, span, table
+from jaxlora.io import collection, collection_about
 from jaxlora.io.collection import Collection
 from jaxlora.report import spectra_figure, spectra_numbers
 from jaxlora.report.fidelity import short
@@ -66,11 +68,12 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
-    loading.names(given.adapters)
+    names = collection_about.names(given.adapters)
     for path in filter(None, (given.json, given.figure)):
         flags.check_out(path)
     with bars.bar("inspecting") as move:
-        library = loading.collect(given.adapters, move)
+        reading = functools.partial(move, "reading")
+        library = collection.read(given.adapters, names=names, progress=reading)
         groups = spectra.measure(library.library, library.ranks, move)
     console = printing.console()
     _show(console, library, groups)
@@ -100,7 +103,7 @@ def _show(console: Console, library: Collection, groups: Mapping[str, Group]) ->
         table(console, heads, [row[: len(heads)] for row in rows])
     if len(library.names) > 1:
         _cosines(console, library.names, shown)
-    for note in loading.notes(library):
+    for note in collection_about.notes(library):
         line(console, note)
 
 

@@ -1,6 +1,7 @@
 """``jaxlora merge``: one PEFT adapter of several, with no base model at hand."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import tyro
 
 from jaxlora import files
-from jaxlora.commands import bars, flags, loading, merge_tables, printing
+from jaxlora.commands import bars, flags, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.io import collection, collection_data
+from jaxlora.io import collection, collection_about, collection_data
 from jaxlora.merge import Merge, groups
 from jaxlora.report import fidelity as report
 
@@ -82,10 +83,11 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given, merge = _parse(arguments)
-    weights = _check(given, merge)
+    names, weights = _check(given, merge)
     with bars.bar("merging") as move:
-        library = loading.collect(given.adapters, move)
-        printing.say(loading.notes(library))
+        reading = functools.partial(move, "reading")
+        library = collection.read(given.adapters, names=names, progress=reading)
+        printing.say(collection_about.notes(library))
         data = None
         if given.data is not None:
             data = collection_data.read_data(given.data, library)
@@ -127,15 +129,15 @@ def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
     return given, merge_fields.make(given.method, fields)
 
 
-def _check(given: Arguments, merge: Merge) -> list[float]:
-    """Refuses what needs no look at the adapters; returns the weights."""
+def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
+    """Refuses what needs no look at adapters; returns their names and weights."""
     count = len(given.adapters)
     if not count:
         raise ValueError(
             f"Got no adapter to merge; the command is `{PROG} ADAPTER... --method "
             f"{given.method} --out DIR`."
         )
-    loading.names(given.adapters)
+    names = collection_about.names(given.adapters)
     weights = list(given.weights) or [1.0] * count
     if len(weights) != count:
         raise ValueError(
@@ -170,7 +172,7 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
     flags.check_new_folder(given.out)
     if given.report is not None:
         flags.check_out(given.report / FIGURE)
-    return weights
+    return names, weights
 
 
 def _list(words: Sequence[str]) -> int:

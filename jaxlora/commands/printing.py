@@ -1,18 +1,13 @@
 """How commands print: tables of text, numbers, and lines that are not wrapped."""
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from jaxlora.files import write_text
 
 
 def console() -> Console:
@@ -38,16 +33,16 @@ def table(
     console.print(out)
 
 
-def facts(rows: Mapping[str, str]) -> Table:
-    """A table of names and values.
+def facts(rows: Mapping[str, str]) -> None:
+    """Prints names and values.
 
     Args:
       rows: value by name; values may hold [brackets].
     """
-    table = Table(show_header=False, box=None)
+    out = Table(show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(name, Text(value))
-    return table
+        out.add_row(name, Text(value))
+    Console().print(out)
 
 
 def span(values: Iterable[float]) -> str:
@@ -80,17 +75,6 @@ def line(console: Console, text: str) -> None:
       text: the words.
     """
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines, an object a row.
-
-    Args:
-      path: of the file.
-      rows: the objects.
-    """
-    lines = (f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    write_text(path, "".join(lines))
 
 
 def say(notes: Iterable[str]) -> None:

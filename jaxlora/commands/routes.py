@@ -11,6 +11,7 @@ from jaxlora import files, reuse
 from jaxlora.commands import bars, flags, loading, printing, route_tables
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
 from jaxlora.commands.printing import line
+from jaxlora.io import collection_about
 from jaxlora.models.config import DecoderConfig
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png
@@ -70,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     _check(given)
     combining = given.combine.routing(given.route_temperature)
-    experts = loading.names(given.combine.adapter)
+    experts = collection_about.names(given.combine.adapter)
     row = _row(given)
     for path in filter(None, (given.out, given.csv)):
         flags.check_out(path)

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, flags, train_data, train_output
+from jaxlora.commands import bars, flags, train_output
 from jaxlora.commands.flags import Dtype, Several
-from jaxlora.commands.flags.training import Learning, Remat
+from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -99,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
-    names = train_data.names(given.data)
+    names = adapter_names(given.data)
     _check_new(given.out, names)
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
@@ -109,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
-    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
+    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
     made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
     with bars.bar("training") as move:
         trained = session.train_experts(

@@ -13,9 +13,39 @@ from rich.text import Text
 
 from jaxlora.files import write_text
 from jaxlora.studies.harness import provenance
+from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
 
 RECORD = "training.json"
+LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
+
+
+def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -> None:
+    """Prints what each file became, and what was left out of it, on stderr.
+
+    Args:
+      counts: by the name of the adapter.
+      length: tokens of a row.
+      updates: of each adapter.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for name, count in counts.items():
+        left = ", ".join(
+            f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]
+        )
+        console.print(
+            f"{name}: {count['examples']} examples in {count['rows']} rows of {length} "
+            f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
+            + (f"; left out or cut: {left}" if left else "")
+        )
+        if count["asked_apart"]:
+            console.print(
+                "  the chat template opens an answer for generation otherwise than in "
+                "training (with <think>, say): a trained adapter is asked what it did "
+                "not learn to answer"
+            )
+        if count["first_error"]:
+            console.print(f"  first of them: {count['first_error']}")
 
 
 def write(

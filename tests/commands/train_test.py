@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models
-from jaxlora.commands import train, train_data
+from jaxlora.commands import train
+from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import data_sets
 from jaxlora.tasks import text as records
@@ -508,9 +509,9 @@ def test_adapters_have_the_names_of_their_sources(tmp_path, monkeypatch):
         ("tfds:gsm8k/main:train", "gsm8k-main-train"),
         ("gsm8k/main:test", "gsm8k-main-test"),
     ):
-        assert train_data.name(source) == name
+        assert training.adapter_names([source]) == [name]
     with pytest.raises(ValueError, match=r"\.jsonl gives the adapter no name"):
-        train_data.name(".jsonl")
+        training.adapter_names([".jsonl"])
 
 
 def with_token(folder, id):
