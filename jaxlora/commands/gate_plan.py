@@ -7,10 +7,12 @@ from typing import Annotated
 
 import tyro
 
+from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands import flags
 from jaxlora.commands.flags import Dtype, Folders, Model, Several, adapters
 from jaxlora.commands.flags.training import GateLearning, Remat
+from jaxlora.registry import importable
 from jaxlora.train import gate_making
 from jaxlora.train.gate_making import Plan
 
@@ -104,13 +106,14 @@ def planned(given: Arguments) -> Plan:
     Raises:
       ValueError: if it needs no data, or cannot be made here.
     """
-    known = ", ".join(adapters.gate_names())
+    known = ", ".join(reuse.gate_names())
     if not given.route:
         raise ValueError(
             f"Got no --route, expected the one to make; there are {known}."
         )
-    adapters.import_route(given.route)
-    route = routes.preset(given.route, **fields(given)).fit(max(len(given.adapter), 1))
+    with importable():
+        route = routes.preset(given.route, **fields(given))
+    route = route.fit(max(len(given.adapter), 1))
     data = route.gate.data
     if data in ("free", "labels"):
         kind = "the adapters alone" if data == "free" else "labels with each call"

@@ -137,8 +137,8 @@ def _group(group: Group, expert: int) -> tuple[str, ...]:
         span(group.scales[expert][ranks > 0]),
         number(group.norms[expert]),
         number(group.singular[expert, :, 0].max()),
-        f"{_mean(group.stable_rank[expert]):.1f}",
-        f"{_mean(group.effective_rank[expert]):.1f}",
+        f"{_summed_up(group.stable_rank[expert])[1]:.1f}",
+        f"{_summed_up(group.effective_rank[expert])[1]:.1f}",
         str((ranks > 0).sum()),
         sparkline(values),
         " ".join(map(number, values[:LEADING])),
@@ -162,10 +162,11 @@ def _cosines(
     table(console, ("cosine", *heads), rows)
 
 
-def _summed_up(values: np.ndarray) -> tuple[float, ...]:
+def _summed_up(values: np.ndarray) -> tuple[float, float, float]:
+    """Least, mean and largest of the values that are numbers."""
     known = values[~np.isnan(values)]
     if not len(known):
-        return (math.nan,) * 3
+        return math.nan, math.nan, math.nan
     return known.min(), known.mean(), known.max()
 
 
@@ -180,8 +181,3 @@ def sparkline(values: np.ndarray) -> str:
     if not top > 0:
         return ""
     return "".join(BARS[math.ceil(round(8 * x / top, 6))] for x in parts)
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan

@@ -2,12 +2,10 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from jaxlora import files
@@ -139,22 +137,7 @@ def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
         )
     names = collection_about.names(given.adapters)
     weights = list(given.weights) or [1.0] * count
-    if len(weights) != count:
-        raise ValueError(
-            f"Got {len(weights)} weights for {count} adapters, expected one for each, "
-            f"in the same order."
-        )
-    if not all(map(math.isfinite, weights)):
-        raise ValueError(
-            f"Weights are {weights}, expected finite numbers; the weight 0 leaves an "
-            f"adapter out."
-        )
-    if not any(weights):
-        raise ValueError(
-            f"All {count} weights are 0, which leaves every adapter out; expected at "
-            f"least one other number."
-        )
-    merge.reduction.check(np.asarray(weights))
+    groups.check_weights(merge, weights, count)
     if given.rank is not None:
         flags.at_least(1, given, "rank")
     flags.at_least(0, given, "seed")

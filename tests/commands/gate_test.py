@@ -15,7 +15,6 @@ import pytest
 
 from jaxlora import cli, lora, models, reuse, route
 from jaxlora.commands import gate, gate_plan
-from jaxlora.commands.flags import adapters
 from jaxlora.io import gate_file
 from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
@@ -302,7 +301,7 @@ def test_the_list_names_every_route_and_what_it_needs(capsys):
 
 def test_every_route_with_a_gate_can_be_planned(speaking):
     words = [str(speaking("plain")), "--adapter", "a", "--out", "x"]
-    for name in adapters.gate_names():
+    for name in reuse.gate_names():
         given = gate_plan.parse([*words, "--route", name])
         plan = gate_plan.planned(given)
         assert plan.per_expert == (route.describe(name).data == "own")

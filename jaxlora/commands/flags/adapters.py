@@ -41,16 +41,6 @@ RouteTemperature = Annotated[
 ]
 
 
-def gate_names() -> tuple[str, ...]:
-    """Names of the routes whose gate is made from data.
-
-    >>> "phatgoose" in gate_names(), "arrow" in gate_names()
-    (True, False)
-    """
-    trained = ("own", "target")
-    return tuple(n for n in routes.names() if routes.describe(n).data in trained)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Merging:
     """How adapters become one."""
@@ -85,7 +75,8 @@ class Combining(Merging):
             metavar="NAME",
             help=f"Or choose among them for each token, by the adapters alone: "
             f"{', '.join(reuse.route_names())}; or, with --gate: "
-            f"{', '.join(gate_names())}; `jaxlora gate --list` says what each is.",
+            f"{', '.join(reuse.gate_names())}; `jaxlora gate --list` says what each "
+            f"is.",
         ),
     ] = None
     gate: Annotated[
@@ -120,7 +111,9 @@ class Combining(Merging):
             of another route or of other adapters.
         """
         check_top_k(self.top_k)
-        import_route(self.route)
+        if self.route and ":" in self.route:
+            with importable():  # from the current folder, as merges are
+                routes.preset(self.route)
         chosen: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
         chosen["temperature"] = temperature
         more: dict[str, Any] = {"general": self.general} if self.general else {}
@@ -155,17 +148,3 @@ def check_top_k(top_k: int | None) -> None:
             f"--top-k is {top_k}, expected 1 or more; leave it out for what the route "
             f"says, or give the number of adapters to keep all."
         )
-
-
-def import_route(name: str | None) -> None:
-    """Imports a route ``module:attribute`` from the current folder, as merges are.
-
-    Args:
-      name: of a route, or None; that of a preset needs no import.
-
-    Raises:
-      ValueError: if it cannot be imported, or is no route.
-    """
-    if name and ":" in name:
-        with importable():
-            routes.preset(name)
