@@ -18,11 +18,12 @@ from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.tasks import data_sets, text
+from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 from jaxlora.train import gate_making
 from jaxlora.train.gate_making import Plan
 from jaxlora.train.session import Checkpoints
-from jaxlora.train.training import faster
+from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
 Data: TypeAlias = dict[str, Read]
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     about = About(
         route=given.route,
         experts=tuple(names),
-        fields=gate_plan.fields(given),
+        fields=given.fields,
         base=given.model.resolve().name,
         base_fingerprint=gate_file.fingerprint(reuse.base),
         training={"data": ", ".join(given.data), **result.facts},
@@ -124,21 +125,7 @@ def _trained(
 ) -> _Result:
     """Keys by the loop that trains adapters."""
     config = faster(reuse.model.config, given.remat)
-    with bars.bar("packing") as move:
-        packed, counts = data_sets.pack(
-            data,
-            tokenizer,
-            min(given.training.length, config.max_length),
-            seed=given.training.seed,
-            truncate=given.truncate,
-            skip_bad=given.skip_bad,
-            progress=move,
-        )
-    rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
-    training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
-    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
-    each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
-    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+    rows, training, updates = _packed(given, plan, data, tokenizer, config.max_length)
     made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
     with bars.bar("training") as move:
         gate = gate_making.train(
@@ -167,6 +154,28 @@ def _trained(
         [(x, str(n), f"{old:.3f}", f"{new:.3f}") for (x, n), old, new in ends],
         "losses are in nats per answer token, on the first rows of the data",
     )
+
+
+def _packed(
+    given: Arguments, plan: Plan, data: Data, tokenizer: Tokenizer, context: int
+) -> tuple[dict[str, Rows], Training, dict[str, int]]:
+    """Rows and updates by gate; says what became of the data."""
+    with bars.bar("packing") as move:
+        packed, counts = data_sets.pack(
+            data,
+            tokenizer,
+            min(given.training.length, context),
+            seed=given.training.seed,
+            truncate=given.truncate,
+            skip_bad=given.skip_bad,
+            progress=move,
+        )
+    rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
+    training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
+    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
+    each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
+    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+    return rows, training, updates
 
 
 def _list(words: Sequence[str]) -> int:

@@ -71,6 +71,12 @@ class Arguments:
     list: bool = False
     """Show every route: what it is, the data it needs, and where it is from."""
 
+    @property
+    def fields(self) -> dict[str, float]:
+        """The fields of the route that are asked for."""
+        asked = {"top_k": self.top_k, "temperature": self.temperature}
+        return {name: value for name, value in asked.items() if value is not None}
+
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses flags.
@@ -85,16 +91,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
     adapters.check_top_k(given.top_k)
     flags.at_least(1, given, "examples")
     return given
-
-
-def fields(given: Arguments) -> dict[str, float]:
-    """The fields of the route that are asked for.
-
-    Args:
-      given: the flags.
-    """
-    asked = {"top_k": given.top_k, "temperature": given.temperature}
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 def planned(given: Arguments) -> Plan:
@@ -112,7 +108,7 @@ def planned(given: Arguments) -> Plan:
             f"Got no --route, expected the one to make; there are {known}."
         )
     with importable():
-        route = routes.preset(given.route, **fields(given))
+        route = routes.preset(given.route, **given.fields)
     route = route.fit(max(len(given.adapter), 1))
     data = route.gate.data
     if data in ("free", "labels"):

@@ -39,7 +39,6 @@ examples:
   jaxlora inspect A B C
   jaxlora inspect A B C --json numbers.json --figure spectra.png
 """
-BARS = " ▁▂▃▄▅▆▇█"
 WIDE = 110
 """Columns of a terminal from which the spectra are shown."""
 
@@ -140,7 +139,7 @@ def _group(group: Group, expert: int) -> tuple[str, ...]:
         f"{_summed_up(group.stable_rank[expert])[1]:.1f}",
         f"{_summed_up(group.effective_rank[expert])[1]:.1f}",
         str((ranks > 0).sum()),
-        sparkline(values),
+        spectra_figure.sparkline(values),
         " ".join(map(number, values[:LEADING])),
     )
 
@@ -168,16 +167,3 @@ def _summed_up(values: np.ndarray) -> tuple[float, float, float]:
     if not len(known):
         return math.nan, math.nan, math.nan
     return known.min(), known.mean(), known.max()
-
-
-def sparkline(values: np.ndarray) -> str:
-    """Values from 0, as bars of eight heights; at most 16, which are means of runs.
-
-    >>> sparkline(np.asarray([8.0, 4.0, 1.0]))
-    '█▄▁'
-    """
-    parts = [run.mean() for run in np.array_split(values, min(16, len(values)))]
-    top = max(parts, default=0.0)
-    if not top > 0:
-        return ""
-    return "".join(BARS[math.ceil(round(8 * x / top, 6))] for x in parts)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from jaxlora import files
 from jaxlora.commands import bars, flags, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
 from jaxlora.io import collection, collection_about, collection_data
-from jaxlora.merge import Merge, groups
+from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
 PROG = "jaxlora merge"
@@ -106,12 +107,18 @@ def run(arguments: Sequence[str]) -> int:
     if given.report is not None:
         with bars.bar("measuring") as move:
             fidelity = groups.measure(adapter, library.library, weights, move)
-        table = report.table(fidelity, library.names)
-        files.write_text(given.report / TABLE, table.to_csv())
-        report.figure(fidelity, given.report / FIGURE, library.names)
-        merge_tables.fidelity(console, table)
-        printing.line(console, f"{given.report}: {TABLE}, {FIGURE}")
+        _report(console, given.report, fidelity, library.names)
     return 0
+
+
+def _report(
+    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
+) -> None:
+    table = report.table(fidelity, experts)
+    files.write_text(folder / TABLE, table.to_csv())
+    report.figure(fidelity, folder / FIGURE, experts)
+    merge_tables.fidelity(console, table)
+    printing.line(console, f"{folder}: {TABLE}, {FIGURE}")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxlora.commands import printing
+from jaxlora.commands import flags, printing
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop import questions
 
@@ -41,9 +41,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
     _check(arguments)
-    given = tyro.cli(
-        Arguments, prog=PROG, description=DESCRIPTION, args=list(arguments)
-    )
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     printing.facts(_facts(questions.read(given.file)))
     return 0
 
@@ -51,10 +49,10 @@ def run(arguments: Sequence[str]) -> int:
 def _check(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         return
-    flags = [word for word in arguments if word.startswith("-")]
-    if flags:
+    options = [word for word in arguments if word.startswith("-")]
+    if options:
         raise ValueError(
-            f"No option {flags[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
+            f"No option {options[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
             f"what is in it."
         )
     if len(arguments) != 1:

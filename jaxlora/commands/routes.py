@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
 
 from jaxlora import files, reuse
 from jaxlora.commands import bars, flags, loading, printing, route_tables
@@ -84,19 +85,23 @@ def run(arguments: Sequence[str]) -> int:
     console = printing.console()
     route_tables.show(console, route_numbers.measure(sites), texts, experts, len(sites))
     route_tables.odd(console, strayed)
-    shown = sites, texts, experts
+    route: Any = reused.model.route
+    few = "" if route.top_k is None else f", top {route.top_k}"
+    title = f"Experts by token and layer: {combining['route']}{few}"
+    _write(console, given, (sites, texts, experts), title)
+    return 0
+
+
+def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
+    """Writes what is asked for of (weights by site, texts of tokens, experts)."""
     if given.csv is not None:
         rows = route_numbers.rows(*shown)
         files.write_text(given.csv, rows.to_csv(index=False))
         line(console, f"{given.csv}: {len(rows)} weights")
     if given.out is not None:
-        route: Any = reused.model.route
-        few = "" if route.top_k is None else f", top {route.top_k}"
-        title = f"Experts by token and layer: {combining['route']}{few}"
         chart = route_map.chart(*shown, panels=given.panels, title=title)
         files.write_whole(given.out, png(chart))
         line(console, f"{given.out}: the map")
-    return 0
 
 
 def _check(given: Arguments) -> None:
