@@ -73,8 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     first = read.records[: given.limit or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
-    if given.out:
-        flags.check_out(given.out)
+    flags.check_out(given.out)
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)

@@ -67,8 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.routing(given.route_temperature)
     flags.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
-    if given.out:
-        flags.check_out(given.out)
+    flags.check_out(given.out)
     seed, adapters = given.sampling.seed, given.combine.adapter
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)

@@ -68,8 +68,7 @@ def run(arguments: Sequence[str]) -> int:
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
     names = collection_about.names(given.adapters)
-    for path in filter(None, (given.json, given.figure)):
-        flags.check_out(path)
+    flags.check_out(given.json, given.figure)
     with bars.bar("inspecting") as move:
         reading = functools.partial(move, "reading")
         library = collection.read(given.adapters, names=names, progress=reading)

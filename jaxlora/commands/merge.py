@@ -160,8 +160,7 @@ def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
             f"leave it out."
         )
     flags.check_new_folder(given.out)
-    if given.report is not None:
-        flags.check_out(given.report / FIGURE)
+    flags.check_out(given.report and given.report / FIGURE)
     return names, weights
 
 

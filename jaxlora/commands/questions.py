@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxlora.commands import flags, printing
+from jaxlora.commands import printing
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop import questions
 
@@ -40,15 +40,16 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
-    _check(arguments)
-    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
+    if not {"-h", "--help"} & set(arguments):
+        _check(arguments)
+    # Not by our flags, which import JAX: counting questions shall not wait for it.
+    words = list(arguments)
+    given = tyro.cli(Arguments, prog=PROG, description=DESCRIPTION, args=words)
     printing.facts(_facts(questions.read(given.file)))
     return 0
 
 
 def _check(arguments: Sequence[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
-        return
     options = [word for word in arguments if word.startswith("-")]
     if options:
         raise ValueError(

@@ -74,8 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.routing(given.route_temperature)
     experts = collection_about.names(given.combine.adapter)
     row = _row(given)
-    for path in filter(None, (given.out, given.csv)):
-        flags.check_out(path)
+    flags.check_out(given.out, given.csv)
     reused = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
