@@ -4,20 +4,18 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from jaxlora.commands import bars, flags, loading, printing
 from jaxlora.commands.flags import Combine, Combining, Dtype
-from jaxlora.evaluate import answers
+from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
-from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import decode
 from jaxlora.reuse.decode import Continuation, TextDecoding
-from jaxlora.tasks import text
+from jaxlora.tasks import jsonl, text
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora eval"
@@ -64,32 +62,21 @@ class Arguments:
     dtype: Dtype = "auto"
 
 
-class Questions(NamedTuple):
-    """Records that can be asked, and what was left out."""
-
-    items: list[Record]
-    """Each has an answer that the metric can compare with."""
-    prompts: list[list[int]]
-    """Their token ids."""
-    bad: int
-    """Left out by --skip-bad."""
-    too_long: int
-    """Left out, as their prompts leave no room in the context."""
-
-
 def run(arguments: Sequence[str]) -> int:
     """Reads, decodes, judges and prints."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     combining = given.combine.routing(given.route_temperature)
     flags.at_least(1, given, "max_new_tokens", "batch")
     flags.at_least(0, given, "limit")
-    read = text.read(given.data, skip_bad=given.skip_bad)
-    records, unusable = usable(read.records[: given.limit or None], given)
-    if given.out:
-        flags.check_out(given.out)
+    source, skip = given.data, given.skip_bad
+    read = text.read(source, skip_bad=skip)
+    first = read.records[: given.limit or None]
+    records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
+    bad += read.skipped
+    flags.check_out(given.out)
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    tokenizer = loading.load_tokenizer(given.model, reuse, chat=given.chat)
-    asked = _questions(records, read.skipped + unusable, tokenizer, reuse, given)
+    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)
     total = len(asked.prompts)
     with bars.bar("asking") as move:
         texts = decode.continuations(
@@ -100,78 +87,18 @@ def run(arguments: Sequence[str]) -> int:
             batch=given.batch,
             progress=lambda n: move(f"{n} of {total} questions", n, total),
         )
-    metric = answers.METRICS[given.metric]
-    judged = [metric(t.text, r.answer) for t, r in zip(texts, asked.items, strict=True)]
+    pairs = zip(asked.records, texts, strict=True)
+    judged = [answers.METRICS[given.metric](t.text, r.answer) for r, t in pairs]
     if given.out:
-        rows = zip(asked.items, texts, judged, strict=True)
-        printing.write_rows(given.out, itertools.starmap(_row, rows))
-    Console().print(printing.facts(_facts(given, asked, texts, judged)))
+        rows = zip(asked.records, texts, judged, strict=True)
+        jsonl.write(given.out, itertools.starmap(_row, rows))
+    printing.facts(_facts(given, asked, texts, judged))
     return 0
-
-
-def usable(records: Sequence[Record], given: Arguments) -> tuple[list[Record], int]:
-    """Returns records with an answer to compare with, and how many have none.
-
-    Args:
-      records: to choose from.
-      given: the flags.
-
-    Raises:
-      ValueError: with file and line, if one has none and bad ones are not skipped.
-    """
-    kept, bad = [], 0
-    for item in records:
-        try:
-            if not item.answer:
-                raise ValueError(
-                    "The record has no answer, expected a prompt and an answer."
-                )
-            answers.METRICS[given.metric]("", item.answer)
-            kept.append(item)
-        except ValueError as error:
-            if not given.skip_bad:
-                raise ValueError(f"{item.where}: {error}") from None
-            bad += 1
-    if not kept:
-        raise ValueError(
-            f"{given.data} has no record with an answer for --metric {given.metric}; "
-            f"{bad} were skipped."
-        )
-    return kept, bad
-
-
-def _questions(
-    records: Sequence[Record],
-    bad: int,
-    tokenizer: Tokenizer,
-    reuse: Reuse,
-    given: Arguments,
-) -> Questions:
-    items, prompts, too_long = [], [], 0
-    for item in records:
-        try:
-            ids = decode.encode(item, tokenizer)
-        except ValueError:
-            if not given.skip_bad:
-                raise
-            bad += 1
-            continue
-        if decode.room(reuse, ids):
-            items.append(item)
-            prompts.append(ids)
-        else:
-            too_long += 1
-    if not items:
-        raise ValueError(
-            f"No record of {given.data} can be asked: {too_long} leave no room in the "
-            f"context of {reuse.model.config.max_length} tokens, {bad} were skipped."
-        )
-    return Questions(items, prompts, bad, too_long)
 
 
 def _facts(
     given: Arguments,
-    asked: Questions,
+    asked: questions.Questions,
     texts: Sequence[Continuation],
     judged: Sequence[Judged],
 ) -> dict[str, str]:
@@ -188,11 +115,11 @@ def _facts(
     return facts | ({"rows": str(given.out)} if given.out else {})
 
 
-def _row(item: Record, text: Continuation, verdict: Judged) -> dict[str, Any]:
+def _row(record: Record, text: Continuation, verdict: Judged) -> dict[str, Any]:
     return {
-        "where": item.where,
-        "messages": list(item.asked),
-        "answer": item.answer,
+        "where": record.where,
+        "messages": list(record.asked),
+        "answer": record.answer,
         **text._asdict(),
         **verdict._asdict(),
     }

@@ -58,13 +58,6 @@ def run(arguments: Sequence[str]) -> int:
     with Console(stderr=True).status(f"writing {given.out}"):
         fused = lora.fuse(loaded.base, loaded.adapter)
         pretrained.save(given.out, loaded.model, fused, like=given.model)
-    printing.line(
-        Console(),
-        f"{given.out}: {given.model.name} and {_names(folders)}, "
-        f"{loaded.model.config.param_dtype}",
-    )
+    names, dtype = " + ".join(x.name for x in folders), loaded.model.config.param_dtype
+    printing.line(Console(), f"{given.out}: {given.model.name} and {names}, {dtype}")
     return 0
-
-
-def _names(folders: Sequence[Path]) -> str:
-    return " + ".join(folder.name for folder in folders)

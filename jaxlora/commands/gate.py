@@ -2,56 +2,53 @@
 
 import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from rich.console import Console
 
-from jaxlora.commands import (
-    bars,
-    flags,
-    gate_plan,
-    gate_tables,
-    loading,
-    printing,
-    train_data,
-)
-from jaxlora.commands.gate_plan import PROG, Arguments, Plan
-from jaxlora.io import gate_file
+from jaxlora import route as routes
+from jaxlora.commands import bars, flags, gate_plan, loading, printing, train_output
+from jaxlora.commands.gate_plan import PROG, Arguments
+from jaxlora.commands.printing import line, table
+from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
+from jaxlora.tasks import data_sets, text
+from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 from jaxlora.train import gate_making
+from jaxlora.train.gate_making import Plan
 from jaxlora.train.session import Checkpoints
+from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
+Data: TypeAlias = dict[str, Read]
+"""Records by the name of the adapter, or of the file."""
+SEES = {
+    "free": "the adapters",
+    "own": "each adapter's own data",
+    "target": "data of the task",
+    "labels": "labels with each call",
+}
+"""What a route is made from, in words."""
 TARGET = "target"
 """Name of the one gate that all experts share."""
 
 
-class Result(NamedTuple):
-    """A gate, and what there is to say of it."""
+class _Result(NamedTuple):
+    """A gate, and what is said of it."""
 
     state: Tree
     facts: dict[str, Any]
     """How it came about, for its file."""
-    show: Callable[[Console, Path, str], None]
-    """Prints that, with the file and the route."""
-
-
-class _Request(NamedTuple):
-    """What both ways of making a gate need."""
-
-    given: Arguments
-    plan: Plan
-    reuse: Reuse
-    tokenizer: Tokenizer
-    data: dict[str, Read]
-    """Records by the name of the adapter, or of the file."""
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    ending: str = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -59,25 +56,29 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given = gate_plan.parse(arguments)
-    plan, names = gate_plan.planned(given), loading.names(given.adapter)
+    plan, names = gate_plan.planned(given), collection_about.names(given.adapter)
     sources = gate_plan.sources(given, plan, names)
     flags.check_new_file(given.out)
-    data = train_data.read(sources, skip_bad=given.skip_bad)
+    data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
     make = _measured if plan.training is None else _trained
-    result = make(_Request(given, plan, reuse, tokenizer, data))
+    result = make(given, plan, data, reuse, tokenizer)
     about = About(
         route=given.route,
         experts=tuple(names),
-        fields=gate_plan.fields(given),
+        fields=given.fields,
         base=given.model.resolve().name,
         base_fingerprint=gate_file.fingerprint(reuse.base),
         training={"data": ", ".join(given.data), **result.facts},
     )
     gate_file.save(given.out, result.state, about)
     shutil.rmtree(_checkpoint(given.out), ignore_errors=True)
-    result.show(printing.console(), given.out, given.route)
+    console = printing.console()
+    line(console, f"{given.out}: {given.route}, {result.title}")
+    table(console, result.heads, result.rows)
+    if result.ending:
+        line(console, result.ending)
     return 0
 
 
@@ -86,52 +87,45 @@ def _checkpoint(out: Path) -> Path:
     return out.with_name(f".{out.name}.checkpoint")
 
 
-def _measured(request: _Request) -> Result:
+def _measured(
+    given: Arguments, plan: Plan, data: Data, reuse: Reuse, tokenizer: Tokenizer
+) -> _Result:
     """Average activation, or stored examples: no training."""
-    given, plan, reuse, tokenizer, data = request
-    length = min(given.training.length, reuse.model.config.max_length)
     choose = functools.partial(
         gate_making.prompts,
         tokenizer=tokenizer,
-        length=length,
+        length=min(given.training.length, reuse.model.config.max_length),
         most=given.examples,
         seed=given.training.seed,
         truncate=given.truncate,
         skip_bad=given.skip_bad,
     )
     prompts = {name: choose(read.records, name=name) for name, read in data.items()}
-    model = Decoder(reuse.model.config, plan.route)
     with bars.bar("measuring") as move:
         state = gate_making.measure(
-            model,
+            Decoder(reuse.model.config, plan.route),
             reuse.base,
             plan.route.library(reuse.library),
             list(prompts.values()),
             batch=given.training.batch,
-            progress=lambda done, all_: move(f"{done} of {all_}", done, all_),
+            progress=lambda done, total: move(f"{done} of {total}", done, total),
         )
     counts = {name: len(chosen) for name, chosen in prompts.items()}
-    facts = {"examples": sum(counts.values()), "seed": given.training.seed}
-    return Result(state, facts, functools.partial(gate_tables.measured, counts=counts))
-
-
-def _trained(request: _Request) -> Result:
-    """Keys by the loop that trains adapters."""
-    given, plan, reuse, tokenizer, data = request
-    config = loading.faster(given.remat, reuse.model.config)
-    packed, counts = train_data.pack(
-        data,
-        tokenizer,
-        min(given.training.length, config.max_length),
-        seed=given.training.seed,
-        truncate=given.truncate,
-        skip_bad=given.skip_bad,
+    return _Result(
+        state,
+        {"examples": sum(counts.values()), "seed": given.training.seed},
+        f"of {len(counts)} adapters' own examples",
+        ("adapter", "examples"),
+        [(name, str(count)) for name, count in counts.items()],
     )
-    rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
-    training = train_data.fitted(given.training, rows)
-    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
-    each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
-    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+
+
+def _trained(
+    given: Arguments, plan: Plan, data: Data, reuse: Reuse, tokenizer: Tokenizer
+) -> _Result:
+    """Keys by the loop that trains adapters."""
+    config = faster(reuse.model.config, given.remat)
+    rows, training, updates = _packed(given, plan, data, tokenizer, config.max_length)
     made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
     with bars.bar("training") as move:
         gate = gate_making.train(
@@ -142,7 +136,7 @@ def _trained(request: _Request) -> Result:
             training,
             per_expert=plan.per_expert,
             checkpoints=Checkpoints(_checkpoint(given.out), made_by),
-            progress=lambda done, all_, loss: move(f"loss {loss:.3f}", done, all_),
+            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
         )
     facts = {
         "updates": max(updates.values()),
@@ -151,12 +145,49 @@ def _trained(request: _Request) -> Result:
         "loss_before": float(np.mean(gate.before)),
         "loss_after": float(np.mean(gate.after)),
     }
-    table = list(zip(updates, updates.values(), gate.before, gate.after, strict=True))
-    return Result(gate.state, facts, functools.partial(gate_tables.trained, rows=table))
+    ends = zip(updates.items(), gate.before, gate.after, strict=True)
+    return _Result(
+        gate.state,
+        facts,
+        "trained; base and adapters as they were",
+        ("gate", "updates", "loss before", "loss after"),
+        [(x, str(n), f"{old:.3f}", f"{new:.3f}") for (x, n), old, new in ends],
+        "losses are in nats per answer token, on the first rows of the data",
+    )
+
+
+def _packed(
+    given: Arguments, plan: Plan, data: Data, tokenizer: Tokenizer, context: int
+) -> tuple[dict[str, Rows], Training, dict[str, int]]:
+    """Rows and updates by gate; says what became of the data."""
+    with bars.bar("packing") as move:
+        packed, counts = data_sets.pack(
+            data,
+            tokenizer,
+            min(given.training.length, context),
+            seed=given.training.seed,
+            truncate=given.truncate,
+            skip_bad=given.skip_bad,
+            progress=move,
+        )
+    rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
+    training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
+    updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
+    each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
+    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], each)
+    return rows, training, updates
 
 
 def _list(words: Sequence[str]) -> int:
     if words and set(words) - {"-h", "--help"}:
         raise ValueError(f"`{PROG} --list` takes nothing else, got {words[0]}.")
-    gate_tables.every(printing.console())
+    console = printing.console()
+    entries = ((name, routes.describe(name)) for name in routes.names())
+    rows = [(name, SEES[x.data], x.summary, x.source) for name, x in entries]
+    table(console, ("route", "made from", "what it is", "source"), rows)
+    line(
+        console,
+        "made from data: `jaxlora gate` makes it, and --gate FILE uses it; from the "
+        "adapters alone: --route NAME does",
+    )
     return 0

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import tyro
 
+from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands import flags
 from jaxlora.commands.flags import Dtype, Folders, Model, Several, adapters
 from jaxlora.commands.flags.training import GateLearning, Remat
-from jaxlora.route import Route
+from jaxlora.registry import importable
+from jaxlora.train import gate_making
+from jaxlora.train.gate_making import Plan
 
 PROG = "jaxlora gate"
 DESCRIPTION = """\
@@ -68,16 +71,11 @@ class Arguments:
     list: bool = False
     """Show every route: what it is, the data it needs, and where it is from."""
 
-
-class Plan(NamedTuple):
-    """Which route is made, and how its keys are trained."""
-
-    route: Route
-    """As it will be used."""
-    training: Route | None
-    """As it is trained; None if its keys are measured."""
-    per_expert: bool
-    """From each adapter's own data?"""
+    @property
+    def fields(self) -> dict[str, float]:
+        """The fields of the route that are asked for."""
+        asked = {"top_k": self.top_k, "temperature": self.temperature}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -95,16 +93,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
     return given
 
 
-def fields(given: Arguments) -> dict[str, float]:
-    """The fields of the route that are asked for.
-
-    Args:
-      given: the flags.
-    """
-    asked = {"top_k": given.top_k, "temperature": given.temperature}
-    return {name: value for name, value in asked.items() if value is not None}
-
-
 def planned(given: Arguments) -> Plan:
     """Finds the route, and how it is made.
 
@@ -114,13 +102,14 @@ def planned(given: Arguments) -> Plan:
     Raises:
       ValueError: if it needs no data, or cannot be made here.
     """
-    known = ", ".join(adapters.gate_names())
+    known = ", ".join(reuse.gate_names())
     if not given.route:
         raise ValueError(
             f"Got no --route, expected the one to make; there are {known}."
         )
-    adapters.import_route(given.route)
-    route = routes.preset(given.route, **fields(given)).fit(max(len(given.adapter), 1))
+    with importable():
+        route = routes.preset(given.route, **given.fields)
+    route = route.fit(max(len(given.adapter), 1))
     data = route.gate.data
     if data in ("free", "labels"):
         kind = "the adapters alone" if data == "free" else "labels with each call"
@@ -128,27 +117,14 @@ def planned(given: Arguments) -> Plan:
             f"The route {given.route!r} is made from {kind}, and there is no gate to "
             f"make from data; routes with one are {known}."
         )
-    if isinstance(route.gate, routes.Mean | routes.Nearest):
-        return Plan(route, None, per_expert=True)
-    training = None if ":" in given.route else routes.describe(given.route).training
-    if data == "target":
-        _check_learnable(given, route)
-        # Keys learn under the choice that they will make.
-        top_k, heat = route.top_k, route.temperature
-        how = dataclasses.replace(training or route, top_k=top_k, temperature=heat)
-        return Plan(route, how, per_expert=False)
-    if training is None:
-        training = Route(gate=routes.ExpertKeys(per=route.per), weighting="sigmoid")
-    return Plan(route, training, per_expert=True)
-
-
-def _check_learnable(given: Arguments, route: Route) -> None:
-    if route.top_k == 1 and len(given.adapter) > 1:
+    if data == "target" and route.top_k == 1 and len(given.adapter) > 1:
         raise ValueError(
             f"--top-k 1 leaves the route {given.route!r} nothing to learn: the weight "
             f"of the one that is kept is always 1; train with more, and give --top-k 1 "
             f"where the gate is used."
         )
+    training = None if ":" in given.route else routes.describe(given.route).training
+    return gate_making.plan(route, training)
 
 
 def sources(given: Arguments, plan: Plan, names: Sequence[str]) -> dict[str, str]:

@@ -10,19 +10,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, loading, printing
-from jaxlora.commands.flags import (
-    Combine,
-    Combining,
-    Dtype,
-    Model,
-    Sample,
-    Sampling,
-)
+from jaxlora.commands import bars, flags, loading
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model, Sample, Sampling
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
-from jaxlora.tasks import jsonl, text
+from jaxlora.tasks import jsonl, prompts
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora generate"
@@ -41,7 +34,6 @@ examples:
   jaxlora generate MODEL --adapter A B --route arrow --prompts prompts.jsonl \\
       --out answers.jsonl
 """
-EXPECTED = '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,65 +67,27 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.routing(given.route_temperature)
     flags.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
-    if given.out:
-        flags.check_out(given.out)
-    reuse = loading.load(
-        given.model,
-        given.combine.adapter,
-        given.dtype,
-        seed=given.sampling.seed,
-        **combining,
-    )
-    tokenizer = loading.load_tokenizer(given.model, reuse, chat=given.chat)
-    prompts = [_encode(item, tokenizer, reuse) for item in asked]
+    flags.check_out(given.out)
+    seed, adapters = given.sampling.seed, given.combine.adapter
+    reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
+    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    encoded = [_encode(record, tokenizer, reuse) for record in asked]
     with bars.bar("decoding") as move:
         texts = decode.continuations(
             reuse,
             tokenizer,
-            prompts,
+            encoded,
             given.sampling.texts(given.max_new_tokens),
             batch=given.batch,
-            key=jax.random.key(given.sampling.seed),
-            progress=lambda n: move(f"{n} of {len(prompts)} prompts", n, len(prompts)),
+            key=jax.random.key(seed),
+            progress=lambda n: move(f"{n} of {len(asked)} prompts", n, len(asked)),
         )
-    _print(asked, texts)
+    answers = list(zip(asked, texts, strict=True))
+    _print(answers)
     if given.out:
-        rows = [
-            {"messages": list(item.messages), **text._asdict()}
-            for item, text in zip(asked, texts, strict=True)
-        ]
-        printing.write_rows(given.out, rows)
+        rows = ({"messages": list(r.messages), **text._asdict()} for r, text in answers)
+        jsonl.write(given.out, rows)
     return 0
-
-
-def read_prompts(path: Path) -> list[Record]:
-    """Reads a file of prompts: lines of text, or objects if it is named .jsonl.
-
-    Args:
-      path: of the file.
-
-    Raises:
-      ValueError: with file and line, if there is nothing, or no prompt in a line.
-    """
-    if path.suffix != ".jsonl":
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ValueError(
-                f"Cannot read {path}: {error.strerror or error}; expected a file with "
-                f"a prompt a line."
-            ) from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}).") from None
-        records = [
-            _plain(line, where=f"{path}:{i}")
-            for i, line in enumerate(lines, start=1)
-            if line.strip()
-        ]
-        if not records:
-            raise ValueError(f"{path} is empty, expected a prompt a line.")
-        return records
-    return [_record(fields, f"{path}:{i}") for i, fields in jsonl.read(path)]
 
 
 def _asked(given: Arguments) -> list[Record]:
@@ -142,52 +96,32 @@ def _asked(given: Arguments) -> list[Record]:
             f"Got {'both' if given.prompt else 'neither'} --prompt TEXT and --prompts "
             f"FILE, expected one of them."
         )
+    for i, prompt in enumerate(given.prompt):
+        if not prompt.strip():
+            raise ValueError(f"Prompt {i} is empty, expected some text.")
+    records = [prompts.plain(prompt) for prompt in given.prompt]
     if given.prompts is not None:
-        records = read_prompts(given.prompts)
-    else:
-        for i, prompt in enumerate(given.prompt):
-            if not prompt.strip():
-                raise ValueError(f"Prompt {i} is empty, expected some text.")
-        records = [_plain(prompt) for prompt in given.prompt]
+        records = prompts.read(given.prompts)
     if not given.system:
         return records
     turn = {"role": "system", "content": given.system}
     return [dataclasses.replace(r, messages=(turn, *r.messages)) for r in records]
 
 
-def _plain(prompt: str, where: str = "") -> Record:
-    """A prompt that, without a chat template, is continued as it stands."""
-    turn = {"role": "user", "content": prompt}
-    return Record(messages=(turn,), glue="", where=where)
-
-
-def _record(fields: dict, where: str) -> Record:
-    if "prompt" in fields and not {"answer", "completion"} & set(fields):
-        turn = {
-            "role": "user",
-            "content": jsonl.text(fields, "prompt", where, EXPECTED),
-        }
-        return Record(messages=(turn,), where=where)
-    record = text.record(fields, where)
-    if not record.asked:
-        raise ValueError(f"{where}: no prompt, expected {EXPECTED}.")
-    return dataclasses.replace(record, messages=record.asked)
-
-
-def _encode(item: Record, tokenizer: Tokenizer, reuse: Reuse) -> list[int]:
-    ids = decode.encode(item, tokenizer)
+def _encode(record: Record, tokenizer: Tokenizer, reuse: Reuse) -> list[int]:
+    ids = decode.encode(record, tokenizer)
     if not decode.room(reuse, ids):
         raise ValueError(
-            f"{item.where or 'The prompt'}: {len(ids)} tokens leave no room in the "
+            f"{record.where or 'The prompt'}: {len(ids)} tokens leave no room in the "
             f"model's context of {reuse.model.config.max_length}; shorten it."
         )
     return ids
 
 
-def _print(asked: Sequence[Record], texts: Sequence[Continuation]) -> None:
+def _print(answers: Sequence[tuple[Record, Continuation]]) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    for item, answer in zip(asked, texts, strict=True):
-        console.print(Text(item.messages[-1]["content"], style="bold cyan"))
+    for record, answer in answers:
+        console.print(Text(record.messages[-1]["content"], style="bold cyan"))
         console.print(Text(answer.text))
         if not answer.ended:
             console.print(Text(f"[cut at {answer.tokens} tokens]", style="dim"))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from jaxlora.commands import flags, printing
 from jaxlora.commands.flags.study import cache_dir
@@ -31,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
         "revision": facts["git_revision"] or "not in git, or uncommitted",
         "cache": f"{given.cache_dir} ({_size(given.cache_dir)})",
     }
-    Console().print(printing.facts(rows))
+    printing.facts(rows)
     return 0
 
 

@@ -1,6 +1,7 @@
 """``jaxlora inspect``: what adapters are, and how alike; no base model is needed."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -11,19 +12,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.text import Text
 
 from jaxlora import files, spectra
-from jaxlora.commands import (
-    bars,
-    flags,
-    inspect_figure,
-    inspect_json,
-    loading,
-    printing,
-)
-from jaxlora.commands.printing import line, number, plain, span
+from jaxlora.commands import bars, flags, printing
+from jaxlora.commands.printing import line, number, span, table
+from jaxlora.io import collection, collection_about
 from jaxlora.io.collection import Collection
+from jaxlora.report import spectra_figure, spectra_numbers
 from jaxlora.report.fidelity import short
 from jaxlora.report.figures import png
 from jaxlora.spectra import Group
@@ -44,7 +39,6 @@ examples:
   jaxlora inspect A B C
   jaxlora inspect A B C --json numbers.json --figure spectra.png
 """
-BARS = " ▁▂▃▄▅▆▇█"
 WIDE = 110
 """Columns of a terminal from which the spectra are shown."""
 
@@ -73,22 +67,21 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
-    loading.names(given.adapters)
-    for path in filter(None, (given.json, given.figure)):
-        flags.check_out(path)
+    names = collection_about.names(given.adapters)
+    flags.check_out(given.json, given.figure)
     with bars.bar("inspecting") as move:
-        library = loading.collect(given.adapters, move)
+        reading = functools.partial(move, "reading")
+        library = collection.read(given.adapters, names=names, progress=reading)
         groups = spectra.measure(library.library, library.ranks, move)
     console = printing.console()
     _show(console, library, groups)
     if given.json is not None:
-        plain = inspect_json.plain(library, groups)
-        files.write_text(
-            given.json, json.dumps(plain, indent=1, allow_nan=False) + "\n"
-        )
+        numbers = spectra_numbers.plain(library, groups)
+        text = json.dumps(numbers, indent=1, allow_nan=False)
+        files.write_text(given.json, f"{text}\n")
         line(console, f"{given.json}: every number")
     if given.figure is not None:
-        chart = inspect_figure.chart(groups, library.names)
+        chart = spectra_figure.chart(groups, library.names)
         files.write_whole(given.figure, png(chart))
         line(console, f"{given.figure}: spectra and cosines")
     return 0
@@ -96,95 +89,80 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show(console: Console, library: Collection, groups: Mapping[str, Group]) -> None:
     _adapters(console, library, groups)
-    for i, name in enumerate(library.names):
+    heads = ("group", "in>out", "rank", "scale", "norm", "top", "stable", "effective")
+    if console.width >= WIDE:
+        heads += ("modules", "spectrum", "leading")
+    shown = dict(zip(short(list(groups)), groups.values(), strict=True))
+    for i, adapter in enumerate(library.names):
         if len(library.names) > 1:
-            line(console, name)
-        _groups(console, groups, i)
+            line(console, adapter)
+        there = {name: group for name, group in shown.items() if group.ranks[i].any()}
+        rows = [(name, *_group(group, i)) for name, group in there.items()]
+        table(console, heads, [row[: len(heads)] for row in rows])
     if len(library.names) > 1:
-        _cosines(console, library.names, groups)
-    for note in loading.notes(library):
+        _cosines(console, library.names, shown)
+    for note in collection_about.notes(library):
         line(console, note)
 
 
 def _adapters(
     console: Console, library: Collection, groups: Mapping[str, Group]
 ) -> None:
-    table = plain("adapter", "base", "modules", "rank", "parameters", "norm")
     norms = np.sqrt(np.diagonal(spectra.total(groups)))
-    for i, name in enumerate(library.names):
-        ranks = np.concatenate([group.ranks[i] for group in groups.values()])
-        table.add_row(
-            Text(name),
-            Text(library.base_names[i] or "not said"),
-            str((ranks > 0).sum()),
-            span(ranks[ranks > 0]),
+    ranks = np.concatenate([group.ranks for group in groups.values()], axis=1)
+    rows = [
+        (
+            name,
+            library.base_names[i] or "not said",
+            str((ranks[i] > 0).sum()),
+            span(ranks[i][ranks[i] > 0]),
             f"{spectra.parameters(groups, i):,}",
             number(norms[i]),
         )
-    console.print(table)
+        for i, name in enumerate(library.names)
+    ]
+    heads = ("adapter", "base", "modules", "rank", "parameters", "norm")
+    table(console, heads, rows)
 
 
-def _groups(console: Console, groups: Mapping[str, Group], expert: int) -> None:
-    wide = console.width >= WIDE
-    more = ("modules", "spectrum", "leading") if wide else ()
-    heads = "group", "in>out", "rank", "scale", "norm", "top", "stable", "effective"
-    table = plain(*heads, *more)
-    for name, group in zip(short(list(groups)), groups.values(), strict=True):
-        there = group.ranks[expert] > 0
-        if not there.any():
-            continue
-        values = group.spectrum[expert][: group.ranks[expert].max()]
-        cells = (
-            ">".join(map(str, group.shape)),
-            span(group.ranks[expert][there]),
-            span(group.scales[expert][there]),
-            number(group.norms[expert]),
-            number(group.singular[expert, :, 0].max()),
-            f"{_mean(group.stable_rank[expert]):.1f}",
-            f"{_mean(group.effective_rank[expert]):.1f}",
-        )
-        leading = " ".join(map(number, values[:LEADING]))
-        last = (str(there.sum()), sparkline(values), leading) if wide else ()
-        table.add_row(Text(name), *cells, *last)
-    console.print(table)
+def _group(group: Group, expert: int) -> tuple[str, ...]:
+    """What is shown of one adapter in one group; the last three if there is room."""
+    ranks = group.ranks[expert]
+    values = group.spectrum[expert][: ranks.max()]
+    return (
+        ">".join(map(str, group.shape)),
+        span(ranks[ranks > 0]),
+        span(group.scales[expert][ranks > 0]),
+        number(group.norms[expert]),
+        number(group.singular[expert, :, 0].max()),
+        f"{_summed_up(group.stable_rank[expert])[1]:.1f}",
+        f"{_summed_up(group.effective_rank[expert])[1]:.1f}",
+        str((ranks > 0).sum()),
+        spectra_figure.sparkline(values),
+        " ".join(map(number, values[:LEADING])),
+    )
 
 
 def _cosines(
     console: Console, experts: Sequence[str], groups: Mapping[str, Group]
 ) -> None:
+    """Prints cosines of whole adapters and of each group; many pairs are summed up."""
     matrix = spectra.cosines(spectra.total(groups))
-    table = plain("cosine", *experts)
-    for i, name in enumerate(experts):
-        table.add_row(Text(name), *(number(x) for x in matrix[i]))
-    console.print(table)
-    pairs = list(itertools.combinations(range(len(experts)), 2))
-    few = len(pairs) <= SHOWN
-    heads = [f"{experts[i]}, {experts[j]}" for i, j in pairs]
-    table = plain("cosine", *(heads if few else ("least", "mean", "largest")))
-    for name, group in zip(short(list(groups)), groups.values(), strict=True):
-        cosines = spectra.cosines(group.gram)
-        values = np.asarray([cosines[i, j] for i, j in pairs])
-        if not few:
-            known = values[~np.isnan(values)]
-            ends = (known.min(), known.mean(), known.max()) if len(known) else ()
-            values = np.asarray(ends or (math.nan,) * 3)
-        table.add_row(Text(name), *map(number, values))
-    console.print(table)
+    rows = zip(experts, matrix, strict=True)
+    table(console, ("cosine", *experts), [(x, *map(number, row)) for x, row in rows])
+    i, j = np.triu_indices(len(experts), 1)
+    pairs = {name: spectra.cosines(group.gram)[i, j] for name, group in groups.items()}
+    heads = [f"{x}, {y}" for x, y in itertools.combinations(experts, 2)]
+    if len(heads) > SHOWN:
+        heads = ["least", "mean", "largest"]
+        pairs = {name: _summed_up(values) for name, values in pairs.items()}
+    rows = [(name, *map(number, values)) for name, values in pairs.items()]
+    table(console, ("cosine", *heads), rows)
 
 
-def sparkline(values: np.ndarray) -> str:
-    """Values from 0, as bars of eight heights; at most 16, which are means of runs.
-
-    >>> sparkline(np.asarray([8.0, 4.0, 1.0]))
-    '█▄▁'
-    """
-    parts = [run.mean() for run in np.array_split(values, min(16, len(values)))]
-    top = max(parts, default=0.0)
-    if not top > 0:
-        return ""
-    return "".join(BARS[math.ceil(round(8 * x / top, 6))] for x in parts)
-
-
-def _mean(values: np.ndarray) -> float:
+def _summed_up(values: np.ndarray) -> tuple[float, float, float]:
+    """Least, mean and largest of the values that are numbers."""
     known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
+    if not len(known):
+        return math.nan, math.nan, math.nan
+    return known.min(), known.mean(), known.max()

@@ -1,6 +1,5 @@
-"""Reads adapters for a command, with or without their model, with a progress bar."""
+"""Reads a model and its adapters for a command, with a progress bar."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,9 @@ import jax
 from jaxlora import reuse, route
 from jaxlora.commands import bars
 from jaxlora.commands.printing import say
-from jaxlora.io import collection, gate_file
-from jaxlora.io.collection import Collection
+from jaxlora.io import gate_file
 from jaxlora.io.gate_file import GateFile
-from jaxlora.models.config import DecoderConfig
-from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import Reuse
 
 
 def load(
@@ -28,9 +24,7 @@ def load(
     general: Sequence[Path] = (),
     **combining: Any,
 ) -> Reuse:
-    """Reads model and adapters; see ``reuse.load``.
-
-    What a user should know of the adapters is said on stderr.
+    """Reads model and adapters, and prints on stderr what a user should know of them.
 
     Args:
       model: folder of a checkpoint.
@@ -45,13 +39,18 @@ def load(
       ValueError: as ``reuse.load``, and if the gate was made on another base.
     """
     kept: Any = None if dtype == "auto" else dtype
-    key = jax.random.key(seed)
-    state = None if gate is None else gate.state
-    more: dict[str, Any] = {"gate": state, "general_folders": general, **combining}
     try:
         with bars.bar("loading") as move:
-            more |= {"key": key, "dtype": kept, "progress": move}
-            loaded = reuse.load(model, adapters, **more)
+            loaded = reuse.load(
+                model,
+                adapters,
+                general_folders=general,
+                gate=None if gate is None else gate.state,
+                key=jax.random.key(seed),
+                dtype=kept,
+                progress=move,
+                **combining,
+            )
     except route.StateError as error:
         experts = ", ".join(gate.about.experts) if gate else ""
         raise ValueError(f"{error} It was made for {experts}, in this order.") from None
@@ -59,100 +58,3 @@ def load(
         gate_file.check_base(gate, loaded.base)
     say(loaded.notes)
     return loaded
-
-
-def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
-    """Reads the tokenizer of a checkpoint.
-
-    Args:
-      folder: of the checkpoint.
-      reuse: the model.
-      chat: keep its chat template, if it has one.
-
-    Raises:
-      ValueError: if there is none, or it is of another vocabulary than the model.
-    """
-    tokenizer = decode.load_tokenizer(folder, reuse)
-    return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
-
-
-def collect(folders: Sequence[Path], move: bars.Move) -> Collection:
-    """Reads adapters without their base; see ``collection.read``.
-
-    Args:
-      folders: of PEFT adapters.
-      move: called with (words, groups read, groups in all).
-
-    Raises:
-      ValueError: as ``collection.read``, and if a folder is given twice.
-    """
-    return collection.read(
-        folders,
-        names=names(folders),
-        progress=lambda done, total: move("reading", done, total),
-    )
-
-
-def names(folders: Sequence[Path]) -> list[str]:
-    """Names adapters by the ends of their paths, as short as tells them apart.
-
-    Args:
-      folders: of the adapters.
-
-    Raises:
-      ValueError: if a folder is given twice.
-
-    >>> names([Path("/runs/1/final"), Path("/runs/2/final")])
-    ['1/final', '2/final']
-    """
-    paths = [folder.resolve() for folder in folders]
-    for i, path in enumerate(paths):
-        if path in paths[:i]:
-            raise ValueError(
-                f"Adapter {folders[i]} is given twice; to count it double, leave one "
-                f"out and give the other twice the weight (--weights)."
-            )
-    deepest = max((len(path.parts) for path in paths), default=0)
-    for depth in range(1, deepest + 1):
-        ends = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(ends)) == len(ends):
-            return ends
-    return [str(path) for path in paths]
-
-
-def notes(library: Collection) -> list[str]:
-    """What a user should know of the adapters that is no error, a line each.
-
-    Args:
-      library: the adapters.
-    """
-    lines = []
-    bases = dict(zip(library.names, library.base_names, strict=True))
-    if len({base for base in bases.values() if base}) > 1:
-        each = ", ".join(f"{name}: {base}" for name, base in bases.items())
-        lines.append(
-            f"The adapters name different bases ({each}); their shapes agree, but "
-            f"what is made of them means something on one base only."
-        )
-    if library.copies:
-        lines.append(
-            f"Copies of base weights that PEFT saved along are left out: "
-            f"{', '.join(library.copies[:4])}."
-        )
-    return lines
-
-
-def faster(remat: str, config: DecoderConfig) -> DecoderConfig:
-    """Choices that change time and memory, not values.
-
-    Args:
-      remat: on, off, or auto.
-      config: of the model as it was read.
-    """
-    auto = remat == "auto" and config.hidden_size >= 1024
-    cpu = jax.default_backend() == "cpu"
-    return dataclasses.replace(
-        config,
-        remat=remat == "on" or auto,
-        unroll=min(4, config.num_layers) if cpu else 1,
-    )

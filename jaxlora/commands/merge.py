@@ -1,20 +1,18 @@
 """``jaxlora merge``: one PEFT adapter of several, with no base model at hand."""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 
 from jaxlora import files
-from jaxlora.commands import bars, flags, loading, merge_tables, printing
+from jaxlora.commands import bars, flags, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.commands.printing import say
-from jaxlora.io import collection, collection_data
+from jaxlora.io import collection, collection_about, collection_data
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
@@ -84,10 +82,11 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given, merge = _parse(arguments)
-    weights = _check(given, merge)
+    names, weights = _check(given, merge)
     with bars.bar("merging") as move:
-        library = loading.collect(given.adapters, move)
-        say(loading.notes(library))
+        reading = functools.partial(move, "reading")
+        library = collection.read(given.adapters, names=names, progress=reading)
+        printing.say(collection_about.notes(library))
         data = None
         if given.data is not None:
             data = collection_data.read_data(given.data, library)
@@ -112,47 +111,40 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _report(
+    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
+) -> None:
+    table = report.table(fidelity, experts)
+    files.write_text(folder / TABLE, table.to_csv())
+    report.figure(fidelity, folder / FIGURE, experts)
+    merge_tables.fidelity(console, table)
+    printing.line(console, f"{folder}: {TABLE}, {FIGURE}")
+
+
 def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
-    known = parsing.names(Arguments)
-    if {"-h", "--help"} & set(arguments):
-        words, fields = list(arguments), {}
-    elif parsing.value_of("--method", arguments):
-        words, fields = merge_fields.split(arguments, known, PROG)
-    else:
-        raise ValueError(
-            f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
-            f"DIR`; `{PROG} --list` shows every name."
-        )
+    words, fields = list(arguments), {}
+    if not {"-h", "--help"} & set(arguments):
+        if not parsing.value_of("--method", arguments):
+            raise ValueError(
+                f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
+                f"DIR`; `{PROG} --list` shows every name."
+            )
+        words, fields = merge_fields.split(words, parsing.names(Arguments), PROG)
     given = flags.parse(Arguments, PROG, words, description=DESCRIPTION)
     return given, merge_fields.make(given.method, fields)
 
 
-def _check(given: Arguments, merge: Merge) -> list[float]:
-    """Refuses what needs no look at the adapters; returns the weights."""
+def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
+    """Refuses what needs no look at adapters; returns their names and weights."""
     count = len(given.adapters)
     if not count:
         raise ValueError(
             f"Got no adapter to merge; the command is `{PROG} ADAPTER... --method "
             f"{given.method} --out DIR`."
         )
-    loading.names(given.adapters)
+    names = collection_about.names(given.adapters)
     weights = list(given.weights) or [1.0] * count
-    if len(weights) != count:
-        raise ValueError(
-            f"Got {len(weights)} weights for {count} adapters, expected one for each, "
-            f"in the same order."
-        )
-    if not all(map(math.isfinite, weights)):
-        raise ValueError(
-            f"Weights are {weights}, expected finite numbers; the weight 0 leaves an "
-            f"adapter out."
-        )
-    if not any(weights):
-        raise ValueError(
-            f"All {count} weights are 0, which leaves every adapter out; expected at "
-            f"least one other number."
-        )
-    merge.reduction.check(np.asarray(weights))
+    groups.check_weights(merge, weights, count)
     if given.rank is not None:
         flags.at_least(1, given, "rank")
     flags.at_least(0, given, "seed")
@@ -168,13 +160,12 @@ def _check(given: Arguments, merge: Merge) -> list[float]:
             f"leave it out."
         )
     flags.check_new_folder(given.out)
-    if given.report is not None:
-        flags.check_out(given.report / FIGURE)
-    return weights
+    flags.check_out(given.report and given.report / FIGURE)
+    return names, weights
 
 
 def _list(words: Sequence[str]) -> int:
-    odd = [word for word in words if word.startswith("-") and word not in ("-h",)]
+    odd = [word for word in words if word.startswith("-") and word != "-h"]
     if odd:
         raise ValueError(
             f"`{PROG} --list` takes names of methods only, got {odd[0]}; as in "
@@ -186,13 +177,3 @@ def _list(words: Sequence[str]) -> int:
     for name in words:
         merge_tables.describe(console, name, merge_fields.fields(name))
     return 0
-
-
-def _report(
-    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
-) -> None:
-    table = report.table(fidelity, experts)
-    files.write_text(folder / TABLE, table.to_csv())
-    report.figure(fidelity, folder / FIGURE, experts)
-    merge_tables.fidelity(console, table)
-    printing.line(console, f"{folder}: {TABLE}, {FIGURE}")

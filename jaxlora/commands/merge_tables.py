@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jaxlora import merge
 from jaxlora.commands.flags.merge_fields import flag_of
-from jaxlora.commands.printing import line, number, plain, span
+from jaxlora.commands.printing import line, number, span, table
 from jaxlora.io import peft
 from jaxlora.io.collection import Collection
 from jaxlora.merge import LAWS, Merge
@@ -43,25 +43,25 @@ def every(console: Console) -> None:
     """Prints all methods."""
     wide = console.width >= WIDE
     columns = ("sees", "draws", "source") if wide else ()
-    table = plain("method", "space", "keeps", "what it is", *columns)
-    for name in merge.names():
-        entry = merge.describe(name)
-        method = entry.default
-        sees = "" if entry.data == "free" else SEES[entry.data]
-        more = SEES[entry.data], "yes" if entry.needs_key else "", entry.source
-        words = entry.summary
-        if not wide:
-            words += "; draws" if entry.needs_key else ""
-            words += f"; needs {sees}" if sees else ""
-        cells = name, method.space, letters(method), words, *(more if wide else ())
-        table.add_row(*map(Text, cells))
-    console.print(table)
+    heads = ("method", "space", "keeps", "what it is", *columns)
+    table(console, heads, [_row(name, wide) for name in merge.names()])
     laws = ", ".join(f"{_LETTERS[law]} {law}" for law in LAWS)
     line(
         console,
         f"keeps, at the defaults: {laws}\n"
         f"`jaxlora merge --list NAME` says what they mean, and which fields there are",
     )
+
+
+def _row(name: str, wide: bool) -> tuple[str, ...]:
+    entry = merge.describe(name)
+    cells = (name, entry.default.space, letters(entry.default))
+    if wide:
+        draws = "yes" if entry.needs_key else ""
+        return *cells, entry.summary, SEES[entry.data], draws, entry.source
+    draws = "; draws" if entry.needs_key else ""
+    sees = "" if entry.data == "free" else f"; needs {SEES[entry.data]}"
+    return *cells, f"{entry.summary}{draws}{sees}"
 
 
 def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
@@ -72,33 +72,29 @@ def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
       name: of the method, or ``module:attribute``.
       fields: of the method, and their defaults.
     """
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    rows = {"method": name}
+    rows = [("method", name)]
     laws: frozenset[str] = frozenset()
     if ":" not in name:
         entry = merge.describe(name)
         laws = entry.default.laws
-        rows |= {
-            "what it is": entry.summary,
-            "source": entry.source,
-            "sees": SEES[entry.data],
-            "space": entry.default.space,
-            "draws": "yes, by --seed" if entry.needs_key else "no",
-        }
+        rows += [
+            ("what it is", entry.summary),
+            ("source", entry.source),
+            ("sees", SEES[entry.data]),
+            ("space", entry.default.space),
+            ("draws", "yes, by --seed" if entry.needs_key else "no"),
+        ]
     if name in NEEDS:
-        rows["--data"] = f"for each adapter and module: {NEEDS[name]}"
-    for key, text in rows.items():
-        table.add_row(key, Text(text))
-    for field, default in fields.items():
-        table.add_row("field", Text(f"{flag_of(field)}, by default {default}"))
-    if not fields:
-        table.add_row("field", "none")
-    for law, says in LAWS.items():
-        if law in laws:
-            table.add_row("keeps", Text(f"{law}: {says}"))
-    console.print(table)
+        rows.append(("--data", f"for each adapter and module: {NEEDS[name]}"))
+    defaults = [f"{flag_of(x)}, by default {fields[x]}" for x in fields] or ["none"]
+    rows += [("field", text) for text in defaults]
+    rows += [("keeps", f"{law}: {LAWS[law]}") for law in LAWS if law in laws]
+    facts = Table(show_header=False, box=None)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    for key, text in rows:
+        facts.add_row(key, Text(text))
+    console.print(facts)
 
 
 def letters(method: Merge) -> str:
@@ -132,23 +128,24 @@ def summary(
       totals: the merge beside them.
     """
     modules = peft.open_folder(out).modules.values()
-    table = plain("adapter", "weight", "rank", "norm", "coefficient")
-    for i, name in enumerate(library.names):
-        ranks = np.concatenate([ranks[i] for ranks in library.ranks.values()])
-        table.add_row(
-            Text(name),
+    rank = span(module.rank for module in modules)
+    line(
+        console,
+        f"{out}: {method} of {_count(len(weights), 'adapter')}, rank {rank} in "
+        f"{_count(len(modules), 'module')}, norm {totals.merged:.4g}",
+    )
+    ranks = np.concatenate(list(library.ranks.values()), axis=1)
+    rows = [
+        (
+            name,
             f"{weights[i]:g}",
-            span(ranks[ranks > 0]),
+            span(ranks[i][ranks[i] > 0]),
             number(totals.norms[i]) if weights[i] else "left out",
             number(totals.coefficients[i]),
         )
-    line(
-        console,
-        f"{out}: {method} of {_count(len(weights), 'adapter')}, rank "
-        f"{span(module.rank for module in modules)} in "
-        f"{_count(len(modules), 'module')}, norm {totals.merged:.4g}",
-    )
-    console.print(table)
+        for i, name in enumerate(library.names)
+    ]
+    table(console, ("adapter", "weight", "rank", "norm", "coefficient"), rows)
     ratio = totals.merged / totals.exact if totals.exact else math.nan
     line(
         console,
@@ -157,19 +154,22 @@ def summary(
     )
 
 
-def fidelity(console: Console, table: pd.DataFrame) -> None:
+def fidelity(console: Console, measured: pd.DataFrame) -> None:
     """Prints a fidelity table, a line for each group.
 
     Args:
       console: where to.
-      table: as ``report.fidelity.table`` makes it.
+      measured: as ``report.fidelity.table`` makes it.
     """
-    experts = [str(name).partition(": ")[2] for name in table.columns[len(_RATIOS) :]]
-    shown = plain("group", *_RATIOS, *experts)
-    sites = short([str(name) for name in table.index[:-1]])
-    for name, (_, row) in zip([*sites, "total"], table.iterrows(), strict=True):
-        shown.add_row(Text(name), *(number(float(value)) for value in row))
-    console.print(shown)
+    columns = [str(name) for name in measured.columns[len(_RATIOS) :]]
+    experts = [name.partition(": ")[2] for name in columns]
+    sites = [*short([str(name) for name in measured.index[:-1]]), "total"]
+    rows = zip(sites, measured.to_numpy(float), strict=True)
+    table(
+        console,
+        ("group", *_RATIOS, *experts),
+        [(site, *map(number, row)) for site, row in rows],
+    )
     line(
         console,
         "error, norm: against the exact weighted sum; cross, outside: shares of the "

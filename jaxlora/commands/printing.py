@@ -1,18 +1,13 @@
 """How commands print: tables of text, numbers, and lines that are not wrapped."""
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from jaxlora.files import write_text
 
 
 def console() -> Console:
@@ -20,28 +15,34 @@ def console() -> Console:
     return Console(width=None if Console().is_terminal else 200)
 
 
-def plain(*heads: str) -> Table:
-    """A table of text on the left and numbers beside it.
+def table(
+    console: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    """Prints a table of text on the left and numbers beside it.
 
     Args:
-      *heads: of the columns.
+      console: where to.
+      heads: of the columns.
+      rows: cells, which may hold [brackets].
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=i == 0)
-    return table
+        out.add_column(head, no_wrap=i == 0)
+    for row in rows:
+        out.add_row(*map(Text, row))
+    console.print(out)
 
 
-def facts(rows: Mapping[str, str]) -> Table:
-    """A table of names and values; values may hold [brackets].
+def facts(rows: Mapping[str, str]) -> None:
+    """Prints names and values.
 
     Args:
-      rows: value by name.
+      rows: value by name; values may hold [brackets].
     """
-    table = Table(show_header=False, box=None)
+    out = Table(show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(name, Text(value))
-    return table
+        out.add_row(name, Text(value))
+    Console().print(out)
 
 
 def span(values: Iterable[float]) -> str:
@@ -66,29 +67,17 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1000 else f"{value:.3f}"
 
 
-def line(console: Console, text: str, end: str = "\n") -> None:
+def line(console: Console, text: str) -> None:
     """Prints words as they are, and does not wrap paths.
 
     Args:
       console: where to.
       text: the words.
-      end: after them.
     """
-    console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines, an object a row.
-
-    Args:
-      path: of the file.
-      rows: the objects.
-    """
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def say(notes: Sequence[str]) -> None:
+def say(notes: Iterable[str]) -> None:
     """Prints sentences on stderr, where they are in the way of no pipe.
 
     Args:

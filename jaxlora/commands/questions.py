@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jaxlora.commands import printing
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop import questions
-from jaxlora.tasks.two_hop.facts import Majority
 
 PROG = "jaxlora data questions"
 DESCRIPTION = """\
@@ -42,21 +40,20 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
-    _check(arguments)
-    given = tyro.cli(
-        Arguments, prog=PROG, description=DESCRIPTION, args=list(arguments)
-    )
-    Console().print(printing.facts(_facts(questions.read(given.file))))
+    if not {"-h", "--help"} & set(arguments):
+        _check(arguments)
+    # Not by our flags, which import JAX: counting questions shall not wait for it.
+    words = list(arguments)
+    given = tyro.cli(Arguments, prog=PROG, description=DESCRIPTION, args=words)
+    printing.facts(_facts(questions.read(given.file)))
     return 0
 
 
 def _check(arguments: Sequence[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
-        return
-    flags = [word for word in arguments if word.startswith("-")]
-    if flags:
+    options = [word for word in arguments if word.startswith("-")]
+    if options:
         raise ValueError(
-            f"No option {flags[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
+            f"No option {options[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
             f"what is in it."
         )
     if len(arguments) != 1:
@@ -69,21 +66,17 @@ def _check(arguments: Sequence[str]) -> None:
 def _facts(asked: Sequence[questions.Question]) -> dict[str, str]:
     counts = questions.summarize(asked)
     blind = sum(q.hops == 2 and q.bridge in counts.unanswered for q in asked)
+    baseline = "none, as there is no two-hop question"
+    if counts.majority is not None:
+        commonest = _names(counts.majority.answers, " or ")
+        baseline = f"{counts.majority.share:.3f}, by always answering {commonest}"
     return {
         "one-hop questions": str(counts.one_hop),
         "two-hop questions": str(counts.two_hop),
-        "  majority baseline": _baseline(counts.majority),
+        "  majority baseline": baseline,
         "  bridge not asked for": str(blind),
         "  such bridges": _names(counts.unanswered),
     }
-
-
-def _baseline(majority: Majority | None) -> str:
-    if majority is None:
-        return "none, as there is no two-hop question"
-    return (
-        f"{majority.share:.3f}, by always answering {_names(majority.answers, ' or ')}"
-    )
 
 
 def _names(names: Sequence[str], between: str = ", ") -> str:

@@ -6,28 +6,45 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.cells import cell_len
 from rich.console import Console
-from rich.text import Text
 
-from jaxlora.commands.printing import line, number, plain
+from jaxlora.commands.printing import line, number, table
 from jaxlora.report import route_numbers
 from jaxlora.report.route_numbers import Measured
 from jaxlora.route import diagnose
 
 
-def load(console: Console, measured: Measured, experts: Sequence[str]) -> None:
-    """Prints how much each expert is used.
+def show(
+    console: Console,
+    measured: Measured,
+    texts: Sequence[str],
+    experts: Sequence[str],
+    sites: int,
+) -> None:
+    """Prints how much each expert is used, and where; how sure and steady the route is.
 
     Args:
       console: where to.
       measured: what the route chose.
+      texts: what each of the T tokens stands for.
       experts: names of the E adapters.
+      sites: how many there are.
     """
-    table = plain("", "expert", "mean weight", "share as the top")
-    for i, name in enumerate(experts):
-        table.add_row(
-            str(i), Text(name), number(measured.load[i]), number(measured.share[i])
-        )
-    console.print(table)
+    loads = zip(experts, measured.load, measured.share, strict=True)
+    table(
+        console,
+        ("", "expert", "mean weight", "share as the top"),
+        [(str(i), x, number(w), number(top)) for i, (x, w, top) in enumerate(loads)],
+    )
+    grid(console, measured, texts)
+    mean, switched = float(measured.entropy.mean()), measured.switched[1:].tolist()
+    changes = number(sum(switched) / len(switched) if switched else math.nan)
+    line(
+        console,
+        f"entropy {number(mean)} nats, as of {number(math.exp(mean))} equal experts; "
+        f"no preference is ln {len(experts)} = {number(math.log(len(experts)))}; the "
+        f"top expert changes at {changes} of the tokens (means over {sites} sites and "
+        f"{len(measured.weight)} layers)",
+    )
 
 
 def grid(console: Console, measured: Measured, texts: Sequence[str]) -> None:
@@ -41,53 +58,27 @@ def grid(console: Console, measured: Measured, texts: Sequence[str]) -> None:
       texts: what each of the T tokens stands for.
     """
     shown = [route_numbers.shown(text) for text in texts]
-    layers, _, experts = measured.weight.shape
     first = max(5, *map(cell_len, shown)) + len(str(len(texts))) + len("entropy") + 8
-    each = len(str(experts - 1)) + 6  # as in "7 .50", with what is between columns
-    columns = min(layers, max(1, (console.width - first) // each))
-    bands = np.array_split(np.arange(layers), columns)
-    heads = [f"{b[0]}" if len(b) == 1 else f"{b[0]}-{b[-1]}" for b in bands]
-    weights = np.stack([measured.weight[band].mean(axis=0) for band in bands], axis=1)
-    best = route_numbers.single(weights)  # [T, columns]
-    table = plain("", "token", "entropy", *heads)
+    each = len(str(len(measured.load) - 1)) + 6  # "7 .50", and space between columns
+    bands = route_numbers.bands(measured, max(1, (console.width - first) // each))
+    rows = []
     for t, text in enumerate(shown):
-        cells = map(_cell, best[t], weights[t].max(axis=-1))
-        table.add_row(str(t), Text(text), number(measured.entropy[:, t].mean()), *cells)
-    console.print(table)
+        cells = [_cell(weights[t]) for weights in bands.values()]
+        rows.append((str(t), text, number(measured.entropy[:, t].mean()), *cells))
+    table(console, ("", "token", "entropy", *bands), rows)
 
 
-def _cell(expert: int, weight: float) -> str:
+def _cell(weights: np.ndarray) -> str:
     """The number of the top expert and its weight.
 
-    >>> _cell(1, 0.75), _cell(-1, 0.5), _cell(-1, 0.0)
+    >>> _cell(np.array([0.25, 0.75])), _cell(np.array([0.5, 0.5])), _cell(np.zeros(2))
     ('1 .75', '= .50', '-')
     """
-    if not weight > 0:
+    best = int(route_numbers.single(weights))
+    if not weights.max() > 0:
         return "-"
-    which = "=" if expert == diagnose.NONE else str(expert)
-    return f"{which} {route_numbers.decimals(float(weight))}"
-
-
-def summary(
-    console: Console, measured: Measured, sites: Mapping[str, np.ndarray]
-) -> None:
-    """Prints how sure the route is, and how steady.
-
-    Args:
-      console: where to.
-      measured: what the route chose.
-      sites: weights by site, [L, T, E].
-    """
-    experts = len(measured.load)
-    mean, switched = float(measured.entropy.mean()), measured.switched[1:].tolist()
-    changes = number(sum(switched) / len(switched) if switched else math.nan)
-    line(
-        console,
-        f"entropy {number(mean)} nats, as of {number(math.exp(mean))} equal experts; "
-        f"no preference is ln {experts} = {number(math.log(experts))}; the top expert "
-        f"changes at {changes} of the tokens (means over {len(sites)} sites and "
-        f"{len(measured.weight)} layers)",
-    )
+    which = "=" if best == diagnose.NONE else str(best)
+    return f"{which} {route_numbers.decimals(float(weights.max()))}"
 
 
 def odd(console: Console, strayed: Mapping[str, np.ndarray]) -> None:

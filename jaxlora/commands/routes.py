@@ -1,33 +1,24 @@
 """``jaxlora routes``: which expert a route takes, by token and layer of a prompt."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxlora import files, models, reuse, tree
-from jaxlora.commands import (
-    bars,
-    flags,
-    loading,
-    printing,
-    route_tables,
-)
+from jaxlora import files, reuse
+from jaxlora.commands import bars, flags, loading, printing, route_tables
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model
-from jaxlora.commands.forward import read_tokens
 from jaxlora.commands.printing import line
-from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.io import collection_about
+from jaxlora.models.config import DecoderConfig
 from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png
 from jaxlora.report.route_numbers import Panels
-from jaxlora.reuse import Reuse, decode
-from jaxlora.tasks.text import Record
+from jaxlora.reuse import Reuse, calls, decode
+from jaxlora.tasks import prompts, token_ids
 
 PROG = "jaxlora routes"
 DESCRIPTION = """\
@@ -76,84 +67,43 @@ class Arguments:
     dtype: Dtype = "auto"
 
 
-class Prompt(NamedTuple):
-    """One sequence of tokens."""
-
-    ids: list[int]
-    texts: list[str]
-    """What each token stands for."""
-
-
 def run(arguments: Sequence[str]) -> int:
     """Reads, routes, shows and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    combining = _combining(given)
-    experts = loading.names(given.combine.adapter)
+    _check(given)
+    combining = given.combine.routing(given.route_temperature)
+    experts = collection_about.names(given.combine.adapter)
     row = _row(given)
-    for path in filter(None, (given.out, given.csv)):
-        flags.check_out(path)
+    flags.check_out(given.out, given.csv)
     reused = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
-    prompt = _prompt(given, reused, row)
-    sites, strayed = routed(reused, prompt.ids)
-    measured = route_numbers.measure(sites)
+    ids, texts = _prompt(given, reused, row)
+    with bars.bar("routing"):
+        sites, strayed = calls.routed(reused, ids)
     console = printing.console()
-    route_tables.load(console, measured, experts)
-    route_tables.grid(console, measured, prompt.texts)
-    route_tables.summary(console, measured, sites)
+    route_tables.show(console, route_numbers.measure(sites), texts, experts, len(sites))
     route_tables.odd(console, strayed)
     route: Any = reused.model.route
     few = "" if route.top_k is None else f", top {route.top_k}"
     title = f"Experts by token and layer: {combining['route']}{few}"
-    _write(console, given, sites, prompt, experts, title)
+    _write(console, given, (sites, texts, experts), title)
     return 0
 
 
-def routed(
-    reused: Reuse, ids: Sequence[int]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Runs one prompt, and returns what the route chose.
-
-    Args:
-      reused: a model with a route.
-      ids: T token ids.
-
-    Returns:
-      Weights {site: [L, T, E]}, and where scores were no numbers, {place: [L, T]}.
-    """
-    call = jax.jit(models.routes, static_argnums=0)
-    tokens = jnp.asarray([ids], jnp.int32)
-    precision = "highest" if reused.model.config.dtype == "float32" else None
-    with bars.bar("routing"), jax.default_matmul_precision(precision):
-        both = call(reused.model, reused.base, tokens, **reused.arguments())
-        weights, strayed = (
-            {name: np.asarray(leaf[:, 0]) for name, leaf in tree.flatten(part).items()}
-            for part in both
-        )
-    return weights, strayed
+def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
+    """Writes what is asked for of (weights by site, texts of tokens, experts)."""
+    if given.csv is not None:
+        rows = route_numbers.rows(*shown)
+        files.write_text(given.csv, rows.to_csv(index=False))
+        line(console, f"{given.csv}: {len(rows)} weights")
+    if given.out is not None:
+        chart = route_map.chart(*shown, panels=given.panels, title=title)
+        files.write_whole(given.out, png(chart))
+        line(console, f"{given.out}: the map")
 
 
-def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text of each token: what it adds to the text of those before it.
-
-    A token that ends in the middle of a character adds what the next one completes.
-
-    Args:
-      tokenizer: of the model.
-      ids: token ids.
-    """
-    out, before = [], ""
-    for end in range(1, len(ids) + 1):
-        now = tokenizer.decode(ids[:end], skip_special=False)
-        start = before.rstrip("\ufffd")
-        alone = tokenizer.decode(ids[end - 1 : end], skip_special=False)
-        out.append(now[len(start) :] if now.startswith(start) else alone)
-        before = now
-    return out
-
-
-def _combining(given: Arguments) -> dict[str, Any]:
+def _check(given: Arguments) -> None:
     if given.combine.merge is not None:
         raise ValueError(
             f"Got the merge {given.combine.merge!r}, which leaves one adapter, and "
@@ -171,13 +121,12 @@ def _combining(given: Arguments) -> dict[str, Any]:
         )
     if given.prompt is not None and not given.prompt.strip():
         raise ValueError("The prompt is empty, expected some text.")
-    return given.combine.routing(given.route_temperature)
 
 
 def _row(given: Arguments) -> list[int] | None:
     if given.tokens is None:
         return None
-    rows = read_tokens(given.tokens)
+    rows = token_ids.read(given.tokens)
     if not 0 <= given.row < len(rows):
         raise ValueError(
             f"--row is {given.row}, but {given.tokens} has the rows 0 to "
@@ -186,52 +135,34 @@ def _row(given: Arguments) -> list[int] | None:
     return rows[given.row].tolist()
 
 
-def _prompt(given: Arguments, reused: Reuse, row: list[int] | None) -> Prompt:
-    vocabulary = reused.model.config.vocab_size
+def _prompt(
+    given: Arguments, reused: Reuse, row: list[int] | None
+) -> tuple[list[int], list[str]]:
+    """Token ids, and the text of each; ids stand for themselves without a tokenizer."""
     tokenizer = None
-    # Without a prompt, a tokenizer only names the tokens; there may be none.
     if row is None or (given.model / "tokenizer.json").exists():
-        tokenizer = loading.load_tokenizer(given.model, reused, chat=given.chat)
+        tokenizer = decode.load_tokenizer(given.model, reused, chat=given.chat)
     if tokenizer is not None and row is None:
-        turn = {"role": "user", "content": given.prompt or ""}
-        row = decode.encode(Record(messages=(turn,), glue=""), tokenizer)
-    elif row is not None and max(row) >= vocabulary:
-        raise ValueError(
-            f"{given.tokens}: row {given.row} has the token id {max(row)}, but the "
-            f"model has 0 to {vocabulary - 1}; were they made by another tokenizer?"
-        )
+        row = decode.encode(prompts.plain(given.prompt or ""), tokenizer)
     ids = row or []
-    _check_length(given, len(ids), reused.model.config.max_length)
-    return Prompt(ids, pieces(tokenizer, ids) if tokenizer else list(map(str, ids)))
+    _check_ids(given, ids, reused.model.config)
+    return ids, tokenizer.pieces(ids) if tokenizer else list(map(str, ids))
 
 
-def _check_length(given: Arguments, length: int, context: int) -> None:
-    if length > context:
+def _check_ids(given: Arguments, ids: list[int], config: DecoderConfig) -> None:
+    if given.tokens is not None and max(ids) >= config.vocab_size:
         raise ValueError(
-            f"The prompt has {length} tokens, but the model's context is {context}; "
-            f"shorten it."
+            f"{given.tokens}: row {given.row} has the token id {max(ids)}, but the "
+            f"model has 0 to {config.vocab_size - 1}; were they made by another "
+            f"tokenizer?"
         )
-    if given.out is not None and length > route_map.LONGEST:
+    if len(ids) > config.max_length:
         raise ValueError(
-            f"The prompt has {length} tokens, and a figure shows at most "
+            f"The prompt has {len(ids)} tokens, but the model's context is "
+            f"{config.max_length}; shorten it."
+        )
+    if given.out is not None and len(ids) > route_map.LONGEST:
+        raise ValueError(
+            f"The prompt has {len(ids)} tokens, and a figure shows at most "
             f"{route_map.LONGEST}; shorten it, or leave out --out."
         )
-
-
-def _write(
-    console: Console,
-    given: Arguments,
-    sites: Mapping[str, np.ndarray],
-    prompt: Prompt,
-    experts: Sequence[str],
-    title: str,
-) -> None:
-    shown = sites, prompt.texts, experts
-    if given.csv is not None:
-        rows = route_numbers.rows(*shown)
-        files.write_text(given.csv, rows.to_csv(index=False))
-        line(console, f"{given.csv}: {len(rows)} weights")
-    if given.out is not None:
-        chart = route_map.chart(*shown, panels=given.panels, title=title)
-        files.write_whole(given.out, png(chart))
-        line(console, f"{given.out}: the map")

@@ -10,24 +10,30 @@ from typing import Annotated, Any
 import tyro
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, flags, loading, train_data, train_output
+from jaxlora.commands import bars, flags, train_output
 from jaxlora.commands.flags import Dtype, Several
-from jaxlora.commands.flags.training import Learning, Remat
+from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 from jaxlora.train import session
-from jaxlora.train.session import Checkpoints, Trained
-from jaxlora.train.training import Training
+from jaxlora.train.session import Checkpoints
+from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
 CHECKPOINT = ".checkpoint"
-SCHEDULE = (
-    *("epochs", "steps", "learning_rate", "warmup", "decay"),
-    *("batch", "accumulate"),
-)
+SCHEDULE = [
+    "epochs",
+    "steps",
+    "learning_rate",
+    "warmup",
+    "decay",
+    "batch",
+    "accumulate",
+]
 """Numbers of a training that the record shows as they were used."""
 PROG = "jaxlora train"
 DESCRIPTION = """\
@@ -87,23 +93,40 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
     started = time.monotonic()
     given = parse(arguments)
-    config, names = _config(given), train_data.names(given.data)
+    config = LoraConfig(
+        rank=given.rank,
+        alpha=given.alpha,
+        use_rslora=given.rslora,
+        targets=given.targets or ALL_LINEAR,
+    )
+    names = adapter_names(given.data)
     _check_new(given.out, names)
-    sources = dict(zip(names, given.data, strict=True))
-    data = train_data.read(sources, skip_bad=given.skip_bad)
+    sources = zip(names, given.data, strict=True)
+    data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
     model, base = _load(given)
     tokenizer.check(words, model.config.vocab_size)
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
-    train_data.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
-    trained = _train(given, model, base, rows, config, training)
+    train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
+    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
+    with bars.bar("training") as move:
+        trained = session.train_experts(
+            model,
+            base,
+            rows,
+            config,
+            training,
+            checkpoints=Checkpoints(given.out / CHECKPOINT, made_by),
+            mesh=_mesh(given),
+            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
+        )
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if not (given.out / name).exists():  # else written before an interruption
             adapters.save(given.out / name, adapter, base_name=str(given.model))
     seconds = time.monotonic() - started
-    facts = _facts(given, training, counts, seconds)
+    facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)
     shutil.rmtree(given.out / CHECKPOINT, ignore_errors=True)
     train_output.show(given.out, trained, names, seconds)
@@ -120,8 +143,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ValueError: if a flag does not exist, or a number is out of range.
     """
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    flags.at_least(1, given, "rank")
-    flags.at_least(1, given, "data_devices", "fsdp_devices", "expert_devices")
+    flags.at_least(1, given, "rank", "data_devices", "fsdp_devices", "expert_devices")
     batch = given.training.batch
     if len(given.data) % given.expert_devices or batch % given.data_devices:
         raise ValueError(
@@ -154,34 +176,29 @@ def _load(given: Arguments) -> tuple[Decoder, Tree]:
             mesh=_mesh(given),
             progress=lambda done, total: move(given.model.name, done, total),
         )
-    return Decoder(loading.faster(given.remat, model.config)), base
-
-
-def _config(given: Arguments) -> LoraConfig:
-    return LoraConfig(
-        rank=given.rank,
-        alpha=given.alpha,
-        use_rslora=given.rslora,
-        targets=given.targets or ALL_LINEAR,
-    )
+    return Decoder(faster(model.config, given.remat)), base
 
 
 def _pack(given: Arguments, data: Mapping[str, Read], words: Tokenizer, context: int):
-    return train_data.pack(
-        data,
-        words,
-        min(given.training.length, context),
-        seed=given.training.seed,
-        truncate=given.truncate,
-        skip_bad=given.skip_bad,
-    )
+    with bars.bar("packing") as move:
+        return data_sets.pack(
+            data,
+            words,
+            min(given.training.length, context),
+            seed=given.training.seed,
+            truncate=given.truncate,
+            skip_bad=given.skip_bad,
+            progress=move,
+        )
 
 
 def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     training = given.training
     if given.expert_devices > 1:  # they are cut over devices, all at once
         training = dataclasses.replace(training, together=len(given.data))
-    return training if given.data_devices > 1 else train_data.fitted(training, rows)
+    if given.data_devices > 1:
+        return training
+    return training.fitted(max(len(part.tokens) for part in rows.values()))
 
 
 def _mesh(given: Arguments):
@@ -191,46 +208,11 @@ def _mesh(given: Arguments):
     return parallel.mesh(data=sizes[0], fsdp=sizes[1], expert=sizes[2])
 
 
-def _train(
-    given: Arguments,
-    model: Decoder,
-    base: Tree,
-    rows: Mapping[str, Rows],
-    config: LoraConfig,
-    training: Training,
-) -> Trained:
-    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
-    with bars.bar("training") as move:
-        return session.train_experts(
-            model,
-            base,
-            rows,
-            config,
-            training,
-            checkpoints=Checkpoints(given.out / CHECKPOINT, made_by),
-            mesh=_mesh(given),
-            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
-        )
-
-
-def _facts(
-    given: Arguments,
-    training: Training,
-    counts: Mapping[str, train_data.Counts],
-    seconds: float,
-) -> dict[str, Any]:
-    """What training.json has beside the run itself: flags, as typed and as used."""
+def _facts(given: Arguments, training: Training) -> dict[str, Any]:
+    """Flags, as training.json has them: as typed, and as used."""
     plain = dataclasses.asdict(given)
     plain |= plain.pop("training")
     del plain["decay"]
-    used = dataclasses.asdict(training)
-    return {
-        "command": "train",
-        "arguments": {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in plain.items()
-        },
-        "schedule": {name: used[name] for name in SCHEDULE},
-        "data": counts,
-        "seconds": round(seconds, 1),
-    }
+    typed = {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
+    schedule = {name: getattr(training, name) for name in SCHEDULE}
+    return {"command": "train", "arguments": typed, "schedule": schedule}

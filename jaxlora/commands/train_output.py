@@ -1,22 +1,51 @@
 """What ``jaxlora train`` leaves beside the adapters, and what it prints."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxlora.files import write_text
 from jaxlora.studies.harness import provenance
+from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
 
 RECORD = "training.json"
+LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
+
+
+def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -> None:
+    """Prints what each file became, and what was left out of it, on stderr.
+
+    Args:
+      counts: by the name of the adapter.
+      length: tokens of a row.
+      updates: of each adapter.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for name, count in counts.items():
+        left = ", ".join(
+            f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]
+        )
+        console.print(
+            f"{name}: {count['examples']} examples in {count['rows']} rows of {length} "
+            f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
+            + (f"; left out or cut: {left}" if left else "")
+        )
+        if count["asked_apart"]:
+            console.print(
+                "  the chat template opens an answer for generation otherwise than in "
+                "training (with <think>, say): a trained adapter is asked what it did "
+                "not learn to answer"
+            )
+        if count["first_error"]:
+            console.print(f"  first of them: {count['first_error']}")
 
 
 def write(
@@ -30,14 +59,16 @@ def write(
       names: of the adapters.
       facts: what else the record says.
     """
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["adapter", "update", "loss", "gradient_norm"])
-    for name, losses, norms in zip(names, trained.loss, trained.norm, strict=True):
-        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            if np.isfinite(loss):
-                table.writerow([name, i, f"{loss:.6g}", f"{norm:.6g}"])
-    write_text(out / "losses.csv", buffer.getvalue())
+    history = zip(names, trained.loss, trained.norm, strict=True)
+    columns = [
+        pd.DataFrame({"adapter": name, "loss": losses, "gradient_norm": norms})
+        for name, losses, norms in history
+    ]
+    table = pd.concat(columns).rename_axis("update").reset_index()
+    table = table[np.isfinite(table["loss"])]  # an adapter may end before others
+    order = ["adapter", "update", "loss", "gradient_norm"]
+    text = table.to_csv(columns=order, index=False, float_format="%.6g", na_rep="nan")
+    write_text(out / "losses.csv", text)
     record = {**facts, "resumed_at": trained.resumed, **provenance.here()}
     write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
 
@@ -52,15 +83,13 @@ def show(out: Path, trained: Trained, names: Sequence[str], seconds: float) -> N
       seconds: that the run took.
     """
     table = Table(title=Text(f"{out} ({seconds:.0f} s)"))
-    for name in ("adapter", "updates", "first loss", "last loss"):
-        table.add_column(name, justify="left" if name == "adapter" else "right")
+    table.add_column("adapter")
+    for head in ("updates", "first loss", "last loss"):
+        table.add_column(head, justify="right")
     for name, losses in zip(names, trained.loss, strict=True):
         losses = losses[np.isfinite(losses)]
         few = max(1, len(losses) // 20)
-        table.add_row(
-            Text(name),
-            str(len(losses)),
-            f"{losses[:few].mean():.3f}",
-            f"{losses[-few:].mean():.3f}",
-        )
+        ends = losses[:few], losses[-few:]
+        cells = (f"{values.mean():.3f}" for values in ends)
+        table.add_row(Text(name), str(len(losses)), *cells)
     Console().print(table)

@@ -8,6 +8,7 @@ program.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -99,6 +100,36 @@ def _check(merge, library: Groups, weights, key, rank, data) -> None:
     # Weights stay values, which are checked only if they are known.
     run = functools.partial(merge, weights=weights, rank=rank)
     jax.eval_shape(lambda *x: run(x[0], key=x[1], data=x[2]), some, key, tree)
+
+
+def check_weights(merge: Merge, weights: Sequence[float], adapters: int) -> None:
+    """Refuses weights that a merge cannot use, before any adapter is read.
+
+    Args:
+      merge: any.
+      weights: one for each adapter.
+      adapters: how many there are.
+
+    Raises:
+      ValueError: if there are too few or too many, one is not finite, all are 0, or
+        the merge takes no such weights.
+    """
+    if len(weights) != adapters:
+        raise ValueError(
+            f"Got {len(weights)} weights for {adapters} adapters, expected one for "
+            f"each, in the same order."
+        )
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(
+            f"Weights are {list(weights)}, expected finite numbers; the weight 0 "
+            f"leaves an adapter out."
+        )
+    if not any(weights):
+        raise ValueError(
+            f"All {adapters} weights are 0, which leaves every adapter out; expected "
+            f"at least one other number."
+        )
+    merge.reduction.check(np.asarray(weights))
 
 
 class Totals(NamedTuple):

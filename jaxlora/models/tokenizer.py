@@ -70,6 +70,23 @@ class Tokenizer:
             [int(i) for i in ids], skip_special_tokens=skip_special
         )
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns the text of each token: what it adds to that of those before it.
+
+        A token that ends inside a character adds what the next one completes.
+
+        Args:
+          ids: token ids.
+        """
+        out, before = [], ""
+        for end in range(1, len(ids) + 1):
+            now = self.decode(ids[:end], skip_special=False)
+            start = before.rstrip("\ufffd")
+            alone = self.decode(ids[end - 1 : end], skip_special=False)
+            out.append(now[len(start) :] if now.startswith(start) else alone)
+            before = now
+        return out
+
     def render(
         self, messages: Sequence[chat.Message], add_generation_prompt: bool = True
     ) -> str:

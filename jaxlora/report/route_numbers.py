@@ -85,6 +85,21 @@ def single(weight: np.ndarray) -> np.ndarray:
     return np.where(alone & (best[..., 0] > 0), weight.argmax(axis=-1), diagnose.NONE)
 
 
+def bands(measured: Measured, columns: int) -> dict[str, np.ndarray]:
+    """Mean weights [T, E] of neighbouring layers, by their numbers, such as "0-3".
+
+    Args:
+      measured: what the route chose, at L layers.
+      columns: how many bands there are at most.
+    """
+    layers = np.arange(len(measured.weight))
+    parts = np.array_split(layers, min(columns, len(layers)))
+    return {
+        f"{x[0]}" if len(x) == 1 else f"{x[0]}-{x[-1]}": measured.weight[x].mean(axis=0)
+        for x in parts
+    }
+
+
 def stack(sites: Mapping[str, ArrayLike]) -> np.ndarray:
     """Returns [S, L, T, E], float32.
 

@@ -53,6 +53,16 @@ def route_names() -> tuple[str, ...]:
     return tuple(n for n in routes.names() if routes.describe(n).data == "free")
 
 
+def gate_names() -> tuple[str, ...]:
+    """Names of the routes whose gate is made from data.
+
+    >>> "phatgoose" in gate_names(), "arrow" in gate_names()
+    (True, False)
+    """
+    trained = ("own", "target")
+    return tuple(n for n in routes.names() if routes.describe(n).data in trained)
+
+
 def check(
     how: Combination, adapters: int, *, trained: bool = False, general: int = 0
 ) -> None:

@@ -232,19 +232,20 @@ def _continuation(
     return Continuation(cut(words, how.until), len(ids), ended)
 
 
-def load_tokenizer(folder: Path, reuse: Reuse) -> Tokenizer:
+def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
     """Reads the tokenizer of a checkpoint.
 
     Args:
       folder: holds tokenizer.json.
       reuse: the model that it is for.
+      chat: keep its chat template, if it has one.
 
     Raises:
       ValueError: if there is none, or it is of another vocabulary than the model.
     """
     tokenizer = tokenizers.load(folder)
     tokenizers.check(tokenizer, reuse.model.config.vocab_size)
-    return tokenizer
+    return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
 
 
 def encode(item: Record, tokenizer: Tokenizer) -> list[int]:

@@ -5,8 +5,11 @@ Every error is one sentence that says where, what was got and what was expected.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from jaxlora.files import write_text
 
 SHOWN = 60
 """Characters of a bad line or value that a message repeats."""
@@ -41,6 +44,17 @@ def read(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(
             f"{name} is empty, expected a JSON-lines file, one object a line."
         )
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes an object a line, whole or not at all.
+
+    Args:
+      path: of the file.
+      rows: the objects.
+    """
+    lines = (f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    write_text(path, "".join(lines))
 
 
 def text(

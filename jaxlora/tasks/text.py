@@ -19,6 +19,8 @@ from jaxlora.tasks.text_sources import Record as Record
 from jaxlora.tasks.text_sources import read as read
 from jaxlora.tasks.text_sources import record as record
 
+_LOOKED_AT = 20  # records whose prompts are compared with what is learnt
+
 
 class Example(NamedTuple):
     """One record as tokens."""
@@ -188,6 +190,28 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
     # Some tokenizers put an eos after every text, where the answer shall come.
     added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
     return ids[:-1] if added and ids[-1] in tokenizer.eos_ids else ids
+
+
+def asked_apart(records: Sequence[Record], tokenizer: Tokenizer) -> bool:
+    """Will a model be asked with other tokens than those it learns to answer after?
+
+    Some chat templates open an answer for generation with what they leave out of a
+    whole conversation: DeepSeek-R1's with ``<think>``. Looks at the first few records;
+    the last token of a prompt may merge with the answer, and is not compared.
+
+    Args:
+      records: of one file; some may be plain text.
+      tokenizer: renders and encodes them.
+    """
+    for item in records[:_LOOKED_AT]:
+        try:
+            asked = prompt(item, tokenizer)[:-1]
+            learnt = encode_one(item, tokenizer).tokens[: len(asked)].tolist()
+        except ValueError:  # plain text, or refused and counted
+            continue
+        if asked != learnt:
+            return True
+    return False
 
 
 def _ended(

@@ -1,5 +1,6 @@
 """Making the gate of a route from data: measured on prompts, or trained on answers."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from jaxlora import route as routes
 from jaxlora.lora import Library
 from jaxlora.models import Decoder, gate_state
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.route import Route
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Record
@@ -17,6 +19,17 @@ from jaxlora.train import gate_data, session
 from jaxlora.train.session import Checkpoints, Gates, Progress
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
+
+
+class Plan(NamedTuple):
+    """Which route a gate is for, and how its keys are made."""
+
+    route: Route
+    """As it will be used."""
+    training: Route | None
+    """As it is trained; None if its keys are measured."""
+    per_expert: bool
+    """From each adapter's own data?"""
 
 
 class TrainedGate(NamedTuple):
@@ -28,6 +41,24 @@ class TrainedGate(NamedTuple):
     """[G], nats per answer token; G is E if each learned alone, else 1."""
     after: np.ndarray
     """[G]."""
+
+
+def plan(route: Route, training: Route | None = None) -> Plan:
+    """Says how the gate of a route is made: measured, or trained, and on whose data.
+
+    Args:
+      route: one that learns from data, as it will be used.
+      training: how the route's preset says that it is trained; None if it does not.
+    """
+    if isinstance(route.gate, routes.Mean | routes.Nearest):
+        return Plan(route, None, per_expert=True)
+    if route.gate.data == "target":
+        # Keys learn under the choice that they will make.
+        top_k, heat = route.top_k, route.temperature
+        how = dataclasses.replace(training or route, top_k=top_k, temperature=heat)
+        return Plan(route, how, per_expert=False)
+    alone = Route(gate=routes.ExpertKeys(per=route.per), weighting="sigmoid")
+    return Plan(route, training or alone, per_expert=True)
 
 
 def prompts(

@@ -8,11 +8,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxlora.models.config import DecoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,14 @@ class Training:
         size = self.batch * self.accumulate
         return self.steps or max(1, -(-int(rows * self.epochs) // size))
 
+    def fitted(self, rows: int) -> "Training":
+        """With a microbatch of no more rows than the largest data set has.
+
+        >>> Training(batch=8).fitted(3).batch
+        3
+        """
+        return dataclasses.replace(self, batch=min(self.batch, rows))
+
     def plan(self, totals: Sequence[int]) -> "Plan":
         """The learning rates of E experts that take so many updates each.
 
@@ -101,6 +111,22 @@ class Training:
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW of these numbers; equal numbers give the same object."""
         return optimizer(weight_decay=self.weight_decay, clip=self.clip)
+
+
+def faster(config: DecoderConfig, remat: Literal["auto", "on", "off"]) -> DecoderConfig:
+    """Choices that change time and memory of training, not values.
+
+    Args:
+      config: of the model as it was read.
+      remat: are layers computed again in the backward pass? auto: from width 1024 on.
+    """
+    auto = remat == "auto" and config.hidden_size >= 1024
+    cpu = jax.default_backend() == "cpu"
+    return dataclasses.replace(
+        config,
+        remat=remat == "on" or auto,
+        unroll=min(4, config.num_layers) if cpu else 1,
+    )
 
 
 class Plan(NamedTuple):

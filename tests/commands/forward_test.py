@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from jaxlora import cli, models, reuse
 from jaxlora.commands import forward
 from jaxlora.io import gate_file
+from jaxlora.tasks import token_ids
 
 TOLERANCE = 1e-4  # of the reference, in float32; found: 2e-6
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
@@ -294,7 +295,7 @@ def test_a_run_that_fails_leaves_the_older_file(hf, tmp_path, monkeypatch, capsy
 def test_the_examples_work(hf, tmp_path, monkeypatch, shown, gate):
     monkeypatch.chdir(tmp_path)
     shutil.copy(gate, "gate.safetensors")
-    (tmp_path / "ids.json").write_text(forward.EXAMPLE)
+    (tmp_path / "ids.json").write_text(token_ids.EXAMPLE)
     places = {"MODEL": "base", "A": "plain", "B": "plain2", "C": "rslora"}
     commands = shown(forward.DESCRIPTION)
     assert len(commands) == 6

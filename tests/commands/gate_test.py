@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models, reuse, route
-from jaxlora.commands import gate_plan, gate_tables
-from jaxlora.commands.flags import adapters
+from jaxlora.commands import gate, gate_plan
 from jaxlora.io import gate_file
 from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
@@ -294,7 +293,7 @@ def test_the_list_names_every_route_and_what_it_needs(capsys):
     for name in route.names():
         entry = route.describe(name)
         (line,) = [x for x in said.splitlines() if x.split()[:1] == [name]]
-        assert gate_tables.SEES[entry.data] in line
+        assert gate.SEES[entry.data] in line
         assert entry.summary in line
     assert cli.main(["gate", "--list", "linear"]) == 2
     assert "takes nothing else, got linear" in capsys.readouterr().err
@@ -302,7 +301,7 @@ def test_the_list_names_every_route_and_what_it_needs(capsys):
 
 def test_every_route_with_a_gate_can_be_planned(speaking):
     words = [str(speaking("plain")), "--adapter", "a", "--out", "x"]
-    for name in adapters.gate_names():
+    for name in reuse.gate_names():
         given = gate_plan.parse([*words, "--route", name])
         plan = gate_plan.planned(given)
         assert plan.per_expert == (route.describe(name).data == "own")

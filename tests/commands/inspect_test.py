@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, spectra
-from jaxlora.commands import inspect, inspect_figure
+from jaxlora.commands import inspect
 from jaxlora.io import collection, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
+from jaxlora.report import spectra_figure
 
 RTOL = 1e-4  # singular values of factors in float32
 PATHS = ("m.0.q", "m.1.q", "m.0.up")
@@ -125,7 +126,7 @@ def test_a_figure_shows_every_group_and_adapter(three, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
     found = collection.read(three)
     groups = spectra.measure(found.library, found.ranks)
-    chart = inspect_figure.chart(groups, found.names)
+    chart = spectra_figure.chart(groups, found.names)
     axes = {a.get_title(loc="left"): a for a in chart.axes}
     assert [len(axes[group].lines) for group in ("q", "up")] == [3, 3]
     lengths = [len(line.get_xdata()) for line in axes["up"].lines]
@@ -139,7 +140,7 @@ def test_a_figure_of_one_or_many(tmp_path, count):
     folders = [adapter(tmp_path / f"a{i}", i, (2, 2, 1)) for i in range(count)]
     found = collection.read(folders)
     groups = spectra.measure(found.library, found.ranks)
-    chart = inspect_figure.chart(groups, found.names)
+    chart = spectra_figure.chart(groups, found.names)
     chart.canvas.draw()
     assert len(chart.axes) == (2 if count == 1 else 5)
 

@@ -14,6 +14,7 @@ from jaxlora import cli, models, reuse, tree
 from jaxlora.commands import route_tables, routes
 from jaxlora.models import tokenizer
 from jaxlora.report import route_numbers
+from jaxlora.reuse import calls
 
 IDS = [[1, 5, 7, 9], [1, 30, 31, 9]]
 ATOL = 1e-6  # of numbers as CSV
@@ -108,7 +109,7 @@ def no_model(monkeypatch):
         experts = jax.tree.leaves(found.library)[0].shape[0]
         return {"a": np.full((2, len(ids), experts), 0.5)}, {}
 
-    monkeypatch.setattr(routes, "routed", routed)
+    monkeypatch.setattr(calls, "routed", routed)
 
 
 def test_a_prompt_is_that_of_generate(run, speaking, tmp_path, no_model):
@@ -136,7 +137,7 @@ def test_ids_are_named_by_the_tokenizer_if_there_is_one(run, speaking, ids, no_m
 def test_pieces_are_what_each_token_adds(speaking):
     words = tokenizer.load(speaking("plain"))
     ids = words.encode("Who is 中 é?")
-    found = routes.pieces(words, ids)
+    found = words.pieces(ids)
     assert len(found) == len(ids)
     assert found[0] == "<bos>"
     assert [x for x in found if "\ufffd" not in x][-4:] == ["中", " ", "é", "?"]
@@ -250,7 +251,7 @@ def test_a_figure_of_too_many_tokens_is_refused_before_the_run(
     (tmp_path / "ids.json").write_text(json.dumps(IDS))
     words = ["--adapter", *folders, "--route", "arrow", "--out", str(tmp_path / "x")]
     words += ["--tokens", str(tmp_path / "ids.json")]
-    monkeypatch.setattr(routes, "routed", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(calls, "routed", lambda *_: pytest.fail("it ran"))
     assert cli.main(["routes", str(hf / "llama" / "base"), *words]) == 2
     assert "a figure shows at most 3; shorten it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["ids.json"]

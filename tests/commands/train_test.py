@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, lora, models
-from jaxlora.commands import train, train_data
+from jaxlora.commands import train
+from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
+from jaxlora.tasks import data_sets
 from jaxlora.tasks import text as records
 from jaxlora.train import packed, session
 
@@ -368,11 +370,11 @@ def test_bad_lines_are_left_out_counted_and_said(speaking, files, bad, tmp_path)
 
 
 def test_long_examples_are_cut_on_request(speaking, files, bad, tmp_path):
-    found = train_data.read({"bad": bad}, skip_bad=True)
+    found = {"bad": records.read(bad, skip_bad=True)}
     words = tokenizer.load(speaking("plain"))
-    _, counts = train_data.pack(found, words, 400, truncate=True)
+    _, counts = data_sets.pack(found, words, 400, truncate=True)
     assert counts["bad"]["truncated"] == 0
-    _, counts = train_data.pack(found, words, 48, truncate=True)
+    _, counts = data_sets.pack(found, words, 48, truncate=True)
     assert counts["bad"]["truncated"] > 0 == counts["bad"]["too_long"]
 
 
@@ -507,9 +509,9 @@ def test_adapters_have_the_names_of_their_sources(tmp_path, monkeypatch):
         ("tfds:gsm8k/main:train", "gsm8k-main-train"),
         ("gsm8k/main:test", "gsm8k-main-test"),
     ):
-        assert train_data.name(source) == name
+        assert training.adapter_names([source]) == [name]
     with pytest.raises(ValueError, match=r"\.jsonl gives the adapter no name"):
-        train_data.name(".jsonl")
+        training.adapter_names([".jsonl"])
 
 
 def with_token(folder, id):
@@ -636,7 +638,7 @@ def steps(out):
 def test_prompts_that_are_not_what_is_learnt_are_found(speaking):
     words = tokenizer.load(speaking("chatml"))
     record = records.record({"prompt": "Who?", "answer": "Ann"}, "people:1")
-    assert not train_data.asked_apart([record], words)
+    assert not records.asked_apart([record], words)
     opened = "{% if add_generation_prompt %}<think>{% endif %}"
     thinking = dataclasses.replace(words, chat_template=words.chat_template + opened)
-    assert train_data.asked_apart([record], thinking)
+    assert records.asked_apart([record], thinking)

@@ -41,16 +41,6 @@ RouteTemperature = Annotated[
 ]
 
 
-def gate_names() -> tuple[str, ...]:
-    """Names of the routes whose gate is made from data.
-
-    >>> "phatgoose" in gate_names(), "arrow" in gate_names()
-    (True, False)
-    """
-    trained = ("own", "target")
-    return tuple(n for n in routes.names() if routes.describe(n).data in trained)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Merging:
     """How adapters become one."""
@@ -69,7 +59,7 @@ class Merging:
     """A number for each adapter, for a merge; may be negative."""
 
     def options(self) -> dict[str, Any]:
-        """Fields of :class:`reuse.Combination`."""
+        """Returns merge and weights, as ``reuse.Combination`` takes them."""
         if self.merge and ":" in self.merge:
             merge_fields.fields(self.merge)  # imports it from the current folder
         return {"merge": self.merge, "weights": self.weights or None}
@@ -85,7 +75,8 @@ class Combining(Merging):
             metavar="NAME",
             help=f"Or choose among them for each token, by the adapters alone: "
             f"{', '.join(reuse.route_names())}; or, with --gate: "
-            f"{', '.join(gate_names())}; `jaxlora gate --list` says what each is.",
+            f"{', '.join(reuse.gate_names())}; `jaxlora gate --list` says what each "
+            f"is.",
         ),
     ] = None
     gate: Annotated[
@@ -120,23 +111,23 @@ class Combining(Merging):
             of another route or of other adapters.
         """
         check_top_k(self.top_k)
-        import_route(self.route)
+        if self.route and ":" in self.route:
+            with importable():  # from the current folder, as merges are
+                routes.preset(self.route)
         chosen: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
         chosen["temperature"] = temperature
-        given: dict[str, Any] = {}
+        more: dict[str, Any] = {"general": self.general} if self.general else {}
         if self.gate is not None:
-            given["gate"] = gate_file.load(self.gate)
-            chosen = gate_file.asked(self.gate, given["gate"], self.adapter, **chosen)
-        if self.general:
-            given["general"] = self.general
-        chosen = self.options() | chosen
+            more["gate"] = gate_file.load(self.gate)
+            chosen = gate_file.asked(self.gate, more["gate"], self.adapter, **chosen)
+        chosen |= self.options()
         reuse.check(
             reuse.Combination(**chosen),
             len(self.adapter),
             trained=self.gate is not None,
             general=len(self.general),
         )
-        return chosen | given
+        return chosen | more
 
 
 Merge = Annotated[Merging, tyro.conf.arg(name="")]
@@ -157,17 +148,3 @@ def check_top_k(top_k: int | None) -> None:
             f"--top-k is {top_k}, expected 1 or more; leave it out for what the route "
             f"says, or give the number of adapters to keep all."
         )
-
-
-def import_route(name: str | None) -> None:
-    """Imports a route ``module:attribute`` from the current folder, as merges are.
-
-    Args:
-      name: of a route, or None; that of a preset needs no import.
-
-    Raises:
-      ValueError: if it cannot be imported, or is no route.
-    """
-    if name and ":" in name:
-        with importable():
-            routes.preset(name)

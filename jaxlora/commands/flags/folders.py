@@ -6,19 +6,22 @@ import tempfile
 from pathlib import Path
 
 
-def check_out(path: Path) -> None:
-    """Refuses a file that could not be written; leaves no trace.
+def check_out(*paths: Path | None) -> None:
+    """Refuses files that could not be written; leaves no trace.
 
     Args:
-      path: of the file.
+      *paths: of the files; None is no file.
 
     Raises:
-      ValueError: if it is a folder, or a part of its path is a file.
+      ValueError: if one is a folder, or a part of its path is a file.
       OSError: if its folder is not writable.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected the name of a file to write.")
-    _check_writable(path)
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise ValueError(
+                f"{path} is a folder, expected the name of a file to write."
+            )
+        _check_writable(path)
 
 
 def check_new_file(path: Path) -> None:

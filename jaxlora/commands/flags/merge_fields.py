@@ -70,12 +70,12 @@ def make(method: str, given: Mapping[str, str]) -> Merge:
     defaults = fields(method)
     check_fields("merge", method, given, defaults)
     values = {name: read(name, text, defaults[name]) for name, text in given.items()}
-    for name, known in choices(method).items():
-        if name in values and values[name] not in known:
-            raise ValueError(
-                f"{flag_of(name)} is {given[name]!r}, expected "
-                f"{' or '.join(map(str, known))}."
-            )
+    for name, parameter in _parameters(method).items():
+        kind = parameter.annotation
+        literal = typing.get_origin(kind) is typing.Literal
+        if literal and name in values and values[name] not in typing.get_args(kind):
+            choices = " or ".join(map(str, typing.get_args(kind)))
+            raise ValueError(f"{flag_of(name)} is {given[name]!r}, expected {choices}.")
     with importable():
         return merge.preset(method, **values)
 
@@ -92,26 +92,8 @@ def fields(method: str) -> dict[str, Any]:
     >>> fields("ties")["density"]
     0.2
     """
-    return {
-        name: None if p.default is p.empty else p.default
-        for name, p in _parameters(method).items()
-    }
-
-
-def choices(method: str) -> dict[str, tuple[Any, ...]]:
-    """The fields of a merge that take one of a few values, and those.
-
-    Args:
-      method: a name of ``merge.names()``, or ``module:attribute``.
-
-    >>> choices("ties")["by"]
-    ('mass', 'frequency')
-    """
-    return {
-        name: typing.get_args(p.annotation)
-        for name, p in _parameters(method).items()
-        if typing.get_origin(p.annotation) is typing.Literal
-    }
+    parameters = _parameters(method).items()
+    return {name: None if p.default is p.empty else p.default for name, p in parameters}
 
 
 def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
@@ -160,17 +142,11 @@ def read(name: str, text: str, default: Any) -> Any:
         with contextlib.suppress(ValueError):
             return type(default)(text)
         expected = "a whole number" if isinstance(default, int) else "a number"
-    elif default is None:
-        return _guessed(text)
     else:
+        for kind in (int, float) if default is None else ():
+            with contextlib.suppress(ValueError):
+                return kind(text)
         return text
     raise ValueError(
         f"{flag_of(name)} is {text!r}, expected {expected}, as in {default}."
     )
-
-
-def _guessed(text: str) -> Any:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text

@@ -6,8 +6,8 @@ sentence that names the nearest.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import tyro
 
@@ -33,24 +33,14 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 not in any help."""
 
 
-class Flag(NamedTuple):
-    """One flag of a command."""
-
-    name: str
-    """As it is typed, such as ``--batch``; or of a positional argument, unused."""
-    kind: Any
-    """Type of its value."""
-    marks: tuple[Any, ...]
-    """What tyro is told of it."""
-
-
-def flags(kind: Any, prefix: str = "") -> Iterator[Flag]:
-    """Yields the flags of a dataclass and of the dataclasses in it.
+def flags(kind: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
+    """Returns the flags of a dataclass and of those in it, with what tyro is told.
 
     Args:
-      kind: a dataclass.
+      kind: a dataclass; its positional arguments count as flags, too.
       prefix: of the names, such as ``model.``.
     """
+    every: dict[str, tuple[Any, ...]] = {}
     for field in dataclasses.fields(kind):
         inner = getattr(field.type, "__origin__", field.type)
         marks = getattr(field.type, "__metadata__", ())
@@ -59,16 +49,17 @@ def flags(kind: Any, prefix: str = "") -> Iterator[Flag]:
             continue
         if dataclasses.is_dataclass(inner):
             flat = any(getattr(mark, "name", None) == "" for mark in marks)
-            yield from flags(inner, prefix if flat else f"{prefix}{name}.")
+            every |= flags(inner, prefix if flat else f"{prefix}{name}.")
         else:
-            yield Flag(f"--{prefix}{name}", inner, marks)
+            every[f"--{prefix}{name}"] = marks
             if inner is bool:
-                yield Flag(f"--{prefix}no-{name}", inner, marks)
+                every[f"--{prefix}no-{name}"] = marks
+    return every
 
 
 def names(kind: Any) -> list[str]:
     """Names of every flag of a dataclass, ``--help`` first."""
-    return ["--help", *(flag.name for flag in flags(kind))]
+    return ["--help", *flags(kind)]
 
 
 def parse(
@@ -94,35 +85,19 @@ def parse(
       ValueError: if a flag does not exist, naming the nearest.
     """
     words = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
-    known = list(flags(kind))
-    positional = any(tyro.conf.Positional in flag.marks for flag in known)
-    for flag in known:
-        if tyro.conf.UseAppendAction in flag.marks:
-            words = spread(flag.name, words, positional=positional)
+    known = flags(kind)
+    positional = any(tyro.conf.Positional in marks for marks in known.values())
+    for flag, marks in known.items():
+        if tyro.conf.UseAppendAction in marks:
+            words = spread(flag, words, positional=positional)
     # A config has many flags with names alike; the hint then names up to three.
-    check(words, names(kind), prog, hints=1 if default is None else 3)
-    more: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
-
-
-def check(
-    words: Sequence[str], known: Sequence[str], prog: str, *, hints: int = 1
-) -> None:
-    """Refuses flags that do not exist.
-
-    Args:
-      words: what was given.
-      known: every flag there is.
-      prog: the command.
-      hints: how many of the nearest flags are named at most.
-
-    Raises:
-      ValueError: with the first flag that does not exist, and the nearest.
-    """
+    hints = 1 if default is None else 3
     for word in words:
         name = word.partition("=")[0]
-        if name.startswith("--") and name.replace("_", "-") not in known:
-            raise ValueError(no_option(name, known, prog, hints))
+        if name.startswith("--") and name.replace("_", "-") not in names(kind):
+            raise ValueError(no_option(name, names(kind), prog, hints))
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
 
 
 def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:

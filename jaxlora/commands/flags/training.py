@@ -1,7 +1,10 @@
-"""Flags of training: ``jaxlora.train.Training``, as train and gate show it."""
+"""Flags of training: its numbers, and names of adapters by their data."""
 
 import dataclasses
 import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import tyro
@@ -56,3 +59,45 @@ class GateLearning(Learning):
     """Gates that train at once; 0 chooses, fewer need less memory."""
     seed: int = 0
     """Of starts, orders and choices of examples."""
+
+
+def adapter_names(sources: Sequence[str]) -> list[str]:
+    """Returns the name of each source's adapter.
+
+    Args:
+      sources: as they were given.
+
+    Raises:
+      ValueError: if there is no source, or two would have one name.
+    """
+    if not sources:
+        raise ValueError("No --data was given, expected a file at least.")
+    stems = [_name(source) for source in sources]
+    if twice := sorted({x for x in stems if stems.count(x) > 1}):
+        raise ValueError(
+            f"Two data files would both be adapter {twice[0]!r}, as an adapter has the "
+            f"name of its file; rename one."
+        )
+    return stems
+
+
+def _name(source: str) -> str:
+    """Returns a file's stem, a folder's name, or a data set's.
+
+    Args:
+      source: as it was given.
+
+    Raises:
+      ValueError: if it has none.
+
+    >>> _name("data/gsm8k.train.jsonl"), _name("tfds:gsm8k/main:train")
+    ('gsm8k.train', 'gsm8k-main-train')
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and path.suffix not in (".json", ".jsonl"):
+        return source.removeprefix("tfds:").replace("/", "-").replace(":", "-")
+    last = os.path.basename(os.path.abspath(path))  # of "." and ".." too
+    stem = last.removesuffix(".jsonl").removesuffix(".json")
+    if not stem:
+        raise ValueError(f"--data {source} gives the adapter no name; rename it.")
+    return stem

@@ -1,4 +1,4 @@
-"""Every number that ``jaxlora inspect --json`` writes."""
+"""Every number of what adapters are: norms, ranks, singular values, cosines."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,16 @@ from jaxlora.spectra import Group
 
 
 def plain(collection: Collection, groups: Mapping[str, Group]) -> dict[str, Any]:
-    """Everything, as JSON holds it; null is undefined or absent."""
+    """Returns every number, as JSON holds it; None is undefined or absent.
+
+    Args:
+      collection: E adapters, as they were read.
+      groups: what ``spectra.measure`` says of them, by site.
+
+    Returns:
+      Adapters (name, base, modules, parameters, norm), their cosines [E, E], and for
+      each group its modules, features, cosines and, by adapter, numbers of each layer.
+    """
     gram = spectra.total(groups)
     adapters = [
         {

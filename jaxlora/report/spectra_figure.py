@@ -1,6 +1,7 @@
-"""The figure of ``jaxlora inspect``: spectra of every group, and cosines of pairs."""
+"""What adapters are as a figure: spectra of every group, and cosines of pairs."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ COLUMNS = 4
 
 NUMBERED = 12
 """Adapters up to which each cell of the heat map shows its number."""
+
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 def chart(groups: Mapping[str, Group], experts: Sequence[str]) -> Figure:
@@ -48,6 +51,22 @@ def chart(groups: Mapping[str, Group], experts: Sequence[str]) -> Figure:
     _heat(left, experts, spectra.cosines(spectra.total(groups)))
     _pairs(right, groups, len(experts))
     return figure
+
+
+def sparkline(values: np.ndarray) -> str:
+    """Values from 0, as bars of eight heights; at most 16, which are means of runs.
+
+    Args:
+      values: at least one.
+
+    >>> sparkline(np.asarray([8.0, 4.0, 1.0]))
+    '█▄▁'
+    """
+    parts = [run.mean() for run in np.array_split(values, min(16, len(values)))]
+    top = max(parts, default=0.0)
+    if not top > 0:
+        return ""
+    return "".join(_BARS[math.ceil(round(8 * x / top, 6))] for x in parts)
 
 
 def _spectra(figure, groups: Mapping[str, Group], experts, rows: int) -> None:

@@ -1,0 +1,53 @@
+"""What is said of adapters: a short name for each folder, and what to know of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jaxlora.io.collection import Collection
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """Names adapters by the ends of their paths, as short as tells them apart.
+
+    Args:
+      folders: of the adapters.
+
+    Raises:
+      ValueError: if a folder is given twice.
+
+    >>> names([Path("/runs/1/final"), Path("/runs/2/final")])
+    ['1/final', '2/final']
+    """
+    paths = [folder.resolve() for folder in folders]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise ValueError(
+                f"Adapter {folders[i]} is given twice; to count it double, leave one "
+                f"out and give the other twice the weight (--weights)."
+            )
+    deepest = max((len(path.parts) for path in paths), default=0)
+    for depth in range(1, deepest + 1):
+        ends = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(path) for path in paths]
+
+
+def notes(library: Collection) -> Iterator[str]:
+    """What a user should know of the adapters that is no error, in sentences.
+
+    Args:
+      library: the adapters.
+    """
+    bases = dict(zip(library.names, library.base_names, strict=True))
+    if len({base for base in bases.values() if base}) > 1:
+        each = ", ".join(f"{name}: {base}" for name, base in bases.items())
+        yield (
+            f"The adapters name different bases ({each}); their shapes agree, but "
+            f"what is made of them means something on one base only."
+        )
+    if library.copies:
+        yield (
+            f"Copies of base weights that PEFT saved along are left out: "
+            f"{', '.join(library.copies[:4])}."
+        )
