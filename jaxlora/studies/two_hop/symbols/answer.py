@@ -151,7 +151,8 @@ def _of_others(
         return frame
     other = ask(True)
     sizes = {(str(g.cell), g.pair): g.size // 2 for g in setting.asked.groups}
-    half = np.array([sizes[c, p] for c, p in frame[["cell", "pair"]].to_numpy()])
+    pairs = zip(frame["cell"], frame["pair"], strict=True)
+    half = np.array([sizes[key] for key in pairs])
     # The expert of the second half (the first frame) is asked about the first half.
     keep = (frame["person"] < half) | (frame["split"] == str(Split.FAMILIAR_TWO_HOP))
     return frame.where(keep, other).astype(frame.dtypes)

@@ -91,8 +91,8 @@ def train(
     folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
     restored = checkpoint.restore(folder, target)
     if restored is None:
-        pairs = zip(map(len, (x.tokens for x in sets)), places, strict=True)
-        order = [_order(n, recipe.train, seed, place) for n, place in pairs]
+        sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
+        order = [_order(n, recipe.train, seed, place) for n, place in sizes]
         library, losses = _fit(model, base, keys, sets, order, recipe, progress)
         checkpoint.save(folder, 0, library, {"losses": losses})
     else:

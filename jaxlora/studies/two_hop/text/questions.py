@@ -81,7 +81,11 @@ def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shape
     known = [names(group) for group in groups]
     return Shapes(
         longest(q for record in every for q in phrases.held_out(record, phrasings)),
-        longest(f(x) for x in two_hop for f in (phrases.in_context, phrases.thinking)),
+        longest(
+            question(record)
+            for record in two_hop
+            for question in (phrases.in_context, phrases.thinking)
+        ),
         bucket(max(len(codec.answer(x)) for some in known for x in some), least=2),
         max(map(len, known)),
     )
