@@ -35,7 +35,7 @@ class Arguments:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the study; 0 if every base passed its gates, else 1."""
+    """Runs the study; 0 if every base met its criteria, else 1."""
     given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
     console = study_output.console()
     with bars.stages(console, STAGES) as move:

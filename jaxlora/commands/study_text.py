@@ -45,7 +45,7 @@ class Arguments(TextConfig):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the study; 0 if the base passed its gates with every seed, else 1."""
+    """Runs the study; 0 if the base met its criteria with every seed, else 1."""
     given = parse(arguments)
     study = _study(given)
     console = study_output.console()

@@ -65,8 +65,8 @@ def markdown_table(grid: Grid) -> str:
     Args:
       grid: the words.
 
-    >>> print(markdown_table(Grid("Gates", ("gate", "seed 0"), (("a|b", "0.99"),))))
-    | gate | seed 0 |
+    >>> print(markdown_table(Grid("Criteria", ("copy", "seed 0"), (("a|b", "0.99"),))))
+    | copy | seed 0 |
     |:--|:--|
     | a\|b | 0.99 |
     """
