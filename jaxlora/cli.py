@@ -87,7 +87,7 @@ COMMANDS = {
     "info": Entry("info"),
 }
 TEXT_STUDY = Entry(
-    "study_text", "--train.batch, --train.at-once or --ask.batch", resumes=True
+    "study_text", "--train.batch, --train.together or --ask.batch", resumes=True
 )
 """``study two-hop`` of a language model, which ``--model`` names."""
 

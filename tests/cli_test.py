@@ -135,7 +135,7 @@ def test_errors_that_a_user_can_mend_are_one_sentence(
         (
             ["study", "two-hop", "--model=x"],
             RuntimeError("INTERNAL: RESOURCE_EXHAUSTED"),
-            "Out of memory; lower --train.batch, --train.at-once or --ask.batch, or",
+            "Out of memory; lower --train.batch, --train.together or --ask.batch, or",
         ),
         (
             ["eval"],
