@@ -14,7 +14,7 @@ from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Writes one dataset (array_record) for each seed and coverage level of a study.
+    """Writes one dataset (array_record) for each seed and coverage of a study.
 
     `jaxlora study two-hop --data-dir OUT` with the same options reads them back; any
     other program reads them with tensorflow_datasets, without TensorFlow.
@@ -35,8 +35,8 @@ def run(arguments: Sequence[str]) -> int:
     console = Console()
     people = protocol.own_people(given.config)
     asked = [
-        (dataclasses.replace(given.config.world, coverage=level), seed)
-        for level in given.config.all_coverages
+        (dataclasses.replace(given.config.world, coverage=coverage), seed)
+        for coverage in given.config.all_coverages
         for seed in given.config.numbers
     ]
     for sizes, seed in track(asked, "datasets", console=console):

@@ -1,4 +1,4 @@
-"""The flags of every command: spelled here, parsed here, and nowhere else."""
+"""Flags that several commands share, and how words become the flags of any command."""
 
 from jaxlora.commands.flags.adapters import Combine as Combine
 from jaxlora.commands.flags.adapters import Combining as Combining

@@ -1,4 +1,4 @@
-"""Flags that say which adapters a model runs with, how they combine, and sampling."""
+"""Flags that say which adapters a model runs with, and how they combine."""
 
 import dataclasses
 from pathlib import Path

@@ -77,7 +77,7 @@ def _merged(setting: Setting, arm: Arm, method: Method) -> Outcome:
 
 
 def _routed(setting: Setting, arm: Arm, method: Method) -> Outcome:
-    """Asks of a route, each half of the people of its own gate if there are two."""
+    """Asks a route; where there are two gates, each half of the people has its own."""
     how = arms.route_of(method, setting.config)
     trained, asked = setting.experts, setting.asked
 
