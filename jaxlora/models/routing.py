@@ -1,9 +1,9 @@
 """Gates inside a decoder: where they run, and what is passed down to the sites.
 
 Weights of the experts are computed at every site, once a layer, or once for the model;
-``Route.per`` says which, and the weights are passed down to the sites below. The running
-sums of a route by sequence live in the collection ``pooled``, which a cache carries from
-call to call.
+``Route.per`` says which, and the weights are passed down to the sites below. The
+running sums of a route by sequence live in the collection ``pooled``, which a cache
+carries from call to call.
 """
 
 from typing import NamedTuple

@@ -10,7 +10,6 @@ and what any linear combination of edits answers follows from the geometry of th
 prompts alone: which tokens they share, and how strongly each is attended to.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -172,17 +171,3 @@ def truncate(change: jax.Array, rank: int) -> jax.Array:
     """
     u, s, vt = spectrum.thin_svd(change)
     return spectrum.matmul(u[:, :rank] * s[None, :rank], vt[:rank])
-
-
-def with_strength(model: OneLayer, strength: float) -> OneLayer:
-    """Returns the model with relations of another length.
-
-    Args:
-      model: whose relations.
-      strength: the new length; an entity's is 1.
-
-    >>> float(with_strength(ideal(entities=2), 2.0).relations.max())
-    2.0
-    """
-    size = jnp.linalg.norm(model.relations, axis=-1, keepdims=True)
-    return dataclasses.replace(model, relations=strength * model.relations / size)
