@@ -65,6 +65,29 @@ def test_an_edit_of_the_loss_moves_bases_and_what_is_beside_them_does_not(packag
     assert code.digest(BASES, root=package) != before
 
 
+SYMBOLS = BASES.removesuffix("bases")
+
+
+@pytest.mark.parametrize(
+    ("file", "moved"),
+    [
+        (LOSS, {"bases", "experts", "protocol"}),
+        ("train/full_batch.py", {"experts", "protocol"}),
+        ("merge/sparse.py", {"protocol"}),
+        ("studies/two_hop/summary.py", {"protocol"}),
+        ("report/page.py", set()),
+    ],
+)
+def test_rows_depend_on_more_than_experts_and_they_on_more_than_bases(
+    package, file, moved
+):
+    names = ("bases", "experts", "protocol")
+    before = {name: code.digest(SYMBOLS + name, root=package) for name in names}
+    edit(package, file, "\nfrom ", "\nEDITED = 1\nfrom ")
+    after = {name: code.digest(SYMBOLS + name, root=package) for name in names}
+    assert {name for name in names if after[name] != before[name]} == moved
+
+
 def test_a_decoder_is_followed_to_where_it_is_defined(package):
     """``jaxlora.models`` re-exports generation too, which decides no base."""
     before = code.digest(BASES, root=package)
