@@ -88,7 +88,7 @@ class Thresholds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was measured of one library combined by one method in one cell."""
+    """What was measured of one arm under one method in one cell."""
 
     cell: Cell
     arm: Arm
@@ -111,7 +111,7 @@ class Evidence:
     """An A->C expert in the library was trained on these people."""
     counterfactual: Mapping[str, Interval]
     """Accuracy of the counterfactual answer where the experts of one hop were trained
-    on it, by library; empty if it was not measured."""
+    on it, by arm; empty if it was not measured."""
     joint: Interval | None
     """Two-hop accuracy of one LoRA on both fact sets; ``None`` if it could not run."""
     coverage: float | None = None
@@ -140,7 +140,7 @@ class Evidence:
 
 
 def adjust(evidences: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """Returns the evidences with Holm's p-values over the methods tried on a library.
+    """Returns the evidences with Holm's p-values over the methods tried on an arm.
 
     A family is all methods in the same cell on the same library.
     """

@@ -1,4 +1,4 @@
-"""Lines of tables and bars of figures: which library, used how, asked what.
+"""Lines of tables and bars of figures: which arm, under which method, asked what.
 
 Sections are in the order in which a table is read: what must fail, what is asked, and
 what must work.

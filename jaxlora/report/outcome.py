@@ -193,7 +193,7 @@ def prediction_grid(results: Mapping[str, Any]) -> Grid:
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
-    """Returns the outcome in sentences, one per library under the mean.
+    """Returns the outcome in sentences, one per arm under the mean.
 
     Of several coverages the highest counts, and every sentence names it.
 
