@@ -142,7 +142,7 @@ class Evidence:
 def adjust(evidences: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """Returns the evidences with Holm's p-values over the methods tried on an arm.
 
-    A family is all methods in the same cell on the same library.
+    A family is all methods in the same cell on the same arm.
     """
     adjusted = list(evidences)
     for family in dict.fromkeys((e.cell, e.arm) for e in evidences):

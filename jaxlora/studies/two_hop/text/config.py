@@ -45,6 +45,11 @@ class TrainConfig(Training):
                 f"train.seed is {self.seed}, expected 0: experts have the study's "
                 f"seeds, see first_seed and seeds."
             )
+        if self.epochs != Training.epochs:
+            raise ValueError(
+                f"train.epochs is {self.epochs}, expected {Training.epochs}, as it is "
+                f"not used: experts take train.steps updates; set these instead."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,11 @@ def test_a_group_of_options_keeps_the_defaults_of_the_study(tmp_path):
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"steps": 0}, "steps is 0"), ({"seed": 3}, "train.seed is 3")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": 3}, "train.seed is 3"),
+        ({"epochs": 5.0}, "train.epochs is 5.0, expected 3.0"),
+    ],
 )
 def test_training_that_a_study_does_not_do_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
