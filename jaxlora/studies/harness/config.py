@@ -86,9 +86,16 @@ def current(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     out = {}
     for old, value in values.items():
         name = renamed.get(old, old)
-        inner = isinstance(value, Mapping) and name in fields
-        out[name] = current(fields[name], value) if inner else value
+        group = _group(fields.get(name)) if isinstance(value, Mapping) else None
+        out[name] = value if group is None else current(group, value)
     return out
+
+
+def _group(kind: Any) -> type | None:
+    """The class of a group of fields, or of a group or none; None for other fields."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    groups = (x for x in kinds if isinstance(x, type) and dataclasses.is_dataclass(x))
+    return next(groups, None)
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
