@@ -34,7 +34,7 @@ RENAMED = {
     "gate passed": "criterion passed",
     r"the gate of '(.*?)' failed": r"the criterion of '\1' was not met",
     "no base passed its gates": "no base met its criteria",
-    '"found": ': '"given": ',
+    '"found": ': '"extracted": ',
 }
 """Words of files that were renamed since 20bbc0b, as patterns; see CHANGELOG.md."""
 TEXT_STUDY = """--dtype float32 --cells F-OO --people 4 --pairs 1 --phrasings 2

@@ -35,7 +35,7 @@ class Judged(NamedTuple):
 
     correct: bool
     """Are the two the same?"""
-    given: str | None
+    extracted: str | None
     """The text's answer as it was compared; None if it has none."""
     wanted: str
     """The right answer as it was compared."""
@@ -94,8 +94,8 @@ def exact_match(text: str, answer: str) -> Judged:
     >>> exact_match("Oslo.", "oslo").correct
     True
     """
-    given, wanted = normalise(answered(text)), normalise(answer)
-    return Judged(given == wanted, given, wanted)
+    extracted, wanted = normalise(answered(text)), normalise(answer)
+    return Judged(extracted == wanted, extracted, wanted)
 
 
 def last_number(text: str, answer: str) -> Judged:
@@ -105,7 +105,7 @@ def last_number(text: str, answer: str) -> Judged:
       ValueError: if the right answer has no number.
 
     >>> last_number("It costs $1,000.00.", "... #### 1000")
-    Judged(correct=True, given='1000', wanted='1000')
+    Judged(correct=True, extracted='1000', wanted='1000')
     """
     wanted = number(answer)
     if wanted is None:
@@ -113,10 +113,9 @@ def last_number(text: str, answer: str) -> Judged:
             f"The answer {answer[:60]!r} has no number, expected one, as in '#### 72'; "
             f"the metric exact compares words."
         )
-    given = number(answered(text))
-    return Judged(
-        given == wanted, None if given is None else _shown(given), _shown(wanted)
-    )
+    extracted = number(answered(text))
+    shown = None if extracted is None else _shown(extracted)
+    return Judged(extracted == wanted, shown, _shown(wanted))
 
 
 METRICS: Mapping[str, Callable[[str, str], Judged]] = {

@@ -83,7 +83,7 @@ def test_it_counts_right_answers(run, data, answering):
     assert [row["correct"] for row in rows] == [True, False, True]
     assert rows[0]["messages"] == [{"role": "user", "content": "Who is Ann's wife?"}]
     assert (rows[0]["answer"], rows[0]["text"]) == ("Bo", "bo.")
-    assert (rows[1]["given"], rows[1]["wanted"]) == ("5", "4")
+    assert (rows[1]["extracted"], rows[1]["wanted"]) == ("5", "4")
     assert rows[2]["where"].endswith("data.jsonl:3")
 
 
@@ -97,7 +97,7 @@ def test_numbers_are_compared_by_value(run, data, answering):
     table, rows = run("--data", data(*records), "--metric", "number")
     assert table["right"] == "2 of 3"
     assert table["answers cut at the limit"] == "1"
-    assert [row["given"] for row in rows] == ["72", None, "3"]
+    assert [row["extracted"] for row in rows] == ["72", None, "3"]
 
 
 def test_it_judges_what_the_model_says(run, data, speaking):
