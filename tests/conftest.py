@@ -24,6 +24,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jax
 import pytest
 
+# Reads all builtins when it is first imported; a doctest leaves its last value there.
+import tyro  # noqa: F401
+
 CACHE = pathlib.Path(__file__).parents[1] / ".cache/jax"
 CACHE_BYTES = 512 * 2**20
 
