@@ -165,6 +165,27 @@ def _init_site(key: jax.Array, name: str, kernel: Any, config: LoraConfig):
     )
 
 
+def confine(adapter: Adapter, layers: jax.Array) -> Adapter:
+    """Sets ``a`` and ``b`` of all other layers to 0, so that they stay there.
+
+    Where both factors are 0 so are their gradients: what trains is the rest.
+
+    Args:
+      adapter: sites [L, D, R] of stacked layers.
+      layers: bool [L], those that are kept.
+
+    >>> site = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 3)), jnp.ones(2))
+    >>> confine({"kernel": site}, jnp.array([True, False]))["kernel"].a[:, 0, 0]
+    Array([1., 0.], dtype=float32)
+    """
+
+    def site(x: LoraWeight) -> LoraWeight:
+        kept = layers[:, None, None]
+        return x.replace(a=x.a * kept.astype(x.a.dtype), b=x.b * kept.astype(x.b.dtype))
+
+    return lora_map(site, adapter)
+
+
 def delta(weight: LoraWeight) -> jax.Array:
     """Returns ``scale * a @ b``, [..., D, F], computed and returned in float32.
 

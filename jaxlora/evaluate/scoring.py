@@ -19,14 +19,15 @@ from jaxlora.tree import Tree
 class Questions(NamedTuple):
     """Prompts as token ids, padded on the right.
 
-    Shapes: ``direct`` [M, Q, 3], answered at position 2; ``written`` [M, N, 5], whose
-    position 3 asks for the bridge and position 4 is filled with it; ``context``
-    [M, N, 9], answered at position 8.
+    Shapes: ``direct`` [M, Q, 3], answered at positions ``at`` [M, Q]; ``written``
+    [M, N, 5], whose position 3 asks for the bridge and position 4 is filled with it;
+    ``context`` [M, N, 9], answered at position 8.
     """
 
     direct: jax.Array
     written: jax.Array
     context: jax.Array
+    at: jax.Array
 
 
 class Answers(NamedTuple):
@@ -114,7 +115,8 @@ def _run(model: Decoder, pad: int, params: Tree, tokens: jax.Array, adapter):
 
 def _ask(forward, asked: Questions, labels: Labels | None = None) -> Answers:
     given = labels or (None, None, None)
-    direct = forward(asked.direct, given[0])[:, 2]
+    logits = forward(asked.direct, given[0])
+    direct = jnp.take_along_axis(logits, asked.at[:, None, None], axis=1)[:, 0]
     bridge = jnp.argmax(forward(asked.written, given[1])[:, 3], axis=-1)
     bridge = bridge.astype(asked.written.dtype)
     filled = asked.written.at[:, 4].set(bridge)

@@ -202,6 +202,7 @@ def read(path: Path) -> World:
         tuple(metadata["entities"]),
         tuple(metadata["relations"]),
         metadata["familiar"],
+        metadata["form"],
     )
     sizes = metadata["sizes"]
     return World(vocab, {name: _split(builder, name, n) for name, n in sizes.items()})
@@ -212,6 +213,7 @@ def _metadata(asked: TwoHopConfig, world: World) -> dict[str, Any]:
         "entities": world.vocab.entities,
         "relations": world.vocab.relations,
         "familiar": world.vocab.familiar,
+        "form": world.vocab.form,
         "sizes": {name: len(rows) for name, rows in world.splits.items()},
         "config": dataclasses.asdict(asked.world),
         "seed": asked.seed,

@@ -6,12 +6,17 @@ speak records, so that what is stored is what is trained on.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 PAD, COPY, THINK = "<pad>", "<copy>", "<think>"
 SPECIAL = (PAD, COPY, THINK)
+Form: TypeAlias = Literal["next-token", "pad"]
+"""Where a direct answer is read: at the last token of its prompt, as language models
+do, or always at the third position, after padding."""
+PADDED, PADDED_LENGTH = ("one_hop", "copy"), 3
+"""Kinds whose prompts are padded to this length in the form ``pad``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ class Vocab:
     relations: tuple[str, ...]
     familiar: int
     """The first ``familiar`` entities carry facts in pretraining."""
+    form: Form = "next-token"
+    """Where direct answers are read."""
 
     def __post_init__(self):
         words = self.words
@@ -81,8 +88,9 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     """Turns records into padded rows of ``length`` inputs.
 
     The loss is on the entities of the answer: relations inside a document are
-    given, not predicted. A one-hop or copy prompt is padded *before* its answer up to
-    three tokens, so that every direct answer is read at the same position.
+    given, not predicted. In the form ``pad`` a one-hop or copy prompt is padded
+    *before* its answer up to three tokens, so that every direct answer is read at the
+    same position; in the form ``next-token`` it is read at the last token.
 
     Args:
       records: in words of the vocabulary.
@@ -98,7 +106,7 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     >>> vocab = Vocab(("ann", "bob"), ("spouse",), familiar=2)
     >>> ask = Record(kind="one_hop", prompt=("ann", "spouse"), answer=("bob",))
     >>> encode([ask], vocab, 3).targets.tolist()
-    [[3, 3, 1]]
+    [[3, 1, 3]]
     """
     ids = vocab.ids
     pad, entities = ids[PAD], len(vocab.entities)
@@ -106,7 +114,7 @@ def encode(records: Sequence[Record], vocab: Vocab, length: int) -> Rows:
     tokens = np.full((len(records), length), pad, np.int32)
     targets, weights = tokens.copy(), np.zeros((len(records), length), np.float32)
     for i, record in enumerate(records):
-        prompt = _prompt_ids(record, ids)
+        prompt = _prompt_ids(record, ids, vocab.form)
         answer = [ids[word] for word in record.answer]
         words = prompt + answer
         if len(words) - 1 > length:
@@ -131,27 +139,30 @@ def prompts(records: Iterable[Record], vocab: Vocab, length: int) -> np.ndarray:
       length: T, at least that of the longest prompt.
     """
     ids = vocab.ids
-    rows = [_prompt_ids(record, ids) for record in records]
+    rows = [_prompt_ids(record, ids, vocab.form) for record in records]
     out = np.full((len(rows), length), ids[PAD], np.int32)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
 
 
-def answer_position(kind: str) -> int:
+def answer_position(record: Record, form: Form) -> int:
     """Position at which the first answer token is predicted.
 
     Args:
-      kind: of a record.
+      record: any.
+      form: of direct answers.
 
-    >>> answer_position("written")
-    3
+    >>> ask = Record(kind="one_hop", prompt=("ann", "spouse"), answer=("bob",))
+    >>> answer_position(ask, "next-token"), answer_position(ask, "pad")
+    (1, 2)
     """
-    return {"document": 1, "written": 3, "misled": 4, "context": 8}.get(kind, 2)
+    padded = form == "pad" and record.kind in PADDED
+    return PADDED_LENGTH - 1 if padded else len(record.prompt) - 1
 
 
-def _prompt_ids(record: Record, ids: dict[str, int]) -> list[int]:
+def _prompt_ids(record: Record, ids: dict[str, int], form: Form) -> list[int]:
     prompt = [ids[word] for word in record.prompt]
-    if record.kind in ("one_hop", "copy"):
-        prompt += [ids[PAD]] * (3 - len(prompt))
+    if form == "pad" and record.kind in PADDED:
+        prompt += [ids[PAD]] * (PADDED_LENGTH - len(prompt))
     return prompt

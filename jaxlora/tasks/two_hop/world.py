@@ -13,7 +13,8 @@ coverage and phi, and Ye et al. (arXiv 2505.23653) for the II/OI/IO/OO split.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -52,9 +53,7 @@ def generate(config: WorldConfig, seed: int, people: Sequence[Record] = ()) -> W
     # The order of draws is part of a world: a new draw goes to the end.
     rng = np.random.default_rng([seed, 2506, 13479])
     vocab = _vocab(config, people)
-    tables = np.stack(
-        [rng.permutation(config.entities) for _ in range(config.relations)]
-    )
+    tables = _tables(config, rng)
     known, banned, chosen = world_people.assign(config, tables, rng)
     covered = _cover(config, tables, known, rng)
     trained, held_out = _queries(config, tables, known, banned, covered, rng)
@@ -80,7 +79,30 @@ def _vocab(config: WorldConfig, people: Sequence[Record]) -> Vocab:
     else:
         new += [f"{role}{i:02d}" for role in ("fa", "fb", "fc") for i in range(size)]
     relations = tuple(f"r{i:02d}" for i in range(config.relations))
-    return Vocab((*familiar, *new), relations, config.entities)
+    return Vocab((*familiar, *new), relations, config.entities, config.form)
+
+
+def _tables(config: WorldConfig, rng: np.random.Generator) -> np.ndarray:
+    """The tail of each head, [relations, entities]; in study pairs A, B and C differ.
+
+    A person whose bridge or answer is the person, or whose answer is the bridge, would
+    count a repeated token as an answer.
+    """
+    draw = functools.partial(rng.permutation, config.entities)
+    tables = [draw() for _ in range(config.relations)]
+    heads = np.arange(config.entities)
+    for pair in range(config.pairs):
+        first = _until(draw, lambda b: bool((b != heads).all()))
+        differ = lambda c, b=first: bool((c != heads).all() and (c[b] != heads).all())  # noqa: E731
+        tables[2 * pair : 2 * pair + 2] = first, _until(draw, differ)
+    return np.stack(tables)
+
+
+def _until(draw: Callable[[], np.ndarray], holds: Callable[[np.ndarray], bool]):
+    """The first draw that a condition holds of; about one in e^2 does here."""
+    while not holds(drawn := draw()):
+        pass
+    return drawn
 
 
 def _cover(config: WorldConfig, tables: np.ndarray, known: np.ndarray, rng):

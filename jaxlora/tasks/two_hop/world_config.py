@@ -1,8 +1,10 @@
 """Sizes of a two-hop world, checked before anything is drawn."""
 
 import dataclasses
+from typing import get_args
 
 from jaxlora.tasks.two_hop.cells import Cell
+from jaxlora.tasks.two_hop.records import Form
 
 FAMILIAR_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
 """Cells whose people are all familiar to the base."""
@@ -30,8 +32,14 @@ class WorldConfig:
     """Share of the direct rows that copy a name, over familiar and new entities."""
     context_rows: int = 10_240
     """Rows of made-up facts followed by a query about them."""
+    form: Form = "next-token"
+    """Where direct answers are read: at the prompt's last token, or at a third one."""
 
     def __post_init__(self):
+        if self.form not in get_args(Form):
+            raise ValueError(
+                f"form is {self.form!r}, expected one of {', '.join(get_args(Form))}."
+            )
         for field in ("coverage", "trained", "copy_share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(

@@ -33,6 +33,7 @@ FORMATS = {
     "one document": ("held_out_document", 9, "min_format"),
     "facts in context": ("held_out_context", 9, "min_format"),
 }
+HELD_OUT = "held_out_"
 
 
 # Taken on import: a file that is edited while a study runs is not what runs.
@@ -61,7 +62,7 @@ class Base(NamedTuple):
 
     def available(self, name: str, config: PretrainConfig) -> bool:
         """Whether an extra format was learned, so that a control may use it."""
-        return self.measured[name][0] >= config.min_format
+        return name in self.measured and self.measured[name][0] >= config.min_format
 
     @property
     def pad(self) -> int:
@@ -142,7 +143,7 @@ def _optimizer(config: PretrainConfig):
 
 def _train_some(todo, model_config, config: PretrainConfig, cache: Path, progress):
     runs = [_open(seed, world, model_config, config, cache) for seed, world in todo]
-    data = [_data(run.world) for run in runs]
+    data = [_data(run.world, config.formats) for run in runs]
     while pending := [i for i, run in enumerate(runs) if not run.finished]:
         # Runs that were cut at different steps catch up before they go on together.
         behind = min(int(runs[i].state.step) for i in pending)
@@ -187,8 +188,9 @@ def _look(run: _Run, state: pretrain.State, config: PretrainConfig) -> _Run:
     """Measures the criteria after a chunk, and saves the run with what they are."""
     steps = int(state.step)
     base = Base(run.seed, run.model, state.params, run.world, steps, {})
-    base = base._replace(measured=measure(base))
-    formats = all(base.available(name, config) for name in FORMATS)
+    trained = trained_formats(config)
+    base = base._replace(measured=measure(base, trained))
+    formats = all(base.available(name, config) for name in trained)
     enough = base.passed(config) and (formats or steps >= config.format_steps)
     finished = steps >= config.max_steps or enough
     meta = {"measured": base.measured, "finished": finished, "seed": run.seed}
@@ -208,20 +210,31 @@ def _advance(runs: Sequence[_Run], data: Sequence[pretrain.Data], config):
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(runs))]
 
 
-def _data(world: World) -> pretrain.Data:
+def trained_formats(config: PretrainConfig) -> tuple[str, ...]:
+    """The formats of :data:`FORMATS` that a base of a recipe is trained on."""
+    trained = [f"{HELD_OUT}{name}" for name in config.formats]
+    return tuple(name for name, (split, _, _) in FORMATS.items() if split in trained)
+
+
+def _data(world: World, formats: Sequence[str]) -> pretrain.Data:
     s, vocab = world.splits, world.vocab
     direct = encode(s["one_hop"] + s["two_hop"] + s["copy"], vocab, 3)
-    extra = encode(_mix(s), vocab, 9)
+    # Without formats the steps that are theirs train on direct rows too.
+    extra = encode(_mix(s, formats), vocab, 9) if formats else direct
     return pretrain.Data(*_padded(direct), *_padded(extra))
 
 
-def _mix(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
+def _mix(
+    splits: Mapping[str, tuple[Record, ...]], formats: Sequence[str]
+) -> tuple[Record, ...]:
     """Extra rows: made-up contexts in full, the other formats in proportion to them."""
-    context = splits["context"]
-    rows = list(context)
+    most_rows = len(splits["context"])
+    rows = list(splits["context"]) if "context" in formats else []
     for name, share in EXTRA_SHARES.items():
+        if name not in formats:
+            continue
         # Queries are sorted by relation: take them evenly, not from the front.
-        most = min(len(splits[name]), max(1, round(share * len(context))))
+        most = min(len(splits[name]), max(1, round(share * most_rows)))
         evenly = np.linspace(0, len(splits[name]) - 1, most).astype(int)
         rows += [splits[name][i] for i in evenly]
     return tuple(rows)
@@ -235,10 +248,15 @@ def _padded(rows: Rows, multiple: int = 4096) -> tuple[Batch, jax.Array]:
     return Batch(*map(jnp.asarray, padded)), jnp.asarray(n, jnp.int32)
 
 
-def measure(base: Base) -> dict[str, tuple[float, int]]:
-    """Returns the accuracy and number of items of every criterion."""
-    out = {}
-    for name, (split, length, _) in (CRITERIA | FORMATS).items():
+def measure(base: Base, formats: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Returns the accuracy and number of items of every criterion.
+
+    Args:
+      base: a base.
+      formats: those of :data:`FORMATS` that it was trained on.
+    """
+    rules, out = CRITERIA | {name: FORMATS[name] for name in formats}, {}
+    for name, (split, length, _) in rules.items():
         # Copies are repeated in training; each name is asked once.
         asked = tuple(dict.fromkeys(base.world.splits[split]))
         batch, _ = _padded(encode(asked, base.world.vocab, length), 512)

@@ -12,7 +12,7 @@ from jaxlora.studies.two_hop.items import Key, keys
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tasks.two_hop.formats import context, written
-from jaxlora.tasks.two_hop.records import Record, Vocab, prompts
+from jaxlora.tasks.two_hop.records import Record, Vocab, answer_position, prompts
 
 PEOPLE_SPLITS = (Split.HOP1, Split.HOP2, Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT)
 
@@ -44,17 +44,19 @@ def ask(base: Base, groups: tuple[Group, ...], familiar: int) -> Asked:
     kept = _retention(base, groups, familiar)
     people = max(group.size for group in groups)
     prompt = functools.partial(_prompts, vocab=vocab, people=people)
-    direct, bridged, read = [], [], []
+    direct, bridged, read, at = [], [], [], []
     for g, some in zip(groups, kept, strict=True):
         parts = [prompt(x, 3) for x in (g.hop1, g.hop2, g.two_hop)]
         direct.append(np.concatenate([*parts, prompts(some, vocab, 3)]))
+        one_hop = answer_position(g.hop1[0], vocab.form)
+        at.append(np.where(np.arange(len(direct[-1])) < 2 * people, one_hop, 2))
         bridged.append(prompt(tuple(written(r) for r in g.two_hop), 5))
         facts = tuple(context(r, i % 2 == 1) for i, r in enumerate(g.two_hop))
         read.append(prompt(facts, 9))
     known = {record.prompt: record.answer[0] for record in base.world.splits["one_hop"]}
     return Asked(
         groups,
-        Questions(*(jnp.asarray(np.stack(x)) for x in (direct, bridged, read))),
+        Questions(*(jnp.asarray(np.stack(x)) for x in (direct, bridged, read, at))),
         people,
         len(kept[0]),
         tuple(keys(group, vocab, known) for group in groups),

@@ -2,7 +2,10 @@
 
 import dataclasses
 
-from jaxlora.studies.harness.config import at_least, positive, share
+from jaxlora.studies.harness.config import at_least, distinct, positive, share
+
+FORMATS = ("context", "misled", "written", "document")
+"""Formats beside the direct one that a base may be trained on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,8 @@ class PretrainConfig:
     """Rows of written bridges, documents and made-up contexts, on every tenth step."""
     extra_every: int = 10
     """Distance of those steps; 10 keeps them at 10% of all batches."""
+    formats: tuple[str, ...] = FORMATS
+    """Formats of those rows; a base cannot be asked in one that it never saw."""
     chunk: int = 250
     """Steps between two looks at the criteria; a multiple of extra_every."""
     max_steps: int = 5000
@@ -39,6 +44,7 @@ class PretrainConfig:
     def __post_init__(self):
         at_least(self, 1, "warmup", "batch", "extra_batch", "chunk", "max_steps")
         positive(self, "learning_rate")
+        distinct("formats", self.formats, FORMATS)
         share(self, "min_one_hop", "min_two_hop", "min_copy", "min_format")
         if self.extra_every < 2 or self.chunk % self.extra_every:
             raise ValueError(
