@@ -21,6 +21,12 @@ def family(config: DecoderConfig) -> str:
     Raises:
       ValueError: if there is none.
     """
+    if config.passes > 1:
+        raise ValueError(
+            f"A looped decoder of {config.passes} passes has no Hugging Face "
+            f"architecture, expected passes=1; this is a model of our own, which orbax "
+            f"keeps."
+        )
     if config.positions != "rope" or config.mlp != "gated":
         raise ValueError(
             f"A decoder with {config.positions} positions and a {config.mlp} MLP has "

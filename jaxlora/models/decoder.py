@@ -130,7 +130,7 @@ def _output(
     config: DecoderConfig, route: Route | None, x, routing: RoutingInputs, name: str
 ):
     # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
-    scale = 0.5 / config.num_layers
+    scale = 0.5 / (config.num_layers * config.passes)
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
     layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
     return layer(x, routing)
@@ -170,7 +170,7 @@ class Output(NamedTuple):
 class Decoder(nn.Module):
     """Decoder-only transformer with layers under ``nn.scan``.
 
-    Kernels are [L, D, F]. ``lora`` leaves are a [L, D, R] without a route, and
+    The stack is applied ``passes`` times. Kernels are [L, D, F]. ``lora`` leaves are a [L, D, R] without a route, and
     a [E, L, D, R] with one: the route says which, never the shapes.
     """
 
@@ -188,7 +188,7 @@ class Decoder(nn.Module):
 
         Args:
           inputs: tokens [B, T], and their mask, segments or positions.
-          labels: weights of the oracle, [L, B, T, E], or None.
+          labels: weights of the oracle, [L, B, T, E], the same in each pass; or None.
           cache: what earlier calls left, or None.
         """
         c, route, (b, t) = self.config, self.route, inputs.tokens.shape
@@ -256,8 +256,10 @@ class Decoder(nn.Module):
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
         local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
-        every = LayerPosition(jnp.arange(c.num_layers), local)
-        carry, _ = stack(c, self.route, name="layers")(carry, labels, every, view)
+        layers = stack(c, self.route, name="layers")
+        for first in range(0, c.passes * c.num_layers, c.num_layers):
+            every = LayerPosition(jnp.arange(first, first + c.num_layers), local)
+            carry, _ = layers(carry, labels, every, view)
         return carry
 
 

@@ -73,12 +73,21 @@ def pooled(
 
     Returns:
       A tree of [L, B, D], or [B, D] above the layers, float32; or None.
+
+    Raises:
+      ValueError: if a looped decoder has a gate within its layers.
     """
     if route is None or route.granularity != "sequence":
         return None
     layers, width = config.num_layers, config.hidden_size
     if route.per == "model":
         return {ROUTER: jnp.zeros((batch, width))}
+    if config.passes > 1:
+        raise ValueError(
+            f"A route by sequence with per={route.per!r} cannot be decoded with "
+            f"{config.passes} passes: each layer keeps one running sum, not one for "
+            f"each pass; use per='model', or route by token."
+        )
     if route.per == "layer":
         return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}
     sites = lora.sites(library)

@@ -87,7 +87,10 @@ def _mean(share: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
-    """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...]."""
+    """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...].
+
+    Of a looped decoder it is the mean over the passes.
+    """
     lora.check(base, adapter)
     flat = weights.reshape(-1, 1)
     share = flat / jnp.sum(flat)
@@ -103,7 +106,7 @@ def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
     with nn.intercept_methods(measure):
         _, sown = model.apply(variables, inputs_of(inputs), mutable=["routes"])
     leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
-    return {name: leaves[name][0] for name in lora.sites(adapter)}
+    return {name: jnp.mean(jnp.stack(leaves[name]), 0) for name in lora.sites(adapter)}
 
 
 class _Embedding(Decoder):
