@@ -75,6 +75,9 @@ class DecoderConfig:
     """Hidden width of the MLP."""
     mlp: Literal["plain", "gated"] = "plain"
     """down(act(up x)), or down(act(gate x) * up x)."""
+    shared_mlp: bool = False
+    """All layers share one MLP's parameters: a memory that every layer re-reads (after
+    arXiv 2606.20737)."""
     activation: Literal["gelu", "gelu_tanh", "silu"] = "gelu_tanh"
     """Non-linearity of the MLP."""
     positions: Literal["learned", "rope"] = "learned"

@@ -9,6 +9,7 @@ from jaxlora import tree as named
 from jaxlora.lora import Library
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Tokens, inputs_of
+from jaxlora.models.mlp import site_of
 from jaxlora.models.variables import spread, variables
 from jaxlora.tree import Tree
 
@@ -53,7 +54,8 @@ def routes(
     labels = spread(model, tokens, labels)
     _, sown = model.apply(given, inputs, labels, mutable=["routes"])
     # Flax keeps what is sown as a tuple, of one array [L, N, E] or [L, N] each pass.
-    leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    found = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    leaves = {site_of(name): leaf for name, leaf in found.items()}
     weights = {
         name: jnp.concatenate(leaf).reshape(-1, *tokens.shape, leaf[0].shape[-1])
         for name, leaf in leaves.items()

@@ -75,18 +75,19 @@ def pooled(
       A tree of [L, B, D], or [B, D] above the layers, float32; or None.
 
     Raises:
-      ValueError: if a looped decoder has a gate within its layers.
+      ValueError: if a decoder with a loop or a memory has a gate within its layers.
     """
     if route is None or route.granularity != "sequence":
         return None
     layers, width = config.num_layers, config.hidden_size
     if route.per == "model":
         return {ROUTER: jnp.zeros((batch, width))}
-    if config.passes > 1:
+    if config.passes > 1 or config.shared_mlp:
         raise ValueError(
-            f"A route by sequence with per={route.per!r} cannot be decoded with "
-            f"{config.passes} passes: each layer keeps one running sum, not one for "
-            f"each pass; use per='model', or route by token."
+            f"A route by sequence per {route.per} cannot be decoded with "
+            f"passes={config.passes} and shared_mlp={config.shared_mlp}: a place keeps "
+            f"one running sum, and would need one for each time that it is read; use "
+            f"a gate per model, or route by token."
         )
     if route.per == "layer":
         return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}

@@ -53,7 +53,9 @@ def test_a_loop_has_the_parameters_of_a_single_pass(world):
     single = decoders.fresh(Decoder(config))
     assert jax.tree.map(jnp.shape, base) == jax.tree.map(jnp.shape, single)
     # The first kernels are the same draw; outputs are scaled by the depth, P L.
-    ours, theirs = (named.flatten(decoders.fresh(m)) for m in (looped(config), Decoder(config)))
+    ours, theirs = (
+        named.flatten(decoders.fresh(m)) for m in (looped(config), Decoder(config))
+    )
     np.testing.assert_array_equal(
         ours["layers/attn/q_proj/kernel"], theirs["layers/attn/q_proj/kernel"]
     )
@@ -123,21 +125,32 @@ def test_generation_is_greedy_with_and_without_a_cache(world):
     np.testing.assert_array_equal(got, text[:, 4:])
 
 
-@pytest.mark.parametrize("per", ["site", "layer", "model"])
+GATES = {
+    "site": (route.arrow, None),
+    "layer": (route.Linear(per="layer"), ("layers/router", (3, LAYERS, 8))),
+    "model": (route.Linear(per="model"), ("router", (3, 8))),
+}
+
+
+@pytest.mark.parametrize("per", GATES)
 def test_a_route_chooses_anew_in_each_pass(per):
-    way = route.Route(gate=route.arrow, top_k=2, per=per)
-    single = Decoder(TINY, way)
+    gate, place = GATES[per]
+    way = route.Route(gate=gate, top_k=2)
     model, deep = (Decoder(m.config, way) for m in (looped(TINY), unrolled(TINY)))
     base = decoders.shaken(Decoder(TINY))
     library = decoders.library(base, 3)
     many = lora.stack([tiled(adapter) for adapter in lora.unstack(library)])
-    state = models.gate_state(single, library)
+    data = place and {place[0]: jax.random.normal(jax.random.key(1), place[1])}
+    repeats = 1 if per == "model" else PASSES
+    deeper = jax.tree.map(lambda x: jnp.concatenate([x] * repeats, axis=1), data)
+    state = models.gate_state(model, library, data=data)
+    theirs = models.gate_state(deep, many, data=deeper)
     ours = models.routes(model, base, TOKENS, library=library, gate=state)
-    theirs = models.routes(deep, tiled(base), TOKENS, library=many)
-    for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    wants = models.routes(deep, tiled(base), TOKENS, library=many, gate=theirs)
+    for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(wants), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
     got = run(model, base, TOKENS, library=library, gate=state)
-    want = run(deep, tiled(base), TOKENS, library=many)
+    want = run(deep, tiled(base), TOKENS, library=many, gate=theirs)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -154,27 +167,28 @@ def test_labels_of_the_oracle_are_used_again_in_each_pass():
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_sums_of_a_route_by_sequence_are_refused_within_the_loop():
+@pytest.mark.parametrize("per", GATES)
+def test_sums_of_a_route_by_sequence_are_refused_within_the_loop(per):
+    gate, place = GATES[per]
     base = decoders.shaken(Decoder(TINY))
     library = decoders.library(base, 3)
-    for per in ("site", "layer", "model"):
-        way = route.Route(gate=route.arrow, granularity="sequence", per=per)
-        model = Decoder(looped(TINY).config, way)
-        run(model, base, TOKENS, library=library)  # all at once needs no sums
-        if per == "model":
-            models.generate(model, base, TOKENS, Decoding(2), library=library)
-            continue
-        with pytest.raises(ValueError, match="3 passes: each layer keeps one running"):
-            models.generate(model, base, TOKENS, Decoding(2), library=library)
+    model = Decoder(looped(TINY).config, route.Route(gate=gate, granularity="sequence"))
+    data = place and {place[0]: jax.random.normal(jax.random.key(1), place[1])}
+    both = {"library": library, "gate": models.gate_state(model, library, data=data)}
+    scores = run(model, base, TOKENS, **both)  # all at once needs no sums
+    if per != "model":
+        with pytest.raises(ValueError, match=r"passes=3 .* keeps one running sum"):
+            models.generate(model, base, TOKENS, Decoding(2), **both)
+        return
+    first = models.generate(model, base, TOKENS, Decoding(1), **both).tokens[:, 0]
+    np.testing.assert_array_equal(first, jnp.argmax(scores[:, -1], -1))
 
 
 def test_second_moments_are_means_over_the_passes():
     base = decoders.shaken(Decoder(TINY))
     adapter = decoders.adapter(base)
     weights = jnp.ones(TOKENS.shape)
-    got = statistics.input_grams(
-        looped(TINY), base, TOKENS, weights, adapter=adapter
-    )
+    got = statistics.input_grams(looped(TINY), base, TOKENS, weights, adapter=adapter)
     want = statistics.input_grams(
         unrolled(TINY), tiled(base), TOKENS, weights, adapter=tiled(adapter)
     )
@@ -185,7 +199,7 @@ def test_second_moments_are_means_over_the_passes():
 
 def test_a_loop_has_no_hugging_face_checkpoint():
     config = dataclasses.replace(decoders.TEXT, passes=2)
-    with pytest.raises(ValueError, match="looped decoder of 2 passes has no"):
+    with pytest.raises(ValueError, match=r"decoder of 2 passes .* has no"):
         config_out.to_json(config)
     with pytest.raises(ValueError, match="passes is 0, expected >= 1"):
         dataclasses.replace(TINY, passes=0)
