@@ -24,7 +24,8 @@ from jaxlora.tree import Tree
 Adapter: TypeAlias = Any
 Library: TypeAlias = Any
 
-ALL_LINEAR = (r"layers/.*_proj/kernel",)
+ALL_LINEAR = (r"(layers|memory)/.*_proj/kernel",)
+"""Every linear layer of a decoder; a memory is an MLP that its layers share."""
 
 
 @struct.dataclass

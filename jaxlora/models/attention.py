@@ -33,7 +33,7 @@ class LayerPosition(NamedTuple):
     """Where in the stack a layer is; scanned."""
 
     index: jax.Array
-    """[], from 0."""
+    """[], from 0; pass p of a looped decoder goes on at p L."""
     local: jax.Array | None
     """[], true if the layer sees the last ``window`` keys only."""
 

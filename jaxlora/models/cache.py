@@ -19,9 +19,9 @@ class Cache:
     """
 
     keys: jax.Array
-    """[L, B, G, S, K], in the dtype of the activations."""
+    """[P L, B, G, S, K], in the dtype of the activations: P passes over L layers."""
     values: jax.Array
-    """[L, B, G, S, K]."""
+    """[P L, B, G, S, K]."""
     segments: jax.Array
     """[B, S] int32: 1 where a slot holds a token, else 0."""
     start: jax.Array
@@ -41,7 +41,8 @@ def empty(
       slots: S, the longest padded prompt plus all tokens to come.
       pooled: for a route by sequence, ``routing.pooled(route, config, library, B)``.
     """
-    shape = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
+    layers = config.num_layers * config.passes
+    shape = (layers, batch, config.num_kv_heads, slots, config.head_dim)
     return Cache(
         keys=jnp.zeros(shape, jnp.dtype(config.dtype)),
         values=jnp.zeros(shape, jnp.dtype(config.dtype)),

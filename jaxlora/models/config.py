@@ -7,6 +7,7 @@ AT_LEAST_ONE = (
     "vocab_size",
     "hidden_size",
     "num_layers",
+    "passes",
     "num_heads",
     "num_kv_heads",
     "head_dim",
@@ -61,6 +62,9 @@ class DecoderConfig:
     """D, width of the residual stream."""
     num_layers: int = 4
     """L."""
+    passes: int = 1
+    """P, times the stack of num_layers layers is applied, with the same parameters;
+    > 1 is a looped transformer (arXiv 1807.03819)."""
     num_heads: int = 4
     """Query heads."""
     num_kv_heads: int = 4
@@ -71,6 +75,9 @@ class DecoderConfig:
     """Hidden width of the MLP."""
     mlp: Literal["plain", "gated"] = "plain"
     """down(act(up x)), or down(act(gate x) * up x)."""
+    shared_mlp: bool = False
+    """All layers share one MLP's parameters: a memory that every layer re-reads (after
+    arXiv 2606.20737)."""
     activation: Literal["gelu", "gelu_tanh", "silu"] = "gelu_tanh"
     """Non-linearity of the MLP."""
     positions: Literal["learned", "rope"] = "learned"

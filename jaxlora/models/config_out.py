@@ -21,6 +21,12 @@ def family(config: DecoderConfig) -> str:
     Raises:
       ValueError: if there is none.
     """
+    if config.passes > 1 or config.shared_mlp:
+        raise ValueError(
+            f"A decoder of {config.passes} passes with shared_mlp={config.shared_mlp} "
+            f"has no Hugging Face architecture, expected one pass and an MLP in each "
+            f"layer; this is a model of our own, which orbax keeps."
+        )
     if config.positions != "rope" or config.mlp != "gated":
         raise ValueError(
             f"A decoder with {config.positions} positions and a {config.mlp} MLP has "

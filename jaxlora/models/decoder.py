@@ -12,12 +12,11 @@ from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.inputs import Inputs
 from jaxlora.models.layers import (
-    Projection,
     RMSNorm,
-    activation,
     frequencies,
     rotate,
 )
+from jaxlora.models.mlp import MEMORY, Memory, Mlp, declare, output, projector
 from jaxlora.models.routing import POOLED, RoutingInputs, weigh
 from jaxlora.models.view import view_of
 from jaxlora.route import ROUTER, Route
@@ -52,11 +51,11 @@ class Attention(nn.Module):
                 for s in stored
             )
         out = self._attend(q, k, v, layer, view)
-        return _output(c, self.route, out.reshape(b * t, -1), routing, "o_proj"), stored
+        return output(c, self.route, out.reshape(b * t, -1), routing, "o_proj"), stored
 
     def _projections(self, x, routing: RoutingInputs, b: int, t: int):
         c = self.config
-        project = _projector(c, self.route, x, routing)
+        project = projector(c, self.route, x, routing)
         q = project("q_proj", c.num_heads * c.head_dim, use_bias=c.attention_bias)
         k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
         v = project("v_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
@@ -95,47 +94,6 @@ def _store(layer: LayerPosition, view: View):
     return store
 
 
-class Mlp(nn.Module):
-    """``down(act(up x))``, or the gated form."""
-
-    config: DecoderConfig
-    route: Route | None = None
-
-    @nn.compact
-    def __call__(self, x, routing: RoutingInputs):
-        """Applies the MLP to x [N, D]."""
-        c = self.config
-        project = _projector(c, self.route, x, routing)
-        act = activation(c.activation)
-        if c.mlp == "gated":
-            hidden = act(project("gate_proj", c.mlp_size)) * project(
-                "up_proj", c.mlp_size
-            )
-        else:
-            hidden = act(project("up_proj", c.mlp_size))
-        return _output(c, self.route, hidden, routing, "down_proj")
-
-
-def _projector(config: DecoderConfig, route: Route | None, x, routing: RoutingInputs):
-    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-
-    def project(name: str, features: int, use_bias: bool = False) -> jax.Array:
-        layer = Projection(features, config, route, use_bias, init, name=name)
-        return layer(x, routing)
-
-    return project
-
-
-def _output(
-    config: DecoderConfig, route: Route | None, x, routing: RoutingInputs, name: str
-):
-    # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
-    scale = 0.5 / config.num_layers
-    init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-    layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
-    return layer(x, routing)
-
-
 class Layer(nn.Module):
     """Pre-norm attention and MLP; the body of the scan over layers."""
 
@@ -143,8 +101,11 @@ class Layer(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, carry, labels, layer: LayerPosition, view: View):
-        """Maps the carry (x [N, D], stored); labels [N, E] are this layer's."""
+    def __call__(self, carry, labels, layer: LayerPosition, view: View, memory):
+        """Maps the carry (x [N, D], stored); labels [N, E] are this layer's.
+
+        The variables of a memory, or None, are those of all layers.
+        """
         c, r, (x, stored) = self.config, self.route, carry
         routing = RoutingInputs(labels, view.pool)
         if r is not None and r.per == "layer":
@@ -153,7 +114,10 @@ class Layer(nn.Module):
         h, stored = Attention(c, r, name="attn")(h, stored, routing, layer, view)
         x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
         h = RMSNorm(c, name="mlp_norm")(x)
-        h = Mlp(c, r, name="mlp")(h, routing)
+        if memory is None:
+            h = Mlp(c, r, name="mlp")(h, routing)
+        else:
+            h = Memory(c, r, name=MEMORY)(h, routing, memory)
         x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
         return (x, stored), None
 
@@ -170,8 +134,9 @@ class Output(NamedTuple):
 class Decoder(nn.Module):
     """Decoder-only transformer with layers under ``nn.scan``.
 
-    Kernels are [L, D, F]. ``lora`` leaves are a [L, D, R] without a route, and
-    a [E, L, D, R] with one: the route says which, never the shapes.
+    The stack is applied ``passes`` times. Kernels are [L, D, F], those of a shared MLP
+    [D, F]. ``lora`` leaves are a [L, D, R] without a route, and a [E, L, D, R] with
+    one: the route says which, never the shapes.
     """
 
     config: DecoderConfig
@@ -188,7 +153,7 @@ class Decoder(nn.Module):
 
         Args:
           inputs: tokens [B, T], and their mask, segments or positions.
-          labels: weights of the oracle, [L, B, T, E], or None.
+          labels: weights of the oracle, [L, B, T, E], the same in each pass; or None.
           cache: what earlier calls left, or None.
         """
         c, route, (b, t) = self.config, self.route, inputs.tokens.shape
@@ -200,7 +165,9 @@ class Decoder(nn.Module):
             weights = weigh(self, route, ROUTER, x, RoutingInputs(None, view.pool))
             labels = jnp.broadcast_to(weights, (c.num_layers, *weights.shape))
         stored = None if cache is None else (cache.keys, cache.values)
-        x, stored = self._layers((x, stored), labels, view)
+        fresh = self.is_initializing()
+        memory = declare(c, route, x, fresh) if c.shared_mlp else None
+        x, stored = self._layers((x, stored), labels, view, memory)
         x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
         if not c.tie_head:  # not used here, but declared with the other parameters
             init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -235,7 +202,7 @@ class Decoder(nn.Module):
             x = x + chosen.astype(dtype)
         return x
 
-    def _layers(self, carry, labels, view: View):
+    def _layers(self, carry, labels, view: View, memory):
         c = self.config
         axis = 0 if self.route is None else 1
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
@@ -249,15 +216,17 @@ class Decoder(nn.Module):
                 POOLED: 0,
             },
             split_rngs={"params": True},
-            in_axes=(0, 0, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
             unroll=c.unroll,
         )
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
         local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
-        every = LayerPosition(jnp.arange(c.num_layers), local)
-        carry, _ = stack(c, self.route, name="layers")(carry, labels, every, view)
+        layers = stack(c, self.route, name="layers")
+        for first in range(0, c.passes * c.num_layers, c.num_layers):
+            every = LayerPosition(jnp.arange(first, first + c.num_layers), local)
+            carry, _ = layers(carry, labels, every, view, memory)
         return carry
 
 

@@ -3,11 +3,13 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxlora import tree as named
 from jaxlora.lora import Library
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Tokens, inputs_of
+from jaxlora.models.mlp import site_of
 from jaxlora.models.variables import spread, variables
 from jaxlora.tree import Tree
 
@@ -16,9 +18,9 @@ class Routes(NamedTuple):
     """What a route chose in a call."""
 
     weights: Tree
-    """At every site, [L, B, T, E] float32."""
+    """At every site, [P L, B, T, E] float32: P passes, one after another."""
     nonfinite: Tree
-    """Wherever weights are computed, [L, B, T] (or [1, B, T] for the whole model):
+    """Wherever weights are computed, [P L, B, T] (or [1, B, T] for the whole model):
     true where a score was no number, and was passed over."""
 
 
@@ -51,15 +53,16 @@ def routes(
     given = variables(model, base, tokens, Adapted(None, library, gate), labels)
     labels = spread(model, tokens, labels)
     _, sown = model.apply(given, inputs, labels, mutable=["routes"])
-    # Flax keeps what is sown as a tuple, here of one array [L, N, E] or [L, N].
-    leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    # Flax keeps what is sown as a tuple, of one array [L, N, E] or [L, N] each pass.
+    found = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    leaves = {site_of(name): leaf for name, leaf in found.items()}
     weights = {
-        name: leaf[0].reshape(-1, *tokens.shape, leaf[0].shape[-1])
+        name: jnp.concatenate(leaf).reshape(-1, *tokens.shape, leaf[0].shape[-1])
         for name, leaf in leaves.items()
         if name.endswith("kernel")
     }
     nonfinite = {
-        name: leaf[0].reshape(-1, *tokens.shape)
+        name: jnp.concatenate(leaf).reshape(-1, *tokens.shape)
         for name, leaf in leaves.items()
         if not name.endswith("kernel")
     }

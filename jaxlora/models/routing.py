@@ -73,12 +73,22 @@ def pooled(
 
     Returns:
       A tree of [L, B, D], or [B, D] above the layers, float32; or None.
+
+    Raises:
+      ValueError: if a decoder with a loop or a memory has a gate within its layers.
     """
     if route is None or route.granularity != "sequence":
         return None
     layers, width = config.num_layers, config.hidden_size
     if route.per == "model":
         return {ROUTER: jnp.zeros((batch, width))}
+    if config.passes > 1 or config.shared_mlp:
+        raise ValueError(
+            f"A route by sequence per {route.per} cannot be decoded with "
+            f"passes={config.passes} and shared_mlp={config.shared_mlp}: a place keeps "
+            f"one running sum, and would need one for each time that it is read; use "
+            f"a gate per model, or route by token."
+        )
     if route.per == "layer":
         return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}
     sites = lora.sites(library)

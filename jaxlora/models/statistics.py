@@ -22,6 +22,7 @@ from jaxlora.lora import Adapter
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Tokens, inputs_of
 from jaxlora.models.layers import Projection
+from jaxlora.models.mlp import site_of
 from jaxlora.tree import Tree
 
 
@@ -87,7 +88,10 @@ def _mean(share: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
-    """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...]."""
+    """``statistic(share [N, 1], x [N, D])`` at every adapted kernel, [L, ...].
+
+    It is the mean over the passes of a loop, and over the layers that share an MLP.
+    """
     lora.check(base, adapter)
     flat = weights.reshape(-1, 1)
     share = flat / jnp.sum(flat)
@@ -103,7 +107,14 @@ def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
     with nn.intercept_methods(measure):
         _, sown = model.apply(variables, inputs_of(inputs), mutable=["routes"])
     leaves = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
-    return {name: leaves[name][0] for name in lora.sites(adapter)}
+    means = {
+        site_of(name): jnp.mean(jnp.stack(leaf), 0) for name, leaf in leaves.items()
+    }
+    # The memory is read in every layer, and has no axis of layers.
+    return {
+        name: jnp.mean(means[name], 0) if w.a.ndim == 2 else means[name]
+        for name, w in lora.sites(adapter).items()
+    }
 
 
 class _Embedding(Decoder):

@@ -24,10 +24,16 @@ def gate_state(
       data: for gates that need some, arrays by path as ``Gate.init`` takes them.
 
     Raises:
-      ValueError: if the model has no route, or data are needed and not given.
+      ValueError: if the model has no route, data are needed and not given, or sites
+        of a layer and of a shared MLP would have to share a decision.
     """
     if model.route is None:
         raise ValueError("The model has no route; build it with Decoder(config, route)")
+    if model.config.shared_mlp and model.route.per != "site":
+        raise ValueError(
+            f"The gate decides per {model.route.per}, but shared_mlp has sites without "
+            f"an axis of layers; expected a gate per site."
+        )
     width = model.config.hidden_size
     return model.route.init(library, key=key, data=data, width=width)
 

@@ -17,6 +17,8 @@ from jaxlora.tree import Tree
 RULES = {
     r"layers/.*/(q|k|v|gate|up)_proj/kernel": (None, "fsdp", "tensor"),
     r"layers/.*/(o|down)_proj/kernel": (None, "tensor", "fsdp"),
+    r"memory/(gate|up)_proj/kernel": ("fsdp", "tensor"),
+    r"memory/down_proj/kernel": ("tensor", "fsdp"),
     r"layers/.*/bias": (None, "tensor"),
     r"embed/embedding": ("tensor", "fsdp"),
     r"head": ("fsdp", "tensor"),
