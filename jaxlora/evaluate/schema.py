@@ -50,9 +50,15 @@ class Arm(StrEnum):
     SHUFFLED = "shuffled answers"
     RANDOM = "random"
     PERMUTED = "permuted"
+    REVERSED = "layers reversed"
     JOINT = "joint"
     FULL = "full fine-tuning"
-    DOCUMENT = "one document"
+    DOCUMENT = "A->C from one document"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Arm | None":
+        # Results of before call it after its rows, not after what it is.
+        return cls.DOCUMENT if value == "one document" else None
 
 
 _USUAL = ("mean", "sum", "factor-mean", "arrow", "uniform", "oracle")

@@ -26,6 +26,7 @@ MEMBERS: Mapping[Arm, tuple[Expert, ...]] = {
     Arm.SHUFFLED: (Expert.COUNTER1, Expert.COUNTER2),
     Arm.RANDOM: (Expert.HOP1, Expert.HOP2),
     Arm.PERMUTED: (Expert.HOP1, Expert.HOP2),
+    Arm.REVERSED: (Expert.HOP1_REVERSED, Expert.HOP2_REVERSED),
 }
 ALONE = tuple(arm for arm, members in MEMBERS.items() if len(members) == 1)
 COMBINED = tuple(arm for arm in MEMBERS if arm not in ALONE)
@@ -38,6 +39,7 @@ NEEDED = (
     Arm.SHUFFLED,
     Arm.RANDOM,
     Arm.PERMUTED,
+    Arm.REVERSED,
 )
 COUNTERFACTUALS = (Arm.COUNTERFACTUAL1, Arm.COUNTERFACTUAL2)
 # Held-out A->C experts come in two halves; each is asked about the other half.
@@ -48,7 +50,7 @@ DRAWS = 7919
 """Folded into a seed's key, so that merges and experts draw apart."""
 
 
-def plan(methods: Sequence[str]) -> list[tuple[Arm, Method]]:
+def plan(methods: Sequence[str], placed: bool = False) -> list[tuple[Arm, Method]]:
     """All arms of one base with their methods, in order; the base comes first.
 
     The usual methods combine every set of experts, others those that a verdict rests
@@ -56,10 +58,13 @@ def plan(methods: Sequence[str]) -> list[tuple[Arm, Method]]:
 
     Args:
       methods: names of merges and routes.
+      placed: are experts confined to layers, which may then be exchanged?
     """
     out = [(arm, Method.NONE) for arm in (Arm.BASE, *ALONE, Arm.FULL)]
     for method in map(Method, methods):
         for arm in COMBINED if method in USUAL else NEEDED:
+            if arm is Arm.REVERSED and not placed:
+                continue
             if method is not Method.ORACLE or arm not in NOT_FOR_ORACLE:
                 out.append((arm, method))
     return out

@@ -26,6 +26,9 @@ class Expert(StrEnum):
     IDENTITY = "hop2 + identity rows"
     JOINT = "joint"
     DOCUMENT = "document"
+    # Last: keys of initialisations are numbered by the order of this list.
+    HOP1_REVERSED = "hop1, layers reversed"
+    HOP2_REVERSED = "hop2, layers reversed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +82,9 @@ def rows(group: Group, expert: Expert) -> tuple[Record, ...]:
     """
     half = group.size // 2
     match expert:
-        case Expert.HOP1:
+        case Expert.HOP1 | Expert.HOP1_REVERSED:
             return group.hop1
-        case Expert.HOP2:
+        case Expert.HOP2 | Expert.HOP2_REVERSED:
             return group.hop2
         case Expert.TARGET:
             return group.two_hop

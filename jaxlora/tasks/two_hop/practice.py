@@ -85,11 +85,15 @@ def rows(
         plain += _queries(group, expert, others)
         written = bool(practices.first.rho or practices.second.rho)
         return plain + tuple(formats.written(r) for r in plain if written)
-    if expert is Expert.DOCUMENT or not any(p.rho for p, _, _ in _used(hops, practices)):
+    if expert is Expert.DOCUMENT or not any(
+        p.rho for p, _, _ in _used(hops, practices)
+    ):
         return plain
     named = (str(group.cell), group.pair, str(expert))
     rng = np.random.default_rng(zlib.crc32(repr(named).encode()))
-    mixed: list[Record] = list(plain[len(group.hop2) :] if expert is Expert.IDENTITY else ())
+    mixed: list[Record] = list(
+        plain[len(group.hop2) :] if expert is Expert.IDENTITY else ()
+    )
     for practice, facts, role in _used(hops, practices):
         mixed += _mixed(facts, practice, ROLES[role], _Setting(group, vocab, rng))
     return tuple(mixed)

@@ -161,6 +161,16 @@ def answer_position(record: Record, form: Form) -> int:
     return PADDED_LENGTH - 1 if padded else len(record.prompt) - 1
 
 
+def row_length(record: Record, form: Form) -> int:
+    """Number of inputs of a record's row: all of its tokens but the last.
+
+    Args:
+      record: any.
+      form: of direct answers.
+    """
+    return answer_position(record, form) + len(record.answer)
+
+
 def _prompt_ids(record: Record, ids: dict[str, int], form: Form) -> list[int]:
     prompt = [ids[word] for word in record.prompt]
     if form == "pad" and record.kind in PADDED:

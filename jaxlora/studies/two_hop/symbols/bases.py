@@ -15,7 +15,7 @@ from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.studies.harness import code, provenance
-from jaxlora.studies.two_hop.symbols.recipes import PretrainConfig
+from jaxlora.studies.two_hop.symbols.pretraining import PretrainConfig
 from jaxlora.tasks.two_hop.records import PAD, Record, Rows, Vocab, encode
 from jaxlora.tasks.two_hop.world import World
 from jaxlora.train import pretrain

@@ -13,8 +13,9 @@ from jaxlora.models import Decoder
 from jaxlora.studies.two_hop.items import Key
 from jaxlora.studies.two_hop.symbols import bases, experts, libraries, questions
 from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
+from jaxlora.studies.two_hop.symbols.recipes import kinds
 from jaxlora.tasks.two_hop import world
-from jaxlora.tasks.two_hop.experts import Expert, Group
+from jaxlora.tasks.two_hop.experts import Expert, Group, groups
 from jaxlora.tree import Tree
 
 
@@ -30,6 +31,8 @@ class CachedPairs(NamedTuple):
     """[G, 2, ...]: A->B, then B->C."""
     tokens: jax.Array
     """[G, 3 * N, 3]: hop 1, hop 2 and two-hop of N people; small groups repeat one."""
+    at: jax.Array
+    """[G, 3 * N]: positions at which they are answered."""
     keys: tuple[Mapping[Split, Key], ...]
     """Right answers, by group."""
     accuracy: np.ndarray
@@ -71,10 +74,9 @@ def _base(config: TwoHopConfig, seed: int, cache: Path) -> bases.Base | None:
 
 def _missing(base: bases.Base, config: TwoHopConfig, cache: Path) -> str:
     """The programs of experts that are not in the cache."""
-    keys = [
-        experts.key_of(base, names, config.lora, config.experts)
-        for names, _ in experts.PROGRAMS
-    ]
+    every = tuple(dict.fromkeys(kinds(config.experts).values()))
+    some = experts.programs(base, groups(base.world), every, config.experts.draw)
+    keys = [experts.key_of(base, x, config.lora, config.experts) for x in some]
     lost = [key for key in keys if not (cache / "libraries" / key).is_dir()]
     return f"{len(lost)} of {len(keys)} sets" if lost else ""
 
@@ -95,6 +97,7 @@ def _pairs(
         tuple(trained.groups[g] for g in chosen),
         jax.tree.map(lambda x: x[index], pairs),
         asked.questions.direct[index, : 3 * asked.people],
+        asked.questions.at[index, : 3 * asked.people],
         tuple(asked.keys[g] for g in chosen),
         np.asarray([trained.accuracy[name][g] for name in hops for g in chosen]),
     )

@@ -8,7 +8,8 @@ from jaxlora.models import DecoderConfig
 from jaxlora.names import hint
 from jaxlora.studies.harness.config import at_least, distinct
 from jaxlora.studies.two_hop.config import METHODS, CommonConfig
-from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, PretrainConfig
+from jaxlora.studies.two_hop.symbols.pretraining import PretrainConfig
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig
 from jaxlora.tasks.two_hop.world import WorldConfig
 
 STUDY = "two-hop"

@@ -16,17 +16,14 @@ from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.symbols.bases import Base
-from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig
-from jaxlora.tasks.two_hop.experts import Expert, Group, groups, rows
-from jaxlora.tasks.two_hop.records import encode
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, Kind, kinds
+from jaxlora.tasks.two_hop import practice
+from jaxlora.tasks.two_hop.experts import Expert, Group, groups
+from jaxlora.tasks.two_hop.records import encode, row_length
 from jaxlora.train import full_batch as training
 from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
-# Experts that train in one program: those with the same number and length of rows.
-LONG = (Expert.IDENTITY, Expert.JOINT)
-SHORT = tuple(x for x in Expert if x not in (*LONG, Expert.DOCUMENT))
-PROGRAMS = ((SHORT, 3), (LONG, 3), ((Expert.DOCUMENT,), 4))
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.symbols.experts")
 
@@ -39,6 +36,17 @@ class Experts(NamedTuple):
     adapters: Mapping[Expert, lora.Adapter]
     accuracy: Mapping[Expert, np.ndarray]
     """Accuracy of each expert on what it was trained on, [G]."""
+    kinds: Mapping[Expert, Kind]
+    """What each was trained on, and in which layers."""
+
+
+class Trained(NamedTuple):
+    """The experts of one kind, of every group."""
+
+    adapters: lora.Library
+    """[G, ...]."""
+    accuracy: np.ndarray
+    """On what they were trained on, [G]."""
 
 
 def train(
@@ -53,41 +61,134 @@ def train(
     Args:
       base: a trained base.
       config: rank, scale and targets of every expert.
-      recipe: steps and rate.
+      recipe: rows, layers, steps and rate.
       cache: folder of cached libraries.
       progress: called with the number of experts that were just finished.
     """
-    people = groups(base.world)
-    adapters, accuracies = {}, {}
-    for names, length in PROGRAMS:
-        batch = _batch(base, people, names, length)
-        trained = _program(base, names, batch, config, recipe, cache)
-        accuracy = _accuracy(base, batch, trained).reshape(len(names), -1)
-        for i, name in enumerate(names):
+    people, names = groups(base.world), kinds(recipe)
+    every = tuple(dict.fromkeys(names.values()))
+    trained = train_kinds(base, people, every, (config, recipe), cache, progress)
+    return select(base, people, names, trained)
+
+
+def select(
+    base: Base,
+    people: tuple[Group, ...],
+    names: Mapping[Expert, Kind],
+    trained: Mapping[Kind, Trained],
+) -> Experts:
+    """Gives the experts of a recipe their names.
+
+    Args:
+      base: whose experts.
+      people: the groups.
+      names: the kind of each expert.
+      trained: experts of all these kinds, and perhaps of others.
+    """
+    adapters = {name: trained[kind].adapters for name, kind in names.items()}
+    accuracy = {name: trained[kind].accuracy for name, kind in names.items()}
+    return Experts(base, people, adapters, accuracy, names)
+
+
+def train_kinds(
+    base: Base,
+    people: tuple[Group, ...],
+    every: Sequence[Kind],
+    how: tuple[lora.LoraConfig, ExpertsConfig],
+    cache: Path,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[Kind, Trained]:
+    """Trains experts of many kinds, those with rows of one size in one program.
+
+    Args:
+      base: a trained base.
+      people: its groups.
+      every: the kinds.
+      how: of adapters, and of training; what the kinds say of rows and layers counts.
+      cache: folder of cached libraries.
+      progress: called with the number of experts that were just finished.
+    """
+    out: dict[Kind, Trained] = {}
+    for some in programs(base, people, every, how[1].draw):
+        batch = _batch(base, people, some)
+        library = _program(base, some, batch, how, cache)
+        accuracy = _accuracy(base, batch, library).reshape(len(some), -1)
+        for i, kind in enumerate(some):
             share = slice(i * len(people), (i + 1) * len(people))
-            adapters[name] = jax.tree.map(lambda x, s=share: x[s], trained)
-            accuracies[name] = accuracy[i]
-        progress(len(names) * len(people))
-    return Experts(base, people, adapters, accuracies)
+            mine = jax.tree.map(lambda x, s=share: x[s], library)
+            out[kind] = Trained(mine, accuracy[i])
+        progress(len(some) * len(people))
+    return out
+
+
+def programs(
+    base: Base, people: Sequence[Group], every: Sequence[Kind], draw: int
+) -> list[tuple[Kind, ...]]:
+    """Groups kinds whose rows have one length, and one number of rows in a step.
+
+    Args:
+      base: whose words.
+      people: the groups.
+      every: the kinds.
+      draw: rows of a step; 0 for all.
+    """
+    sizes: dict[tuple[int, int], list[Kind]] = {}
+    for kind in every:
+        sets = _sets(base, people, kind)
+        most = max(map(len, sets))
+        longest = max(row_length(r, base.world.vocab.form) for x in sets for r in x)
+        key = longest, min(most, draw) if draw else most
+        sizes.setdefault(key, []).append(kind)
+    return [tuple(some) for some in sizes.values()]
 
 
 def _program(
-    base: Base, names: Sequence[Expert], batch: Batch, config, recipe, cache: Path
+    base: Base, some: Sequence[Kind], batch: Batch, how, cache: Path
 ) -> lora.Library:
-    """Experts [names * G, ...] of one program, trained or restored."""
-    keys = keys_of(base.seed, names, len(batch.tokens) // len(names))
-    opt, steps = _adam(recipe.learning_rate), recipe.steps
-    fit = functools.partial(
-        training.fit_experts, base.model, opt, config, steps, base.pad
-    )
-    folder = cache / "libraries" / key_of(base, names, config, recipe)
-    target = jax.eval_shape(fit, base.params, batch, keys)[0]
+    """Experts [kinds * G, ...] of one program, trained or restored."""
+    config, recipe = how
+    size = len(batch.tokens) // len(some)
+    keys = keys_of(base.seed, [kind.expert for kind in some], size)
+    layers = jnp.asarray(np.repeat(_masks(base, some), size, axis=0))
+    opt, steps = _adam(recipe.learning_rate), training.Steps(recipe.steps, recipe.draw)
+    fit = functools.partial(_fit, base.model, opt, config, steps, base.pad)
+    folder = cache / "libraries" / key_of(base, some, config, recipe)
+    target = jax.eval_shape(fit, base.params, batch, keys, layers)
     restored = checkpoint.restore(folder, target)
     if restored is not None:
         return restored[1]
-    library, _ = fit(base.params, batch, keys)
-    checkpoint.save(folder, 0, library, {"experts": list(names)})
+    library = fit(base.params, batch, keys, layers)
+    names = [str(kind.expert) for kind in some]
+    checkpoint.save(folder, 0, library, {"experts": names})
     return library
+
+
+def _fit(model, opt, config, steps, pad, params, batch, keys, layers):
+    starts = _starts(config, params, keys, layers)
+    return training.fit_from(model, opt, steps, pad, params, batch, starts, keys)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _starts(config: lora.LoraConfig, params: Tree, keys, layers) -> lora.Library:
+    def start(key: jax.Array, mask: jax.Array) -> lora.Adapter:
+        return lora.confine(lora.init(key, params, config), mask)
+
+    return jax.vmap(start)(keys, layers)
+
+
+def _masks(base: Base, some: Sequence[Kind]) -> np.ndarray:
+    """Which layers each kind may change, [kinds, L]."""
+    count = base.model.config.num_layers
+    out = np.zeros((len(some), count), bool)
+    for i, kind in enumerate(some):
+        beyond = [layer for layer in kind.layers if layer >= count]
+        if beyond:
+            raise ValueError(
+                f"Layer {beyond[0]} of the {kind.expert} expert does not exist: the "
+                f"base has {count} layers, 0 to {count - 1}."
+            )
+        out[i, list(kind.layers or range(count))] = True
+    return out
 
 
 def _accuracy(base: Base, batch: Batch, library: lora.Library) -> np.ndarray:
@@ -116,26 +217,37 @@ def keys_of(seed: int, names: Sequence[Expert], size: int) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(numbers))
 
 
-def batches(experts: Experts, names: Sequence[Expert], length: int) -> Batch:
+def batches(experts: Experts, names: Sequence[Expert]) -> Batch:
     """Returns the training rows of some experts of every group, [names, G, N, T].
 
     Args:
       experts: all experts of a base.
       names: whose rows.
-      length: of a row, in tokens.
     """
-    flat = _batch(experts.base, experts.groups, names, length)
+    some = [experts.kinds[name] for name in names]
+    flat = _batch(experts.base, experts.groups, some)
     return jax.tree.map(lambda x: x.reshape(len(names), -1, *x.shape[1:]), flat)
 
 
-def _batch(base: Base, people: Sequence[Group], names, length: int) -> Batch:
-    """Encodes data sets of unequal size as [names * G, N, T]; unused rows weigh 0."""
-    sets = [rows(group, name) for name in names for group in people]
+def _sets(base: Base, people: Sequence[Group], kind: Kind):
+    """The data set of every group."""
+    vocab = base.world.vocab
+    return [
+        practice.rows(group, kind.expert, vocab, kind.practices, people)
+        for group in people
+    ]
+
+
+def _batch(base: Base, people: Sequence[Group], some: Sequence[Kind]) -> Batch:
+    """Encodes data sets of unequal size as [kinds * G, N, T]; unused rows weigh 0."""
+    vocab = base.world.vocab
+    sets = [data for kind in some for data in _sets(base, people, kind)]
     most = max(map(len, sets))
+    length = max(row_length(r, vocab.form) for data in sets for r in data)
     encoded = [
         [
             np.pad(x, [(0, most - len(data)), (0, 0)])
-            for x in encode(data, base.world.vocab, length)
+            for x in encode(data, vocab, length)
         ]
         for data in sets
     ]
@@ -147,12 +259,12 @@ def _adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(rate)
 
 
-def key_of(base: Base, names: Sequence[Expert], config, recipe: ExpertsConfig) -> str:
+def key_of(base: Base, some: Sequence[Kind], config, recipe: ExpertsConfig) -> str:
     """The name of a cached library: a hash of all that decides what is in it.
 
     Args:
       base: a trained base.
-      names: of the experts.
+      some: the kinds of its experts.
       config: rank, scale and targets.
       recipe: steps and rate.
     """
@@ -163,9 +275,9 @@ def key_of(base: Base, names: Sequence[Expert], config, recipe: ExpertsConfig) -
             "base": digests,
             "people": repr(base.world.splits["people"]),
             "seed": base.seed,
-            "experts": [str(name) for name in names],
+            "experts": [dataclasses.asdict(kind) for kind in some],
             "lora": dataclasses.asdict(config),
-            "steps": recipe.steps,
+            "steps": [recipe.steps, recipe.draw],
             "rate": recipe.learning_rate,
             "code": CODE,
             **provenance.program(),
@@ -184,7 +296,7 @@ def finetuned(experts: Experts, recipe: ExpertsConfig) -> tuple[Tree, np.ndarray
       Params with a leading axis G, and each copy's accuracy on its own facts [G].
     """
     base = experts.base
-    batch = _batch(base, experts.groups, [Expert.JOINT], 3)
+    batch = _batch(base, experts.groups, [experts.kinds[Expert.JOINT]])
     how = (base.model, _adam(recipe.full_learning_rate), recipe.full_steps)
     params, _ = training.finetune(*how, base.pad, base.params, batch)
     ask = functools.partial(scoring.right, base.model, base.pad)

@@ -49,8 +49,8 @@ def on_own_data(
       library: its experts, [G, E, ...].
     """
     base, entry = experts.base, route.describe(str(method))
-    rows = batches(experts, MEMBERS[arm], 3)
-    rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)  # [G, E, N, 3]
+    rows = batches(experts, MEMBERS[arm])
+    rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)  # [G, E, N, T]
     given = (base.pad, base.params, library, rows)
     if entry.training is not None:
         return _trained(Decoder(base.model.config, entry.training), *given)

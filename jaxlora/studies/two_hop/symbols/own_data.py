@@ -39,7 +39,7 @@ def measure(
     base = experts.base
     per_expert = []
     for i, member in enumerate(MEMBERS[arm]):
-        rows = batches(experts, [member], 3)
+        rows = batches(experts, [member])
         mine = jax.tree.map(lambda x, i=i: x[:, i], library)
         rows = jax.tree.map(lambda x: x[0], rows)
         per_expert.append(measured(base.model, base.pad, base.params, mine, rows))

@@ -47,6 +47,7 @@ from jaxlora.studies.two_hop.symbols import (
 )
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.config import FREE, STUDY, TwoHopConfig
+from jaxlora.studies.two_hop.symbols.recipes import kinds
 from jaxlora.tasks.two_hop import facts, world
 from jaxlora.tasks.two_hop.experts import groups
 from jaxlora.tasks.two_hop.records import Record
@@ -212,7 +213,10 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
         return answer.answer(ready, arm, method)
 
     name, resumed = f"coverage {coverage:g}, seed {base.seed}", this.clock.resumed
-    plan = [Block(coverage, base.seed, *x) for x in arms.plan(config.methods)]
+    plan = [
+        Block(coverage, base.seed, *x)
+        for x in arms.plan(config.methods, config.experts.placed)
+    ]
     ask(this, log, [Part(name, this.out, answers)], plan)
     for block in plan:
         outcome = log.outcomes[block][0]
@@ -238,8 +242,8 @@ def _world_rows(block: Block, base: Base) -> Iterator[dict]:
 
 def _setting(this: Run[TwoHopConfig], base: Base) -> answer.Setting:
     config = this.config
-    names = sum(len(names) for names, _ in experts.PROGRAMS)
-    total, done = names * len(groups(base.world)), 0
+    every = set(kinds(config.experts).values())
+    total, done = len(every) * len(groups(base.world)), 0
 
     def progress(more: int) -> None:
         nonlocal done

@@ -1,56 +1,11 @@
-"""How bases and experts are trained, and what they must be able to do."""
+"""How experts are trained, on what, and what they must be able to do."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from jaxlora.studies.harness.config import at_least, distinct, positive, share
-
-FORMATS = ("context", "misled", "written", "document")
-"""Formats beside the direct one that a base may be trained on."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """How a base is trained, and the criteria that it must meet."""
-
-    learning_rate: float = 2e-3
-    """AdamW rate after the warm-up."""
-    warmup: int = 200
-    """Steps of linear warm-up."""
-    weight_decay: float = 0.1
-    """On all parameters but norm scales and biases."""
-    batch: int = 512
-    """Direct rows a step."""
-    extra_batch: int = 256
-    """Rows of written bridges, documents and made-up contexts, on every tenth step."""
-    extra_every: int = 10
-    """Distance of those steps; 10 keeps them at 10% of all batches."""
-    formats: tuple[str, ...] = FORMATS
-    """Formats of those rows; a base cannot be asked in one that it never saw."""
-    chunk: int = 250
-    """Steps between two looks at the criteria; a multiple of extra_every."""
-    max_steps: int = 5000
-    """Give up on a base, and report it as failed, after this many steps."""
-    format_steps: int = 2000
-    """A base that passed goes on to at most this step for its extra formats."""
-    min_one_hop: float = 0.99
-    """Criterion: one-hop recall of known facts."""
-    min_two_hop: float = 0.95
-    """Criterion: held-out two-hop accuracy on familiar facts, non-study relations."""
-    min_copy: float = 0.99
-    """Criterion: copying familiar and new names."""
-    min_format: float = 0.9
-    """Criterion of each extra format; below it the control is marked unavailable."""
-
-    def __post_init__(self):
-        at_least(self, 1, "warmup", "batch", "extra_batch", "chunk", "max_steps")
-        positive(self, "learning_rate")
-        distinct("formats", self.formats, FORMATS)
-        share(self, "min_one_hop", "min_two_hop", "min_copy", "min_format")
-        if self.extra_every < 2 or self.chunk % self.extra_every:
-            raise ValueError(
-                f"chunk is {self.chunk} and extra_every {self.extra_every}: expected a "
-                f"chunk that is a multiple of an extra_every of at least 2."
-            )
+from jaxlora.studies.harness.config import at_least, distinct, positive
+from jaxlora.tasks.two_hop.experts import Expert
+from jaxlora.tasks.two_hop.practice import Practice, Practices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +14,16 @@ class ExpertsConfig:
 
     steps: int = 200
     """Steps of every LoRA."""
+    draw: int = 0
+    """Rows of a step, drawn without replacement; 0 for all."""
+    first: Practice = dataclasses.field(default_factory=Practice)
+    """Rows of the A->B expert."""
+    second: Practice = dataclasses.field(default_factory=Practice)
+    """Rows of the B->C expert."""
+    first_layers: tuple[int, ...] = ()
+    """Layers that the A->B expert may change; empty for all."""
+    second_layers: tuple[int, ...] = ()
+    """Layers that the B->C expert may change; empty for all."""
     learning_rate: float = 3e-3
     """Adam rate of every LoRA."""
     full_steps: int = 100
@@ -70,4 +35,65 @@ class ExpertsConfig:
 
     def __post_init__(self):
         at_least(self, 1, "steps", "full_steps")
+        at_least(self, 0, "draw")
+        for name in ("first_layers", "second_layers"):
+            layers = getattr(self, name)
+            distinct(name, layers)
+            if any(layer < 0 for layer in layers):
+                raise ValueError(f"{name} is {layers}, expected numbers from 0 on.")
         positive(self, "learning_rate", "full_learning_rate")
+
+    @property
+    def placed(self) -> bool:
+        """Are the experts confined to layers?"""
+        return bool(self.first_layers or self.second_layers)
+
+    @property
+    def practices(self) -> Practices:
+        """Rows of both experts."""
+        return Practices(self.first, self.second)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """All that decides what an expert is trained on, but for its people."""
+
+    expert: Expert
+    practices: Practices = Practices()  # noqa: RUF009 (frozen)
+    layers: tuple[int, ...] = ()
+    """That may change; empty for all."""
+
+
+FIRST = (Expert.HOP1, Expert.COUNTER1)
+SECOND = (Expert.HOP2, Expert.COUNTER2, Expert.IDENTITY)
+REVERSED = {Expert.HOP1_REVERSED: Expert.HOP1, Expert.HOP2_REVERSED: Expert.HOP2}
+
+
+def kinds(recipe: ExpertsConfig) -> Mapping[Expert, Kind]:
+    """The kind of every expert of a recipe; equal kinds are equal experts.
+
+    Args:
+      recipe: of all experts.
+    """
+    reversed_ = REVERSED if recipe.placed else {}
+    names = [x for x in Expert if x not in REVERSED or x in reversed_]
+    return {name: _kind(name, recipe) for name in names}
+
+
+def _kind(name: Expert, recipe: ExpertsConfig) -> Kind:
+    first, second = recipe.first, recipe.second
+    if name in FIRST:
+        return Kind(name, Practices(first=first), recipe.first_layers)
+    if name in SECOND:
+        return Kind(name, Practices(second=second), recipe.second_layers)
+    # Placed the wrong way round: what must not work if the order of layers matters.
+    if name is Expert.HOP1_REVERSED:
+        return Kind(Expert.HOP1, Practices(first=first), recipe.second_layers)
+    if name is Expert.HOP2_REVERSED:
+        return Kind(Expert.HOP2, Practices(second=second), recipe.first_layers)
+    if name is Expert.JOINT:
+        return Kind(name, recipe.practices)
+    # Others are trained on two-hop rows: written ones too, where anything practises.
+    if name is Expert.DOCUMENT or not (first.rho or second.rho):
+        return Kind(name)
+    return Kind(name, Practices(second=Practice(rho=1.0)))

@@ -11,7 +11,8 @@ from jaxlora.models import DecoderConfig
 from jaxlora.studies.harness import Results
 from jaxlora.studies.two_hop.symbols import answer, protocol
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
-from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, PretrainConfig
+from jaxlora.studies.two_hop.symbols.pretraining import PretrainConfig
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig
 from jaxlora.tasks.two_hop.world import WorldConfig
 
 TINY = TwoHopConfig(
