@@ -1,0 +1,1 @@
+"""The boundary study: where merged experts compose, where they do not, and why."""

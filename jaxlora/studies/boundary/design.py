@@ -1,0 +1,286 @@
+"""The design, written down before the results: which bases, regimes and arms.
+
+A *point* is one kind of base with its seeds; a *regime* is what the two experts are
+trained on and in which layers. Every regime is asked directly and with the bridge
+written, so the format in which it is asked is no part of it.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jaxlora.evaluate.schema import Arm, Cell, Method
+from jaxlora.models import DecoderConfig
+from jaxlora.studies.boundary.config import Axis, BoundaryConfig
+from jaxlora.studies.two_hop import ExpertsConfig, PretrainConfig
+from jaxlora.tasks.two_hop.practice import Practice
+from jaxlora.tasks.two_hop.world import WorldConfig
+
+NEW = (Cell.R_OO, Cell.H_OO, Cell.F_OO)
+"""Cells in which both facts are new to the base."""
+RHO = 0.5
+"""Share of practising rows in regimes that do not vary it."""
+CONTROLS = (
+    Arm.RANDOM,
+    Arm.PERMUTED,
+    Arm.SHUFFLED,
+    Arm.COUNTERFACTUAL1,
+    Arm.COUNTERFACTUAL2,
+)
+"""Asked under every method, beside the combination."""
+PLAIN = (Method.MEAN, Method.SUM)
+"""Methods of the map."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regime:
+    """What two experts are trained on, and where."""
+
+    name: str
+    first: Practice = Practice()  # noqa: RUF009 (frozen)
+    second: Practice = Practice()  # noqa: RUF009 (frozen)
+    first_layers: tuple[int, ...] = ()
+    second_layers: tuple[int, ...] = ()
+    identity: bool = False
+    """Is the second expert trained on identity rows ``B -> B`` too?"""
+
+    def recipe(self, experts: ExpertsConfig) -> ExpertsConfig:
+        """The training of its experts.
+
+        Args:
+          experts: steps and rate.
+        """
+        names = ("first", "second", "first_layers", "second_layers")
+        fields: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(experts, **fields)
+
+    @property
+    def placed(self) -> bool:
+        """Are the experts confined to layers?"""
+        return bool(self.first_layers or self.second_layers)
+
+    @property
+    def placement(self) -> str:
+        """The layers of both experts, such as ``0 + 2-3``."""
+        return f"{layers(self.first_layers)} + {layers(self.second_layers)}"
+
+    @property
+    def condition(self) -> tuple[tuple[str, Any], ...]:
+        """What every row of it names."""
+        practice = self.second if self.second.rho else self.first
+        form = practice.form if practice.rho else "direct"
+        return (
+            ("regime", self.name),
+            ("rows", form),
+            ("rho", self.second.rho),
+            ("rho of A->B", self.first.rho),
+            ("placement", self.placement),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One kind of base, its seeds and what they are asked."""
+
+    name: str
+    seeds: tuple[int, ...]
+    world: WorldConfig
+    model: DecoderConfig
+    pretrain: PretrainConfig
+    cells: tuple[Cell, ...]
+    regimes: tuple[Regime, ...]
+    methods: tuple[Method, ...]
+    """Of the combination of two."""
+    full: bool = False
+    """Are experts that saw the answers asked as well?"""
+
+    @property
+    def condition(self) -> tuple[tuple[str, Any], ...]:
+        """What every row of it names, beside the coverage."""
+        return (("base", self.name), ("base format", self.world.form))
+
+    def plan(self, regime: Regime) -> Iterator[tuple[Arm, Method]]:
+        """The arms of a regime with their methods; the base is asked apart.
+
+        Args:
+          regime: one of its regimes.
+        """
+        alone = [Arm.HOP1, Arm.HOP2, Arm.JOINT]
+        if self.full:
+            alone += [Arm.TARGET, Arm.TARGET_OTHERS]
+        yield from ((arm, Method.NONE) for arm in alone)
+        combined = (Arm.PAIR, *CONTROLS, *([Arm.REVERSED] if regime.placed else []))
+        for method in self.methods:
+            # The oracle is a bound, not a method: it is searched for the pair alone.
+            some = combined if method is not Method.ORACLE else (Arm.PAIR, Arm.RANDOM)
+            yield from ((arm, method) for arm in some)
+        if regime.identity:
+            yield from ((Arm.IDENTITY, method) for method in PLAIN)
+        if self.full:
+            yield from ((Arm.TRIPLE, method) for method in PLAIN)
+            yield Arm.TRIPLE_OTHERS, Method.MEAN
+
+
+def layers(some: Sequence[int]) -> str:
+    """Names a range of layers.
+
+    Args:
+      some: numbers of layers, in order; empty for all.
+
+    >>> layers((2, 3)), layers((0,)), layers(())
+    ('2-3', '0', 'all')
+    """
+    if not some:
+        return "all"
+    ends = f"{some[0]}-{some[-1]}" if len(some) > 1 else f"{some[0]}"
+    whole = tuple(some) == tuple(range(some[0], some[-1] + 1))
+    return ends if whole else ",".join(map(str, some))
+
+
+def halves(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Low layers for the first expert and high ones for the second.
+
+    Of four layers 0, and 2 and 3: the lowest quarter and the upper half.
+
+    Args:
+      count: L, at least 2.
+
+    >>> halves(4)
+    ((0,), (2, 3))
+    """
+    low = tuple(range(max(1, count // 4)))
+    return low, tuple(range(count - max(1, count // 2), count))
+
+
+def practising(rho: float, **more: Any) -> Regime:
+    """The second expert practises its role in a share of its rows.
+
+    Args:
+      rho: the share.
+      more: other fields of the regime.
+    """
+    name = f"bridge rows {rho:g}" if rho else "direct"
+    return Regime(name=name, second=Practice(rho=rho), **more)
+
+
+def placed(count: int) -> Regime:
+    """The first expert low, the second high.
+
+    Args:
+      count: layers of the base.
+    """
+    low, high = halves(count)
+    return Regime(name="placed", first_layers=low, second_layers=high)
+
+
+def variants() -> tuple[Regime, ...]:
+    """Who practises, and in which form: single steps from bridge rows at one half."""
+    half = Practice(rho=RHO)
+    return (
+        Regime(name="A->B practises", first=half),
+        Regime(name="both practise", first=half, second=half),
+        Regime(name="documents", second=Practice(rho=RHO, form="document")),
+        Regime(name="mixture", second=Practice(rho=RHO, form="mixture")),
+        Regime(name="identity rows", identity=True),
+    )
+
+
+def grid(count: int) -> tuple[Regime, ...]:
+    """All pairs of layer ranges.
+
+    Args:
+      count: layers of the base.
+    """
+    low, high = halves(count)
+    ranges = ((), low, tuple(range(count // 2)), high, (count - 1,))
+    return tuple(
+        Regime(name="layers", first_layers=a, second_layers=b)
+        for a in ranges
+        for b in ranges
+        if a or b
+    )
+
+
+def points(config: BoundaryConfig) -> tuple[Point, ...]:
+    """All points of a configuration, in the order in which they are run.
+
+    Args:
+      config: of the study.
+    """
+    return (*_headline(config), *_map(config), *_axes(config))
+
+
+def _headline(config: BoundaryConfig) -> Iterator[Point]:
+    if config.seeds:
+        yield Point(
+            name="headline",
+            seeds=config.numbers,
+            world=config.world,
+            model=config.model,
+            pretrain=config.pretrain,
+            cells=tuple(Cell),
+            regimes=(
+                practising(0.0),
+                practising(RHO),
+                placed(config.model.num_layers),
+            ),
+            methods=tuple(map(Method, config.methods)),
+            full=True,
+        )
+
+
+def _map(config: BoundaryConfig) -> Iterator[Point]:
+    count = config.model.num_layers
+    for coverage in sorted(config.coverages, reverse=True):
+        phase = tuple(practising(rho) for rho in config.rhos)
+        more = ()
+        if coverage == config.map_world.coverage:
+            ranges = grid(count) if config.placements else (placed(count),)
+            more = (*variants(), *ranges)
+        yield from _of_map(config, "map", coverage=coverage, regimes=(*phase, *more))
+
+
+def _axes(config: BoundaryConfig) -> Iterator[Point]:
+    for axis in config.axes:
+        changed = axis_model(config.model, axis)
+        regimes = (practising(0.0), placed(changed.num_layers))
+        if axis != "no formats":  # which cannot be asked to write
+            regimes = (practising(0.0), practising(RHO), placed(changed.num_layers))
+        yield from _of_map(config, axis, model=changed, regimes=regimes)
+
+
+def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
+    """A point of the map's world."""
+    sizes = {"coverage": more.pop("coverage", config.map_world.coverage)}
+    sizes |= {"form": "pad"} if name == "pad" else {}
+    recipe = config.map_pretrain
+    if name == "no formats":
+        recipe = dataclasses.replace(recipe, formats=())
+    if config.map_seeds:
+        yield Point(
+            name=name,
+            seeds=config.map_numbers,
+            world=dataclasses.replace(config.map_world, **sizes),
+            pretrain=recipe,
+            cells=NEW,
+            methods=PLAIN,
+            **{"model": config.model} | more,
+        )
+
+
+def axis_model(model: DecoderConfig, axis: Axis) -> DecoderConfig:
+    """The model of an axis; loops have half of the layers, each applied again.
+
+    Args:
+      model: of the base point.
+      axis: what differs.
+    """
+    half = model.num_layers // 2
+    changes: dict[Axis, dict[str, Any]] = {
+        "2 layers": {"num_layers": half, "unroll": half},
+        "8 layers": {"num_layers": 2 * model.num_layers, "unroll": 2 * model.unroll},
+        "looped twice": {"num_layers": half, "unroll": half, "passes": 2},
+        "looped four times": {"num_layers": half, "unroll": half, "passes": 4},
+        "shared memory": {"shared_mlp": True},
+    }
+    return dataclasses.replace(model, **changes.get(axis, {}))
