@@ -10,13 +10,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.statistics import Interval
 from jaxlora.studies.harness import samples
-from jaxlora.studies.harness.samples import Samples
+from jaxlora.studies.harness.samples import Sample, Samples
 from jaxlora.studies.two_hop import arms, judge
 from jaxlora.studies.two_hop.judge import Rules
 from jaxlora.studies.two_hop.rows import Block
@@ -103,14 +101,14 @@ def pooled(measured: Samples) -> Samples:
 
     What lacks a cell, in any seed, is left out: what is pooled is comparable.
     """
-    out: dict[Address, Mapping[int, np.ndarray]] = {}
+    out: dict[Address, Mapping[int, Sample]] = {}
     for x, by_seed in measured.items():
         if x.cell != POOLED[0] or x.covered is not None or x.where:
             continue
         parts = [measured.get(x.at(cell=cell), {}) for cell in POOLED]
         seeds = [seed for seed in by_seed if all(seed in part for part in parts)]
         if seeds:
-            out[x] = {seed: np.concatenate([p[seed] for p in parts]) for seed in seeds}
+            out[x] = {seed: samples.joined([p[seed] for p in parts]) for seed in seeds}
     return out
 
 
