@@ -138,9 +138,7 @@ def pooled(
         yield schema.row("all", address, value)
 
 
-def of_seeds(
-    samples: Samples, address: Address, seeds: Sequence[int]
-) -> list[Sample]:
+def of_seeds(samples: Samples, address: Address, seeds: Sequence[int]) -> list[Sample]:
     """The values of a measurement in those seeds that have it."""
     by_seed = samples.get(address, {})
     return [by_seed[seed] for seed in seeds if seed in by_seed]
@@ -169,7 +167,7 @@ def difference(
         return None
     xs, ys = ([z.values for z in side] for side in zip(*both, strict=True))
     more = {"libraries": [z.libraries for z, _ in both], "share": x.metric in SHARES}
-    return statistics.paired(xs, ys, generator(x, y), *how.of_differences, **more)
+    return statistics.paired(xs, ys, generator(x, y), *how, **more)
 
 
 DIFFERENCES = {

@@ -3,7 +3,8 @@
 Cells R-OO, H-OO and F-OO are pooled, item by item, and judged as if they were one, by
 the same rules: each method against negative controls that are combined the same way,
 with p-values after Holm over all methods of the study. With fifty methods one of them
-would otherwise look like composition by luck.
+would otherwise look like composition by luck. Methods are ranked only where one LoRA on
+both fact sets has headroom: below that, their order says nothing.
 """
 
 import dataclasses
@@ -65,7 +66,9 @@ def table(
     refused: Mapping[Block, str],
     coverage: float,
 ) -> list[dict[str, Any]]:
-    """Returns a line for each method, best first, then the references.
+    """Returns a line for each method, then the references.
+
+    The best is first where there is headroom; else the order is that of ``methods``.
 
     Args:
       measured: samples of one coverage.
@@ -79,11 +82,22 @@ def table(
     verdicts = {
         (v["library"], v["method"]): v for v in judge.verdicts(asked.pooled, rules)
     }
-    lines = []
+    lines, headroom = [], _headroom(asked)
     for method in map(Method, methods):
         reasons = {str(b.arm): x for b, x in refused.items() if b.method is method}
-        lines.append(_line(asked, method, verdicts) | {"unavailable": reasons})
-    return sorted(lines, key=_order) + _references(asked)
+        more = {"unavailable": reasons, "headroom": headroom}
+        lines.append(_line(asked, method, verdicts) | more)
+    ranked = lines if headroom is False else sorted(lines, key=_order)
+    return ranked + _references(asked)
+
+
+def _headroom(asked: _Asked) -> bool | None:
+    """Whether the joint LoRA leaves room between methods; None if there is none."""
+    joint = asked.address(Arm.JOINT, Method.NONE)
+    found = {
+        x["cell"]: x["headroom"] for x in judge.headroom(asked.pooled, asked.rules)
+    }
+    return found.get(str(joint.cell))
 
 
 def _lowest(lowest: Mapping[tuple[float | None, Cell, Arm], float]):
@@ -115,7 +129,7 @@ def pooled(measured: Samples) -> Samples:
 def _line(
     asked: _Asked, method: Method, verdicts: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    missing = {"label": "unavailable", "p_adjusted": None}
+    missing = {"label": "unavailable", "p_adjusted": None, "remarks": []}
     pair, three = (
         verdicts.get((str(arm), str(method)), missing) for arm in (Arm.PAIR, Arm.TRIPLE)
     )
@@ -134,6 +148,7 @@ def _line(
         "three": asked.value(asked.address(Arm.TRIPLE, method)),
         "three_verdict": three["label"],
         "verdict": pair["label"],
+        "remarks": pair["remarks"],
         "p_adjusted": pair["p_adjusted"],
     }
 
