@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -23,8 +22,8 @@ from jaxlora.names import near
 class Claim(StrEnum):
     """What a prediction says of a value and its interval.
 
-    ``REPORTED`` claims nothing but that the value is measured with an interval, and
-    takes no bound.
+    A claim on a value is judged by its interval, if it has one. ``REPORTED`` claims
+    nothing but that the value is measured with an interval, and takes no bound.
     """
 
     VALUE_AT_LEAST = "value_at_least"
@@ -33,6 +32,20 @@ class Claim(StrEnum):
     UPPER_AT_MOST = "upper_at_most"
     UPPER_AT_MOST_CHANCE_PLUS = "upper_at_most_chance_plus"
     INTERVAL_CONTAINS = "interval_contains"
+    REPORTED = "reported"
+
+
+class Ending(StrEnum):
+    """What became of a prediction.
+
+    Held: the whole interval satisfies the claim. Failed: no point of it does.
+    Undecided: it reaches both sides. Reported: there was no claim that could fail.
+    """
+
+    HELD = "held"
+    FAILED = "failed"
+    UNDECIDED = "undecided"
+    NOT_MEASURED = "not measured"
     REPORTED = "reported"
 
 
@@ -65,9 +78,14 @@ class Outcome(NamedTuple):
     value: float | None
     lo: float | None
     hi: float | None
-    held: bool | None
-    """``None`` if it could not be checked: no such row, no value, or no interval."""
+    ending: Ending
+    """Not measured: no such row, no value, or no interval."""
     sentence: str
+
+    @property
+    def held(self) -> bool | None:
+        """True if it held, False if it failed, None where neither is known."""
+        return {Ending.HELD: True, Ending.FAILED: False}.get(self.ending)
 
 
 def load(path: str | Path) -> tuple[Prediction, ...]:
@@ -153,33 +171,54 @@ def check(
     return outcomes
 
 
+def _at_least(bound: float, lo: float, hi: float) -> Ending:
+    if lo >= bound:
+        return Ending.HELD
+    return Ending.FAILED if hi < bound else Ending.UNDECIDED
+
+
+def _at_most(bound: float, lo: float, hi: float) -> Ending:
+    if hi <= bound:
+        return Ending.HELD
+    return Ending.FAILED if lo > bound else Ending.UNDECIDED
+
+
+def _contains(bound: float, lo: float, hi: float) -> Ending:
+    return Ending.HELD if lo <= bound <= hi else Ending.FAILED
+
+
 class _Rule(NamedTuple):
-    """A claim in words, the numbers it needs, and its test on bound and numbers."""
+    """A claim in words, and its test on bound and interval."""
 
     text: str
-    needs: tuple[str, ...]
-    test: Callable[..., bool]
+    test: Callable[[float, float, float], Ending]
 
 
 _RULES = {
-    Claim.VALUE_AT_LEAST: _Rule("at least {bound}", ("value",), operator.le),
-    Claim.VALUE_AT_MOST: _Rule("at most {bound}", ("value",), operator.ge),
-    Claim.LOWER_AT_LEAST: _Rule("lower bound at least {bound}", ("lo",), operator.le),
-    Claim.UPPER_AT_MOST: _Rule("upper bound at most {bound}", ("hi",), operator.ge),
+    Claim.VALUE_AT_LEAST: _Rule("at least {bound}", _at_least),
+    Claim.VALUE_AT_MOST: _Rule("at most {bound}", _at_most),
+    Claim.LOWER_AT_LEAST: _Rule("lower bound at least {bound}", _at_least),
+    Claim.UPPER_AT_MOST: _Rule("upper bound at most {bound}", _at_most),
     Claim.UPPER_AT_MOST_CHANCE_PLUS: _Rule(
-        "upper bound at most chance {chance} + {bound}",
-        ("hi", "chance"),
-        lambda bound, hi, chance: hi <= chance + bound,
+        "upper bound at most chance {chance} + {bound}", _at_most
     ),
-    Claim.INTERVAL_CONTAINS: _Rule(
-        "interval contains {bound}",
-        ("lo", "hi"),
-        lambda bound, lo, hi: lo <= bound <= hi,
-    ),
-    Claim.REPORTED: _Rule(
-        "reported with an interval", ("value", "lo", "hi"), lambda *_: True
-    ),
+    Claim.INTERVAL_CONTAINS: _Rule("interval contains {bound}", _contains),
+    Claim.REPORTED: _Rule("reported with an interval", lambda *_: Ending.REPORTED),
 }
+_ON_VALUES = (Claim.VALUE_AT_LEAST, Claim.VALUE_AT_MOST)
+
+
+def _ending(
+    x: Prediction, value: float | None, lo: float | None, hi: float | None, *, chance
+) -> Ending:
+    if x.claim in _ON_VALUES and (lo is None or hi is None):
+        lo = hi = value  # measured without an interval, as criteria are
+    bound = x.bound or 0.0
+    if x.claim is Claim.UPPER_AT_MOST_CHANCE_PLUS:
+        bound = None if chance is None else chance + bound
+    if value is None or lo is None or hi is None or bound is None:
+        return Ending.NOT_MEASURED
+    return _RULES[x.claim].test(bound, lo, hi)
 
 
 def _outcome(
@@ -190,19 +229,16 @@ def _outcome(
     like = _address(row, Metric.CHANCE) if row else None
     chances = (other for other in rows if _address(other, other["metric"]) == like)
     chance = _number(next(chances, None), "value")
-    rule = _RULES[x.claim]
-    needs = [(got | {"chance": chance})[key] for key in rule.needs]
-    held = None if None in needs else rule.test(x.bound, *needs)
-    claim = rule.text.format(
+    ending = _ending(x, **got, chance=chance)
+    claim = _RULES[x.claim].text.format(
         bound=x.bound, chance="unknown" if chance is None else f"{chance:.2f}"
     )
-    verdict = {True: "held", False: "missed", None: "could not be checked"}[held]
     shown = _show(**got) if row else "no such row"
     address = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
     condition = row["condition"] if row else dict(x.condition)
     at = f" at {json.dumps(condition, sort_keys=True)}" if condition else ""
-    sentence = f"{address}{at}: {shown}; predicted {claim}: {verdict}."
-    return Outcome(x, **got, held=held, sentence=sentence)
+    sentence = f"{address}{at}: {shown}; predicted {claim}: {ending}."
+    return Outcome(x, **got, ending=ending, sentence=sentence)
 
 
 def _address(row: Mapping[str, Any], metric: str) -> tuple[Any, ...]:

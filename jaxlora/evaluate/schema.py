@@ -123,6 +123,8 @@ class Metric(StrEnum):
     OLD = "error: old answer"
     OTHER = "error: other"
     DIFFERENCE = "paired difference"
+    LOSS_GAP_DIFFERENCE = "paired difference: loss minus shuffled"
+    RANK_DIFFERENCE = "paired difference: rank"
     STEPS = "steps"
     PHI = "phi"
     PASSED = "criterion passed"

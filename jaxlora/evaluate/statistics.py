@@ -1,15 +1,22 @@
-"""Intervals and tests for accuracies measured on several seeds.
+"""Intervals and tests for accuracies measured on several seeds and libraries.
 
-Within one seed an accuracy has a Wilson interval. Over seeds the bootstrap draws
-seeds, and items within each drawn seed, together: people of one base are not
-independent of each other. Where every item agrees (0 of n, n of n) a bootstrap
-interval would be a point; the Wilson interval on all items takes its place.
+An interval over several seeds is the widest of three, at each end: a bootstrap over
+seeds, libraries and people; Wilson's on all items; and one whose spread is measured
+between seeds (or libraries, where there are few seeds), since a percentile interval of
+four seeds is too narrow. ``experiments/boundary/coverage.md`` has their coverage.
 
 References:
   Wilson, Probable inference, the law of succession, and statistical inference
     (JASA 1927).
+  Korn and Graubard, Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data (Survey Methodology 1998): the effective
+    number of items. Dean and Pagano (JSSAM 2015): in Wilson's interval.
   Davison and Hinkley, Bootstrap Methods and their Application (1997), sections 3.8
     and 4.2: hierarchical resampling, and the +1 in a p-value.
+  Agresti and Min, Simple improved confidence intervals for comparing matched
+    proportions (Statistics in Medicine 2005).
+  McNemar, Note on the sampling error of the difference between correlated proportions
+    (Psychometrika 1947); exact: the sign test.
   Holm, A simple sequentially rejective multiple test procedure (1979).
 """
 
@@ -20,6 +27,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
+
+from jaxlora.evaluate import resampling
+from jaxlora.evaluate.resampling import Nested
+
+PAIRED_RESAMPLES = 20_000
+"""Enough for a p-value that stays below 0.05 when Holm multiplies it by 73."""
 
 
 class Interval(NamedTuple):
@@ -66,14 +79,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         )
     if not 0 <= successes <= n:
         raise ValueError(f"Got {successes} successes of {n} items, expected 0 to {n}.")
-    z = float(special.ndtri(0.5 + confidence / 2))
     share = successes / n
-    centre = share + z**2 / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Exactly 0 and 1 in theory, off by a rounding error in floats.
-    lo = 0.0 if successes == 0 else (centre - spread) / (1 + z**2 / n)
-    hi = 1.0 if successes == n else (centre + spread) / (1 + z**2 / n)
-    return Interval(share, lo, hi, n)
+    return Interval(share, *_wilson_ends(share, n, confidence), n)
 
 
 def bootstrap(
@@ -82,38 +89,44 @@ def bootstrap(
     confidence: float = 0.95,
     resamples: int = 2000,
     *,
+    libraries: Sequence[ArrayLike] | None = None,
     share: bool = True,
 ) -> Interval:
-    """Returns the mean over all items, with a percentile interval over seeds and items.
+    """Returns the mean over all items, with an interval over seeds, libraries, people.
 
-    Each resample draws S seeds with replacement, and for each drawn seed as many of its
-    items as it has. A share of 0/1 items gets the Wilson interval instead where there
-    is one seed, or where all items agree; other items that all agree get a point. With
-    few seeds a percentile interval is somewhat too narrow; more seeds are the cure.
+    A share of 0/1 items gets Wilson's interval alone where there is one library, or
+    where all items agree; other items that all agree get a point.
 
     Args:
       samples: for each of S seeds, one value per item; the lengths may differ.
       rng: source of the resamples; the result is a function of its state.
       confidence: share, the nominal coverage of the interval, in (0, 1).
       resamples: number of resamples.
+      libraries: for each seed, the library of each item; by default a seed is one.
       share: false for ranks and losses, which may all be 1 without being 1 of 1.
 
     Raises:
-      ValueError: if there is no seed, a seed without items, or a value is not finite.
+      ValueError: if there is no seed, a seed without items, a value is not finite, or
+        libraries have another shape than the samples.
 
     >>> seeds = [np.ones(20), np.ones(20)]
     >>> bootstrap(seeds, np.random.default_rng(0)) == wilson(40, 40)
     True
     """
-    seeds = _check_samples(samples, confidence, resamples)
-    values = np.concatenate(seeds)
-    n, total = len(values), values.sum()
+    checked = _check_samples(samples, confidence, resamples)
+    seeds, values = resampling.nested(checked, libraries), np.concatenate(checked)
+    value, n = float(values.mean()), len(values)
+    share = share and bool(np.isin(values, (0, 1)).all())
     agree = bool(values.min() == values.max())
-    if share and (agree or len(seeds) == 1) and np.isin(values, (0, 1)).all():
-        return wilson(int(total), n, confidence)
+    if share and (agree or sum(map(len, seeds)) == 1):
+        return wilson(int(values.sum()), n, confidence)
     if agree:
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
-    return _percentile(total / n, _means(seeds, rng, resamples), confidence, n)
+    means = resampling.means(seeds, rng, resamples)
+    ends = [_percentile(means, confidence)]
+    ends += _shares(seeds, value, n, confidence) if share else []
+    ends += [] if share else _student(seeds, value, confidence)
+    return _widest(value, n, ends)
 
 
 def paired(
@@ -121,17 +134,18 @@ def paired(
     samples_y: Sequence[ArrayLike],
     rng: np.random.Generator,
     confidence: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = PAIRED_RESAMPLES,
     *,
+    libraries: Sequence[ArrayLike] | None = None,
     share: bool = True,
 ) -> Paired:
     """Returns the mean of x - y over the same items, and how surely it is above 0.
 
-    ``p = (1 + #{resampled mean <= 0}) / (1 + resamples)``. Where all n differences
-    of shares agree, the bootstrap knows no spread and the interval follows from the
-    Wilson bound u on the share of items that would have disagreed: all 0 gives
-    ``[-u, u]``, all 1 gives ``[1 - 2u, 1]`` (each such item at its worst), all -1 its
-    mirror image; and p is not below the exact sign test, ``2^-n``.
+    ``p = (1 + #{resampled mean <= 0}) / (1 + resamples)``; of shares, not below the
+    exact sign test over people. Where all n differences of shares agree, the bootstrap
+    knows no spread and the interval follows from the Wilson bound u on the share of
+    items that would have disagreed: all 0 gives ``[-u, u]``, all 1 gives ``[1 - 2u,
+    1]`` (each such item at its worst), all -1 its mirror image.
 
     Args:
       samples_x: for each seed, one value per item.
@@ -139,6 +153,7 @@ def paired(
       rng: source of the resamples; the result is a function of its state.
       confidence: share, the nominal coverage of the interval, in (0, 1).
       resamples: number of resamples.
+      libraries: for each seed, the library of each item; by default a seed is one.
       share: false for ranks and losses, whose intervals may be points.
 
     Raises:
@@ -148,24 +163,22 @@ def paired(
     >>> paired([[1, 1, 1]], [[0, 0, 0]], np.random.default_rng(0)).p
     0.125
     """
-    seeds_x = _check_samples(samples_x, confidence, resamples)
-    seeds_y = _check_samples(samples_y, confidence, resamples)
-    sizes_x, sizes_y = [len(x) for x in seeds_x], [len(y) for y in seeds_y]
-    if sizes_x != sizes_y:
-        raise ValueError(
-            f"Got {sizes_x} and {sizes_y} items per seed; a paired difference needs "
-            f"the same items in the same order on both sides."
-        )
-    seeds = [x - y for x, y in zip(seeds_x, seeds_y, strict=True)]
-    values = np.concatenate(seeds)
+    checked = _differences(samples_x, samples_y, confidence, resamples)
+    seeds, values = resampling.nested(checked, libraries), np.concatenate(checked)
+    value, n = float(values.mean()), len(values)
+    share = share and bool(np.isin(values, (-1, 0, 1)).all())
+    least = _sign_test(values) if share else 1 / (1 + resamples)
     if values.min() == values.max():
-        value, n = float(values[0]), len(values)
         p = 1.0 if value <= 0 else max(1 / (1 + resamples), 0.5**n)
         ends = _unseen(value, n, confidence) if share else (value, value)
         return Paired(Interval(value, *ends, n), p)
-    means = _means(seeds, rng, resamples)
+    means = resampling.means(seeds, rng, resamples)
     p = (1 + int((means <= 0).sum())) / (1 + resamples)
-    return Paired(_percentile(float(values.mean()), means, confidence, len(values)), p)
+    ends = [_percentile(means, confidence), *_student(seeds, value, confidence)]
+    found = _widest(value, n, ends + ([_matched(values, confidence)] if share else []))
+    if share:
+        found = found._replace(lo=max(found.lo, -1.0), hi=min(found.hi, 1.0))
+    return Paired(found, max(p, least))
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -192,26 +205,66 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def _means(
-    seeds: list[np.ndarray], rng: np.random.Generator, resamples: int
-) -> np.ndarray:
-    # A seed drawn t times contributes t * n draws of its items: one multinomial over
-    # its distinct values (two, for 0/1 items) instead of t * n indices.
-    S = len(seeds)
-    times_RxS = rng.multinomial(S, np.full(S, 1 / S), size=resamples)
-    sums, counts = np.zeros(resamples), np.zeros(resamples)
-    for values, times in zip(seeds, times_RxS.T, strict=True):
-        distinct, count = np.unique(values, return_counts=True)
-        drawn = times * len(values)
-        sums += rng.multinomial(drawn, count / len(values)) @ distinct
-        counts += drawn
-    return sums / counts
+def _wilson_ends(share: float, n: float, confidence: float) -> tuple[float, float]:
+    z = _normal(confidence)
+    centre = share + z**2 / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # Exactly 0 and 1 in theory, off by a rounding error in floats.
+    lo = 0.0 if share == 0 else (centre - spread) / (1 + z**2 / n)
+    hi = 1.0 if share == 1 else (centre + spread) / (1 + z**2 / n)
+    return lo, hi
 
 
-def _percentile(value: float, means: np.ndarray, confidence: float, n: int) -> Interval:
+def _percentile(means: np.ndarray, confidence: float) -> tuple[float, float]:
     lo, hi = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # An estimate outside its own interval (rounding, skew) would be unreadable.
-    return Interval(float(value), min(float(lo), value), max(float(hi), value), n)
+    return float(lo), float(hi)
+
+
+def _shares(seeds: Nested, value: float, n: int, confidence: float):
+    """Wilson's ends on all items, and on as many as clusters leave effective."""
+    yield _wilson_ends(value, n, confidence)
+    spread = resampling.spread(seeds)
+    if spread is not None and spread.variance > 0:
+        z, t = _normal(confidence), _t(spread.freedom, confidence)
+        effective = value * (1 - value) / spread.variance * (z / t) ** 2
+        yield _wilson_ends(value, min(n, effective), confidence)
+
+
+def _student(seeds: Nested, value: float, confidence: float):
+    """The ends of Student's t interval between clusters; nothing with too few."""
+    spread = resampling.spread(seeds)
+    if spread is not None:
+        reach = _t(spread.freedom, confidence) * math.sqrt(spread.variance)
+        yield value - reach, value + reach
+
+
+def _matched(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Ends of a difference of matched shares, as if people were independent."""
+    # Agresti and Min: half a person is added to each of the four kinds of pairs.
+    n, mean = len(values) + 2, values.sum() / (len(values) + 2)
+    unlike = (np.abs(values).sum() + 1) / n
+    reach = _normal(confidence) * math.sqrt((unlike - mean**2) / n)
+    return float(mean - reach), float(mean + reach)
+
+
+def _sign_test(values: np.ndarray) -> float:
+    """Exact one-sided p-value: as many wins by fair coins, ties left out."""
+    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    return float(special.bdtrc(wins - 1, wins + losses, 0.5)) if wins else 1.0
+
+
+def _normal(confidence: float) -> float:
+    return float(special.ndtri(0.5 + confidence / 2))
+
+
+def _t(freedom: int, confidence: float) -> float:
+    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def _widest(value: float, n: int, ends: Sequence[tuple[float, float]]) -> Interval:
+    # The value is among them: outside its own interval it would be unreadable.
+    lows, highs = zip(*ends, strict=True)
+    return Interval(value, min(value, *lows), max(value, *highs), n)
 
 
 def _unseen(value: float, n: int, confidence: float) -> tuple[float, float]:
@@ -230,6 +283,23 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(
             f"Got confidence {confidence}, expected a share such as 0.95, not percent."
         )
+
+
+def _differences(
+    samples_x: Sequence[ArrayLike],
+    samples_y: Sequence[ArrayLike],
+    confidence: float,
+    resamples: int,
+) -> list[np.ndarray]:
+    seeds_x = _check_samples(samples_x, confidence, resamples)
+    seeds_y = _check_samples(samples_y, confidence, resamples)
+    sizes_x, sizes_y = [len(x) for x in seeds_x], [len(y) for y in seeds_y]
+    if sizes_x != sizes_y:
+        raise ValueError(
+            f"Got {sizes_x} and {sizes_y} items per seed; a paired difference needs "
+            f"the same items in the same order on both sides."
+        )
+    return [x - y for x, y in zip(seeds_x, seeds_y, strict=True)]
 
 
 def _check_samples(

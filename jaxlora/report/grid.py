@@ -15,6 +15,8 @@ _STYLES = {
     "no transfer": "yellow",
     "held": "green",
     "composes": "bold green",
+    "composes with the base": "bold green",
+    "likelihood transfer": "cyan",
     "retrieves": "cyan",
     "preserved": "green",
     "unavailable": "dim",

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlora.files import write_text, write_whole
-from jaxlora.report import draw, points
+from jaxlora.report import draw, outcome, points
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.report.leaderboard_lines import Line, band, lines, reading, sees
@@ -32,7 +32,7 @@ _COLORS = {
 }
 _WORDS = (
     *("method", "kind", "data", "space", "coverage", "verdict", "p_adjusted"),
-    *("three_verdict", "against"),
+    *("three_verdict", "against", "headroom"),
 )
 _NUMBERS = (
     *("two_hop", "difference", "known_second_hop", "R-OO", "H-OO", "F-OO"),
@@ -56,6 +56,10 @@ _NOTE = (
     "saw these people. Target data are two-hop questions of other people. Verdicts "
     "after Holm over all methods."
 )
+_NO_HEADROOM = (
+    " No headroom: one LoRA on both fact sets falls short as well, so the methods are "
+    "listed, not ranked."
+)
 
 
 def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
@@ -74,7 +78,7 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     def words(line: Line) -> tuple[str, ...]:
         first = (line["method"], *(_where(line, name) for name in where))
         values = (_shown(reading(line, name), name, short) for name in names)
-        return (*first, *values, line.get("verdict", "–"))
+        return (*first, *values, _verdict(line))
 
     body = [words(line) for line in methods]
     rest = [words(line) for line in every if line["kind"] == "reference"]
@@ -82,7 +86,14 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     if rest and methods:
         body += [("For comparison",), *rest]
     note = _NOTE if body else ""
+    if any(line.get("headroom") is False for line in methods):
+        note += _NO_HEADROOM
     return Grid("Leaderboard of methods", header, tuple(body), note, numeric=True)
+
+
+def _verdict(line: Line) -> str:
+    """The verdict and what holds beside it; older runs have no remarks."""
+    return ", ".join([line.get("verdict", "–"), *outcome.remarks(line, short=True)])
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:

@@ -30,10 +30,14 @@ _CONSEQUENCES = {
 MEANINGS = {
     "invalid": "a criterion failed, so nothing follows",
     "preserved": "what the base could do survives the combination",
+    # A verdict of older runs, as "inconclusive" is their word for undecided.
     "degrades": "the combination no longer holds the single hops",
     "retrieves": "an expert already held the answer",
     "composes": "the combination puts two facts together",
+    "composes with the base": "an expert's fact is put together with the base's",
+    "likelihood transfer": "the answer becomes likelier, but not the first choice",
     "no transfer": "not clearly above chance",
+    "undecided": "the interval decides nothing",
     "inconclusive": "the interval decides nothing",
 }
 """Every verdict in words, in the order in which they are tried."""
@@ -134,7 +138,7 @@ def verdict_grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
         line = [named.get((library, method, cell)) for cell in cells]
         words = ("–" if v is None else _with_cause(v) for v in line)
         body.append((library_title(library, method), *words))
-    note = "Second line: the cause, where the verdict has one."
+    note = "Below a verdict: its cause, where it has one, and what else holds."
     if coverage is not None:
         note += f" Coverage {coverage:g}, the highest of {len(_coverages(results))}."
     note = note if verdicts else "There is no verdict."
@@ -162,10 +166,8 @@ def _reason(verdict: Mapping[str, Any]) -> dict[str, str]:
         "coverage": "–" if coverage is None else f"{coverage:g}",
         "verdict": verdict["label"],
         "cause": _cause(verdict) or "–",
-        **{
-            key: str(verdict.get(key) or "–")
-            for key in ("cell", "library", "method", "reason")
-        },
+        "reason": "; ".join([str(verdict.get("reason") or "–"), *remarks(verdict)]),
+        **{key: str(verdict.get(key) or "–") for key in ("cell", "library", "method")},
     }
 
 
@@ -176,9 +178,8 @@ def prediction_grid(results: Mapping[str, Any]) -> Grid:
       results: as in results.json.
     """
     predictions = results.get("predictions") or {}
-    words = {True: "held", False: "failed", None: UNMEASURED}
     body = tuple(
-        (o["statement"], words[o["held"]], o.get("got") or "–")
+        (o["statement"], _ending(o), o.get("got") or "–")
         for o in predictions.get("outcomes", [])
     )
     digest = f"digest {predictions.get('digest') or '–'}"
@@ -190,6 +191,23 @@ def prediction_grid(results: Mapping[str, Any]) -> Grid:
     else:
         note = f"Committed before the run: {digest}, revision {revision}."
     return Grid("Predictions", ("predicted", "outcome", "got"), body, note)
+
+
+def _ending(outcome: Mapping[str, Any]) -> str:
+    # Older runs knew no "undecided".
+    words = {True: "held", False: "failed", None: UNMEASURED}
+    return outcome.get("outcome") or words[outcome["held"]]
+
+
+def remarks(verdict: Mapping[str, Any], *, short: bool = False) -> list[str]:
+    """What holds beside a verdict, such as "degrades"; empty for older runs.
+
+    Args:
+      verdict: as in results.json.
+      short: each once, without its numbers.
+    """
+    found = list(verdict.get("remarks") or [])
+    return list(dict.fromkeys(x.split(":")[0] for x in found)) if short else found
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
@@ -269,5 +287,5 @@ def _cause(verdict: Mapping[str, Any]) -> str:
 
 
 def _with_cause(verdict: Mapping[str, Any]) -> str:
-    cause = _cause(verdict)
-    return f"{verdict['label']}\n{cause}" if cause else verdict["label"]
+    words = [verdict["label"], _cause(verdict), *remarks(verdict, short=True)]
+    return "\n".join(filter(None, words))

@@ -53,6 +53,7 @@ def checked(
         "outcomes": [
             {
                 "statement": x.prediction.statement,
+                "outcome": str(x.ending),
                 "held": x.held,
                 "got": _value_and_interval(x),
                 "detail": x.sentence,

@@ -16,8 +16,18 @@ from jaxlora.evaluate.schema import ERROR_METRICS, Address, Metric
 from jaxlora.evaluate.statistics import Interval
 from jaxlora.studies.harness.criteria import bare
 
-Samples = Mapping[Address, Mapping[int, np.ndarray]]
-"""Per-item values [N] of every measurement, by address and seed.
+
+class Sample(NamedTuple):
+    """A measurement of the items of one seed."""
+
+    values: np.ndarray
+    """[N] float, one an item."""
+    libraries: np.ndarray
+    """[N] int, the library of each item: people of one share a merge."""
+
+
+Samples = Mapping[Address, Mapping[int, Sample]]
+"""Per-item values of every measurement, by address and seed.
 
 Items keep one order, so that two addresses of one cell are paired.
 """
@@ -30,23 +40,25 @@ class Intervals(NamedTuple):
     confidence: float
     """Nominal coverage of every interval."""
     resamples: int
-    """Of the bootstrap over seeds and items."""
+    """Of the bootstrap over seeds, libraries and items."""
+
+    @property
+    def of_differences(self) -> "Intervals":
+        """More resamples: a p-value must outlast Holm over all methods."""
+        return self._replace(resamples=10 * self.resamples)
 
 
-def interval(address: Address, values: Sequence[np.ndarray], how: Intervals):
+def interval(address: Address, seeds: Sequence[Sample], how: Intervals) -> Interval:
     """The mean of a measurement with its interval, over one seed or several.
-
-    Shares of one seed get Wilson's interval, everything else the bootstrap over seeds
-    and items.
 
     Args:
       address: what is measured.
-      values: per-item values of every seed.
+      seeds: per-item values of every seed.
       how: confidence and resamples.
     """
-    share = address.metric in SHARES
-    rng = generator(address)
-    return statistics.bootstrap(values, rng, *how, share=share)
+    values, libraries = zip(*seeds, strict=True)
+    more = {"libraries": libraries, "share": address.metric in SHARES}
+    return statistics.bootstrap(values, generator(address), *how, **more)
 
 
 def generator(*addresses: Address) -> np.random.Generator:
@@ -56,9 +68,33 @@ def generator(*addresses: Address) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(text.encode()))
 
 
-def add(samples: dict, address: Address, seed: int, values: Any) -> None:
-    """Adds the values of one seed to samples that are being made."""
-    samples.setdefault(address, {})[seed] = np.asarray(values, float)
+def add(
+    samples: dict, address: Address, seed: int, values: Any, libraries: Any = 0
+) -> None:
+    """Adds the values of one seed to samples that are being made.
+
+    Args:
+      samples: grow.
+      address: what is measured.
+      seed: of the base.
+      values: [N], one an item.
+      libraries: [N], the number of each item's library; by default all share one.
+    """
+    measured = np.asarray(values, float)
+    of = np.broadcast_to(np.asarray(libraries, int), measured.shape)
+    samples.setdefault(address, {})[seed] = Sample(measured, of)
+
+
+def joined(parts: Sequence[Sample]) -> Sample:
+    """Items of several samples one after the other; no two parts share a library.
+
+    >>> joined([Sample(np.ones(2), np.array([0, 0]))] * 2).libraries
+    array([0, 0, 1, 1])
+    """
+    of = [(p, name) for p, part in enumerate(parts) for name in part.libraries.tolist()]
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(of))}
+    values = np.concatenate([part.values for part in parts])
+    return Sample(values, np.array([numbers[key] for key in of]))
 
 
 def per_seed(
@@ -73,7 +109,7 @@ def per_seed(
     """
     for address, by_seed in samples.items():
         for seed in (x for x in seeds if x in by_seed):
-            values = by_seed[seed]
+            values = by_seed[seed].values
             value = bare(np.mean(values), len(values))
             if address.metric in SHARES:
                 value = statistics.wilson(int(values.sum()), len(values), confidence)
@@ -91,20 +127,18 @@ def pooled(
       how: confidence and resamples.
     """
     for address in samples:
-        values = of_seeds(samples, address, seeds)
-        if not values:
+        every = of_seeds(samples, address, seeds)
+        if not every:
             continue
         # A diverged expert has no loss; its seed says so, and is not pooled.
-        finite = [x for x in values if np.isfinite(x).all()]
-        value = bare(np.nan, sum(map(len, values)))
+        finite = [x for x in every if np.isfinite(x.values).all()]
+        value = bare(np.nan, sum(len(x.values) for x in every))
         if finite:
             value = interval(address, finite, how)
         yield schema.row("all", address, value)
 
 
-def of_seeds(
-    samples: Samples, address: Address, seeds: Sequence[int]
-) -> list[np.ndarray]:
+def of_seeds(samples: Samples, address: Address, seeds: Sequence[int]) -> list[Sample]:
     """The values of a measurement in those seeds that have it."""
     by_seed = samples.get(address, {})
     return [by_seed[seed] for seed in seeds if seed in by_seed]
@@ -122,16 +156,31 @@ def difference(
       seeds: that are pooled.
       how: confidence and resamples.
     """
-    both = [s for s in seeds if s in samples.get(x, {}) and s in samples.get(y, {})]
+    # A seed in which one side diverged has no difference.
+    both = [
+        (samples[x][s], samples[y][s])
+        for s in seeds
+        if s in samples.get(x, {}) and s in samples.get(y, {})
+    ]
+    both = [pair for pair in both if all(np.isfinite(z.values).all() for z in pair)]
     if not both:
         return None
-    xs, ys = ([samples[address][seed] for seed in both] for address in (x, y))
-    return statistics.paired(xs, ys, generator(x, y), *how)
+    xs, ys = ([z.values for z in side] for side in zip(*both, strict=True))
+    more = {"libraries": [z.libraries for z, _ in both], "share": x.metric in SHARES}
+    return statistics.paired(xs, ys, generator(x, y), *how, **more)
+
+
+DIFFERENCES = {
+    Metric.ACCURACY: Metric.DIFFERENCE,
+    Metric.LOSS_GAP: Metric.LOSS_GAP_DIFFERENCE,
+    Metric.RANK: Metric.RANK_DIFFERENCE,
+}
+"""What the paired difference of two measurements is called."""
 
 
 def difference_row(x: Address, y: Address, value: Interval) -> dict[str, Any]:
     """The row of a paired difference; its condition names the other side."""
-    row = schema.row("all", x.at(metric=Metric.DIFFERENCE), value)
+    row = schema.row("all", x.at(metric=DIFFERENCES[x.metric]), value)
     condition = json.loads(row["condition"]) | {"against": f"{y.arm} [{y.method}]"}
     return row | {"condition": json.dumps(condition, sort_keys=True)}
 

@@ -54,8 +54,9 @@ def _right_and_entropy(measured: Samples, x: Address, seeds: Sequence[int]):
     usable = [s for s in seeds if s in right and all(s in y for y in layers)]
     if not usable:
         return None
-    entropies = [np.mean([y[s] for y in layers], axis=0) for s in usable]
-    return np.concatenate([right[s] for s in usable]), np.concatenate(entropies)
+    entropies = [np.mean([y[s].values for y in layers], axis=0) for s in usable]
+    answers = np.concatenate([right[s].values for s in usable])
+    return answers, np.concatenate(entropies)
 
 
 def _rows(x: Address, right: np.ndarray, entropy: np.ndarray, confidence: float):

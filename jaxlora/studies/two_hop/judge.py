@@ -2,16 +2,24 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlora.evaluate import verdict
+from jaxlora.evaluate.evidence import Controls
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
-from jaxlora.evaluate.statistics import Interval, Paired
-from jaxlora.evaluate.verdict import Cause, Evidence, Label, Thresholds
+from jaxlora.evaluate.statistics import Interval
+from jaxlora.evaluate.verdict import (
+    Cause,
+    Evidence,
+    Ingredient,
+    Label,
+    Thresholds,
+    Verdict,
+)
 from jaxlora.studies.harness import samples
-from jaxlora.studies.harness.samples import Intervals, Samples
+from jaxlora.studies.harness.samples import Intervals, Sample, Samples
 from jaxlora.studies.two_hop.arms import COUNTERFACTUALS
 
 # What gets a verdict, and what is only compared: there are no counterfactual experts
@@ -20,6 +28,11 @@ JUDGED = (Arm.PAIR, Arm.TRIPLE)
 COMPARED = (*JUDGED, Arm.TRIPLE_OTHERS, Arm.IDENTITY)
 ALONE = (Arm.BASE, Arm.HOP1, Arm.HOP2)
 SAME_METHOD = (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED)
+# Where the base knows one hop: the expert of the other, alone and counterfactual.
+NEW_HOP = {
+    "OI": (Arm.HOP1, Arm.COUNTERFACTUAL1),
+    "IO": (Arm.HOP2, Arm.COUNTERFACTUAL2),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,11 @@ def two_hop_accuracy(x: Address) -> bool:
     return everybody and x.split is Split.TWO_HOP and x.metric is Metric.ACCURACY
 
 
+def name(x: Address) -> str:
+    """What a control is called."""
+    return f"{x.arm} [{x.method}]"
+
+
 def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
     """Judges every judged arm, method, cell and coverage.
 
@@ -70,8 +88,27 @@ def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
         )
         for e in evidences:
             decided = verdict.decide(e, rules.thresholds)
-            record = _record(coverage, e.cell, e.arm, e.method, *decided)
-            out.append(record | {"p_adjusted": e.p_adjusted})
+            record = _record(coverage, e, decided)
+            adjusted = e.adjusted and e.adjusted.accuracy
+            out.append(record | {"p_adjusted": adjusted})
+    return out
+
+
+def headroom(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
+    """Where one LoRA on both fact sets reaches what methods need to be ranked.
+
+    Args:
+      measured: samples of the study.
+      rules: seeds and thresholds.
+    """
+    out = []
+    for x in (x for x in measured if x.arm is Arm.JOINT and two_hop_accuracy(x)):
+        joint = _pool(measured, x, rules)
+        if joint is not None:
+            reached = verdict.has_headroom(joint, rules.thresholds)
+            numbers = joint._asdict() | {"needs": rules.thresholds.headroom}
+            where = at_coverage(x.coverage) | {"cell": str(x.cell)}
+            out.append(where | numbers | {"headroom": reached})
     return out
 
 
@@ -80,16 +117,32 @@ def at_coverage(coverage: float | None) -> dict[str, Any]:
     return {} if coverage is None else {"coverage": coverage}
 
 
+class _Judged(NamedTuple):
+    """What a verdict is about; evidence has the same fields."""
+
+    cell: Cell
+    arm: Arm
+    method: Method
+
+
 def invalid(coverage: float | None, cell: Cell, reason: str) -> dict[str, Any]:
     """The verdict on a cell of which no base met its criteria."""
-    why = (Label.INVALID, Cause.BASE, reason)
-    return _record(coverage, cell, Arm.PAIR, Method.MEAN, *why)
+    decided = Verdict(Label.INVALID, Cause.BASE, reason)
+    return _record(coverage, _Judged(cell, Arm.PAIR, Method.MEAN), decided)
 
 
-def _record(coverage: float | None, *values: str) -> dict[str, Any]:
-    names = ("cell", "library", "method", "label", "cause", "reason")
-    texts = map(str, values)
-    return at_coverage(coverage) | dict(zip(names, texts, strict=True))
+def _record(
+    coverage: float | None, of: Evidence | _Judged, decided: Verdict
+) -> dict[str, Any]:
+    return at_coverage(coverage) | {
+        "cell": str(of.cell),
+        "library": str(of.arm),
+        "method": str(of.method),
+        "label": str(decided.label),
+        "cause": str(decided.cause),
+        "reason": decided.reason,
+        "remarks": list(decided.remarks),
+    }
 
 
 def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
@@ -118,8 +171,10 @@ def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
         hops=_pools(
             measured, {str(y): x.at(split=y) for y in (Split.HOP1, Split.HOP2)}, rules
         ),
-        chance=float(np.mean(np.concatenate(chance))),
+        chance=float(np.mean(np.concatenate([seed.values for seed in chance]))),
         controls=differences(measured, x, rules),
+        likelihood=_likelihood(measured, x, rules),
+        ingredient=_ingredient(x),
         target_saw_people=x.arm is Arm.TRIPLE,
         counterfactual=_pools(
             measured,
@@ -131,24 +186,37 @@ def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
     )
 
 
-def differences(
-    measured: Samples, x: Address, rules: Rules
-) -> dict[str, Paired | None]:
+def differences(measured: Samples, x: Address, rules: Rules) -> Controls:
     """Paired differences to the negative controls; None of those that did not run."""
-    given = (rules.seeds, rules.intervals)
-    return {
-        f"{y.arm} [{y.method}]": samples.difference(measured, x, y, *given)
-        for y in controls(x)
-    }
+    given = (rules.seeds, rules.intervals.of_differences)
+    return {name(y): samples.difference(measured, x, y, *given) for y in controls(x)}
+
+
+def _likelihood(measured: Samples, x: Address, rules: Rules) -> Controls:
+    """By how much the combination's loss minus shuffled loss is below a control's."""
+    x = x.at(metric=Metric.LOSS_GAP)
+    if x not in measured:
+        return {}
+    given = (rules.seeds, rules.intervals.of_differences)
+    return {name(y): samples.difference(measured, y, x, *given) for y in controls(x)}
+
+
+def _ingredient(x: Address) -> Ingredient | None:
+    """The expert of the only hop that is new to the base."""
+    if x.cell is None or x.cell.knows not in NEW_HOP:
+        return None
+    alone, counterfactual = NEW_HOP[x.cell.knows]
+    control = x.at(arm=alone, method=Method.NONE)
+    return Ingredient(name(control), str(counterfactual))
 
 
 def _pools(measured: Samples, named: Mapping[str, Address], rules: Rules):
     """What was measured of some addresses, by name."""
-    values = {name: _pool(measured, x, rules) for name, x in named.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {key: _pool(measured, x, rules) for key, x in named.items()}
+    return {key: value for key, value in values.items() if value is not None}
 
 
-def _seeds(measured: Samples, x: Address, rules: Rules) -> list[np.ndarray]:
+def _seeds(measured: Samples, x: Address, rules: Rules) -> list[Sample]:
     # A study without a single good base still shows what it measured, as invalid.
     seeds = rules.seeds or tuple(measured.get(x, {}))
     return samples.of_seeds(measured, x, seeds)

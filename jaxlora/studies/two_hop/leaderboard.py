@@ -3,20 +3,19 @@
 Cells R-OO, H-OO and F-OO are pooled, item by item, and judged as if they were one, by
 the same rules: each method against negative controls that are combined the same way,
 with p-values after Holm over all methods of the study. With fifty methods one of them
-would otherwise look like composition by luck.
+would otherwise look like composition by luck. Methods are ranked only where one LoRA on
+both fact sets has headroom: below that, their order says nothing.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.statistics import Interval
 from jaxlora.studies.harness import samples
-from jaxlora.studies.harness.samples import Samples
+from jaxlora.studies.harness.samples import Sample, Samples
 from jaxlora.studies.two_hop import arms, judge
 from jaxlora.studies.two_hop.judge import Rules
 from jaxlora.studies.two_hop.rows import Block
@@ -67,7 +66,9 @@ def table(
     refused: Mapping[Block, str],
     coverage: float,
 ) -> list[dict[str, Any]]:
-    """Returns a line for each method, best first, then the references.
+    """Returns a line for each method, then the references.
+
+    The best is first where there is headroom; else the order is that of ``methods``.
 
     Args:
       measured: samples of one coverage.
@@ -81,11 +82,22 @@ def table(
     verdicts = {
         (v["library"], v["method"]): v for v in judge.verdicts(asked.pooled, rules)
     }
-    lines = []
+    lines, headroom = [], _headroom(asked)
     for method in map(Method, methods):
         reasons = {str(b.arm): x for b, x in refused.items() if b.method is method}
-        lines.append(_line(asked, method, verdicts) | {"unavailable": reasons})
-    return sorted(lines, key=_order) + _references(asked)
+        more = {"unavailable": reasons, "headroom": headroom}
+        lines.append(_line(asked, method, verdicts) | more)
+    ranked = lines if headroom is False else sorted(lines, key=_order)
+    return ranked + _references(asked)
+
+
+def _headroom(asked: _Asked) -> bool | None:
+    """Whether the joint LoRA leaves room between methods; None if there is none."""
+    joint = asked.address(Arm.JOINT, Method.NONE)
+    found = {
+        x["cell"]: x["headroom"] for x in judge.headroom(asked.pooled, asked.rules)
+    }
+    return found.get(str(joint.cell))
 
 
 def _lowest(lowest: Mapping[tuple[float | None, Cell, Arm], float]):
@@ -103,21 +115,21 @@ def pooled(measured: Samples) -> Samples:
 
     What lacks a cell, in any seed, is left out: what is pooled is comparable.
     """
-    out: dict[Address, Mapping[int, np.ndarray]] = {}
+    out: dict[Address, Mapping[int, Sample]] = {}
     for x, by_seed in measured.items():
         if x.cell != POOLED[0] or x.covered is not None or x.where:
             continue
         parts = [measured.get(x.at(cell=cell), {}) for cell in POOLED]
         seeds = [seed for seed in by_seed if all(seed in part for part in parts)]
         if seeds:
-            out[x] = {seed: np.concatenate([p[seed] for p in parts]) for seed in seeds}
+            out[x] = {seed: samples.joined([p[seed] for p in parts]) for seed in seeds}
     return out
 
 
 def _line(
     asked: _Asked, method: Method, verdicts: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    missing = {"label": "unavailable", "p_adjusted": None}
+    missing = {"label": "unavailable", "p_adjusted": None, "remarks": []}
     pair, three = (
         verdicts.get((str(arm), str(method)), missing) for arm in (Arm.PAIR, Arm.TRIPLE)
     )
@@ -136,6 +148,7 @@ def _line(
         "three": asked.value(asked.address(Arm.TRIPLE, method)),
         "three_verdict": three["label"],
         "verdict": pair["label"],
+        "remarks": pair["remarks"],
         "p_adjusted": pair["p_adjusted"],
     }
 

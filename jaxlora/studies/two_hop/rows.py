@@ -19,7 +19,7 @@ from jaxlora.evaluate.schema import (
     Split,
 )
 from jaxlora.studies.harness.criteria import bare
-from jaxlora.studies.harness.samples import add
+from jaxlora.studies.harness.samples import Sample, add
 from jaxlora.tasks.two_hop.experts import Group
 
 
@@ -69,18 +69,21 @@ def base_block(coverage: float | None, seed: int) -> Block:
 
 def samples(
     blocks: Mapping[Block, pd.DataFrame],
-) -> dict[Address, dict[int, np.ndarray]]:
+) -> dict[Address, dict[int, Sample]]:
     """Returns the per-item values behind every row.
 
     Args:
       blocks: the items of every block, in the order (pair, person).
     """
-    out: dict[Address, dict[int, np.ndarray]] = {}
+    out: dict[Address, dict[int, Sample]] = {}
     for block, items in blocks.items():
         for (cell, split), frame in items.groupby(["cell", "split"], sort=False):
             for metric, covered, values in _measures(Split(split), frame):
                 more = {"metric": metric, "covered": covered}
-                add(out, block.address(cell, Split(split), **more), block.seed, values)
+                address = block.address(cell, Split(split), **more)
+                # A relation pair has experts, and so a library, of its own.
+                libraries = frame["pair"].loc[values.index]
+                add(out, address, block.seed, values, libraries)
     return out
 
 

@@ -1,10 +1,11 @@
 """From the log of a run to its results: pooled rows, verdicts, predictions."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxlora.evaluate.predictions import Prediction
-from jaxlora.evaluate.schema import Arm, Cell, Method
+from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.studies.harness import Results, Run, results, samples
 from jaxlora.studies.harness.config import plain
 from jaxlora.studies.harness.samples import Intervals, Samples
@@ -77,6 +78,7 @@ def finish(
         ],
         "predictions": results.checked(claims, main, this.study.revision),
         "verdicts": list(_verdicts(config, log, measured)),
+        "headroom": list(_headroom(config, log, measured)),
     }
     return Results(rows, summary | this.origin, log.failed)
 
@@ -90,10 +92,19 @@ def _verdicts(config: CommonConfig, log: Log, x: Measured) -> Iterator[dict[str,
             yield from (judge.invalid(coverage, cell, INVALID) for cell in cells)
 
 
+def _headroom(config: CommonConfig, log: Log, x: Measured) -> Iterator[dict[str, Any]]:
+    for coverage in filter(log.passed.get, x.cells):
+        judging = rules(config, log, x.min_own, coverage)
+        yield from judge.headroom(at(x.samples, coverage), judging)
+
+
 def differences(
     measured: Samples, passed: Mapping[float | None, Sequence[int]], how: Intervals
 ) -> Iterator[dict[str, Any]]:
     """Paired differences: to every control, and of 3- to 2-combinations.
+
+    Of accuracies, ranks and loss minus shuffled loss; of the last two, below 0 is
+    better.
 
     Args:
       measured: the samples.
@@ -108,8 +119,11 @@ def differences(
             against.append(x.at(arm=Arm.PAIR))
         if x.arm is Arm.TRIPLE_OTHERS:
             against.append(x.at(arm=Arm.TARGET_OTHERS, method=Method.NONE))
-        for y in against:
+        for y, metric in itertools.product(against, samples.DIFFERENCES):
+            sides = (x.at(metric=metric), y.at(metric=metric))
+            # Verdicts rest on the accuracies alone: as many resamples as theirs.
+            many = how.of_differences if metric is Metric.ACCURACY else how
             seeds = passed.get(x.coverage, ())
-            pair = samples.difference(measured, x, y, seeds, how)
+            pair = samples.difference(measured, *sides, seeds, many)
             if pair is not None:
-                yield samples.difference_row(x, y, pair.difference)
+                yield samples.difference_row(*sides, pair.difference)

@@ -81,6 +81,7 @@ def _records(
                         "token": token,
                         "metric": str(metric),
                         "values": np.concatenate(people).round(6).tolist(),
+                        "libraries": [p for p in mine for _ in range(groups[p].size)],
                     }
 
 

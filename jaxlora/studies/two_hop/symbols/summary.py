@@ -64,7 +64,8 @@ def route_samples(notes: Mapping[Block, Sequence[Mapping[str, Any]]]) -> dict:
             where = (("layer", record["layer"]), ("token", record["token"]))
             more = {"metric": Metric(record["metric"]), "where": where}
             address = block.address(record["cell"], Split.TWO_HOP, **more)
-            add(out, address, block.seed, record["values"])
+            libraries = record["libraries"]
+            add(out, address, block.seed, record["values"], libraries)
     return out
 
 

@@ -12,7 +12,7 @@ HOPS = (Expert.HOP1, Expert.HOP2)
 TRAINING = "needs training, and adapters were given"
 POSITIVE = (
     "they need every negative control, and shuffled and counterfactual experts need "
-    "training; what is left can say preserved, degrades, no transfer or inconclusive"
+    "training; what is left can say preserved, no transfer or undecided"
 )
 FULL = "needs a copy of all parameters and their optimizer state for each group"
 ORACLE = "names an expert for every token, and in free text no token has one"

@@ -10,7 +10,13 @@ import pandas as pd
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Split
 from jaxlora.studies.harness import Results, Run
-from jaxlora.studies.harness.samples import add, per_seed, unavailable
+from jaxlora.studies.harness.samples import (
+    Sample,
+    add,
+    joined,
+    per_seed,
+    unavailable,
+)
 from jaxlora.studies.two_hop import rows, summary
 from jaxlora.studies.two_hop.protocol import Log, refused_rows
 from jaxlora.studies.two_hop.rows import Block, pooled_guesses
@@ -19,7 +25,7 @@ from jaxlora.studies.two_hop.text.config import TextConfig
 
 GENERATED = {"exact": "generation, exact", "contains": "generation, first name"}
 RANK1 = "ranking among answers only"
-Samples = dict[Address, dict[int, np.ndarray]]
+Samples = dict[Address, dict[int, Sample]]
 
 
 def finish(
@@ -64,7 +70,7 @@ def ranked_first(blocks: Mapping[Block, pd.DataFrame]) -> Samples:
         two_hop = items[items["split"] == str(Split.TWO_HOP)]
         for cell, frame in two_hop.groupby("cell", sort=False):
             address = _scored(block, cell, Split.TWO_HOP, RANK1)
-            add(out, address, block.seed, frame["rank"] == 1)
+            add(out, address, block.seed, frame["rank"] == 1, frame["pair"])
     return out
 
 
@@ -76,11 +82,15 @@ def generated(notes: Mapping[Block, Sequence[Sequence[Mapping[str, Any]]]]) -> S
     """
     out: Samples = {}
     for block, by_part in notes.items():
+        parts: dict[Address, list[Sample]] = {}
         for record in (x for records in by_part for x in records):
             for field, name in GENERATED.items():
                 address = _scored(block, record["cell"], Split(record["split"]), name)
-                before = out.get(address, {}).get(block.seed, [])
-                add(out, address, block.seed, [*before, *record[field]])
+                right = np.asarray(record[field], float)
+                part = Sample(right, np.zeros(len(right), int))
+                parts.setdefault(address, []).append(part)
+        for address, found in parts.items():
+            out.setdefault(address, {})[block.seed] = joined(found)
     return out
 
 
