@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_sites import numbers
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -51,3 +52,27 @@ def notes(library: Collection) -> Iterator[str]:
             f"Copies of base weights that PEFT saved along are left out: "
             f"{', '.join(library.copies[:4])}."
         )
+
+
+def check_layers(library: Collection) -> None:
+    """Refuses adapters in which the place of a module is not the number of its layer.
+
+    Args:
+      library: the adapters.
+
+    Raises:
+      ValueError: naming a site whose modules are not numbered from 0 to L - 1 by one
+        number, or that has other layers than the rest.
+    """
+    sizes = {len(paths) for paths in library.modules.values()}
+    for site, paths in library.modules.items():
+        columns = list(zip(*map(numbers, paths), strict=True))
+        counted = [x for x in columns if x == tuple(range(max(sizes)))]
+        fixed = [x for x in columns if len(set(x)) == 1]
+        if not counted or len({*counted, *fixed}) < len(set(columns)):
+            raise ValueError(
+                f"The merge tells layers apart by number, but the {len(paths)} modules "
+                f"of {site!r} ({paths[0]}, ...) are not numbered 0 to "
+                f"{max(sizes) - 1} by layer; expected adapters that together adapt the "
+                f"same layers, from the first on, at every site."
+            )
