@@ -64,15 +64,16 @@ def check_layers(library: Collection) -> None:
       ValueError: naming a site whose modules are not numbered from 0 to L - 1 by one
         number, or that has other layers than the rest.
     """
-    sizes = {len(paths) for paths in library.modules.values()}
+    count = max(map(len, library.modules.values()))
+    order = tuple(range(count))
     for site, paths in library.modules.items():
-        columns = list(zip(*map(numbers, paths), strict=True))
-        counted = [x for x in columns if x == tuple(range(max(sizes)))]
-        fixed = [x for x in columns if len(set(x)) == 1]
-        if not counted or len({*counted, *fixed}) < len(set(columns)):
+        columns = set(zip(*map(numbers, paths), strict=True))
+        # With two numbers that vary, as of layers and heads, L counts their pairs.
+        varying = {column for column in columns if len(set(column)) > 1}
+        if order not in columns or varying - {order}:
             raise ValueError(
-                f"The merge tells layers apart by number, but the {len(paths)} modules "
-                f"of {site!r} ({paths[0]}, ...) are not numbered 0 to "
-                f"{max(sizes) - 1} by layer; expected adapters that together adapt the "
-                f"same layers, from the first on, at every site."
+                f"The merge tells layers apart by number, but {site!r} has "
+                f"{len(paths)} modules ({paths[0]}, ...) that are not numbered 0 to "
+                f"{count - 1} by layer; expected adapters that together adapt the same "
+                f"layers at every site, from 0 on."
             )

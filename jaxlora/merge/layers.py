@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora.lora import Library, LoraWeight
-from jaxlora.merge.linear import Linear, Reduction, weighted_mean, weighted_sum
+from jaxlora.merge.linear import Linear, Reduction, WeightedSum
 from jaxlora.names import hint
 
 Layers: TypeAlias = str | Iterable[int]
@@ -88,7 +88,7 @@ class SumEnds(Linear):
 
     def check(self, weights: np.ndarray) -> None:
         """Refuses weights that sum to 0, as a mean does."""
-        weighted_mean().check(weights)
+        WeightedSum(normalize=True).check(weights)
 
     def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
         """``w_e`` at the ends, ``w_e / sum(w)`` between them, [E, L].
@@ -111,8 +111,8 @@ class SumEnds(Linear):
         count = math.ceil(self.ends * layers - 1e-9)
         full = (number < count) | (number >= layers - count)
         total, mean = (
-            reduction.coefficients(gram, weights)
-            for reduction in (weighted_sum(), weighted_mean())
+            WeightedSum(normalize=share).coefficients(gram, weights)
+            for share in (False, True)
         )
         return jnp.where(full[None], total, mean)
 
@@ -182,15 +182,14 @@ def sum_ends(ends: float = 0.25) -> Reduction:
 def _text(expert: int, layers: Layers) -> str:
     """Numbers as text, so that equal ranges are equal values."""
     text = layers if isinstance(layers, str) else ",".join(map(str, layers))
-    text = re.sub(r"\s+", "", text)
+    text = text.replace(" ", "")
     if not text:
         raise ValueError(
             f"Expert {expert} keeps no layer, expected at least one; the weight 0 "
             f"leaves an expert out."
         )
-    spans = text.split(",") if _SPANS.fullmatch(text) else []
-    rising = all(int(s.split("-")[0]) <= int(s.split("-")[-1]) for s in spans)
-    if text not in NAMED and not (spans and rising):
+    read = bool(_SPANS.fullmatch(text))
+    if text not in NAMED and not (read and all(x <= y for x, y in _spans(text))):
         raise ValueError(
             f"Expert {expert} keeps the layers {text!r}, expected numbers from 0 such "
             f"as 0,2-3, or one of {', '.join(NAMED)}{hint(text, NAMED)}"
@@ -198,36 +197,41 @@ def _text(expert: int, layers: Layers) -> str:
     return text
 
 
+def _spans(text: str) -> list[tuple[int, int]]:
+    """The first and the last layer of each part of a text."""
+    ends = [part.split("-") for part in text.split(",")]
+    return [(int(numbers[0]), int(numbers[-1])) for numbers in ends]
+
+
 def _numbers(expert: int, text: str, layers: int) -> Sequence[int]:
     """The layers that a text names, in a model of ``layers``."""
-    named = {"low": (0, layers // 2), "high": (layers // 2, layers), "all": (0, layers)}
-    if text in named:
-        numbers = range(*named[text])
-        if not numbers:
+    half = layers // 2
+    if text in NAMED:
+        named = {"low": range(half), "high": range(half, layers), "all": range(layers)}
+        if not named[text]:
             raise ValueError(
                 f"Expert {expert} keeps the {text} half of a model with {layers} "
                 f"layers, which is empty; expected two layers or more."
             )
-        return numbers
-    spans = text.split(",")
-    pairs = [(int(s.split("-")[0]), int(s.split("-")[-1])) for s in spans]
+        return named[text]
+    spans = _spans(text)
     # Ends first: a range of a billion layers is refused before it is counted.
-    if beyond := [
-        s for s, (_, last) in zip(spans, pairs, strict=True) if last >= layers
-    ]:
+    beyond = [sorted({first, last}) for first, last in spans if last >= layers]
+    if beyond:
+        shown = ",".join("-".join(map(str, ends)) for ends in beyond)
         raise ValueError(
-            f"Expert {expert} keeps layers {','.join(beyond)} of a model with {layers} "
-            f"layers; there are 0 to {layers - 1}."
+            f"Expert {expert} keeps layers {shown} of a model with {layers} layers; "
+            f"there are 0 to {layers - 1}."
         )
-    return [n for first, last in pairs for n in range(first, last + 1)]
+    return [n for first, last in spans for n in range(first, last + 1)]
 
 
 def _split(experts: int, layers: int) -> tuple[str, ...]:
     """All layers, evenly, in the order of experts."""
     if experts > layers:
         raise ValueError(
-            f"Got {experts} experts for {layers} layers, so that one would keep none; "
-            f"expected as many layers as experts, or ranges for each, which may overlap."
+            f"Got {experts} experts for {layers} layers, so that some would keep none; "
+            f"expected as many layers or more, or ranges of your own, which may overlap."
         )
     starts = [e * layers // experts for e in range(experts + 1)]
     return tuple(f"{starts[e]}-{starts[e + 1] - 1}" for e in range(experts))
@@ -239,22 +243,21 @@ def _num_layers(library: Library) -> int:
     for name, weight in lora.sites(library).items():
         if weight.a.ndim != 4:
             raise ValueError(
-                f"Site {name!r} has a of shape {weight.a.shape}, expected [E, L, D, R]: "
-                f"experts are kept by layer, and it has no axis of layers."
+                f"Site {name!r} has a of shape {weight.a.shape}, expected "
+                f"[E, L, D, R]: experts are kept by layer, on an axis of layers."
             )
         known.setdefault(weight.a.shape[1], name)
     if len(known) > 1:
-        (one, first), (other, second), *_ = known.items()
+        (size, first), (other, second), *_ = known.items()
         raise ValueError(
-            f"Site {first!r} has {one} layers and {second!r} has {other}, expected as "
+            f"Site {first!r} has {size} layers and {second!r} has {other}, expected as "
             f"many everywhere: a number would mean another layer at each."
         )
     return next(iter(known))
 
 
 def _masked(weight: LoraWeight, kept: np.ndarray) -> LoraWeight:
-    mask = kept[..., None, None]
+    # Selected, not multiplied: what is not kept may be anything, NaN too.
+    a, b = (jnp.where(kept[..., None, None], x, 0) for x in (weight.a, weight.b))
     # The scale stays: a factor space may take the first expert's for all of them.
-    return weight.replace(
-        a=jnp.where(mask, weight.a, 0), b=jnp.where(mask, weight.b, 0)
-    )
+    return LoraWeight(a, b, weight.scale)

@@ -1,8 +1,8 @@
 """Merges in the form that we recommend; :mod:`jaxlora.merge.peers` has those of peers.
 
 Entry-wise methods take a space, ``core`` by default. Weights are relative, as in a
-mean, but for the sums (placed too), SVD, TSV, Iso-C, CAT, LoraHub and the start of WUDI by Adam,
-which add experts up.
+mean, but for the sums, placed or not, SVD, TSV, Iso-C, CAT, LoraHub and the start of
+WUDI by Adam, which add experts up.
 """
 
 import inspect

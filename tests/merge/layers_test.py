@@ -83,7 +83,7 @@ def test_layers_that_do_not_exist_are_refused(ranges, expected, make_library):
 def test_models_that_have_no_such_halves_or_shares_are_refused(make_library):
     with pytest.raises(ValueError, match="keeps the low half of a model with 1 layers"):
         merge.keep_layers(["low", "all", "all"])(None, make_library(layers=1))
-    with pytest.raises(ValueError, match="Got 3 experts for 2 layers, so that one"):
+    with pytest.raises(ValueError, match="Got 3 experts for 2 layers, so that some"):
         merge.preset("placed-sum")(make_library(layers=2))
 
 
