@@ -51,8 +51,7 @@ class KeepLayers:
           library: leaves [E, L, D, R].
 
         Raises:
-          ValueError: if a site has no layer axis or other layers than the rest, or the
-            experts or layers do not fit the ranges.
+          ValueError: if a site has no layer axis or another L, or ranges do not fit.
         """
         del key
         kept = self.mask(lora.num_experts(library), _num_layers(library))
@@ -231,7 +230,7 @@ def _split(experts: int, layers: int) -> tuple[str, ...]:
     if experts > layers:
         raise ValueError(
             f"Got {experts} experts for {layers} layers, so that some would keep none; "
-            f"expected as many layers or more, or ranges of your own, which may overlap."
+            f"expected as many layers or more, or ranges, which may overlap."
         )
     starts = [e * layers // experts for e in range(experts + 1)]
     return tuple(f"{starts[e]}-{starts[e + 1] - 1}" for e in range(experts))
