@@ -18,7 +18,15 @@ from jaxlora.files import write_text, write_whole
 from jaxlora.report import draw, points
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
-from jaxlora.report.leaderboard_lines import Line, band, lines, reading, sees
+from jaxlora.report.leaderboard_lines import (
+    Line,
+    band,
+    few,
+    learned,
+    lines,
+    reading,
+    sees,
+)
 from jaxlora.report.readings import UNAVAILABLE, Reading
 
 FIGURE = "figure-leaderboard.png"
@@ -53,8 +61,8 @@ _NOTE = (
     "F-OO together, with 95% intervals. Above: the paired difference to the nearest "
     "negative control. R-OI: the base knows the second hop. Hop 1, hop 2, familiar: "
     "what the combined model keeps. With A->C: the 3-combination, whose third expert "
-    "saw these people. Target data are two-hop questions of other people. Verdicts "
-    "after Holm over all methods."
+    "saw these people. Target data are two-hop questions of other people; rows: how "
+    "many a method learned from. Verdicts after Holm over all methods."
 )
 
 
@@ -69,6 +77,8 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     methods = [line for line in every if line["kind"] != "reference"]
     names = [name for name in _TITLES if not short or name in _SHORT]
     where = ("sees",) if short else ("sees", "space")
+    # Runs of version 0.1 did not note the rows.
+    where += ("rows",) if any(map(_counted, every)) and not short else ()
     header = ("method", *where, *(_TITLES[name] for name in names), "verdict")
 
     def words(line: Line) -> tuple[str, ...]:
@@ -81,7 +91,7 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     # References alone would be no leaderboard.
     if rest and methods:
         body += [("For comparison",), *rest]
-    note = _NOTE if body else ""
+    note = f"{_NOTE} {few(methods)}".strip() if body else ""
     return Grid("Leaderboard of methods", header, tuple(body), note, numeric=True)
 
 
@@ -129,6 +139,7 @@ def _entry(line: Line) -> dict[str, Any]:
     for name in _NUMBERS:
         value = line.get(name) or {}
         entry |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
+    entry["learned_rows"] = learned(line) if _counted(line) else None
     reasons = line.get("unavailable") or {}
     return entry | {"unavailable": "; ".join(f"{k}: {v}" for k, v in reasons.items())}
 
@@ -227,4 +238,10 @@ def _shown(number: Reading, name: str, short: bool) -> str:
 def _where(line: Line, name: str) -> str:
     if line["kind"] == "reference":
         return "–"
+    if name == "rows":
+        return learned(line)
     return line["space"] if name == "space" else sees(line)
+
+
+def _counted(line: Line) -> bool:
+    return bool(line.get("learned_rows"))

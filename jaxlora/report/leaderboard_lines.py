@@ -11,6 +11,9 @@ Line: TypeAlias = Mapping[str, Any]
 SEES = {"free": "nothing", "own": "own data", "target": "target data"}
 """What a method sees, in words."""
 
+ENOUGH = 20
+"""Target rows that a method needs before "seeing data does not help" can be said."""
+
 
 def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the leaderboard at the highest coverage; empty if there is none.
@@ -31,6 +34,40 @@ def sees(line: Line) -> str:
       line: no reference.
     """
     return "control" if line["kind"] == "control" else SEES[line["data"]]
+
+
+def learned(line: Line) -> str:
+    """From how many target rows a method learned, such as ``18``, or a dash.
+
+    Args:
+      line: any; runs before these numbers were noted have none.
+
+    >>> learned({"learned_rows": [17, 18]}), learned({})
+    ('17 to 18', '–')
+    """
+    rows = line.get("learned_rows")
+    if not rows:
+        return "–"
+    least, most = rows
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def few(every: Sequence[Line]) -> str:
+    """Says which methods learned from too few rows to say that data do not help.
+
+    Args:
+      every: what :func:`lines` returns.
+
+    >>> few([{"method": "cat", "learned_rows": [3, 4]}])
+    'Learned from fewer than 20 rows, too few to say that data do not help: cat.'
+    """
+    names = [
+        x["method"] for x in every if (x.get("learned_rows") or [ENOUGH])[0] < ENOUGH
+    ]
+    text = (
+        f"Learned from fewer than {ENOUGH} rows, too few to say that data do not help"
+    )
+    return f"{text}: {', '.join(names)}." if names else ""
 
 
 def band(every: Sequence[Line]) -> tuple[float, float] | None:
