@@ -21,7 +21,7 @@ from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.report.leaderboard_lines import (
     Line,
     band,
-    few,
+    counted,
     learned,
     lines,
     reading,
@@ -61,8 +61,8 @@ _NOTE = (
     "F-OO together, with 95% intervals. Above: the paired difference to the nearest "
     "negative control. R-OI: the base knows the second hop. Hop 1, hop 2, familiar: "
     "what the combined model keeps. With A->C: the 3-combination, whose third expert "
-    "saw these people. Target data are two-hop questions of other people; rows: how "
-    "many a method learned from. Verdicts after Holm over all methods."
+    "saw these people. Target data are two-hop questions of other people. Verdicts "
+    "after Holm over all methods."
 )
 
 
@@ -91,7 +91,7 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     # References alone would be no leaderboard.
     if rest and methods:
         body += [("For comparison",), *rest]
-    note = f"{_NOTE} {few(methods)}".strip() if body else ""
+    note = f"{_NOTE} {counted(methods)}".strip() if body else ""
     return Grid("Leaderboard of methods", header, tuple(body), note, numeric=True)
 
 

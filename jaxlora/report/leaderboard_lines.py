@@ -52,22 +52,20 @@ def learned(line: Line) -> str:
     return str(most) if least == most else f"{least} to {most}"
 
 
-def few(every: Sequence[Line]) -> str:
-    """Says which methods learned from too few rows to say that data do not help.
+def counted(every: Sequence[Line]) -> str:
+    """Says what rows are, and who had too few to say that seeing data does not help.
 
     Args:
-      every: what :func:`lines` returns.
+      every: methods; empty is returned if none of them learned, or none noted it.
 
-    >>> few([{"method": "cat", "learned_rows": [3, 4]}])
-    'Learned from fewer than 20 rows, too few to say that data do not help: cat.'
+    >>> counted([{"method": "cat", "learned_rows": [3, 4]}])
+    'Rows: of target data, learned from. Fewer than 20, too few to judge by: cat.'
     """
-    names = [
-        x["method"] for x in every if (x.get("learned_rows") or [ENOUGH])[0] < ENOUGH
-    ]
-    text = (
-        f"Learned from fewer than {ENOUGH} rows, too few to say that data do not help"
-    )
-    return f"{text}: {', '.join(names)}." if names else ""
+    rows = {x["method"]: x["learned_rows"] for x in every if x.get("learned_rows")}
+    names = [name for name, (least, _) in rows.items() if least < ENOUGH]
+    text = "Rows: of target data, learned from." if rows else ""
+    few = f" Fewer than {ENOUGH}, too few to judge by: {', '.join(names)}."
+    return text + few if names else text
 
 
 def band(every: Sequence[Line]) -> tuple[float, float] | None:
