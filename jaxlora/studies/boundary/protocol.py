@@ -5,7 +5,7 @@ then only chooses among them. Blocks are stored as they are asked.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,29 +156,26 @@ def ask_base(this: Run[BoundaryConfig], log: Log, point: Point, seed: int) -> No
     base = _base(this, point, seed)
     if not _judge(log, point, base):
         return
-    config = this.config
     ready = functools.cache(functools.partial(_ready, this, point, base))
     for number, regime in enumerate(point.regimes):
         asked = Asked(point, regime)
         first = asked.block(seed, Arm.BASE, Method.NONE)
         # The base holds no expert: what it answers is stored once for all regimes.
         path = first._replace(regime=point.condition).path(this.out)
-        make = lambda regime=regime: _answer(config, ready(), regime, None)(  # noqa: E731
-            Arm.BASE, Method.NONE
-        )
-        alone = harness.ask(this, path, items.COLUMNS, make)
+        make = functools.partial(_answer, this.config, ready, regime, None)
+        empty = functools.partial(make, Arm.BASE, Method.NONE)
+        alone = harness.ask(this, path, items.COLUMNS, empty)
         log.add(asked, first, alone)
         old = items.old_answers(alone.items)
+        where = f"{point.name} {point.world.coverage:g}, seed {seed}, {regime.name}"
         for arm, method in point.plan(regime):
-            where = f"{point.name} {point.world.coverage:g}, seed {seed}, {regime.name}"
-            move = functools.partial(this.progress, "questions", number)
-            move(len(point.regimes), f"{where}: {arm}, {method}")
+            text = f"{where}: {arm}, {method}"
+            this.progress("questions", number, len(point.regimes), text)
             block = asked.block(seed, arm, method)
-            make = lambda a=arm, m=method, r=regime: _answer(  # noqa: E731
-                config, ready(), r, old
-            )(a, m)
-            path = block.path(this.out)
-            log.add(asked, block, harness.ask(this, path, items.COLUMNS, make))
+            make = functools.partial(_answer, this.config, ready, regime, old)
+            some = functools.partial(make, arm, method)
+            outcome = harness.ask(this, block.path(this.out), items.COLUMNS, some)
+            log.add(asked, block, outcome)
 
 
 def _base(this: Run[BoundaryConfig], point: Point, seed: int) -> Base:
@@ -264,23 +261,17 @@ def _kinds(point: Point, regime: Regime, config: BoundaryConfig) -> dict[Expert,
 
 
 def _answer(
-    config: BoundaryConfig, ready: _Ready, regime: Regime, old: items.OldAnswers | None
-) -> Callable[[Arm, Method], Outcome]:
-    """What asks the arms of a regime."""
-    recipe = regime.recipe(config.experts)
+    config: BoundaryConfig,
+    of: Callable[[], _Ready],
+    regime: Regime,
+    old: items.OldAnswers | None,
+    arm: Arm,
+    method: Method,
+) -> Outcome:
+    """Asks one arm of a regime; what that needs is made when it is first needed."""
+    recipe, ready = regime.recipe(config.experts), of()
     names = {n: kind for n, kind in kinds(recipe).items() if kind in ready.trained}
     chosen = experts.select(ready.base, ready.people, names, ready.trained)
     given = TwoHopConfig(experts=recipe, retention_items=config.retention_items)
-    return functools.partial(
-        answer.answer, answer.Setting(given, chosen, ready.asked, old)
-    )
+    return answer.answer(answer.Setting(given, chosen, ready.asked, old), arm, method)
 
-
-def regimes(points: tuple[Point, ...]) -> Iterator[Asked]:
-    """Every regime of every point.
-
-    Args:
-      points: in order.
-    """
-    for point in points:
-        yield from (Asked(point, regime) for regime in point.regimes)
