@@ -59,7 +59,7 @@ def work(this: Run[Toy]) -> Results:
             make = lambda seed=seed, arm=arm: answer(config, seed, arm)  # noqa: E731
             block = harness.ask(this, path, ["correct"], make)
             add(samples, address(arm), seed, block.items["correct"])
-        share = samples[address(Arm.BASE)][seed].mean()
+        share = samples[address(Arm.BASE)][seed].values.mean()
         criterion = Criterion("some heads", share, config.people, LEAST)
         criteria.append(criterion.record(seed=seed))
         rows += criterion.rows(seed, address(Arm.BASE))
@@ -102,7 +102,9 @@ def test_it_runs_and_reports(tmp_path):
     assert len(stored["criteria"]) == 2
     assert stored["timings"]["blocks_resumed"] == 0
     words = [x["detail"].rsplit(": ")[-1] for x in stored["predictions"]["outcomes"]]
-    assert words == ["missed.", "held.", "could not be checked."]
+    assert words == ["failed.", "undecided.", "not measured."]
+    told = [(x["outcome"], x["held"]) for x in stored["predictions"]["outcomes"]]
+    assert told == [("failed", False), ("undecided", None), ("not measured", None)]
     body = tuple((x["statement"], x["got"]) for x in stored["predictions"]["outcomes"])
     page = markdown_table(Grid("Predictions", ("claim", "got"), body))
     assert page.count("mostly heads") == 3
