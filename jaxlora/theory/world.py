@@ -143,6 +143,17 @@ def make(
         strength=sizes.strength,
     )
     empty = model.liken(empty, truth.new1, truth.hop1[:, 0], alike)
+    return taught(empty, truth, rank=rank)
+
+
+def taught(empty: OneLayer, truth: Truth, *, rank: int | None = None) -> World:
+    """Returns a world of a model without a memory: base and both experts.
+
+    Args:
+      empty: embeddings, value matrix and features.
+      truth: prompts and answers.
+      rank: of the experts; None for N, enough for all facts.
+    """
     prompts = jnp.concatenate([truth.hop1, truth.hop2])
     base = model.remember(empty, prompts, jnp.concatenate([truth.old1, truth.old2]))
     # One edit, vmapped over the two relations: a library [2, ...].
