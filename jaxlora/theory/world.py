@@ -105,6 +105,23 @@ def _deranged(order: jax.Array, answers: jax.Array) -> jax.Array:
     return answers.at[order].set(answers[jnp.roll(order, 1)])
 
 
+def fewer_answers(truth: Truth, answers: float | jax.Array) -> Truth:
+    """Returns the truth with C different new answers in each relation, not N.
+
+    Args:
+      truth: of N people.
+      answers: C, from 1 to N; may be traced.
+
+    >>> truth = fewer_answers(draw(jax.random.key(0), Sizes(5, 8, 32)), 2)
+    >>> sorted(set(truth.new1.tolist())), sorted(set(truth.new2.tolist()))
+    ([5, 6], [10, 11])
+    """
+    n = len(truth.new1)
+    few = jnp.asarray(answers, jnp.int32)
+    new1, new2 = n + (truth.new1 - n) % few, 2 * n + (truth.new2 - 2 * n) % few
+    return truth._replace(new1=new1, new2=new2, composed=new2[new1 - n])
+
+
 class World(NamedTuple):
     """A base that knows the old facts, and a library of the two experts."""
 

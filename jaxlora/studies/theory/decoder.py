@@ -75,8 +75,31 @@ def measure(pairs: CachedPairs) -> dict[str, np.ndarray]:
         for g, group in enumerate(pairs.groups)
     ]
     items = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+    answers = np.asarray(_written(*given[:4], pairs.written))
+    right = [
+        answers[g, : group.size] == pairs.keys[g][Split.WRITTEN].answer
+        for g, group in enumerate(pairs.groups)
+    ]
+    items["sum: written"] = np.concatenate(right).astype(np.float64)
     keys = np.asarray(_keys(*given), np.float64)
     return items | {"own facts": pairs.accuracy} | _overlaps(keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _written(model, pad: int, params, pairs, prompts) -> jax.Array:
+    """Answers of the sum, [G, N], after the bridge that it has written itself."""
+
+    def best(tokens: jax.Array, adapter, place: int) -> jax.Array:
+        inputs = models.Inputs(tokens, tokens != pad)
+        logits = models.apply(model, params, inputs, adapter=adapter)
+        return jnp.argmax(logits[:, place], axis=-1)
+
+    def group(pair, tokens: jax.Array) -> jax.Array:
+        total = merge.preset("sum")(pair)
+        bridge = best(tokens, total, 3).astype(tokens.dtype)
+        return best(tokens.at[:, 4].set(bridge), total, 4)
+
+    return jax.vmap(group)(pairs, prompts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -30,6 +30,9 @@ class CachedPairs(NamedTuple):
     """[G, 2, ...]: A->B, then B->C."""
     tokens: jax.Array
     """[G, 3 * N, 3]: hop 1, hop 2 and two-hop of N people; small groups repeat one."""
+    written: jax.Array
+    """[G, N, 5]: two-hop questions whose position 3 asks for the bridge, and whose
+    position 4 is filled with it."""
     keys: tuple[Mapping[Split, Key], ...]
     """Right answers, by group."""
     accuracy: np.ndarray
@@ -95,6 +98,7 @@ def _pairs(
         tuple(trained.groups[g] for g in chosen),
         jax.tree.map(lambda x: x[index], pairs),
         asked.questions.direct[index, : 3 * asked.people],
+        asked.questions.written[index],
         tuple(asked.keys[g] for g in chosen),
         np.asarray([trained.accuracy[name][g] for name in hops for g in chosen]),
     )
