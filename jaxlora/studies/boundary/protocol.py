@@ -274,4 +274,3 @@ def _answer(
     chosen = experts.select(ready.base, ready.people, names, ready.trained)
     given = TwoHopConfig(experts=recipe, retention_items=config.retention_items)
     return answer.answer(answer.Setting(given, chosen, ready.asked, old), arm, method)
-
