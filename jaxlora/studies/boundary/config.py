@@ -45,7 +45,13 @@ class BoundaryConfig:
     """Shares of rows that practise the second hop's role, in the phase diagram."""
     coverages: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Shares of the base's second-relation facts seen in compositions, likewise."""
-    axes: tuple[Axis, ...] = AXES
+    axes: tuple[Axis, ...] = (
+        "no formats",
+        "pad",
+        "2 layers",
+        "looped twice",
+        "shared memory",
+    )
     """Bases that differ from the base point in one thing."""
     placements: bool = True
     """Ask all pairs of layer ranges."""
@@ -138,5 +144,5 @@ PRESETS: dict[str, BoundaryConfig] = {
     ),
     "standard": BoundaryConfig(),
     # For a GPU: more bases, and a wider model.
-    "full": BoundaryConfig(seeds=8, map_seeds=4),
+    "full": BoundaryConfig(seeds=8, map_seeds=4, axes=AXES),
 }
