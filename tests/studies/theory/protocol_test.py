@@ -41,7 +41,12 @@ def made(some, compile_quickly, tmp_path_factory):
 
 def test_the_products_of_a_run_are_in_its_folder(made):
     out, results = made
-    for name in ("figure-predicted.png", "figure-edits.png", "figure-gap.png", "figure-placed.png"):
+    for name in (
+        "figure-predicted.png",
+        "figure-edits.png",
+        "figure-gap.png",
+        "figure-placed.png",
+    ):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     page = (out / "report.html").read_text()
     for claim in CLAIMS:
