@@ -18,7 +18,7 @@ PROG = "jaxlora study theory"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TheoryConfig):
-    """Can models of one and two layers compose two edits, and where does each statement stop?
+    """Do models of one and two layers compose two edits, and where does a claim stop?
 
     Every claim of the theory with its predicted interval and its measurement, over
     random worlds. The predictions were written down before the runs.
