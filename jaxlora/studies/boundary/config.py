@@ -67,6 +67,8 @@ class BoundaryConfig:
         "oracle",
     )
     """Ways to combine a library in the headline regimes."""
+    ranked: tuple[str, ...] = METHODS
+    """Ways that are ranked where there is headroom; empty for none."""
     retention_items: int = 16
     """Held-out familiar two-hop queries that every combined model is asked."""
     min_written: float = 0.8
@@ -101,6 +103,7 @@ class BoundaryConfig:
         at_least(self, 1, "retention_items", "resamples")
         at_least(self, 0, "seeds", "map_seeds", "first_seed", "first_map_seed")
         distinct("methods", self.methods, METHODS)
+        distinct("ranked", self.ranked, METHODS)
         distinct("axes", self.axes, AXES)
         for name in ("rhos", "coverages"):
             distinct(name, getattr(self, name))
@@ -139,6 +142,7 @@ PRESETS: dict[str, BoundaryConfig] = {
         seeds=1,
         map_seeds=0,
         methods=("mean", "sum"),
+        ranked=(),
         world=WorldConfig(),
         pretrain=PretrainConfig(),
     ),

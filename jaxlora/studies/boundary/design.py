@@ -93,6 +93,8 @@ class Point:
     """Of the combination of two."""
     full: bool = False
     """Are experts that saw the answers asked as well?"""
+    ranked: bool = False
+    """Are methods only ranked: the combination and random experts, no other control?"""
 
     @property
     def condition(self) -> tuple[tuple[str, Any], ...]:
@@ -110,6 +112,8 @@ class Point:
             alone += [Arm.TARGET, Arm.TARGET_OTHERS]
         yield from ((arm, Method.NONE) for arm in alone)
         combined = (Arm.PAIR, *CONTROLS, *([Arm.REVERSED] if regime.placed else []))
+        if self.ranked:
+            combined = (Arm.PAIR, Arm.RANDOM)
         for method in self.methods:
             # The oracle is a bound, not a method: it is searched for the pair alone.
             some = combined if method is not Method.ORACLE else (Arm.PAIR, Arm.RANDOM)
@@ -207,7 +211,7 @@ def points(config: BoundaryConfig) -> tuple[Point, ...]:
     Args:
       config: of the study.
     """
-    return (*_headline(config), *_map(config), *_axes(config))
+    return (*_headline(config), *_map(config), *_axes(config), *_ranked(config))
 
 
 def _headline(config: BoundaryConfig) -> Iterator[Point]:
@@ -249,6 +253,16 @@ def _axes(config: BoundaryConfig) -> Iterator[Point]:
         yield from _of_map(config, axis, model=changed, regimes=regimes)
 
 
+def _ranked(config: BoundaryConfig) -> Iterator[Point]:
+    """All merges and routes where a joint LoRA has headroom, and where layers differ."""
+    if config.ranked:
+        count = config.model.num_layers
+        regimes = (practising(RHO), placed(count))
+        methods = tuple(map(Method, config.ranked))
+        more = {"regimes": regimes, "methods": methods, "ranked": True}
+        yield from _of_map(config, "leaderboard", **more)
+
+
 def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
     """A point of the map's world."""
     sizes = {"coverage": more.pop("coverage", config.map_world.coverage)}
@@ -263,8 +277,7 @@ def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
             world=dataclasses.replace(config.map_world, **sizes),
             pretrain=recipe,
             cells=NEW,
-            methods=PLAIN,
-            **{"model": config.model} | more,
+            **{"model": config.model, "methods": PLAIN} | more,
         )
 
 
