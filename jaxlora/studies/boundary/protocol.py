@@ -42,7 +42,7 @@ from jaxlora.tasks.two_hop import world
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups
 
 # What decides a stored block, taken on import. Every run makes its rows anew of all
-# blocks, and the path of a block names its regime: design and summary are no part of it.
+# blocks, and a block's path names its regime: design and summary are no part of it.
 CODE = code.digest("jaxlora.studies.two_hop.symbols.answer")
 PREDICTIONS = Path(__file__).with_name("predictions.json")
 Base = bases.Base
