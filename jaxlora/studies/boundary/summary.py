@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import ERROR_METRICS, Address, Arm, Method, Metric, Split
+from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
 from jaxlora.studies.boundary.design import NEW
 from jaxlora.studies.boundary.log import Asked, Log
@@ -46,8 +47,9 @@ def finish(
     pooled: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     headroom: list[dict[str, Any]] = []
-    for number, asked in enumerate(log.blocks):
-        this.progress("statistics", number, len(log.blocks), asked.regime.name)
+    every = [Asked(p, regime) for p in design.points(config) for regime in p.regimes]
+    for number, asked in enumerate(every):
+        this.progress("statistics", number, len(every), asked.regime.name)
         measured = kept(log, asked)
         pooled += _rows(config, log, asked, measured)
         verdicts += _judged(config, log, asked, measured)
@@ -78,7 +80,8 @@ def kept(log: Log, asked: Asked) -> Samples:
       log: of the run.
       asked: the regime.
     """
-    every = rows.samples({b: x for b, x in log.blocks[asked].items() if len(x)})
+    blocks = log.blocks.get(asked, {})  # none where no base met its criteria
+    every = rows.samples({b: x for b, x in blocks.items() if len(x)})
     return {x: by_seed for x, by_seed in every.items() if _matters(x)}
 
 
