@@ -52,9 +52,7 @@ def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
         "people": int(table["n"].sum()),
         "seeds": sorted({int(x) for x in table["seed"]}),
     }
-    return Shipped(
-        predictor.fit(*arrays), {**about, **counted, "brier": scores(table)}
-    )
+    return Shipped(predictor.fit(*arrays), {**about, **counted, "brier": scores(table)})
 
 
 def scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -47,13 +47,14 @@ class Asked(NamedTuple):
     """[N] first token of every fact's answer, as it is written there."""
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def effects(
     model: Decoder,
     base: Tree,
     lesson: Lesson,
     asked: Asked,
     metric: dict[str, jax.Array],
+    batch: int | None = None,
 ) -> jax.Array:
     """Returns the effect of a step on each fact on its answer at each question, [Q, N].
 
@@ -65,6 +66,7 @@ def effects(
       lesson: rows of N facts.
       asked: Q questions.
       metric: what a step may change, as :func:`jaxlora.theory.tangent.metric` gives it.
+      batch: facts at once, each with a gradient of the size of the base in memory.
     """
     flat = named.flatten(base)
 
@@ -84,7 +86,8 @@ def effects(
         return jnp.sum(each * rows.weights) / jnp.maximum(jnp.sum(used), 1)
 
     free = {name: flat[name] for name in metric}
-    return tangent.kernel(logits, likelihood, free, lesson, asked.answers, metric)
+    given = (lesson, asked.answers, metric, batch)
+    return tangent.kernel(logits, likelihood, free, *given)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -106,7 +109,7 @@ def effects_of_groups(
     """
 
     def group(given: tuple[Lesson, Asked]) -> jax.Array:
-        return effects(model, base, *given, metric)
+        return effects(model, base, *given, metric, given[1].answers.shape[0])
 
     return jax.lax.map(group, (lessons, asked))
 
@@ -143,9 +146,7 @@ def metrics(
       config: rank, scale and targets.
       masks: [L] for each expert.
     """
-    return [
-        tangent.metric(base, config, None if all(mask) else mask) for mask in masks
-    ]
+    return [tangent.metric(base, config, None if all(mask) else mask) for mask in masks]
 
 
 def summed_up(kernel: Any, own: np.ndarray) -> tangent.Selectivity:

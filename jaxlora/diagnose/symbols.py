@@ -124,7 +124,10 @@ def _lessons(vocab: Vocab, groups: Sequence[Group], plan: Plan, hop: int) -> Les
     most = max(map(len, flat))
     length = max(row_length(r, vocab.form) for rows in flat for r in rows)
     encoded = [
-        [np.pad(x, [(0, most - len(rows)), (0, 0)]) for x in encode(rows, vocab, length)]
+        [
+            np.pad(x, [(0, most - len(rows)), (0, 0)])
+            for x in encode(rows, vocab, length)
+        ]
         for rows in flat
     ]
     tokens, targets, weights = (

@@ -47,11 +47,12 @@ def kernel(
     rows: Any,
     answers: jax.Array,
     metric: Tree | None = None,
+    batch: int | None = None,
 ) -> jax.Array:
     """Returns the effect of every row on its answer at every question, [Q, N].
 
-    One gradient and one forward derivative a row, one row after another: memory does
-    not grow with N. Pure, so that it may be jitted and mapped over groups.
+    One gradient and one forward derivative a row, by default one row after another:
+    memory does not grow with N. Pure, so it may be jitted and mapped over groups.
 
     Args:
       logits: of what is free, at the questions, [Q, V]; with forward derivatives, so
@@ -61,6 +62,7 @@ def kernel(
       rows: a pytree with a leading axis N.
       answers: [N] the index of each row's answer among V.
       metric: multiplies the gradient, leaf by leaf; None for a plain step.
+      batch: rows at once, each with a gradient of its own in memory.
 
     >>> keys = jnp.eye(3)
     >>> free = jnp.zeros((3, 4))                       # a linear memory, [D, V]
@@ -78,7 +80,7 @@ def kernel(
         _, moved = jax.jvp(logits, (free,), (direction,))
         return moved[:, row[1]]
 
-    return jax.lax.map(column, (rows, answers)).T
+    return jax.lax.map(column, (rows, answers), batch_size=batch).T
 
 
 def _weighted(gradient: jax.Array, weight: jax.Array) -> jax.Array:

@@ -87,9 +87,7 @@ def test_beyond_the_range_that_was_fitted_nothing_changes(law):
 )
 def test_brier_counts_people_one_by_one(groups):
     groups = [(p, min(k, n), n) for p, k, n in groups]
-    each = [
-        (p - hit) ** 2 for p, k, n in groups for hit in [1] * k + [0] * (n - k)
-    ]
+    each = [(p - hit) ** 2 for p, k, n in groups for hit in [1] * k + [0] * (n - k)]
     score = predictor.brier(*map(np.array, zip(*groups, strict=True)))
     assert score == pytest.approx(np.mean(each))
 

@@ -183,7 +183,9 @@ def test_selectivity_by_loops(effects, random):
         for j in range(q)
     ]
     assert summed.share == pytest.approx(np.mean(largest))
-    assert summed.effect == pytest.approx(np.mean([effects[j, own[j]] for j in range(q)]))
+    assert summed.effect == pytest.approx(
+        np.mean([effects[j, own[j]] for j in range(q)])
+    )
     # It does not matter in which order rows come.
     order = np.array(random.sample(range(n), n))
     moved = tangent.selectivity(effects[:, order], np.argsort(order)[own])
