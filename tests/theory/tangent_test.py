@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import TINY, shaken
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from decoders import TINY, shaken
 from jaxlora import lora, models
 from jaxlora import tree as named
 from jaxlora.theory import tangent
