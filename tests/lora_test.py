@@ -188,6 +188,27 @@ def test_pad_keeps_the_delta_and_the_scale(seed, extra):
         assert not np.asarray(w.b[..., 3:, :]).any()
 
 
+@pytest.mark.parametrize("kept", [(True, False), (False, True), (False, False)])
+def test_confine_sets_the_factors_of_other_layers_to_zero(kept):
+    before = trained()
+    after = lora.confine(before, jnp.array(kept))
+    for name, w in lora.sites(after).items():
+        original = lora.sites(before)[name]
+        np.testing.assert_array_equal(w.scale, original.scale)
+        for layer in range(L):
+            for factor, was in ((w.a, original.a), (w.b, original.b)):
+                want = was[layer] if kept[layer] else jnp.zeros_like(was[layer])
+                np.testing.assert_array_equal(factor[layer], want)
+
+
+def test_confine_to_all_layers_changes_nothing_and_keeps_dtypes():
+    w = trained()["layers"]["q_proj"]["kernel"]
+    half = w.replace(a=w.a.astype(jnp.bfloat16), b=w.b.astype(jnp.bfloat16))
+    same = lora.confine({"kernel": half}, jnp.ones(L, bool))
+    chex.assert_trees_all_equal(same, {"kernel": half})
+    chex.assert_trees_all_equal_dtypes(same, {"kernel": half})
+
+
 def test_count_leaves_the_scale_out():
     assert lora.count(trained()) == L * 3 * ((D + D) + (D + F))
 

@@ -34,6 +34,8 @@ fields, of the methods that have them:
   --steps N             steps of Adam (WUDI)
   --learning-rate X     of these steps
   --expert I            the adapter that a control keeps, from 0
+  --layers X...         layers of each adapter: 0,2-3 or low, high, all (placed-sum)
+  --ends SHARE          share of layers at each end that are summed (placed-both)
 
 A method of your own is `module:attribute`: a jaxlora.merge.chain(...), or a function of
 fields that returns one; modules of the current folder can be imported.
@@ -44,6 +46,7 @@ examples:
   jaxlora merge A B C --method ties --density 0.2 --rank 16 --out MERGED
   jaxlora merge A B C --method dare --density 0.5 --seed 1 --out MERGED --report REPORT
   jaxlora merge A B --method ties_svd[peft] --by frequency --out MERGED
+  jaxlora merge A B --method placed-sum --layers low 1 --out MERGED
   jaxlora merge --list
   jaxlora merge --list ties
 """
@@ -87,6 +90,8 @@ def run(arguments: Sequence[str]) -> int:
         reading = functools.partial(move, "reading")
         library = collection.read(given.adapters, names=names, progress=reading)
         printing.say(collection_about.notes(library))
+        if merge.by_layer:
+            collection_about.check_layers(library)
         data = None
         if given.data is not None:
             data = collection_data.read_data(given.data, library)

@@ -86,7 +86,8 @@ def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
         ]
     if name in NEEDS:
         rows.append(("--data", f"for each adapter and module: {NEEDS[name]}"))
-    defaults = [f"{flag_of(x)}, by default {fields[x]}" for x in fields] or ["none"]
+    shown = {x: "none" if fields[x] == () else fields[x] for x in fields}
+    defaults = [f"{flag_of(x)}, by default {shown[x]}" for x in fields] or ["none"]
     rows += [("field", text) for text in defaults]
     rows += [("keeps", f"{law}: {LAWS[law]}") for law in LAWS if law in laws]
     facts = Table(show_header=False, box=None)

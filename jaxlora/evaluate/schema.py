@@ -154,6 +154,8 @@ class Address:
     """Of people whose facts were seen in one, or of the others; ``None``: of all."""
     where: tuple[tuple[str, Any], ...] = ()
     """What else varies, for example (("layer", 0), ("token", "last"))."""
+    regime: tuple[tuple[str, Any], ...] = ()
+    """What base and experts were trained on, for example (("rho", 0.5),)."""
 
     def at(self, **changes: Any) -> "Address":
         """Returns the address with some fields changed."""
@@ -163,7 +165,8 @@ class Address:
     def condition(self) -> dict[str, Any]:
         """The last column of its row."""
         named = {"coverage": self.coverage, "covered": self.covered}
-        return {k: x for k, x in named.items() if x is not None} | dict(self.where)
+        named = {k: x for k, x in named.items() if x is not None}
+        return named | dict(self.regime) | dict(self.where)
 
     @property
     def draws(self) -> str:
@@ -177,7 +180,8 @@ class Address:
             f"Place(coverage={coverage!r}, cell={self.cell!r}, "
             f"library=<Library.{self.arm.name}: {self.arm.value!r}>, "
             f"method={self.method!r}, split={self.split!r}, metric={self.metric!r}, "
-            f"covered={self.covered!r}, where={self.where!r})"
+            f"covered={self.covered!r}, where={self.where!r}"
+            f"{f', regime={self.regime!r}' if self.regime else ''})"
         )
 
 

@@ -20,16 +20,13 @@ References:
   Holm, A simple sequentially rejective multiple test procedure (1979).
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
-from jaxlora.evaluate import resampling
-from jaxlora.evaluate.resampling import Nested
+from jaxlora.evaluate import ends, resampling
 
 PAIRED_RESAMPLES = 20_000
 """Enough for a p-value that stays below 0.05 when Holm multiplies it by 73."""
@@ -80,7 +77,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     if not 0 <= successes <= n:
         raise ValueError(f"Got {successes} successes of {n} items, expected 0 to {n}.")
     share = successes / n
-    return Interval(share, *_wilson_ends(share, n, confidence), n)
+    return Interval(share, *ends.wilson(share, n, confidence), n)
 
 
 def bootstrap(
@@ -123,10 +120,12 @@ def bootstrap(
     if agree:
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
     means = resampling.means(seeds, rng, resamples)
-    ends = [_percentile(means, confidence)]
-    ends += _shares(seeds, value, n, confidence) if share else []
-    ends += [] if share else _student(seeds, value, confidence)
-    return _widest(value, n, ends)
+    found = [ends.percentile(means, confidence)]
+    if share:
+        found += ends.shares(seeds, value, n, confidence)
+    else:
+        found += ends.student(seeds, value, confidence)
+    return _widest(value, n, found)
 
 
 def paired(
@@ -167,18 +166,19 @@ def paired(
     seeds, values = resampling.nested(checked, libraries), np.concatenate(checked)
     value, n = float(values.mean()), len(values)
     share = share and bool(np.isin(values, (-1, 0, 1)).all())
-    least = _sign_test(values) if share else 1 / (1 + resamples)
     if values.min() == values.max():
         p = 1.0 if value <= 0 else max(1 / (1 + resamples), 0.5**n)
-        ends = _unseen(value, n, confidence) if share else (value, value)
-        return Paired(Interval(value, *ends, n), p)
+        point = ends.agreeing(value, n, confidence) if share else (value, value)
+        return Paired(Interval(value, *point, n), p)
     means = resampling.means(seeds, rng, resamples)
     p = (1 + int((means <= 0).sum())) / (1 + resamples)
-    ends = [_percentile(means, confidence), *_student(seeds, value, confidence)]
-    found = _widest(value, n, ends + ([_matched(values, confidence)] if share else []))
-    if share:
-        found = found._replace(lo=max(found.lo, -1.0), hi=min(found.hi, 1.0))
-    return Paired(found, max(p, least))
+    found = [ends.percentile(means, confidence)]
+    found += ends.student(seeds, value, confidence)
+    if not share:
+        return Paired(_widest(value, n, found), p)
+    wide = _widest(value, n, [*found, ends.matched(values, confidence)])
+    inside = wide._replace(lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
+    return Paired(inside, max(p, ends.sign_test(values)))
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -205,77 +205,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def _wilson_ends(share: float, n: float, confidence: float) -> tuple[float, float]:
-    z = _normal(confidence)
-    centre = share + z**2 / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Exactly 0 and 1 in theory, off by a rounding error in floats.
-    lo = 0.0 if share == 0 else (centre - spread) / (1 + z**2 / n)
-    hi = 1.0 if share == 1 else (centre + spread) / (1 + z**2 / n)
-    return lo, hi
-
-
-def _percentile(means: np.ndarray, confidence: float) -> tuple[float, float]:
-    lo, hi = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(lo), float(hi)
-
-
-def _shares(seeds: Nested, value: float, n: int, confidence: float):
-    """Wilson's ends on all items, and on as many as clusters leave effective."""
-    yield _wilson_ends(value, n, confidence)
-    spread = resampling.spread(seeds)
-    if spread is not None and spread.variance > 0:
-        z, t = _normal(confidence), _t(spread.freedom, confidence)
-        effective = value * (1 - value) / spread.variance * (z / t) ** 2
-        yield _wilson_ends(value, min(n, effective), confidence)
-
-
-def _student(seeds: Nested, value: float, confidence: float):
-    """The ends of Student's t interval between clusters; nothing with too few."""
-    spread = resampling.spread(seeds)
-    if spread is not None:
-        reach = _t(spread.freedom, confidence) * math.sqrt(spread.variance)
-        yield value - reach, value + reach
-
-
-def _matched(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Ends of a difference of matched shares, as if people were independent."""
-    # Agresti and Min: half a person is added to each of the four kinds of pairs.
-    n, mean = len(values) + 2, values.sum() / (len(values) + 2)
-    unlike = (np.abs(values).sum() + 1) / n
-    reach = _normal(confidence) * math.sqrt((unlike - mean**2) / n)
-    return float(mean - reach), float(mean + reach)
-
-
-def _sign_test(values: np.ndarray) -> float:
-    """Exact one-sided p-value: as many wins by fair coins, ties left out."""
-    wins, losses = int((values > 0).sum()), int((values < 0).sum())
-    return float(special.bdtrc(wins - 1, wins + losses, 0.5)) if wins else 1.0
-
-
-def _normal(confidence: float) -> float:
-    return float(special.ndtri(0.5 + confidence / 2))
-
-
-def _t(freedom: int, confidence: float) -> float:
-    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
-
-
-def _widest(value: float, n: int, ends: Sequence[tuple[float, float]]) -> Interval:
+def _widest(value: float, n: int, found: Sequence[ends.Ends]) -> Interval:
     # The value is among them: outside its own interval it would be unreadable.
-    lows, highs = zip(*ends, strict=True)
+    lows, highs = zip(*found, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs), n)
-
-
-def _unseen(value: float, n: int, confidence: float) -> tuple[float, float]:
-    """Ends of the difference when n pairs agree, and a share of others may not."""
-    hidden = wilson(0, n, confidence).hi
-    ends = {
-        0.0: (-hidden, hidden),
-        1.0: (1 - 2 * hidden, 1.0),
-        -1.0: (-1.0, 2 * hidden - 1),
-    }
-    return ends.get(value, (value, value))
 
 
 def _check_confidence(confidence: float) -> None:

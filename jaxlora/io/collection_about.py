@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_sites import numbers
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -51,3 +52,28 @@ def notes(library: Collection) -> Iterator[str]:
             f"Copies of base weights that PEFT saved along are left out: "
             f"{', '.join(library.copies[:4])}."
         )
+
+
+def check_layers(library: Collection) -> None:
+    """Refuses adapters in which the place of a module is not the number of its layer.
+
+    Args:
+      library: the adapters.
+
+    Raises:
+      ValueError: naming a site whose modules are not numbered from 0 to L - 1 by one
+        number, or that has other layers than the rest.
+    """
+    count = max(map(len, library.modules.values()))
+    order = tuple(range(count))
+    for site, paths in library.modules.items():
+        columns = set(zip(*map(numbers, paths), strict=True))
+        # With two numbers that vary, as of layers and heads, L counts their pairs.
+        varying = {column for column in columns if len(set(column)) > 1}
+        if order not in columns or varying - {order}:
+            raise ValueError(
+                f"The merge tells layers apart by number, but {site!r} has "
+                f"{len(paths)} modules ({paths[0]}, ...) that are not numbered 0 to "
+                f"{count - 1} by layer; expected adapters that together adapt the same "
+                f"layers at every site, from 0 on."
+            )

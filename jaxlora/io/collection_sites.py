@@ -76,8 +76,17 @@ def sites(known: Mapping[str, Module]) -> dict[str, tuple[str, ...]]:
     }
 
 
+def numbers(path: str) -> list[int]:
+    """The numbers in the path of a module.
+
+    >>> numbers("model.layers.10.self_attn.q_proj")
+    [10]
+    """
+    return [int(n) for n in _NUMBER.findall(path)]
+
+
 def _ordered(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         # By number, since "layers.10" comes before "layers.2" in the alphabet.
-        sorted(paths, key=lambda path: [int(n) for n in _NUMBER.findall(path)])
+        sorted(paths, key=numbers)
     )

@@ -18,6 +18,8 @@ from jaxlora.merge.geodesic import model_stock as model_stock
 from jaxlora.merge.geodesic import slerp as slerp
 from jaxlora.merge.interference import wudi as wudi
 from jaxlora.merge.interference import wudi_steps as wudi_steps
+from jaxlora.merge.layers import keep_layers as keep_layers
+from jaxlora.merge.layers import sum_ends as sum_ends
 from jaxlora.merge.learned import learn_scales as learn_scales
 from jaxlora.merge.learned import scaled_sum as scaled_sum
 from jaxlora.merge.linear import Linear as Linear

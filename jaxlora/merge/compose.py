@@ -82,6 +82,12 @@ class Merge:
         drawing = [part for part in parts if getattr(part, "draws", False)]
         return any(getattr(part, "needs_key", True) for part in drawing)
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether layers are told apart by their numbers: some part says so."""
+        parts = *self.prepare, *self.steps, self.reduction
+        return any(getattr(part, "by_layer", False) for part in parts)
+
     def __call__(
         self,
         library: Library,

@@ -67,6 +67,7 @@ def learn_scales(
     learning_rate: float,
     key: jax.Array | None = None,
     softmax: bool = True,
+    shared: bool = False,
 ) -> dict[str, jax.Array]:
     """Trains one scalar for each expert, site and layer, and nothing else, by Adam.
 
@@ -86,6 +87,8 @@ def learn_scales(
       key: PRNG key, split over the steps for a loss that takes one; or None.
       softmax: keep scalars positive and of sum 1, as the paper does; without it they
         are free, also to be negative.
+      shared: the same scalars for many libraries whose experts have the same roles:
+        leaves are [K, E, ..., D, R], and the loss takes adapters [K, ..., D, E * R].
 
     Returns:
       ``{site: c [E, ...]}`` in float32, the data of :func:`scaled_sum`.
@@ -108,19 +111,21 @@ def learn_scales(
             f"Scalars are to be trained for {steps} steps at a learning rate of "
             f"{learning_rate}, expected at least 1 step and a positive rate."
         )
-    experts = lora.num_experts(library)
+    one = jax.tree.map(lambda x: x[0], library) if shared else library
+    experts = lora.num_experts(one)
     # Either way training starts at the mean of the experts.
     start = 0.0 if softmax else 1 / experts
     initial = {
         name: jnp.full(w.scale.shape, start, jnp.float32)
-        for name, w in lora.sites(library).items()
+        for name, w in lora.sites(one).items()
     }
+    summed = jax.vmap(_exact_sum, in_axes=(0, None)) if shared else _exact_sum
 
     def scales(trained):
         return jax.tree.map(lambda c: jax.nn.softmax(c, 0) if softmax else c, trained)
 
     def objective(trained, library, step_key):
-        adapter = _exact_sum(library, scales(trained))
+        adapter = summed(library, scales(trained))
         return loss(adapter) if step_key is None else loss(adapter, step_key)
 
     keys = None if key is None else jax.random.split(key, steps)

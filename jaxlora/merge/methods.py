@@ -1,12 +1,12 @@
 """Merges in the form that we recommend; :mod:`jaxlora.merge.peers` has those of peers.
 
 Entry-wise methods take a space, ``core`` by default. Weights are relative, as in a
-mean, but for the sums, SVD, TSV, Iso-C, CAT, LoraHub and the start of WUDI by Adam,
-which add experts up.
+mean, but for the sums, placed or not, SVD, TSV, Iso-C, CAT, LoraHub and the start of
+WUDI by Adam, which add experts up.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxlora.merge.compose import LAWS, Merge, chain
@@ -20,6 +20,7 @@ from jaxlora.merge.controls import permute_sites, random_like
 from jaxlora.merge.entry import Entry
 from jaxlora.merge.geodesic import karcher, model_stock, slerp
 from jaxlora.merge.interference import wudi, wudi_steps
+from jaxlora.merge.layers import Layers, keep_layers, sum_ends
 from jaxlora.merge.learned import scaled_sum
 from jaxlora.merge.linear import scale_only, weighted_mean, weighted_sum
 from jaxlora.merge.moments import fisher, regmean
@@ -120,6 +121,19 @@ def _scale_only(expert: int = 0) -> Merge:
     return chain(scale_only(expert), space="delta", laws=laws)
 
 
+def _placed_sum(layers: Sequence[Layers] = ()) -> Merge:
+    # Whose layers are whose depends on the order; so does an even split on E.
+    laws = ALL - {"permutation", "zero_weight"}
+    if layers:
+        laws -= {"identity"}
+    step = keep_layers(layers or None)
+    return chain(weighted_sum(), space="delta", prepare=[step], laws=laws)
+
+
+def _placed_both(ends: float = 0.25) -> Merge:
+    return chain(sum_ends(ends), space="delta", laws=ALL)
+
+
 def _wudi_adam(
     steps: int = 300, learning_rate: float = 1e-5, space: str = "core"
 ) -> Merge:
@@ -163,6 +177,16 @@ METHODS: Mapping[str, Entry] = {
         _svd,
         "the best approximation of the sum at the experts' rank",
         "Eckart-Young",
+    ),
+    "placed-sum": Entry(
+        _placed_sum,
+        "each expert in layers of its own, in full: the first low, the last high",
+        "this project",
+    ),
+    "placed-both": Entry(
+        _placed_both,
+        "the sum in the lowest and highest layers, the mean between them",
+        "this project",
     ),
     "prune": Entry(_prune, "the mean of each expert's largest entries", "TIES, step 1"),
     "ties": Entry(

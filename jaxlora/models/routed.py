@@ -54,8 +54,8 @@ def routes(
     labels = spread(model, tokens, labels)
     _, sown = model.apply(given, inputs, labels, mutable=["routes"])
     # Flax keeps what is sown as a tuple, of one array [L, N, E] or [L, N] each pass.
-    found = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
-    leaves = {site_of(name): leaf for name, leaf in found.items()}
+    places = named.flatten(sown["routes"], lambda leaf: isinstance(leaf, tuple))
+    leaves = {site_of(name): leaf for name, leaf in places.items()}
     weights = {
         name: jnp.concatenate(leaf).reshape(-1, *tokens.shape, leaf[0].shape[-1])
         for name, leaf in leaves.items()

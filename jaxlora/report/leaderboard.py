@@ -18,7 +18,15 @@ from jaxlora.files import write_text, write_whole
 from jaxlora.report import draw, outcome, points
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid, markdown_table
-from jaxlora.report.leaderboard_lines import Line, band, lines, reading, sees
+from jaxlora.report.leaderboard_lines import (
+    Line,
+    band,
+    counted,
+    learned,
+    lines,
+    reading,
+    sees,
+)
 from jaxlora.report.readings import UNAVAILABLE, Reading
 
 FIGURE = "figure-leaderboard.png"
@@ -73,6 +81,8 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     methods = [line for line in every if line["kind"] != "reference"]
     names = [name for name in _TITLES if not short or name in _SHORT]
     where = ("sees",) if short else ("sees", "space")
+    # Runs of version 0.1 did not note the rows.
+    where += ("rows",) if any(map(_counted, every)) and not short else ()
     header = ("method", *where, *(_TITLES[name] for name in names), "verdict")
 
     def words(line: Line) -> tuple[str, ...]:
@@ -85,7 +95,7 @@ def grid(results: Mapping[str, Any], *, short: bool = False) -> Grid:
     # References alone would be no leaderboard.
     if rest and methods:
         body += [("For comparison",), *rest]
-    note = _NOTE if body else ""
+    note = f"{_NOTE} {counted(methods)}".strip() if body else ""
     if any(line.get("headroom") is False for line in methods):
         note += _NO_HEADROOM
     return Grid("Leaderboard of methods", header, tuple(body), note, numeric=True)
@@ -140,6 +150,7 @@ def _entry(line: Line) -> dict[str, Any]:
     for name in _NUMBERS:
         value = line.get(name) or {}
         entry |= {f"{name}{end}": value.get(key) for end, key in ends.items()}
+    entry["learned_rows"] = learned(line) if _counted(line) else None
     reasons = line.get("unavailable") or {}
     return entry | {"unavailable": "; ".join(f"{k}: {v}" for k, v in reasons.items())}
 
@@ -238,4 +249,10 @@ def _shown(number: Reading, name: str, short: bool) -> str:
 def _where(line: Line, name: str) -> str:
     if line["kind"] == "reference":
         return "–"
+    if name == "rows":
+        return learned(line)
     return line["space"] if name == "space" else sees(line)
+
+
+def _counted(line: Line) -> bool:
+    return bool(line.get("learned_rows"))

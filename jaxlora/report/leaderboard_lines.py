@@ -11,6 +11,9 @@ Line: TypeAlias = Mapping[str, Any]
 SEES = {"free": "nothing", "own": "own data", "target": "target data"}
 """What a method sees, in words."""
 
+ENOUGH = 20
+"""Target rows that a method needs before "seeing data does not help" can be said."""
+
 
 def lines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the leaderboard at the highest coverage; empty if there is none.
@@ -31,6 +34,38 @@ def sees(line: Line) -> str:
       line: no reference.
     """
     return "control" if line["kind"] == "control" else SEES[line["data"]]
+
+
+def learned(line: Line) -> str:
+    """From how many target rows a method learned, such as ``18``, or a dash.
+
+    Args:
+      line: any; runs before these numbers were noted have none.
+
+    >>> learned({"learned_rows": [17, 18]}), learned({})
+    ('17 to 18', '–')
+    """
+    rows = line.get("learned_rows")
+    if not rows:
+        return "–"
+    least, most = rows
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def counted(every: Sequence[Line]) -> str:
+    """Says what rows are, and who had too few to say that seeing data does not help.
+
+    Args:
+      every: methods; empty is returned if none of them learned, or none noted it.
+
+    >>> counted([{"method": "cat", "learned_rows": [3, 4]}])
+    'Rows: of target data, learned from. Fewer than 20, too few to judge by: cat.'
+    """
+    rows = {x["method"]: x["learned_rows"] for x in every if x.get("learned_rows")}
+    names = [name for name, (least, _) in rows.items() if least < ENOUGH]
+    text = "Rows: of target data, learned from." if rows else ""
+    few = f" Fewer than {ENOUGH}, too few to judge by: {', '.join(names)}."
+    return text + few if names else text
 
 
 def band(every: Sequence[Line]) -> tuple[float, float] | None:

@@ -90,18 +90,25 @@ def _lines(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """Returns the outcome in one sentence.
+    """Returns the outcome in two sentences, that on interior predictions first.
 
     Args:
-      results: of the theory study, as in results.json.
+      results: of the theory study, as in results.json; those of earlier versions do not
+        tell interior predictions apart.
 
-    >>> headline({"held": 3, "judged": 3})
-    'All 3 predictions held.'
+    >>> inside = {"count": 2, "held": 2, "mean_error": 0.0171}
+    >>> headline({"held": 9, "judged": 9, "interior": inside})
+    '2 of 2 predictions between 0.1 and 0.9 held, mean error 0.017. With those near ...'
     """
-    held, judged = results["held"], results["judged"]
-    if held == judged:
-        return f"All {judged} predictions held."
-    return f"{held} of {judged} predictions held, {judged - held} failed."
+    every = f"{results['held']} of {results['judged']}"
+    inside = results.get("interior", {"count": 0})
+    if not inside["count"]:
+        return f"{every} predictions held."
+    return (
+        f"{inside['held']} of {inside['count']} predictions between 0.1 and 0.9 held, "
+        f"mean error {inside['mean_error']:.3f}. With those near 0 and 1, many of them "
+        f"identities: {every}."
+    )
 
 
 def write(

@@ -98,12 +98,19 @@ def edits(results: Mapping[str, Any]) -> Figure:
 
 def _ranks(axes: Axes, results: Mapping[str, Any]) -> None:
     _axes(axes, "N facts in one edit of rank R", "rank R", "recall")
-    for color, kind in zip(COLORS, ("adding", "overwriting"), strict=False):
-        points = _of(results, "low-rank", kind)
+    every = _of(results, "low-rank")
+    widths = dict.fromkeys(o["condition"]["width"] for o in every)
+    kinds = [(kind, d) for kind in ("adding", "overwriting") for d in widths]
+    for color, (kind, width) in zip(COLORS, kinds, strict=False):
+        points = [
+            o
+            for o in every
+            if o["item"].startswith(kind) and o["condition"]["width"] == width
+        ]
         ranks = [int(o["item"].rpartition(" ")[2]) for o in points]
-        _curve(axes, ranks, points, color, kind)
+        _curve(axes, ranks, points, color, f"{kind}, D = {width}")
     axes.set_xscale("log", base=2)
-    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
 
 
 def _interference(axes: Axes, points: Sequence[Outcome]) -> None:
@@ -138,6 +145,38 @@ def gap(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
+PLACES = ("placed", "halves, sum", "placed, mean", "halves, mean", "reversed")
+"""Placements whose two-hop accuracy is drawn; the base's beside them."""
+
+
+def placed(results: Mapping[str, Any]) -> Figure:
+    """Returns two-hop accuracy by the gain of the second layer, for each placement.
+
+    Args:
+      results: of the theory study, as in results.json.
+    """
+    figure = draw.canvas(8.2, 4.6, "Two layers: where the edits are")
+    axes = figure.subplots()
+    _axes(axes, "", "gain of what the first layer wrote", "answers 'X R1 R2'")
+    every = _of(results, "placed")
+    # One size, the one that was asked at most gains; nothing stale.
+    fresh = [o for o in every if o["condition"]["stale"] == 0]
+    sizes = [o["condition"]["width"] for o in fresh]
+    most = max(sizes, key=sizes.count, default=0)
+    for color, place in zip(COLORS, (*PLACES, "base"), strict=False):
+        points = sorted(
+            (
+                o
+                for o in fresh
+                if o["item"] == f"{place}: composed" and o["condition"]["width"] == most
+            ),
+            key=lambda o: o["condition"]["gain"],
+        )
+        _curve(axes, [o["condition"]["gain"] for o in points], points, color, place)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
 def _gap(results: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
     """The gap of one case: what its worse hop keeps, less what is composed."""
     hops = [
@@ -166,4 +205,5 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "figure-predicted.png": predicted,
     "figure-edits.png": edits,
     "figure-gap.png": gap,
+    "figure-placed.png": placed,
 }

@@ -127,7 +127,7 @@ class Battery:
     ):
         self.merge = merge
         self.key = jax.random.key(0) if key is None else key
-        make = make_library or functools.partial(small_library, sites=_sites(merge))
+        make = make_library or functools.partial(small_library, **_sizes(merge))
         self.unpadded: Library = make(0)
         self.experts = lora.num_experts(self.unpadded)
         if self.experts != 3:
@@ -317,9 +317,13 @@ class Battery:
         raise ValueError(f"The merge takes none of the weights {WEIGHTS}: {refused}")
 
 
-def _sites(merge: Merge) -> int:
-    """One is enough where sites do not see each other."""
-    return 2 if merge.scope == "model" or merge.prepare else 1
+def _sizes(merge: Merge) -> dict[str, int]:
+    """One site is enough where sites do not see each other.
+
+    Experts that are told apart by layers need one each.
+    """
+    sites = 2 if merge.scope == "model" or merge.prepare else 1
+    return {"sites": sites, "layers": 3 if merge.by_layer else 2}
 
 
 def _call(merge: Merge, library: Library, weights, data, key) -> Adapter:

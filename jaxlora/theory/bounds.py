@@ -139,9 +139,15 @@ def least_squares(facts: int, hidden: int, width: int) -> float:
 def interference(edits: int, hidden: int) -> float:
     """The squared length of ``K^+^T k'`` for a key k' that was not edited.
 
-    Of every edit a share leaks into k'; for isotropic keys the shares' squares add up
-    to ``tr(K K^T)^-1 / M = N / (M - N - 1)`` (inverse Wishart), which has a pole at N =
-    M.
+    Of every edit a share leaks into k'. For keys that are random directions of length 1
+    the shares' squares add up to
+
+        E tr(K K^T)^-1 / M = N (M - 2) / (M (M - N - 1)),
+
+    with a pole at N = M. For Gaussian rows an entry of the diagonal of the inverse has
+    the mean 1 / (M - N - 1) (inverse Wishart). Such an entry is ``1 / |row|^2`` times
+    that of unit rows; length and direction of a Gaussian row are independent, and the
+    mean of ``1 / |row|^2`` is 1 / (M - 2).
 
     Args:
       edits: N.
@@ -150,15 +156,15 @@ def interference(edits: int, hidden: int) -> float:
     Raises:
       ValueError: if N < M - 1 fails.
 
-    >>> interference(50, 101)
-    1.0
+    >>> interference(4, 10)
+    0.64
     """
     if edits >= hidden - 1:
         raise ValueError(
             f"{edits} edits at width {hidden}: N < M - 1 fails, and the mean of the "
             f"leak is infinite there."
         )
-    return edits / (hidden - edits - 1)
+    return edits * (hidden - 2) / (hidden * (hidden - edits - 1))
 
 
 def retention(edits: int, hidden: int, width: int, others: int) -> float:
@@ -237,7 +243,8 @@ def adding(rank: int, facts: int, width: int) -> float:
     answer has the logit ``|Pe|^2``, a rival the inner product of two projections: it
     loses if ``|Pe'| cos < |Pe|``, with the cosine of random directions in R dimensions
     (for the best ones, their participation ratio). For random directions this is near
-    chi_R against a Gaussian, whatever N, M and D are: a rank of some 2 ln N is enough.
+    chi_R against a Gaussian. So the rank that a recall needs grows with ln N, but by a
+    factor that depends on the recall and, through N / D, on the width: :func:`rank_to_add`.
 
     Args:
       rank: R.
@@ -257,21 +264,54 @@ def adding(rank: int, facts: int, width: int) -> float:
     return float(np.sum(chance * np.exp(log)))
 
 
-def overwriting(rank: int, facts: int, width: int) -> float:
-    """Recall of N facts that *overwrite* others by one edit of rank R.
+def rank_to_add(share: float, facts: int, width: int) -> int:
+    """Returns the least rank at which N added facts are recalled with a given share.
 
-    With the change c = new - old and its projection Pc, new beats old exactly if
-    ``|Pc|^2 > |c|^2 / 2``: half of the energy of every change must be within the rank.
-    So R must be a share of D (half of it, if directions are random), where adding needs
-    only ln N. Other rivals are ignored: D is taken to be large beside 2 ln N.
+    For random directions a rival wins with the chance that a Gaussian is above chi_R,
+    which falls as ``2^(-R / 2)``; N of them are wrong in a share p at R near ``2 log2(N
+    / p)``, less a logarithm of R. So R / ln N is no constant: it is about 1.6 for one
+    half, 2.6 for 0.9 and 3.4 for 0.99 at N = 512, D = 128, and rises a little with D.
+
+    Args:
+      share: recall that is wanted, below 1.
+      facts: N, at least D.
+      width: D.
+
+    Raises:
+      ValueError: if ``0 < share < 1`` fails.
+
+    >>> [rank_to_add(share, 512, 128) for share in (0.5, 0.9, 0.99)]
+    [10, 16, 21]
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}, but 0 < share < 1 must hold.")
+    ranks = range(1, width + 1)
+    return next((r for r in ranks if adding(r, facts, width) >= share), width)
+
+
+def overwriting(rank: int, facts: int, width: int, scale: float = 1.0) -> float:
+    """Recall of N facts that *overwrite* others by one edit of rank R, times a scale.
+
+    With the change c = new - old and its projection Pc, what is written is ``old + g
+    Pc``, and new beats old exactly if ``|Pc|^2 > |c|^2 / (2 g)``. At the scale g = 1
+    half of the energy of every change must be within the rank, so that R must be a
+    share of D (half of it, if directions are random). At g = 1/2, which is what a mean
+    of two experts does, all of it must, and then old and new tie: no rank helps. Other
+    rivals are ignored: D is taken to be large beside 2 ln N.
 
     Args:
       rank: R.
       facts: N, at least D; old and new answers all differ.
       width: D.
+      scale: g, above 0: weight of the edit.
 
     >>> overwriting(16, 512, 128) < 0.05 < 0.95 < overwriting(112, 512, 128)
     True
+    >>> [overwriting(128, 512, 128, scale) for scale in (0.4, 0.5, 0.6)]
+    [0.0, 0.5, 1.0]
     """
+    if rank >= width:
+        # Nothing is cut off, so that the scale alone decides.
+        return float(np.heaviside(scale - 0.5, 0.5))
     energy, chance = _energy(rank, facts, width)
-    return float(np.sum(chance[energy > 0.5]))
+    return float(np.sum(chance[energy > 0.5 / scale]))

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from jaxlora.theory import measure, measure_bounds, predict
+from jaxlora.theory import (
+    measure,
+    measure_bounds,
+    measure_layers,
+    predict,
+    predict_layers,
+)
 from jaxlora.theory.claims_text import TEXTS
 
 
@@ -37,9 +43,12 @@ PROGRAMS = {
     "apart": Program(measure.apart, predict.apart),
     "alike": Program(measure.alike, predict.alike),
     "dominance": Program(measure.dominance, predict.dominance),
+    "added": Program(measure.added, predict.added),
+    "placed": Program(measure_layers.placed, predict_layers.placed),
     "capacity": Program(measure_bounds.capacity, predict.capacity),
     "interference": Program(measure_bounds.interference, predict.interference),
     "low-rank": Program(measure_bounds.low_rank, predict.low_rank),
+    "scaled": Program(measure_bounds.scaled, predict.scaled),
 }
 
 
@@ -76,11 +85,17 @@ def _claim(name: str, program: str, **rules: tuple[str, ...]) -> Claim:
 
 
 _RANKS = measure_bounds.RANKS
+_SCALED = tuple(
+    f"{kind}, rank {part:g} D"
+    for kind in ("adding", "overwriting")
+    for part in measure_bounds.PARTS
+)
 _SECOND = ("second pass, gain 0.5", "second pass, gain 2")
 
 CLAIMS = (
     _claim("edit is exact", "two-hop", exact=("expert 1", "expert 2")),
     _claim("sum keeps both hops", "two-hop", exact=("sum: hop 1", "sum: hop 2")),
+    _claim("sum keeps added hops", "added", sure=("hop 1", "hop 2", "bridge")),
     _claim("two-hop answers the bridge", "two-hop", sure=("sum: bridge",)),
     _claim(
         "composition is chance",
@@ -101,6 +116,29 @@ CLAIMS = (
         sure=(*_SECOND, "second pass, untied", "second layer: new"),
         near=("second layer: old",),
     ),
+    _claim(
+        "placed edits compose",
+        "placed",
+        near=("placed: composed", "placed: bridge"),
+        exact=("placed: hop 1", "placed: hop 2"),
+    ),
+    _claim(
+        "other placements do not",
+        "placed",
+        sure=tuple(f"{p}: composed" for p in ("reversed", "both low", "both high")),
+        near=("both low: bridge",),
+    ),
+    _claim(
+        "edits in both layers",
+        "placed",
+        exact=("halves, sum: hop 1", "halves, sum: hop 2"),
+        near=(
+            "base: composed",
+            "halves, sum: composed",
+            *(f"halves, mean: {x}" for x in ("hop 1", "hop 2", "composed")),
+            *(f"placed, mean: {x}" for x in ("hop 1", "hop 2", "composed")),
+        ),
+    ),
     _claim("edits made apart", "apart", near=("together",), exact=("one alone",)),
     _claim(
         "alike embeddings close the gap",
@@ -117,6 +155,7 @@ CLAIMS = (
         "low-rank",
         near=tuple(f"overwriting, rank {r}" for r in _RANKS),
     ),
+    _claim("scale and rank", "scaled", near=_SCALED),
 )
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlora import merge
+from jaxlora import lora, merge
 from jaxlora.lora import Adapter
 from jaxlora.theory import edits, model
 from jaxlora.theory import world as worlds
@@ -191,6 +191,24 @@ def alike(key: jax.Array, sizes: Sizes, share: jax.Array | float) -> Items:
     """
     world = worlds.make(key, sizes, alike=share)
     return combined(world.base, world.truth, merge.preset("sum")(world.library))
+
+
+def added(key: jax.Array, sizes: Sizes, answers: jax.Array | float) -> Items:
+    """What the sum of two experts does that add facts to a base without any.
+
+    Args:
+      key: PRNG key of the world.
+      sizes: of the world: N people, width D, M features, strength of relations.
+      answers: C, how many different answers each expert's facts have.
+    """
+    base, truth = _empty(key, sizes)
+    truth = worlds.fewer_answers(truth, answers)
+    experts = [
+        model.adapter(edits.edit(model.keys(base, asked), base.entities[new]))
+        for asked, new in ((truth.hop1, truth.new1), (truth.hop2, truth.new2))
+    ]
+    total = merge.preset("sum")(lora.stack(experts))
+    return combined(base, truth, total)
 
 
 def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:

@@ -137,5 +137,35 @@ def low_rank(key: jax.Array, load: Load) -> Items:
     return recalls
 
 
+SCALED = (0.5, 0.625, 0.75, 0.875)
+"""Weights of an edit that overwrites: that of a mean of two, and more."""
+PARTS = (0.5, 0.75, 1.0)
+"""Ranks that are tried beside them, as shares of D."""
+
+
+def scaled(key: jax.Array, load: Load, scale: jax.Array | float) -> Items:
+    """Recall of N facts by one edit that a merge has scaled, at three ranks.
+
+    Added facts have no rival but noise, which is scaled as they are.
+
+    Args:
+      key: PRNG key of the facts.
+      load: N facts in a memory [M, D].
+      scale: weight of the edit.
+    """
+    keys, (new, old) = _draw(key, load, 2)
+    place = jnp.arange(load.facts)
+    both = jnp.concatenate([new, old])
+    add, over = (edits.edit(keys, x, load.width) for x in (new, new - old))
+    recalls = {}
+    for part in PARTS:
+        rank = int(part * load.width)
+        added = scale * _update(keys, _first(add, rank))
+        written = old + scale * _update(keys, _first(over, rank))
+        recalls[f"adding, rank {part:g} D"] = _right(added, new, place)
+        recalls[f"overwriting, rank {part:g} D"] = _right(written, both, place)
+    return recalls
+
+
 def _first(weight: LoraWeight, rank: int) -> LoraWeight:
     return LoraWeight(weight.a[:, :rank], weight.b[:rank], weight.scale)

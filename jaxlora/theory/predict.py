@@ -14,7 +14,7 @@ import numpy as np
 from jaxlora.theory import bounds, compose, limit, model
 from jaxlora.theory import world as worlds
 from jaxlora.theory.measure import HIGH, LOW
-from jaxlora.theory.measure_bounds import Load, ranks_of
+from jaxlora.theory.measure_bounds import PARTS, Load, ranks_of
 from jaxlora.theory.world import Expected, Sizes
 
 Shares = dict[str, float]
@@ -177,4 +177,46 @@ def low_rank(load: Load) -> Shares:
         shares[f"adding, rank {rank}"] = bounds.adding(rank, load.facts, load.width)
         over = bounds.overwriting(rank, load.facts, load.width)
         shares[f"overwriting, rank {rank}"] = over
+    return shares
+
+
+def scaled(load: Load, scale: float) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure_bounds.scaled`.
+
+    Args:
+      load: N facts in a memory [M, D].
+      scale: weight of the edit.
+    """
+    shares = {}
+    for part in PARTS:
+        rank = int(part * load.width)
+        sizes = (rank, load.facts, load.width)
+        shares[f"adding, rank {part:g} D"] = bounds.adding(*sizes)
+        over = bounds.overwriting(*sizes, scale)
+        shares[f"overwriting, rank {part:g} D"] = over
+    return shares
+
+
+def added(sizes: Sizes, answers: float) -> Shares:
+    """Predicts :func:`jaxlora.theory.measure.added`.
+
+    Args:
+      sizes: of the world: N people, width D, M features, strength of relations.
+      answers: C, how many different answers each expert's facts have.
+    """
+    empty, truth, known, _ = worlds.expected(jax.random.key(0), sizes)
+    truth = worlds.fewer_answers(truth, answers)
+    nothing = known._replace(change=jnp.zeros_like(known.change))
+    experts = (
+        limit.facts(empty, truth.hop1, truth.new1),
+        limit.facts(empty, truth.hop2, truth.new2),
+    )
+    shares = {}
+    for hop, prompts, right in (
+        ("hop 1", truth.hop1, truth.new1),
+        ("hop 2", truth.hop2, truth.new2),
+        ("bridge", truth.two_hop, truth.new1),
+    ):
+        written = limit.write(model.stream(empty, prompts), nothing, experts)
+        shares[hop] = share(model.read(empty, written), right)
     return shares

@@ -105,6 +105,23 @@ def _deranged(order: jax.Array, answers: jax.Array) -> jax.Array:
     return answers.at[order].set(answers[jnp.roll(order, 1)])
 
 
+def fewer_answers(truth: Truth, answers: float | jax.Array) -> Truth:
+    """Returns the truth with C different new answers in each relation, not N.
+
+    Args:
+      truth: of N people.
+      answers: C, from 1 to N; may be traced.
+
+    >>> truth = fewer_answers(draw(jax.random.key(0), Sizes(5, 8, 32)), 2)
+    >>> sorted(set(truth.new1.tolist())), sorted(set(truth.new2.tolist()))
+    ([5, 6], [10, 11])
+    """
+    n = len(truth.new1)
+    few = jnp.asarray(answers, jnp.int32)
+    new1, new2 = n + (truth.new1 - n) % few, 2 * n + (truth.new2 - 2 * n) % few
+    return truth._replace(new1=new1, new2=new2, composed=new2[new1 - n])
+
+
 class World(NamedTuple):
     """A base that knows the old facts, and a library of the two experts."""
 
@@ -143,6 +160,17 @@ def make(
         strength=sizes.strength,
     )
     empty = model.liken(empty, truth.new1, truth.hop1[:, 0], alike)
+    return taught(empty, truth, rank=rank)
+
+
+def taught(empty: OneLayer, truth: Truth, *, rank: int | None = None) -> World:
+    """Returns a world of a model without a memory: base and both experts.
+
+    Args:
+      empty: embeddings, value matrix and features.
+      truth: prompts and answers.
+      rank: of the experts; None for N, enough for all facts.
+    """
     prompts = jnp.concatenate([truth.hop1, truth.hop2])
     base = model.remember(empty, prompts, jnp.concatenate([truth.old1, truth.old2]))
     # One edit, vmapped over the two relations: a library [2, ...].

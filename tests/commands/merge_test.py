@@ -169,6 +169,55 @@ def test_a_seed_gives_the_same_bytes_and_another_does_not(small, tmp_path):
     assert one["adapter_model.safetensors"] != other["adapter_model.safetensors"]
 
 
+def adapter_of(folder, layers):
+    """An adapter of rank 2 of one module in some layers."""
+    rng = np.random.default_rng(sum(map(ord, folder.name)))
+    modules = {
+        f"model.layers.{i}.q_proj": PeftModule(
+            rng.standard_normal((2, 6), dtype=np.float32),
+            rng.standard_normal((5, 2), dtype=np.float32),
+            1.0,
+        )
+        for i in layers
+    }
+    peft_out.write(folder, PeftAdapter(modules=modules))
+    return str(folder)
+
+
+@pytest.mark.parametrize("flags", [["--layers=0,2 1"], ["--layers", "0,2", "1"], []])
+def test_each_layer_has_the_adapter_that_is_placed_there(tmp_path, flags):
+    paths = [adapter_of(tmp_path / n, range(k)) for n, k in (("x", 4), ("y", 3))]
+    out = ["--out", str(tmp_path / "m"), "--method", "placed-sum", *flags]
+    assert cli.main(["merge", *paths, *out]) == 0
+    found = collection.read([*paths, tmp_path / "m"]).library
+    ((x, y, merged),) = deltas(found).values()
+    zero = np.zeros_like(x[0])
+    wanted = [x[0], y[1], x[2], zero] if flags else [x[0], x[1], y[2], zero]
+    np.testing.assert_allclose(merged, np.stack(wanted), atol=1e-5)
+    assert abs(x[1] - y[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("layers", "method"),
+    [
+        ([2, 3], "placed-sum"),
+        ([0, 2], "placed-both"),
+        (["0.experts.0", "0.experts.1", "1.experts.0"], "placed-sum"),
+    ],
+)
+def test_layers_that_are_not_numbered_from_0_are_refused(
+    tmp_path, capsys, layers, method
+):
+    paths = [adapter_of(tmp_path / name, layers) for name in "xy"]
+    out = ["--out", str(tmp_path / "m"), "--method"]
+    assert cli.main(["merge", *paths, *out, method]) == 2
+    said = capsys.readouterr().err
+    assert f"that are not numbered 0 to {len(layers) - 1} by layer" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+    assert cli.main(["merge", *paths, *out, "sum"]) == 0
+
+
 def deltas(adapter):
     return {name: np.asarray(lora.delta(w)) for name, w in lora.sites(adapter).items()}
 
@@ -256,6 +305,27 @@ BAD = [
         ["plain", "plain2"],
         "--method wudi-adam --steps 1.5",
         "a whole number, as in",
+    ),
+    (
+        ["plain", "plain2"],
+        "--method placed-sum --layers 0 9",
+        "keeps layers 9 of",
+    ),
+    (
+        ["plain", "plain2"],
+        "--method placed-sum --layers low",
+        "Got layers of 1 exp",
+    ),
+    (["plain", "plain2"], "--method placed-sum --layers 0 lwo", "did you mean 'low'?"),
+    (
+        ["plain", "plain2"],
+        "--method placed-sum --layers",
+        "Got --layers without",
+    ),
+    (
+        ["plain", "plain2"],
+        "--method placed-both --ends 1",
+        "expected a share in",
     ),
     (["plain", "plain2"], "--method scale-only --expert 2", "expected 0 to 1"),
     (["plain", "plain2"], "--method ties --densty 1", "Did you mean --density?"),
@@ -414,7 +484,7 @@ def test_the_examples_work(small, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
     places = {"A": "plain", "B": "plain2", "C": "rslora"}
     commands = shown(command.DESCRIPTION)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for i, flags in enumerate(commands):
         flags = [str(small / places[w]) if w in places else w for w in flags]
         assert cli.main([f"MERGED{i}" if w == "MERGED" else w for w in flags]) == 0

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from jaxlora.evaluate import predictions, schema
-from jaxlora.evaluate.predictions import Claim, Prediction
+from jaxlora.evaluate.predictions import Claim, Ending, Prediction
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.statistics import Interval
 
@@ -107,27 +107,51 @@ def test_digest_is_of_the_content_only():
 ROW = row(0.5, 0.4, 0.6)
 
 
+HELD, FAILED, UNDECIDED = Ending.HELD, Ending.FAILED, Ending.UNDECIDED
+
+
 @pytest.mark.parametrize(
-    ("claim", "held", "missed"),
+    ("claim", "bound", "ending"),
     [
-        (Claim.VALUE_AT_LEAST, 0.5, 0.51),
-        (Claim.VALUE_AT_MOST, 0.5, 0.49),
-        (Claim.LOWER_AT_LEAST, 0.4, 0.41),
-        (Claim.UPPER_AT_MOST, 0.6, 0.59),
-        (Claim.UPPER_AT_MOST_CHANCE_PLUS, 0.41, 0.39),
-        (Claim.INTERVAL_CONTAINS, 0.4, 0.39),
-        (Claim.INTERVAL_CONTAINS, 0.6, 0.61),
+        (claim, bound, ending)
+        for claims, cases in {
+            # The interval is [0.4, 0.6], its value 0.5.
+            (Claim.VALUE_AT_LEAST, Claim.LOWER_AT_LEAST): (
+                *((0.39, HELD), (0.4, HELD), (0.41, UNDECIDED), (0.5, UNDECIDED)),
+                *((0.6, UNDECIDED), (0.61, FAILED)),
+            ),
+            (Claim.VALUE_AT_MOST, Claim.UPPER_AT_MOST): (
+                *((0.61, HELD), (0.6, HELD), (0.59, UNDECIDED), (0.4, UNDECIDED)),
+                (0.39, FAILED),
+            ),
+            # Chance is 0.2.
+            (Claim.UPPER_AT_MOST_CHANCE_PLUS,): (
+                *((0.41, HELD), (0.39, UNDECIDED), (0.21, UNDECIDED), (0.19, FAILED)),
+            ),
+            (Claim.INTERVAL_CONTAINS,): (
+                *((0.4, HELD), (0.6, HELD), (0.39, FAILED), (0.61, FAILED)),
+            ),
+        }.items()
+        for claim in claims
+        for bound, ending in cases
     ],
 )
-def test_each_claim_at_its_bound(claim, held, missed):
-    rows = [ROW, row(0.2, metric=Metric.CHANCE)]
-    assert outcome(claim, held, rows).held is True
-    assert outcome(claim, missed, rows).held is False
+def test_each_claim_around_its_bounds(claim, bound, ending):
+    got = outcome(claim, bound, [ROW, row(0.2, metric=Metric.CHANCE)])
+    assert got.ending == ending
+    assert got.held == {HELD: True, FAILED: False}.get(ending)
+    assert got.sentence.endswith(f": {ending}.")
 
 
-def test_a_claim_about_nothing_but_being_reported():
-    assert outcome("reported", None, [ROW]).held is True
-    assert outcome("reported", None, [row(0.5)]).held is None
+def test_a_value_without_an_interval_is_on_one_side():
+    assert outcome("value_at_least", 0.5, [row(0.5)]).ending == HELD
+    assert outcome("value_at_most", 0.4, [row(0.5)]).ending == FAILED
+
+
+def test_a_promise_to_report_is_not_held():
+    got = outcome("reported", None, [ROW])
+    assert (got.ending, got.held) == (Ending.REPORTED, None)
+    assert outcome("reported", None, [row(0.5)]).ending == Ending.NOT_MEASURED
 
 
 @pytest.mark.parametrize(
@@ -144,9 +168,9 @@ def test_a_claim_about_nothing_but_being_reported():
 )
 def test_what_was_not_measured_is_neither_held_nor_missed(claim, rows, sentence):
     got = outcome(claim, 0.1, rows)
-    assert got.held is None
+    assert (got.ending, got.held) == (Ending.NOT_MEASURED, None)
     assert sentence in got.sentence
-    assert "could not be checked" in got.sentence
+    assert "not measured" in got.sentence
 
 
 @pytest.mark.parametrize(
@@ -171,7 +195,7 @@ def test_chance_is_that_of_the_same_row():
         row(0.9, metric=Metric.CHANCE, cell=Cell.F_OO),
         row(0.9, metric=Metric.CHANCE, condition={"coverage": 0}),
         row(0.05, metric=Metric.CHANCE),
-        row(0.02, 0.0, 0.3),
+        row(0.25, 0.2, 0.3),
     ]
     assert outcome("upper_at_most_chance_plus", 0.1, rows).held is False
 

@@ -44,12 +44,15 @@ def asked():
     direct, written, context = tokens(Q, 3), tokens(N, 5), tokens(N, 9)
     direct[:, 0, 2] = PAD  # a fact is asked as h r <pad>
     written[:, :, 4] = PAD
-    return scoring.Questions(*map(jnp.asarray, (direct, written, context)))
+    at = np.full((M, Q), 2)
+    at[:, 0], at[1, 1] = 1, 1  # and answered at r, or at the pad
+    return scoring.Questions(*map(jnp.asarray, (direct, written, context, at)))
 
 
 def alone(i, asked, forward):
     """The answers of model i, question by question; ``forward(tokens, kind, q)``."""
-    direct = [forward(asked.direct[i, q], "direct", q)[2] for q in range(Q)]
+    read = np.asarray(asked.at[i])
+    direct = [forward(asked.direct[i, q], "direct", q)[read[q]] for q in range(Q)]
     bridge, written = [], []
     for n in range(N):
         row = np.array(asked.written[i, n])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxlora.evaluate import statistics
+from jaxlora.evaluate import resampling, statistics
 
 
 def rng(seed=0):
@@ -38,28 +38,133 @@ def test_wilson_refuses(arguments, message):
         statistics.wilson(*arguments)
 
 
-def slow_bootstrap(samples, generator, level, resamples):
+def slow_means(nested, generator, resamples):
+    """Seeds, their libraries and their people, one after the other, in loops."""
     means = []
     for _ in range(resamples):
-        chosen = generator.integers(len(samples), size=len(samples))
-        drawn = [generator.choice(samples[i], size=len(samples[i])) for i in chosen]
-        means.append(np.concatenate(drawn).mean())
-    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        people = []
+        for seed in generator.integers(len(nested), size=len(nested)):
+            libraries = nested[seed]
+            for i in generator.integers(len(libraries), size=len(libraries)):
+                people.append(generator.choice(libraries[i], size=len(libraries[i])))
+        means.append(np.concatenate(people).mean())
+    return np.array(means)
 
 
-@pytest.mark.parametrize("binary", [True, False])
-def test_bootstrap_is_the_slow_loop(binary):
+def worlds(kind):
+    """Three seeds of libraries that differ in number, size and success."""
     source = rng(1)
-    samples = [source.normal(i, 1 + i, size=20 + 15 * i) for i in range(3)]
-    if binary:
-        samples = [(x > 1).astype(float) for x in samples]
-    got = statistics.bootstrap(samples, rng(2), 0.9, resamples=20_000)
-    want = slow_bootstrap(samples, rng(3), 0.9, resamples=4_000)
-    pooled = np.concatenate(samples)
+    sizes = [[8, 8], [8, 8], [8, 8]] if kind == "even" else [[5], [9, 4, 12], [7, 3]]
+    nested = [
+        [source.normal(i - j, 1 + j, size=n) for j, n in enumerate(seed)]
+        for i, seed in enumerate(sizes)
+    ]
+    if kind == "shares":
+        nested = [[(x > 0).astype(float) for x in seed] for seed in nested]
+    return nested
+
+
+def flat(nested):
+    """Values and libraries of every seed, in an order that mixes the libraries."""
+    out = []
+    for seed in nested:
+        of = np.concatenate([np.full(len(x), 10 + i) for i, x in enumerate(seed)])
+        order = rng(7).permutation(len(of))
+        out.append((np.concatenate(seed)[order], of[order]))
+    return tuple(list(side) for side in zip(*out, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven", "shares"])
+def test_resampled_means_are_those_of_the_slow_loop(kind):
+    nested = worlds(kind)
+    got = resampling.means(nested, rng(2), 20_000)
+    want = slow_means(nested, rng(3), 4_000)
+    # The standard error of the slow quantiles is about 3% of a standard deviation.
+    at = [0.025, 0.2, 0.5, 0.8, 0.975]
+    got, want, scale = np.quantile(got, at), np.quantile(want, at), want.std()
+    np.testing.assert_allclose(got, want, atol=0.15 * scale)
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven", "shares"])
+def test_bootstrap_is_the_percentiles_at_least(kind):
+    nested = worlds(kind)
+    values, libraries = flat(nested)
+    got = statistics.bootstrap(values, rng(2), 0.9, 20_000, libraries=libraries)
+    lo, hi = np.quantile(slow_means(nested, rng(3), 4_000), [0.05, 0.95])
+    pooled = np.concatenate(values)
     assert got.value == pytest.approx(pooled.mean())
     assert got.n == len(pooled)
-    # Monte-Carlo error of the slow quantiles is about 2% of the interval's width.
-    np.testing.assert_allclose((got.lo, got.hi), want, atol=0.08 * (want[1] - want[0]))
+    slack = 0.05 * (hi - lo)
+    assert got.lo <= lo + slack
+    assert got.hi >= hi - slack
+
+
+def test_libraries_are_resampled_within_their_seed():
+    values, libraries = [np.repeat([0.0, 1.0], 20)] * 2, [np.repeat([0, 1], 20)] * 2
+    with_them = statistics.bootstrap(values, rng(), libraries=libraries)
+    without = statistics.bootstrap(values, rng())
+    assert with_them.hi - with_them.lo > 2 * (without.hi - without.lo)
+    assert resampling.means([[np.zeros(3)], [np.ones(3)]], rng(), 400).std() > 0.2
+
+
+def test_one_seed_resamples_libraries_and_people():
+    values, libraries = [np.repeat([0.0, 1.0, 1.0], 10)], [np.repeat([0, 1, 2], 10)]
+    got = statistics.bootstrap(values, rng(), libraries=libraries)
+    assert (got.lo, got.hi) == (0, 1)
+    alone = statistics.bootstrap(values, rng(), libraries=[np.zeros(30)])
+    assert alone == statistics.wilson(20, 30)
+
+
+def test_wilson_is_a_floor():
+    """Seeds and libraries that agree exactly are no evidence beyond their people."""
+    values, libraries = [np.tile([1.0, 0.0], 8)] * 5, [np.repeat([0, 1], 8)] * 5
+    got = statistics.bootstrap(values, rng(), libraries=libraries)
+    floor = statistics.wilson(40, 80)
+    assert got.lo <= floor.lo
+    assert got.hi >= floor.hi
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_the_spread_between_clusters_by_hand(seeds):
+    """Of libraries up to three seeds, of seeds from four on; t with G - 1 degrees."""
+    source = rng(4)
+    nested = [[source.normal(size=6) + 3 * i for _ in range(2)] for i in range(seeds)]
+    clusters = (
+        [x for s in nested for x in s] if seeds == 3 else map(np.concatenate, nested)
+    )
+    means = np.array([x.mean() for x in clusters])
+    spread = resampling.spread(nested)
+    assert spread.variance == pytest.approx(means.var(ddof=1) / len(means))
+    assert spread.freedom == len(means) - 1
+    values, libraries = flat(nested)
+    got = statistics.bootstrap(values, rng(), libraries=libraries, share=False)
+    reach = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+    assert got.lo <= means.mean() - reach + 1e-12
+    assert got.hi >= means.mean() + reach - 1e-12
+
+
+def test_too_few_clusters_have_no_spread():
+    assert resampling.spread([[np.ones(3)], [np.zeros(3)], [np.ones(3)]]) is None
+
+
+def test_the_effective_number_of_people_by_hand():
+    """Wilson on n over the design effect, with t in the place of z."""
+    shares = [0.1, 0.2, 0.5, 0.8]
+    values = [np.arange(20) < share * 20 for share in shares]
+    got = statistics.bootstrap(values, rng(), resamples=1)
+    variance, p = np.var(shares, ddof=1) / 4, np.mean(shares)
+    n = p * (1 - p) / variance * (1.96 / stats.t.ppf(0.975, 3)) ** 2
+    z = stats.norm.ppf(0.975)
+    reach = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    ends = (p + z**2 / (2 * n) + np.array([-reach, reach])) / (1 + z**2 / n)
+    assert n < 10
+    assert got.lo == pytest.approx(ends[0], abs=1e-3)
+    assert got.hi == pytest.approx(ends[1], abs=1e-3)
+
+
+def test_libraries_have_the_shape_of_the_values():
+    with pytest.raises(ValueError, match=r"libraries of shape \[\(2,\)\]"):
+        statistics.bootstrap([[0, 1, 1]], rng(), libraries=[[0, 0]])
 
 
 def test_bootstrap_knows_that_seeds_differ():
@@ -120,13 +225,10 @@ def test_equal_values_that_are_not_shares_give_a_point():
         max_size=4,
     )
 )
-def test_an_estimate_is_inside_its_interval_and_the_data(samples):
+def test_an_estimate_is_inside_its_interval(samples):
     got = statistics.bootstrap(samples, rng(), resamples=50, share=False)
-    flat = [x for seed in samples for x in seed]
     assert got.lo <= got.value <= got.hi
-    assert min(flat) - 1e-6 <= got.lo
-    assert got.hi <= max(flat) + 1e-6
-    assert got.n == len(flat)
+    assert got.n == sum(map(len, samples))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +295,63 @@ def test_pairs_that_all_agree_do_not_give_a_point(value):
     assert got.difference.value == value
     assert got.difference.lo == pytest.approx(max(-1, value - reach))
     assert got.difference.hi == pytest.approx(min(1, value + reach))
-    assert got.p == (1 if value <= 0 else 1 / 2001)
+    assert got.p == (1 if value <= 0 else 1 / 20_001)
+
+
+def test_a_p_value_is_not_below_the_exact_sign_test():
+    """Three wins of forty, no loss: 1/8, whatever the bootstrap says."""
+    x = [np.arange(20) < k for k in (1, 2)]
+    got = statistics.paired(x, [np.zeros(20)] * 2, rng())
+    assert got.p >= 1 / 8
+    wins, losses = 9, 2
+    x, y = np.zeros(60), np.zeros(60)
+    x[:wins], y[-losses:] = 1, 1
+    exact = stats.binomtest(wins, wins + losses, alternative="greater").pvalue
+    assert statistics.paired([x], [y], rng()).p == pytest.approx(exact)
+    assert statistics.paired([x], [y], rng(), share=False).p < exact
+
+
+def test_a_difference_has_the_matched_floor():
+    """Agresti and Min (2005) by hand, where bases and libraries agree exactly."""
+    x, y = np.tile([1, 1, 0, 0, 0, 0, 0, 0], 2), np.tile([0, 0, 0, 0, 0, 0, 0, 1], 2)
+    got = statistics.paired([x] * 4, [y] * 4, rng()).difference
+    n, wins, losses = 64, 16, 8
+    mean = (wins - losses) / (n + 2)
+    reach = 1.96 * np.sqrt(((wins + losses + 1) / (n + 2) - mean**2) / (n + 2))
+    assert got.value == 8 / 64
+    assert got.lo <= mean - reach + 1e-4
+    assert got.hi >= mean + reach - 1e-4
+
+
+def test_paired_knows_that_libraries_differ():
+    x, libraries = [np.repeat([1.0, 0.0, 0.0], 10)] * 3, [np.repeat([0, 1, 2], 10)] * 3
+    y = [np.zeros(30)] * 3
+    alike = statistics.paired(x, y, rng()).difference
+    apart = statistics.paired(x, y, rng(), libraries=libraries).difference
+    assert apart.lo < alike.lo
+    assert apart.hi > alike.hi
+
+
+def test_enough_resamples_for_holm_over_every_method():
+    assert 73 / (1 + statistics.PAIRED_RESAMPLES) < 0.05 / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mean", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize("sizes", [(4, 3, 16), (4, 3, 24), (5, 4, 16)])
+def test_coverage_where_libraries_differ(mean, sizes):
+    """Beta-binomial libraries with an intra-library correlation of 0.2."""
+    source, hits, trials = rng(8), 0, 600
+    seeds, libraries, people = sizes
+    of = [np.repeat(np.arange(libraries), people)] * seeds
+    for _ in range(trials):
+        rates = source.beta(4 * mean, 4 * (1 - mean), size=sizes[:2])
+        right = source.random(sizes) < rates[..., None]
+        values = list(right.reshape(seeds, -1))
+        got = statistics.bootstrap(values, source, resamples=500, libraries=of)
+        hits += got.lo <= mean <= got.hi
+    # 0.93 but for two standard errors of the simulation.
+    assert hits / trials >= 0.93 - 2 * (0.07 * 0.93 / trials) ** 0.5
 
 
 def test_a_single_win_is_no_evidence():

@@ -372,5 +372,6 @@ def test_is_its_reduction_on_dense_deltas(name):
 def test_every_preset_has_a_closed_form():
     controls_ = {"random-mean", "random-sum", "permuted-mean", "scale-only"}
     steps = {"wudi-adam", "wudi[fusion_bench]"}
-    have = FORMS.keys() | LEARNED.keys() | set(ON_DELTAS) | controls_ | steps
+    placed = {"placed-sum", "placed-both"}  # see layers_test.py
+    have = FORMS.keys() | LEARNED.keys() | set(ON_DELTAS) | controls_ | steps | placed
     assert have == set(merge.names())

@@ -52,7 +52,7 @@ def library_for(name):
 
     def make(seed):
         if merge.preset(name).scope == "leaf":
-            layers = 3 if name.startswith("permuted") else 2
+            layers = 3 if name.startswith(("permuted", "placed")) else 2
             return testing.small_library(seed, sites=1, layers=layers)
         first, second = (testing.small_library(seed + 10 * i, sites=1) for i in (0, 1))
         return {"k_proj": first["k_proj"], "q_proj": second["k_proj"]}

@@ -123,3 +123,15 @@ def test_results_without_a_league_write_nothing(results, tmp_path):
     assert leaderboard.grid(results).body == ()
     with pytest.raises(draw.NothingToShowError):
         leaderboard.figure(results)
+
+
+@pytest.mark.parametrize("headroom", [None, True, False])
+def test_a_leaderboard_without_headroom_says_so(ranked, headroom):
+    remarks = ["no headroom: the joint LoRA has 0.04"] if headroom is False else []
+    for x in ranked["leaderboard"]:
+        if x["kind"] != "reference":
+            x |= {"headroom": headroom, "remarks": remarks}
+    grid = leaderboard.grid(ranked)
+    assert ("listed, not ranked" in grid.note) == (headroom is False)
+    word = "no transfer, no headroom" if headroom is False else "no transfer"
+    assert grid.body[0][-1] == word

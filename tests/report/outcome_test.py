@@ -1,5 +1,6 @@
 """Do criteria, verdicts and predictions say what the results say?"""
 
+from jaxlora.evaluate.verdict import Label
 from jaxlora.report import outcome
 
 
@@ -162,3 +163,30 @@ def test_criteria_of_earlier_versions_are_read(results):
         for record in results.pop("criteria")
     ]
     assert outcome.criteria_grid({**results, "gates": old}).body
+
+
+def test_an_outcome_of_today_is_a_word_of_its_own(results):
+    """Older runs have True, False or None only."""
+    results["predictions"]["outcomes"] = [
+        {"statement": "x", "held": None, "outcome": word, "got": "0.50 [0.40, 0.60]"}
+        for word in ("undecided", "not measured", "reported")
+    ] + [{"statement": "y", "held": None}]
+    words = [line[1] for line in outcome.prediction_grid(results).body]
+    assert words == ["undecided", "not measured", "reported", "not measured"]
+
+
+def test_remarks_stand_below_the_verdict_and_behind_its_reason(results):
+    remarks = ["degrades: hop 1 0.70", "degrades: hop 2 0.60", "no headroom: 0.04"]
+    verdict = {**results["verdicts"][0], "label": "composes", "remarks": remarks}
+    results["verdicts"] = [verdict]
+    grid = outcome.verdict_grid(results)
+    assert grid.body[0][1] == "composes\ndegrades\nno headroom"
+    reason = outcome.reason_grid(results).body[0][-1]
+    assert reason.endswith(
+        "; degrades: hop 1 0.70; degrades: hop 2 0.60; no headroom: 0.04"
+    )
+
+
+def test_every_label_of_today_has_a_meaning():
+    order = [x for x in outcome.MEANINGS if x not in ("degrades", "inconclusive")]
+    assert order == [str(label) for label in Label]

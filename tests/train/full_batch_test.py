@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxlora import lora, parallel
 from jaxlora.evaluate import scoring
 from jaxlora.lora import LoraConfig
-from jaxlora.train.full_batch import finetune, fit_experts
+from jaxlora.train.full_batch import Steps, finetune, fit_experts, fit_from
 from jaxlora.train.step import ADAPTER, BASE, Fit, mean, step, sums
 
 E, PAD, STEPS = 8, 0, 40
@@ -167,3 +167,70 @@ def test_finetuning_is_gradient_descent_on_copies(model, base, rows):
     chex.assert_trees_all_close(copies, want, atol=1e-5)
     np.testing.assert_allclose(last, losses, rtol=1e-4)
     assert (np.asarray(copies["head"][0]) != copies["head"][1]).any()
+
+
+@jax.jit
+def fresh(base):
+    """Untrained adapters [E, ...], as fit_experts makes them."""
+    return jax.vmap(lambda key: lora.init(key, base, CONFIG))(KEYS)
+
+
+def go_on(model, base, rows, begin, steps, keys=KEYS):
+    return fit_from(model, OPT, steps, PAD, base, rows, begin, keys)
+
+
+def test_fits_from_fresh_adapters_are_those_of_fit_experts(model, base, rows, library):
+    got, losses = go_on(model, base, rows, fresh(base), Steps(STEPS))
+    chex.assert_trees_all_close(got, library[0], atol=ATOL)
+    np.testing.assert_allclose(losses, library[1], atol=ATOL)
+
+
+def test_fits_go_on_from_where_they_are_given(model, base, rows):
+    _, early = go_on(model, base, rows, fresh(base), Steps(1))
+    first, _ = go_on(model, base, rows, fresh(base), Steps(STEPS))
+    again, late = go_on(model, base, rows, first, Steps(1))
+    assert (late < early - 0.5).all()
+    moved = jax.tree.map(lambda x, y: jnp.abs(x - y).max(), again, first)
+    assert max(map(float, jax.tree.leaves(moved))) < 0.1
+
+
+def test_confined_layers_stay_exactly_zero(model, base, rows):
+    kept = jnp.arange(2) == jnp.arange(E)[:, None] % 2  # by turns, one of two layers
+    begin = jax.vmap(lora.confine)(fresh(base), kept)
+    got, losses = go_on(model, base, rows, begin, Steps(STEPS))
+    for w in lora.sites(got).values():
+        for factor in (w.a, w.b):
+            moved = np.abs(factor).max((-1, -2))  # [E, L]
+            np.testing.assert_array_equal(moved > 0, kept)
+        assert (w.scale == 2.0).all()
+    assert (losses < go_on(model, base, rows, begin, Steps(1))[1]).all()
+
+
+def test_drawn_rows_are_used_rows_only(model, base, rows):
+    """Where two rows are used, two drawn ones are all there are, at every step."""
+    few = rows._replace(weights=rows.weights.at[:, 2:].set(0.0))
+    want, _ = go_on(model, base, few, fresh(base), Steps(STEPS))
+    got, _ = go_on(model, base, few, fresh(base), Steps(STEPS, draw=2))
+    chex.assert_trees_all_close(got, want, atol=ATOL)
+    # The order of rows is the drawing's own: that all rows were seen is not the reason.
+    every, _ = go_on(model, base, rows, fresh(base), Steps(STEPS))
+    w, other = (lora.sites(x)["layers/attn/q_proj/kernel"] for x in (got, every))
+    assert np.abs(w.b - other.b).max() > 10 * ATOL
+
+
+def test_a_draw_is_of_its_key_and_of_all_rows_in_the_end(model, base, rows):
+    count = rows.tokens.shape[1]
+    assert count > 2
+    two, _ = go_on(model, base, rows, fresh(base), Steps(STEPS, draw=2))
+    again, _ = go_on(model, base, rows, fresh(base), Steps(STEPS, draw=2))
+    chex.assert_trees_all_equal(two, again)
+    keys = jax.random.split(jax.random.key(9), E)
+    other, _ = go_on(model, base, rows, fresh(base), Steps(STEPS, draw=2), keys)
+    a, b = (lora.sites(x)["layers/attn/q_proj/kernel"].b for x in (two, other))
+    assert np.abs(a - b).max() > 10 * ATOL
+    right = jax.vmap(lambda b, ad: scoring.right(model, PAD, base, *b, adapter=ad))
+    assert right(rows, two).mean() > 0.9
+    # As many as there are, or more: full batches.
+    most, _ = go_on(model, base, rows, fresh(base), Steps(STEPS, draw=count))
+    full, _ = go_on(model, base, rows, fresh(base), Steps(STEPS))
+    chex.assert_trees_all_equal(most, full)

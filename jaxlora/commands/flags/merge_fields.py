@@ -35,19 +35,21 @@ def split(
         value, or two.
     """
     method = parsing.value_of("--method", words)
-    known = every() | (set(fields(method)) if method else set())
+    known = _every() | (fields(method) if method else {})
     rest: list[str] = []
     given: dict[str, str] = {}
-    left = iter(words)
-    for word in left:
+    left = list(words)
+    while left:
+        word = left.pop(0)
         flag, equals, text = word.partition("=")
         flag = flag.replace("_", "-")
         name = flag[2:].replace("-", "_")
         if not flag.startswith("--") or flag in flags:
             rest.append(word)
         elif name in known:
-            text = text if equals else next(left, "--")
-            if text.startswith("--") or name in given:
+            if not equals:
+                text = _values(left, several=isinstance(known[name], tuple))
+            if not text or text.startswith("--") or name in given:
                 times = "twice" if name in given else "without a value"
                 raise ValueError(f"Got {flag} {times}, expected it once, with a value.")
             given[name] = text
@@ -108,7 +110,22 @@ def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
 
 def every() -> set[str]:
     """The fields of all presets."""
-    return {field for name in merge.names() for field in merge.describe(name).fields}
+    return set(_every())
+
+
+def _every() -> dict[str, Any]:
+    """The fields of all presets, each with a default that some preset has."""
+    entries = map(merge.describe, merge.names())
+    return {field: value for entry in entries for field, value in entry.fields.items()}
+
+
+def _values(left: list[str], several: bool) -> str:
+    """Takes the words before the next flag, one at most unless there may be several."""
+    flags = (i for i, word in enumerate(left) if word.startswith("--"))
+    count = next(flags, len(left))
+    count = count if several else min(count, 1)
+    taken, left[:count] = left[:count], []
+    return " ".join(taken)
 
 
 def flag_of(field: str) -> str:
@@ -126,14 +143,19 @@ def read(name: str, text: str, default: Any) -> Any:
     Args:
       name: of the field.
       text: the value as it was given.
-      default: of the field; None takes a number, or else the text.
+      default: of the field; None takes a number, or else the text. A tuple takes the
+        words of the text.
 
     Raises:
       ValueError: if it is not of that type.
 
     >>> read("steps", "30", 300), read("space", "core", "delta")
     (30, 'core')
+    >>> read("layers", "0 2-3", ())
+    ('0', '2-3')
     """
+    if isinstance(default, tuple):
+        return tuple(text.split())
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"

@@ -45,7 +45,13 @@ class BoundaryConfig:
     """Shares of rows that practise the second hop's role, in the phase diagram."""
     coverages: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Shares of the base's second-relation facts seen in compositions, likewise."""
-    axes: tuple[Axis, ...] = AXES
+    axes: tuple[Axis, ...] = (
+        "no formats",
+        "pad",
+        "2 layers",
+        "looped twice",
+        "shared memory",
+    )
     """Bases that differ from the base point in one thing."""
     placements: bool = True
     """Ask all pairs of layer ranges."""
@@ -63,8 +69,10 @@ class BoundaryConfig:
     """Ways to combine a library in the headline regimes."""
     retention_items: int = 16
     """Held-out familiar two-hop queries that every combined model is asked."""
-    resamples: int = 20_000
-    """Bootstrap resamples of pooled intervals."""
+    min_written: float = 0.8
+    """Criterion: accuracy of a base at bridges, before written answers count."""
+    resamples: int = 2000
+    """Bootstrap resamples of pooled intervals; ten times as many of differences."""
     predictions: Path | None = None
     """JSON of the predictions that are checked; by default those of the package."""
     world: WorldConfig = dataclasses.field(
@@ -115,7 +123,7 @@ class BoundaryConfig:
 
 
 def _check_coverages(config: BoundaryConfig) -> None:
-    """A coverage that is not 0 must leave a covered fact, or it is 0 by another name."""
+    """A coverage above 0 must leave a covered fact, or it is 0 by another name."""
     known = config.map_world.entities - 2 * config.map_world.people
     for coverage in config.coverages:
         if coverage and round(coverage * known) < 1:
@@ -133,9 +141,8 @@ PRESETS: dict[str, BoundaryConfig] = {
         methods=("mean", "sum"),
         world=WorldConfig(),
         pretrain=PretrainConfig(),
-        resamples=2000,
     ),
     "standard": BoundaryConfig(),
     # For a GPU: more bases, and a wider model.
-    "full": BoundaryConfig(seeds=8, map_seeds=4),
+    "full": BoundaryConfig(seeds=8, map_seeds=4, axes=AXES),
 }

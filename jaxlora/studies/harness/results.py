@@ -35,6 +35,19 @@ def write_rows(out: Path, rows: pd.DataFrame) -> None:
     write_text(out / "results.csv", rows.to_csv(index=False))
 
 
+def with_condition(
+    row: Mapping[str, Any], entries: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row with more entries in its condition.
+
+    Args:
+      row: as ``schema.row`` makes it.
+      entries: to add.
+    """
+    condition = json.loads(row["condition"]) | dict(entries)
+    return dict(row) | {"condition": json.dumps(condition, sort_keys=True)}
+
+
 def checked(
     claims: Sequence[Prediction],
     pooled: Sequence[Mapping[str, Any]],

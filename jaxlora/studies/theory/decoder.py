@@ -68,32 +68,56 @@ def measure(pairs: CachedPairs) -> dict[str, np.ndarray]:
     Args:
       pairs: the base, its A->B and B->C experts, and questions.
     """
-    given = (pairs.model, pairs.pad, pairs.params, pairs.libraries, pairs.tokens)
+    asked = (pairs.tokens, pairs.at)
+    given = (pairs.model, pairs.pad, pairs.params, pairs.libraries, *asked)
     logits = jax.tree.map(np.asarray, _logits(*given))
     parts = [
         _of_group(logits, g, group.size, pairs.keys[g])
         for g, group in enumerate(pairs.groups)
     ]
     items = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+    answers = np.asarray(_written(*given[:4], pairs.written))
+    right = [
+        answers[g, : group.size] == pairs.keys[g][Split.WRITTEN].answer
+        for g, group in enumerate(pairs.groups)
+    ]
+    items["sum: written"] = np.concatenate(right).astype(np.float64)
     keys = np.asarray(_keys(*given), np.float64)
     return items | {"own facts": pairs.accuracy} | _overlaps(keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _logits(model, pad: int, params, pairs, tokens) -> dict[str, jax.Array]:
+def _written(model, pad: int, params, pairs, prompts) -> jax.Array:
+    """Answers of the sum, [G, N], after the bridge that it has written itself."""
+
+    def best(tokens: jax.Array, adapter, place: int) -> jax.Array:
+        inputs = models.Inputs(tokens, tokens != pad)
+        logits = models.apply(model, params, inputs, adapter=adapter)
+        return jnp.argmax(logits[:, place], axis=-1)
+
+    def group(pair, tokens: jax.Array) -> jax.Array:
+        total = merge.preset("sum")(pair)
+        bridge = best(tokens, total, 3).astype(tokens.dtype)
+        return best(tokens.at[:, 4].set(bridge), total, 4)
+
+    return jax.vmap(group)(pairs, prompts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(model, pad: int, params, pairs, tokens, at) -> dict[str, jax.Array]:
     """Logits at the answer of the base, each expert and both merges, [G, ..., Q, V]."""
 
-    def ask(tokens, adapter=None):
-        inputs = models.Inputs(tokens, tokens != pad)
-        return models.apply(model, params, inputs, adapter=adapter)[:, 2]
+    def group(pair, tokens, at):
+        def ask(adapter=None):
+            inputs = models.Inputs(tokens, tokens != pad)
+            logits = models.apply(model, params, inputs, adapter=adapter)
+            return jnp.take_along_axis(logits, at[:, None, None], axis=1)[:, 0]
 
-    def group(pair, tokens):
         merged = {name: merge.preset(name)(pair) for name in ("mean", "sum")}
-        each = jax.vmap(lambda adapter: ask(tokens, adapter))(pair)
-        logits = {"base": ask(tokens), "experts": each}
-        return logits | {name: ask(tokens, x) for name, x in merged.items()}
+        logits = {"base": ask(), "experts": jax.vmap(ask)(pair)}
+        return logits | {name: ask(x) for name, x in merged.items()}
 
-    return jax.vmap(group)(pairs, tokens)
+    return jax.vmap(group)(pairs, tokens, at)
 
 
 def _of_group(logits, g: int, size: int, keys) -> dict[str, np.ndarray]:
@@ -137,19 +161,20 @@ def _overlaps(keys: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _keys(model, pad: int, params, pairs, tokens) -> jax.Array:
+def _keys(model, pad: int, params, pairs, tokens, at) -> jax.Array:
     """The base's keys at the answer position of every prompt, [G, Q, L, D]."""
     none = jax.tree.map(lambda x: jnp.zeros_like(x[0, 0]), pairs)
     none = {"layers": {"mlp": {"down_proj": none["layers"]["mlp"]["down_proj"]}}}
-    last = jnp.asarray([[0.0, 0.0, 1.0]])
 
-    def prompt(row: jax.Array) -> jax.Array:
+    def prompt(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
+        row, place = asked
         inputs = models.Inputs(row[None], (row != pad)[None])
+        last = jax.nn.one_hot(place, row.shape[0])[None]
         return mean_inputs(model, params, inputs, last, adapter=none)[SITE]
 
-    return jax.lax.map(prompt, tokens.reshape(-1, tokens.shape[-1])).reshape(
-        *tokens.shape[:2], *jax.eval_shape(prompt, tokens[0, 0]).shape
-    )
+    every = (tokens.reshape(-1, tokens.shape[-1]), at.ravel())
+    shape = jax.eval_shape(prompt, (tokens[0, 0], at[0, 0])).shape
+    return jax.lax.map(prompt, every).reshape(*tokens.shape[:2], *shape)
 
 
 def _outcomes(

@@ -17,6 +17,10 @@ LINEAR = "linear in the gate"
 """The claim that is made of a trained decoder alone."""
 
 
+REPAIR = "a written bridge repairs it"
+"""The claim that a trained decoder obeys least."""
+
+
 class Case(NamedTuple):
     """One call of a program, for all seeds together."""
 
@@ -56,8 +60,17 @@ def _standard() -> list[Case]:
         *_loads("capacity", 64, 64, (32, 64, 128, 256, 512, 1024)),
         *_loads("capacity", 256, 64, (128, 256, 512, 1024, 2048)),
         *_loads("interference", 256, 64, (32, 64, 128, 192, 224, 240), others=100),
-        *_loads("low-rank", 1024, 128, (512,)),
+        *(Case("low-rank", Load(512, 1024, d)) for d in (64, 128, 256)),
+        *_over("scaled", Load(512, 1024, 128), scale=(0.5, 0.625, 0.75)),
+        *_over("added", middle, answers=(1, 2, 50)),
+        *(_placed(middle, gain) for gain in (0.5, 1.0, 1.5, 2.0, 4.0)),
+        _placed(middle, 2.0, stale=0.5),
+        *(_placed(Sizes(*x), 1.0) for x in ((25, 128, 1024), (50, 512, 4096))),
     ]
+
+
+def _placed(sizes: Sizes, gain: float, stale: float = 0.0) -> Case:
+    return Case("placed", sizes, (("gain", gain), ("stale", stale)))
 
 
 def _quick() -> list[Case]:
@@ -70,10 +83,13 @@ def _quick() -> list[Case]:
         *_loads("capacity", 48, 48, (48, 256)),
         *_loads("interference", 64, 32, (16, 48), others=40),
         *_loads("low-rank", 128, 32, (96,)),
+        *_over("scaled", Load(96, 128, 32), scale=(0.5, 0.75)),
+        *_over("added", small, answers=(1, 20)),
+        _placed(small, 2.0),
     ]
 
 
-def _over(program: str, sizes: Sizes, **arguments) -> Iterator[Case]:
+def _over(program: str, sizes: Sizes | Load, **arguments) -> Iterator[Case]:
     for name, values in arguments.items():
         for value in values:
             yield Case(program, sizes, ((name, value),))
@@ -155,6 +171,7 @@ DECODER = {
     },
     "two-hop answers the bridge": {"sum: bridge": (Rule.SURE, 1.0)},
     "composition is chance": {"sum: composed": (Rule.SURE, 0.0)},
+    REPAIR: {"sum: written": (Rule.SURE, 1.0)},
     LINEAR: {
         f"{name}: {what}": (Rule.NEAR, None)
         for name in ("mean", "sum")

@@ -169,6 +169,30 @@ def _decoder_row(x: Mapping[str, Any]) -> dict[str, Any]:
     return row | {"metric": "cosine"} if x["claim"] == decoder.OVERLAP else row
 
 
+INTERIOR = (0.1, 0.9)
+"""A share between these could have missed on either side."""
+
+
+def interior(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns how many predictions are no identity, how many held, and the mean error.
+
+    A prediction of 0 or 1 is often true by construction; one in between says more.
+
+    Args:
+      outcomes: predictions beside their measurements.
+
+    >>> half = {"predicted": 0.5, "value": 0.4, "held": True}
+    >>> interior([half, half | {"predicted": 1.0}])
+    {'count': 1, 'held': 1, 'mean_error': 0.1}
+    """
+    low, high = INTERIOR
+    inside = [x for x in outcomes if low <= x["predicted"] <= high]
+    errors = [abs(x["value"] - x["predicted"]) for x in inside]
+    mean = round(sum(errors) / len(errors), 4) if errors else None
+    held = sum(x["held"] for x in inside)
+    return {"count": len(inside), "held": held, "mean_error": mean}
+
+
 def _summary(
     this: Run[TheoryConfig], outcomes, trained: decoder.Decoders
 ) -> dict[str, Any]:
@@ -183,6 +207,7 @@ def _summary(
         "outcomes": outcomes,
         "decoder": trained.outcomes,
         "decoder_notes": trained.notes,
+        "interior": interior(outcomes),
         "held": sum(x["held"] for x in judged),
         "judged": len(judged),
         "repeat": f"jaxlora study theory --preset {config.preset} "

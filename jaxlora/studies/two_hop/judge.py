@@ -60,10 +60,15 @@ def controls(x: Address) -> list[Address]:
     return alone + [x.at(arm=arm) for arm in SAME_METHOD]
 
 
-def two_hop_accuracy(x: Address) -> bool:
-    """Is this the two-hop accuracy over all people, which verdicts are about?"""
+def two_hop_accuracy(x: Address, asked: Split = Split.TWO_HOP) -> bool:
+    """Is this the two-hop accuracy over all people, which verdicts are about?
+
+    Args:
+      x: any measurement.
+      asked: directly, or with the bridge written.
+    """
     everybody = x.covered is None and not x.where
-    return everybody and x.split is Split.TWO_HOP and x.metric is Metric.ACCURACY
+    return everybody and x.split is asked and x.metric is Metric.ACCURACY
 
 
 def name(x: Address) -> str:
@@ -71,7 +76,9 @@ def name(x: Address) -> str:
     return f"{x.arm} [{x.method}]"
 
 
-def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
+def verdicts(
+    measured: Samples, rules: Rules, asked: Split = Split.TWO_HOP
+) -> list[dict[str, Any]]:
     """Judges every judged arm, method, cell and coverage.
 
     P-values are adjusted over the methods tried on the same cell and arm.
@@ -79,9 +86,10 @@ def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
     Args:
       measured: samples of the study.
       rules: seeds, criteria and thresholds.
+      asked: directly, or with the bridge written.
     """
     out = []
-    chosen = [x for x in measured if x.arm in JUDGED and two_hop_accuracy(x)]
+    chosen = [x for x in measured if x.arm in JUDGED and two_hop_accuracy(x, asked)]
     for coverage in sorted({x.coverage for x in chosen}, key=lambda c: c or 0.0):
         evidences = verdict.adjust(
             [evidence(measured, x, rules) for x in chosen if x.coverage == coverage]
@@ -94,15 +102,20 @@ def verdicts(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
     return out
 
 
-def headroom(measured: Samples, rules: Rules) -> list[dict[str, Any]]:
+def headroom(
+    measured: Samples, rules: Rules, asked: Split = Split.TWO_HOP
+) -> list[dict[str, Any]]:
     """Where one LoRA on both fact sets reaches what methods need to be ranked.
 
     Args:
       measured: samples of the study.
       rules: seeds and thresholds.
+      asked: directly, or with the bridge written.
     """
     out = []
-    for x in (x for x in measured if x.arm is Arm.JOINT and two_hop_accuracy(x)):
+    for x in measured:
+        if x.arm is not Arm.JOINT or not two_hop_accuracy(x, asked):
+            continue
         joint = _pool(measured, x, rules)
         if joint is not None:
             reached = verdict.has_headroom(joint, rules.thresholds)

@@ -87,8 +87,9 @@ def table(
         reasons = {str(b.arm): x for b, x in refused.items() if b.method is method}
         more = {"unavailable": reasons, "headroom": headroom}
         lines.append(_line(asked, method, verdicts) | more)
-    ranked = lines if headroom is False else sorted(lines, key=_order)
-    return ranked + _references(asked)
+    if headroom is not False:
+        lines.sort(key=_order)
+    return lines + _references(asked)
 
 
 def _headroom(asked: _Asked) -> bool | None:

@@ -1,6 +1,7 @@
 """From the items of the two-hop study to per-item samples, by what is measured."""
 
 import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ class Block(NamedTuple):
     seed: int
     arm: Arm
     method: Method
+    regime: tuple[tuple[str, Any], ...] = ()
+    """What base and experts were trained on, where a study varies it."""
 
     def address(self, cell: Cell | str | None, split: Split, **more: Any) -> Address:
         """Where a measurement of this block belongs; by default an accuracy.
@@ -47,6 +50,7 @@ class Block(NamedTuple):
             method=self.method,
             split=split,
             coverage=self.coverage,
+            regime=self.regime,
             **fields,
         )
 
@@ -54,12 +58,20 @@ class Block(NamedTuple):
         """The file of the block below a folder."""
         name = f"{self.arm}-{self.method}".replace(" ", "-").replace(">", "")
         name = f"seed{self.seed}-{name.replace(',', '').replace('+', 'and')}.json"
+        if self.regime:
+            return folder / "blocks" / self._folder / name
         if self.coverage is None:
             return folder / "blocks" / name
         text = f"{self.coverage:.2f}"
         # Coverages that agree in two decimals must not share a file.
         text = text if float(text) == self.coverage else repr(self.coverage)
         return folder / "blocks" / f"c{text}-{name}"
+
+    @property
+    def _folder(self) -> str:
+        """Of a regime: a name that sorts, and differs where anything does."""
+        values = (self.coverage, *(value for _, value in self.regime))
+        return re.sub(r"[^\w.]+", "-", "_".join(map(str, values)))
 
 
 def base_block(coverage: float | None, seed: int) -> Block:
@@ -95,15 +107,16 @@ def _measures(
     if split not in (Split.TWO_HOP, Split.WRITTEN, Split.CONTEXT):
         return
     yield Metric.CHANCE, None, frame["chance"]
-    if split is not Split.TWO_HOP:
-        return
     for metric, column in (
         (Metric.RANK, "rank"),
         (Metric.LOSS, "loss"),
         (Metric.LOSS_GAP, "gap"),
         (Metric.COUNTERFACTUAL, "counterfactual"),
     ):
-        yield metric, None, frame[column]
+        if split is Split.TWO_HOP or frame[column].notna().all():
+            yield metric, None, frame[column]
+    if split is not Split.TWO_HOP:
+        return
     for code, metric in enumerate(ERROR_METRICS, start=1):
         yield metric, None, frame["error"] == code
     both = frame["covered"].nunique() == 2

@@ -1,8 +1,8 @@
 """Rows that practise a fact's part in a combined solution, without telling another.
 
-An expert of facts ``B r2 -> C`` may also be trained on rows such as ``x r1' r2 <think> B
--> C``: the format of a written two-hop answer, of familiar people x whose bridge is not
-B and of first relations r1' that are not the study's. No row names A and C together.
+An expert of facts ``B r2 -> C`` may also be trained on rows such as ``x r1' r2 <think>
+B -> C``: the format of a written two-hop answer, of familiar people x whose bridge is
+not B and of first relations r1' that are not the study's. No row names both A and C.
 """
 
 import dataclasses

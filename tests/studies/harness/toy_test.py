@@ -59,7 +59,7 @@ def work(this: Run[Toy]) -> Results:
             make = lambda seed=seed, arm=arm: answer(config, seed, arm)  # noqa: E731
             block = harness.ask(this, path, ["correct"], make)
             add(samples, address(arm), seed, block.items["correct"])
-        share = samples[address(Arm.BASE)][seed].mean()
+        share = samples[address(Arm.BASE)][seed].values.mean()
         criterion = Criterion("some heads", share, config.people, LEAST)
         criteria.append(criterion.record(seed=seed))
         rows += criterion.rows(seed, address(Arm.BASE))
@@ -77,11 +77,16 @@ CLAIMS = [
         library=arm,
         method=Method.NONE,
         claim=Claim.VALUE_AT_LEAST,
-        bound=0.5,
+        bound=bound,
         statement="mostly heads",
         split=Split.OWN,
     )
-    for arm in (Arm.BASE, Arm.PAIR, Arm.JOINT)
+    for arm, bound in (
+        (Arm.BASE, 0.99),
+        (Arm.BASE, 0.5),
+        (Arm.PAIR, 0.2),
+        (Arm.JOINT, 0.5),
+    )
 ]
 
 
@@ -102,10 +107,17 @@ def test_it_runs_and_reports(tmp_path):
     assert len(stored["criteria"]) == 2
     assert stored["timings"]["blocks_resumed"] == 0
     words = [x["detail"].rsplit(": ")[-1] for x in stored["predictions"]["outcomes"]]
-    assert words == ["missed.", "held.", "could not be checked."]
+    assert words == ["failed.", "undecided.", "held.", "not measured."]
+    told = [(x["outcome"], x["held"]) for x in stored["predictions"]["outcomes"]]
+    assert told == [
+        ("failed", False),
+        ("undecided", None),
+        ("held", True),
+        ("not measured", None),
+    ]
     body = tuple((x["statement"], x["got"]) for x in stored["predictions"]["outcomes"])
     page = markdown_table(Grid("Predictions", ("claim", "got"), body))
-    assert page.count("mostly heads") == 3
+    assert page.count("mostly heads") == 4
 
 
 def test_cut_anywhere_it_goes_on_and_ends_the_same(tmp_path):

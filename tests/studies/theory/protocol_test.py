@@ -14,7 +14,6 @@ from jaxlora.studies.two_hop import items
 from jaxlora.theory import CLAIMS
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-FEW = ("two-hop", "capacity", "alike", "apart", "interference", "low-rank")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,12 @@ def made(some, compile_quickly, tmp_path_factory):
 
 def test_the_products_of_a_run_are_in_its_folder(made):
     out, results = made
-    for name in ("figure-predicted.png", "figure-edits.png", "figure-gap.png"):
+    for name in (
+        "figure-predicted.png",
+        "figure-edits.png",
+        "figure-gap.png",
+        "figure-placed.png",
+    ):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     page = (out / "report.html").read_text()
     for claim in CLAIMS:
@@ -92,7 +96,7 @@ def test_a_prediction_that_misses_is_a_row_and_an_exit_code(made):
 
 def test_the_committed_predictions_are_those_of_the_formulas():
     known = design.committed()
-    bounds = ("capacity", "interference", "low-rank", "apart")
+    bounds = ("capacity", "interference", "low-rank", "apart", "scaled", "added")
     checked = 0
     for case in design.cases("standard"):
         if case.program in bounds:

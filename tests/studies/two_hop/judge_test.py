@@ -8,8 +8,8 @@ import pytest
 from jaxlora.evaluate import statistics
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.verdict import Thresholds
-from jaxlora.studies.harness.samples import Samples
-from jaxlora.studies.two_hop import judge
+from jaxlora.studies.harness.samples import Sample, Samples
+from jaxlora.studies.two_hop import judge, summary
 
 N, SEEDS = 40, (1, 2, 3)
 MEAN, NONE = Method.MEAN, Method.NONE
@@ -34,10 +34,12 @@ def at(coverage, cell, arm, method, split, metric) -> Address:
     )
 
 
-def values(p: float, seed: int) -> np.ndarray:
+def values(p: float, seed: int, of=0) -> Sample:
+    """Zeros and ones in four libraries; ``of`` is added to all of them."""
     out = np.zeros(N)
     out[: round(p * N)] = 1
-    return np.random.default_rng(seed).permutation(out)
+    drawn = np.random.default_rng(seed).permutation(out)
+    return Sample(drawn + of, np.repeat(np.arange(4), N // 4))
 
 
 def place(library, method=MEAN, split=Split.TWO_HOP, metric=Metric.ACCURACY, cell=CELL):
@@ -99,7 +101,7 @@ def test_controls_of_another_method_do_not_stand_in():
     found = judge.evidence(samples(shares), x, RULES)
     missing = {name for name, control in found.controls.items() if control is None}
     assert missing == {"random [sum]", "permuted [sum]", "shuffled answers [sum]"}
-    assert found.p == 1.0
+    assert found.p_values == (1.0, 1.0, 1.0)
     assert found.counterfactual == {}
 
 
@@ -148,7 +150,7 @@ def test_experts_must_hold_their_own_facts(own, ok):
 
 def test_only_seeds_whose_base_passed_are_pooled():
     found = samples(study())
-    found[place(Arm.PAIR)][3] = np.zeros(N)
+    found[place(Arm.PAIR)][3] = values(0.0, 3)
     rules = dataclasses.replace(RULES, seeds=(1, 2))
     e = judge.evidence(found, place(Arm.PAIR), rules)
     assert e.two_hop.value == pytest.approx(0.9)
@@ -169,7 +171,7 @@ def test_a_combination_that_beats_everything_composes():
 
 def test_without_counterfactuals_it_does_not():
     shares = {k: v for k, v in study().items() if k[3] is not Metric.COUNTERFACTUAL}
-    assert verdicts(shares)[0]["label"] == "inconclusive"
+    assert verdicts(shares)[0]["label"] == "undecided"
 
 
 def test_with_an_expert_that_saw_the_people_it_retrieves():
@@ -204,7 +206,7 @@ def test_p_values_are_adjusted_over_methods_by_holm():
     found = {(v["library"], v["method"]): v for v in judge.verdicts(made, RULES)}
     assert len(found) == 3
     p = {
-        name: judge.evidence(made, place(library, method), RULES).p
+        name: judge.evidence(made, place(library, method), RULES).p_values.accuracy
         for name, (library, method) in {
             "mean": (Arm.PAIR, Method.MEAN),
             "sum": (Arm.PAIR, Method.SUM),
@@ -227,3 +229,100 @@ def test_coverage_levels_are_judged_apart():
         (0.0, "no transfer"),
         (1.0, "composes"),
     ]
+
+
+def gaps(shares, better=1.0, cell=CELL):
+    """Loss minus shuffled loss of every arm; that of the combination is lower."""
+    return {
+        at(1.0, cell, arm, method, Split.TWO_HOP, Metric.LOSS_GAP): {
+            seed: values(0.5, seed, -better if arm in judge.JUDGED else 0.0)
+            for seed in SEEDS
+        }
+        for arm, method, split, metric in shares
+        if (split, metric) == (Split.TWO_HOP, Metric.ACCURACY)
+    }
+
+
+def test_likelihood_is_by_how_much_the_gap_is_below_each_control():
+    shares = study(two_hop=0.0)
+    found = judge.evidence(samples(shares) | gaps(shares), place(Arm.PAIR), RULES)
+    assert set(found.likelihood) == set(found.controls)
+    for gain in found.likelihood.values():
+        assert gain.difference.value == pytest.approx(1.0)
+    assert judge.evidence(samples(shares), place(Arm.PAIR), RULES).likelihood == {}
+
+
+@pytest.mark.parametrize(
+    ("better", "label"), [(1.0, "likelihood transfer"), (0.0, "no transfer")]
+)
+def test_a_combination_of_which_only_the_loss_moves(better, label):
+    shares = study(two_hop=0.0)
+    (found,) = judge.verdicts(samples(shares) | gaps(shares, better), RULES)
+    assert found["label"] == label
+
+
+@pytest.mark.parametrize(
+    ("cell", "alone", "moved"),
+    [
+        ("R-OI", "A->B [none]", "counterfactual hop 1"),
+        ("R-IO", "B->C [none]", "counterfactual hop 2"),
+        ("R-II", None, None),
+        ("R-OO", None, None),
+        ("F-OO", None, None),
+    ],
+)
+def test_the_expert_of_the_only_new_hop_is_the_ingredient(cell, alone, moved):
+    cell = Cell(cell)
+    found = judge.evidence(samples(study(), cell), place(Arm.PAIR, cell=cell), RULES)
+    assert found.ingredient == (None if alone is None else (alone, moved))
+
+
+@pytest.mark.parametrize(
+    ("cell", "arm", "label"),
+    [
+        (Cell.R_OI, Arm.HOP1, "composes with the base"),
+        (Cell.R_IO, Arm.HOP2, "composes with the base"),
+        (Cell.R_OI, Arm.HOP2, "undecided"),
+        (Cell.R_OO, Arm.HOP1, "undecided"),
+    ],
+)
+def test_an_expert_alone_may_compose_with_the_base(cell, arm, label):
+    shares = study()
+    shares[arm, NONE, Split.TWO_HOP, Metric.ACCURACY] = 0.9
+    rules = dataclasses.replace(RULES, lowest={(1.0, cell, Arm.PAIR): 1.0})
+    (found,) = judge.verdicts(samples(shares, cell), rules)
+    assert found["label"] == label
+
+
+def test_remarks_stand_beside_the_verdict():
+    shares = study()
+    shares[Arm.PAIR, MEAN, Split.HOP1, Metric.ACCURACY] = 0.5
+    (found,) = verdicts(shares)
+    assert found["label"] == "composes"
+    assert [x.split(":")[0] for x in found["remarks"]] == ["degrades", "no headroom"]
+
+
+@pytest.mark.parametrize(("joint", "reached"), [(0.75, False), (0.8, True)])
+def test_headroom_is_recorded_by_cell(joint, reached):
+    shares = study()
+    shares[Arm.JOINT, NONE, Split.TWO_HOP, Metric.ACCURACY] = joint
+    (found,) = judge.headroom(samples(shares), RULES)
+    assert (found["cell"], found["coverage"]) == ("R-OO", 1.0)
+    assert (found["value"], found["needs"]) == (pytest.approx(joint), 0.8)
+    assert found["headroom"] == reached
+    assert found["lo"] < joint < found["hi"]
+    assert judge.headroom(samples({}), RULES) == []
+
+
+def test_differences_of_loss_and_rank_are_rows_of_their_own():
+    shares = study(two_hop=0.5)
+    found = samples(shares) | gaps(shares)
+    made = list(summary.differences(found, {1.0: SEEDS}, RULES.intervals))
+    by_metric = {x["metric"]: x for x in made if "base [none]" in x["condition"]}
+    assert set(by_metric) == {
+        "paired difference",
+        "paired difference: loss minus shuffled",
+    }
+    assert by_metric["paired difference"]["value"] == pytest.approx(0.5)
+    gap = by_metric["paired difference: loss minus shuffled"]
+    assert (gap["value"], gap["hi"] < 0) == (pytest.approx(-1.0), True)

@@ -7,6 +7,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.schema import USUAL, Address, Arm, Cell, Method, Metric, Split
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.studies.harness import Outcome
+from jaxlora.studies.harness.samples import Sample
 from jaxlora.studies.two_hop import items, judge, leaderboard
 from jaxlora.studies.two_hop import protocol as common
 from jaxlora.studies.two_hop.config import METHODS
@@ -26,10 +27,10 @@ RULES = judge.Rules(
 )
 
 
-def values(share: float) -> dict[int, np.ndarray]:
+def values(share: float) -> dict[int, Sample]:
     out = np.zeros(N)
     out[: round(share * N)] = 1
-    return dict.fromkeys(SEEDS, out)
+    return dict.fromkeys(SEEDS, Sample(out, np.zeros(N, int)))
 
 
 def place(cell, library, method, split=Split.TWO_HOP, metric=Metric.ACCURACY):
@@ -43,13 +44,14 @@ def place(cell, library, method, split=Split.TWO_HOP, metric=Metric.ACCURACY):
     )
 
 
-def study(shares=None):
+def study(shares=None, joint=0.9):
     """Every cell the same, but for ``{(cell, library, method): share}``."""
     shares, none = shares or {}, Method.NONE
     found = {}
     for cell in Cell:
         for library in (Arm.BASE, Arm.HOP1, Arm.HOP2, Arm.JOINT):
-            found[place(cell, library, none)] = values(0.0)
+            share = joint if library is Arm.JOINT else 0.0
+            found[place(cell, library, none)] = values(share)
         for method in (MEAN, DARE):
             for library in (Arm.PAIR, Arm.TRIPLE, *SAME):
                 share = shares.get((cell, library, method), 0.0)
@@ -108,6 +110,18 @@ def test_best_comes_first_then_retrieval_then_what_could_not_run():
     shares = {(c, Arm.TRIPLE, MEAN): 0.3 for c in leaderboard.POOLED}
     made = leaderboard.table(study(shares), RULES, ("dare", "mean"), {}, 1.0)
     assert [x["method"] for x in made[:2]] == ["mean", "dare"]
+
+
+def test_without_headroom_methods_are_listed_and_not_ranked():
+    shares = {(c, Arm.PAIR, DARE): 0.3 for c in leaderboard.POOLED}
+    for joint, order in ((0.9, ["dare", "mean"]), (0.7, ["mean", "dare"])):
+        made = leaderboard.table(
+            study(shares, joint), RULES, ("mean", "dare"), {}, 1.0
+        )[:2]
+        assert [x["method"] for x in made] == order
+        assert {x["headroom"] for x in made} == {joint == 0.9}
+        noted = any("no headroom: " in x for x in made[0]["remarks"])
+        assert noted == (joint == 0.7)
 
 
 def test_verdicts_are_adjusted_for_the_number_of_methods():

@@ -78,6 +78,33 @@ def test_relations_are_permutations(seed):
         assert len(pairs) == made.vocab.familiar
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_nobody_is_their_own_bridge_or_answer(seed):
+    """Else a model that says the bridge, or the subject, would count as right."""
+    config = WorldConfig(entities=28, relations=10, pairs=3, people=7, context_rows=0)
+    made = world.generate(config, seed)
+    for cell in Cell:
+        assert len(people(made, cell)) == 3 * 7
+        for person in people(made, cell):
+            asked = person["two_hop"]
+            assert len({asked.prompt[0], asked.bridge, *asked.answer}) == 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_of_the_study_are_permutations_all_the_same(seed):
+    """Also where all entities are study people, so that few exchanges are free."""
+    config = WorldConfig(entities=28, relations=8, pairs=3, people=7, context_rows=0)
+    made = world.generate(config, seed)
+    facts = told(made)
+    for record in made.splits["people"]:
+        if record.cell in world_config.FAMILIAR_CELLS and record.role != "two_hop":
+            facts[record.prompt] = record.answer[0]
+    for relation in made.vocab.relations:
+        pairs = {head: tail for (head, name), tail in facts.items() if name == relation}
+        mine = {head: pairs[head] for head in familiar(made)}
+        assert set(mine.values()) == familiar(made)
+
+
 def test_no_fact_is_told_twice():
     made = make()
     assert len(told(made)) == len(made.splits["one_hop"])

@@ -1,5 +1,6 @@
 """How symbols answer: one arm under one method, for all groups of a base at once."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +16,22 @@ from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import arms, items
 from jaxlora.studies.two_hop.items import OldAnswers
 from jaxlora.studies.two_hop.protocol import Count
-from jaxlora.studies.two_hop.symbols import experts, learning, libraries, oracle, routed
+from jaxlora.studies.two_hop.symbols import (
+    experts,
+    learning,
+    lessons,
+    libraries,
+    oracle,
+    routed,
+)
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.studies.two_hop.symbols.questions import PEOPLE_SPLITS, Asked
 
 # Where to look at what the gate chose: the arm, and what it is held against.
 DIAGNOSED = (Arm.PAIR, Arm.RANDOM, Arm.SHUFFLED)
+ROWS = "rows"
+"""The note of how many target rows were learned from: fewest and most, by cell."""
 
 
 class Setting(NamedTuple):
@@ -81,26 +91,32 @@ def _routed(setting: Setting, arm: Arm, method: Method) -> Outcome:
     how = arms.route_of(method, setting.config)
     trained, asked = setting.experts, setting.asked
 
-    def ask(first_half: bool) -> pd.DataFrame:
-        by = routed.routed(trained, asked, arm, method, how, first_half=first_half)
-        return _by_halves(setting, routed.answers(trained, asked, by))
+    @functools.cache
+    def by(first_half: bool) -> routed.Routed:
+        return routed.routed(trained, asked, arm, method, how, first_half=first_half)
 
-    frame = _of_others(setting, arm, ask)
+    def ask(first_half: bool) -> pd.DataFrame:
+        return _by_halves(setting, routed.answers(trained, asked, by(first_half)))
+
+    frame, notes = _of_others(setting, arm, ask), {}
+    if (rows := by(False).rows) is not None:
+        notes[ROWS] = rows
     watched = DIAGNOSED if method is Method.ARROW else DIAGNOSED[:1]
-    if arm not in watched or method is Method.UNIFORM:
-        return Outcome(frame, {})
-    by = routed.routed(trained, asked, arm, method, how)
-    return Outcome(frame, {"routes": routed.chosen(trained, asked, by)})
+    if arm in watched and method is not Method.UNIFORM:
+        notes["routes"] = routed.chosen(trained, asked, by(False))
+    return Outcome(frame, notes)
 
 
 def _learned(setting: Setting, arm: Arm, method: Method) -> Outcome:
-    """Each half of the people is asked of the merge that was learned on the other."""
+    """Each half of the people is asked of the merge that was learned on all others."""
     trained, asked = setting.experts, setting.asked
+    given = lessons.lessons(asked, arm)
     learned = learning.target(
         trained.base,
         method,
         libraries.stacked(trained, arm),
-        learning.examples(asked, arm),
+        asked.groups,
+        given,
         libraries.keys(trained, arm),
     )
     answers = []
@@ -109,6 +125,7 @@ def _learned(setting: Setting, arm: Arm, method: Method) -> Outcome:
         adapters = libraries.merged(trained, arm, method, data=data)
         answers.append(libraries.answers(trained, adapters, asked.questions))
     notes = {"learned": learning.notes(learned, asked.groups)}
+    notes[ROWS] = lessons.counts(given, asked.groups)
     return Outcome(_by_halves(setting, answers), notes)
 
 
@@ -116,13 +133,14 @@ def _oracle(setting: Setting, arm: Arm, method: Method) -> Outcome:
     """Each half of the people is asked under the route that was chosen on the other."""
     base, asked = setting.experts.base, setting.asked
     library = libraries.stacked(setting.experts, arm)
-    examples = learning.examples(asked, arm)
+    examples = lessons.examples(asked, arm)
     how = oracle.search_of(setting.config)
     searched = oracle.search(
         base, library, examples, asked.groups, how, setting.progress
     )
     frame = _items(setting, oracle.answers(base, library, asked, searched))
-    return Outcome(frame, {"oracle": oracle.notes(searched, examples, how)})
+    notes = {"oracle": oracle.notes(searched, examples, how)}
+    return Outcome(frame, notes | {ROWS: oracle.rows(searched, examples, asked.groups)})
 
 
 def _of_params(setting: Setting, params: Any) -> Answers:

@@ -33,6 +33,9 @@ class CachedPairs(NamedTuple):
     """[G, 3 * N, 3]: hop 1, hop 2 and two-hop of N people; small groups repeat one."""
     at: jax.Array
     """[G, 3 * N]: positions at which they are answered."""
+    written: jax.Array
+    """[G, N, 5]: two-hop questions whose position 3 asks for the bridge, and whose
+    position 4 is filled with it."""
     keys: tuple[Mapping[Split, Key], ...]
     """Right answers, by group."""
     accuracy: np.ndarray
@@ -98,6 +101,7 @@ def _pairs(
         jax.tree.map(lambda x: x[index], pairs),
         asked.questions.direct[index, : 3 * asked.people],
         asked.questions.at[index, : 3 * asked.people],
+        asked.questions.written[index],
         tuple(asked.keys[g] for g in chosen),
         np.asarray([trained.accuracy[name][g] for name in hops for g in chosen]),
     )

@@ -1,8 +1,9 @@
 """The gates of routes that see data, made for all groups of a base at once.
 
-Own data are the rows that an expert was trained on; target data are two-hop questions
-about other people of the group, as for the merges that learn: each half of the people
-is routed by a gate that learned on the other half.
+Own data are the rows that an expert was trained on: such keys belong to one library.
+Target data are two-hop questions about other people of the cell, as for the merges that
+learn: keys are numbered by experts, which have the same roles in all libraries of a
+cell, so that one gate learns on all of them; see :mod:`.lessons`.
 """
 
 import functools
@@ -17,10 +18,11 @@ from jaxlora.models import Decoder, Inputs, statistics
 from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts, batches
-from jaxlora.studies.two_hop.symbols.learning import Examples
+from jaxlora.studies.two_hop.symbols.lessons import Lessons, by_half
+from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.train import full_batch as training
 from jaxlora.train import gate_data
-from jaxlora.train.step import Batch
+from jaxlora.train.step import GATE, Batch, Fit, mean, step, sums
 from jaxlora.tree import Tree
 
 STEPS, RATE = 100, 1e-2
@@ -122,15 +124,21 @@ def fresh(model: Decoder, libraries: lora.Library, key: jax.Array) -> Tree:
 
 
 def on_target(
-    base: Base, method: Method, library: lora.Library, given: Examples, key: jax.Array
+    base: Base,
+    method: Method,
+    libraries: lora.Library,
+    groups: tuple[Group, ...],
+    given: Lessons,
+    key: jax.Array,
 ) -> tuple[Tree, Tree]:
     """Gate states [G, ...] that learned on two-hop questions, for each half.
 
     Args:
       base: a trained base.
       method: a route that learns on the target task.
-      library: of every group, [G, E, ...].
-      given: examples of every group and half.
+      libraries: of every group, [G, E, ...].
+      groups: in the order of G.
+      given: who is learned from.
       key: of the gates' starts.
 
     Raises:
@@ -143,27 +151,76 @@ def on_target(
             f"how it learns: its preset has no training."
         )
     model = Decoder(base.model.config, how)
-    states = fresh(model, library, key)
-    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (library, states))
-    rows = _rows(given)
-    trained, _ = training.fit_gates(
-        model, _adam(), STEPS, base.pad, base.params, *twice, rows
-    )
+    states = fresh(model, libraries, key)
+    by_cell = _shared(model, base.pad, base.params, libraries, states, given)
+    keys = by_half(given, groups, by_cell)
+    _, rest = GATE.split(states)
     first, second = (
-        jax.tree.map(lambda x, h=half: x.reshape(2, -1, *x.shape[1:])[h], trained)
-        for half in (0, 1)
+        GATE.join(jax.tree.map(lambda x, h=half: x[h], keys), rest) for half in (0, 1)
     )
     return first, second
 
 
-def _rows(given: Examples) -> Batch:
-    """Examples [G, 2, N, 3] as training rows [2 * G, N, 3], answered at the end."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _shared(
+    model: Decoder,
+    pad: int,
+    base: Tree,
+    libraries: lora.Library,
+    states: Tree,
+    given: Lessons,
+) -> Tree:
+    """Keys [C, K, 2, ...] for every half of every group, cell after cell."""
+
+    def cell(given: Lessons) -> Tree:
+        some = jax.tree.map(lambda x: x[given.groups], (libraries, states))
+
+        def half(weights: jax.Array) -> Tree:
+            rows = _rows(given.tokens, given.targets, weights)
+            return _fit_keys(model, pad, base, *some, rows)
+
+        return jax.vmap(jax.vmap(half))(given.weights)
+
+    return jax.lax.map(cell, given)
+
+
+def _fit_keys(
+    model: Decoder,
+    pad: int,
+    base: Tree,
+    libraries: lora.Library,
+    states: Tree,
+    rows: Batch,
+) -> Tree:
+    """One set of keys, trained on the rows [K, N, T] of K libraries at once."""
+    keys, rest = GATE.split(states)
+
+    def summed(keys: Tree, rows: Batch) -> tuple[jax.Array, jax.Array]:
+        def group(rest: Tree, library: lora.Library, rows: Batch):
+            held = {"base": base, "library": library}
+            return sums(model, GATE, rest, held, pad)(keys, rows)
+
+        losses, counts = jax.vmap(group)(rest, libraries, rows)
+        return jnp.sum(losses), jnp.sum(counts)
+
+    gradient = jax.value_and_grad(mean(summed))
+    # All libraries start with the same keys: fresh() has one key for all.
+    start = jax.tree.map(lambda x: x[0], keys)
+
+    def body(fit: Fit, _: None) -> tuple[Fit, None]:
+        return step(gradient, _adam(), fit, rows)[0], None
+
+    fit = Fit(start, _adam().init(start))
+    return jax.lax.scan(body, fit, None, length=STEPS)[0].params
+
+
+def _rows(tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> Batch:
+    """Questions [K, N, 3] as training rows, answered at the end."""
 
     def last(x: jax.Array) -> jax.Array:
         return jnp.stack([jnp.zeros_like(x), jnp.zeros_like(x), x], axis=-1)
 
-    rows = Batch(given.tokens, last(given.targets), last(given.weights))
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), rows)
+    return Batch(tokens, last(targets), last(weights))
 
 
 @functools.cache

@@ -1,16 +1,12 @@
 """What some merges learn on the target task, from people who are not asked.
 
-Target data are two-hop questions about other people of the group: each half of the
-people is answered by what was learned on the other half, as by the oracle's route.
-Scalars (CAT) are trained on the loss of these questions, weights (LoraHub) searched.
-
-With a counterfactual expert the answers that are learned are those that the experts'
-facts compose to, else the true ones.
+Target data are two-hop questions, as :mod:`.lessons` hands them out: a merge is fitted
+on many libraries at once, whose experts have the same roles. Scalars (CAT) are trained
+on the mean loss of these questions, weights (LoraHub) searched.
 """
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,53 +14,17 @@ import numpy as np
 import optax
 
 from jaxlora import lora, merge, models
-from jaxlora.evaluate.schema import Arm, Method, Split
+from jaxlora.evaluate.schema import Method
 from jaxlora.models import Decoder
-from jaxlora.studies.two_hop.arms import COUNTERFACTUALS
+from jaxlora.studies.two_hop.symbols import lessons
 from jaxlora.studies.two_hop.symbols.bases import Base
-from jaxlora.studies.two_hop.symbols.questions import Asked
+from jaxlora.studies.two_hop.symbols.lessons import Examples, Lessons
 from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tree import Tree
 
 STEPS, RATE = 60, 0.1
 """Of Adam, for CAT: from the mean to wherever a softmax of three can go."""
 SEARCHED = (Method.LORAHUB, Method.LORAHUB_ORIGINAL)
-
-
-class Examples(NamedTuple):
-    """Two-hop questions that a merge may learn from, for every group and half."""
-
-    tokens: jax.Array
-    """[G, 2, N, 3]; of half h are the people whose number mod 2 is *not* h."""
-    targets: jax.Array
-    """[G, 2, N]."""
-    weights: jax.Array
-    """[G, 2, N], 0 where there is nobody, or no answer to give."""
-
-
-def examples(asked: Asked, arm: Arm) -> Examples:
-    """The two-hop questions that an arm's merges learn from.
-
-    Args:
-      asked: the questions of all groups.
-      arm: says which answers are right.
-    """
-    groups, n, moved = asked.groups, asked.people, arm in COUNTERFACTUALS
-    prompts = np.asarray(asked.questions.direct[:, 2 * n : 3 * n])
-    size = -(-n // 2)
-    tokens = np.zeros((len(groups), 2, size, 3), prompts.dtype)
-    targets = np.zeros((len(groups), 2, size), np.int32)
-    weights = np.zeros((len(groups), 2, size), np.float32)
-    for g, group in enumerate(groups):
-        key = asked.keys[g][Split.TWO_HOP]
-        answers = key.counterfactual if moved else key.answer
-        for half in (0, 1):
-            others = np.arange(1 - half, group.size, 2)
-            rest = np.resize(others, size)  # repeats, of weight 0, up to the size
-            tokens[g, half] = prompts[g, rest]
-            targets[g, half] = np.maximum(answers[rest], 0)
-            weights[g, half, : len(others)] = answers[others] >= 0
-    return Examples(*map(jnp.asarray, (tokens, targets, weights)))
 
 
 def notes(
@@ -86,73 +46,107 @@ def notes(
 
 
 def target(
-    base: Base, method: Method, library: lora.Library, given: Examples, keys: jax.Array
+    base: Base,
+    method: Method,
+    library: lora.Library,
+    groups: tuple[Group, ...],
+    given: Lessons,
+    keys: jax.Array,
 ) -> dict[str, jax.Array]:
-    """What a merge learns of the examples, ``{site: [2, G, E, ...]}`` by half.
+    """What a merge learns of its lessons, ``{site: [2, G, E, ...]}`` by half.
 
     Args:
       base: a trained base.
       method: CAT or LoraHub.
       library: of every group, [G, E, ...].
-      given: examples of every group and half.
+      groups: in the order of G.
+      given: who is learned from.
       keys: [G].
 
     Raises:
       ValueError: if it is not known how the method learns.
     """
     if method is Method.CAT:
-        return _scales(base.model, base.pad, base.params, library, given)
+        scales = _scales(base.model, base.pad, base.params, library, given)
+        return lessons.by_half(given, groups, scales)
     if method not in SEARCHED:
         raise ValueError(
             f"The merge '{method}' sees data of the target task, and this study knows "
             f"only how 'cat' and 'lorahub' learn."
         )
     how = merge.preset(str(method))
-
-    def group(g: int, half: int) -> np.ndarray:
-        mine = jax.tree.map(lambda x: x[g], library)
-        examples = jax.tree.map(lambda x: x[g, half], given)
-        return _search(base, how, mine, examples, jax.random.fold_in(keys[g], half))
-
-    halves = [[group(g, half) for g in range(len(keys))] for half in (0, 1)]
-    weights, out = jnp.asarray(halves), {}  # [2, G, E]
+    weights, out = _searched(base, how, library, groups, given, keys), {}
     for name, site in lora.sites(library).items():
         spread = weights.reshape(*weights.shape, *[1] * (site.scale.ndim - 2))
         out[name] = jnp.broadcast_to(spread, (2, *site.scale.shape))
     return out
 
 
-def _loss(model: Decoder, pad: int, base: Tree, adapter: lora.Adapter, given: Examples):
-    """Mean loss of one half of one group, in nats."""
-    inputs = models.Inputs(given.tokens, given.tokens != pad)
-    logits = models.apply(model, base, inputs, adapter=adapter)[:, 2]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, given.targets)
-    total = jnp.maximum(jnp.sum(given.weights), 1.0)
-    return jnp.sum(losses * given.weights) / total
+def loss(
+    model: Decoder, pad: int, base: Tree, adapters: lora.Library, given: Examples
+) -> jax.Array:
+    """Mean loss of some questions in nats, each asked of its group's adapter.
+
+    Args:
+      model: a decoder without a route.
+      pad: id of the padding token.
+      base: params tree.
+      adapters: one for each group, [K, ...].
+      given: questions [K, N, ...].
+    """
+
+    def group(adapter: lora.Adapter, given: Examples) -> jax.Array:
+        inputs = models.Inputs(given.tokens, given.tokens != pad)
+        logits = models.apply(model, base, inputs, adapter=adapter)[:, 2]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, given.targets)
+        return jnp.sum(losses * given.weights)
+
+    total = jnp.sum(jax.vmap(group)(adapters, given))
+    return total / jnp.maximum(jnp.sum(given.weights), 1.0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _scales(
-    model: Decoder, pad: int, base: Tree, libraries: lora.Library, given: Examples
+    model: Decoder, pad: int, base: Tree, libraries: lora.Library, given: Lessons
 ) -> dict[str, jax.Array]:
-    def group(library: lora.Library, given: Examples) -> dict[str, jax.Array]:
-        def loss(adapter: lora.Adapter) -> jax.Array:
-            return _loss(model, pad, base, adapter, given)
+    """Scalars of every half of every group by cell, ``{site: [C, K, 2, E, ...]}``."""
 
-        return merge.learn_scales(loss, library, steps=STEPS, learning_rate=RATE)
+    def cell(given: Lessons) -> dict[str, jax.Array]:
+        mine = jax.tree.map(lambda x: x[given.groups], libraries)
 
-    halves = jax.vmap(group, in_axes=(None, 0))
-    return jax.vmap(halves, out_axes=1)(libraries, given)
+        def half(weights: jax.Array) -> dict[str, jax.Array]:
+            asked = Examples(given.tokens, given.targets, weights)
+            value = functools.partial(loss, model, pad, base, given=asked)
+            how = {"steps": STEPS, "learning_rate": RATE, "shared": True}
+            return merge.learn_scales(value, mine, **how)
+
+        return jax.vmap(jax.vmap(half))(given.weights)
+
+    # Cell after cell: the libraries of one cell serve all of its groups and halves.
+    return jax.lax.map(cell, given)
 
 
-def _search(
-    base: Base, how: merge.Merge, library: lora.Library, given: Examples, key: jax.Array
-) -> np.ndarray:
-    """Weights [E] of one group, searched on the examples of one half."""
-    fixed = (how, base.model, base.pad, base.params, library, given)
-    losses = functools.partial(_candidates, *fixed)
-    experts = lora.num_experts(library)
-    return np.asarray(merge.search_weights(losses, experts, key=key).weights)
+def _searched(
+    base: Base,
+    how: merge.Merge,
+    library: lora.Library,
+    groups: tuple[Group, ...],
+    given: Lessons,
+    keys: jax.Array,
+) -> jax.Array:
+    """Weights [2, G, E], searched by one program for every half of every group."""
+    found = []
+    for g, (c, k) in enumerate(lessons.places(given, groups)):
+        mine = jax.tree.map(lambda x, c=c: x[given.groups[c]], library)
+        for half in (0, 1):
+            weights = given.weights[c, k, half]
+            asked = Examples(given.tokens[c], given.targets[c], weights)
+            fixed = (how, base.model, base.pad, base.params, mine, asked)
+            losses = functools.partial(_candidates, *fixed)
+            key = jax.random.fold_in(keys[g], half)
+            experts = lora.sites(library).popitem()[1].scale.shape[1]
+            found.append(merge.search_weights(losses, experts, key=key).weights)
+    return jnp.swapaxes(jnp.stack(found).reshape(len(groups), 2, -1), 0, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -161,15 +155,17 @@ def _candidates(
     model: Decoder,
     pad: int,
     base: Tree,
-    library: lora.Library,
+    libraries: lora.Library,
     given: Examples,
     weights: jax.Array,
 ) -> jax.Array:
-    """The losses of a generation [P, E], one vmapped forward; [P]."""
+    """The losses [P] of a generation [P, E], each weighing K libraries alike."""
 
     def candidate(weights: jax.Array) -> jax.Array:
-        adapter = how(library, data=scalars(weights, library))
-        return _loss(model, pad, base, adapter, given)
+        def merged(library: lora.Library) -> lora.Adapter:
+            return how(library, data=scalars(weights, library))
+
+        return loss(model, pad, base, jax.vmap(merged)(libraries), given)
 
     return jax.vmap(candidate)(weights)
 

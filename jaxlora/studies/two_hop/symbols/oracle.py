@@ -6,7 +6,7 @@ expert, or none, per layer and token for all people of a cell, chosen on one hal
 them and scored on the other half, then the other way round.
 
 The right answers are the true ones, but in a counterfactual library those that its
-experts' facts compose to: what ``learning.examples`` says.
+experts' facts compose to: what ``lessons.examples`` says.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from jaxlora.studies.two_hop.protocol import Count
 from jaxlora.studies.two_hop.symbols import oracle_score, oracle_search
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
-from jaxlora.studies.two_hop.symbols.learning import Examples
+from jaxlora.studies.two_hop.symbols.lessons import Examples, spans
 from jaxlora.studies.two_hop.symbols.oracle_score import Problem
 from jaxlora.studies.two_hop.symbols.oracle_search import Best
 from jaxlora.studies.two_hop.symbols.questions import Asked
@@ -205,6 +205,21 @@ def labels(routes: np.ndarray, people: int, familiar: int) -> Labels:
     written = all_of([first, first, second, first, second], people)
     parts = np.concatenate(direct, axis=2), written, all_of([none] * 9, people)
     return Labels(*(oracle_score.labels(jnp.asarray(x), len(EXPERTS)) for x in parts))
+
+
+def rows(
+    searched: Searched, examples: Examples, groups: tuple[Group, ...]
+) -> dict[str, list[int]]:
+    """The fewest and the most rows that a route was chosen on, by cell.
+
+    Args:
+      searched: one route for all groups of a cell.
+      examples: what routes were chosen on.
+      groups: in the order of G.
+    """
+    mine = np.asarray(examples.weights).sum(-1).T  # [2, G]
+    same = searched.of_group[:, None] == searched.of_group[None, :]
+    return spans(mine @ same, groups)
 
 
 def notes(searched: Searched, examples: Examples, how: Search) -> dict[str, Any]:

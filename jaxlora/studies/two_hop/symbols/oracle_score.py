@@ -10,7 +10,7 @@ import optax
 from jaxlora import lora, models
 from jaxlora.models import Decoder
 from jaxlora.studies.two_hop.symbols import oracle_search
-from jaxlora.studies.two_hop.symbols.learning import Examples
+from jaxlora.studies.two_hop.symbols.lessons import Examples
 from jaxlora.studies.two_hop.symbols.oracle_search import Best, Score
 from jaxlora.tree import Tree
 

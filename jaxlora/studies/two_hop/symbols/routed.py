@@ -1,6 +1,7 @@
 """Routing the libraries of all groups by name, whatever a gate must see."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.evaluate.scoring import Answers
 from jaxlora.models import Decoder
 from jaxlora.studies.two_hop import arms
-from jaxlora.studies.two_hop.symbols import choices, gates, learning
+from jaxlora.studies.two_hop.symbols import choices, gates, lessons
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.studies.two_hop.symbols.libraries import stacked
 from jaxlora.studies.two_hop.symbols.questions import Asked
@@ -26,6 +27,8 @@ class Routed(NamedTuple):
     """[G, E, ...], as the route uses them."""
     halves: tuple[Tree, ...]
     """One gate state [G, ...] for everybody, or one for each half of the people."""
+    rows: Mapping[str, list[int]] | None = None
+    """Fewest and most target rows that a gate learned from, by cell."""
 
 
 def routed(
@@ -54,14 +57,16 @@ def routed(
     config = dataclasses.replace(base.model.config, unroll=1)
     model = Decoder(config, how.fit(len(arms.MEMBERS[arm])))
     halves: tuple[Tree, ...]
+    rows = None
     if how.gate.data == "own":
         halves = (gates.on_own_data(experts, arm, method, libraries),)
     elif how.gate.data == "target":
-        given = learning.examples(asked, arm)
-        halves = gates.on_target(base, method, libraries, given, key)
+        given = lessons.lessons(asked, arm)
+        halves = gates.on_target(base, method, libraries, asked.groups, given, key)
+        rows = lessons.counts(given, asked.groups)
     else:
         halves = (gates.fresh(model, libraries, key),)
-    return Routed(model, libraries, halves)
+    return Routed(model, libraries, halves, rows)
 
 
 def answers(experts: Experts, asked: Asked, by: Routed) -> list[Answers]:

@@ -75,7 +75,30 @@ def _leaderboard(config: TwoHopConfig, measured: Samples, log: Log) -> list[dict
         refused = {b: why for b, why in log.refused().items() if b.coverage == coverage}
         rules = summary.rules(config, log, config.experts.min_own, coverage)
         mine = summary.at(measured, coverage)
-        out += leaderboard.table(mine, rules, config.methods, refused, coverage)
+        lines = leaderboard.table(mine, rules, config.methods, refused, coverage)
+        rows = learned_rows(log, coverage)
+        out += [line | {"learned_rows": rows.get(line["method"])} for line in lines]
+    return out
+
+
+def learned_rows(log: Log, coverage: float) -> dict[str, list[int]]:
+    """The fewest and the most target rows that a method learned from, by its name.
+
+    Of the pair, in the cells that a leaderboard pools; methods that see none are left
+    out.
+
+    Args:
+      log: of the run.
+      coverage: of the bases.
+    """
+    out: dict[str, list[int]] = {}
+    for block, notes in log.notes("rows").items():
+        if (block.coverage, block.arm) != (coverage, Arm.PAIR):
+            continue
+        numbers = [n for cell in leaderboard.POOLED for n in notes[0].get(cell, ())]
+        numbers += out.get(str(block.method), [])
+        if numbers:
+            out[str(block.method)] = [min(numbers), max(numbers)]
     return out
 
 

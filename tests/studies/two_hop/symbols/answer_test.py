@@ -12,9 +12,14 @@ from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols import answer, experts, oracle
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
-from jaxlora.tasks.two_hop.experts import Expert
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, kinds
+from jaxlora.tasks.two_hop import world
+from jaxlora.tasks.two_hop.experts import Expert, groups
 
 SIZES = {("R-OO", 0): 4, ("R-OO", 1): 7}
+SIZES_OF_WORLD = world.WorldConfig(
+    entities=16, relations=6, pairs=1, people=3, context_rows=8
+)
 SPLITS = (Split.TWO_HOP, Split.WRITTEN_BRIDGE, Split.FAMILIAR_TWO_HOP)
 
 
@@ -104,7 +109,8 @@ def test_every_library_of_the_oracle_goes_through_the_same_search(monkeypatch):
     monkeypatch.setattr(answer.oracle, "search", search)
     monkeypatch.setattr(answer.oracle, "answers", lambda *_: "answers")
     monkeypatch.setattr(answer.oracle, "notes", lambda *_: {"search": {}})
-    monkeypatch.setattr(answer.learning, "examples", lambda asked, x: x)
+    monkeypatch.setattr(answer.oracle, "rows", lambda *_: {"R-OO": [3, 4]})
+    monkeypatch.setattr(answer.lessons, "examples", lambda asked, x: x)
     monkeypatch.setattr(answer.libraries, "stacked", lambda experts, library: library)
     monkeypatch.setattr(answer, "_items", lambda *_: asked_of(False))
     made = setting()
@@ -128,8 +134,15 @@ def test_libraries_hold_the_experts_that_their_names_say():
 
 
 def test_every_expert_trains_in_exactly_one_program():
-    trained = [name for names, _ in experts.PROGRAMS for name in names]
-    assert sorted(trained) == sorted(Expert)
+    made = world.generate(SIZES_OF_WORLD, 0)
+    base = SimpleNamespace(world=made)
+    every = [*dict.fromkeys(kinds(ExpertsConfig()).values())]
+    programs = experts.programs(base, groups(made), every, 0)
+    trained = [kind for some in programs for kind in some]
+    assert len(trained) == len(set(trained)) == len(every)
+    assert set(trained) == set(every)
+    reversed_ = {Expert.HOP1_REVERSED, Expert.HOP2_REVERSED}
+    assert {kind.expert for kind in every} == set(Expert) - reversed_
 
 
 def test_keys_of_experts_differ_and_do_not_depend_on_the_program():

@@ -13,7 +13,7 @@ from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.tasks.two_hop import experts, facts, world
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.facts import Fact, Facts
-from jaxlora.tasks.two_hop.records import PAD, THINK
+from jaxlora.tasks.two_hop.records import PAD, THINK, encode
 
 SIZES = world.WorldConfig(entities=16, relations=6, pairs=1, people=3, context_rows=8)
 FAMILIAR = 6
@@ -57,6 +57,22 @@ def test_prompts_are_those_of_the_people(setting):
             told = words(made, asked.questions.context[g, i])
             pair = [[a, r1, b], [b, r2, c]][:: -1 if i % 2 else 1]
             assert told == [*pair[0], *pair[1], a, r1, r2]
+
+
+@pytest.mark.parametrize(("form", "one_hop"), [("next-token", 1), ("pad", 2)])
+def test_answers_are_read_where_the_base_was_trained_to_give_them(form, one_hop):
+    made = world.generate(dataclasses.replace(SIZES, form=form), 1)
+    people = experts.groups(made)
+    asked = questions.ask(Base(1, None, None, made, 0, {}), people, FAMILIAR)
+    read, n = np.asarray(asked.questions.at), asked.people
+    assert read.shape == asked.questions.direct.shape[:2]
+    assert (read[:, : 2 * n] == one_hop).all()
+    assert (read[:, 2 * n :] == 2).all()
+    # The same rows that taught the facts: where their loss is, the answer is read.
+    for g, group in enumerate(people):
+        for i, facts_of in enumerate((group.hop1, group.hop2, group.two_hop)):
+            where = encode(facts_of, made.vocab, 3).weights.argmax(-1)
+            np.testing.assert_array_equal(read[g, i * n : i * n + group.size], where)
 
 
 def test_familiar_queries_are_held_out_ones_with_their_answers(setting):

@@ -12,7 +12,7 @@ from jaxlora import lora, models, route
 from jaxlora.evaluate.schema import Arm
 from jaxlora.evaluate.scoring import Questions
 from jaxlora.studies.two_hop.items import Key, Split
-from jaxlora.studies.two_hop.symbols import learning, oracle, oracle_score
+from jaxlora.studies.two_hop.symbols import lessons, oracle, oracle_score
 
 L, N, K, PAD, VOCAB = 2, 5, 2, 11, 12
 CELLS = ("R-OO", "R-OO", "F-OO")
@@ -71,7 +71,8 @@ def asked_of(answers: np.ndarray) -> SimpleNamespace:
     keys = tuple(
         {Split.TWO_HOP: Key(x, nobody, nobody, np.roll(x, 1))} for x in answers
     )
-    questions = Questions(*map(jnp.asarray, tokens))
+    at = np.full(tokens[0].shape[:2], 2)
+    questions = Questions(*map(jnp.asarray, (*tokens, at)))
     return SimpleNamespace(
         questions=questions, people=N, familiar=K, keys=keys, groups=GROUPS
     )
@@ -83,7 +84,7 @@ def right():
 
 
 def search(base, stacked, right, how=LOCAL, library=Arm.PAIR, progress=None):
-    given = learning.examples(asked_of(right), library)
+    given = lessons.examples(asked_of(right), library)
     progress = progress or (lambda *_: None)
     return oracle.search(base, stacked, given, GROUPS, how, progress)
 
@@ -150,7 +151,7 @@ def reference(base, stacked, examples, routes):
 
 
 def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, right):
-    examples = learning.examples(asked_of(right), Arm.PAIR)
+    examples = lessons.examples(asked_of(right), Arm.PAIR)
     routes = np.random.default_rng(3).integers(0, 3, (2, 2, 3, L, 3)).astype(np.int32)
     problem = oracle_score.Problem(base.params, stacked, examples, jnp.array([0, 0, 1]))
     model = models.Decoder(CONFIG, route.Route(gate=route.oracle))
@@ -235,7 +236,7 @@ def test_another_library_and_seed_compile_nothing_new(base, stacked, right):
 
 
 def test_notes_say_what_was_tried_and_what_was_chosen(base, stacked, right):
-    given = learning.examples(asked_of(right), Arm.PAIR)
+    given = lessons.examples(asked_of(right), Arm.PAIR)
     found = oracle.search(base, stacked, given, GROUPS, LOCAL)
     notes = oracle.notes(found, given, LOCAL)
     assert notes.pop("search") == {
@@ -256,3 +257,10 @@ def test_notes_say_what_was_tried_and_what_was_chosen(base, stacked, right):
         for t, token in enumerate(oracle.TOKENS):
             assert note["route"][token] == [names[value] for value in route[:, t]]
         assert note["right"] == found.best.score.right.reshape(-1)[i] <= note["of"]
+
+
+def test_rows_are_those_of_the_cells_other_half(base, stacked, right):
+    given = lessons.examples(asked_of(right), Arm.PAIR)
+    found = oracle.search(base, stacked, given, GROUPS, LOCAL)
+    # Of 5 + 4 people, the odd ones choose for half 0; of 5 alone, 2.
+    assert oracle.rows(found, given, GROUPS) == {"R-OO": [4, 5], "F-OO": [2, 3]}
