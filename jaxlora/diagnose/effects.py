@@ -82,8 +82,8 @@ def effects(
         x = hidden(model, params(kernels), Inputs(rows.tokens, rows.mask))
         logs = jax.nn.log_softmax(unembed(model, params(kernels), x))
         each = jnp.take_along_axis(logs, rows.targets[..., None], axis=-1)[..., 0]
-        used = jnp.any(rows.weights > 0, axis=-1)
-        return jnp.sum(each * rows.weights) / jnp.maximum(jnp.sum(used), 1)
+        used = jnp.any(rows.weights > 0, axis=-1).astype(jnp.float32)
+        return jnp.sum(each * rows.weights) / jnp.maximum(jnp.sum(used), 1.0)
 
     free = {name: flat[name] for name in metric}
     given = (lesson, asked.answers, metric, batch)

@@ -29,7 +29,7 @@ class Outlook(NamedTuple):
     changes: tuple[Change, ...]
     """What would raise it, the most first; empty if nothing would."""
     beyond: tuple[str, ...]
-    """Features outside the range that was fitted, which were read as its nearest end."""
+    """Features outside the range that was fitted, read as its nearest end."""
 
 
 def outlook(coefficients: Coefficients, features: Features, ask: Ask) -> Outlook:

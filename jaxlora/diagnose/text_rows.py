@@ -268,8 +268,8 @@ def _cut(
         if not differ.any() or cut <= start:
             raise ValueError(
                 f"{record.where}: the tokenizer does not part {fact!r} from "
-                f"{before!r} before it, so that it is not predicted on its own; expected "
-                f"names of whole words."
+                f"{before!r} before it, so that it is not predicted on its own; "
+                f"expected names of whole words."
             )
         start = cut
     return example.tokens[:start].tolist(), int(example.tokens[start])

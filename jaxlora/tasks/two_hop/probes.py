@@ -1,8 +1,8 @@
 """A user's probes: two-hop questions with their bridge and both one-hop questions.
 
-One object a line: ``question`` of two hops, its ``answer``, the ``bridge`` between them,
-``first``, the question that the bridge answers, and ``second``, the question about the
-bridge that the answer answers.
+One object a line: ``question`` of two hops, its ``answer``, the ``bridge`` between
+them, ``first``, the question that the bridge answers, and ``second``, the question
+about the bridge that the answer answers.
 """
 
 import dataclasses
