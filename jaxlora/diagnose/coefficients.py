@@ -1,0 +1,133 @@
+"""The coefficients that are shipped: made from a table of a study, kept as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jaxlora import files
+from jaxlora.diagnose import predictor
+from jaxlora.diagnose.features import NAMES
+from jaxlora.diagnose.predictor import Coefficients
+
+FILE = Path(__file__).with_name("coefficients.json")
+"""The shipped ones."""
+COUNTS = ("composed", "n")
+FOLDS = ("cell", "ask", "seed")
+"""Columns whose values are left out, one after another, to score the predictor."""
+
+
+class Shipped(NamedTuple):
+    """A predictor, and where it is from."""
+
+    coefficients: Coefficients
+    about: Mapping[str, Any]
+    """Of what and when it was made, and its scores."""
+
+
+def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
+    """Fits a predictor to the table of a study, and scores it.
+
+    Args:
+      table: a row for each base, group, way to ask and regime, with the columns seed,
+        cell, ask, composed, n and those of :data:`.NAMES`.
+      about: where the table is from: study, revision, date.
+
+    Raises:
+      ValueError: if a column is missing, or as :func:`.predictor.fit`.
+    """
+    absent = [x for x in (*FOLDS, *COUNTS, *NAMES) if x not in table]
+    if absent:
+        raise ValueError(
+            f"The table lacks the columns {', '.join(absent)}; it has "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    arrays = [table[list(NAMES)].to_numpy(), *(table[x].to_numpy() for x in COUNTS)]
+    counted = {
+        "groups": len(table),
+        "people": int(table["n"].sum()),
+        "seeds": sorted({int(x) for x in table["seed"]}),
+    }
+    return Shipped(predictor.fit(*arrays), {**about, **counted, "brier": scores(table)})
+
+
+def scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Brier scores of predictions for what was left out, by column that was left out.
+
+    Beside the predictor stand its two references: no transfer at all, which is the
+    share ``chance`` of the table (0 without this column), and the mean of the rest.
+
+    Args:
+      table: as for :func:`make`.
+    """
+    x, k, n = (table[list(NAMES)].to_numpy(), *(table[c].to_numpy() for c in COUNTS))
+    never = table["chance"].to_numpy() if "chance" in table else np.zeros(len(table))
+    out = {}
+    for column in FOLDS:
+        folds = [str(value) for value in table[column]]
+        if len(set(folds)) < 2:
+            continue
+        predicted, mean = predictor.held_out(x, k, n, folds)
+        every = {"predictor": predicted, "no transfer": never, "training mean": mean}
+        out[column] = {name: predictor.brier(p, k, n) for name, p in every.items()}
+    return out
+
+
+def misses(table: pd.DataFrame, column: str, most: int = 3) -> pd.DataFrame:
+    """The groups whose share was predicted worst while their fold was left out.
+
+    Args:
+      table: as for :func:`make`.
+      column: one of :data:`FOLDS`.
+      most: how many.
+
+    Returns:
+      Rows of the table with the columns ``predicted`` and ``share``, the worst first.
+    """
+    folds = [str(value) for value in table[column]]
+    arrays = [table[list(NAMES)].to_numpy(), *(table[c].to_numpy() for c in COUNTS)]
+    predicted, _ = predictor.held_out(*arrays, folds)
+    out = table.assign(predicted=predicted, share=table["composed"] / table["n"])
+    worst = (out["predicted"] - out["share"]).abs().sort_values(ascending=False)
+    return out.loc[worst.index[:most]]
+
+
+def write(path: Path, made: Shipped) -> None:
+    """Writes a predictor as JSON.
+
+    Args:
+      path: of the file.
+      made: as :func:`make` returns it.
+    """
+    plain = {"about": dict(made.about), **dataclasses.asdict(made.coefficients)}
+    files.write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Shipped:
+    """Reads what :func:`write` wrote.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      ValueError: if it is of other features than this version computes.
+    """
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    about = plain.pop("about")
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    coefficients = Coefficients(**lists)
+    if coefficients.names != NAMES:
+        raise ValueError(
+            f"{path} has coefficients of {', '.join(coefficients.names)}, expected "
+            f"{', '.join(NAMES)}; make them again with this version."
+        )
+    return Shipped(coefficients, about)
+
+
+def shipped() -> Shipped:
+    """Returns the predictor of this version."""
+    return read(FILE)
