@@ -137,8 +137,8 @@ def layers(some: Sequence[int]) -> str:
     if not some:
         return "all"
     ends = f"{some[0]}-{some[-1]}" if len(some) > 1 else f"{some[0]}"
-    whole = tuple(some) == tuple(range(some[0], some[-1] + 1))
-    return ends if whole else ",".join(map(str, some))
+    gapless = tuple(some) == tuple(range(some[0], some[-1] + 1))
+    return ends if gapless else ",".join(map(str, some))
 
 
 def halves(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
