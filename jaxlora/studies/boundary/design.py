@@ -27,9 +27,9 @@ CONTROLS = (
     Arm.COUNTERFACTUAL1,
     Arm.COUNTERFACTUAL2,
 )
-"""Asked under every method, beside the combination."""
+"""What a verdict rests on, beside the base and the experts alone."""
 PLAIN = (Method.MEAN, Method.SUM)
-"""Methods of the map."""
+"""Methods with a verdict; of others the combination and random experts are asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class Regime:
     second_layers: tuple[int, ...] = ()
     identity: bool = False
     """Is the second expert trained on identity rows ``B -> B`` too?"""
+    glance: bool = False
+    """Is the combination asked beside random experts alone, without a verdict?"""
 
     def recipe(self, experts: ExpertsConfig) -> ExpertsConfig:
         """The training of its experts.
@@ -107,21 +109,22 @@ class Point:
         Args:
           regime: one of its regimes.
         """
+        others = self.full and not regime.second.rho
         alone = [Arm.HOP1, Arm.HOP2, Arm.JOINT]
-        if self.full:
-            alone += [Arm.TARGET, Arm.TARGET_OTHERS]
+        alone += [Arm.TARGET] if self.full else []
+        alone += [Arm.TARGET_OTHERS] if others else []
         yield from ((arm, Method.NONE) for arm in alone)
-        combined = (Arm.PAIR, *CONTROLS, *([Arm.REVERSED] if regime.placed else []))
-        if self.ranked:
-            combined = (Arm.PAIR, Arm.RANDOM)
+        reversed_ = [Arm.REVERSED] if regime.placed else []
         for method in self.methods:
-            # The oracle is a bound, not a method: it is searched for the pair alone.
-            some = combined if method is not Method.ORACLE else (Arm.PAIR, Arm.RANDOM)
-            yield from ((arm, method) for arm in some)
+            # What a verdict rests on is asked under the plain methods.
+            judged = method in PLAIN and not (self.ranked or regime.glance)
+            more = (*CONTROLS, *reversed_) if judged else (Arm.RANDOM,)
+            yield from ((arm, method) for arm in (Arm.PAIR, *more))
         if regime.identity:
             yield from ((Arm.IDENTITY, method) for method in PLAIN)
         if self.full:
             yield from ((Arm.TRIPLE, method) for method in PLAIN)
+        if others:
             yield Arm.TRIPLE_OTHERS, Method.MEAN
 
 
@@ -198,7 +201,7 @@ def grid(count: int) -> tuple[Regime, ...]:
     low, high = halves(count)
     ranges = ((), low, tuple(range(count // 2)), high, (count - 1,))
     return tuple(
-        Regime(name="layers", first_layers=a, second_layers=b)
+        Regime(name="layers", first_layers=a, second_layers=b, glance=True)
         for a in ranges
         for b in ranges
         if a or b
@@ -239,8 +242,8 @@ def _map(config: BoundaryConfig) -> Iterator[Point]:
         phase = tuple(practising(rho) for rho in config.rhos)
         more = ()
         if coverage == config.map_world.coverage:
-            ranges = grid(count) if config.placements else (placed(count),)
-            more = (*variants(), *ranges)
+            ranges = grid(count) if config.placements else ()
+            more = (*variants(), placed(count), *ranges)
         yield from _of_map(config, "map", coverage=coverage, regimes=(*phase, *more))
 
 
@@ -254,7 +257,7 @@ def _axes(config: BoundaryConfig) -> Iterator[Point]:
 
 
 def _ranked(config: BoundaryConfig) -> Iterator[Point]:
-    """All merges and routes where a joint LoRA has headroom, and where layers differ."""
+    """Merges and routes: where a joint LoRA has headroom, and where layers differ."""
     if config.ranked:
         count = config.model.num_layers
         regimes = (practising(RHO), placed(count))

@@ -165,7 +165,9 @@ def ask_base(this: Run[BoundaryConfig], log: Log, point: Point, seed: int) -> No
             block = asked.block(seed, arm, method)
             make = functools.partial(_answer, this.config, ready, regime, old)
             some = functools.partial(make, arm, method)
-            outcome = harness.ask(this, block.path(this.out), two_hop.items.COLUMNS, some)
+            outcome = harness.ask(
+                this, block.path(this.out), two_hop.items.COLUMNS, some
+            )
             log.add(asked, block, outcome)
 
 
@@ -237,7 +239,9 @@ def _ready(this: Run[BoundaryConfig], point: Point, base: Base) -> _Ready:
     progress(0)
     how = (config.lora, config.experts)
     with this.clock.time("experts"):
-        trained = two_hop.experts.train_kinds(base, people, every, how, this.cache, progress)
+        trained = two_hop.experts.train_kinds(
+            base, people, every, how, this.cache, progress
+        )
     asked = two_hop.questions.ask(base, people, config.retention_items)
     return _Ready(base, people, trained, asked)
 
@@ -264,4 +268,6 @@ def _answer(
     names = {n: kind for n, kind in kinds(recipe).items() if kind in ready.trained}
     chosen = two_hop.experts.select(ready.base, ready.people, names, ready.trained)
     given = TwoHopConfig(experts=recipe, retention_items=config.retention_items)
-    return two_hop.answer.answer(two_hop.answer.Setting(given, chosen, ready.asked, old), arm, method)
+    return two_hop.answer.answer(
+        two_hop.answer.Setting(given, chosen, ready.asked, old), arm, method
+    )

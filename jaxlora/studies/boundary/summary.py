@@ -12,7 +12,7 @@ from jaxlora.evaluate.schema import ERROR_METRICS, Address, Arm, Method, Metric,
 from jaxlora.studies import two_hop
 from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import NEW
+from jaxlora.studies.boundary.design import NEW, PLAIN
 from jaxlora.studies.boundary.log import Asked, Log
 from jaxlora.studies.harness import Results, Run, results, samples
 from jaxlora.studies.harness.config import plain
@@ -150,7 +150,9 @@ def _rules(config: BoundaryConfig, log: Log, asked: Asked, seeds: Sequence[int])
         if of == asked
     }
     least = config.experts.min_own
-    return two_hop.judge.Rules(tuple(seeds), lowest, least, config.thresholds, config.resamples)
+    return two_hop.judge.Rules(
+        tuple(seeds), lowest, least, config.thresholds, config.resamples
+    )
 
 
 def _rows(
@@ -200,14 +202,17 @@ def _differences(
 def _judged(
     config: BoundaryConfig, log: Log, asked: Asked, measured: Samples
 ) -> Iterator[dict[str, Any]]:
+    if asked.point.ranked or asked.regime.glance:
+        return
+    judged = {x: v for x, v in measured.items() if x.method in (Method.NONE, *PLAIN)}
     for split, seeds in asks(config, log, asked).items():
         if not seeds:
             yield from _invalid(asked, split)
             continue
         rules = _rules(config, log, asked, seeds)
-        for record in two_hop.judge.verdicts(measured, rules, split):
+        for record in two_hop.judge.verdicts(judged, rules, split):
             yield _named(asked, split) | record
-        for record in two_hop.judge.verdicts(new_facts(measured), rules, split):
+        for record in two_hop.judge.verdicts(new_facts(judged), rules, split):
             yield _named(asked, split) | record | {"cell": dict(POOLED)["cells"]}
 
 

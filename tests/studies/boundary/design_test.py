@@ -53,11 +53,11 @@ def test_a_verdict_has_all_it_rests_on(name):
         plan = set(point.plan(regime))
         alone = {(arm, Method.NONE) for arm in (Arm.HOP1, Arm.HOP2, Arm.JOINT)}
         assert alone <= plan
-        for method in set(point.methods) - {Method.ORACLE}:
-            controls = (Arm.RANDOM,) if point.ranked else design.CONTROLS
+        for method in point.methods:
+            judged = method in design.PLAIN and not (point.ranked or regime.glance)
+            controls = design.CONTROLS if judged else (Arm.RANDOM,)
             assert {(arm, method) for arm in (Arm.PAIR, *controls)} <= plan
-            placed = regime.placed and not point.ranked
-            assert ((Arm.REVERSED, method) in plan) == placed
+            assert ((Arm.REVERSED, method) in plan) == (judged and regime.placed)
 
 
 def test_the_headline_asks_everything_of_every_cell():
