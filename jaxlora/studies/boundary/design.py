@@ -170,6 +170,12 @@ def practising(rho: float, **more: Any) -> Regime:
     return Regime(name=name, second=Practice(rho=rho), **more)
 
 
+def both() -> Regime:
+    """Both experts practise their roles."""
+    half = Practice(rho=RHO)
+    return Regime(name="both practise", first=half, second=half)
+
+
 def placed(count: int) -> Regime:
     """The first expert low, the second high.
 
@@ -185,7 +191,7 @@ def variants() -> tuple[Regime, ...]:
     half = Practice(rho=RHO)
     return (
         Regime(name="A->B practises", first=half),
-        Regime(name="both practise", first=half, second=half),
+        both(),
         Regime(name="documents", second=Practice(rho=RHO, form="document")),
         Regime(name="mixture", second=Practice(rho=RHO, form="mixture")),
         Regime(name="identity rows", identity=True),
@@ -218,7 +224,9 @@ def points(config: BoundaryConfig) -> tuple[Point, ...]:
 
 
 def _headline(config: BoundaryConfig) -> Iterator[Point]:
-    if config.seeds:
+    """Two points of the same bases, whose experts are trained in programs apart."""
+    regimes = (practising(0.0), practising(RHO), placed(config.model.num_layers))
+    for some in (regimes, (both(),)) if config.seeds else ():
         yield Point(
             name="headline",
             seeds=config.numbers,
@@ -226,11 +234,7 @@ def _headline(config: BoundaryConfig) -> Iterator[Point]:
             model=config.model,
             pretrain=config.pretrain,
             cells=tuple(Cell),
-            regimes=(
-                practising(0.0),
-                practising(RHO),
-                placed(config.model.num_layers),
-            ),
+            regimes=some,
             methods=tuple(map(Method, config.methods)),
             full=True,
         )
@@ -260,7 +264,7 @@ def _ranked(config: BoundaryConfig) -> Iterator[Point]:
     """Merges and routes: where a joint LoRA has headroom, and where layers differ."""
     if config.ranked:
         count = config.model.num_layers
-        regimes = (practising(RHO), placed(count))
+        regimes = (both(), placed(count))
         methods = tuple(map(Method, config.ranked))
         more = {"regimes": regimes, "methods": methods, "ranked": True}
         yield from _of_map(config, "leaderboard", **more)

@@ -200,7 +200,10 @@ def _judge(log: Log, point: Point, base: Base) -> bool:
     }
     where = {"base": point.name, "coverage": point.world.coverage, "seed": base.seed}
     for name, criterion in criteria.items():
-        log.criteria.append(criterion.record(**where, steps=base.steps))
+        record = criterion.record(**where, steps=base.steps)
+        if record in log.criteria:  # two points may ask the same base
+            continue
+        log.criteria.append(record)
         address = Address(
             cell=None,
             arm=Arm.BASE,
@@ -215,7 +218,8 @@ def _judge(log: Log, point: Point, base: Base) -> bool:
     if passed:
         log.passed.setdefault(point, []).append(base.seed)
     else:
-        log.failed.append(f"{base.seed} ({point.name}, {point.world.coverage:g})")
+        text = f"{base.seed} ({point.name}, {point.world.coverage:g})"
+        log.failed += [] if text in log.failed else [text]
     return passed
 
 

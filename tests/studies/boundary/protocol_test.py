@@ -30,7 +30,7 @@ def ended(folder, tiny):
 def test_every_regime_has_verdicts_by_both_ways_of_asking(ended):
     asked = {(x["regime"], x["asked"], x["cell"]) for x in ended.summary["verdicts"]}
     cells = (*map(str, Cell), POOLED)
-    regimes = ("direct", "bridge rows 0.5", "placed")
+    regimes = ("direct", "bridge rows 0.5", "placed", "both practise")
     asks = ("direct", "written")
     assert asked == {(r, a, c) for r in regimes for a in asks for c in cells}
     assert not ended.failed
