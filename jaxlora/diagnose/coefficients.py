@@ -1,6 +1,7 @@
 """The coefficients that are shipped: made from a table of a study, kept as JSON."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+import jaxlora
 from jaxlora import files
 from jaxlora.diagnose import predictor
 from jaxlora.diagnose.features import NAMES
@@ -29,13 +31,13 @@ class Shipped(NamedTuple):
     """Of what and when it was made, and its scores."""
 
 
-def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
+def make(table: pd.DataFrame, source: str) -> Shipped:
     """Fits a predictor to the table of a study, and scores it.
 
     Args:
       table: a row for each base, group, way to ask and regime, with the columns seed,
         cell, ask, composed, n and those of :data:`.NAMES`.
-      about: where the table is from: study, revision, date.
+      source: where the table is from, in words: study, file and revision.
 
     Raises:
       ValueError: if a column is missing, or as :func:`.predictor.fit`.
@@ -47,12 +49,16 @@ def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
             f"{', '.join(map(str, table.columns))}."
         )
     arrays = [table[list(NAMES)].to_numpy(), *(table[x].to_numpy() for x in COUNTS)]
-    counted = {
+    about = {
+        "source": source,
+        "table_sha256": hashlib.sha256(table.to_csv(index=False).encode()).hexdigest(),
+        "jaxlora": jaxlora.__version__,
         "groups": len(table),
         "people": int(table["n"].sum()),
         "seeds": sorted({int(x) for x in table["seed"]}),
+        "brier": scores(table),
     }
-    return Shipped(predictor.fit(*arrays), {**about, **counted, "brier": scores(table)})
+    return Shipped(predictor.fit(*arrays), about)
 
 
 def scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
