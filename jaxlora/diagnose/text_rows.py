@@ -52,11 +52,9 @@ def one_hop(probes: Sequence[Probe], hop: int) -> list[Record]:
       probes: some.
       hop: 0 for the first, 1 for the second.
     """
-    names = (("first", "bridge"), ("second", "answer"))[hop]
-    return [
-        question(*(getattr(probe, name) for name in names), probe.where)
-        for probe in probes
-    ]
+    if hop:
+        return [question(p.second, p.answer, p.where) for p in probes]
+    return [question(p.first, p.bridge, p.where) for p in probes]
 
 
 def needed(probes: Sequence[Probe], hop: int, ask: Ask) -> list[Record]:

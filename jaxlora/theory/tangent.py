@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora import tree as named
-from jaxlora.lora import Adapter, LoraConfig
+from jaxlora.lora import Adapter, LoraConfig, LoraWeight
 from jaxlora.tree import Tree
 
 
@@ -134,8 +134,10 @@ def with_outputs(adapter: Adapter, b: dict[str, jax.Array]) -> Adapter:
       adapter: gives a and the scale.
       b: by site.
     """
-    sites = lora.sites(adapter)
-    return named.unflatten({name: w.replace(b=b[name]) for name, w in sites.items()})
+    sites = lora.sites(adapter).items()
+    return named.unflatten(
+        {name: LoraWeight(w.a, b[name], w.scale) for name, w in sites}
+    )
 
 
 def selectivity(effects: np.ndarray, own_row: np.ndarray) -> Selectivity:

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from jaxlora import cli
-from jaxlora.commands import diagnose
+from jaxlora.commands import diagnose, diagnose_tables
+from jaxlora.diagnose.outlook import Outlook
 
 PEOPLE = (("Ann", "Bo", "Rome"), ("Eve", "Flo", "Oslo"), ("Gus", "Hal", "Lima"))
 PROBES = [
@@ -76,7 +77,23 @@ def test_it_shows_hops_kernels_and_a_verdict(run):
     assert "headroom: not measured" in out
     probability = float(re.search(r"predicted: .*probability (\d\.\d\d)", out)[1])
     assert 0 <= probability <= 1
-    assert "fitted on small bases of symbols" in out
+    assert "warning: " in out
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"source": "s", "groups": 2, "people": 9}, "small bases of symbols (s; 2 g"),
+        ({"source": "s", "placeholder": True}, "no study has fitted yet (s)"),
+    ],
+)
+def test_it_says_how_far_to_trust_it(capsys, about, words):
+    seen = Outlook(0.4, "composes in part", (), ("skill",))
+    diagnose_tables.verdict(seen, about, "direct")
+    out = " ".join(capsys.readouterr().out.split())
+    assert words in out
+    assert "composes in part, asked directly; probability 0.40" in out
+    assert "read as its nearest end: skill" in out
 
 
 def test_a_row_moves_its_own_question_most(run):
