@@ -102,7 +102,8 @@ def test_cells_of_new_facts_are_pooled_with_libraries_apart():
         for i, cell in enumerate(Cell)
     }
     ((address, by_seed),) = summary.new_facts(measured).items()
-    assert address.cell in design.NEW and address.metric is Metric.ACCURACY
+    assert address.cell in design.NEW
+    assert address.metric is Metric.ACCURACY
     assert by_seed[5].values.tolist() == [3, 3, 4, 4, 5, 5]
     assert by_seed[5].libraries.tolist() == [0, 0, 1, 1, 2, 2]
 
