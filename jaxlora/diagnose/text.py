@@ -106,8 +106,8 @@ def moved(
     for done, i in enumerate(taught):
         progress(done, len(taught))
         lesson = jax.tree.map(lambda x, i=i: jnp.asarray(x[i : i + 1]), rows.lesson)
-        one = every._replace(answers=every.answers[i : i + 1])
-        columns.append(effects.effects(plain, base, lesson, one, dict(metric)))
+        single = every._replace(answers=every.answers[i : i + 1])
+        columns.append(effects.effects(plain, base, lesson, single, dict(metric)))
     kernel = np.asarray(jnp.concatenate(columns, axis=1))
     kept = np.isin(facts, taught)
     summary = selectivity(kernel[kept], np.searchsorted(taught, facts[kept]))
