@@ -114,11 +114,13 @@ class Point:
         alone += [Arm.TARGET] if self.full else []
         alone += [Arm.TARGET_OTHERS] if others else []
         yield from ((arm, Method.NONE) for arm in alone)
-        reversed_ = [Arm.REVERSED] if regime.placed else []
+        controls = [*CONTROLS, *([Arm.REVERSED] if regime.placed else [])]
+        if self.model.shared_mlp:  # what all layers share cannot change its layer
+            controls.remove(Arm.PERMUTED)
         for method in self.methods:
             # What a verdict rests on is asked under the plain methods.
             judged = method in PLAIN and not (self.ranked or regime.glance)
-            more = (*CONTROLS, *reversed_) if judged else (Arm.RANDOM,)
+            more = controls if judged else [Arm.RANDOM]
             yield from ((arm, method) for arm in (Arm.PAIR, *more))
         if regime.identity:
             yield from ((Arm.IDENTITY, method) for method in PLAIN)
@@ -254,10 +256,12 @@ def _map(config: BoundaryConfig) -> Iterator[Point]:
 def _axes(config: BoundaryConfig) -> Iterator[Point]:
     for axis in config.axes:
         changed = axis_model(config.model, axis)
-        regimes = (practising(0.0), placed(changed.num_layers))
+        regimes = [practising(0.0)]
         if axis != "no formats":  # which cannot be asked to write
-            regimes = (practising(0.0), practising(RHO), placed(changed.num_layers))
-        yield from _of_map(config, axis, model=changed, regimes=regimes)
+            regimes += [practising(RHO), both()]
+        if axis != "shared memory":  # which has no layers to be placed in
+            regimes.append(placed(changed.num_layers))
+        yield from _of_map(config, axis, model=changed, regimes=tuple(regimes))
 
 
 def _ranked(config: BoundaryConfig) -> Iterator[Point]:
