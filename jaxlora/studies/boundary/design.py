@@ -261,7 +261,8 @@ def _axes(config: BoundaryConfig) -> Iterator[Point]:
             regimes += [practising(RHO), both()]
         if axis != "shared memory":  # which has no layers to be placed in
             regimes.append(placed(changed.num_layers))
-        yield from _of_map(config, axis, model=changed, regimes=tuple(regimes))
+        more = {"model": changed, "seeds": config.map_numbers[: config.axis_seeds]}
+        yield from _of_map(config, axis, regimes=tuple(regimes), **more)
 
 
 def _ranked(config: BoundaryConfig) -> Iterator[Point]:
@@ -271,6 +272,7 @@ def _ranked(config: BoundaryConfig) -> Iterator[Point]:
         regimes = (both(), placed(count))
         methods = tuple(map(Method, config.ranked))
         more = {"regimes": regimes, "methods": methods, "ranked": True}
+        more["seeds"] = config.map_numbers[: config.axis_seeds]
         yield from _of_map(config, "leaderboard", **more)
 
 
@@ -281,14 +283,15 @@ def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
     recipe = config.map_pretrain
     if name == "no formats":
         recipe = dataclasses.replace(recipe, formats=())
+    defaults: dict[str, Any] = {"model": config.model, "methods": PLAIN}
+    defaults["seeds"] = config.map_numbers
     if config.map_seeds:
         yield Point(
             name=name,
-            seeds=config.map_numbers,
             world=dataclasses.replace(config.map_world, **sizes),
             pretrain=recipe,
             cells=NEW,
-            **{"model": config.model, "methods": PLAIN} | more,
+            **defaults | more,
         )
 
 

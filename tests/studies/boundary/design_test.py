@@ -35,7 +35,7 @@ def test_every_row_names_formats_rho_and_placement():
 
 
 def test_the_phase_diagram_is_complete():
-    config = PRESETS["standard"]
+    config = PRESETS["full"]
     points = [x for x in design.points(config) if x.name == "map"]
     got = {
         (point.world.coverage, regime.second.rho)
