@@ -34,7 +34,7 @@ def truth(point: Point, regime: Regime, split: Split, use: tuple[Arm, Method]) -
         if arm is Arm.PAIR and method is Method.SUM:
             share = 0.3 if regime.first_layers == (0,) else 0.15
     if arm is Arm.JOINT:
-        return min(0.98, share * 1.1 + 0.03 - 0.15 * (rho == 0.1))
+        return min(0.98, max(0.0, share * 1.1 + 0.03 - 0.15 * (rho == 0.1)))
     if arm is Arm.TARGET:
         return 0.95
     if arm in PAIRS:

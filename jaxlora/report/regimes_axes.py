@@ -15,6 +15,7 @@ from jaxlora.report.regimes_readings import (
     Book,
     Place,
 )
+from jaxlora.studies.boundary.config import AXES
 
 POINT = "map"
 PANELS = (
@@ -45,22 +46,21 @@ def axes(book: Book) -> Figure:
     labels = ["base point" if x == POINT else x for x in bases]
     panels[0].set_yticks(range(len(bases)), labels)
     panels[0].set_ylim(len(bases) - 0.5, -0.5)
-    draw.legend(figure, panels[0], 5)
+    draw.legend(figure, panels[0], 5, (BAND,))
     return figure
 
 
 def names(book: Book) -> list[str]:
-    """Returns the kinds of bases of the map's world, in the order of the run.
+    """Returns the base point and the axes that were run, in the order of the run.
 
     Args:
       book: of a run.
     """
-    return list(dict.fromkeys(x.base for x in book.places if x.base != "headline"))
+    known = (POINT, *AXES)
+    return list(dict.fromkeys(x.base for x in book.places if x.base in known))
 
 
-def _panel(
-    panel: Axes, book: Book, split: Split, places: list[Place | None]
-) -> None:
+def _panel(panel: Axes, book: Book, split: Split, places: list[Place | None]) -> None:
     def of(read) -> list[Reading]:
         return [Reading() if x is None else read(x) for x in places]
 

@@ -88,6 +88,8 @@ def _figure(book: Book, chosen: Sequence[Group], title: str, height: float) -> F
     kept = [x for x in SHOWN if any(_of(book, g, x).measured for g in chosen)]
     if not kept:
         raise draw.NothingToShowError(f"No pooled accuracy for {title!r}.")
+    counts = {_of(book, g, MEAN).n for g in chosen} - {0}
+    title += f", n = {counts.pop()} each" if len(counts) == 1 else ""
     figure = draw.canvas(9.5, height, title)
     axes = figure.subplots()
     draw.plain(axes, "y")
@@ -102,9 +104,11 @@ def _figure(book: Book, chosen: Sequence[Group], title: str, height: float) -> F
     axes.set_xticks(range(len(chosen)), [_name(*group, both) for group in chosen])
     axes.tick_params(axis="x", labelsize=9 if len(chosen) < 7 else 8)
     axes.set_xlim(-0.5, len(chosen) - 0.5)
-    axes.set_ylim(-0.015, 1.19)
+    axes.set_ylim(-0.03, 1.19)
     axes.set_ylabel("two-hop accuracy", fontsize=10)
-    draw.legend(figure, axes, 6)
+    entries = len(kept) + 2
+    columns = -(-entries // (2 if entries > 6 else 1))
+    draw.legend(figure, axes, columns, (BAND, CHANCE))
     return figure
 
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from jaxlora.evaluate.schema import Split
 from jaxlora.report import draw, regimes_readings
@@ -71,18 +73,24 @@ def phase(book: Book) -> Figure:
     title = "Accuracy of the mean on new facts: what B->C practised, what the base did"
     figure = draw.canvas(9.5, 2.2 + 0.62 * len(at.up), title.replace("->", "→"))
     panels = figure.subplots(1, 2, squeeze=False)[0]
+    drawn: set[str] = set()
     for axes, split in zip(panels, (Split.WRITTEN, Split.TWO_HOP), strict=True):
         axes.set_title(ASKS[split], loc="left", fontsize=10.5)
         means = at.readings(lambda x, s=split: _read(book, x, s, MEAN))
         image = _heat(axes, at, _values(means))
-        _write(axes, [[_with_n(r) for r in line] for line in means], _values(means))
-        _contours(axes, book, at, split)
+        _write(axes, image, [[_with_n(r) for r in line] for line in means])
+        drawn |= _contours(axes, book, at, split)
         axes.set_xlabel("share ρ of rows in which B→C practises", fontsize=9.5)
-    panels[0].set_ylabel("covered share of second facts", fontsize=9.5)
+    panels[0].set_ylabel("coverage of second facts", fontsize=9.5)
     figure.colorbar(image, ax=panels, label="accuracy", pad=0.015, fraction=0.03)
-    lines = [Line2D([], [], color=c, ls=s, lw=2, label=n) for n, c, s in CONTOURS]
-    more = {"frameon": False, "fontsize": 9.5, "ncols": 2}
-    figure.legend(handles=lines, loc="outside lower center", **more)
+    lines = [
+        Line2D([], [], color=color, ls=style, lw=2, label=name)
+        for name, color, style in CONTOURS
+        if name in drawn
+    ]
+    if lines:
+        more = {"frameon": False, "fontsize": 9.5, "ncols": 2}
+        figure.legend(handles=lines, loc="outside lower center", **more)
     return figure
 
 
@@ -98,7 +106,9 @@ def placement(book: Book) -> Figure:
         raise draw.NothingToShowError("No pair of layer ranges was asked.")
     every = [*([direct] if direct else []), *pairs]
     at = _map({_ranges(x): x for x in every}, _by_layer)
-    title = "Accuracy of the sum on new facts, by the layers that each expert may change"
+    title = (
+        "Accuracy of the sum on new facts, by the layers that each expert may change"
+    )
     figure = draw.canvas(9.5, 1.4 + 0.72 * len(at.up), title)
     panels = figure.subplots(1, 2, squeeze=False)[0]
     for axes, split in zip(panels, ASKS, strict=True):
@@ -109,7 +119,7 @@ def placement(book: Book) -> Figure:
             lambda x, s=split: regimes_readings.single(book, x, s)  # noqa: B023
         )
         image = _heat(axes, at, _values(sums))
-        _write(axes, _beside(sums, joint, alone), _values(sums))
+        _write(axes, image, _beside(sums, joint, alone))
         axes.set_xlabel("layers of A→B", fontsize=9.5)
     panels[0].set_ylabel("layers of B→C", fontsize=9.5)
     figure.colorbar(image, ax=panels, label="accuracy", pad=0.015, fraction=0.03)
@@ -146,7 +156,7 @@ def _values(readings: Sequence[Sequence[Reading]]) -> Numbers:
     )
 
 
-def _heat(axes: Axes, at: Map, values: Numbers):
+def _heat(axes: Axes, at: Map, values: Numbers) -> AxesImage:
     image = axes.imshow(values, cmap=SCALE, vmin=0, vmax=1, origin="lower")
     axes.set_aspect("auto")
     axes.set_xticks(range(len(at.across)), [_tick(x) for x in at.across])
@@ -186,32 +196,40 @@ def _beside(*three: Sequence[Sequence[Reading]]) -> list[list[tuple[str, str]]]:
 
 
 def _write(
-    axes: Axes, words: Sequence[Sequence[tuple[str, str]]], values: Numbers
+    axes: Axes, image: AxesImage, words: Sequence[Sequence[tuple[str, str]]]
 ) -> None:
     """A number in each cell and smaller words below it, light on dark."""
     for y, line in enumerate(words):
         for x, (large, small) in enumerate(line):
-            color = "white" if values[y, x] > 0.55 else draw.INK
-            style = {"ha": "center", "color": color}
-            lines = small.count("\n") + bool(small)
-            up = 0.02 + 0.08 * lines
+            value = float(np.ma.filled(image.get_array(), math.nan)[y, x])
+            around = image.to_rgba(value) if math.isfinite(value) else "white"
+            style = {
+                "ha": "center",
+                "color": "white" if value > 0.55 else draw.INK,
+                # A contour may cross the cell; the number stays readable.
+                "path_effects": [withStroke(linewidth=2.5, foreground=around)],
+            }
+            up = 0.02 + 0.08 * (small.count("\n") + bool(small))
             axes.text(x, y + up, large, va="center", fontsize=10, **style)
             axes.text(x, y + up - 0.14, small, va="top", fontsize=7, **style)
 
 
-def _contours(axes: Axes, book: Book, at: Map, split: Split) -> None:
-    """Where the mean is as good as one LoRA, and as the best expert may be."""
+def _contours(axes: Axes, book: Book, at: Map, split: Split) -> set[str]:
+    """Draws where the mean is as good as a limit; the names of lines there are."""
+    drawn = set()
     mean = _values(at.readings(lambda x: _read(book, x, split, MEAN)))
     joint = _values(at.readings(lambda x: _read(book, x, split, JOINT)))
     bound = at.readings(lambda x: _upper(regimes_readings.single(book, x, split)))
     limits = (_values(bound), joint)
-    for (_, color, style), limit in zip(CONTOURS, limits, strict=True):
+    for (name, color, style), limit in zip(CONTOURS, limits, strict=True):
         above = mean - limit
         shown = above[np.isfinite(above)]
         # A line needs a plane, and a value on each of its sides.
         if min(above.shape) > 1 and shown.size and shown.min() < 0 < shown.max():
             some = {"colors": color, "linestyles": style, "linewidths": 2}
             axes.contour(np.ma.masked_invalid(above), levels=[0.0], **some)
+            drawn.add(name)
+    return drawn
 
 
 def _upper(reading: Reading) -> Reading:

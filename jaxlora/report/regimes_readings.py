@@ -24,6 +24,7 @@ NEW = ""
 ASKS = {Split.TWO_HOP: "asked directly", Split.WRITTEN: "bridge written"}
 ASKED = {Split.TWO_HOP: "direct", Split.WRITTEN: "written"}
 """The words of verdicts."""
+METRICS = (Metric.ACCURACY.value, Metric.CHANCE.value)
 PRACTISING, IDENTITY = "bridge rows", "identity rows"
 WORDS = {
     "direct": "direct rows",
@@ -127,7 +128,7 @@ def book(rows: pd.DataFrame, results: Mapping[str, Any]) -> Book:
 
 
 def _values(rows: pd.DataFrame) -> Iterator[tuple[Key, Reading]]:
-    pooled = rows[rows["seed"] == "all"]
+    pooled = rows[(rows["seed"] == "all") & rows["metric"].isin(METRICS)]
     parsed = {text: json.loads(text or "{}") for text in pooled["condition"].unique()}
     for row in pooled.itertuples():
         condition = parsed[row.condition]
