@@ -7,14 +7,8 @@ from jaxlora.evaluate.schema import Split
 from jaxlora.report import draw, points, regimes_readings
 from jaxlora.report.readings import Reading
 from jaxlora.report.regimes_figure import BAND, MAIN
-from jaxlora.report.regimes_readings import (
-    CONTROLS,
-    JOINT,
-    MEAN,
-    SUM,
-    Book,
-    Place,
-)
+from jaxlora.report.regimes_lines import CONTROLS, JOINT, MEAN, SUM
+from jaxlora.report.regimes_readings import Book, Place
 from jaxlora.studies.boundary.config import AXES
 
 POINT = "map"

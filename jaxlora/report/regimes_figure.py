@@ -12,19 +12,8 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Split
 from jaxlora.report import draw, points, regimes_readings
-from jaxlora.report.regimes_readings import (
-    ASKED,
-    ASKS,
-    CONTROLS,
-    IDENTITY,
-    MEAN,
-    NEW,
-    SHOWN,
-    SUM,
-    Book,
-    Place,
-    Shown,
-)
+from jaxlora.report.regimes_lines import CONTROLS, MEAN, SHOWN, SUM, Shown
+from jaxlora.report.regimes_readings import ASKS, IDENTITY, Book, Place
 from jaxlora.studies.boundary import design
 
 Group: TypeAlias = tuple[Place, Split]
@@ -167,13 +156,10 @@ def _dots(
 
 def _judged(axes: Axes, book: Book, x: float, group: Group) -> None:
     """The verdicts on mean and sum, above a regime; and where nobody measured."""
-    place, split = group
-    lines = []
-    for shown in (MEAN, SUM):
-        key = (place, NEW, ASKED[split], str(shown.methods[0]))
-        # The verdict of that regime is on the pair without identity rows.
-        if key in book.verdicts and place.regime != IDENTITY:
-            lines.append((shown, book.verdicts[key]["label"]))
+    place, _ = group
+    labels = [(x, regimes_readings.label(book, *group, x)) for x in (MEAN, SUM)]
+    # The verdict of that regime is on the pair without identity rows.
+    lines = [x for x in labels if x[1] and place.regime != IDENTITY]
     for i, (shown, label) in enumerate(lines):
         weight = "bold" if label.startswith("composes") else "normal"
         words = f"{shown.label}: {label}"

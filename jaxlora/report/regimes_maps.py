@@ -17,15 +17,8 @@ from matplotlib.patheffects import withStroke
 from jaxlora.evaluate.schema import Split
 from jaxlora.report import draw, regimes_readings
 from jaxlora.report.readings import Reading
-from jaxlora.report.regimes_readings import (
-    ASKS,
-    JOINT,
-    MEAN,
-    PRACTISING,
-    SUM,
-    Book,
-    Place,
-)
+from jaxlora.report.regimes_lines import JOINT, MEAN, SUM
+from jaxlora.report.regimes_readings import ASKS, PRACTISING, Book, Place
 
 SCALE = "Blues"
 SINGLE, BOTH = "mean = best single expert's upper bound", "mean = joint LoRA"
@@ -106,18 +99,14 @@ def placement(book: Book) -> Figure:
         raise draw.NothingToShowError("No pair of layer ranges was asked.")
     every = [*([direct] if direct else []), *pairs]
     at = _map({_ranges(x): x for x in every}, _by_layer)
-    title = (
-        "Accuracy of the sum on new facts, by the layers that each expert may change"
-    )
+    title = "Accuracy of the sum on new facts, by the layers each expert may change"
     figure = draw.canvas(9.5, 1.4 + 0.72 * len(at.up), title)
     panels = figure.subplots(1, 2, squeeze=False)[0]
     for axes, split in zip(panels, ASKS, strict=True):
         axes.set_title(ASKS[split], loc="left", fontsize=10.5)
         sums = at.readings(lambda x, s=split: _read(book, x, s, SUM))
         joint = at.readings(lambda x, s=split: _read(book, x, s, JOINT))
-        alone = at.readings(
-            lambda x, s=split: regimes_readings.single(book, x, s)  # noqa: B023
-        )
+        alone = at.readings(lambda x, s=split: regimes_readings.single(book, x, s))
         image = _heat(axes, at, _values(sums))
         _write(axes, image, _beside(sums, joint, alone))
         axes.set_xlabel("layers of A→B", fontsize=9.5)

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 import pandas as pd
 
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
-from jaxlora.report import draw, readings
+from jaxlora.evaluate.verdict import Label
+from jaxlora.report import readings
 from jaxlora.report.readings import Reading
+from jaxlora.report.regimes_lines import Shown
 from jaxlora.studies.boundary import design
 
 Key: TypeAlias = tuple["Place", str, str, str, str, str]
@@ -53,46 +55,6 @@ class Place(NamedTuple):
             first, second = self.placement.split(" + ")
             return f"A->B in layers {first}, B->C in {second}"
         return WORDS.get(self.regime, self.regime)
-
-
-class Shown(NamedTuple):
-    """An arm as tables and figures show it."""
-
-    label: str
-    arm: Arm
-    methods: tuple[Method, ...]
-    """Of several, the best."""
-    color: str
-    shape: str = "o"
-
-
-_ALONE = (Method.NONE,)
-OTHERS = tuple(
-    x
-    for x in Method
-    if x not in (Method.NONE, Method.MEAN, Method.SUM, Method.ARROW, Method.ORACLE)
-)
-SHOWN = (
-    Shown("mean", Arm.PAIR, (Method.MEAN,), draw.BLUE),
-    Shown("sum", Arm.PAIR, (Method.SUM,), draw.RED),
-    Shown("best other merge", Arm.PAIR, OTHERS, draw.PURPLE),
-    Shown("Arrow", Arm.PAIR, (Method.ARROW,), draw.SKY),
-    Shown("oracle, searched", Arm.PAIR, (Method.ORACLE,), draw.ORANGE),
-    Shown("joint LoRA", Arm.JOINT, _ALONE, draw.GREEN, "D"),
-    Shown("A->B alone", Arm.HOP1, _ALONE, draw.GREYS[1], "s"),
-    Shown("B->C alone", Arm.HOP2, _ALONE, draw.GREYS[2], "s"),
-    Shown("A->C expert", Arm.TARGET, _ALONE, draw.INK, "^"),
-)
-MEAN, SUM, JOINT = SHOWN[0], SHOWN[1], SHOWN[5]
-CONTROLS = (
-    *((arm, Method.NONE) for arm in (Arm.BASE, Arm.HOP1, Arm.HOP2)),
-    *(
-        (arm, method)
-        for arm in (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED, Arm.REVERSED)
-        for method in (Method.MEAN, Method.SUM)
-    ),
-)
-"""What must fail where two experts are needed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +182,24 @@ def chance(book: Book, place: Place, split: Split) -> Reading:
       split: how it is asked.
     """
     return read(book, place, split, (Arm.PAIR, Method.MEAN), Metric.CHANCE)
+
+
+def label(book: Book, place: Place, split: Split, shown: Shown) -> str:
+    """Returns the verdict on a combination, over new facts; empty where none is.
+
+    Args:
+      book: of a run.
+      place: base and regime.
+      split: how it is asked.
+      shown: the arm; of several methods the first.
+    """
+    asked, method = ASKED[split], str(shown.methods[0])
+    if (place, NEW, asked, method) in book.verdicts:
+        return book.verdicts[place, NEW, asked, method]["label"]
+    # Where no base is fit to be asked, each cell is judged invalid, under the mean.
+    every = [book.verdicts.get((place, x, asked, Method.MEAN)) for x in design.NEW]
+    words = {x["label"] for x in every if x}
+    return Label.INVALID if words == {Label.INVALID} else ""
 
 
 def find(book: Book, base: str, regime: str) -> Place | None:

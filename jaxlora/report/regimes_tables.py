@@ -9,16 +9,8 @@ from jaxlora.evaluate.schema import Cell, Split
 from jaxlora.evaluate.verdict import Label
 from jaxlora.report import outcome, readings, regimes_figure, regimes_readings
 from jaxlora.report.grid import Grid
-from jaxlora.report.regimes_readings import (
-    ASKS,
-    CONTROLS,
-    JOINT,
-    MEAN,
-    SHOWN,
-    SUM,
-    Book,
-    Place,
-)
+from jaxlora.report.regimes_lines import CONTROLS, JOINT, MEAN, SHOWN, SUM
+from jaxlora.report.regimes_readings import ASKS, Book, Place
 
 _POOLED = "Accuracy on new facts, pooled over cells and seeds, with 95% intervals"
 ENDINGS = (Ending.HELD, Ending.FAILED, Ending.UNDECIDED, Ending.NOT_MEASURED)
@@ -61,14 +53,8 @@ def _use(use: tuple[Any, Any] | None) -> str:
 
 
 def _labels(book: Book, place: Place, split: Split) -> str:
-    return " / ".join(
-        _label(book, place, split, str(x.methods[0])) for x in (MEAN, SUM)
-    )
-
-
-def _label(book: Book, place: Place, split: Split, method: str) -> str:
-    key = (place, regimes_readings.NEW, regimes_readings.ASKED[split], method)
-    return book.verdicts[key]["label"] if key in book.verdicts else "–"
+    some = (regimes_readings.label(book, place, split, x) for x in (MEAN, SUM))
+    return " / ".join(x or "–" for x in some)
 
 
 def place_grid(book: Book) -> Grid:
@@ -228,8 +214,8 @@ def _others(book: Book, no: Sequence[tuple[Any, tuple[Any, str]]]) -> str:
 
 def _judged(book: Book, place: Place, split: Split) -> tuple[Any, str] | None:
     """The better of mean and sum: its arm and its label."""
-    some = [(x, _label(book, place, split, str(x.methods[0]))) for x in (MEAN, SUM)]
-    some = [x for x in some if x[1] != "–"]
+    labels = ((x, regimes_readings.label(book, place, split, x)) for x in (MEAN, SUM))
+    some = [(x, label) for x, label in labels if label not in ("", Label.INVALID)]
 
     def order(x: tuple[Any, str]) -> tuple[bool, float]:
         reading = regimes_readings.value(book, place, split, x[0])
