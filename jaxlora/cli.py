@@ -30,6 +30,7 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   forward          logits of token ids, for comparison with other programs
   gate             what a route must learn from data (gate --list: all routes)
   routes           which expert a route takes, by token and layer of a prompt
+  diagnose         will two experts compose when merged? before they are trained
 
 studies:
   study two-hop    train bases and experts, combine them, and judge the combinations;
@@ -84,6 +85,7 @@ COMMANDS = {
     "generate": Entry("generate", "--batch or --max-new-tokens"),
     "gate": Entry("gate", "--batch, --length or --together", resumes=True),
     "routes": Entry("routes", "the length of the prompt"),
+    "diagnose": Entry("diagnose", "the length of rows"),
     "merge": Entry("merge", "the number of adapters or --rank"),
     "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),

@@ -32,6 +32,7 @@ def test_help_names_every_command(capsys):
         (["inspect", "--help"], "--figure FILE.png"),
         (["eval", "--help"], "--metric {exact,number}"),
         (["gate", "--help"], "--out FILE.safetensors"),
+        (["diagnose", "--help"], "--ask {direct,written}"),
     ],
 )
 def test_help_of_a_command_returns_0(capsys, words, expected):

@@ -217,8 +217,8 @@ def remarks(verdict: Mapping[str, Any], *, short: bool = False) -> list[str]:
       verdict: as in results.json.
       short: each once, without its numbers.
     """
-    found = list(verdict.get("remarks") or [])
-    return list(dict.fromkeys(x.split(":")[0] for x in found)) if short else found
+    beside = list(verdict.get("remarks") or [])
+    return list(dict.fromkeys(x.split(":")[0] for x in beside)) if short else beside
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:

@@ -189,16 +189,11 @@ def interior(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     low, high = INTERIOR
     sizes = ("program", "people", "facts", "width", "hidden")
-    # The same item at the same sizes, with the same outcome, is the same measurement.
-    distinct = {
-        (
-            x["item"],
-            *(x["condition"].get(k) for k in sizes),
-            x["predicted"],
-            x["value"],
-        ): x
-        for x in outcomes
-    }
+    distinct = {}
+    for x in outcomes:
+        at = tuple(x["condition"].get(size) for size in sizes)
+        # One item at the same sizes with the same outcome is one measurement.
+        distinct[x["item"], at, x["predicted"], x["value"]] = x
     inside = [x for x in distinct.values() if low <= x["predicted"] <= high]
     errors = [abs(x["value"] - x["predicted"]) for x in inside]
     mean = round(sum(errors) / len(errors), 4) if errors else None
