@@ -51,12 +51,8 @@ def asked(request, world):
 
 def logits(base, adapters, rows):
     """Of the last token, one group after another, [G, N, V]."""
-    every = [
-        models.apply(
-            MODEL, base, rows[g], adapter=jax.tree.map(lambda x: x[g], adapters)
-        )
-        for g in range(G)
-    ]
+    parts = [(rows[g], jax.tree.map(lambda x, g=g: x[g], adapters)) for g in range(G)]
+    every = [models.apply(MODEL, base, asked, adapter=x) for asked, x in parts]
     return np.stack(every)[:, :, -1]
 
 
@@ -215,7 +211,8 @@ def test_questions_are_made_with_the_right_bridge():
     assert written.tokens[0, 1].tolist() == [
         ids[x] for x in ("d", "r", "s", "<think>", "e")
     ]
-    assert written.bridge.tolist() == [[1, 4]] and written.answer.tolist() == [[2, 5]]
+    assert written.bridge.tolist() == [[1, 4]]
+    assert written.answer.tolist() == [[2, 5]]
 
 
 def test_a_familiar_first_fact_ends_in_the_bridge_by_another_relation(world):
@@ -250,9 +247,11 @@ def test_shares_are_means_over_the_people_of_a_cell():
     assert len(records) == 2 * (2 * (LAYERS + 1) * 3 + 1)
     wanted = {"cell": "y", "quantity": "logp", "layer": 2, "position": "r1"}
     (record,) = (x for x in records if wanted.items() <= x.items())
-    assert record["value"] == values[1, :, 2, 1].mean() and record["n"] == N
+    assert record["value"] == values[1, :, 2, 1].mean()
+    assert record["n"] == N
     alone = next(x for x in records if x["quantity"] == "donor" and x["cell"] == "x")
-    assert alone["value"] == 1.0 and "layer" not in alone
+    assert alone["value"] == 1.0
+    assert "layer" not in alone
 
 
 def test_needs_are_a_record_for_each_mask():
