@@ -26,94 +26,40 @@ ASKED = {
     "right_bridge": "C, right bridge given",
     "two_hop": "C",
 }
+WRITTEN = ("bridge", "right_bridge")
+"""Of written answers alone."""
 
 
 class Assumption(NamedTuple):
     """Of the two-layer model with placed edits, as a number of the trained decoder."""
 
     text: str
-    measure: str
-    quantity: str
-    donor: str
-    position: str
-    layer: int
-    high: bool
+    what: tuple[str, str, str]
+    """Measure, quantity and donor."""
+    where: tuple[str, int]
+    """Position, and layers done."""
+    high: bool = True
     """Does it hold if the share is at least a half, or if it is at most a tenth?"""
 
 
+LOW, STALE = ("r1", 1), ("A", 1)
+BRIDGE, NEAR = ("lens", "bridge", ""), ("lens", "subject", "")
+ANSWER = ("lens", "answer", "")
+SUBJECT = ("patch", "follows", "bridge as subject")
+OTHER = ("patch", "follows", "another person")
 ASSUMPTIONS = (
+    Assumption("written low: the stream at r1 reads as B after layer 0", BRIDGE, LOW),
+    Assumption("as a subject: the embedding nearest to it is B's", NEAR, LOW),
+    Assumption("a subject will do: B's stream of 'B r2' at r1 gives C", SUBJECT, LOW),
+    Assumption("the bridge is there: another's state gives the other's C", OTHER, LOW),
     Assumption(
-        "written low: after layer 0 the stream at r1 reads as B",
-        "lens",
-        "bridge",
-        "",
-        "r1",
-        1,
-        True,
+        "nothing stale: another's state at A changes nothing", OTHER, STALE, False
     ),
     Assumption(
-        "read as a subject: after layer 0 the embedding next to it is B's",
-        "lens",
-        "subject",
-        "",
-        "r1",
-        1,
-        True,
+        "not moved yet: nor does another's state at r2", OTHER, ("r2", 1), False
     ),
-    Assumption(
-        "a subject will do: B's stream (after layer 0 of 'B r2') at r1 gives C",
-        "patch",
-        "follows",
-        "bridge as subject",
-        "r1",
-        1,
-        True,
-    ),
-    Assumption(
-        "the bridge is at r1 after layer 0: another's state there gives the other's C",
-        "patch",
-        "follows",
-        "another person",
-        "r1",
-        1,
-        True,
-    ),
-    Assumption(
-        "nothing stale: another's state at A after layer 0 changes nothing",
-        "patch",
-        "follows",
-        "another person",
-        "A",
-        1,
-        False,
-    ),
-    Assumption(
-        "not yet moved after layer 0: another's state at r2 changes nothing",
-        "patch",
-        "follows",
-        "another person",
-        "r2",
-        1,
-        False,
-    ),
-    Assumption(
-        "moved before layer 3: another's state at r2 gives the other's C",
-        "patch",
-        "follows",
-        "another person",
-        "r2",
-        3,
-        True,
-    ),
-    Assumption(
-        "the second fact is read high: C cannot be read at r2 before layer 2",
-        "lens",
-        "answer",
-        "",
-        "r2",
-        2,
-        False,
-    ),
+    Assumption("moved before layer 3: another's state at r2 does", OTHER, ("r2", 3)),
+    Assumption("the second fact is read high: no C at r2", ANSWER, ("r2", 2), False),
 )
 
 
@@ -149,22 +95,28 @@ def _answered(rows: pd.DataFrame) -> Iterator[str]:
         mine = model.of(rows, measure="ablation", expert="none")
         if mine.empty:
             continue
-        cells = [_share(mine[mine["quantity"] == name]) for name in ASKED]
+        # Nothing is written in a direct answer.
+        names = [x for x in ASKED if model.asked == "written" or x not in WRITTEN]
+        shares = {name: _share(mine[mine["quantity"] == name]) for name in names}
+        cells = [shares.get(name, "") for name in ASKED]
         yield _line((model.name, *cells))
 
 
 def _assumed(rows: pd.DataFrame) -> Iterator[str]:
     models = MODELS[:3]
-    yield _line(("assumption", *(x.name for x in models)))
-    yield "|:--|" + ":--|" * len(models)
+    yield _line(("assumption", "where", *(x.name for x in models)))
+    yield "|:--|:--|" + ":--|" * len(models)
     for x in ASSUMPTIONS:
-        keys = {"measure": x.measure, "quantity": x.quantity, "donor": x.donor}
-        keys |= {"position": x.position, "layer": x.layer}
+        names = ("measure", "quantity", "donor", "position", "layer")
+        keys = dict(zip(names, (*x.what, *x.where), strict=True))
         every = [model.of(rows, **keys) for model in models]
-        yield _line((x.text, *(_holds(mine, x.high) for mine in every)))
+        where = f"{x.where[0]}, {x.where[1]} done"
+        yield _line((x.text, where, *(_holds(mine, x.high) for mine in every)))
 
 
 def _holds(mine: pd.DataFrame, high: bool) -> str:
+    if mine.empty:
+        return "not measured"
     value = pooled(mine)
     holds = value >= 0.5 if high else value <= 0.1
     return f"{'yes' if holds else 'no'}, {_share(mine)}"
