@@ -124,15 +124,10 @@ def _scale(axes: Axes, book: Book, x: float, group: Group) -> None:
         axes.bar(height=high - low, bottom=low, label=BAND if first else None, **place)
     chance = regimes_readings.chance(book, *group).value
     if chance is not None:
-        axes.hlines(
-            [chance],
-            x - 0.47,
-            x + 0.47,
-            draw.INK,
-            "dashed",
-            lw=0.9,
-            label=CHANCE if first else None,
-        )
+        ends = (x - 0.47, x + 0.47)
+        # matplotlib leaves labels that begin with an underscore out of legends.
+        label = CHANCE if first else "_"
+        axes.hlines([chance], *ends, draw.INK, "dashed", lw=0.9, label=label)
 
 
 def _dots(

@@ -66,7 +66,7 @@ def phase(book: Book) -> Figure:
     title = "Accuracy of the mean on new facts: what B->C practised, what the base did"
     figure = draw.canvas(9.5, 2.2 + 0.62 * len(at.up), title.replace("->", "→"))
     panels = figure.subplots(1, 2, squeeze=False)[0]
-    drawn: set[str] = set()
+    drawn, image = set(), None
     for axes, split in zip(panels, (Split.WRITTEN, Split.TWO_HOP), strict=True):
         axes.set_title(ASKS[split], loc="left", fontsize=10.5)
         means = at.readings(lambda x, s=split: _read(book, x, s, MEAN))
@@ -75,7 +75,7 @@ def phase(book: Book) -> Figure:
         drawn |= _contours(axes, book, at, split)
         axes.set_xlabel("share ρ of rows in which B→C practises", fontsize=9.5)
     panels[0].set_ylabel("coverage of second facts", fontsize=9.5)
-    figure.colorbar(image, ax=panels, label="accuracy", pad=0.015, fraction=0.03)
+    _scale(figure, image, panels)
     lines = [
         Line2D([], [], color=color, ls=style, lw=2, label=name)
         for name, color, style in CONTOURS
@@ -101,7 +101,7 @@ def placement(book: Book) -> Figure:
     at = _map({_ranges(x): x for x in every}, _by_layer)
     title = "Accuracy of the sum on new facts, by the layers each expert may change"
     figure = draw.canvas(9.5, 1.4 + 0.72 * len(at.up), title)
-    panels = figure.subplots(1, 2, squeeze=False)[0]
+    panels, image = figure.subplots(1, 2, squeeze=False)[0], None
     for axes, split in zip(panels, ASKS, strict=True):
         axes.set_title(ASKS[split], loc="left", fontsize=10.5)
         sums = at.readings(lambda x, s=split: _read(book, x, s, SUM))
@@ -111,7 +111,7 @@ def placement(book: Book) -> Figure:
         _write(axes, image, _beside(sums, joint, alone))
         axes.set_xlabel("layers of A→B", fontsize=9.5)
     panels[0].set_ylabel("layers of B→C", fontsize=9.5)
-    figure.colorbar(image, ax=panels, label="accuracy", pad=0.015, fraction=0.03)
+    _scale(figure, image, panels)
     return figure
 
 
@@ -160,6 +160,12 @@ def _heat(axes: Axes, at: Map, values: Numbers) -> AxesImage:
     return image
 
 
+def _scale(figure: Figure, image: AxesImage | None, panels: Numbers) -> None:
+    """One colour bar for both panels, which share a scale."""
+    assert image is not None
+    figure.colorbar(image, ax=panels, label="accuracy", pad=0.015, fraction=0.03)
+
+
 def _tick(x: Any) -> str:
     return x if isinstance(x, str) else f"{x:g}"
 
@@ -188,10 +194,12 @@ def _write(
     axes: Axes, image: AxesImage, words: Sequence[Sequence[tuple[str, str]]]
 ) -> None:
     """A number in each cell and smaller words below it, light on dark."""
+    values = np.ma.filled(np.ma.asarray(image.get_array()), math.nan)
+    colors = image.to_rgba(values)
     for y, line in enumerate(words):
         for x, (large, small) in enumerate(line):
-            value = float(np.ma.filled(image.get_array(), math.nan)[y, x])
-            around = image.to_rgba(value) if math.isfinite(value) else "white"
+            value = values[y, x]
+            around = colors[y, x] if math.isfinite(value) else "white"
             style = {
                 "ha": "center",
                 "color": "white" if value > 0.55 else draw.INK,

@@ -98,8 +98,9 @@ def _values(rows: pd.DataFrame) -> Iterator[tuple[Key, Reading]]:
         if "regime" not in condition or "against" in condition:
             continue
         if row.cell or "cells" in condition:
-            key = (row.cell, row.library, row.method, row.split, row.metric)
-            yield (_place(condition), *key), readings.to_reading(row)
+            line = (str(row.library), str(row.method), str(row.split))
+            key = (_place(condition), str(row.cell), *line, str(row.metric))
+            yield key, readings.to_reading(row)
 
 
 def _place(condition: Mapping[str, Any]) -> Place:
@@ -125,7 +126,8 @@ def read(
       metric: what is measured.
       cell: whose people; by default all whose facts are new.
     """
-    key = (place, str(cell), *map(str, use), str(split), str(metric))
+    arm, method = map(str, use)
+    key = (place, str(cell), arm, method, str(split), str(metric))
     return book.values.get(key, Reading())
 
 

@@ -9,7 +9,8 @@ from jaxlora.evaluate.schema import Cell, Split
 from jaxlora.evaluate.verdict import Label
 from jaxlora.report import outcome, readings, regimes_figure, regimes_readings
 from jaxlora.report.grid import Grid
-from jaxlora.report.regimes_lines import CONTROLS, JOINT, MEAN, SHOWN, SUM
+from jaxlora.report.regimes_figure import Group
+from jaxlora.report.regimes_lines import CONTROLS, JOINT, MEAN, SHOWN, SUM, Shown
 from jaxlora.report.regimes_readings import ASKS, Book, Place
 
 _POOLED = "Accuracy on new facts, pooled over cells and seeds, with 95% intervals"
@@ -198,7 +199,7 @@ def finding(book: Book) -> tuple[str, str]:
     return f"{first}{': ' * bool(yes)}{'; '.join(yes)}.", _others(book, no)
 
 
-def _others(book: Book, no: Sequence[tuple[Any, tuple[Any, str]]]) -> str:
+def _others(book: Book, no: Sequence[tuple[Group, tuple[Shown, str]]]) -> str:
     """The sentence on ways in which experts do not compose."""
     if not no:
         return "There is no way that was tried and in which they do not."
@@ -212,19 +213,19 @@ def _others(book: Book, no: Sequence[tuple[Any, tuple[Any, str]]]) -> str:
     )
 
 
-def _judged(book: Book, place: Place, split: Split) -> tuple[Any, str] | None:
+def _judged(book: Book, place: Place, split: Split) -> tuple[Shown, str] | None:
     """The better of mean and sum: its arm and its label."""
     labels = ((x, regimes_readings.label(book, place, split, x)) for x in (MEAN, SUM))
     some = [(x, label) for x, label in labels if label not in ("", Label.INVALID)]
 
-    def order(x: tuple[Any, str]) -> tuple[bool, float]:
+    def order(x: tuple[Shown, str]) -> tuple[bool, float]:
         reading = regimes_readings.value(book, place, split, x[0])
         return x[1] == Label.COMPOSES, reading.value or 0.0
 
     return max(some, key=order, default=None)
 
 
-def _said(book: Book, place: Place, split: Split, judged: tuple[Any, str]) -> str:
+def _said(book: Book, place: Place, split: Split, judged: tuple[Shown, str]) -> str:
     shown, label = judged
     reading = regimes_readings.value(book, place, split, shown)
     if not reading.measured:
