@@ -14,6 +14,8 @@ from jaxlora.report import draw
 POSITIONS = ("A", "r1", "r2", "<think>", "B")
 NAMES = {"<think>": "think", "B": "bridge"}
 """Of positions, on axes: the token may be another than the right bridge."""
+SUBJECT, OTHER = "bridge as subject", "another person"
+"""Donors."""
 TITLE = "Where the bridge is, and where the second fact is read"
 
 
@@ -40,29 +42,17 @@ class Line(NamedTuple):
 
 LINES = (
     Line("base alone,\nfamiliar facts", "base", "", "direct"),
-    Line("placed experts,\nsum: composes", "placed", "sum", "direct"),
-    Line("plain experts,\nsum: fails", "direct", "sum", "direct"),
-    Line("base alone,\nfamiliar facts,\nwritten", "base", "", "written"),
-    Line(
-        "bridge rows,\nmean, written:\ncomposes", "bridge rows 0.5", "mean", "written"
-    ),
-    Line("plain experts,\nmean, written:\nfails", "direct", "mean", "written"),
+    Line("placed experts,\nsum", "placed", "sum", "direct"),
+    Line("plain experts,\nsum", "direct", "sum", "direct"),
+    Line("base alone, familiar\nfacts, written", "base", "", "written"),
+    Line("bridge rows,\nmean, written", "bridge rows 0.5", "mean", "written"),
+    Line("plain experts,\nmean, written", "direct", "mean", "written"),
 )
 MAPS = (
-    ("The bridge is the likeliest token", "lens", "bridge", ("", "")),
-    ("The answer is the likeliest token", "lens", "answer", ("", "")),
-    (
-        "Right bridge patched in: share right",
-        "patch",
-        "follows",
-        ("bridge as subject", "right bridge"),
-    ),
-    (
-        "Another's state patched in: share theirs",
-        "patch",
-        "follows",
-        ("another person", "another person"),
-    ),
+    ("Reads as the bridge", "lens", "bridge", ("", "")),
+    ("Reads as the answer", "lens", "answer", ("", "")),
+    ("Right bridge patched in", "patch", "follows", (SUBJECT, "right bridge")),
+    ("Another person patched in", "patch", "follows", (OTHER, OTHER)),
 )
 EXPERTS = {"A->B": "hop1", "B->C": "hop2"}
 
@@ -86,9 +76,11 @@ def figure(rows: pd.DataFrame) -> Figure:
                 panel.set_title(title, loc="left", fontsize=10)
         for panel, expert in zip(axes[len(MAPS) :], EXPERTS, strict=True):
             _needs(panel, line.of(rows, measure="ablation"), expert)
-        axes[0].set_ylabel(f"{line.name}\n\nafter layers", fontsize=9.5)
+        right = pooled(_right(line.of(rows, measure="lens", quantity="answer")))
+        words = f"{line.name}\nright: {_word(right)}\nlayers done"
+        axes[0].set_ylabel(words, fontsize=9.5)
     for panel, expert in zip(grid[1, len(MAPS) :], EXPERTS, strict=True):
-        panel.set_title(f"Layer of {expert} off: share right", loc="left", fontsize=10)
+        panel.set_title(f"{expert} without a layer", loc="left", fontsize=10)
     draw.legend(out, grid[1, len(MAPS)], 4)
     return out
 
@@ -125,11 +117,23 @@ def _map(axes: Axes, shares: pd.DataFrame, asked: str) -> None:
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if value > 0.65 else draw.INK
-            word = f"{value:.2f}".removeprefix("0")
-            axes.text(j, i, word, ha="center", va="center", fontsize=7.5, color=color)
+            axes.text(
+                j, i, _word(value), ha="center", va="center", fontsize=7.5, color=color
+            )
     axes.set_xticks(range(len(shown)), [NAMES.get(x, x) for x in shown])
     axes.set_yticks(range(len(values)), [str(i) for i in range(len(values))])
     _tidy(axes)
+
+
+def _right(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the answer reads as after the last layer, where it is read."""
+    last = rows[rows["layer"] == rows["layer"].max()]
+    ends = [x for x in POSITIONS if x in set(last["position"])]
+    return last[last["position"] == ends[-1]]
+
+
+def _word(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
 
 
 def _needs(axes: Axes, rows: pd.DataFrame, expert: str) -> None:
