@@ -8,7 +8,7 @@ from the mean over the same people: who measured that hands it over as :class:`B
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
@@ -30,6 +30,7 @@ ALONE = (
     ("one LoRA on both", Arm.JOINT),
 )
 """What methods are compared with; none of them combines anything."""
+_KEY = ("library", "method", "split", "metric")
 _Book: TypeAlias = Mapping[tuple[str, ...], Reading]
 
 
@@ -211,7 +212,7 @@ def _alone(book: _Book, place: Place, name: str, arm: Arm) -> Line:
     return Line(method=name, kind=REFERENCE, composed=_read(*of), **_kept(*of))
 
 
-def _kept(book: _Book, place: Place, arm: Arm, method: Method) -> dict[str, Reading]:
+def _kept(book: _Book, place: Place, arm: Arm, method: Method) -> dict[str, Any]:
     splits = {
         "hop1": Split.HOP1,
         "hop2": Split.HOP2,
@@ -240,7 +241,7 @@ def _book(rows: pd.DataFrame, place: Place) -> _Book:
     }
     mine = frame[(frame["seed"] == "all") & frame["condition"].isin(wanted)]
     return {
-        (row.library, row.method, row.split, row.metric): to_reading(row)
+        tuple(str(getattr(row, name)) for name in _KEY): to_reading(row)
         for row in mine.itertuples()
     }
 
