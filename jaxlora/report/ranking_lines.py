@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from jaxlora import merge, route
@@ -166,7 +167,7 @@ def adjusted(lines: Sequence[Line]) -> list[Line]:
     tests = [i for i, line in enumerate(lines) if line.ranks and line.p is not None]
     p = dict.fromkeys(range(len(lines)))
     if tests:
-        values = statistics.holm([lines[i].p for i in tests])
+        values = statistics.holm(np.array([lines[i].p for i in tests], float))
         p |= dict(zip(tests, map(float, values), strict=True))
     return [dataclasses.replace(line, p=p[i]) for i, line in enumerate(lines)]
 
