@@ -8,8 +8,9 @@ from the mean over the same people: who measured that hands it over as :class:`B
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from jaxlora import merge, route
@@ -30,6 +31,7 @@ ALONE = (
     ("one LoRA on both", Arm.JOINT),
 )
 """What methods are compared with; none of them combines anything."""
+_KEY = ("library", "method", "split", "metric")
 _Book: TypeAlias = Mapping[tuple[str, ...], Reading]
 
 
@@ -165,7 +167,7 @@ def adjusted(lines: Sequence[Line]) -> list[Line]:
     tests = [i for i, line in enumerate(lines) if line.ranks and line.p is not None]
     p = dict.fromkeys(range(len(lines)))
     if tests:
-        values = statistics.holm([lines[i].p for i in tests])
+        values = statistics.holm(np.array([lines[i].p for i in tests], float))
         p |= dict(zip(tests, map(float, values), strict=True))
     return [dataclasses.replace(line, p=p[i]) for i, line in enumerate(lines)]
 
@@ -211,7 +213,7 @@ def _alone(book: _Book, place: Place, name: str, arm: Arm) -> Line:
     return Line(method=name, kind=REFERENCE, composed=_read(*of), **_kept(*of))
 
 
-def _kept(book: _Book, place: Place, arm: Arm, method: Method) -> dict[str, Reading]:
+def _kept(book: _Book, place: Place, arm: Arm, method: Method) -> dict[str, Any]:
     splits = {
         "hop1": Split.HOP1,
         "hop2": Split.HOP2,
@@ -240,7 +242,7 @@ def _book(rows: pd.DataFrame, place: Place) -> _Book:
     }
     mine = frame[(frame["seed"] == "all") & frame["condition"].isin(wanted)]
     return {
-        (row.library, row.method, row.split, row.metric): to_reading(row)
+        tuple(str(getattr(row, name)) for name in _KEY): to_reading(row)
         for row in mine.itertuples()
     }
 
