@@ -38,8 +38,8 @@ the fact that its answer ends in. Probes are two-hop questions with their parts:
 {"question": "Where does Ann's wife live?", "answer": "Rome", "bridge": "Bo",
 "first": "Who is Ann's wife?", "second": "Where does Bo live?"}
 
-With --ask written the bridge is written before the answer: "Bo Rome". The predictor was
-fitted on small bases of symbols; take its probability as an order of magnitude.
+With --ask written the bridge is written before the answer: "Bo Rome". The predictor is
+of small bases of symbols; on a language model its probability is a hint, no more.
 
 examples:
   jaxlora diagnose MODEL --rows wives.jsonl cities.jsonl --probe probes.jsonl

@@ -116,8 +116,17 @@ def verdict(seen: Outlook, about: Mapping[str, Any], ask: Ask) -> None:
     if seen.beyond:
         names = ", ".join(seen.beyond)
         line(console, f"outside of what was fitted, read as its nearest end: {names}")
-    line(
-        console,
-        f"warning: fitted on small bases of symbols ({about['source']}; "
-        f"{about['groups']} groups, {about['people']} people), not on language models",
+    line(console, f"warning: {_trust(about)}")
+
+
+def _trust(about: Mapping[str, Any]) -> str:
+    """How far the predictor can be trusted, by where it is from."""
+    if about.get("placeholder"):
+        return (
+            f"these coefficients stand for ones that no study has fitted yet "
+            f"({about['source']}); believe the kernels, not the probability"
+        )
+    return (
+        f"fitted on small bases of symbols ({about['source']}; {about['groups']} "
+        f"groups, {about['people']} people), not on language models"
     )

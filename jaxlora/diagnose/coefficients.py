@@ -1,6 +1,7 @@
 """The coefficients that are shipped: made from a table of a study, kept as JSON."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+import jaxlora
 from jaxlora import files
 from jaxlora.diagnose import predictor
 from jaxlora.diagnose.features import NAMES
@@ -29,13 +31,13 @@ class Shipped(NamedTuple):
     """Of what and when it was made, and its scores."""
 
 
-def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
+def make(table: pd.DataFrame, source: str) -> Shipped:
     """Fits a predictor to the table of a study, and scores it.
 
     Args:
       table: a row for each base, group, way to ask and regime, with the columns seed,
         cell, ask, composed, n and those of :data:`.NAMES`.
-      about: where the table is from: study, revision, date.
+      source: where the table is from, in words: study, file and revision.
 
     Raises:
       ValueError: if a column is missing, or as :func:`.predictor.fit`.
@@ -46,13 +48,16 @@ def make(table: pd.DataFrame, about: Mapping[str, Any]) -> Shipped:
             f"The table lacks the columns {', '.join(absent)}; it has "
             f"{', '.join(map(str, table.columns))}."
         )
-    arrays = [table[list(NAMES)].to_numpy(), *(table[x].to_numpy() for x in COUNTS)]
-    counted = {
+    about = {
+        "source": source,
+        "table_sha256": hashlib.sha256(table.to_csv(index=False).encode()).hexdigest(),
+        "jaxlora": jaxlora.__version__,
         "groups": len(table),
         "people": int(table["n"].sum()),
         "seeds": sorted({int(x) for x in table["seed"]}),
+        "brier": scores(table),
     }
-    return Shipped(predictor.fit(*arrays), {**about, **counted, "brier": scores(table)})
+    return Shipped(predictor.fit(*_arrays(table)), about)
 
 
 def scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -64,7 +69,7 @@ def scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     Args:
       table: as for :func:`make`.
     """
-    x, k, n = (table[list(NAMES)].to_numpy(), *(table[c].to_numpy() for c in COUNTS))
+    x, k, n = _arrays(table)
     never = table["chance"].to_numpy() if "chance" in table else np.zeros(len(table))
     out = {}
     for column in FOLDS:
@@ -89,21 +94,26 @@ def misses(table: pd.DataFrame, column: str, most: int = 3) -> pd.DataFrame:
       Rows of the table with the columns ``predicted`` and ``share``, the worst first.
     """
     folds = [str(value) for value in table[column]]
-    arrays = [table[list(NAMES)].to_numpy(), *(table[c].to_numpy() for c in COUNTS)]
-    predicted, _ = predictor.held_out(*arrays, folds)
+    predicted, _ = predictor.held_out(*_arrays(table), folds)
     out = table.assign(predicted=predicted, share=table["composed"] / table["n"])
     worst = (out["predicted"] - out["share"]).abs().sort_values(ascending=False)
     return out.loc[worst.index[:most]]
 
 
-def write(path: Path, made: Shipped) -> None:
+def _arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [G, K], and the counts composed [G] and asked [G]."""
+    composed, n = (table[name].to_numpy() for name in COUNTS)
+    return table[list(NAMES)].to_numpy(np.float64), composed, n
+
+
+def write(path: Path, shipped: Shipped) -> None:
     """Writes a predictor as JSON.
 
     Args:
       path: of the file.
-      made: as :func:`make` returns it.
+      shipped: as :func:`make` returns it.
     """
-    plain = {"about": dict(made.about), **dataclasses.asdict(made.coefficients)}
+    plain = {"about": dict(shipped.about), **dataclasses.asdict(shipped.coefficients)}
     files.write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
@@ -118,8 +128,11 @@ def read(path: Path) -> Shipped:
     """
     plain = json.loads(path.read_text(encoding="utf-8"))
     about = plain.pop("about")
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    coefficients = Coefficients(**lists)
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in plain.items()
+    }
+    coefficients = Coefficients(**fields)
     if coefficients.names != NAMES:
         raise ValueError(
             f"{path} has coefficients of {', '.join(coefficients.names)}, expected "

@@ -70,7 +70,7 @@ def fit(
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         score = z @ w
         value = n @ np.logaddexp(0, score) - k @ score + (penalty * w) @ w / 2
-        return value, z.T @ (n * special.expit(score) - k) + penalty * w
+        return float(value), z.T @ (n * special.expit(score) - k) + penalty * w
 
     start = np.zeros(z.shape[1])
     w = optimize.minimize(loss, start, jac=True, method="L-BFGS-B").x

@@ -52,11 +52,9 @@ def one_hop(probes: Sequence[Probe], hop: int) -> list[Record]:
       probes: some.
       hop: 0 for the first, 1 for the second.
     """
-    names = (("first", "bridge"), ("second", "answer"))[hop]
-    return [
-        question(*(getattr(probe, name) for name in names), probe.where)
-        for probe in probes
-    ]
+    if hop:
+        return [question(p.second, p.answer, p.where) for p in probes]
+    return [question(p.first, p.bridge, p.where) for p in probes]
 
 
 def needed(probes: Sequence[Probe], hop: int, ask: Ask) -> list[Record]:
@@ -233,7 +231,7 @@ def asked(
         tokenizer does not part the fact from what stands before it.
     """
     distinct = list(dict.fromkeys(map(normalise, facts)))
-    own = np.array([distinct.index(normalise(fact)) for fact in facts])
+    places = np.array([distinct.index(normalise(fact)) for fact in facts])
     cut = [
         _cut(record, fact, tokenizer, length)
         for record, fact in zip(questions, facts, strict=True)
@@ -246,9 +244,9 @@ def asked(
     for i, (ids, _) in enumerate(cut):
         tokens[i, : len(ids)], mask[i, : len(ids)] = ids, True
     at = np.array([len(ids) - 1 for ids, _ in cut], np.int32)
-    first = {own[i]: token for i, (_, token) in reversed(list(enumerate(cut)))}
+    first = {places[i]: token for i, (_, token) in reversed(list(enumerate(cut)))}
     answers = np.array([first[i] for i in range(len(distinct))], np.int32)
-    return Asked(tokens, mask, at, answers), own
+    return Asked(tokens, mask, at, answers), places
 
 
 def _cut(

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora import tree as named
-from jaxlora.lora import Adapter, LoraConfig
+from jaxlora.lora import Adapter, LoraConfig, LoraWeight
 from jaxlora.tree import Tree
 
 
@@ -134,16 +134,17 @@ def with_outputs(adapter: Adapter, b: dict[str, jax.Array]) -> Adapter:
       adapter: gives a and the scale.
       b: by site.
     """
-    sites = lora.sites(adapter)
-    return named.unflatten({name: w.replace(b=b[name]) for name, w in sites.items()})
+    sites = lora.sites(adapter).items()
+    fresh = {name: LoraWeight(w.a, b[name], w.scale) for name, w in sites}
+    return named.unflatten(fresh)
 
 
-def selectivity(effects: np.ndarray, own: np.ndarray) -> Selectivity:
+def selectivity(effects: np.ndarray, own_row: np.ndarray) -> Selectivity:
     """Sums up the effects of rows on questions.
 
     Args:
       effects: K, [Q, N].
-      own: int [Q], the row of each question.
+      own_row: int [Q], the row of each question.
 
     Raises:
       ValueError: if the effects are not finite.
@@ -158,8 +159,8 @@ def selectivity(effects: np.ndarray, own: np.ndarray) -> Selectivity:
             "type overflow? Use float32."
         )
     q, n = effects.shape
-    mine = effects[np.arange(q), own]
-    others = effects[np.arange(n)[None, :] != np.asarray(own)[:, None]]
+    mine = effects[np.arange(q), own_row]
+    others = effects[np.arange(n)[None, :] != np.asarray(own_row)[:, None]]
     others = others.reshape(q, n - 1)
     best = others.max(axis=1, initial=-np.inf)
     return Selectivity(

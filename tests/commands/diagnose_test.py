@@ -6,7 +6,8 @@ import re
 import pytest
 
 from jaxlora import cli
-from jaxlora.commands import diagnose
+from jaxlora.commands import diagnose, diagnose_tables
+from jaxlora.diagnose.outlook import Outlook
 
 PEOPLE = (("Ann", "Bo", "Rome"), ("Eve", "Flo", "Oslo"), ("Gus", "Hal", "Lima"))
 PROBES = [
@@ -76,12 +77,28 @@ def test_it_shows_hops_kernels_and_a_verdict(run):
     assert "headroom: not measured" in out
     probability = float(re.search(r"predicted: .*probability (\d\.\d\d)", out)[1])
     assert 0 <= probability <= 1
-    assert "fitted on small bases of symbols" in out
+    assert "warning: " in out
 
 
-def test_a_row_moves_its_own_question_most(run):
-    """Asked what it is trained on, no kernel can be confused about it."""
-    assert re.search(r"first expert +3 of 3 +1\.000 ", run())
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"source": "s", "groups": 2, "people": 9}, "small bases of symbols (s; 2 g"),
+        ({"source": "s", "placeholder": True}, "no study has fitted yet (s)"),
+    ],
+)
+def test_it_says_how_far_to_trust_it(capsys, about, words):
+    seen = Outlook(0.4, "composes in part", (), ("skill",))
+    diagnose_tables.verdict(seen, about, "direct")
+    out = " ".join(capsys.readouterr().out.split())
+    assert words in out
+    assert "composes in part, asked directly; probability 0.40" in out
+    assert "read as its nearest end: skill" in out
+
+
+def test_a_row_raises_the_answer_to_its_own_question(run):
+    effect = re.search(r"first expert +3 of 3 +\S+ +0\.333 +(\S+)", run())[1]
+    assert float(effect) > 0
 
 
 def test_the_way_to_ask_and_the_rows_count(run):

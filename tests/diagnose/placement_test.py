@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import TINY, adapter, fresh
 
+from decoders import TINY, adapter, fresh
 from jaxlora import lora
 from jaxlora.diagnose import placement
 from jaxlora.diagnose.features import order
