@@ -29,6 +29,8 @@ from jaxlora.tasks.two_hop.experts import Expert, groups
 from jaxlora.tree import Tree
 
 REPEATS = 5
+TURNS = 15
+"""Of two forwards: their ratio needs more calls than one of them."""
 BATCH = 256
 """Rows of a timed forward, as long as the base takes."""
 EXPERTS = (Expert.HOP1, Expert.HOP2, Expert.JOINT)
@@ -55,8 +57,9 @@ def about(given: Bench, revision: str | None) -> str:
     text = (
         f"Times on {device.platform} ({device.device_kind}), compiled: the median of "
         f"{REPEATS} calls after a first one, of two experts; forwards of {rows} rows "
-        f"of {length} tokens, in turn with one adapter's. What a method sees or learns "
-        f"is made for all libraries at once and divided by their number."
+        f"of {length} tokens, {TURNS} in turn with one adapter's. What a "
+        f"method sees or learns is made for all libraries at once, and divided by "
+        f"their number."
     )
     return text + (f" Study at {revision}." if revision else "")
 
@@ -166,7 +169,7 @@ def route_cost(given: Bench, method: Method) -> Cost:
     forward = forward_ratio(given, by.model, library=library, gate=state)
     repeats = REPEATS if how.gate.data == "free" else 1
     each = len(trained.groups) * len(by.halves)
-    made = seconds(lambda: (run().libraries, run().halves), repeats) / (2 * each)
+    made = seconds(lambda: (run().libraries, run().halves), repeats) / each
     return Cost(made, forward, size((library, state)))
 
 
@@ -185,7 +188,7 @@ def forward_ratio(given: Bench, model: Decoder, **adapted: Any) -> float:
     alone = functools.partial(_forward, plain, base.params, inputs, {"adapter": expert})
     this = functools.partial(_forward, model, base.params, inputs, adapted)
     jax.block_until_ready((alone(), this()))
-    times = [(once(this), once(alone)) for _ in range(REPEATS)]
+    times = [(once(this), once(alone)) for _ in range(TURNS)]
     mine, reference = (statistics.median(x) for x in zip(*times, strict=True))
     return mine / reference
 

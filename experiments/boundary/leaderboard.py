@@ -17,14 +17,14 @@ from typing import Any
 import costs
 import pandas as pd
 
-from jaxlora.evaluate.schema import Address, Arm, Method, Metric
+from jaxlora.evaluate.schema import Address, Arm, Method, Metric, Split
 from jaxlora.evaluate.statistics import Paired
 from jaxlora.report import ranking
-from jaxlora.report.ranking_lines import PLACES, Beside, Place
+from jaxlora.report.ranking_lines import Beside, Place
 from jaxlora.report.ranking_lines import ranking as ranked
 from jaxlora.studies.boundary import design, summary
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import NEW, Point
+from jaxlora.studies.boundary.design import NEW, Point, Regime
 from jaxlora.studies.boundary.log import Asked, Log
 from jaxlora.studies.harness import samples, store
 from jaxlora.studies.harness.config import from_plain
@@ -43,19 +43,31 @@ def main() -> None:
     about = json.loads((given.results / "results.json").read_text())
     config = from_plain(BoundaryConfig, about["config"])
     point = next(x for x in design.points(config) if x.ranked)
+    places = tuple(map(place_of, point.regimes))
     log = logged(given.results, point, about["criteria"])
     rows = pd.read_csv(given.results / "results.csv")
     # Refused before anything is timed, if the study did not come so far.
-    for place in PLACES:
+    for place in places:
         ranked(rows, place, thresholds=config.thresholds)
     asked = costs.bench(config, point, log.passed[point][0], given.cache_dir)
     beside = Beside(
         costs=costs.costs(asked, point.methods),
         learned=learned(given.results, log),
-        paired={k: x for place in PLACES for k, x in paired(config, log, place)},
+        paired={k: x for place in places for k, x in paired(config, log, place)},
     )
-    every = [ranked(rows, place, beside, config.thresholds) for place in PLACES]
+    every = [ranked(rows, place, beside, config.thresholds) for place in places]
     ranking.save(every, given.out, costs.about(asked, about.get("revision")))
+
+
+def place_of(regime: Regime) -> Place:
+    """How a regime is asked: placed experts directly, others with the bridge written.
+
+    Args:
+      regime: of the point at which methods are ranked.
+    """
+    if regime.placed:
+        return Place(regime.name, Split.TWO_HOP, "Placed in layers, asked directly")
+    return Place(regime.name, Split.WRITTEN, "Bridge rows, the bridge written")
 
 
 def logged(out: Path, point: Point, criteria: list[dict[str, Any]]) -> Log:

@@ -44,13 +44,6 @@ class Place(NamedTuple):
     title: str
 
 
-PLACES = (
-    Place("bridge rows 0.5", Split.WRITTEN, "Bridge rows, the bridge written"),
-    Place("placed", Split.TWO_HOP, "Placed in layers, asked directly"),
-)
-"""Where methods are ranked."""
-
-
 class Cost(NamedTuple):
     """What using a method takes."""
 

@@ -10,8 +10,12 @@ from jaxlora.evaluate import statistics
 from jaxlora.evaluate.schema import Address, Arm, Method, Metric, Split, row
 from jaxlora.evaluate.statistics import Interval, Paired
 from jaxlora.report import ranking, ranking_figure, ranking_lines
-from jaxlora.report.ranking_lines import PLACES, Beside, Cost
+from jaxlora.report.ranking_lines import Beside, Cost, Place
 
+PLACES = (
+    Place("both practise", Split.WRITTEN, "Bridge rows, the bridge written"),
+    Place("placed", Split.TWO_HOP, "Placed in layers, asked directly"),
+)
 N = 126
 VALUES = {
     Method.MEAN: 0.70,
