@@ -271,8 +271,8 @@ def _ranked(config: BoundaryConfig) -> Iterator[Point]:
         count = config.model.num_layers
         regimes = (both(), placed(count))
         methods = tuple(map(Method, config.ranked))
-        more = {"regimes": regimes, "methods": methods, "ranked": True}
-        more["seeds"] = config.map_numbers[: config.axis_seeds]
+        more: dict[str, Any] = {"regimes": regimes, "methods": methods}
+        more |= {"ranked": True, "seeds": config.map_numbers[: config.axis_seeds]}
         yield from _of_map(config, "leaderboard", **more)
 
 
