@@ -106,14 +106,14 @@ def _arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return table[list(NAMES)].to_numpy(np.float64), composed, n
 
 
-def write(path: Path, made: Shipped) -> None:
+def write(path: Path, shipped: Shipped) -> None:
     """Writes a predictor as JSON.
 
     Args:
       path: of the file.
-      made: as :func:`make` returns it.
+      shipped: as :func:`make` returns it.
     """
-    plain = {"about": dict(made.about), **dataclasses.asdict(made.coefficients)}
+    plain = {"about": dict(shipped.about), **dataclasses.asdict(shipped.coefficients)}
     files.write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
