@@ -35,6 +35,7 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
 studies:
   study two-hop    train bases and experts, combine them, and judge the combinations;
                    with --model DIR, on a language model
+  study boundary   where merged experts compose, where they do not: a map of regimes
   study theory     what a one-layer theory predicts of combined edits, and measures
   data two-hop     write the worlds of a study as a dataset (array_record)
   data questions   count the questions in a file, and look up their bridges
@@ -53,6 +54,7 @@ examples:
   jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
   jaxlora study two-hop --model MODEL                   on a language model
   jaxlora study two-hop --from results/two-hop/results.json --out again
+  jaxlora study boundary                                where experts compose, in short
 
 `jaxlora COMMAND --help` lists every option.
 """
@@ -73,6 +75,9 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
+    "study boundary": Entry(
+        "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
+    ),
     "study theory": Entry("study_theory", "--seeds"),
     "data two-hop": Entry("data"),
     "data questions": Entry("questions"),

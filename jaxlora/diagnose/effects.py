@@ -149,11 +149,11 @@ def metrics(
     return [tangent.metric(base, config, None if all(mask) else mask) for mask in masks]
 
 
-def summed_up(kernel: Any, fact_of: np.ndarray) -> tangent.Selectivity:
+def summed_up(kernel: Any, fact: np.ndarray) -> tangent.Selectivity:
     """Selectivity of a kernel [Q, N] that is still on the device.
 
     Args:
       kernel: effects.
-      fact_of: [Q] the fact of each question.
+      fact: [Q] the fact of each question.
     """
-    return tangent.selectivity(np.asarray(kernel), fact_of)
+    return tangent.selectivity(np.asarray(kernel), fact)

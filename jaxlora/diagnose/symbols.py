@@ -113,8 +113,8 @@ def _selectivities(
     asked = [_asked(vocab, _questions(group, plan.ask, hop)) for group in groups]
     stacked = Asked(*map(jnp.asarray, map(np.stack, zip(*asked, strict=True))))
     kernels = effects.effects_of_groups(model, base, lessons, stacked, metric)
-    fact_of = np.arange(groups[0].size)
-    return [effects.summed_up(kernel, fact_of) for kernel in np.asarray(kernels)]
+    people = np.arange(groups[0].size)
+    return [effects.summed_up(kernel, people) for kernel in np.asarray(kernels)]
 
 
 def _lessons(vocab: Vocab, groups: Sequence[Group], plan: Plan, hop: int) -> Lesson:

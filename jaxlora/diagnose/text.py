@@ -97,7 +97,7 @@ def moved(
       metric: what the expert may change.
       progress: called with facts done, and of how many.
     """
-    where, fact_of = questions
+    where, facts = questions
     taught = np.flatnonzero(rows.counts)
     every = jax.tree.map(jnp.asarray, where)
     # Attention kernels of a GPU have no forward derivative; plain scores have.
@@ -106,11 +106,11 @@ def moved(
     for done, i in enumerate(taught):
         progress(done, len(taught))
         lesson = jax.tree.map(lambda x, i=i: jnp.asarray(x[i : i + 1]), rows.lesson)
-        about = every._replace(answers=every.answers[i : i + 1])
-        columns.append(effects.effects(plain, base, lesson, about, dict(metric)))
+        single = every._replace(answers=every.answers[i : i + 1])
+        columns.append(effects.effects(plain, base, lesson, single, dict(metric)))
     kernel = np.asarray(jnp.concatenate(columns, axis=1))
-    kept = np.isin(fact_of, taught)
-    summary = selectivity(kernel[kept], np.searchsorted(taught, fact_of[kept]))
+    kept = np.isin(facts, taught)
+    summary = selectivity(kernel[kept], np.searchsorted(taught, facts[kept]))
     share = summary.share * float(kept.mean())
     return Moved(summary._replace(share=share), 1 / len(taught))
 

@@ -231,7 +231,7 @@ def asked(
         tokenizer does not part the fact from what stands before it.
     """
     distinct = list(dict.fromkeys(map(normalise, facts)))
-    fact_of = np.array([distinct.index(normalise(fact)) for fact in facts])
+    places = np.array([distinct.index(normalise(fact)) for fact in facts])
     cut = [
         _cut(record, fact, tokenizer, length)
         for record, fact in zip(questions, facts, strict=True)
@@ -244,9 +244,9 @@ def asked(
     for i, (ids, _) in enumerate(cut):
         tokens[i, : len(ids)], mask[i, : len(ids)] = ids, True
     at = np.array([len(ids) - 1 for ids, _ in cut], np.int32)
-    first = {fact_of[i]: token for i, (_, token) in reversed(list(enumerate(cut)))}
+    first = {places[i]: token for i, (_, token) in reversed(list(enumerate(cut)))}
     answers = np.array([first[i] for i in range(len(distinct))], np.int32)
-    return Asked(tokens, mask, at, answers), fact_of
+    return Asked(tokens, mask, at, answers), places
 
 
 def _cut(

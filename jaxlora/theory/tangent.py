@@ -139,12 +139,12 @@ def with_outputs(adapter: Adapter, b: dict[str, jax.Array]) -> Adapter:
     return named.unflatten(fresh)
 
 
-def selectivity(effects: np.ndarray, row_of: np.ndarray) -> Selectivity:
+def selectivity(effects: np.ndarray, own_row: np.ndarray) -> Selectivity:
     """Sums up the effects of rows on questions.
 
     Args:
       effects: K, [Q, N].
-      row_of: int [Q], the row of each question.
+      own_row: int [Q], the row of each question.
 
     Raises:
       ValueError: if the effects are not finite.
@@ -159,8 +159,8 @@ def selectivity(effects: np.ndarray, row_of: np.ndarray) -> Selectivity:
             "type overflow? Use float32."
         )
     q, n = effects.shape
-    mine = effects[np.arange(q), row_of]
-    others = effects[np.arange(n)[None, :] != np.asarray(row_of)[:, None]]
+    mine = effects[np.arange(q), own_row]
+    others = effects[np.arange(n)[None, :] != np.asarray(own_row)[:, None]]
     others = others.reshape(q, n - 1)
     best = others.max(axis=1, initial=-np.inf)
     return Selectivity(
