@@ -60,6 +60,8 @@ def variants(book: Book) -> Figure:
       book: of a run.
     """
     chosen = groups(book, VARIANTS, (Split.WRITTEN,))
+    if all(place.regime in MAIN for place, _ in chosen):
+        raise draw.NothingToShowError("No variant of the rows was asked.")
     title = "Who practises, and in which rows: bridge written, new facts"
     return _figure(book, chosen, title, 4.6)
 

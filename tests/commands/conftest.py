@@ -81,7 +81,7 @@ def _no_models():
         patched.setattr(
             symbol_experts,
             "train",
-            lambda base, *_: Experts(base, groups(base.world), {}, {}),
+            lambda base, *_: Experts(base, groups(base.world), {}, {}, {}),
         )
         patched.setattr(
             symbol_experts,
@@ -91,7 +91,7 @@ def _no_models():
         patched.setattr(
             symbol_experts,
             "select",
-            lambda base, people, names, _: Experts(base, people, {}, {}),
+            lambda base, people, names, _: Experts(base, people, {}, {}, {}),
         )
         yield
 
