@@ -42,24 +42,22 @@ class Assumption(NamedTuple):
     """Does it hold if the share is at least a half, or if it is at most a tenth?"""
 
 
-LOW, STALE = ("r1", 1), ("A", 1)
+HALF, EARLY = ("r1", 2), ("r1", 1)
 BRIDGE, NEAR = ("lens", "bridge", ""), ("lens", "subject", "")
 ANSWER = ("lens", "answer", "")
 SUBJECT = ("patch", "follows", "bridge as subject")
-OTHER = ("patch", "follows", "another person")
+KNOWN = ("patch", "follows", "familiar first fact")
+OTHER = ("patch", "follows right", "another person")
 ASSUMPTIONS = (
-    Assumption("written low: the stream at r1 reads as B after layer 0", BRIDGE, LOW),
-    Assumption("as a subject: the embedding nearest to it is B's", NEAR, LOW),
-    Assumption("a subject will do: B's stream of 'B r2' at r1 gives C", SUBJECT, LOW),
-    Assumption("the bridge is there: another's state gives the other's C", OTHER, LOW),
-    Assumption(
-        "nothing stale: another's state at A changes nothing", OTHER, STALE, False
-    ),
-    Assumption(
-        "not moved yet: nor does another's state at r2", OTHER, ("r2", 1), False
-    ),
-    Assumption("moved before layer 3: another's state at r2 does", OTHER, ("r2", 3)),
-    Assumption("the second fact is read high: no C at r2", ANSWER, ("r2", 2), False),
+    Assumption("the first fact is written low, at r1: it reads as B", BRIDGE, HALF),
+    Assumption("as a subject: the embedding nearest to it is B's", NEAR, HALF),
+    Assumption("a subject will do there: the state of 'B' gives C", SUBJECT, HALF),
+    Assumption("B of a familiar fact, there, gives C", KNOWN, HALF),
+    Assumption("it is at r1: another's state gives the other's C", OTHER, EARLY),
+    Assumption("nothing stale: another's A does not", OTHER, ("A", 1), False),
+    Assumption("not moved yet: another's r2 does not", OTHER, ("r2", 1), False),
+    Assumption("moved by the third layer: another's r2 does", OTHER, ("r2", 3)),
+    Assumption("the second fact is read high: no C yet", ANSWER, ("r2", 2), False),
 )
 
 
@@ -75,7 +73,7 @@ def page(rows: pd.DataFrame) -> str:
         "\n".join(_answered(rows)),
         "### What the two-layer model with placed edits assumes",
         "A high share holds from .50 on, one that must be low up to .10; in brackets "
-        "95% Wilson intervals.",
+        "95% Wilson intervals. Another's: of those whom the model answers right.",
         "\n".join(_assumed(rows)),
         "### Layers switched off",
         "Share right of the question, and (in brackets) of the expert's fact alone.",

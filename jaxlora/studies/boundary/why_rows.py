@@ -1,12 +1,12 @@
 """Records of what a combination needs: shares of people, one line a layer."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jaxlora.studies.boundary.donors import POSITIONS
-from jaxlora.studies.boundary.why import Ablated
+from jaxlora.studies.boundary.why import Ablated, Lens, Patched
 
 Off: TypeAlias = tuple[str, tuple[int, ...]]
 """An expert, and which of its layers are switched off."""
@@ -37,25 +37,36 @@ def masks(layers: int) -> dict[Off, np.ndarray]:
 
 
 def shares(
-    measured: NamedTuple, cells: Sequence[str], donor: str = ""
+    measured: Lens | Patched, cells: Sequence[str], donor: str = ""
 ) -> Iterator[dict[str, Any]]:
     """Means over the people of each cell: a record for each layer and position.
 
+    Of patching also ``follows right``: the share among people whose donor is right.
+
     Args:
-      measured: a :class:`Lens` or :class:`Patched`.
+      measured: what was read or patched.
       cells: name of the cell of each group [G].
       donor: name of the donor, of patching.
     """
-    for quantity, values in measured._asdict().items():
-        for cell in dict.fromkeys(cells):
-            mine = np.asarray(values)[np.asarray(cells) == cell]
-            mine = mine.reshape(-1, *mine.shape[2:]).astype(float)
-            where = {"cell": cell, "donor": donor, "quantity": quantity, "n": len(mine)}
-            if mine.ndim == 1:
-                yield where | {"value": mine.mean()}
-                continue
-            for (s, t), value in np.ndenumerate(mine.mean(0)):
-                yield where | {"layer": s, "position": POSITIONS[t], "value": value}
+    values = {name: np.asarray(x, float) for name, x in measured._asdict().items()}
+    for cell in dict.fromkeys(cells):
+        chosen = np.asarray(cells) == cell
+        mine = {x: v[chosen].reshape(-1, *v.shape[2:]) for x, v in values.items()}
+        if isinstance(measured, Patched):
+            mine["follows right"] = mine["follows"][mine["donor"] > 0]
+        for quantity, people in mine.items():
+            if len(people):
+                where = {"cell": cell, "donor": donor, "quantity": quantity}
+                yield from _means(people, where | {"n": len(people)})
+
+
+def _means(people: np.ndarray, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Over people [N], or [N, S + 1, T]."""
+    if people.ndim == 1:
+        yield where | {"value": people.mean()}
+        return
+    for (s, t), value in np.ndenumerate(people.mean(0)):
+        yield where | {"layer": s, "position": POSITIONS[t], "value": value}
 
 
 def needs(

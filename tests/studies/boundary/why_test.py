@@ -17,6 +17,7 @@ from jaxlora.tasks.two_hop.records import PAD, Record, Vocab
 ATOL = 2e-5
 MODEL = Decoder(TINY)
 G, N, LAYERS = 2, 3, TINY.num_layers
+run = jax.jit(models.apply, static_argnums=0)
 A = np.array([[0, 1, 2], [3, 4, 5]])
 R1, R2, THINK = 8, 9, 10
 
@@ -51,8 +52,9 @@ def asked(request, world):
 
 def logits(base, adapters, rows):
     """Of the last token, one group after another, [G, N, V]."""
+    # A loop, not vmap: the reference is one group at a time.
     parts = [(rows[g], jax.tree.map(lambda x, g=g: x[g], adapters)) for g in range(G)]
-    every = [models.apply(MODEL, base, asked, adapter=x) for asked, x in parts]
+    every = [run(MODEL, base, asked, adapter=x) for asked, x in parts]
     return np.stack(every)[:, :, -1]
 
 
@@ -180,7 +182,8 @@ def test_an_ablated_layer_moves_the_combination(world):
 def test_the_bridge_that_is_written_is_the_models(world):
     (base, libraries), direct, q = world, query(False), query(True)
     adapters = why.combine(Method.SUM, libraries)
-    assert why.write(MODEL, base, adapters, direct) is direct
+    same = why.write(MODEL, base, adapters, direct)
+    np.testing.assert_array_equal(same.tokens, direct.tokens)
     got = why.write(MODEL, base, adapters, q).tokens
     want = logits(base, adapters, q.tokens[..., :4]).argmax(-1)
     np.testing.assert_array_equal(got[..., 4], want)
@@ -242,16 +245,23 @@ def test_familiar_queries_share_their_relations():
 def test_shares_are_means_over_the_people_of_a_cell():
     shape = (G, N, LAYERS + 1, 3)
     values = np.arange(np.prod(shape)).reshape(shape)
-    did = why.Patched(values, values, np.arange(G * N).reshape(G, N))
+    alone = np.array([[True, False, True], [False, True, False]])
+    did = why.Patched(values, values, alone)
     records = list(why_rows.shares(did, ["x", "y"], "others"))
-    assert len(records) == 2 * (2 * (LAYERS + 1) * 3 + 1)
+    assert len(records) == 2 * (3 * (LAYERS + 1) * 3 + 1)
     wanted = {"cell": "y", "quantity": "logp", "layer": 2, "position": "r1"}
     (record,) = (x for x in records if wanted.items() <= x.items())
     assert record["value"] == values[1, :, 2, 1].mean()
     assert record["n"] == N
     alone = next(x for x in records if x["quantity"] == "donor" and x["cell"] == "x")
-    assert alone["value"] == 1.0
+    assert alone["value"] == 2 / 3
     assert "layer" not in alone
+    (record,) = (
+        x
+        for x in records
+        if (wanted | {"quantity": "follows right"}).items() <= x.items()
+    )
+    assert (record["value"], record["n"]) == (values[1, 1, 2, 1], 1)
 
 
 def test_needs_are_a_record_for_each_mask():
