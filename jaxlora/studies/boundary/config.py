@@ -47,12 +47,7 @@ class BoundaryConfig:
     """Shares of rows that practise the second hop's role, in the phase diagram."""
     coverages: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Shares of the base's second-relation facts seen in compositions, likewise."""
-    axes: tuple[Axis, ...] = (
-        "looped twice",
-        "shared memory",
-        "no formats",
-        "pad",
-    )
+    axes: tuple[Axis, ...] = ("looped twice", "shared memory", "no formats")
     """Bases that differ from the base point in one thing."""
     placements: bool = True
     """Ask all pairs of layer ranges."""
