@@ -124,8 +124,9 @@ def lens(model: Decoder, params: Tree, adapters: Adapter, query: Query) -> Lens:
         states = jnp.moveaxis(states, 1, 0)
         logp = jax.nn.log_softmax(residual.lens(model, params, states))
         near = jnp.argmax(_unit(states) @ _unit(table).T, axis=-1)
-        bridge, answer = (_read(logp, x) for x in (asked.bridge, asked.answer))
-        return Lens(*bridge, near == asked.bridge[:, None, None], *answer)
+        near = near == asked.bridge[:, None, None]
+        top, mine, rank = _read(logp, asked.bridge)
+        return Lens(top, mine, rank, near, *_read(logp, asked.answer))
 
     return jax.vmap(group)(adapters, query)
 
@@ -157,7 +158,8 @@ def patch(
             return _compared(models.unembed(model, params, hidden[:, -1]), wanted)
 
         swept = residual.sweep(model, params, asked.tokens, source, read, adapter)
-        return Patched(*(jnp.moveaxis(x, -1, 0) for x in swept), alone)
+        follows, logp = (jnp.moveaxis(x, -1, 0) for x in swept)
+        return Patched(follows, logp, alone)
 
     return jax.vmap(group)(adapters, query, donor.adapters, donor.tokens, donor.answer)
 
@@ -215,7 +217,7 @@ def _compared(logits: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Arra
     return jnp.argmax(logits, axis=-1) == wanted, logp[:, 0]
 
 
-def _read(logp: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
+def _read(logp: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Top-1, log-probability and rank of tokens [N] in [N, S + 1, T, V]."""
     mine = jnp.take_along_axis(logp, tokens[:, None, None, None], axis=-1)
     rank = 1 + (logp > mine).sum(-1)

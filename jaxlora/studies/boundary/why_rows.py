@@ -27,7 +27,7 @@ def masks(layers: int) -> dict[Off, np.ndarray]:
     every = tuple(range(layers))
     single = [(i,) for i in every]
     below, above = [every[:i] for i in every[2:]], [every[i:] for i in every[1:-1]]
-    out = {("none", ()): np.ones((2, layers), np.float32)}
+    out: dict[Off, np.ndarray] = {("none", ()): np.ones((2, layers), np.float32)}
     for e, expert in enumerate(("A->B", "B->C")):
         for off in dict.fromkeys([*single, *below, *above, every]):
             mask = np.ones((2, layers), np.float32)
