@@ -37,7 +37,7 @@ SIMPLE = (
     Split.FAMILIAR_TWO_HOP,
 )
 """Asked for their accuracy alone."""
-DETAILS = (Metric.CHANCE, Metric.LOSS_GAP, Metric.RANK, *ERROR_METRICS)
+DETAILS = (Metric.CHANCE, Metric.LOSS_GAP, *ERROR_METRICS)
 
 
 def finish(
@@ -173,15 +173,27 @@ def _rows(
         written = split in (Split.WRITTEN, Split.WRITTEN_BRIDGE)
         seeds = able[Split.WRITTEN if written else Split.TWO_HOP]
         mine = _of(measured, split)
-        yield from samples.pooled(mine, seeds, how)
+        # Methods that are only ranked are told apart by all new facts together.
+        single = () if asked.point.ranked or asked.regime.glance else seeds
+        yield from samples.pooled(_shown(mine), single, how)
         pair = {x: v for x, v in mine.items() if x.arm in (Arm.PAIR, Arm.JOINT)}
         yield from samples.per_seed(pair, seeds, how.confidence)
-        for row in samples.pooled(_of(together, split), seeds, how):
+        pooled = _of(together, split)
+        for row in samples.pooled(_shown(pooled), seeds, how):
             yield _without_cell(row)
         if split in ASKS:
-            yield from _differences(mine, seeds, how)
-            for row in _differences(_of(together, split), seeds, how):
+            for row in _differences(pooled, seeds, how):
                 yield _without_cell(row)
+
+
+def _shown(measured: Samples) -> Samples:
+    """What gets rows: of arms but the combination, accuracies and counterfactuals."""
+    plain = (Metric.ACCURACY, Metric.COUNTERFACTUAL, Metric.CHANCE)
+    return {
+        x: by_seed
+        for x, by_seed in measured.items()
+        if x.metric in plain or x.arm is Arm.PAIR
+    }
 
 
 def _of(measured: Samples, split: Split) -> Samples:
@@ -198,7 +210,8 @@ def _differences(
 ) -> Iterator[dict[str, Any]]:
     """Of the combination to its controls, and to one LoRA on both fact sets."""
     for x in list(measured):
-        if x.arm is not Arm.PAIR or x.metric is not Metric.ACCURACY:
+        judged = x.arm is Arm.PAIR and x.method in PLAIN
+        if not judged or x.metric is not Metric.ACCURACY:
             continue
         joint = x.at(arm=Arm.JOINT, method=Method.NONE)
         for y in (*two_hop.judge.controls(x), joint):
