@@ -9,8 +9,10 @@ or a seed left out, and fitted on two seeds alone. Run:
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from jaxlora.diagnose import coefficients, predictor, symbols
-from jaxlora.diagnose.features import NAMES
+from jaxlora.diagnose.features import LEAST, NAMES, Features
 from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.studies.boundary import design
@@ -30,7 +32,7 @@ from jaxlora.studies.harness import store
 from jaxlora.studies.harness.config import from_plain
 from jaxlora.studies.two_hop import bases, items
 from jaxlora.tasks.two_hop import world
-from jaxlora.tasks.two_hop.experts import groups
+from jaxlora.tasks.two_hop.experts import Group, groups
 from jaxlora.tasks.two_hop.practice import Practices
 
 WEIGHTS = {Method.MEAN: 0.5, Method.SUM: 1.0}
@@ -83,38 +85,57 @@ def of_base(
     """
     people = world.generate(point.world, seed)
     (base,) = bases.train([seed], [people], point.model, point.pretrain, cache)
-    some = tuple(group for group in groups(people) if group.cell in point.cells)
-    for regime, (method, weight) in itertools.product(point.regimes, WEIGHTS.items()):
-        block = Asked(point, regime).block(seed, Arm.PAIR, method)
-        outcome = store.load(block.path(out), items.COLUMNS)
-        if outcome is None or regime.identity:
+    some = tuple(group for group in groups(people) if group.cell in design.NEW)
+    for regime, (ask, split) in itertools.product(point.regimes, ASKS.items()):
+        unseen = ask == "written" and "written" not in point.pretrain.formats
+        if regime.glance or regime.identity or unseen:
             continue
-        for ask, split in ASKS.items():
-            if ask == "written" and "written" not in point.pretrain.formats:
-                continue
-            plan = symbols.Plan(
-                practices=Practices(regime.first, regime.second),
-                layers=(regime.first_layers, regime.second_layers),
-                ask=ask,
-                weight=weight,
-                lora=config.lora,
-            )
-            given = (base.model, base.params, people, some, plan)
-            features = symbols.symbol_features(*given)
-            frame = outcome.items[outcome.items["split"] == str(split)]
-            right = frame.groupby(["cell", "pair"])["correct"].agg(["sum", "count"])
-            chance = frame.groupby(["cell", "pair"])["chance"].mean()
+        asked = Asked(point, regime)
+        blocks = {m: asked.block(seed, Arm.PAIR, m).path(out) for m in WEIGHTS}
+        outcomes = {m: store.load(x, items.COLUMNS) for m, x in blocks.items()}
+        if None in outcomes.values():
+            continue
+        plan = symbols.Plan(
+            practices=Practices(regime.first, regime.second),
+            layers=(regime.first_layers, regime.second_layers),
+            ask=ask,
+            weight=1.0,
+            lora=config.lora,
+        )
+        given = (base.model, base.params, people, some, plan)
+        features = symbols.symbol_features(*given)
+        for method, weight in WEIGHTS.items():
+            frame = outcomes[method].items
+            frame = frame[frame["split"] == str(split)]
+            where = _where(point, regime, method, seed) | {"ask": ask}
             for group, feature in zip(some, features, strict=True):
-                key = (str(group.cell), group.pair)
-                yield _where(point, regime, method, seed) | {
-                    "ask": ask,
-                    "cell": key[0],
-                    "pair": key[1],
-                    "composed": int(right.loc[key, "sum"]),
-                    "n": int(right.loc[key, "count"]),
-                    "chance": float(chance.loc[key]),
-                    **dict(zip(NAMES, feature.vector, strict=True)),
-                }
+                yield where | _measured(frame, group) | weighed(feature, weight)
+
+
+def weighed(feature: Features, weight: float) -> dict[str, float]:
+    """The features of a sum as those of a merge that gives each expert a weight.
+
+    Args:
+      feature: of the sum.
+      weight: of each expert.
+    """
+    least, shift = math.log10(LEAST), math.log10(weight)
+    effects = ("first_effect", "second_effect")
+    changed = {x: max(getattr(feature, x) + shift, least) for x in effects}
+    vector = dataclasses.replace(feature, **changed).vector
+    return dict(zip(NAMES, vector, strict=True))
+
+
+def _measured(frame: pd.DataFrame, group: Group) -> dict[str, Any]:
+    """What the people of a group answered."""
+    mine = frame[(frame["cell"] == str(group.cell)) & (frame["pair"] == group.pair)]
+    return {
+        "cell": str(group.cell),
+        "pair": group.pair,
+        "composed": int(mine["correct"].sum()),
+        "n": len(mine),
+        "chance": float(mine["chance"].mean()),
+    }
 
 
 def _where(point: Point, regime: Regime, method: Method, seed: int) -> dict[str, Any]:

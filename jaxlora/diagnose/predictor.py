@@ -57,7 +57,7 @@ def fit(
     >>> x = np.array([[0.0], [1.0]])
     >>> fitted = fit(x, np.array([0, 10]), np.array([10, 10]), 0.1, ("x",))
     >>> probability(fitted, x).round(2).tolist()
-    [0.01, 0.99]
+    [0.02, 0.98]
     """
     x, k, n = _checked(features, composed, trials, names)
     if ridge < 0:

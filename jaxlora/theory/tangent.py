@@ -135,9 +135,8 @@ def with_outputs(adapter: Adapter, b: dict[str, jax.Array]) -> Adapter:
       b: by site.
     """
     sites = lora.sites(adapter).items()
-    return named.unflatten(
-        {name: LoraWeight(w.a, b[name], w.scale) for name, w in sites}
-    )
+    fresh = {name: LoraWeight(w.a, b[name], w.scale) for name, w in sites}
+    return named.unflatten(fresh)
 
 
 def selectivity(effects: np.ndarray, own_row: np.ndarray) -> Selectivity:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -80,6 +80,7 @@ def test_beyond_the_range_that_was_fitted_nothing_changes(law):
     np.testing.assert_array_equal(predictor.probability(fitted, edge), same)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 1), st.integers(0, 5), st.integers(1, 5)), min_size=1

@@ -102,7 +102,7 @@ def test_a_kernel_by_single_gradients(setting):
         rows = jax.tree.map(lambda x: x[0, 1], lesson)
         logs = jax.nn.log_softmax(of(kernels, rows.tokens))
         each = jnp.take_along_axis(logs, rows.targets[..., None], -1)[..., 0]
-        used = (rows.weights.sum(-1) > 0).sum()
+        used = (rows.weights.sum(-1) > 0).astype(jnp.float32).sum()
         return (each * rows.weights).sum() / used
 
     kernels = {name: named.flatten(base)[name] for name in metric}

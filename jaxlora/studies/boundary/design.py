@@ -114,11 +114,13 @@ class Point:
         alone += [Arm.TARGET] if self.full else []
         alone += [Arm.TARGET_OTHERS] if others else []
         yield from ((arm, Method.NONE) for arm in alone)
-        reversed_ = [Arm.REVERSED] if regime.placed else []
+        controls = [*CONTROLS, *([Arm.REVERSED] if regime.placed else [])]
+        if self.model.shared_mlp:  # what all layers share cannot change its layer
+            controls.remove(Arm.PERMUTED)
         for method in self.methods:
             # What a verdict rests on is asked under the plain methods.
             judged = method in PLAIN and not (self.ranked or regime.glance)
-            more = (*CONTROLS, *reversed_) if judged else (Arm.RANDOM,)
+            more = controls if judged else [Arm.RANDOM]
             yield from ((arm, method) for arm in (Arm.PAIR, *more))
         if regime.identity:
             yield from ((Arm.IDENTITY, method) for method in PLAIN)
@@ -254,10 +256,13 @@ def _map(config: BoundaryConfig) -> Iterator[Point]:
 def _axes(config: BoundaryConfig) -> Iterator[Point]:
     for axis in config.axes:
         changed = axis_model(config.model, axis)
-        regimes = (practising(0.0), placed(changed.num_layers))
+        regimes = [practising(0.0)]
         if axis != "no formats":  # which cannot be asked to write
-            regimes = (practising(0.0), practising(RHO), placed(changed.num_layers))
-        yield from _of_map(config, axis, model=changed, regimes=regimes)
+            regimes += [practising(RHO), both()]
+        if axis != "shared memory":  # which has no layers to be placed in
+            regimes.append(placed(changed.num_layers))
+        more = {"model": changed, "seeds": config.map_numbers[: config.axis_seeds]}
+        yield from _of_map(config, axis, regimes=tuple(regimes), **more)
 
 
 def _ranked(config: BoundaryConfig) -> Iterator[Point]:
@@ -266,7 +271,8 @@ def _ranked(config: BoundaryConfig) -> Iterator[Point]:
         count = config.model.num_layers
         regimes = (both(), placed(count))
         methods = tuple(map(Method, config.ranked))
-        more = {"regimes": regimes, "methods": methods, "ranked": True}
+        more: dict[str, Any] = {"regimes": regimes, "methods": methods}
+        more |= {"ranked": True, "seeds": config.map_numbers[: config.axis_seeds]}
         yield from _of_map(config, "leaderboard", **more)
 
 
@@ -277,14 +283,15 @@ def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
     recipe = config.map_pretrain
     if name == "no formats":
         recipe = dataclasses.replace(recipe, formats=())
+    defaults: dict[str, Any] = {"model": config.model, "methods": PLAIN}
+    defaults["seeds"] = config.map_numbers
     if config.map_seeds:
         yield Point(
             name=name,
-            seeds=config.map_numbers,
             world=dataclasses.replace(config.map_world, **sizes),
             pretrain=recipe,
             cells=NEW,
-            **{"model": config.model, "methods": PLAIN} | more,
+            **defaults | more,
         )
 
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxlora.evaluate.predictions import Prediction
-from jaxlora.evaluate.schema import ERROR_METRICS, Address, Arm, Method, Metric, Split
+from jaxlora.evaluate.schema import (
+    ERROR_METRICS,
+    Address,
+    Arm,
+    Cell,
+    Method,
+    Metric,
+    Split,
+)
 from jaxlora.studies import two_hop
 from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
@@ -144,7 +152,7 @@ def _writes(config: BoundaryConfig, log: Log, asked: Asked, seed: int) -> bool:
 
 def _rules(config: BoundaryConfig, log: Log, asked: Asked, seeds: Sequence[int]):
     coverage = asked.point.world.coverage
-    lowest = {
+    lowest: dict[tuple[float | None, Cell, Arm], float] = {
         (coverage, cell, arm): value
         for (of, cell, arm), value in log.lowest.items()
         if of == asked
