@@ -35,8 +35,8 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
 studies:
   study two-hop    train bases and experts, combine them, and judge the combinations;
                    with --model DIR, on a language model
-  study boundary   where merged experts compose, where they do not: a map of regimes
   study theory     what a one-layer theory predicts of combined edits, and measures
+  study boundary   where merged experts compose, where they do not: a map of regimes
   data two-hop     write the worlds of a study as a dataset (array_record)
   data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
@@ -75,10 +75,10 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
+    "study theory": Entry("study_theory", "--seeds"),
     "study boundary": Entry(
         "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
     ),
-    "study theory": Entry("study_theory", "--seeds"),
     "data two-hop": Entry("data"),
     "data questions": Entry("questions"),
     "forward": Entry("forward", "--batch or the length of rows"),
@@ -204,7 +204,7 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
         return module.run, words[1 if words[0] in COMMANDS else 2 :]
     if words[0] in ("study", "data") and words[1:2] in ([], ["-h"], ["--help"]):
         names = [k.split()[1] for k in COMMANDS if k.startswith(words[0])]
-        there = f"there {'are' if names[1:] else 'is'} {' and '.join(names)}"
+        there = f"there are {', '.join(names[:-1])} and {names[-1]}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
     name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
     tries = (" ".join(words[:2]), words[0])

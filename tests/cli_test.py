@@ -75,10 +75,10 @@ def refused(capsys, *words) -> str:
         (["studdy", "two-hop"], "did you mean `jaxlora study two-hop`?"),
         (["study", "two-hops"], "did you mean `jaxlora study two-hop`?"),
         (["inf"], "did you mean `jaxlora info`?"),
-        (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, data"),
+        (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, "),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (["study"], "`jaxlora study` needs a name; there are two-hop and theory."),
+        (["study"], "needs a name; there are two-hop, theory and boundary."),
         (["data", "--help"], "needs a name; there are two-hop and questions."),
     ],
 )

@@ -2,7 +2,7 @@
 
 Not registered before: it was asked when the placed sum came out at 0.3 with 7 people a
 library and at 0.1 with 16. The people of a headline library are cut into libraries of
-half, a quarter and an eighth of them; base, people and questions stay the same. An
+half and a quarter of them; base, people and questions stay the same. An
 expert of few facts also guesses right more often, so every number stands beside the
 second expert alone. Run, after ``jaxlora study boundary --preset standard``:
 
@@ -26,7 +26,7 @@ from jaxlora.studies.boundary.config import PRESETS, BoundaryConfig
 from jaxlora.tasks.two_hop import world
 from jaxlora.tasks.two_hop.experts import Group, groups
 
-PARTS = (1, 2, 4, 8)
+PARTS = (1, 2, 4)
 ASKED = {
     "placed, asked directly": (design.placed(4), Method.SUM, Split.TWO_HOP),
     "both practise, bridge written": (design.both(), Method.MEAN, Split.WRITTEN),
