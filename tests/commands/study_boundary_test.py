@@ -58,16 +58,12 @@ def test_a_run_leaves_rows_figures_tables_and_a_page(made):
 
 def test_it_ends_with_the_finding_regimes_predictions_paths_and_time(made):
     text = " ".join((made / "printed.txt").read_text().split())
-<<<<<<< HEAD
-    for part in ("direct rows", "ways of training and asking", "Took "):
-=======
     for part in (
         "base 10/10",
         "B->C practises",
         "ways of training and asking",
         "Took ",
     ):
->>>>>>> regimes
         assert part in text, part
     assert "No prediction was written down before this run" in text
     assert "report.html" in text
