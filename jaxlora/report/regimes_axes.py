@@ -15,7 +15,7 @@ POINT = "map"
 PANELS = (
     (MAIN[0], Split.TWO_HOP, "direct rows,\nasked directly"),
     (MAIN[1], Split.WRITTEN, "B→C practises,\nbridge written"),
-    (MAIN[2], Split.TWO_HOP, "A→B low, B→C high,\nasked directly"),
+    (MAIN[3], Split.TWO_HOP, "A→B low, B→C high,\nasked directly"),
 )
 
 
