@@ -30,11 +30,13 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   forward          logits of token ids, for comparison with other programs
   gate             what a route must learn from data (gate --list: all routes)
   routes           which expert a route takes, by token and layer of a prompt
+  diagnose         will two experts compose when merged? before they are trained
 
 studies:
   study two-hop    train bases and experts, combine them, and judge the combinations;
                    with --model DIR, on a language model
   study theory     what a one-layer theory predicts of combined edits, and measures
+  study boundary   where merged experts compose, where they do not: a map of regimes
   data two-hop     write the worlds of a study as a dataset (array_record)
   data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
@@ -52,6 +54,7 @@ examples:
   jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
   jaxlora study two-hop --model MODEL                   on a language model
   jaxlora study two-hop --from results/two-hop/results.json --out again
+  jaxlora study boundary                                where experts compose, in short
 
 `jaxlora COMMAND --help` lists every option.
 """
@@ -73,12 +76,16 @@ class Entry(NamedTuple):
 COMMANDS = {
     "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
     "study theory": Entry("study_theory", "--seeds"),
+    "study boundary": Entry(
+        "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
+    ),
     "data two-hop": Entry("data"),
     "data questions": Entry("questions"),
     "forward": Entry("forward", "--batch or the length of rows"),
     "generate": Entry("generate", "--batch or --max-new-tokens"),
     "gate": Entry("gate", "--batch, --length or --together", resumes=True),
     "routes": Entry("routes", "the length of the prompt"),
+    "diagnose": Entry("diagnose", "the length of rows"),
     "merge": Entry("merge", "the number of adapters or --rank"),
     "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),
@@ -197,7 +204,7 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
         return module.run, words[1 if words[0] in COMMANDS else 2 :]
     if words[0] in ("study", "data") and words[1:2] in ([], ["-h"], ["--help"]):
         names = [k.split()[1] for k in COMMANDS if k.startswith(words[0])]
-        there = f"there {'are' if names[1:] else 'is'} {' and '.join(names)}"
+        there = f"there are {', '.join(names[:-1])} and {names[-1]}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
     name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
     tries = (" ".join(words[:2]), words[0])

@@ -175,14 +175,23 @@ def confine(adapter: Adapter, layers: jax.Array) -> Adapter:
       adapter: sites [L, D, R] of stacked layers.
       layers: bool [L], those that are kept.
 
+    Raises:
+      ValueError: if a site has no axis of L layers.
+
     >>> site = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 3)), jnp.ones(2))
     >>> confine({"kernel": site}, jnp.array([True, False]))["kernel"].a[:, 0, 0]
     Array([1., 0.], dtype=float32)
     """
 
     def site(x: LoraWeight) -> LoraWeight:
+        if x.a.ndim != 3 or len(x.a) != len(layers):
+            raise ValueError(
+                f"A site has a of shape {x.a.shape}, expected [{len(layers)}, D, R]: "
+                f"only what stands in layers can be confined to some of them."
+            )
         kept = layers[:, None, None]
-        return x.replace(a=x.a * kept.astype(x.a.dtype), b=x.b * kept.astype(x.b.dtype))
+        a, b = x.a * kept.astype(x.a.dtype), x.b * kept.astype(x.b.dtype)
+        return LoraWeight(a, b, x.scale)
 
     return lora_map(site, adapter)
 

@@ -32,6 +32,7 @@ def test_help_names_every_command(capsys):
         (["inspect", "--help"], "--figure FILE.png"),
         (["eval", "--help"], "--metric {exact,number}"),
         (["gate", "--help"], "--out FILE.safetensors"),
+        (["diagnose", "--help"], "--ask {direct,written}"),
     ],
 )
 def test_help_of_a_command_returns_0(capsys, words, expected):
@@ -74,10 +75,10 @@ def refused(capsys, *words) -> str:
         (["studdy", "two-hop"], "did you mean `jaxlora study two-hop`?"),
         (["study", "two-hops"], "did you mean `jaxlora study two-hop`?"),
         (["inf"], "did you mean `jaxlora info`?"),
-        (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, data"),
+        (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, "),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (["study"], "`jaxlora study` needs a name; there are two-hop and theory."),
+        (["study"], "needs a name; there are two-hop, theory and boundary."),
         (["data", "--help"], "needs a name; there are two-hop and questions."),
     ],
 )

@@ -32,6 +32,7 @@ FLOORS = {
     "reuse": 5,
     "train": 5,
     "evaluate": 5,
+    "diagnose": 5,
     "studies": 6,
     "integrations": 6,
     "report": 7,
@@ -197,8 +198,10 @@ def test_merges_gates_and_theory_know_nothing_of_flax():
 def test_data_files_are_in_the_package():
     assert (ROOT / "report" / "page.html.jinja").is_file()
     assert (ROOT / "report" / "theory.html.jinja").is_file()
+    assert (ROOT / "report" / "regimes.html.jinja").is_file()
     assert (ROOT / "report" / "shared.html.jinja").is_file()
     for name in ("predictions", "predictions_league", "predictions_text"):
         assert (ROOT / "studies" / "two_hop" / f"{name}.json").is_file()
     assert (ROOT / "studies" / "theory" / "predictions.json").is_file()
+    assert (ROOT / "diagnose" / "coefficients.json").is_file()
     assert (ROOT / "py.typed").is_file()

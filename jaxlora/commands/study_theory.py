@@ -1,4 +1,4 @@
-"""``jaxlora study theory``: the one-layer theory, predicted and measured."""
+"""``jaxlora study theory``: the theory of one and two layers, measured."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ PROG = "jaxlora study theory"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TheoryConfig):
-    """Can a one-layer model compose two edits, and where does each statement stop?
+    """Do models of one and two layers compose two edits, and where does a claim stop?
 
     Every claim of the theory with its predicted interval and its measurement, over
     random worlds. The predictions were written down before the runs.
@@ -31,7 +31,7 @@ class Arguments(TheoryConfig):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the study; 0 if every prediction on the one-layer model held, else 1."""
+    """Runs the study; 0 if every prediction on closed-form models held, else 1."""
     given = flags.parse(Arguments, PROG, arguments, default=Arguments())
     fields = [f.name for f in dataclasses.fields(TheoryConfig)]
     config = TheoryConfig(**{name: getattr(given, name) for name in fields})

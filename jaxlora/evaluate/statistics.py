@@ -120,12 +120,12 @@ def bootstrap(
     if agree:
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
     means = resampling.means(seeds, rng, resamples)
-    found = [ends.percentile(means, confidence)]
+    candidates = [ends.percentile(means, confidence)]
     if share:
-        found += ends.shares(seeds, value, n, confidence)
+        candidates += ends.shares(seeds, value, n, confidence)
     else:
-        found += ends.student(seeds, value, confidence)
-    return _widest(value, n, found)
+        candidates += ends.student(seeds, value, confidence)
+    return _widest(value, n, candidates)
 
 
 def paired(
@@ -172,11 +172,11 @@ def paired(
         return Paired(Interval(value, *point, n), p)
     means = resampling.means(seeds, rng, resamples)
     p = (1 + int((means <= 0).sum())) / (1 + resamples)
-    found = [ends.percentile(means, confidence)]
-    found += ends.student(seeds, value, confidence)
+    candidates = [ends.percentile(means, confidence)]
+    candidates += ends.student(seeds, value, confidence)
     if not share:
-        return Paired(_widest(value, n, found), p)
-    wide = _widest(value, n, [*found, ends.matched(values, confidence)])
+        return Paired(_widest(value, n, candidates), p)
+    wide = _widest(value, n, [*candidates, ends.matched(values, confidence)])
     inside = wide._replace(lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
     return Paired(inside, max(p, ends.sign_test(values)))
 
@@ -205,9 +205,9 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def _widest(value: float, n: int, found: Sequence[ends.Ends]) -> Interval:
+def _widest(value: float, n: int, every: Sequence[ends.Ends]) -> Interval:
     # The value is among them: outside its own interval it would be unreadable.
-    lows, highs = zip(*found, strict=True)
+    lows, highs = zip(*every, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs), n)
 
 

@@ -111,13 +111,13 @@ def learn_scales(
             f"Scalars are to be trained for {steps} steps at a learning rate of "
             f"{learning_rate}, expected at least 1 step and a positive rate."
         )
-    one = jax.tree.map(lambda x: x[0], library) if shared else library
-    experts = lora.num_experts(one)
+    first = jax.tree.map(lambda x: x[0], library) if shared else library
+    experts = lora.num_experts(first)
     # Either way training starts at the mean of the experts.
     start = 0.0 if softmax else 1 / experts
     initial = {
         name: jnp.full(w.scale.shape, start, jnp.float32)
-        for name, w in lora.sites(one).items()
+        for name, w in lora.sites(first).items()
     }
     summed = jax.vmap(_exact_sum, in_axes=(0, None)) if shared else _exact_sum
 

@@ -105,12 +105,12 @@ class Memory(nn.Module):
     route: Route | None = None
 
     @nn.compact
-    def __call__(self, x, routing: RoutingInputs, memory: dict[str, Any]):
+    def __call__(self, x, routing: RoutingInputs, memory: dict[str, Any]) -> jax.Array:
         """Applies the shared MLP, of variables ``memory``, to x [N, D]."""
         mlp = Mlp(self.config, self.route, parent=None)
-        if not self.is_mutable_collection("routes"):
-            return mlp.apply(memory, x, routing)
-        y, sown = mlp.apply(memory, x, routing, mutable=["routes"])
+        wanted = ["routes"] if self.is_mutable_collection("routes") else []
+        output: Any = mlp.apply(memory, x, routing, mutable=wanted)
+        y, sown = output
         for name, values in sown.get("routes", {}).items():
             _Sown(name=name)(values)
         return y

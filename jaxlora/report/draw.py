@@ -138,17 +138,19 @@ def plain(axes: Axes, share: str) -> None:
         axes.set_xlim(*limits)
 
 
-def legend(figure: Figure, axes: Axes, columns: int) -> None:
+def legend(
+    figure: Figure, axes: Axes, columns: int, last: Sequence[str] = ("chance",)
+) -> None:
     """Places one legend for the figure below its panels.
 
     Args:
       figure: where it is placed.
       axes: the panel whose labels it shows.
       columns: entries in a line.
+      last: labels that come after all others, whatever was drawn first.
     """
     handles, labels = axes.get_legend_handles_labels()
-    # Chance comes last, whatever was drawn first.
-    order = sorted(range(len(labels)), key=lambda i: labels[i] == "chance")
+    order = sorted(range(len(labels)), key=lambda i: labels[i] in last)
     handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     figure.legend(
         handles,

@@ -30,7 +30,6 @@ _CONSEQUENCES = {
 MEANINGS = {
     "invalid": "a criterion failed, so nothing follows",
     "preserved": "what the base could do survives the combination",
-    # A verdict of older runs, as "inconclusive" is their word for undecided.
     "degrades": "the combination no longer holds the single hops",
     "retrieves": "an expert already held the answer",
     "composes": "the combination puts two facts together",
@@ -41,6 +40,18 @@ MEANINGS = {
     "inconclusive": "the interval decides nothing",
 }
 """Every verdict in words, in the order in which they are tried."""
+_OLDER = ("degrades", "inconclusive")
+"""Verdicts of older runs: today *degrades* is a remark, and the other *undecided*."""
+
+
+def meanings(results: Mapping[str, Any]) -> dict[str, str]:
+    """Returns every verdict that a run could have in words, in order.
+
+    Args:
+      results: as in results.json.
+    """
+    used = {verdict["label"] for verdict in results.get("verdicts", [])}
+    return {k: x for k, x in MEANINGS.items() if k in used or k not in _OLDER}
 
 
 def library_title(library: str, method: str) -> str:
@@ -206,8 +217,8 @@ def remarks(verdict: Mapping[str, Any], *, short: bool = False) -> list[str]:
       verdict: as in results.json.
       short: each once, without its numbers.
     """
-    found = list(verdict.get("remarks") or [])
-    return list(dict.fromkeys(x.split(":")[0] for x in found)) if short else found
+    beside = list(verdict.get("remarks") or [])
+    return list(dict.fromkeys(x.split(":")[0] for x in beside)) if short else beside
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:

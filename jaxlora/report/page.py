@@ -69,7 +69,7 @@ def render(
         headline=first,
         others=others,
         failed=list(results.get("failed_seeds", [])),
-        meanings=outcome.MEANINGS,
+        meanings=outcome.meanings(results),
         figures={
             # Inside the page, so that it can be sent as one file.
             name: base64.b64encode(images[name]).decode("ascii")

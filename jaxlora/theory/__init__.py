@@ -1,10 +1,8 @@
-"""The one-layer theory: closed-form edits, what they predict, and where it ends."""
+"""The theory of one and two layers: closed-form edits, predictions, where it ends."""
 
-from jaxlora.theory.bounds import adding as adding
 from jaxlora.theory.bounds import interference as interference
 from jaxlora.theory.bounds import least_squares as least_squares
 from jaxlora.theory.bounds import outer_products as outer_products
-from jaxlora.theory.bounds import overwriting as overwriting
 from jaxlora.theory.bounds import retention as retention
 from jaxlora.theory.claims import CLAIMS as CLAIMS
 from jaxlora.theory.claims import PROGRAMS as PROGRAMS
@@ -28,6 +26,14 @@ from jaxlora.theory.model import init as init
 from jaxlora.theory.model import keys as keys
 from jaxlora.theory.model import logits as logits
 from jaxlora.theory.model import remember as remember
+from jaxlora.theory.rank_bounds import adding as adding
+from jaxlora.theory.rank_bounds import overwriting as overwriting
+from jaxlora.theory.rank_bounds import rank_to_add as rank_to_add
+from jaxlora.theory.two_layer import PLACEMENTS as PLACEMENTS
+from jaxlora.theory.two_layer import Reading as Reading
+from jaxlora.theory.two_layer import TwoLayers as TwoLayers
+from jaxlora.theory.two_layer import one_hop as one_hop
+from jaxlora.theory.two_layer import two_hop as two_hop
 from jaxlora.theory.world import Sizes as Sizes
 from jaxlora.theory.world import World as World
 from jaxlora.theory.world import make as make

@@ -20,8 +20,8 @@ TEXTS = {
         "v c^T / |v|^2.",
     ),
     "sum keeps both hops": Text(
-        "W + delta_1 + delta_2 answers the facts of both experts as each does alone, if "
-        "both overwrite.",
+        "W + delta_1 + delta_2 answers the facts of both experts as each does alone, "
+        "if both overwrite.",
         (
             "keys of different relations overlap no more than keys of one",
             "the experts write about disjoint sets of answers",
@@ -34,19 +34,20 @@ TEXTS = {
         "facts have no old answers: see the next claim.",
     ),
     "sum keeps added hops": Text(
-        "Where both experts add facts that the base has no answer to, the sum keeps both "
-        "hops too, with a smaller margin; the two-hop prompt is answered by the bridge "
-        "only if the second expert's facts have more than one answer.",
+        "Where both experts add facts that the base has no answer to, the sum keeps "
+        "both hops too, with a smaller margin; the two-hop prompt is answered by the "
+        "bridge only if the second expert's facts have more than one answer.",
         (
             "the base writes nothing on these prompts",
             "relations are as strong as entities; N is large",
             "each expert's facts have C different answers, equally often",
         ),
-        "Changes are answers here, and do not add up to 0: on a key of R1 the shares of "
-        "the second edit add up to k(0) / k(1/2) = 0.52, so each of its C answers gets "
-        "0.52 / C beside the 1 of the right one. On 'X R1 R2' they add up to 1.07, and "
-        "each answer gets 1.07 / C beside 0.91 or more of the bridge: for C = 1 it wins. "
-        "Nothing here is a tie, so scaling both edits by 1/2 changes no answer.",
+        "Changes are answers here, and do not add up to 0: on a key of R1 the shares "
+        "of the second edit add up to k(0) / k(1/2) = 0.52, so each of its C answers "
+        "gets 0.52 / C beside the 1 of the right one. On 'X R1 R2' they add up to "
+        "1.07, and each answer gets 1.07 / C beside 0.91 or more of the bridge: for C "
+        "= 1 it wins. Nothing here is a tie, so scaling both edits by 1/2 changes no "
+        "answer.",
     ),
     "two-hop answers the bridge": Text(
         "Asked 'X R1 R2', the sum answers the bridge r1~(X).",
@@ -110,44 +111,46 @@ TEXTS = {
         "it answers the old r2(B).",
     ),
     "placed edits compose": Text(
-        "In two layers, with expert 1's edit in the lower and expert 2's in the upper, "
-        "the sum answers 'X R1 R2' with r2~(r1~(X)) once the gain is above about 1, and "
-        "keeps both hops.",
+        "In two layers, with expert 1's edit in the lower and expert 2's in the "
+        "upper, the sum answers 'X R1 R2' with r2~(r1~(X)) once the gain is above "
+        "about 1, and keeps both hops.",
         (
-            "the second layer's attention moves what the first wrote at R1's position to "
-            "the last one, with a weight (gain), and leaves little on X and R1",
+            "the second layer's attention moves what the first wrote at R1's position "
+            "to the last one, with a weight (gain), and leaves little on X and R1",
             "tied embeddings: a written answer is what it is as a subject",
-            "a memory reads what its layer's attention moves; answers are read from the "
-            "sum of what both layers write",
+            "a memory reads what its layer's attention moves; answers are read from "
+            "the sum of what both layers write",
             "the base holds half of every old fact in either layer",
         ),
-        "At R1's position the lower edit is exact and leaves e_new - e_old / 2. The upper "
-        "memory finds R2 + g times that, which leans to 'B R2', and writes the composed "
-        "end with a share that is 1 at g = 1 and grows with g. Its rival is the bridge, "
-        "which the lower memory wrote at the last position: 0.91. Both have a spread of "
-        "order sqrt(1 / D + 1 / M), computed to first order: with small D or M the step "
-        "in g is blurred.",
+        "At R1's position the lower edit is exact and leaves e_new - e_old / 2. The "
+        "upper memory finds R2 + g times that, which leans to 'B R2', and writes the "
+        "composed end with a share that is 1 at g = 1 and grows with g. Its rival is "
+        "the bridge, which the lower memory wrote at the last position: 0.91. Both "
+        "have a spread of order sqrt(1 / D + 1 / M), computed to first order: with "
+        "small D or M the step in g is blurred.",
     ),
     "other placements do not": Text(
-        "Reversed, or with both edits in one layer, the sum does not compose at any gain; "
-        "with both in the lower one a small gain gives the bridge, as one layer does.",
+        "Reversed, or with both edits in one layer, the sum does not compose at any "
+        "gain; with both in the lower one a small gain gives the bridge, as one layer "
+        "does.",
         ("as for placed edits",),
-        "Reversed: the lower memory writes the old bridge, and the upper one has no new "
-        "second hop. Both low: the bridge is new and moved, but the upper memory knows "
-        "only the old r2 of it, with half its share, which passes 0.91 at a gain near 2. "
-        "Both high: the moved bridge is the old one.",
+        "Reversed: the lower memory writes the old bridge, and the upper one has no "
+        "new second hop. Both low: the bridge is new and moved, but the upper memory "
+        "knows only the old r2 of it, with half its share, which passes 0.91 at a "
+        "gain near 2. Both high: the moved bridge is the old one.",
     ),
     "edits in both layers": Text(
         "Experts with half of the edit in either layer are exact for their facts, but "
         "compose only at twice the gain, where the base composes what it knows; their "
-        "mean hardly ever does, and ties both hops. The mean of placed experts ties both "
-        "hops too.",
+        "mean hardly ever does, and ties both hops. The mean of placed experts ties "
+        "both hops too.",
         ("as for placed edits", "experts share their edit equally between the layers"),
-        "The lower memory then writes e_new / 2 at R1's position, and the upper one half "
-        "of the composed end, with a share that is 1 at g = 2; the bridge has 0.91 / 2 + "
-        "what is stale. Under the mean old and new bridge are moved alike, and of either "
-        "the old and the new end are written: four answers share one. The mean of placed "
-        "experts leaves e_new / 2 in the lower layer, which behaves as halves do.",
+        "The lower memory then writes e_new / 2 at R1's position, and the upper one "
+        "half of the composed end, with a share that is 1 at g = 2; the bridge has "
+        "0.91 / 2 + what is stale. Under the mean old and new bridge are moved alike, "
+        "and of either the old and the new end are written: four answers share one. "
+        "The mean of placed experts leaves e_new / 2 in the lower layer, which "
+        "behaves as halves do.",
     ),
     "edits made apart": Text(
         "N rank-one edits, each exact alone, added up: recall is 1 while keys overlap "

@@ -26,7 +26,7 @@ from scipy import special
 from jaxlora.theory.two_layer import HALF, Placement, Reading
 from jaxlora.theory.world import Sizes, Truth, draw
 
-POINTS = 1021
+POINTS = 4093
 """Of the lattice for an expectation; a prime."""
 DRAWS = 16381
 """Of the lattice on which the largest logit is looked for; a prime."""
@@ -80,17 +80,17 @@ def lattice(points: int, axes: int) -> np.ndarray:
       points: how many; a prime.
       axes: dimensions.
 
-    >>> x = lattice(1021, 40)
-    >>> bool(abs(x.T @ x / 1021 - np.eye(40)).max() < 0.2)
+    >>> x = lattice(4093, 40)
+    >>> bool(abs(x.T @ x / 4093 - np.eye(40)).max() < 0.2)
     True
     """
-    # Powers of a primitive root, as in Korobov's rules; few of them repeat.
+    # Powers of a primitive root, as in Korobov's rules: no two axes are the same.
     steps = [pow(_ROOTS[points], i, points) for i in range(axes)]
     place = np.arange(points)[:, None] * np.asarray(steps)[None, :] + 0.5
     return special.ndtri(place % points / points)
 
 
-_ROOTS = {1021: 331, 16381: 6947}
+_ROOTS = {4093: 1949, 16381: 6947}
 """Multipliers by the number of points."""
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.theory import bounds, compose, limit, model
+from jaxlora.theory import bounds, compose, limit, model, rank_bounds
 from jaxlora.theory import world as worlds
 from jaxlora.theory.measure import HIGH, LOW
 from jaxlora.theory.measure_bounds import PARTS, Load, ranks_of
@@ -174,8 +174,10 @@ def low_rank(load: Load) -> Shares:
     """
     shares = {}
     for rank in ranks_of(load):
-        shares[f"adding, rank {rank}"] = bounds.adding(rank, load.facts, load.width)
-        over = bounds.overwriting(rank, load.facts, load.width)
+        shares[f"adding, rank {rank}"] = rank_bounds.adding(
+            rank, load.facts, load.width
+        )
+        over = rank_bounds.overwriting(rank, load.facts, load.width)
         shares[f"overwriting, rank {rank}"] = over
     return shares
 
@@ -191,8 +193,8 @@ def scaled(load: Load, scale: float) -> Shares:
     for part in PARTS:
         rank = int(part * load.width)
         sizes = (rank, load.facts, load.width)
-        shares[f"adding, rank {part:g} D"] = bounds.adding(*sizes)
-        over = bounds.overwriting(*sizes, scale)
+        shares[f"adding, rank {part:g} D"] = rank_bounds.adding(*sizes)
+        over = rank_bounds.overwriting(*sizes, scale)
         shares[f"overwriting, rank {part:g} D"] = over
     return shares
 

@@ -1,4 +1,4 @@
-"""What is predicted of :mod:`jaxlora.theory.measure_layers`, without a random weight."""
+"""What is predicted of two layers, without a random weight."""
 
 import jax
 import jax.numpy as jnp

@@ -81,7 +81,17 @@ def _no_models():
         patched.setattr(
             symbol_experts,
             "train",
-            lambda base, *_: Experts(base, groups(base.world), {}, {}),
+            lambda base, *_: Experts(base, groups(base.world), {}, {}, {}),
+        )
+        patched.setattr(
+            symbol_experts,
+            "train_kinds",
+            lambda base, people, every, *_: dict.fromkeys(every),
+        )
+        patched.setattr(
+            symbol_experts,
+            "select",
+            lambda base, people, names, _: Experts(base, people, {}, {}, {}),
         )
         yield
 

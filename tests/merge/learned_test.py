@@ -50,6 +50,34 @@ def test_scales_of_every_site_and_layer_are_found_and_give_the_planted_sum(
     assert float(loss(merged)) < 1e-3 * float(loss(equal))
 
 
+def test_shared_scales_are_those_that_suit_all_libraries(make_library, dense):
+    """Two libraries that ask for the same scalars, and then for different ones."""
+    both = [make_library(seed=seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *both)
+    how = {"steps": 400, "learning_rate": 0.1}
+
+    def train(planted):
+        one, two = (distance_to(dense, *x)[0] for x in zip(both, planted, strict=True))
+
+        def loss(adapters):
+            first, second = (
+                jax.tree.map(lambda x, k=k: x[k], adapters) for k in (0, 1)
+            )
+            return one(first) + two(second)
+
+        return learned.learn_scales(loss, stacked, **how, shared=True)
+
+    same = train((PLANTED, PLANTED))
+    for name, planted in PLANTED.items():
+        assert same[name].shape == planted.shape
+        np.testing.assert_allclose(same[name], planted, atol=0.02)
+    swapped = {name: np.asarray(c)[::-1] for name, c in PLANTED.items()}
+    between = train((PLANTED, swapped))
+    for name, planted in PLANTED.items():
+        far = np.abs(np.asarray(between[name]) - planted).max()
+        assert far > 0.05
+
+
 def test_free_scales_may_be_negative_and_softmax_may_not(make_library, dense):
     library = make_library()
     planted = {name: c - 0.5 for name, c in PLANTED.items()}

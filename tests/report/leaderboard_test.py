@@ -63,6 +63,28 @@ def test_grid_has_a_line_for_each_method_and_the_references_below(ranked):
     assert grid.body[4][three] == grid.body[4][3] == "–"
 
 
+def test_rows_that_were_learned_from_are_shown_where_they_were_noted(ranked):
+    before = leaderboard.grid(ranked)
+    assert "rows" not in before.header
+    assert "Rows:" not in before.note
+    some = line("linear", 0.1, data="target", learned_rows=[17, 18])
+    many = line("smear", 0.1, data="target", learned_rows=[56, 56])
+    more = ranked | {"leaderboard": [*ranked["leaderboard"], some, many]}
+    grid = leaderboard.grid(more)
+    shown = {x[0]: x[grid.header.index("rows")] for x in grid.body if len(x) > 1}
+    assert shown["linear"] == "17 to 18"
+    assert shown["smear"] == "56"
+    assert shown["ties|x"] == shown["base"] == "–"
+    assert "rows" not in leaderboard.grid(more, short=True).header
+    # Who had fewer than twenty is named, and nobody else.
+    assert grid.note.endswith("Fewer than 20, too few to judge by: linear.")
+    rows = {
+        r["method"]: r for r in csv.DictReader(io.StringIO(leaderboard.to_csv(more)))
+    }
+    assert rows["linear"]["learned_rows"] == "17 to 18"
+    assert rows["cat"]["learned_rows"] == ""
+
+
 def test_short_grid_fits_a_terminal(ranked):
     grid = leaderboard.grid(ranked, short=True)
     widths = [max(len(row[i]) for row in (grid.header, *grid.body) if len(row) > 1)

@@ -215,6 +215,31 @@ def test_rank_to_add_is_too_little_to_overwrite(low_rank):
     assert share(low_rank["overwriting, rank 32"]) == 1
 
 
+def test_what_a_merge_scales_is_no_matter_of_rank():
+    for scale in (0.5, 0.75):
+        given = (KEYS, LOAD, jnp.float32(scale))
+        measured = measure.over_seeds(measure_bounds.scaled, *given)
+        full = share(measured["overwriting, rank 1 D"])
+        assert abs(full - (0.5 if scale == 0.5 else 1.0)) < 0.1
+        assert share(measured["adding, rank 1 D"]) == 1
+        low = share(measured["overwriting, rank 0.5 D"])
+        assert low < (0.05 if scale == 0.5 else 1.0)
+
+
+def test_added_hops_are_kept_and_the_bridge_needs_more_than_one_answer():
+    shares = {}
+    for answers, limit in ((1, 0.0), (16, 1.0)):
+        measured = measure.over_seeds(measure.added, KEYS, SIZES, jnp.float32(answers))
+        assert share(measured["hop 1"]) > 0.97
+        assert share(measured["hop 2"]) > 0.97
+        shares[answers] = share(measured["bridge"])
+        predicted = predict.added(SIZES, answers)
+        assert predicted == {"hop 1": 1.0, "hop 2": 1.0, "bridge": limit}
+    # At these sizes the limit of a single answer, a margin of 0.16, is far away.
+    assert shares[16] > 0.9
+    assert shares[1] < shares[16]
+
+
 def test_a_claim_has_all_its_parts():
     assert [c.name for c in claims.CLAIMS] == list(TEXTS)
     for claim in claims.CLAIMS:

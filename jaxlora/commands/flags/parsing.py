@@ -25,12 +25,15 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "--gates.min-context": "--criteria.min-context",
         "--gates.min-two-hop": "--criteria.min-two-hop",
         "--train.at-once": "--train.together",
+        "--format": "--world.form",
     },
-    "jaxlora data two-hop": {"--thresholds.level": "--thresholds.confidence"},
+    "jaxlora data two-hop": {
+        "--thresholds.level": "--thresholds.confidence",
+        "--format": "--world.form",
+    },
     "jaxlora study theory": {"--level": "--confidence"},
 }
-"""By command, old flags and the ones that replace them; accepted for one release, and
-not in any help."""
+"""By command, short and old flags and the ones that they stand for; in no help."""
 
 
 def flags(kind: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:

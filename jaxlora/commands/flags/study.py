@@ -1,9 +1,9 @@
 """Flags that studies share, and how a config comes from the command line."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import platformdirs
 import tyro
@@ -17,6 +17,19 @@ from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
 
 T = TypeVar("T")
 
+
+class Source(NamedTuple):
+    """Where a study's configuration comes from, before flags change it."""
+
+    study: str
+    """Its name in results.json."""
+    kind: Any
+    """The class of its configuration."""
+    presets: Mapping[str, Any]
+    """Configurations by name; the first is the default."""
+
+
+TWO_HOP = Source("two-hop", TwoHopConfig, PRESETS)
 Preset = Annotated[
     str,
     tyro.conf.arg(
@@ -39,11 +52,14 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("jaxlora"))
 
 
-def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopConfig]:
+def starting_point(
+    arguments: Sequence[str], source: Source = TWO_HOP
+) -> tuple[str, Path | None, Any]:
     """Finds ``--preset`` and ``--from``: they set the defaults of all other flags.
 
     Args:
       arguments: the words of the command.
+      source: the study.
 
     Returns:
       The preset's name, the file if there is one, and the configuration.
@@ -54,26 +70,28 @@ def starting_point(arguments: Sequence[str]) -> tuple[str, Path | None, TwoHopCo
     preset, file = (
         parsing.value_of(flag, arguments) for flag in ("--preset", "--from")
     )
+    presets, usual = source.presets, next(iter(source.presets))
     if file is not None:
         if preset:
             raise ValueError(
                 "Got both --preset and --from; a results.json already says everything."
             )
-        return "quick", Path(file), read_config(Path(file))
-    preset = preset or "quick"
-    if preset not in PRESETS:
+        return usual, Path(file), read_config(Path(file), source)
+    preset = preset or usual
+    if preset not in presets:
         raise ValueError(
-            f"No preset {preset!r}; there are {', '.join(PRESETS)}."
-            + flag_hint(preset, PRESETS, most=3)
+            f"No preset {preset!r}; there are {', '.join(presets)}."
+            + flag_hint(preset, presets, most=3)
         )
-    return preset, None, PRESETS[preset]
+    return preset, None, presets[preset]
 
 
-def read_config(path: Path) -> TwoHopConfig:
+def read_config(path: Path, source: Source = TWO_HOP) -> Any:
     """Reads the configuration in a results.json (or study.json).
 
     Args:
       path: of the file.
+      source: the study whose file it must be.
 
     Raises:
       ValueError: if there is none, naming what was found instead.
@@ -92,14 +110,17 @@ def read_config(path: Path) -> TwoHopConfig:
         raise ValueError(f"{path} is no JSON: {error}.") from None
     if not isinstance(results, dict) or not isinstance(results.get("config"), dict):
         raise ValueError(f"{path} has no 'config'; expected the results.json of a run.")
-    if results.get("study") != "two-hop":
+    if results.get("study") != source.study:
         raise ValueError(
-            f"{path} is of the study {results.get('study')!r}, expected 'two-hop'."
+            f"{path} is of the study {results.get('study')!r}, expected "
+            f"{source.study!r}."
         )
-    return from_plain(TwoHopConfig, results["config"])
+    return from_plain(source.kind, results["config"])
 
 
-def parse_config(kind: type[T], prog: str, words: Sequence[str]) -> T:
+def parse_config(
+    kind: type[T], prog: str, words: Sequence[str], source: Source = TWO_HOP
+) -> T:
     """Parses flags over the configuration that ``--preset`` or ``--from`` names.
 
     Args:
@@ -107,11 +128,12 @@ def parse_config(kind: type[T], prog: str, words: Sequence[str]) -> T:
       prog: the command.
       words: what was given; ``--methods all`` is every method, ``--routers all`` every
         route.
+      source: the study.
 
     Raises:
       ValueError: if a flag or a preset does not exist, or the file is none of a run.
     """
-    preset, path, config = starting_point(words)
+    preset, path, config = starting_point(words, source)
     make: Any = kind
     default = make(preset=preset, from_=path, config=config)
     every = {"--methods": METHODS, "--routers": route.names()}

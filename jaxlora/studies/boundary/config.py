@@ -38,20 +38,16 @@ class BoundaryConfig:
     first_seed: int = 30
     """Number of the first of them."""
     map_seeds: int = 2
-    """Bases of each point of the map: coverages, placements and axes."""
+    """Bases of each point of the map: coverages, rows and placements."""
+    axis_seeds: int = 1
+    """Those of them that axes and the leaderboard take."""
     first_map_seed: int = 40
     """Number of the first of them."""
     rhos: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
     """Shares of rows that practise the second hop's role, in the phase diagram."""
-    coverages: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    coverages: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Shares of the base's second-relation facts seen in compositions, likewise."""
-    axes: tuple[Axis, ...] = (
-        "no formats",
-        "pad",
-        "2 layers",
-        "looped twice",
-        "shared memory",
-    )
+    axes: tuple[Axis, ...] = ("looped twice", "shared memory", "no formats")
     """Bases that differ from the base point in one thing."""
     placements: bool = True
     """Ask all pairs of layer ranges."""
@@ -67,6 +63,8 @@ class BoundaryConfig:
         "oracle",
     )
     """Ways to combine a library in the headline regimes."""
+    ranked: tuple[str, ...] = METHODS
+    """Ways that are ranked where there is headroom; empty for none."""
     retention_items: int = 16
     """Held-out familiar two-hop queries that every combined model is asked."""
     min_written: float = 0.8
@@ -99,8 +97,10 @@ class BoundaryConfig:
 
     def __post_init__(self):
         at_least(self, 1, "retention_items", "resamples")
-        at_least(self, 0, "seeds", "map_seeds", "first_seed", "first_map_seed")
+        counts = ("seeds", "map_seeds", "axis_seeds")
+        at_least(self, 0, *counts, "first_seed", "first_map_seed")
         distinct("methods", self.methods, METHODS)
+        distinct("ranked", self.ranked, METHODS)
         distinct("axes", self.axes, AXES)
         for name in ("rhos", "coverages"):
             distinct(name, getattr(self, name))
@@ -139,10 +139,17 @@ PRESETS: dict[str, BoundaryConfig] = {
         seeds=1,
         map_seeds=0,
         methods=("mean", "sum"),
+        ranked=(),
         world=WorldConfig(),
         pretrain=PretrainConfig(),
     ),
     "standard": BoundaryConfig(),
     # For a GPU: more bases, and a wider model.
-    "full": BoundaryConfig(seeds=8, map_seeds=4, axes=AXES),
+    "full": BoundaryConfig(
+        seeds=8,
+        map_seeds=4,
+        axis_seeds=4,
+        coverages=(0.0, 0.25, 0.5, 0.75, 1.0),
+        axes=AXES,
+    ),
 }

@@ -27,9 +27,9 @@ CONTROLS = (
     Arm.COUNTERFACTUAL1,
     Arm.COUNTERFACTUAL2,
 )
-"""Asked under every method, beside the combination."""
+"""What a verdict rests on, beside the base and the experts alone."""
 PLAIN = (Method.MEAN, Method.SUM)
-"""Methods of the map."""
+"""Methods with a verdict; of others the combination and random experts are asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class Regime:
     second_layers: tuple[int, ...] = ()
     identity: bool = False
     """Is the second expert trained on identity rows ``B -> B`` too?"""
+    glance: bool = False
+    """Is the combination asked beside random experts alone, without a verdict?"""
 
     def recipe(self, experts: ExpertsConfig) -> ExpertsConfig:
         """The training of its experts.
@@ -93,6 +95,8 @@ class Point:
     """Of the combination of two."""
     full: bool = False
     """Are experts that saw the answers asked as well?"""
+    ranked: bool = False
+    """Are methods only ranked: the combination and random experts, no other control?"""
 
     @property
     def condition(self) -> tuple[tuple[str, Any], ...]:
@@ -105,19 +109,24 @@ class Point:
         Args:
           regime: one of its regimes.
         """
+        others = self.full and not regime.second.rho
         alone = [Arm.HOP1, Arm.HOP2, Arm.JOINT]
-        if self.full:
-            alone += [Arm.TARGET, Arm.TARGET_OTHERS]
+        alone += [Arm.TARGET] if self.full else []
+        alone += [Arm.TARGET_OTHERS] if others else []
         yield from ((arm, Method.NONE) for arm in alone)
-        combined = (Arm.PAIR, *CONTROLS, *([Arm.REVERSED] if regime.placed else []))
+        controls = [*CONTROLS, *([Arm.REVERSED] if regime.placed else [])]
+        if self.model.shared_mlp:  # what all layers share cannot change its layer
+            controls.remove(Arm.PERMUTED)
         for method in self.methods:
-            # The oracle is a bound, not a method: it is searched for the pair alone.
-            some = combined if method is not Method.ORACLE else (Arm.PAIR, Arm.RANDOM)
-            yield from ((arm, method) for arm in some)
+            # What a verdict rests on is asked under the plain methods.
+            judged = method in PLAIN and not (self.ranked or regime.glance)
+            more = controls if judged else [Arm.RANDOM]
+            yield from ((arm, method) for arm in (Arm.PAIR, *more))
         if regime.identity:
             yield from ((Arm.IDENTITY, method) for method in PLAIN)
         if self.full:
             yield from ((Arm.TRIPLE, method) for method in PLAIN)
+        if others:
             yield Arm.TRIPLE_OTHERS, Method.MEAN
 
 
@@ -133,8 +142,8 @@ def layers(some: Sequence[int]) -> str:
     if not some:
         return "all"
     ends = f"{some[0]}-{some[-1]}" if len(some) > 1 else f"{some[0]}"
-    whole = tuple(some) == tuple(range(some[0], some[-1] + 1))
-    return ends if whole else ",".join(map(str, some))
+    gapless = tuple(some) == tuple(range(some[0], some[-1] + 1))
+    return ends if gapless else ",".join(map(str, some))
 
 
 def halves(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -163,6 +172,12 @@ def practising(rho: float, **more: Any) -> Regime:
     return Regime(name=name, second=Practice(rho=rho), **more)
 
 
+def both() -> Regime:
+    """Both experts practise their roles."""
+    half = Practice(rho=RHO)
+    return Regime(name="both practise", first=half, second=half)
+
+
 def placed(count: int) -> Regime:
     """The first expert low, the second high.
 
@@ -178,7 +193,7 @@ def variants() -> tuple[Regime, ...]:
     half = Practice(rho=RHO)
     return (
         Regime(name="A->B practises", first=half),
-        Regime(name="both practise", first=half, second=half),
+        both(),
         Regime(name="documents", second=Practice(rho=RHO, form="document")),
         Regime(name="mixture", second=Practice(rho=RHO, form="mixture")),
         Regime(name="identity rows", identity=True),
@@ -194,7 +209,7 @@ def grid(count: int) -> tuple[Regime, ...]:
     low, high = halves(count)
     ranges = ((), low, tuple(range(count // 2)), high, (count - 1,))
     return tuple(
-        Regime(name="layers", first_layers=a, second_layers=b)
+        Regime(name="layers", first_layers=a, second_layers=b, glance=True)
         for a in ranges
         for b in ranges
         if a or b
@@ -207,11 +222,13 @@ def points(config: BoundaryConfig) -> tuple[Point, ...]:
     Args:
       config: of the study.
     """
-    return (*_headline(config), *_map(config), *_axes(config))
+    return (*_headline(config), *_map(config), *_axes(config), *_ranked(config))
 
 
 def _headline(config: BoundaryConfig) -> Iterator[Point]:
-    if config.seeds:
+    """Two points of the same bases, whose experts are trained in programs apart."""
+    regimes = (practising(0.0), practising(RHO), placed(config.model.num_layers))
+    for some in (regimes, (both(),)) if config.seeds else ():
         yield Point(
             name="headline",
             seeds=config.numbers,
@@ -219,11 +236,7 @@ def _headline(config: BoundaryConfig) -> Iterator[Point]:
             model=config.model,
             pretrain=config.pretrain,
             cells=tuple(Cell),
-            regimes=(
-                practising(0.0),
-                practising(RHO),
-                placed(config.model.num_layers),
-            ),
+            regimes=some,
             methods=tuple(map(Method, config.methods)),
             full=True,
         )
@@ -235,18 +248,32 @@ def _map(config: BoundaryConfig) -> Iterator[Point]:
         phase = tuple(practising(rho) for rho in config.rhos)
         more = ()
         if coverage == config.map_world.coverage:
-            ranges = grid(count) if config.placements else (placed(count),)
-            more = (*variants(), *ranges)
+            ranges = grid(count) if config.placements else ()
+            more = (*variants(), placed(count), *ranges)
         yield from _of_map(config, "map", coverage=coverage, regimes=(*phase, *more))
 
 
 def _axes(config: BoundaryConfig) -> Iterator[Point]:
     for axis in config.axes:
         changed = axis_model(config.model, axis)
-        regimes = (practising(0.0), placed(changed.num_layers))
+        regimes = [practising(0.0)]
         if axis != "no formats":  # which cannot be asked to write
-            regimes = (practising(0.0), practising(RHO), placed(changed.num_layers))
-        yield from _of_map(config, axis, model=changed, regimes=regimes)
+            regimes += [practising(RHO), both()]
+        if axis != "shared memory":  # which has no layers to be placed in
+            regimes.append(placed(changed.num_layers))
+        more = {"model": changed, "seeds": config.map_numbers[: config.axis_seeds]}
+        yield from _of_map(config, axis, regimes=tuple(regimes), **more)
+
+
+def _ranked(config: BoundaryConfig) -> Iterator[Point]:
+    """Merges and routes: where a joint LoRA has headroom, and where layers differ."""
+    if config.ranked:
+        count = config.model.num_layers
+        regimes = (both(), placed(count))
+        methods = tuple(map(Method, config.ranked))
+        more: dict[str, Any] = {"regimes": regimes, "methods": methods}
+        more |= {"ranked": True, "seeds": config.map_numbers[: config.axis_seeds]}
+        yield from _of_map(config, "leaderboard", **more)
 
 
 def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
@@ -256,15 +283,15 @@ def _of_map(config: BoundaryConfig, name: str, **more: Any) -> Iterator[Point]:
     recipe = config.map_pretrain
     if name == "no formats":
         recipe = dataclasses.replace(recipe, formats=())
+    defaults: dict[str, Any] = {"model": config.model, "methods": PLAIN}
+    defaults["seeds"] = config.map_numbers
     if config.map_seeds:
         yield Point(
             name=name,
-            seeds=config.map_numbers,
             world=dataclasses.replace(config.map_world, **sizes),
             pretrain=recipe,
             cells=NEW,
-            methods=PLAIN,
-            **{"model": config.model} | more,
+            **defaults | more,
         )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxlora.evaluate.schema import Arm, Cell, Method
 from jaxlora.studies.boundary.design import Point, Regime
 from jaxlora.studies.harness import Outcome
-from jaxlora.studies.two_hop.rows import Block
+from jaxlora.studies.two_hop import Block
 
 
 class Asked(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Address, Arm, Method, Metric, Split
-from jaxlora.studies import harness
+from jaxlora.studies import harness, two_hop
 from jaxlora.studies.boundary import design, summary
 from jaxlora.studies.boundary.config import STUDY, BoundaryConfig
 from jaxlora.studies.boundary.design import Point, Regime
@@ -27,24 +27,15 @@ from jaxlora.studies.harness import (
     provenance,
 )
 from jaxlora.studies.harness.criteria import met
-from jaxlora.studies.two_hop import (
-    Kind,
-    TwoHopConfig,
-    answer,
-    arms,
-    bases,
-    experts,
-    items,
-    kinds,
-    questions,
-)
+from jaxlora.studies.two_hop import Kind, TwoHopConfig, kinds
 from jaxlora.tasks.two_hop import world
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups
 
-# Taken on import: a file that is edited while a study runs is not what runs.
-CODE = code.digest("jaxlora.studies.boundary.protocol")
+# What decides a stored block, taken on import. Every run makes its rows anew of all
+# blocks, and a block's path names its regime: design and summary are no part of it.
+CODE = code.digest("jaxlora.studies.two_hop.symbols.answer")
 PREDICTIONS = Path(__file__).with_name("predictions.json")
-Base = bases.Base
+Base = two_hop.bases.Base
 CRITERION_SPLITS = {
     "one-hop recall": Split.FAMILIAR_ONE_HOP,
     "held-out two-hop": Split.FAMILIAR_TWO_HOP,
@@ -61,8 +52,8 @@ class _Ready(NamedTuple):
 
     base: Base
     people: tuple[Group, ...]
-    trained: Mapping[Kind, experts.Trained]
-    asked: questions.Asked
+    trained: Mapping[Kind, two_hop.experts.Trained]
+    asked: two_hop.questions.Asked
 
 
 def run(
@@ -164,9 +155,9 @@ def ask_base(this: Run[BoundaryConfig], log: Log, point: Point, seed: int) -> No
         path = first._replace(regime=point.condition).path(this.out)
         make = functools.partial(_answer, this.config, ready, regime, None)
         empty = functools.partial(make, Arm.BASE, Method.NONE)
-        alone = harness.ask(this, path, items.COLUMNS, empty)
+        alone = harness.ask(this, path, two_hop.items.COLUMNS, empty)
         log.add(asked, first, alone)
-        old = items.old_answers(alone.items)
+        old = two_hop.items.old_answers(alone.items)
         where = f"{point.name} {point.world.coverage:g}, seed {seed}, {regime.name}"
         for arm, method in point.plan(regime):
             text = f"{where}: {arm}, {method}"
@@ -174,7 +165,9 @@ def ask_base(this: Run[BoundaryConfig], log: Log, point: Point, seed: int) -> No
             block = asked.block(seed, arm, method)
             make = functools.partial(_answer, this.config, ready, regime, old)
             some = functools.partial(make, arm, method)
-            outcome = harness.ask(this, block.path(this.out), items.COLUMNS, some)
+            outcome = harness.ask(
+                this, block.path(this.out), two_hop.items.COLUMNS, some
+            )
             log.add(asked, block, outcome)
 
 
@@ -189,25 +182,28 @@ def _base(this: Run[BoundaryConfig], point: Point, seed: int) -> Base:
     with this.clock.time("pretrain"):
         people = world.generate(point.world, seed)
         how = (point.model, point.pretrain, this.cache, 1, progress)
-        (base,) = bases.train([seed], [people], *how)
+        (base,) = two_hop.bases.train([seed], [people], *how)
     return base
 
 
 def _judge(log: Log, point: Point, base: Base) -> bool:
     """Logs the criteria of a base; whether it met those that are required."""
-    rules = bases.CRITERIA | bases.FORMATS
+    rules = two_hop.bases.CRITERIA | two_hop.bases.FORMATS
     criteria = {
         name: Criterion(
             name,
             *measured,
             threshold=getattr(point.pretrain, rules[name][2]),
-            required=name in bases.CRITERIA,
+            required=name in two_hop.bases.CRITERIA,
         )
         for name, measured in base.measured.items()
     }
     where = {"base": point.name, "coverage": point.world.coverage, "seed": base.seed}
     for name, criterion in criteria.items():
-        log.criteria.append(criterion.record(**where, steps=base.steps))
+        record = criterion.record(**where, steps=base.steps)
+        if record in log.criteria:  # two points may ask the same base
+            continue
+        log.criteria.append(record)
         address = Address(
             cell=None,
             arm=Arm.BASE,
@@ -222,7 +218,8 @@ def _judge(log: Log, point: Point, base: Base) -> bool:
     if passed:
         log.passed.setdefault(point, []).append(base.seed)
     else:
-        log.failed.append(f"{base.seed} ({point.name}, {point.world.coverage:g})")
+        text = f"{base.seed} ({point.name}, {point.world.coverage:g})"
+        log.failed += [] if text in log.failed else [text]
     return passed
 
 
@@ -246,8 +243,10 @@ def _ready(this: Run[BoundaryConfig], point: Point, base: Base) -> _Ready:
     progress(0)
     how = (config.lora, config.experts)
     with this.clock.time("experts"):
-        trained = experts.train_kinds(base, people, every, how, this.cache, progress)
-    asked = questions.ask(base, people, config.retention_items)
+        trained = two_hop.experts.train_kinds(
+            base, people, every, how, this.cache, progress
+        )
+    asked = two_hop.questions.ask(base, people, config.retention_items)
     return _Ready(base, people, trained, asked)
 
 
@@ -255,7 +254,7 @@ def _kinds(point: Point, regime: Regime, config: BoundaryConfig) -> dict[Expert,
     """The experts that the arms of a regime are made of."""
     needed: set[Expert] = set()
     for arm, _ in point.plan(regime):
-        needed |= set(arms.judged(arm))
+        needed |= set(two_hop.arms.judged(arm))
     named = kinds(regime.recipe(config.experts))
     return {name: kind for name, kind in named.items() if name in needed}
 
@@ -264,13 +263,15 @@ def _answer(
     config: BoundaryConfig,
     of: Callable[[], _Ready],
     regime: Regime,
-    old: items.OldAnswers | None,
+    old: two_hop.items.OldAnswers | None,
     arm: Arm,
     method: Method,
 ) -> Outcome:
     """Asks one arm of a regime; what that needs is made when it is first needed."""
     recipe, ready = regime.recipe(config.experts), of()
     names = {n: kind for n, kind in kinds(recipe).items() if kind in ready.trained}
-    chosen = experts.select(ready.base, ready.people, names, ready.trained)
+    chosen = two_hop.experts.select(ready.base, ready.people, names, ready.trained)
     given = TwoHopConfig(experts=recipe, retention_items=config.retention_items)
-    return answer.answer(answer.Setting(given, chosen, ready.asked, old), arm, method)
+    return two_hop.answer.answer(
+        two_hop.answer.Setting(given, chosen, ready.asked, old), arm, method
+    )

@@ -8,15 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxlora.evaluate.predictions import Prediction
-from jaxlora.evaluate.schema import ERROR_METRICS, Address, Arm, Method, Metric, Split
+from jaxlora.evaluate.schema import (
+    ERROR_METRICS,
+    Address,
+    Arm,
+    Cell,
+    Method,
+    Metric,
+    Split,
+)
+from jaxlora.studies import two_hop
+from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import NEW
+from jaxlora.studies.boundary.design import NEW, PLAIN
 from jaxlora.studies.boundary.log import Asked, Log
 from jaxlora.studies.harness import Results, Run, results, samples
 from jaxlora.studies.harness.config import plain
 from jaxlora.studies.harness.samples import Intervals, Sample, Samples
-from jaxlora.studies.two_hop import judge, rows
-from jaxlora.studies.two_hop.judge import Rules
 
 ASKS = {Split.TWO_HOP: "direct", Split.WRITTEN: "written"}
 WRITTEN_CRITERIA = ("written bridge", "bridge is read")
@@ -29,7 +37,7 @@ SIMPLE = (
     Split.FAMILIAR_TWO_HOP,
 )
 """Asked for their accuracy alone."""
-DETAILS = (Metric.CHANCE, Metric.LOSS_GAP, Metric.RANK, *ERROR_METRICS)
+DETAILS = (Metric.CHANCE, Metric.LOSS_GAP, *ERROR_METRICS)
 
 
 def finish(
@@ -46,8 +54,9 @@ def finish(
     pooled: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     headroom: list[dict[str, Any]] = []
-    for number, asked in enumerate(log.blocks):
-        this.progress("statistics", number, len(log.blocks), asked.regime.name)
+    every = [Asked(p, regime) for p in design.points(config) for regime in p.regimes]
+    for number, asked in enumerate(every):
+        this.progress("statistics", number, len(every), asked.regime.name)
         measured = kept(log, asked)
         pooled += _rows(config, log, asked, measured)
         verdicts += _judged(config, log, asked, measured)
@@ -78,7 +87,8 @@ def kept(log: Log, asked: Asked) -> Samples:
       log: of the run.
       asked: the regime.
     """
-    every = rows.samples({b: x for b, x in log.blocks[asked].items() if len(x)})
+    blocks = log.blocks.get(asked, {})  # none where no base met its criteria
+    every = two_hop.rows.samples({b: x for b, x in blocks.items() if len(x)})
     return {x: by_seed for x, by_seed in every.items() if _matters(x)}
 
 
@@ -88,7 +98,7 @@ def _matters(x: Address) -> bool:
     if x.split in SIMPLE or x.metric is Metric.ACCURACY:
         return x.split in (*SIMPLE, *ASKS)
     if x.metric is Metric.COUNTERFACTUAL:
-        return x.arm in judge.COUNTERFACTUALS
+        return x.arm in two_hop.judge.COUNTERFACTUALS
     return x.split in ASKS and x.metric in DETAILS
 
 
@@ -142,13 +152,15 @@ def _writes(config: BoundaryConfig, log: Log, asked: Asked, seed: int) -> bool:
 
 def _rules(config: BoundaryConfig, log: Log, asked: Asked, seeds: Sequence[int]):
     coverage = asked.point.world.coverage
-    lowest = {
+    lowest: dict[tuple[float | None, Cell, Arm], float] = {
         (coverage, cell, arm): value
         for (of, cell, arm), value in log.lowest.items()
         if of == asked
     }
     least = config.experts.min_own
-    return Rules(tuple(seeds), lowest, least, config.thresholds, config.resamples)
+    return two_hop.judge.Rules(
+        tuple(seeds), lowest, least, config.thresholds, config.resamples
+    )
 
 
 def _rows(
@@ -161,15 +173,27 @@ def _rows(
         written = split in (Split.WRITTEN, Split.WRITTEN_BRIDGE)
         seeds = able[Split.WRITTEN if written else Split.TWO_HOP]
         mine = _of(measured, split)
-        yield from samples.pooled(mine, seeds, how)
+        # Methods that are only ranked are told apart by all new facts together.
+        single = () if asked.point.ranked or asked.regime.glance else seeds
+        yield from samples.pooled(_shown(mine), single, how)
         pair = {x: v for x, v in mine.items() if x.arm in (Arm.PAIR, Arm.JOINT)}
         yield from samples.per_seed(pair, seeds, how.confidence)
-        for row in samples.pooled(_of(together, split), seeds, how):
+        pooled = _of(together, split)
+        for row in samples.pooled(_shown(pooled), seeds, how):
             yield _without_cell(row)
         if split in ASKS:
-            yield from _differences(mine, seeds, how)
-            for row in _differences(_of(together, split), seeds, how):
+            for row in _differences(pooled, seeds, how):
                 yield _without_cell(row)
+
+
+def _shown(measured: Samples) -> Samples:
+    """What gets rows: of arms but the combination, accuracies and counterfactuals."""
+    plain = (Metric.ACCURACY, Metric.COUNTERFACTUAL, Metric.CHANCE)
+    return {
+        x: by_seed
+        for x, by_seed in measured.items()
+        if x.metric in plain or x.arm is Arm.PAIR
+    }
 
 
 def _of(measured: Samples, split: Split) -> Samples:
@@ -186,10 +210,11 @@ def _differences(
 ) -> Iterator[dict[str, Any]]:
     """Of the combination to its controls, and to one LoRA on both fact sets."""
     for x in list(measured):
-        if x.arm is not Arm.PAIR or x.metric is not Metric.ACCURACY:
+        judged = x.arm is Arm.PAIR and x.method in PLAIN
+        if not judged or x.metric is not Metric.ACCURACY:
             continue
         joint = x.at(arm=Arm.JOINT, method=Method.NONE)
-        for y in (*judge.controls(x), joint):
+        for y in (*two_hop.judge.controls(x), joint):
             pair = samples.difference(measured, x, y, seeds, how)
             if pair is not None:
                 yield samples.difference_row(x, y, pair.difference)
@@ -198,14 +223,17 @@ def _differences(
 def _judged(
     config: BoundaryConfig, log: Log, asked: Asked, measured: Samples
 ) -> Iterator[dict[str, Any]]:
+    if asked.point.ranked or asked.regime.glance:
+        return
+    judged = {x: v for x, v in measured.items() if x.method in (Method.NONE, *PLAIN)}
     for split, seeds in asks(config, log, asked).items():
         if not seeds:
             yield from _invalid(asked, split)
             continue
         rules = _rules(config, log, asked, seeds)
-        for record in judge.verdicts(measured, rules, split):
+        for record in two_hop.judge.verdicts(judged, rules, split):
             yield _named(asked, split) | record
-        for record in judge.verdicts(new_facts(measured), rules, split):
+        for record in two_hop.judge.verdicts(new_facts(judged), rules, split):
             yield _named(asked, split) | record | {"cell": dict(POOLED)["cells"]}
 
 
@@ -215,9 +243,9 @@ def _headroom(
     for split, seeds in asks(config, log, asked).items():
         rules = _rules(config, log, asked, seeds)
         if seeds:
-            for record in judge.headroom(measured, rules, split):
+            for record in two_hop.judge.headroom(measured, rules, split):
                 yield _named(asked, split) | record
-            for record in judge.headroom(new_facts(measured), rules, split):
+            for record in two_hop.judge.headroom(new_facts(measured), rules, split):
                 yield _named(asked, split) | record | {"cell": dict(POOLED)["cells"]}
 
 
@@ -227,7 +255,7 @@ def _invalid(asked: Asked, split: Split) -> Iterator[dict[str, Any]]:
         reason = "no base writes and reads bridges"
     coverage = asked.point.world.coverage
     for cell in asked.point.cells:
-        yield _named(asked, split) | judge.invalid(coverage, cell, reason)
+        yield _named(asked, split) | two_hop.judge.invalid(coverage, cell, reason)
 
 
 def _named(asked: Asked, split: Split) -> dict[str, Any]:

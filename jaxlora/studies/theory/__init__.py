@@ -1,1 +1,1 @@
-"""The theory study: every claim of the one-layer theory, predicted and measured."""
+"""The theory study: every claim of the theory, predicted and measured."""

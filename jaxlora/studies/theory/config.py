@@ -11,7 +11,7 @@ PREDICTIONS = Path(__file__).with_name("predictions.json")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TheoryConfig:
-    """Does a one-layer model do what the theory says, and where does it stop?"""
+    """Do models of one and two layers do what the theory says, and where not?"""
 
     preset: str = "standard"
     """standard: the sizes whose predictions are committed. quick: small ones."""

@@ -176,17 +176,25 @@ INTERIOR = (0.1, 0.9)
 def interior(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns how many predictions are no identity, how many held, and the mean error.
 
-    A prediction of 0 or 1 is often true by construction; one in between says more.
+    A prediction of 0 or 1 is often true by construction; one in between says more. A
+    share that does not depend on a case's arguments is measured once, and counts once.
 
     Args:
       outcomes: predictions beside their measurements.
 
-    >>> half = {"predicted": 0.5, "value": 0.4, "held": True}
-    >>> interior([half, half | {"predicted": 1.0}])
+    >>> half = {"item": "x", "predicted": 0.5, "value": 0.4, "held": True}
+    >>> half["condition"] = {"program": "p", "people": 5}
+    >>> interior([half, half, half | {"predicted": 1.0}])
     {'count': 1, 'held': 1, 'mean_error': 0.1}
     """
     low, high = INTERIOR
-    inside = [x for x in outcomes if low <= x["predicted"] <= high]
+    sizes = ("program", "people", "facts", "width", "hidden")
+    distinct = {}
+    for x in outcomes:
+        at = tuple(x["condition"].get(size) for size in sizes)
+        # One item at the same sizes with the same outcome is one measurement.
+        distinct[x["item"], at, x["predicted"], x["value"]] = x
+    inside = [x for x in distinct.values() if low <= x["predicted"] <= high]
     errors = [abs(x["value"] - x["predicted"]) for x in inside]
     mean = round(sum(errors) / len(errors), 4) if errors else None
     held = sum(x["held"] for x in inside)

@@ -10,6 +10,7 @@ from jaxlora.studies.two_hop import items as items
 from jaxlora.studies.two_hop import judge as judge
 from jaxlora.studies.two_hop import rows as rows
 from jaxlora.studies.two_hop.config import METHODS as METHODS
+from jaxlora.studies.two_hop.rows import Block as Block
 from jaxlora.studies.two_hop.symbols import answer as answer
 from jaxlora.studies.two_hop.symbols import bases as bases
 from jaxlora.studies.two_hop.symbols import experts as experts

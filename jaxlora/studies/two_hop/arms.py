@@ -29,7 +29,8 @@ MEMBERS: Mapping[Arm, tuple[Expert, ...]] = {
     Arm.REVERSED: (Expert.HOP1_REVERSED, Expert.HOP2_REVERSED),
 }
 ALONE = tuple(arm for arm, members in MEMBERS.items() if len(members) == 1)
-COMBINED = tuple(arm for arm in MEMBERS if arm not in ALONE)
+# Experts that are not confined to layers have none to exchange.
+COMBINED = tuple(arm for arm in MEMBERS if arm not in (*ALONE, Arm.REVERSED))
 # What a verdict rests on: of other methods than the usual ones, this is what is asked.
 NEEDED = (
     Arm.PAIR,
@@ -39,7 +40,6 @@ NEEDED = (
     Arm.SHUFFLED,
     Arm.RANDOM,
     Arm.PERMUTED,
-    Arm.REVERSED,
 )
 COUNTERFACTUALS = (Arm.COUNTERFACTUAL1, Arm.COUNTERFACTUAL2)
 # Held-out A->C experts come in two halves; each is asked about the other half.
@@ -62,9 +62,8 @@ def plan(methods: Sequence[str], placed: bool = False) -> list[tuple[Arm, Method
     """
     out = [(arm, Method.NONE) for arm in (Arm.BASE, *ALONE, Arm.FULL)]
     for method in map(Method, methods):
-        for arm in COMBINED if method in USUAL else NEEDED:
-            if arm is Arm.REVERSED and not placed:
-                continue
+        some = COMBINED if method in USUAL else NEEDED
+        for arm in (*some, Arm.REVERSED) if placed else some:
             if method is not Method.ORACLE or arm not in NOT_FOR_ORACLE:
                 out.append((arm, method))
     return out

@@ -95,10 +95,10 @@ def table(
 def _headroom(asked: _Asked) -> bool | None:
     """Whether the joint LoRA leaves room between methods; None if there is none."""
     joint = asked.address(Arm.JOINT, Method.NONE)
-    found = {
+    by_cell = {
         x["cell"]: x["headroom"] for x in judge.headroom(asked.pooled, asked.rules)
     }
-    return found.get(str(joint.cell))
+    return by_cell.get(str(joint.cell))
 
 
 def _lowest(lowest: Mapping[tuple[float | None, Cell, Arm], float]):

@@ -98,7 +98,8 @@ def _routed(setting: Setting, arm: Arm, method: Method) -> Outcome:
     def ask(first_half: bool) -> pd.DataFrame:
         return _by_halves(setting, routed.answers(trained, asked, by(first_half)))
 
-    frame, notes = _of_others(setting, arm, ask), {}
+    frame = _of_others(setting, arm, ask)
+    notes: dict[str, Any] = {}
     if (rows := by(False).rows) is not None:
         notes[ROWS] = rows
     watched = DIAGNOSED if method is Method.ARROW else DIAGNOSED[:1]
@@ -125,8 +126,8 @@ def _learned(setting: Setting, arm: Arm, method: Method) -> Outcome:
         adapters = libraries.merged(trained, arm, method, data=data)
         answers.append(libraries.answers(trained, adapters, asked.questions))
     notes = {"learned": learning.notes(learned, asked.groups)}
-    notes[ROWS] = lessons.counts(given, asked.groups)
-    return Outcome(_by_halves(setting, answers), notes)
+    rows = {ROWS: lessons.counts(given, asked.groups)}
+    return Outcome(_by_halves(setting, answers), notes | rows)
 
 
 def _oracle(setting: Setting, arm: Arm, method: Method) -> Outcome:

@@ -149,7 +149,9 @@ def _program(
     config, recipe = how
     size = len(batch.tokens) // len(some)
     keys = keys_of(base.seed, [kind.expert for kind in some], size)
-    layers = jnp.asarray(np.repeat(_masks(base, some), size, axis=0))
+    masks = np.repeat(_masks(base, some), size, axis=0)
+    # Where nobody is confined, sites without layers (a shared memory) may be adapted.
+    layers = None if masks.all() else jnp.asarray(masks)
     opt, steps = _adam(recipe.learning_rate), training.Steps(recipe.steps, recipe.draw)
     fit = functools.partial(_fit, base.model, opt, config, steps, base.pad)
     folder = cache / "libraries" / key_of(base, some, config, recipe)
@@ -170,8 +172,9 @@ def _fit(model, opt, config, steps, pad, params, batch, keys, layers):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _starts(config: lora.LoraConfig, params: Tree, keys, layers) -> lora.Library:
-    def start(key: jax.Array, mask: jax.Array) -> lora.Adapter:
-        return lora.confine(lora.init(key, params, config), mask)
+    def start(key: jax.Array, mask: jax.Array | None) -> lora.Adapter:
+        fresh = lora.init(key, params, config)
+        return fresh if mask is None else lora.confine(fresh, mask)
 
     return jax.vmap(start)(keys, layers)
 

@@ -173,11 +173,12 @@ def _shared(
     """Keys [C, K, 2, ...] for every half of every group, cell after cell."""
 
     def cell(given: Lessons) -> Tree:
-        some = jax.tree.map(lambda x: x[given.groups], (libraries, states))
+        where = given.groups
+        mine, begun = jax.tree.map(lambda x: x[where], (libraries, states))
 
         def half(weights: jax.Array) -> Tree:
             rows = _rows(given.tokens, given.targets, weights)
-            return _fit_keys(model, pad, base, *some, rows)
+            return _fit_keys(model, pad, base, mine, begun, rows)
 
         return jax.vmap(jax.vmap(half))(given.weights)
 

@@ -135,7 +135,7 @@ def _searched(
     keys: jax.Array,
 ) -> jax.Array:
     """Weights [2, G, E], searched by one program for every half of every group."""
-    found = []
+    best = []
     for g, (c, k) in enumerate(lessons.places(given, groups)):
         mine = jax.tree.map(lambda x, c=c: x[given.groups[c]], library)
         for half in (0, 1):
@@ -145,8 +145,8 @@ def _searched(
             losses = functools.partial(_candidates, *fixed)
             key = jax.random.fold_in(keys[g], half)
             experts = lora.sites(library).popitem()[1].scale.shape[1]
-            found.append(merge.search_weights(losses, experts, key=key).weights)
-    return jnp.swapaxes(jnp.stack(found).reshape(len(groups), 2, -1), 0, 1)
+            best.append(merge.search_weights(losses, experts, key=key).weights)
+    return jnp.swapaxes(jnp.stack(best).reshape(len(groups), 2, -1), 0, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

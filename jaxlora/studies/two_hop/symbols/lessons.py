@@ -98,8 +98,8 @@ def places(given: Lessons, groups: tuple[Group, ...]) -> list[tuple[int, int]]:
       groups: in the order of G.
     """
     every = np.asarray(given.groups)
-    found = (np.argwhere(every == g)[0] for g in range(len(groups)))
-    return [(int(c), int(k)) for c, k in found]
+    where = (np.argwhere(every == g)[0] for g in range(len(groups)))
+    return [(int(c), int(k)) for c, k in where]
 
 
 def counts(given: Lessons, groups: tuple[Group, ...]) -> dict[str, list[int]]:

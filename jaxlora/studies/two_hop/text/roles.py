@@ -31,6 +31,7 @@ OTHERS = {
     Arm.DOCUMENT: "an expert on texts that hold both facts",
     Arm.JOINT: "an expert on both hops",
     Arm.TARGET: "an expert on the two-hop questions of these people",
+    Arm.REVERSED: "experts confined to layers, each in the layers of the other",
     Arm.TRIPLE: "an expert on the two-hop questions of these people",
 }
 

@@ -89,8 +89,8 @@ def generated(notes: Mapping[Block, Sequence[Sequence[Mapping[str, Any]]]]) -> S
                 right = np.asarray(record[field], float)
                 part = Sample(right, np.zeros(len(right), int))
                 parts.setdefault(address, []).append(part)
-        for address, found in parts.items():
-            out.setdefault(address, {})[block.seed] = joined(found)
+        for address, of_groups in parts.items():
+            out.setdefault(address, {})[block.seed] = joined(of_groups)
     return out
 
 

@@ -6,9 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora.evaluate.schema import Arm
+from jaxlora.evaluate.schema import Arm, Method
+from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop.items import Key, Split
-from jaxlora.studies.two_hop.symbols import lessons
+from jaxlora.studies.two_hop.protocol import Log
+from jaxlora.studies.two_hop.rows import Block
+from jaxlora.studies.two_hop.symbols import lessons, summary
 
 N, PAD = 5, 99
 # Two cells, the groups of the first apart; the last has one pair and a person less.
@@ -150,3 +153,21 @@ def test_examples_are_of_the_other_half_only(half):
         assert names == [10 * g + i for i in others]
         targets = np.asarray(found.targets[g, half])[used].tolist()
         assert targets == [10 * g + i + 1 for i in others]
+
+
+def test_a_leaderboard_counts_the_rows_of_the_cells_that_it_pools():
+    def block(arm, method, seed, **rows):
+        at = Block(1.0, seed, arm, method)
+        cells = {name.replace("_", "-"): span for name, span in rows.items()}
+        return {at: [Outcome(None, {"rows": cells})]}
+
+    log = Log()
+    log.outcomes |= block(Arm.PAIR, Method.CAT, 0, R_OO=[9, 11], R_II=[1, 99])
+    log.outcomes |= block(Arm.PAIR, Method.CAT, 1, R_OO=[10, 12], F_OO=[8, 9])
+    log.outcomes |= block(Arm.TRIPLE, Method.CAT, 0, R_OO=[2, 2])
+    log.outcomes |= {Block(1.0, 0, Arm.PAIR, Method.MEAN): [Outcome(None, {})]}
+    log.outcomes |= {
+        Block(0.5, 0, Arm.PAIR, Method.CAT): [Outcome(None, {"rows": {"R-OO": [1, 1]}})]
+    }
+    assert summary.learned_rows(log, 1.0) == {"cat": [8, 12]}
+    assert summary.learned_rows(log, 0.5) == {"cat": [1, 1]}
