@@ -73,7 +73,7 @@ def page(rows: pd.DataFrame) -> str:
         "\n".join(_answered(rows)),
         "### What the two-layer model with placed edits assumes",
         "A high share holds from .50 on, one that must be low up to .10; in brackets "
-        "95% Wilson intervals. Another's, of a familiar fact: where the donor is right.",
+        "95% Wilson intervals. Another's, a familiar fact: where the donor is right.",
         "\n".join(_assumed(rows)),
         "### Layers switched off",
         "Share right of the question, and (in brackets) of the expert's fact alone.",
