@@ -46,13 +46,13 @@ HALF, EARLY = ("r1", 2), ("r1", 1)
 BRIDGE, NEAR = ("lens", "bridge", ""), ("lens", "subject", "")
 ANSWER = ("lens", "answer", "")
 SUBJECT = ("patch", "follows", "bridge as subject")
-KNOWN = ("patch", "follows", "familiar first fact")
+KNOWN = ("patch", "follows right", "familiar first fact")
 OTHER = ("patch", "follows right", "another person")
 ASSUMPTIONS = (
     Assumption("the first fact is written low, at r1: it reads as B", BRIDGE, HALF),
     Assumption("as a subject: the embedding nearest to it is B's", NEAR, HALF),
     Assumption("a subject will do there: the state of 'B' gives C", SUBJECT, HALF),
-    Assumption("B of a familiar fact, there, gives C", KNOWN, HALF),
+    Assumption("B of a familiar fact there gives C", KNOWN, HALF),
     Assumption("it is at r1: another's state gives the other's C", OTHER, EARLY),
     Assumption("nothing stale: another's A does not", OTHER, ("A", 1), False),
     Assumption("not moved yet: another's r2 does not", OTHER, ("r2", 1), False),
@@ -73,7 +73,7 @@ def page(rows: pd.DataFrame) -> str:
         "\n".join(_answered(rows)),
         "### What the two-layer model with placed edits assumes",
         "A high share holds from .50 on, one that must be low up to .10; in brackets "
-        "95% Wilson intervals. Another's: of those whom the model answers right.",
+        "95% Wilson intervals. Another's, a familiar fact: where the donor is right.",
         "\n".join(_assumed(rows)),
         "### Layers switched off",
         "Share right of the question, and (in brackets) of the expert's fact alone.",
@@ -159,13 +159,22 @@ def _layers(rows: pd.DataFrame) -> Iterator[str]:
             shares = table(patched[patched["donor"] == donor])
             alone = pooled(model.of(rows, quantity="donor", donor=donor))
             name = f"patch: {donor} (itself right {_number(alone)})"
-            yield from _by_position(model.name, name, shares)
+            # What a patch that changes nothing leaves: another's answer is never it.
+            right = 0.0 if donor == OTHER[-1] else _unpatched(model.of(mine))
+            yield from _by_position(model.name, name, shares, right)
 
 
-def _by_position(model: str, what: str, shares: pd.DataFrame) -> Iterator[str]:
+def _unpatched(rows: pd.DataFrame) -> float:
+    answer = table(rows[rows["quantity"] == "answer"])
+    return float(answer.iloc[-1, -1])
+
+
+def _by_position(
+    model: str, what: str, shares: pd.DataFrame, unchanged: float = 0.0
+) -> Iterator[str]:
     for position in shares.columns:
-        # Positions at which nothing is ever seen would double the table.
-        if shares[position].max() >= 0.05:
+        # Positions at which nothing ever happens would double the table.
+        if (shares[position] - unchanged).abs().max() >= 0.05:
             cells = map(_number, shares[position])
             yield _line((model, what, position.strip("<>"), *cells))
 
