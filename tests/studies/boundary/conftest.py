@@ -45,7 +45,7 @@ TINY = BoundaryConfig(
 )
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _optax_promotes():
     """Optax itself mixes floats and integer counts; tests/models is strict."""
     with jax.numpy_dtype_promotion("standard"):
