@@ -36,7 +36,7 @@ TEXTS = {
     "sum keeps added hops": Text(
         "Where both experts add facts that the base has no answer to, the sum keeps "
         "both hops too, with a smaller margin; the two-hop prompt is answered by the "
-        "bridge only if the second expert's facts have more than one answer.",
+        "bridge if each relation has more than one answer, and tied if it has one.",
         (
             "the base writes nothing on these prompts",
             "relations are as strong as entities; N is large",
@@ -45,9 +45,10 @@ TEXTS = {
         "Changes are answers here, and do not add up to 0: on a key of R1 the shares "
         "of the second edit add up to k(0) / k(1/2) = 0.52, so each of its C answers "
         "gets 0.52 / C beside the 1 of the right one. On 'X R1 R2' they add up to "
-        "1.07, and each answer gets 1.07 / C beside 0.91 or more of the bridge: for C "
-        "= 1 it wins. Nothing here is a tie, so scaling both edits by 1/2 changes no "
-        "answer.",
+        "1.07, and each answer gets 1.07 / C beside 0.91 or more of the bridge. With C "
+        "= 1 in both relations the bridge, too, is written by all N facts: 1.10 beside "
+        "1.09 at N = 50, a tie that noise decides. Else nothing is a tie, so scaling "
+        "both edits by 1/2 changes no answer.",
     ),
     "two-hop answers the bridge": Text(
         "Asked 'X R1 R2', the sum answers the bridge r1~(X).",
