@@ -1,0 +1,56 @@
+"""Solutions in symbols, read back from tokens step by step."""
+
+import numpy as np
+
+from jaxlora.tasks.word_problems.symbols import UNREAD
+from jaxlora.tasks.word_problems.vocab import Vocab
+
+
+def steps(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.ndarray:
+    """Reads the steps of written solutions, each in its template.
+
+    Args:
+      tokens: int [N, T], what follows EQ; what follows END is not read.
+      formats: int [N], or one for all, as in :func:`.symbols.render`.
+      vocab: gives the ids.
+
+    Returns:
+      int [N, S, 3] for S = T // 3: operation, operand and result, as
+      :func:`.symbols.steps` gives them; -1 where the token is none of these, or stands
+      in another place than the template's.
+    """
+    formats = np.broadcast_to(formats, (len(tokens),))
+    n = tokens.shape[1] // 3
+    written = np.where(_before_end(tokens, vocab), tokens, vocab.pad)[:, : 3 * n]
+    places, first_word = vocab.layout(formats)
+    triples = np.take_along_axis(written.reshape(-1, n, 3), places[:, None], axis=2)
+    operation = triples[..., 0] - first_word[:, None]
+    is_word = (operation >= 0) & (operation < vocab.operations.count)
+    parsed = np.stack([operation, triples[..., 1], triples[..., 2]], axis=2)
+    fits = (is_word, triples[..., 1] <= vocab.blank, triples[..., 2] < vocab.blank)
+    fits = np.stack(fits, axis=2) & (formats != vocab.answer_only)[:, None, None]
+    return np.where(fits, parsed, UNREAD)
+
+
+def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.ndarray:
+    """Returns int [N], the answers of written solutions; -1 where there is none.
+
+    It is the result in the last step before END, and nothing if there is no END.
+
+    Args:
+      tokens: int [N, T], what follows EQ.
+      formats: int [N], or one for all, as in :func:`.symbols.render`.
+      vocab: gives the ids.
+    """
+    formats = np.broadcast_to(formats, (len(tokens),))
+    before = _before_end(tokens, vocab).sum(axis=1)
+    result = vocab.layout(formats)[0][:, 2]
+    where = np.where(formats == vocab.answer_only, 0, before - 3 + result)
+    answer = np.take_along_axis(tokens, np.maximum(where, 0)[:, None], axis=1)[:, 0]
+    size = np.where(formats == vocab.answer_only, before == 1, before % 3 == 0)
+    ended = size & (before > 0) & (before < tokens.shape[1])
+    return np.where(ended & (answer < vocab.blank), answer, UNREAD)
+
+
+def _before_end(tokens: np.ndarray, vocab: Vocab) -> np.ndarray:
+    return np.cumsum(tokens == vocab.end, axis=1) == 0
