@@ -174,7 +174,19 @@ def operands(problems: Problems) -> tuple[np.ndarray, np.ndarray]:
     Args:
       problems: with results.
     """
-    return _values(problems, problems.left), _values(problems, problems.right)
+    return values(problems, problems.left), values(problems, problems.right)
+
+
+def values(problems: Problems, sources: np.ndarray) -> np.ndarray:
+    """Returns the values at sources, ``UNDEFINED`` where a step has none.
+
+    Args:
+      problems: with numbers and the results that are asked for.
+      sources: int [N, any], as in ``left`` and ``right``.
+    """
+    number = np.take_along_axis(problems.numbers, np.maximum(~sources, 0), axis=1)
+    result = np.take_along_axis(problems.results, np.maximum(sources, 0), axis=1)
+    return np.where(sources < 0, number, result)
 
 
 def are_chains(problems: Problems) -> np.ndarray:
@@ -227,18 +239,12 @@ def _run(problems: Problems, operations: Operations, drawn: np.ndarray) -> np.nd
     results = np.full(problems.operations.shape, UNDEFINED, np.int64)
     state = dataclasses.replace(problems, results=results)
     for step in range(problems.steps):
-        left = _values(state, problems.left[:, step : step + 1])[:, 0]
-        right = _values(state, problems.right[:, step : step + 1])[:, 0]
+        left = values(state, problems.left[:, step : step + 1])[:, 0]
+        right = values(state, problems.right[:, step : step + 1])[:, 0]
         result = ops.apply(operations, problems.operations[:, step], left, right)
         given = drawn[:, step]
         results[:, step] = np.where(given == UNDEFINED, result, given)
     return results
-
-
-def _values(problems: Problems, sources: np.ndarray) -> np.ndarray:
-    number = np.take_along_axis(problems.numbers, np.maximum(~sources, 0), axis=1)
-    result = np.take_along_axis(problems.results, np.maximum(sources, 0), axis=1)
-    return np.where(sources < 0, number, result)
 
 
 def _check_chains(operations: Operations, ids, start, numbers) -> None:

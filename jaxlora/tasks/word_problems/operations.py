@@ -14,6 +14,7 @@ import numpy as np
 
 BINARY = ("add", "subtract", "multiply", "divide")
 """Names of the binary operations, in the order of their ids."""
+ADD, SUBTRACT, MULTIPLY, DIVIDE = range(len(BINARY))
 UNDEFINED = -1
 """The result of an operation that has none here, as a division by 0."""
 
