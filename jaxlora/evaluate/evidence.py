@@ -77,7 +77,8 @@ class PValues(NamedTuple):
 class Evidence:
     """What was measured of one arm under one method in one cell."""
 
-    cell: Cell
+    cell: Cell | None
+    """``None`` in a study whose questions have no cells."""
     arm: Arm
     method: Method
     base_ok: bool
@@ -111,18 +112,22 @@ class Evidence:
     ``None`` where the base knows none of them."""
     adjusted: PValues | None = None
     """P-values adjusted for the number of methods by ``adjust``."""
+    asked: str = "two-hop"
+    """What the accuracy is called in sentences."""
+    unseen: str = "no A->C expert saw these people"
+    """Why what is above every control is no retrieval, in a sentence."""
 
     def __post_init__(self) -> None:
         for name in ("hops", "controls"):
             if not getattr(self, name):
                 raise ValueError(
-                    f"Evidence on {self.cell} has no {name}: a rule over none of them "
+                    f"Evidence on {self.cell or self.asked} has no {name}: a rule over none of them "
                     f"would always hold. Give each by name; a control that could not "
                     f"run is None."
                 )
         if self.ingredient and self.ingredient.control not in self.controls:
             raise ValueError(
-                f"Evidence on {self.cell} names the ingredient "
+                f"Evidence on {self.cell or self.asked} names the ingredient "
                 f"{self.ingredient.control!r}, expected one of its controls: "
                 f"{', '.join(self.controls)}."
             )

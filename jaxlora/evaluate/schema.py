@@ -54,6 +54,17 @@ class Arm(StrEnum):
     JOINT = "joint"
     FULL = "full fine-tuning"
     DOCUMENT = "A->C from one document"
+    EXPERT_A = "expert A"
+    EXPERT_B = "expert B"
+    SAME_DATA = "same data"
+    COUNTERFACTUAL_A = "counterfactual A"
+    COUNTERFACTUAL_B = "counterfactual B"
+    PRACTISED = "expert of the test problems"
+    PRACTISED_OTHERS = "expert of others' problems"
+    HARD = "expert of the hard level"
+    THREE = "3 experts"
+    FOUR = "4 experts"
+    SIX = "6 experts"
 
     @classmethod
     def _missing_(cls, value: object) -> "Arm | None":
@@ -105,6 +116,18 @@ class Split(StrEnum):
     FAMILIAR_DOCUMENT = "familiar, one document"
     RANDOM_CONTEXT = "random facts in context"
     COPY = "copy"
+    SKILL_A = "skill A"
+    SKILL_B = "skill B"
+    CHAIN_A = "skill A in chains"
+    CHAIN_B = "skill B in chains"
+    BOTH = "both skills"
+    THREE_SKILLS = "three skills"
+    FOUR_SKILLS = "four skills"
+    KNOWN = "known problems"
+    ANSWER_A = "skill A, answer only"
+    ANSWER_B = "skill B, answer only"
+    ANSWER_BOTH = "both skills, answer only"
+    ANSWER_KNOWN = "known problems, answer only"
 
 
 class Metric(StrEnum):
@@ -125,6 +148,16 @@ class Metric(StrEnum):
     DIFFERENCE = "paired difference"
     LOSS_GAP_DIFFERENCE = "paired difference: loss minus shuffled"
     RANK_DIFFERENCE = "paired difference: rank"
+    STEPS_RIGHT = "all steps right"
+    PRODUCT = "product of kept skills"
+    RATIO = "both skills / product"
+    OPERAND = "first wrong step: operand"
+    OPERATION = "first wrong step: operation"
+    ARITHMETIC = "first wrong step: arithmetic"
+    ORDER = "first wrong step: order"
+    TEMPLATE = "first wrong step: template"
+    MISSING = "first wrong step: missing"
+    EXTRA = "first wrong step: extra"
     STEPS = "steps"
     PHI = "phi"
     PASSED = "criterion passed"
@@ -136,6 +169,16 @@ class Metric(StrEnum):
 
 
 ERROR_METRICS = (Metric.BRIDGE, Metric.RELATION2, Metric.OLD, Metric.OTHER)
+STEP_ERRORS = (
+    Metric.OPERAND,
+    Metric.OPERATION,
+    Metric.ARITHMETIC,
+    Metric.ORDER,
+    Metric.TEMPLATE,
+    Metric.MISSING,
+    Metric.EXTRA,
+)
+"""Shares of solutions, by what is wrong with the first wrong step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

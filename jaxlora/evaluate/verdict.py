@@ -93,10 +93,10 @@ def _invalid(e: Evidence) -> Verdict | None:
 
 def _preserved(e: Evidence, t: Thresholds) -> Verdict | None:
     base = e.base_two_hop.value
-    if e.cell.knows != "II" or not e.two_hop.lo >= base - t.preserved_margin:
+    if e.cell is None or e.cell.knows != "II" or not e.two_hop.lo >= base - t.preserved_margin:
         return None
     reason = (
-        f"two-hop {_show(e.two_hop)} is at least the base's {base:.2f} - "
+        f"{e.asked} {_show(e.two_hop)} is at least the base's {base:.2f} - "
         f"{t.preserved_margin:.2f}"
     )
     if e.base_two_hop.lo > e.chance + t.chance_margin:
@@ -109,7 +109,7 @@ def _retrieves(e: Evidence, t: Thresholds) -> Verdict | None:
     if not e.target_saw_people or _obstacle(e, t):
         return None
     reason = (
-        f"two-hop {_show(e.two_hop)} {_beats(e.controls)}; an A->C expert was trained "
+        f"{e.asked} {_show(e.two_hop)} {_beats(e.controls)}; an A->C expert was trained "
         f"on these people"
     )
     return Verdict(Label.RETRIEVES, Cause.NONE, reason)
@@ -120,8 +120,8 @@ def _composes(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     moved = ", ".join(f"{name} {_show(x)}" for name, x in e.counterfactual.items())
     reason = (
-        f"two-hop {_show(e.two_hop)} {_beats(e.controls)}; no A->C expert saw these "
-        f"people, and counterfactual experts move the answer ({moved})"
+        f"{e.asked} {_show(e.two_hop)} {_beats(e.controls)}; {e.unseen}, "
+        f"and counterfactual experts move the answer ({moved})"
     )
     return Verdict(Label.COMPOSES, Cause.NONE, reason)
 
@@ -137,7 +137,7 @@ def _composes_with_base(e: Evidence, t: Thresholds) -> Verdict | None:
     if _not_above(e.others, p, t):
         return None
     reason = (
-        f"two-hop {_show(e.two_hop)} {_beats(e.others)}; the base knows the other hop, "
+        f"{e.asked} {_show(e.two_hop)} {_beats(e.others)}; the base knows the other hop, "
         f"so {control} is no negative control, and {name} moves the answer "
         f"({_show(moved)})"
     )
@@ -154,7 +154,7 @@ def _likelihood(e: Evidence, t: Thresholds) -> Verdict | None:
     reason = (
         f"loss minus shuffled loss is lower than that of each of {len(e.likelihood)} "
         f"negative controls, by at least {_show(_least(e.likelihood))} nats, but "
-        f"two-hop is {_show(e.two_hop)}: {why}"
+        f"{e.asked} is {_show(e.two_hop)}: {why}"
     )
     return Verdict(Label.LIKELIHOOD, Cause.NONE, reason)
 
@@ -164,13 +164,13 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     cause, why = _cause(e, t)
     kept = ", ".join(f"{name} {_show(x)}" for name, x in e.hops.items())
-    reason = f"two-hop {_show(e.two_hop)} is at most {_bar(e, t)}; kept: {kept}; {why}"
+    reason = f"{e.asked} {_show(e.two_hop)} is at most {_bar(e, t)}; kept: {kept}; {why}"
     return Verdict(Label.NO_TRANSFER, cause, reason)
 
 
 def _undecided(e: Evidence, t: Thresholds) -> Verdict:
     obstacle = _obstacle(e, t) or _unmoved(e, t)
-    reason = f"two-hop {_show(e.two_hop)} is not at most {_bar(e, t)}, but {obstacle}"
+    reason = f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but {obstacle}"
     return Verdict(Label.UNDECIDED, Cause.NONE, reason)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlora.evaluate import schema, statistics
-from jaxlora.evaluate.schema import ERROR_METRICS, Address, Metric
+from jaxlora.evaluate.schema import ERROR_METRICS, STEP_ERRORS, Address, Metric
 from jaxlora.evaluate.statistics import Interval
 from jaxlora.studies.harness.criteria import bare
 
@@ -31,7 +31,13 @@ Samples = Mapping[Address, Mapping[int, Sample]]
 
 Items keep one order, so that two addresses of one cell are paired.
 """
-SHARES = (Metric.ACCURACY, Metric.COUNTERFACTUAL, *ERROR_METRICS)
+SHARES = (
+    Metric.ACCURACY,
+    Metric.STEPS_RIGHT,
+    Metric.COUNTERFACTUAL,
+    *ERROR_METRICS,
+    *STEP_ERRORS,
+)
 
 
 class Intervals(NamedTuple):

@@ -26,9 +26,13 @@ def steps(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.nda
     triples = np.take_along_axis(written.reshape(-1, n, 3), places[:, None], axis=2)
     operation = triples[..., 0] - first_word[:, None]
     is_word = (operation >= 0) & (operation < vocab.operations.count)
-    parsed = np.stack([operation, triples[..., 1], triples[..., 2]], axis=2)
-    fits = (is_word, triples[..., 1] <= vocab.blank, triples[..., 2] < vocab.blank)
-    fits = np.stack(fits, axis=2) & (formats != vocab.answer_only)[:, None, None]
+    operand, result = np.moveaxis(
+        triples[..., 1:] - vocab.first_number(formats)[:, None, None], 2, 0
+    )
+    parsed = np.stack([operation, operand, result], axis=2)
+    numbers = (0 <= operand) & (operand <= vocab.blank)
+    results = (0 <= result) & (result < vocab.blank)
+    fits = np.stack([is_word, numbers, results], axis=2) & (formats != vocab.answer_only)[:, None, None]
     return np.where(fits, parsed, UNREAD)
 
 
@@ -47,9 +51,11 @@ def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.n
     result = vocab.layout(formats)[0][:, 2]
     where = np.where(formats == vocab.answer_only, 0, before - 3 + result)
     answer = np.take_along_axis(tokens, np.maximum(where, 0)[:, None], axis=1)[:, 0]
+    answer = answer - vocab.first_number(formats)
     size = np.where(formats == vocab.answer_only, before == 1, before % 3 == 0)
     ended = size & (before > 0) & (before < tokens.shape[1])
-    return np.where(ended & (answer < vocab.blank), answer, UNREAD)
+    is_number = (0 <= answer) & (answer < vocab.blank)
+    return np.where(ended & is_number, answer, UNREAD)
 
 
 def _before_end(tokens: np.ndarray, vocab: Vocab) -> np.ndarray:

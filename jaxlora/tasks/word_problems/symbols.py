@@ -110,7 +110,9 @@ def _write_steps(text, weights, problems: Problems, formats, vocab, hidden) -> N
     start = prompt_length(problems.levels)[:, None] + 3 * step
     used = (step < problems.levels[:, None]) & (formats != vocab.answer_only)[:, None]
     words = first_word[:, None] + problems.operations
-    values = (words, _given(problems, vocab), problems.results)
+    numbers = vocab.first_number(formats)[:, None]
+    given = numbers + _given(problems, vocab)
+    values = (words, given, numbers + problems.results)
     for i, value in enumerate(values):
         where = np.where(used, start + places[:, i, None], text.shape[1] - 1)
         np.put_along_axis(text, where, value.astype(np.int32), axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 Order: TypeAlias = Literal["operator-first", "operand-first"]
 Place: TypeAlias = Literal["after", "before"]
 WORDS = (0, 1)
-"""Numbers of the vocabularies for operations."""
+"""Numbers of the vocabularies for operations, and of those for numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,18 @@ class Template:
     """Which comes first, the operation or its operands."""
     place: Place = "after"
     """Does the result stand after its operation, or before it?"""
+    numbers: int = 0
+    """Number of the vocabulary for numbers in solutions: digits, or their names."""
 
     def __post_init__(self):
         if (
             self.words not in WORDS
+            or self.numbers not in WORDS
             or self.order not in get_args(Order)
             or self.place not in get_args(Place)
         ):
             raise ValueError(
-                f"Unknown template {self.name}, expected words "
+                f"Unknown template {self.name}, expected words and numbers "
                 f"{' or '.join(map(str, WORDS))}, order {' or '.join(get_args(Order))} "
                 f"and place {' or '.join(get_args(Place))}."
             )
@@ -41,7 +44,8 @@ class Template:
     @property
     def name(self) -> str:
         """A short name, as ``words0/operator-first/after``."""
-        return f"words{self.words}/{self.order}/{self.place}"
+        name = f"words{self.words}/{self.order}/{self.place}"
+        return f"{name}/named numbers" if self.numbers else name
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -57,8 +61,8 @@ class Template:
         return operation, operand, result
 
 
-S, R = Template(0, "operator-first"), Template(1, "operand-first")
-"""Two templates that share neither words nor order."""
+S, R = Template(0, "operator-first"), Template(1, "operand-first", numbers=1)
+"""Two templates that share neither words, nor numbers, nor order."""
 ALL = tuple(
     Template(words, order, place)
     for words in WORDS
@@ -73,7 +77,7 @@ def apart(template: Template, same_words: bool, same_order: bool) -> Template:
 
     Args:
       template: the common one.
-      same_words: keep the vocabulary?
+      same_words: keep the vocabularies of operations and numbers?
       same_order: keep the order of operation and operands?
 
     >>> apart(S, same_words=False, same_order=False) == R
@@ -84,6 +88,7 @@ def apart(template: Template, same_words: bool, same_order: bool) -> Template:
     return dataclasses.replace(
         template,
         words=template.words if same_words else 1 - template.words,
+        numbers=template.numbers if same_words else 1 - template.numbers,
         order=template.order if same_order else other,
     )
 

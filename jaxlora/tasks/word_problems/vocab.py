@@ -15,6 +15,7 @@ Level = TypeVar("Level", int, np.ndarray)
 class Vocab:
     """Token ids: numbers, blank, words in prompts, words in solutions, formats, marks.
 
+    Behind them stand the names of numbers, and of the blank, in some templates.
     Formats are numbered: the templates in their order, then ``answer_only``.
     """
 
@@ -62,9 +63,14 @@ class Vocab:
         return self.eq + 2
 
     @property
+    def named(self) -> int:
+        """Id of the name of number 0; that of the blank is the last."""
+        return self.eq + 3
+
+    @property
     def size(self) -> int:
         """Number of ids."""
-        return self.eq + 3
+        return self.named + self.blank + 1
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -74,7 +80,8 @@ class Vocab:
         solution = tuple(f"{name}/{i}" for i in WORDS for name in names)
         formats = tuple(f"<{t.name}>" for t in self.templates)
         marks = ("<answer-only>", "=", "<end>", "<pad>")
-        return (*numbers, "_", *names, *solution, *formats, *marks)
+        named = tuple(f"{number}/1" for number in (*numbers, "_"))
+        return (*numbers, "_", *names, *solution, *formats, *marks, *named)
 
     def number(self, template: Template) -> int:
         """Returns the number of a template's format.
@@ -107,6 +114,15 @@ class Vocab:
         places = np.array([t.positions for t in known])[formats]
         words = np.array([t.words for t in known])[formats]
         return places, self.solution_words + words * self.operations.count
+
+    def first_number(self, formats: np.ndarray) -> np.ndarray:
+        """Returns int [N], the id of number 0 in the solutions of each format.
+
+        Args:
+          formats: int [N], numbers of formats.
+        """
+        known = (*self.templates, Template())
+        return self.named * np.array([t.numbers for t in known])[formats]
 
 
 def prompt_length(level: Level) -> Level:

@@ -1,0 +1,152 @@
+"""What an expert is trained on: operations, templates, levels, and whose facts."""
+
+import dataclasses
+import zlib
+
+import numpy as np
+
+from jaxlora.studies.word_problems import worlds
+from jaxlora.studies.word_problems.recipes import ExpertsConfig
+from jaxlora.studies.word_problems.worlds import COMMON, OTHER, World
+from jaxlora.tasks import word_problems
+from jaxlora.tasks.word_problems import Problems, Rows, graph, sampling, skeletons
+from jaxlora.tasks.word_problems.sampling import Restrict
+from jaxlora.tasks.word_problems.templates import shared
+from jaxlora.tasks.word_problems.vocab import row_length
+
+LEVELS = (1, 2, 3)
+"""Levels of an expert's problems, unless it is trained on some of them only."""
+SHARES = {1: 0.1, 2: 0.45, 3: 0.45}
+"""Of the rows: a level has so many facts in so many places."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skill:
+    """One new operation, and how its rows are written."""
+
+    operation: int
+    """Number of the new operation, from 0."""
+    share: float = 1.0
+    """Rows in the common template."""
+    other: int = OTHER
+    """Template of the other rows."""
+    levels: tuple[int, ...] = LEVELS
+    """Numbers of operations in its problems."""
+    moved: bool = False
+    """Is every result moved on by one, a counterfactual fact?"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One expert."""
+
+    skills: tuple[Skill, ...]
+    """One, or two of a joint LoRA."""
+    together: bool = False
+    """Does every problem need all of its skills, so that it practises the test?"""
+    draw: int = 0
+    """Experts that differ in this alone have other rows and another start."""
+
+    @property
+    def number(self) -> int:
+        """A number of its own, the same in every process."""
+        return zlib.crc32(repr(self).encode())
+
+
+def rows(kind: Kind, world: World, config: ExpertsConfig) -> Rows:
+    """The data set of an expert, [rows, T].
+
+    Args:
+      kind: what it is trained on.
+      world: whose operations.
+      config: number of rows, and share of rehearsal.
+    """
+    rng = worlds.generator(world, worlds.EXPERTS, kind.number)
+    rehearsed = round(config.rehearsal * config.rows)
+    count = (config.rows - rehearsed) // (1 if kind.together else len(kind.skills))
+    parts = []
+    if kind.together:
+        parts.append(_together(kind, world, rng, count))
+    else:
+        parts += [_facts(skill, world, rng, count) for skill in kind.skills]
+    rest = config.rows - sum(len(problems) for problems, _ in parts)
+    parts.append(_rehearsal(kind, world, rng, rest))
+    problems = graph.concatenate([part for part, _ in parts])
+    formats = np.concatenate([part for _, part in parts])
+    length = row_length(max(LEVELS))
+    return word_problems.render(problems, formats, world.vocab, length)
+
+
+def needing(
+    world: World,
+    rng: np.random.Generator,
+    level: int,
+    numbers: tuple[int, ...],
+    n: int,
+    *,
+    moved: bool = False,
+    part: skeletons.Part | None = "train",
+) -> Problems:
+    """Problems of one level that need new operations, in every place and order.
+
+    Args:
+      world: whose operations.
+      rng: draws known operations, places and numbers.
+      level: number of operations, at least as many as are needed.
+      numbers: of the new operations, each of which stands in a problem once.
+      n: how many.
+      moved: are their results counterfactual?
+      part: whose skeletons of the known operations beside them.
+    """
+    operations = world.moved if moved else world.operations
+    known = sampling.chains(rng, 2 * n + 64, world.operations, [level])
+    ids = known.operations.copy()
+    places = np.argsort(rng.random(ids.shape), axis=1)[:, : len(numbers)]
+    row = np.arange(len(ids))
+    for i, number in enumerate(numbers):
+        ids[row, places[:, i]] = world.operations.unknown[number]
+    # Every number comes equally often: facts are never missing by chance.
+    start = rng.permutation(np.resize(np.arange(operations.size), len(ids)))
+    given = known.numbers[:, 1::2]
+    problems = graph.chains(operations, ids, start, given)
+    fits = skeletons.within(problems, part)
+    return problems[np.flatnonzero(fits)[:n]]
+
+
+def _facts(skill: Skill, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
+    weights = np.array([SHARES[level] for level in skill.levels])
+    counts = np.diff(np.round(np.cumsum([0, *weights / weights.sum()]) * n).astype(int))
+    new = (skill.operation,)
+    parts = [
+        needing(world, rng, level, new, count, moved=skill.moved)
+        for level, count in zip(skill.levels, counts.tolist(), strict=True)
+    ]
+    problems = graph.concatenate(parts)
+    return problems, _formats(skill, rng, len(problems))
+
+
+def _together(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
+    new = tuple(skill.operation for skill in kind.skills)
+    levels = [level for level in LEVELS if level >= len(new)]
+    counts = np.diff(np.linspace(0, n, len(levels) + 1).astype(int))
+    parts = [
+        needing(world, rng, level, new, count)
+        for level, count in zip(levels, counts.tolist(), strict=True)
+    ]
+    problems = graph.concatenate(parts)
+    return problems, _formats(kind.skills[0], rng, len(problems))
+
+
+def _rehearsal(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
+    """Known problems in the templates of its skills, so that they are kept."""
+    seen = Restrict(part="train")
+    problems = sampling.chains(rng, n, world.operations, list(LEVELS), seen)
+    which = np.arange(n) % len(kind.skills)
+    formats = np.full(n, COMMON)
+    for i, skill in enumerate(kind.skills):
+        formats[which == i] = _formats(skill, rng, int((which == i).sum()))
+    return problems, formats
+
+
+def _formats(skill: Skill, rng, n: int) -> np.ndarray:
+    return shared(rng, n, COMMON, skill.other, skill.share)

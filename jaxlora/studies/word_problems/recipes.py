@@ -1,0 +1,100 @@
+"""How bases and experts of the word-problem study are made, and what they must do."""
+
+import dataclasses
+
+from jaxlora.studies.harness.config import at_least, positive, share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """Numbers, operations and levels of the problems."""
+
+    modulus: int = 13
+    """p: problems are over the integers modulo p."""
+    known_binary: int = 2
+    """Binary operations that the base knows, of add, subtract, multiply, divide."""
+    known_unary: int = 8
+    """Unary ones: how far the role of the new operations is covered."""
+    new: int = 6
+    """Unary operations that the base sees as names only; one expert for each."""
+    levels: int = 4
+    """The highest number of operations in a problem."""
+
+    def __post_init__(self):
+        at_least(self, 3, "new")
+        at_least(self, 2, "levels")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How a base is trained, and the criteria that it must meet."""
+
+    rows: int = 40_000
+    """Problems with written steps, of all levels and templates alike."""
+    answer_rows: int = 20_000
+    """Problems that are answered without steps, of the levels 1 and 2."""
+    names: float = 0.15
+    """Share of problems that hold names of new operations, with no weight on results."""
+    learning_rate: float = 2e-3
+    """AdamW rate after the warm-up."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.1
+    """On all parameters but norm scales and biases."""
+    batch: int = 192
+    """Written rows a step."""
+    answer_batch: int = 128
+    """Rows of answers alone, on every ``answer_every``-th step."""
+    answer_every: int = 5
+    """Distance of those steps."""
+    chunk: int = 250
+    """Steps between two looks at the criteria; a multiple of answer_every."""
+    max_steps: int = 4000
+    """Give up on a base, and report it as failed, after this many steps."""
+    items: int = 400
+    """Problems asked of every level and template for a criterion."""
+    min_known: float = 0.95
+    """Criterion: problems of unseen skeletons, at every level in every template."""
+    min_answer: float = 0.9
+    """Criterion of answers without steps; below it that control is unavailable."""
+
+    def __post_init__(self):
+        counts = ("rows", "answer_rows", "batch", "answer_batch", "chunk", "max_steps")
+        at_least(self, 1, "warmup", "items", *counts)
+        positive(self, "learning_rate")
+        share(self, "names", "min_known", "min_answer")
+        if self.answer_every < 2 or self.chunk % self.answer_every:
+            raise ValueError(
+                f"chunk is {self.chunk} and answer_every {self.answer_every}: expected "
+                f"a chunk that is a multiple of an answer_every of at least 2."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """How experts are trained, and the criteria that they must meet."""
+
+    rows: int = 1024
+    """Rows of an expert's data set."""
+    rehearsal: float = 0.5
+    """Share of them that hold known operations only."""
+    draw: int = 64
+    """Rows of a step."""
+    steps: int = 250
+    """Steps of Adam."""
+    learning_rate: float = 2e-3
+    full_learning_rate: float = 5e-4
+    """Rate of full fine-tuning."""
+    at_once: int = 6
+    """Experts that one program trains."""
+    min_own: float = 0.99
+    """Criterion: an expert's own operation, in the template it was trained on."""
+    min_joint: float = 0.9
+    """Without it, of one LoRA on both data sets, there is no headroom."""
+    min_known: float = 0.9
+    """Criterion: known problems that every combination that is judged still solves."""
+
+    def __post_init__(self):
+        at_least(self, 1, "rows", "draw", "steps", "at_once")
+        positive(self, "learning_rate", "full_learning_rate")
+        share(self, "rehearsal", "min_own", "min_joint", "min_known")
