@@ -111,7 +111,7 @@ def test_hostile_programs_print_and_change_nothing():
 @pytest.mark.parametrize("module", ["arithmetic", "programs", "arithmetic_syntax"])
 def test_the_source_never_runs_a_text(module):
     source = pathlib.Path(arithmetic.__file__).with_name(f"{module}.py").read_text()
-    assert not re.search(r"\b(eval|exec|compile|__import__)\(", source)
+    assert not re.search(r"(?<!re\.)\b(eval|exec|compile|__import__)\(", source)
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,14 @@ def test_the_source_never_runs_a_text(module):
 )
 def test_each_limit_is_exact(limits, program, reason):
     assert programs.run(program, limits).reason is reason
-    field = {"division by zero": ""}.get(reason.value, reason.value)
-    wider = Limits(**{field: getattr(limits, field) + 1})
+    wider = Limits(**{reason.value: getattr(limits, reason.value) + 1})
     assert programs.run(program, wider).reason is None
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
 LEAVES = NAMES | st.integers(-99, 99).map(str)
-LINES = st.tuples(
-    NAMES, LEAVES, st.sampled_from(["+", "-", "*", "/", "//", "%"]), LEAVES
-)
+OPERATORS = st.sampled_from(["+", "-", "*", "/", "//", "%"])
+LINES = st.tuples(NAMES, LEAVES, OPERATORS, LEAVES)
 
 
 @settings(max_examples=300, deadline=None)
