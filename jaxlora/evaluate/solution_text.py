@@ -1,0 +1,192 @@
+"""Steps of solutions that are written as text, for :mod:`.solutions`.
+
+Four forms are read: plain lines (``3 * 4 = 12``), annotations (``<<3*4=12>>``),
+straight-line Python and markup. An expression of several operations gives a step for
+each, of which the last has the result that is written; results between are computed,
+exactly. Nothing is executed, and a text of any kind gives steps, perhaps none.
+"""
+
+import decimal
+import html
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jaxlora.evaluate.solutions import Step
+from jaxlora.names import unknown
+from jaxlora.tasks import arithmetic, programs
+from jaxlora.tasks.arithmetic import Reason, RefusedError
+
+WORDS: Mapping[str, str] = {
+    r"\times": "*",
+    r"\cdot": "*",
+    r"\div": "/",
+    "plus": "+",
+    "add": "+",
+    "minus": "-",
+    "subtract": "-",
+    "times": "*",
+    "multiply": "*",
+    "x": "*",
+    "×": "*",
+    "·": "*",
+    "divided by": "/",
+    "divide": "/",
+    "over": "/",
+    "÷": "/",
+    "−": "-",
+    "equals": "=",
+    "is": "=",
+}
+"""What operations, and the sign before a result, are called in texts."""
+CHARACTERS = 20_000
+"""What is read of one text; a solution is a tenth of it."""
+
+_CALLED = re.compile(
+    "|".join(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" for word in WORDS)
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NUMBER = re.compile(r"\s*[$€£]?\s*([-+]?[\d.]{1,60})")
+_ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
+_MARKUP = re.compile(
+    r"<calc>([^<>=]*)=([^<>=]*)</calc>|<step\s([^<>]*)>([^<>]*)</step>"
+)
+_ATTRIBUTE = re.compile(r'([a-z]+)="([^"]*)"')
+_BETWEEN = re.compile(r"(?<=[\d.)])\s+(?=[\d(.])")
+_PARTS = "0123456789.()+-*/ "
+_COSTLY = (Reason.DIVISION, Reason.MAGNITUDE, Reason.DEPTH, Reason.NODES)
+
+
+def plain(text: str) -> tuple[Step, ...]:
+    """Reads every ``expression = number`` of a text, also in words.
+
+    An expression holds numbers, signs and brackets alone; ``3 boxes * 4 = 12`` is not
+    read, for a unit within it may be anything.
+
+    Args:
+      text: lines of a solution.
+
+    >>> plain("She has 3 * 4 = 12 eggs. 12 minus 5 is $7.")[1]
+    Step(operation='-', operands=(12, 5), result=7, template=None)
+    """
+    text = _THOUSANDS.sub("", _symbols(text[:CHARACTERS])).replace("$", "")
+    steps: list[Step] = []
+    for line in text.splitlines():
+        before, *after = line.split("=")
+        for side in after:
+            number = _NUMBER.match(side)
+            if number:
+                expression = before[len(before.rstrip(_PARTS)) :]
+                # In "1. 3 * 4" and "at 5. 3 * 4" the first number is no operand.
+                expression = _BETWEEN.split(expression)[-1].lstrip(" .")
+                steps += _of_expression(expression, number[1])
+            before = side
+    return tuple(steps)
+
+
+def annotated(text: str) -> tuple[Step, ...]:
+    """Reads the annotations of a text and nothing else of it, as GSM8K has them.
+
+    Args:
+      text: lines of a solution.
+
+    >>> annotated("3 * 4 is <<3*4=12>>13 eggs")
+    (Step(operation='*', operands=(3, 4), result=12, template=None),)
+    """
+    text = text[:CHARACTERS]
+    return tuple(
+        step
+        for expression, result in _ANNOTATION.findall(text)
+        for step in _of_expression(expression, result)
+    )
+
+
+def python(text: str) -> tuple[Step, ...]:
+    """Reads the operations of a straight-line program, up to what is refused in it.
+
+    A program states no results: they are computed, so none can be wrong.
+
+    Args:
+      text: a program.
+
+    >>> python("eggs = 3 * 4; print(eggs - 5)")[1]
+    Step(operation='-', operands=(12, 5), result=7, template=None)
+    """
+    return tuple(
+        Step(x.symbol, (x.left, x.right), x.result) for x in programs.operations(text)
+    )
+
+
+def markup(text: str) -> tuple[Step, ...]:
+    """Reads tags: ``<calc>3*4=12</calc>``, or operands as attributes of a step.
+
+    Args:
+      text: lines of a solution.
+
+    >>> markup('<step op="times" left="3" right="4">12</step>')
+    (Step(operation='*', operands=(3, 4), result=12, template=None),)
+    """
+    steps: list[Step] = []
+    for expression, value, attributes, result in _MARKUP.findall(text[:CHARACTERS]):
+        if attributes:
+            parts = dict(_ATTRIBUTE.findall(attributes))
+            operation = html.unescape(parts.get("op", "")).strip()
+            operands = (parts[side] for side in ("left", "right") if side in parts)
+            values = tuple(map(_value, operands))
+            symbol = WORDS.get(operation, operation)
+            steps.append(Step(symbol, values, _value(result)))
+        else:
+            steps += _of_expression(html.unescape(expression), value)
+    return tuple(steps)
+
+
+FORMATS: Mapping[str, Callable[[str], tuple[Step, ...]]] = {
+    "plain": plain,
+    "annotated": annotated,
+    "python": python,
+    "markup": markup,
+}
+"""Readers by the name of what they read."""
+
+
+def read(text: str, form: str) -> tuple[Step, ...]:
+    """Reads the steps of a text that is written in a format.
+
+    Args:
+      text: a solution.
+      form: of :data:`FORMATS`.
+
+    Raises:
+      ValueError: naming the formats there are, if there is none of that name.
+    """
+    if form not in FORMATS:
+        raise ValueError(unknown("format", form, FORMATS))
+    return FORMATS[form](text)
+
+
+def _symbols(text: str) -> str:
+    return _CALLED.sub(lambda match: WORDS[match[0]], text)
+
+
+def _of_expression(expression: str, result: str) -> Iterator[Step]:
+    """A step for each operation; the last gives what is written."""
+    text = _THOUSANDS.sub("", _symbols(expression)).replace("$", "")
+    try:
+        _, operations = arithmetic.trace(text)
+    except RefusedError as error:
+        # What costs too much was written as a step; what is no arithmetic was not.
+        if error.reason in _COSTLY:
+            yield Step(None, (), _value(result))
+        return
+    for i, (symbol, left, right, value) in enumerate(operations, start=1):
+        last = i == len(operations)
+        yield Step(symbol, (left, right), _value(result) if last else value)
+
+
+def _value(text: str) -> Any:
+    """The number of a short text, exactly; the text where it is none."""
+    plain = _THOUSANDS.sub("", text).replace("$", "").strip().rstrip(".")
+    try:
+        return arithmetic.exact(decimal.Decimal(plain))
+    except (decimal.InvalidOperation, RefusedError):
+        return text
