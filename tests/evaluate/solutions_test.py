@@ -97,21 +97,42 @@ def padded(rows):
     return out
 
 
-@settings(max_examples=1500, deadline=None)
-@given(solved(), st.booleans())
-def test_arrays_say_what_steps_say(arrays, two_readings):
-    right, written, other = arrays
-    if not two_readings:
-        other = np.full_like(written, -1)
-    index, kind = first_errors(right, written, other if two_readings else None)
+def scores_agree(right, written, other):
+    """Compares arrays with their steps row by row, and returns the kinds."""
+    index, kind = first_errors(right, written, other)
+    other = np.full_like(written, -1) if other is None else other
     for n in range(len(right)):
         elsewhere = (other[n] >= 0).all(-1) & ~(written[n] >= 0).all(-1)
         either = np.where(elsewhere[:, None], other[n], written[n])
         steps = steps_of(right[n], np.zeros(len(right[n]), bool))
         error = first_error(steps, steps_of(either, elsewhere), chained=True)
-        got = None if index[n] < 0 else (index[n], KINDS[kind[n]])
-        assert got == error
+        assert error == (None if index[n] < 0 else (index[n], KINDS[kind[n]]))
         assert (index[n] == -1) == (kind[n] == -1)
+    return kind
+
+
+@settings(max_examples=150, deadline=None)
+@given(solved(), st.booleans())
+def test_arrays_say_what_steps_say(arrays, two_readings):
+    right, written, other = arrays
+    scores_agree(right, written, other if two_readings else None)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_arrays_say_what_steps_say_of_many(seed):
+    rng = np.random.default_rng(seed)
+    right = rng.integers(0, 3, (400, 4, 3))
+    right[np.arange(4) >= rng.integers(1, 5, (400, 1))] = -1
+    order = rng.permuted(np.tile(np.arange(4), (400, 1)), axis=1)
+    written = np.take_along_axis(right, order[..., None], axis=1)
+    written = np.where(rng.random((400, 1, 1)) < 0.6, right, written)
+    noise = rng.random(written.shape) < 0.1
+    written = np.where(noise, rng.integers(-1, 3, written.shape), written)
+    written[np.arange(4) >= rng.integers(1, 9, (400, 1))] = -1  # ends early
+    hidden = rng.random((400, 4, 1)) < 0.1
+    kinds = scores_agree(right, np.where(hidden, -1, written), written)
+    assert set(kinds) == set(range(-1, len(KINDS)))
 
 
 def test_every_kind_occurs_in_arrays():
