@@ -39,6 +39,17 @@ WORDS: Mapping[str, str] = {
     "is": "=",
 }
 """What operations, and the sign before a result, are called in texts."""
+NOUNS: Mapping[str, str] = {
+    "sum": "+",
+    "total": "+",
+    "difference": "-",
+    "rest": "-",
+    "product": "*",
+    "multiple": "*",
+    "quotient": "/",
+    "share": "/",
+}
+"""What operations are called in tags too; in prose such words are no operations."""
 CHARACTERS = 20_000
 """What is read of one text; a solution is a tenth of it."""
 
@@ -48,9 +59,10 @@ _CALLED = re.compile(
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"\s*[$€£]?\s*([-+]?[\d.]{1,60})")
 _ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
-_MARKUP = re.compile(
-    r"<calc>([^<>=]*)=([^<>=]*)</calc>|<step\s([^<>]*)>([^<>]*)</step>"
-)
+_CALCULATION = r"<calc>([^<>=]*)=([^<>=]*)</calc>"
+# A bounded body: many steps that never end must not cost the square of their number.
+_MARKUP = re.compile(rf"<step\b([^<>]*)>(.{{0,2000}}?)</step>|{_CALCULATION}", re.S)
+_TAG = re.compile(r"<(op|of|by|is)>([^<>]*)</\1>")
 _ATTRIBUTE = re.compile(r'([a-z]+)="([^"]*)"')
 _BETWEEN = re.compile(r"(?<=[\d.)])\s+(?=[\d(.])")
 _PARTS = "0123456789.()+-*/ "
@@ -112,31 +124,38 @@ def python(text: str) -> tuple[Step, ...]:
     >>> python("eggs = 3 * 4; print(eggs - 5)")[1]
     Step(operation='-', operands=(12, 5), result=7, template=None)
     """
-    return tuple(
-        Step(x.symbol, (x.left, x.right), x.result) for x in programs.operations(text)
-    )
+    steps = []
+    for symbol, left, right, result in programs.operations(text):
+        # Where it is exact, // divides as / does.
+        exact = symbol == "//" and result * right == left
+        steps.append(Step("/" if exact else symbol, (left, right), result))
+    return tuple(steps)
 
 
 def markup(text: str) -> tuple[Step, ...]:
-    """Reads tags: ``<calc>3*4=12</calc>``, or operands as attributes of a step.
+    """Reads tags: parts of a step, as attributes or inside it, or calculations.
 
     Args:
       text: lines of a solution.
 
     >>> markup('<step op="times" left="3" right="4">12</step>')
     (Step(operation='*', operands=(3, 4), result=12, template=None),)
+    >>> markup("<step><is>7</is><op>sum</op><of>3</of><by>4</by></step>")[0].result
+    7
+    >>> markup("<step>He has <calc>3*4=12</calc>12</step>")[0].operands
+    (3, 4)
     """
     steps: list[Step] = []
-    for expression, value, attributes, result in _MARKUP.findall(text[:CHARACTERS]):
-        if attributes:
-            parts = dict(_ATTRIBUTE.findall(attributes))
-            operation = html.unescape(parts.get("op", "")).strip()
-            operands = (parts[side] for side in ("left", "right") if side in parts)
-            values = tuple(map(_value, operands))
-            symbol = WORDS.get(operation, operation)
-            steps.append(Step(symbol, values, _value(result)))
+    for attributes, body, expression, result in _MARKUP.findall(text[:CHARACTERS]):
+        parts = dict(_ATTRIBUTE.findall(attributes))
+        if tags := _TAG.findall(body):
+            steps.append(_of_parts(dict(tags), ("of", "by"), dict(tags).get("is", "")))
+        elif "op" in parts:
+            steps.append(_of_parts(parts, ("left", "right"), body))
         else:
-            steps += _of_expression(html.unescape(expression), value)
+            inside = re.findall(_CALCULATION, body) or [(expression, result)]
+            for calculation in inside:
+                steps += _of_expression(*map(html.unescape, calculation))
     return tuple(steps)
 
 
@@ -166,6 +185,13 @@ def read(text: str, form: str) -> tuple[Step, ...]:
 
 def _symbols(text: str) -> str:
     return _CALLED.sub(lambda match: WORDS[match[0]], text)
+
+
+def _of_parts(parts: Mapping[str, str], sides: tuple[str, str], result: str) -> Step:
+    operation = html.unescape(parts.get("op", "")).strip()
+    symbol = NOUNS.get(operation) or WORDS.get(operation, operation)
+    operands = tuple(_value(parts[side]) for side in sides if side in parts)
+    return Step(symbol, operands, _value(result))
 
 
 def _of_expression(expression: str, result: str) -> Iterator[Step]:

@@ -7,6 +7,7 @@ many solutions in symbols at once.
 """
 
 import enum
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ class Step(NamedTuple):
     """Their values, the left one first; in a chain the right one may stand alone."""
     result: Any
     template: Hashable = None
-    """Which template it is written in; None if that does not matter."""
+    """Which template it is written in; the same in both solutions if all are one."""
 
 
 class FirstError(NamedTuple):
@@ -95,6 +96,27 @@ def first_error(
     return FirstError(
         index, _kind(expected[index], written[index], early, late, longer)
     )
+
+
+def either(
+    readings: Sequence[tuple[Hashable, Sequence[Step | None]]],
+) -> tuple[Step, ...]:
+    """Returns each step in the first template in which it could be read.
+
+    Args:
+      readings: a template, and what one text says read in it: a step, or None for what
+        is none in this template. The template that is expected comes first.
+
+    >>> a, b = Step("+", (1, 2), 3), Step("*", (3, 2), 6)
+    >>> [step.template for step in either([("S", [a, None]), ("R", [None, b])])]
+    ['S', 'R']
+    """
+    steps = []
+    for step in itertools.zip_longest(*(steps for _, steps in readings)):
+        pairs = zip((template for template, _ in readings), step, strict=True)
+        read = (x._replace(template=template) for template, x in pairs if x is not None)
+        steps.append(next(read, Step(None, (), None)))
+    return tuple(steps)
 
 
 def _kind(expected: Step, written: Step, early: bool, late: bool, longer: int) -> Kind:

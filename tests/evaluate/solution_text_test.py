@@ -15,6 +15,7 @@ STEPS = (
     Step("-", (12, 5), 7),
     Step("/", (7, 2), Fraction(7, 2)),
 )
+SUM = (Step("+", (1, 2), 3),)
 SAME = {
     "plain": "3 * 4 = 12\n12 - 5 = 7\n7 / 2 = 3.5\n#### 3.5",
     "annotated": "So 3*4=<<3*4=12>>12, 12-5=<<12-5=7>>7, <<7/2=3.5>>3.5\n#### 3.5",
@@ -94,6 +95,11 @@ def test_annotated(text, steps):
         ('<step op="frob" left="3" right="4">12</step>', (Step("frob", (3, 4), 12),)),
         ('<step op="times" left="3" right="x">?</step>', (Step("*", (3, "x"), "?"),)),
         ("<step>3 * 4 = 12</step>", ()),
+        ("<step who='A'><op>sum</op><of>1</of><by>2</by><is>3</is></step>", SUM),
+        ("<step><is>3</is><by>2</by><of>1</of><op>total</op></step>", SUM),
+        ("<step><op>sum</op></step>", (Step("+", (), ""),)),
+        ("<step>so <calc>1+2=3</calc>3, <calc>3*4=12</calc></step>", SUM + STEPS[:1]),
+        ("<step>never closed <calc>3*4=12</calc>", STEPS[:1]),
         ("<calc>3*4=12</calc>", STEPS[:1]),
     ],
 )
@@ -104,6 +110,11 @@ def test_markup(text, steps):
 def test_a_program_is_read_up_to_what_is_refused():
     assert python("a = 3 * 4\nb = a - 5\nc = b / 0\nd = 1 + 1") == STEPS[:2]
     assert python("import os") == ()
+
+
+def test_an_exact_quotient_is_one_however_it_is_written():
+    assert python("a = 12 // 4") == (Step("/", (12, 4), 3),)
+    assert python("a = 13 // 4") == (Step("//", (13, 4), 3),)
 
 
 def test_a_wrong_text_is_wrong_where_it_is():
@@ -148,7 +159,7 @@ def test_written_steps_are_read_back(parts):
 
 @pytest.mark.parametrize("form", SAME)
 @pytest.mark.parametrize(
-    "piece", ["=", "<<", "<step ", "1", "(", "1+", ". ", "1 1 ", "is", '<step a="']
+    "piece", ["=", "<<", "<step ", "<step>", "1", "(", "1+", ". ", "1 1 ", "is", '<step a="']
 )
 def test_long_texts_of_one_piece_end(form, piece):
     read(piece * (10**6 // len(piece)), form)  # quadratic work would take minutes

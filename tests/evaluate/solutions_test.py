@@ -49,6 +49,16 @@ def test_in_a_chain_the_result_of_a_moved_step_is_not_compared():
     assert first_error(right, moved) == (0, Kind.OPERATION)
 
 
+def test_a_step_counts_in_the_first_template_that_reads_it():
+    readings = [(0, [A, None, None]), (1, [A, B, None]), (2, [None, B, None, C])]
+    written = solutions.either(readings)
+    assert [step.template for step in written] == [0, 1, None, 2]
+    right = [step._replace(template=0) for step in (A, B, C)]
+    assert first_error(right, written) == (1, Kind.TEMPLATE)
+    assert first_error(right[:1], written[:1]) is None
+    assert written[2] == (None, (), None, None)
+
+
 def test_a_solution_of_no_steps():
     assert first_error([], []) is None
     assert first_error([], [A]) == (0, Kind.EXTRA)
