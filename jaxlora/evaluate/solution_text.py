@@ -64,36 +64,49 @@ _CALCULATION = r"<calc>([^<>=]*)=([^<>=]*)</calc>"
 _MARKUP = re.compile(rf"<step\b([^<>]*)>(.{{0,2000}}?)</step>|{_CALCULATION}", re.S)
 _TAG = re.compile(r"<(op|of|by|is)>([^<>]*)</\1>")
 _ATTRIBUTE = re.compile(r'([a-z]+)="([^"]*)"')
+_PERCENT = re.compile(r"(?<=\d)%")
+_UNIT = re.compile(r"[/-]?(?<![A-Za-z0-9])[A-Za-z'’]{2,}")  # "/box" and "-hour" too
 _BETWEEN = re.compile(r"(?<=[\d.)])\s+(?=[\d(.])")
+_END = re.compile(r"^[\s.]*\.(?!\d)")  # the full stop of the sentence before
+_SIGNS = tuple("+-*/")
 _PARTS = "0123456789.()+-*/ "
 _COSTLY = (Reason.DIVISION, Reason.MAGNITUDE, Reason.DEPTH, Reason.NODES)
 
 
 def plain(text: str) -> tuple[Step, ...]:
-    """Reads every ``expression = number`` of a text, also in words.
+    """Reads every ``expression = number`` of a text, also in words and with units.
 
-    An expression holds numbers, signs and brackets alone; ``3 boxes * 4 = 12`` is not
-    read, for a unit within it may be anything.
+    Words of two letters or more are left out as units; a single letter stands for a
+    number that is not known, and what it stands in is not read.
 
     Args:
       text: lines of a solution.
 
-    >>> plain("She has 3 * 4 = 12 eggs. 12 minus 5 is $7.")[1]
+    >>> plain("She has 3 boxes * 4 eggs = 12 eggs. 12 minus 5 is $7.")[1]
     Step(operation='-', operands=(12, 5), result=7, template=None)
     """
     text = _THOUSANDS.sub("", _symbols(text[:CHARACTERS])).replace("$", "")
+    text = _UNIT.sub(" ", _PERCENT.sub("*.01", text))
     steps: list[Step] = []
     for line in text.splitlines():
         before, *after = line.split("=")
         for side in after:
-            number = _NUMBER.match(side)
-            if number:
-                expression = before[len(before.rstrip(_PARTS)) :]
-                # In "1. 3 * 4" and "at 5. 3 * 4" the first number is no operand.
-                expression = _BETWEEN.split(expression)[-1].lstrip(" .")
-                steps += _of_expression(expression, number[1])
+            if number := _NUMBER.match(side):
+                steps += _of_expression(_expression(before), number[1])
             before = side
     return tuple(steps)
+
+
+def _expression(text: str) -> str:
+    """The arithmetic that a text ends in."""
+    before = text.rstrip(_PARTS)
+    expression = text[len(before) :].lstrip(" )")
+    if before[-1:].isalnum() and expression[:1] in _SIGNS:
+        return ""  # S + 3 * 4: a number that is not known
+    # In "1. 3 * 4" and "in 5 days 3 * 4" the first number is no operand.
+    expression = _BETWEEN.split(_END.sub("", expression))[-1].lstrip("+*/ ")
+    open_brackets = expression.count("(") - expression.count(")")
+    return expression.split("(", open_brackets)[-1] if open_brackets > 0 else expression
 
 
 def annotated(text: str) -> tuple[Step, ...]:

@@ -15,6 +15,7 @@ STEPS = (
     Step("-", (12, 5), 7),
     Step("/", (7, 2), Fraction(7, 2)),
 )
+CENT = Fraction(1, 100)
 SUM = (Step("+", (1, 2), 3),)
 SAME = {
     "plain": "3 * 4 = 12\n12 - 5 = 7\n7 / 2 = 3.5\n#### 3.5",
@@ -47,6 +48,11 @@ def test_every_format_gives_the_same_steps(form):
         "x = 3 * 4 = 12",
         "Step 1: (3) * (4) = 12",
         "total = 5, and 3 * 4 = 12",
+        "3 boxes * 4 eggs/box = 12 eggs",
+        "In 2 days: a 3-day total * 4 = 12",
+        "In 2 days it is 3 * 4 = 12",
+        "There are 5 of them (3 * 4 = 12 eggs)",
+        "3 * (4) = 12",
     ],
 )
 def test_a_plain_step_in_many_words(text):
@@ -65,6 +71,11 @@ def test_a_plain_step_in_many_words(text):
         ("5 / 0 = 0", (Step(None, (), 0),)),
         ("She has 12 eggs.", ()),
         ("x = 5", ()),
+        ("because .25 / .05 = 5", (Step("/", (CENT * 25, CENT * 5), 5),)),
+        ("It is so. .5 * 4 = 2", (Step("*", (CENT * 50, 4), 2),)),
+        ("2S + 3 = 7", ()),
+        ("S + 3 * 4 = 12 - 5 = 7", (STEPS[1],)),
+        ("20 * 50% = 10", (Step("*", (20, 50), 1000), Step("*", (1000, CENT), 10))),
         ("", ()),
         ("= = =", ()),
     ],
@@ -159,7 +170,22 @@ def test_written_steps_are_read_back(parts):
 
 @pytest.mark.parametrize("form", SAME)
 @pytest.mark.parametrize(
-    "piece", ["=", "<<", "<step ", "<step>", "1", "(", "1+", ". ", "1 1 ", "is", '<step a="']
+    "piece",
+    [
+        "=",
+        "<<",
+        "<step ",
+        "<step>",
+        "1",
+        "(",
+        "1+",
+        ". ",
+        "1 1 ",
+        "is",
+        ".",
+        "1%",
+        "ab ",
+    ],
 )
 def test_long_texts_of_one_piece_end(form, piece):
     read(piece * (10**6 // len(piece)), form)  # quadratic work would take minutes
