@@ -84,7 +84,7 @@ def tell(
 
 
 class _Row(NamedTuple):
-    """What a story is told from; first all of them as arrays, then each as lists."""
+    """What a story is made of; first all of them as arrays, then each as lists."""
 
     people: Any
     """[2 S]: who has the result of each step, then who has its left number."""
@@ -105,14 +105,14 @@ def _story(row: _Row) -> Story:
     forms = phrases.forms(row.scene)
     who = [PEOPLE[i] for i in row.people]
     used = len(row.operations) - row.operations.count(NO_STEP)
-    told = [_sentences(row, step, who, forms) for step in range(used)]
+    sentences = [_sentences(row, step, who, forms) for step in range(used)]
     if used > row.level:
         # Behind the step that it speaks of, before the question.
         earliest = row.sources[row.level][0] + 1
-        told.insert(earliest + int(row.place * (used - earliest)), told.pop())
-    told.append(forms.question.format(who=who[row.level - 1]))
+        sentences.insert(earliest + int(row.place * (used - earliest)), sentences.pop())
+    sentences.append(forms.question.format(who=who[row.level - 1]))
     steps = tuple(_step(row, step, who) for step in range(row.level))
-    return Story(" ".join(told), steps)
+    return Story(" ".join(sentences), steps)
 
 
 def _sentences(row: _Row, step: int, who: list[str], forms: phrases.Forms) -> str:

@@ -19,7 +19,7 @@ from jaxlora.tasks.word_problems.skeletons import TEST_SHARE, Part
 
 MOST = 8
 """The highest level."""
-TRIES = 200
+TRIES = 50
 """Rounds of drawing after which a request counts as impossible."""
 
 
