@@ -38,6 +38,7 @@ studies:
   study theory     what a one-layer theory predicts of combined edits, and measures
   study boundary   where merged experts compose, where they do not: a map of regimes
   data two-hop     write the worlds of a study as a dataset (array_record)
+  data word-problems  write word problems with solutions in steps (JSON lines too)
   data questions   count the questions in a file, and look up their bridges
   info             versions, devices, and where caches are
 
@@ -80,6 +81,7 @@ COMMANDS = {
         "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
     ),
     "data two-hop": Entry("data"),
+    "data word-problems": Entry("data_word_problems"),
     "data questions": Entry("questions"),
     "forward": Entry("forward", "--batch or the length of rows"),
     "generate": Entry("generate", "--batch or --max-new-tokens"),

@@ -79,7 +79,10 @@ def refused(capsys, *words) -> str:
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
         (["study"], "needs a name; there are two-hop, theory and boundary."),
-        (["data", "--help"], "needs a name; there are two-hop and questions."),
+        (
+            ["data", "--help"],
+            "needs a name; there are two-hop, word-problems and questions.",
+        ),
     ],
 )
 def test_an_unknown_command_names_what_exists(capsys, words, expected):

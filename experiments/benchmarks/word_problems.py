@@ -41,7 +41,6 @@ def main(given: Arguments) -> None:
     """Prints a line for each measurement."""
     rng = np.random.default_rng(given.seed)
     print(f"{'':44} {'items/s':>12} {'us each':>9}")
-    # The generator of problems joins here: a function like those below.
     for part in (running, reading, scoring):
         for name, items, run in part(given, rng):
             seconds = median(run, given.repeats)

@@ -67,24 +67,22 @@ def _source(rng, idle: np.ndarray, step: int, share: float) -> np.ndarray:
     return np.where(rng.random(n) < share, earlier, -1)
 
 
-def is_tree(problems: Problems, operations: Operations) -> np.ndarray:
-    """Returns bool [N]: no step idle, no operand twice in a step, and no chain.
+def is_tree(left: np.ndarray, right: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    """Returns bool [n]: no step idle, no operand twice in a step, and no chain.
 
     A problem of one step counts, though it is a chain.
 
     Args:
-      problems: N, all of S steps.
-      operations: says which right operands are ignored.
+      left: int [n, S], sources.
+      right: int [n, S], sources.
+      binary: bool [n, S], which steps have a right operand.
     """
-    unary = operations.unary[problems.operations]
-    right = np.where(unary, graph.NO_STEP, problems.right)
-    used = [
-        ((problems.left == step) | (right == step)).any(axis=1)
-        for step in range(problems.steps - 1)
-    ]
-    twice = ((problems.left == right) & (right >= 0)).any(axis=1)
-    fits = np.logical_and.reduce([np.ones(len(problems), bool), *used]) & ~twice
-    return fits & (~graph.are_chains(problems) | (problems.levels == 1))
+    right, steps = np.where(binary, right, ~0), left.shape[1]
+    used = [((left == s) | (right == s)).any(axis=1) for s in range(steps - 1)]
+    twice = ((left == right) & (right >= 0)).any(axis=1)
+    chain = ((left[:, 1:] == np.arange(steps - 1)) & (right[:, 1:] < 0)).all(axis=1)
+    idle = ~np.logical_and.reduce([~twice, *used])
+    return ~idle & (~chain | (steps == 1))
 
 
 def fill(

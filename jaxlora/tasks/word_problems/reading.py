@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from jaxlora.tasks.word_problems.symbols import UNREAD
-from jaxlora.tasks.word_problems.vocab import Vocab
+from jaxlora.tasks.word_problems import graph
+from jaxlora.tasks.word_problems.graph import NO_STEP, Problems
+from jaxlora.tasks.word_problems.symbols import UNREAD, Rows
+from jaxlora.tasks.word_problems.vocab import Vocab, prompt_length
 
 
 def steps(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.ndarray:
@@ -60,3 +62,39 @@ def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.n
 
 def _before_end(tokens: np.ndarray, vocab: Vocab) -> np.ndarray:
     return np.cumsum(tokens == vocab.end, axis=1) == 0
+
+
+def prompts(tokens: np.ndarray, lengths: np.ndarray, vocab: Vocab) -> Problems:
+    """Reads the prompts of rows and solves them again.
+
+    Args:
+      tokens: int [N, T], rows or prompts.
+      lengths: int [N], tokens up to EQ.
+      vocab: gives the ids.
+
+    Returns:
+      N chains with the steps of the longest, as :func:`.graph.chains` makes them.
+
+    Raises:
+      ValueError: if a prompt is none.
+    """
+    levels = (lengths - prompt_length(0)) // 2
+    steps = int(levels.max()) if len(levels) else 0
+    pairs = tokens[:, 2 : 2 + 2 * steps].reshape(len(tokens), steps, 2)
+    used = np.arange(steps) < levels[:, None]
+    ids = np.where(used, pairs[..., 0] - vocab.prompt_words, NO_STEP)
+    numbers = np.where(used & (pairs[..., 1] != vocab.blank), pairs[..., 1], 0)
+    return graph.chains(vocab.operations, ids, tokens[:, 1], numbers)
+
+
+def solutions(rows: Rows, width: int, vocab: Vocab) -> np.ndarray:
+    """Returns int [N, width], what follows EQ in rows, padded.
+
+    Args:
+      rows: as :func:`.symbols.render` makes them.
+      width: tokens of the longest solution, END included; 3 a step and 1.
+      vocab: gives the padding.
+    """
+    where = rows.prompt_lengths[:, None] - 1 + np.arange(width)
+    padded = np.pad(rows.targets, ((0, 0), (0, width)), constant_values=vocab.pad)
+    return np.take_along_axis(padded, where, axis=1)

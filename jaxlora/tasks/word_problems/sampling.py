@@ -19,7 +19,7 @@ from jaxlora.tasks.word_problems.skeletons import TEST_SHARE, Part
 
 MOST = 8
 """The highest level."""
-TRIES = 200
+TRIES = 50
 """Rounds of drawing after which a request counts as impossible."""
 
 
@@ -188,17 +188,18 @@ def _collect(draw: Callable[[int], Problems], restrict: Restrict, n: int) -> Pro
 
 
 def _chain(rng, operations, pool, level, n) -> Problems:
-    return _draw(rng, operations, rng.choice(pool, (n, level)), drawing.chain)
+    ids = rng.choice(pool, (n, level))
+    sources = drawing.chain(rng, ~operations.unary[ids])
+    return drawing.fill(rng, operations, ids, *sources)
 
 
 def _tree(rng, operations, pool, level, n) -> Problems:
-    some = _draw(rng, operations, rng.choice(pool, (n, level)), drawing.tree)
-    return some[drawing.is_tree(some, operations)]
-
-
-def _draw(rng, operations, ids, shape) -> Problems:
-    sources = shape(rng, ~operations.unary[ids])
-    return drawing.fill(rng, operations, ids, *sources)
+    ids = rng.choice(pool, (n, level))
+    binary = ~operations.unary[ids]
+    left, right = drawing.tree(rng, binary)
+    # Before numbers are drawn, which takes longer.
+    fits = drawing.is_tree(left, right, binary)
+    return drawing.fill(rng, operations, ids[fits], left[fits], right[fits])
 
 
 def _pool(operations: Operations, pool: Sequence[int] | None) -> np.ndarray:
