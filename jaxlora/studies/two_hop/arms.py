@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.studies.two_hop.config import CommonConfig
 from jaxlora.tasks.two_hop.experts import Expert
+from jaxlora.train import combine
 
 MEMBERS: Mapping[Arm, tuple[Expert, ...]] = {
     Arm.HOP1: (Expert.HOP1,),
@@ -87,21 +87,24 @@ def route_of(method: Method, config: CommonConfig) -> route.Route:
     return route.preset("arrow", top_k=top_k, temperature=temperature)
 
 
-def obstacle(arm: Arm, method: Method) -> str:
+def obstacle(arm: Arm, method: Method, layers: int) -> str:
     """Why a method cannot combine an arm's experts, in a sentence; empty if it can.
 
-    >>> obstacle(Arm.TRIPLE, Method.MEAN)
+    Args:
+      arm: any.
+      method: any.
+      layers: L of the base.
+
+    >>> obstacle(Arm.TRIPLE, Method.MEAN, 4)
     ''
-    >>> obstacle(Arm.TRIPLE, Method.SLERP)[:35]
+    >>> obstacle(Arm.TRIPLE, Method.SLERP, 4)[:35]
     'slerp interpolates between two expe'
+    >>> obstacle(Arm.TRIPLE, Method.PLACED_SUM, 2)[:27]
+    'Got 3 experts for 2 layers,'
     """
     if not merges(method) or arm not in MEMBERS:
         return ""
-    try:
-        merge.preset(str(method)).reduction.check(np.ones(len(MEMBERS[arm])))
-    except ValueError as error:
-        return str(error)
-    return ""
+    return combine.obstacle(str(method), len(MEMBERS[arm]), layers)
 
 
 def members(arm: Arm, first_half: bool = False) -> tuple[Expert, ...]:

@@ -55,7 +55,8 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
         params, accuracy = experts.finetuned(setting.experts, recipe)
         frame = _items(setting, _of_params(setting, params))
         return Outcome(frame, {"own": _by_cell(setting, accuracy)})
-    if reason := arms.obstacle(arm, method):
+    layers = setting.experts.base.model.config.num_layers
+    if reason := arms.obstacle(arm, method, layers):
         return Outcome(items.nothing(), {"unavailable": reason})
     outcome = _way(method)(setting, arm, method)
     return Outcome(outcome.items, outcome.notes | {"own": _own(setting, arm)})

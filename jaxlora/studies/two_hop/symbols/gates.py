@@ -10,33 +10,18 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxlora import lora, models, route
+from jaxlora import lora
 from jaxlora.evaluate.schema import Arm, Method
-from jaxlora.models import Decoder, Inputs, statistics
+from jaxlora.models import Decoder
 from jaxlora.studies.two_hop.arms import MEMBERS
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts, batches
 from jaxlora.studies.two_hop.symbols.lessons import Lessons, by_half
 from jaxlora.tasks.two_hop.experts import Group
-from jaxlora.train import full_batch as training
-from jaxlora.train import gate_data
-from jaxlora.train.step import GATE, Batch, Fit, mean, step, sums
+from jaxlora.train import library_gates
+from jaxlora.train.step import GATE, Batch
 from jaxlora.tree import Tree
-
-STEPS, RATE = 100, 1e-2
-"""Of Adam, for every gate that is trained; Phatgoose's own number of steps."""
-
-
-def prepared(how: route.Route, libraries: lora.Library) -> lora.Library:
-    """Libraries [G, E, ...] as a route uses them; the general expert is their mean."""
-    return libraries if how.prepare is None else _prepared(how, libraries)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _prepared(how: route.Route, libraries: lora.Library) -> lora.Library:
-    return jax.vmap(how.library)(libraries)
 
 
 def on_own_data(
@@ -50,77 +35,11 @@ def on_own_data(
       method: a route that sees the experts' own data.
       library: its experts, [G, E, ...].
     """
-    base, entry = experts.base, route.describe(str(method))
+    base = experts.base
     rows = batches(experts, MEMBERS[arm])
     rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)  # [G, E, N, T]
-    given = (base.pad, base.params, library, rows)
-    if entry.training is not None:
-        return _trained(Decoder(base.model.config, entry.training), *given)
-    return _measured(Decoder(base.model.config, entry.route), *given)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _measured(
-    model: Decoder, pad: int, base: Tree, libraries: lora.Library, rows: Batch
-) -> Tree:
-    """Gates of mean inputs at the last token, or of the embedded prompts."""
-
-    def group(library: lora.Library, rows: Batch) -> Tree:
-        assert model.route is not None
-        data = (_prompts if model.route.per == "model" else _inputs)(
-            Decoder(model.config), pad, base, library, rows
-        )
-        return models.gate_state(model, library, data=data)
-
-    return jax.vmap(group)(libraries, rows)
-
-
-def _inputs(model: Decoder, pad: int, base: Tree, library: lora.Library, rows: Batch):
-    def expert(adapter: lora.Adapter, rows: Batch) -> dict[str, jax.Array]:
-        return statistics.mean_inputs(
-            model,
-            base,
-            Inputs(rows.tokens, rows.tokens != pad),
-            rows.weights,  # not 0 at the last token of a question alone
-            adapter=adapter,
-        )
-
-    return jax.vmap(expert)(library, rows)
-
-
-def _prompts(model: Decoder, pad: int, base: Tree, library: lora.Library, rows: Batch):
-    del library
-
-    def expert(rows: Batch) -> jax.Array:
-        # Rows that fill up a set weigh nothing: the first row stands in their place.
-        used = jnp.sum(rows.weights, axis=-1, keepdims=True) > 0
-        tokens = jnp.where(used, rows.tokens, rows.tokens[:1])
-        return statistics.embeddings(model, base, tokens, tokens != pad)
-
-    return {route.ROUTER: jax.vmap(expert)(rows)}
-
-
-def _trained(
-    model: Decoder, pad: int, base: Tree, libraries: lora.Library, rows: Batch
-) -> Tree:
-    """Each expert trains a gate alone; together they are the gate of the library."""
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (libraries, rows))
-    alone, rows = gate_data.singles(flat[0]), flat[1]
-    states = fresh(model, alone, jax.random.key(0))
-    fit = functools.partial(training.fit_gates, model, _adam(), STEPS, pad)
-    states = gate_data.join_singles(fit(base, alone, states, rows)[0])
-    groups = lora.num_experts(libraries)
-    return jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), states)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def fresh(model: Decoder, libraries: lora.Library, key: jax.Array) -> Tree:
-    """Untrained states [G, ...]; one key for all: groups differ by their data only."""
-
-    def group(library: lora.Library) -> Tree:
-        return models.gate_state(model, library, key=key)
-
-    return jax.vmap(group)(libraries)
+    given = (base.model, base.pad, base.params, library, rows)
+    return library_gates.on_own_rows(str(method), *given)
 
 
 def on_target(
@@ -144,14 +63,8 @@ def on_target(
     Raises:
       ValueError: if the route has no training.
     """
-    how = route.describe(str(method)).training
-    if how is None:
-        raise ValueError(
-            f"The route '{method}' sees data of the target task, and it is not known "
-            f"how it learns: its preset has no training."
-        )
-    model = Decoder(base.model.config, how)
-    states = fresh(model, libraries, key)
+    model = Decoder(base.model.config, library_gates.training_of(str(method)))
+    states = library_gates.fresh(model, libraries, key)
     by_cell = _shared(model, base.pad, base.params, libraries, states, given)
     keys = by_half(given, groups, by_cell)
     _, rest = GATE.split(states)
@@ -178,41 +91,11 @@ def _shared(
 
         def half(weights: jax.Array) -> Tree:
             rows = _rows(given.tokens, given.targets, weights)
-            return _fit_keys(model, pad, base, mine, begun, rows)
+            return library_gates.fit_keys(model, pad, base, mine, begun, rows)
 
         return jax.vmap(jax.vmap(half))(given.weights)
 
     return jax.lax.map(cell, given)
-
-
-def _fit_keys(
-    model: Decoder,
-    pad: int,
-    base: Tree,
-    libraries: lora.Library,
-    states: Tree,
-    rows: Batch,
-) -> Tree:
-    """One set of keys, trained on the rows [K, N, T] of K libraries at once."""
-    keys, rest = GATE.split(states)
-
-    def summed(keys: Tree, rows: Batch) -> tuple[jax.Array, jax.Array]:
-        def group(rest: Tree, library: lora.Library, rows: Batch):
-            held = {"base": base, "library": library}
-            return sums(model, GATE, rest, held, pad)(keys, rows)
-
-        losses, counts = jax.vmap(group)(rest, libraries, rows)
-        return jnp.sum(losses), jnp.sum(counts)
-
-    gradient = jax.value_and_grad(mean(summed))
-    # All libraries start with the same keys: fresh() has one key for all.
-    start = jax.tree.map(lambda x: x[0], keys)
-
-    def body(fit: Fit, _: None) -> tuple[Fit, None]:
-        return step(gradient, _adam(), fit, rows)[0], None
-
-    fit = Fit(start, _adam().init(start))
-    return jax.lax.scan(body, fit, None, length=STEPS)[0].params
 
 
 def _rows(tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> Batch:
@@ -222,8 +105,3 @@ def _rows(tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> Batch:
         return jnp.stack([jnp.zeros_like(x), jnp.zeros_like(x), x], axis=-1)
 
     return Batch(tokens, last(targets), last(weights))
-
-
-@functools.cache
-def _adam() -> optax.GradientTransformation:
-    return optax.adam(RATE)

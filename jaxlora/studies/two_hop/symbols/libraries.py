@@ -1,7 +1,6 @@
 """The stacked adapters of an arm, and the models that merges make of them."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxlora.studies.two_hop.symbols import own_data
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts, keys_of
 from jaxlora.tasks.two_hop.experts import Expert
+from jaxlora.train import combine
 from jaxlora.tree import Tree
 
 
@@ -67,7 +67,7 @@ def merged(
     how = merge.preset(str(method))
     if how.data == "own":
         data = own_data.measure(experts, arm, method, library)
-    return _merged(how, library, keys(experts, arm), data)
+    return combine.merge_each(how, library, keys(experts, arm), data)
 
 
 def answers(experts: Experts, adapters: lora.Adapter, questions: Questions) -> Answers:
@@ -90,16 +90,6 @@ def answers(experts: Experts, adapters: lora.Adapter, questions: Questions) -> A
         return scoring.of_params(base.model, base.pad, params, questions, True)
     padded = lora.pad(adapters, most)
     return scoring.of_adapters(base.model, base.pad, base.params, padded, questions)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _merged(
-    how: merge.Merge, libraries: lora.Library, keys: jax.Array, data: Any
-) -> lora.Adapter:
-    def group(library: lora.Library, key: jax.Array, data: Any) -> lora.Adapter:
-        return how(library, key=key, data=data)
-
-    return jax.vmap(group)(libraries, keys, data)
 
 
 @jax.jit

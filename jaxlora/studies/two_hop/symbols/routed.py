@@ -16,6 +16,7 @@ from jaxlora.studies.two_hop.symbols import choices, gates, lessons
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.studies.two_hop.symbols.libraries import stacked
 from jaxlora.studies.two_hop.symbols.questions import Asked
+from jaxlora.train import library_gates
 from jaxlora.tree import Tree
 
 
@@ -51,7 +52,7 @@ def routed(
       first_half: as in ``libraries.stacked``.
     """
     base = experts.base
-    libraries = gates.prepared(how, stacked(experts, arm, first_half))
+    libraries = library_gates.prepared(how, stacked(experts, arm, first_half))
     key = arms.key(base.seed, arm)
     # Every route is a program of its own: unrolled layers would take long to compile.
     config = dataclasses.replace(base.model.config, unroll=1)
@@ -65,7 +66,7 @@ def routed(
         halves = gates.on_target(base, method, libraries, asked.groups, given, key)
         rows = lessons.counts(given, asked.groups)
     else:
-        halves = (gates.fresh(model, libraries, key),)
+        halves = (library_gates.fresh(model, libraries, key),)
     return Routed(model, libraries, halves, rows)
 
 

@@ -134,9 +134,10 @@ def _merged(config: TextConfig, expert: Tree) -> int:
     """The usual merges have three times an expert's rank, others may be dense."""
     three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), expert)
     sizes = [3 * size(expert)]
+    layers = next(iter(lora.sites(expert).values())).a.shape[0]
     key = jax.random.key(0)
     for name in set(config.methods) - set(map(str, USUAL)) - set(route.names()):
-        if not arms.obstacle(Arm.TRIPLE, Method(name)):
+        if not arms.obstacle(Arm.TRIPLE, Method(name), layers):
             how = functools.partial(merge.preset(name), key=key)
             sizes.append(size(jax.eval_shape(how, three)))
     return max(sizes)

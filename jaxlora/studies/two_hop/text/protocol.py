@@ -139,7 +139,8 @@ def _ask_seed(
     log.base_rows += guess_rows(base, groups)
     if not passed:
         return
-    refused, blocks = plan(config.methods, source.present, seed)
+    layers = resources.decoder(config).num_layers
+    refused, blocks = plan(config.methods, source.present, seed, layers)
     for block, reason in refused.items():
         log.outcomes[block] = [Outcome(items.nothing(), {"unavailable": reason})]
     ask(this, log, _parts(this, source, seed, groups), blocks)
@@ -148,7 +149,7 @@ def _ask_seed(
 
 
 def plan(
-    methods: Sequence[str], present: set[Expert], seed: int
+    methods: Sequence[str], present: set[Expert], seed: int, layers: int
 ) -> tuple[dict[Block, str], list[Block]]:
     """What a method refuses to combine, and why; and all other blocks but the base's.
 
@@ -156,13 +157,14 @@ def plan(
       methods: names of merges and routes.
       present: experts that there are; an arm needs all of its own.
       seed: of the blocks.
+      layers: L of the base.
     """
     refused, blocks = {}, []
     for arm, method in arms.plan(methods):
         if arm not in arms.MEMBERS or not set(arms.MEMBERS[arm]) <= present:
             continue
         block = Block(None, seed, arm, method)
-        if reason := arms.obstacle(arm, method):
+        if reason := arms.obstacle(arm, method, layers):
             refused[block] = reason
         else:
             blocks.append(block)

@@ -16,7 +16,8 @@ from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.evaluate.scoring import Questions
 from jaxlora.studies.two_hop.items import Key, Split
 from jaxlora.studies.two_hop.symbols import gates, learning, lessons
-from jaxlora.train.step import GATE
+from jaxlora.train import learned, library_gates
+from jaxlora.train.step import GATE, Batch
 
 G, N, PAD, E = 4, 4, 15, 2
 CONFIG = models.DecoderConfig(
@@ -172,14 +173,14 @@ def test_what_is_learned_lowers_the_loss_of_its_lessons(base, stacked, planted, 
     @jax.jit
     def value(libraries, scales, some):
         merged = jax.vmap(lambda x: how(x, data={site: scales}))(libraries)
-        return learning.loss(base.model, PAD, base.params, merged, some)
+        return learned.loss(base.model, PAD, base.params, merged, some, learning.AT)
 
     start = 0.5 if name == "cat" else 0.0  # the mean, or the base itself
     for g, (c, k) in enumerate(lessons.places(given, GROUPS)):
         mine = jax.tree.map(lambda x, c=c: x[given.groups[c]], stacked)
         for half in (0, 1):
             weights = given.weights[c, k, half]
-            some = lessons.Examples(given.tokens[c], given.targets[c], weights)
+            some = Batch(given.tokens[c], given.targets[c], weights)
             after = value(mine, found[half, g], some)
             before = value(mine, jnp.full(found.shape[2:], start), some)
             # LoraHub pays 0.05 for weights of mean size 1, and begins at the base.
@@ -201,7 +202,7 @@ def test_one_gate_serves_the_libraries_it_learned_on(base, stacked, planted, met
     """Keys are shared, live places are each library's own, and the loss is lower."""
     halves = on_target(base, stacked, planted, method)
     model = models.Decoder(base.model.config, route.preset(str(method)))
-    untrained = gates.fresh(model, stacked, jax.random.key(3))
+    untrained = library_gates.fresh(model, stacked, jax.random.key(3))
 
     @jax.jit
     def losses(states):
@@ -248,7 +249,7 @@ def test_other_answers_compile_nothing_new(base, stacked, planted):
         target(base, stacked, asked, "lorahub")
         on_target(base, stacked, asked, Method.LINEAR)
 
-    programs = (learning._scales, learning._candidates, gates._shared)
+    programs = (learning._scales, learned.candidates, gates._shared)
     everything(planted)
     before = [program._cache_size() for program in programs]
     everything(corrupted(planted, 3, 0))

@@ -11,6 +11,7 @@ import pytest
 from jaxlora import lora, merge, models, route
 from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.evaluate.scoring import Questions
+from jaxlora.models import statistics
 from jaxlora.studies.harness import store
 from jaxlora.studies.two_hop import arms, items
 from jaxlora.studies.two_hop.items import Key, Split
@@ -22,6 +23,8 @@ from jaxlora.studies.two_hop.symbols import (
     own_data,
 )
 from jaxlora.tasks.two_hop.experts import Expert
+from jaxlora.train import combine, learned, own_statistics
+from jaxlora.train.step import Batch
 
 G, N, PAD = 2, 3, 8
 CONFIG = models.DecoderConfig(
@@ -56,11 +59,20 @@ def test_other_than_usual_methods_combine_what_verdicts_need():
     assert Method.DARE not in USUAL
 
 
+def nobody(layers=3):
+    """A setting of which nothing but the number of layers is known."""
+    config = SimpleNamespace(num_layers=layers)
+    base = SimpleNamespace(model=SimpleNamespace(config=config))
+    return SimpleNamespace(experts=SimpleNamespace(base=base))
+
+
 @pytest.mark.parametrize("library", [Arm.TRIPLE, Arm.TRIPLE_OTHERS], ids=str)
 def test_a_method_that_cannot_combine_a_library_says_why(library, tmp_path):
-    outcome = answer.answer(None, library, Method.SLERP)  # asks nothing of the setting
+    outcome = answer.answer(nobody(), library, Method.SLERP)
     assert len(outcome.items) == 0
     assert "slerp interpolates between two experts" in outcome.notes["unavailable"]
+    placed = answer.answer(nobody(layers=2), library, Method.PLACED_SUM)
+    assert "Got 3 experts for 2 layers" in placed.notes["unavailable"]
     store.save(tmp_path / "block", outcome)
     found = store.load(tmp_path / "block", items.COLUMNS)
     assert found.notes == outcome.notes
@@ -68,10 +80,12 @@ def test_a_method_that_cannot_combine_a_library_says_why(library, tmp_path):
 
 
 def test_what_can_be_combined_has_no_obstacle():
-    assert arms.obstacle(Arm.PAIR, Method.SLERP) == ""
-    assert arms.obstacle(Arm.TRIPLE, Method.KARCHER) == ""
-    assert arms.obstacle(Arm.TRIPLE, Method.ARROW) == ""
-    assert arms.obstacle(Arm.BASE, Method.NONE) == ""
+    assert arms.obstacle(Arm.PAIR, Method.SLERP, 2) == ""
+    assert arms.obstacle(Arm.TRIPLE, Method.KARCHER, 2) == ""
+    assert arms.obstacle(Arm.TRIPLE, Method.ARROW, 2) == ""
+    assert arms.obstacle(Arm.BASE, Method.NONE, 2) == ""
+    assert arms.obstacle(Arm.TRIPLE, Method.PLACED_SUM, 3) == ""
+    assert arms.obstacle(Arm.PAIR, Method.PLACED_SUM, 1) != ""
 
 
 def test_keys_differ_by_seed_library_and_group_and_by_nothing_else():
@@ -127,7 +141,7 @@ def asked():
 def test_a_merge_is_asked_whether_it_is_of_low_rank_or_dense(experts, asked):
     stacked = libraries.stacked(experts, Arm.PAIR)
     keys = libraries.keys(experts, Arm.RANDOM)
-    made = libraries._merged(merge.preset("mean"), stacked, keys, None)
+    made = combine.merge_each(merge.preset("mean"), stacked, keys, None)
     low = libraries.answers(experts, made, asked.questions)
     dense = libraries.answers(experts, lora.pad(made, 4), asked.questions)
     np.testing.assert_allclose(low.direct, dense.direct, rtol=1e-4, atol=1e-5)
@@ -194,7 +208,7 @@ def test_own_data_are_of_each_expert_on_its_own_rows(experts, monkeypatch):
         weights = np.zeros(shape, np.float32)
         weights[..., -1] = 1
         weights[:, :, -1] = 0  # the last row is not used
-        return own_data.Batch(
+        return Batch(
             jnp.asarray(tokens, jnp.int32),
             jnp.asarray(rng.integers(0, PAD, shape), jnp.int32),
             jnp.asarray(weights),
@@ -208,7 +222,7 @@ def test_own_data_are_of_each_expert_on_its_own_rows(experts, monkeypatch):
 
     @jax.jit
     def by_hand(adapter, tokens):
-        return own_data.statistics.input_grams(
+        return statistics.input_grams(
             base.model, base.params, tokens, jnp.ones((N - 1, 3)), adapter=adapter
         )[SITE]
 
@@ -235,5 +249,5 @@ def test_every_merge_that_sees_data_is_given_some():
     sees = {name: merge.preset(name).data for name in merge.names()}
     own = {name for name, data in sees.items() if data == "own"}
     target = {name for name, data in sees.items() if data == "target"}
-    assert own == set(map(str, own_data.MEASURES))
-    assert target == {str(Method.CAT), *map(str, learning.SEARCHED)}
+    assert own == set(map(str, own_statistics.MEASURES))
+    assert target == {*learned.SCALED, *learned.SEARCHED}

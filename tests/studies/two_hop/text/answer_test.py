@@ -11,14 +11,16 @@ from jaxlora.tasks.two_hop.experts import Expert
 
 
 def test_what_a_method_refuses_is_said_and_not_planned():
-    refused, plan = protocol.plan(("mean", "slerp"), set(Expert), 0)
+    refused, plan = protocol.plan(("mean", "slerp", "placed-sum"), set(Expert), 0, 2)
     triple = Block(None, 0, Arm.TRIPLE, Method.SLERP)
-    assert set(refused) == {triple}
+    placed = Block(None, 0, Arm.TRIPLE, Method.PLACED_SUM)
+    assert set(refused) == {triple, placed}
     assert "two experts" in refused[triple]
+    assert refused[placed].startswith("Got 3 experts for 2 layers")
     assert Block(None, 0, Arm.PAIR, Method.SLERP) in plan
     assert not set(plan) & set(refused)
     pair = {Expert.HOP1, Expert.HOP2}
-    assert protocol.plan(("slerp",), pair, 0)[0] == {}
+    assert protocol.plan(("slerp",), pair, 0, 2)[0] == {}
 
 
 def test_memory_counts_the_dense_result_of_a_merge_on_deltas():
@@ -30,7 +32,9 @@ def test_memory_counts_the_dense_result_of_a_merge_on_deltas():
     def merged(*methods):
         return memory._merged(TextConfig(methods=methods), one)
 
-    assert merged("mean") == merged("mean", "slerp") == 3 * memory.size(one)
+    assert (
+        merged("mean") == merged("mean", "slerp", "placed-sum") == 3 * memory.size(one)
+    )
     # Two layers of both kernels, in full, the identity beside each, and a scale.
     assert merged("mean", "delta-ties") == 2 * 2 * 4 * (8 * 16 + 8 * 8 + 1)
     assert merged("mean", "delta-ties") > merged("mean")
