@@ -143,7 +143,7 @@ def _item(values: Any, index: int) -> Any:
     # A drawn number is what the second entry of its pair was.
     if isinstance(values, int | Fraction) and index == 1:
         return values
-    if isinstance(values, list | tuple) and -len(values) <= index < len(values):
+    if isinstance(values, list | tuple | str) and -len(values) <= index < len(values):
         return values[index]
     refuse(Reason.TYPE, f"Entry {index} is asked of {values!r:.60}", "a list")
 

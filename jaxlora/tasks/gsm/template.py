@@ -161,17 +161,22 @@ def _binding(line: str) -> Binding:
 
 def _condition(line: str) -> Condition:
     node = expressions.tree(line)
-    return Condition(node, _names_of(node))
+    return Condition(node, names_of(node))
 
 
-def _names_of(node: ast.AST) -> frozenset[str]:
+def names_of(node: ast.AST) -> frozenset[str]:
+    """Returns the values that an expression is about.
+
+    Args:
+      node: of :func:`expressions.tree`.
+    """
     names = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
     return frozenset(names - set(expressions.FUNCTIONS))
 
 
 def _check_names(parsed: Template) -> None:
     uses = [*(x.node for x in parsed.conditions), parsed.answer, *parsed.slots.values()]
-    used = set(parsed.defaults).union(*map(_names_of, uses))
+    used = set(parsed.defaults).union(*map(names_of, uses))
     if strange := sorted(used - parsed.names):
         raise ValueError(
             f"{parsed.where}: {strange[0]!r} is used and never drawn; #init draws "

@@ -1,7 +1,7 @@
 """Templates filled in: problems of one's own draw, in memory and never written.
 
 The solution that is rendered must end in the number that ``#answer`` gives; where it
-does not, that is an error and no problem.
+never does, that is an error of the template and no problem.
 """
 
 import re
@@ -20,6 +20,8 @@ from jaxlora.tasks.refusals import RefusedError
 
 TEST_ONLY = "rendered from a template of GSM-Symbolic"
 """The canary of a rendered problem: the licence of the templates forbids derivatives."""
+REDRAWS = 20
+"""Draws at which a template may disagree with itself in a row."""
 
 _START = re.compile(r"(?:^|[.!?]\s+)$")
 _ARTICLE = re.compile(r"an?\s+")
@@ -28,7 +30,7 @@ _ARTICLE = re.compile(r"an?\s+")
 def instances(
     template: Template, rng: np.random.Generator, count: int
 ) -> Iterator[Problem]:
-    """Yields problems of a template with drawn values.
+    """Yields problems of a template with drawn values, at which it agrees with itself.
 
     Args:
       template: of a user's file.
@@ -37,23 +39,31 @@ def instances(
 
     Raises:
       ValueError: with the file, if no values fulfil the conditions, or question and
-        solution do not agree on the answer.
+        solution do not agree on the answer at any of :data:`REDRAWS` draws.
     """
     order = values.plan(template)
     for _ in range(count):
-        yield render(template, values.draw(template, rng, order))
+        for redraw in range(REDRAWS):
+            entries = values.draw(template, rng, order)
+            rendered = render(template, entries)
+            wanted = answer(template, entries)
+            if Fraction(rendered.answer) == wanted:
+                yield rendered
+                break
+            if redraw == REDRAWS - 1:
+                raise ValueError(_disagreement(template, entries, rendered, wanted))
 
 
 def render(template: Template, entries: Mapping[str, Any]) -> Problem:
-    """Returns the problem with given values.
+    """Returns the problem with given values; its answer is that of its solution.
 
     Args:
       template: of a user's file.
       entries: by name, a string, a number, or a pair of words and number.
 
     Raises:
-      ValueError: with the file, if the solution does not end in the number that the
-        template's answer gives, or a slot is no arithmetic on these values.
+      ValueError: with the file, if a slot is no arithmetic on these values, or the
+        solution does not end in one number.
     """
     drawn = {name: values.number_of(entry) for name, entry in entries.items()}
     try:
@@ -62,18 +72,26 @@ def render(template: Template, entries: Mapping[str, Any]) -> Problem:
             "answer": _solution(template, entries, drawn),
             "canary": TEST_ONLY,
         }
-        wanted = expressions.value(template.answer, drawn)
     except RefusedError as error:
         raise ValueError(f"{template.where}: {error}") from None
-    rendered = problem(fields, template.where)
-    if Fraction(rendered.answer) != wanted:
-        given = ", ".join(f"{x} = {written(y)}" for x, y in drawn.items())
-        raise ValueError(
-            f"{template.where}: the solution ends in {rendered.answer}, #answer gives "
-            f"{wanted}, with {given}; expected the same, so the template contradicts "
-            f"itself at these values."
-        )
-    return rendered
+    return problem(fields, template.where)
+
+
+def answer(template: Template, entries: Mapping[str, Any]) -> Any:
+    """Returns the exact number that ``#answer`` gives with given values.
+
+    Args:
+      template: of a user's file.
+      entries: by name, a string, a number, or a pair of words and number.
+
+    Raises:
+      ValueError: with the file, if it is no arithmetic on these values.
+    """
+    drawn = {name: values.number_of(entry) for name, entry in entries.items()}
+    try:
+        return expressions.value(template.answer, drawn)
+    except RefusedError as error:
+        raise ValueError(f"{template.where}: {error}") from None
 
 
 def defaults(template: Template) -> dict[str, Any] | None:
@@ -112,6 +130,17 @@ def written(value: Any) -> str:
     digits = f"{abs(value.numerator) * 10**power // value.denominator:0{power + 1}d}"
     sign = "-" if value < 0 else ""
     return f"{sign}{digits[:-power]}.{digits[-power:]}"
+
+
+def _disagreement(
+    template: Template, entries: Mapping[str, Any], rendered: Problem, wanted: Any
+) -> str:
+    drawn = ", ".join(f"{x} = {_figure(y)}" for x, y in entries.items())
+    return (
+        f"{template.where}: the solution ends in {rendered.answer}, #answer gives "
+        f"{wanted}, with {drawn:.300}; expected the same at one of {REDRAWS} draws, so "
+        f"the template contradicts itself; render() takes the solution's number."
+    )
 
 
 def _question(template: Template, entries: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxlora.tasks import arithmetic
 from jaxlora.tasks.gsm import expressions
-from jaxlora.tasks.gsm.template import Binding, Condition, Template
+from jaxlora.tasks.gsm.template import Binding, Condition, Template, names_of
 from jaxlora.tasks.refusals import Reason, RefusedError
 
 TRIES = 200_000
@@ -31,6 +31,8 @@ class Stage:
     conditions: tuple[Condition, ...]
     equation: ast.AST | None = None
     """What the value must be, instead of a draw."""
+    entries: Mapping[Any, Any] | None = None
+    """With an equation, the entries of the list by their values."""
 
 
 Plan = tuple[tuple[Stage, ...], ...]
@@ -131,10 +133,9 @@ def _pick(
 ) -> dict[str, Any] | None:
     names, choice = stage.binding.names, stage.binding.choice
     items, count = choice.items, choice.count
-    if stage.equation is not None:
-        known = {number_of(item): item for item in items}
+    if stage.equation is not None and stage.entries is not None:
         wanted = expressions.value(stage.equation, values)
-        return {names[0]: known[wanted]} if wanted in known else None
+        return {names[0]: stage.entries[wanted]} if wanted in stage.entries else None
     if count == 1:
         return {names[0]: items[int(rng.integers(len(items)))]}
     if choice.consecutive:
@@ -162,19 +163,42 @@ def _groups(
         yield order, [x for x in template.conditions if x.names & names]
 
 
-def _stages(
-    bindings: list[Binding], conditions: list[Condition]
-) -> Iterator[Stage]:
+def _stages(bindings: list[Binding], conditions: list[Condition]) -> Iterator[Stage]:
     equations = _equations(bindings, conditions)
-    drawn = [x for x in bindings if x.names[0] not in equations]
-    fixed = [x for x in bindings if x.names[0] in equations]
     known: set[str] = set()
     waiting = list(conditions)
-    for binding in [*drawn, *fixed]:
+    for binding in _order(bindings, conditions, equations):
         known |= {*binding.names}
         ready = tuple(x for x in waiting if x.names <= known)
         waiting = [x for x in waiting if x not in ready]
-        yield Stage(binding, ready, equations.get(binding.names[0]))
+        if (equation := equations.get(binding.names[0])) is None:
+            yield Stage(binding, ready)
+        else:
+            entries = {number_of(item): item for item in binding.choice.items}
+            yield Stage(binding, ready, equation, entries)
+
+
+def _order(
+    bindings: list[Binding],
+    conditions: list[Condition],
+    equations: Mapping[str, ast.AST],
+) -> list[Binding]:
+    """So that conditions on few values come first: most tries end there."""
+    of = {name: x for x in bindings for name in x.names}
+    sought = [of[name] for x in sorted(conditions, key=_size) for name in sorted(x.names)]
+    drawn = [x for x in [*sought, *bindings] if x.names[0] not in equations]
+    out: list[Binding] = []
+    for binding in dict.fromkeys(map(bindings.index, drawn)):
+        out.append(bindings[binding])
+        known = {name for x in out for name in x.names}
+        for name, node in equations.items():
+            if of[name] not in out and names_of(node) <= known:
+                out.append(of[name])
+    return out
+
+
+def _size(condition: Condition) -> int:
+    return len(condition.names)
 
 
 def _equations(
@@ -200,8 +224,7 @@ def _solved(condition: Condition) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.Compare) and [type(x) for x in node.ops] == [ast.Eq]:
         sides = (node.left, node.comparators[0])
         for side, other in (sides, sides[::-1]):
-            used = {x.id for x in ast.walk(other) if isinstance(x, ast.Name)}
-            if isinstance(side, ast.Name) and side.id not in used:
+            if isinstance(side, ast.Name) and side.id not in names_of(other):
                 yield side.id, other
 
 
