@@ -118,7 +118,7 @@ class _RewriteLists(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        name = {ast.Add: "$plus", ast.Mult: "$times"}.get(type(node.op))
+        name = _ON_LISTS.get(type(node.op))
         return _call(name, node.left, node.right) if name else node
 
 
@@ -215,6 +215,7 @@ def _identity(value: Any) -> Any:
     return value
 
 
+_ON_LISTS: Mapping[type, str] = {ast.Add: "$plus", ast.Mult: "$times"}
 _NUMPY = {"np.arange": "arange", "np.random.randint": "randint"}
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     # No text can spell these names; only the rewriting calls them.

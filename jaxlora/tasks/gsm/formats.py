@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from jaxlora.names import unknown
 from jaxlora.tasks import numbers
-from jaxlora.tasks.gsm.problem import Problem, marked, unmarked
+from jaxlora.tasks.gsm.records import Problem, marked, unmarked
 from jaxlora.tasks.gsm.straight_line import program
 
 _CALCULATION = re.compile(r"<calc>(.*?)</calc>")
@@ -20,13 +20,13 @@ _ANSWER = re.compile(r"<answer>(.*)</answer>")
 
 
 def plain(problem: Problem) -> str:
-    """Returns the steps without annotations, and the final number.
+    r"""Returns the steps without annotations, and the final number.
 
     Args:
       problem: with its steps.
 
     >>> plain(Problem("?", ("48/2 = <<48/2=24>>24 clips",), 24))
-    '48/2 = 24 clips\\n#### 24'
+    '48/2 = 24 clips\n#### 24'
     """
     return "\n".join([*map(unmarked, problem.steps), _end(problem)])
 
@@ -41,13 +41,13 @@ def annotated(problem: Problem) -> str:
 
 
 def markup(problem: Problem) -> str:
-    """Returns each step, calculation and the final number in tags of its kind.
+    r"""Returns each step, calculation and the final number in tags of its kind.
 
     Args:
       problem: with its steps.
 
     >>> markup(Problem("?", ("48/2 = <<48/2=24>>24",), 24))
-    '<step>48/2 = <calc>48/2=24</calc>24</step>\\n<answer>24</answer>'
+    '<step>48/2 = <calc>48/2=24</calc>24</step>\n<answer>24</answer>'
     """
     # Annotations first: what else looks like a tag is escaped.
     parts = (marked(step, "\0\\1=\\2\1") for step in problem.steps)
@@ -58,18 +58,20 @@ def markup(problem: Problem) -> str:
 
 
 def unmarkup(text: str) -> str:
-    """Returns the annotated solution that :func:`markup` tagged.
+    r"""Returns the annotated solution that :func:`markup` tagged.
 
     Args:
       text: lines of ``<step>`` and ``<answer>``; others are left out.
 
-    >>> unmarkup("<step>48/2 = <calc>48/2=24</calc>24</step>\\n<answer>24</answer>")
-    '48/2 = <<48/2=24>>24\\n#### 24'
+    >>> unmarkup("<step>48/2 = <calc>48/2=24</calc>24</step>\n<answer>24</answer>")
+    '48/2 = <<48/2=24>>24\n#### 24'
     """
     lines = []
     for line in text.split("\n"):
         if step := _STEP.fullmatch(line):
-            lines.append(html.unescape(_CALCULATION.sub(r"&lt;&lt;\1&gt;&gt;", step[1])))
+            lines.append(
+                html.unescape(_CALCULATION.sub(r"&lt;&lt;\1&gt;&gt;", step[1]))
+            )
         elif answer := _ANSWER.fullmatch(line):
             lines.append(f"{numbers.MARK} {answer[1]}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""GSM8K: a JSON-lines file of a user, or the TFDS dataset ``gsm8k`` where it is prepared.
+"""GSM8K: a JSON-lines file of a user, or the TFDS dataset ``gsm8k`` if it is prepared.
 
 Source: Cobbe et al., arXiv 2110.14168. No record of it is part of this package.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxlora.tasks import jsonl, tfds_source
-from jaxlora.tasks.gsm.problem import Problem, problem
+from jaxlora.tasks.gsm.records import Problem, problem
 
 Path = str | os.PathLike[str]
 

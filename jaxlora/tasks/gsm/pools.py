@@ -10,12 +10,17 @@ from typing import Any
 
 _FEMALE = "Amina Beatriz Chiara Dalia Eun-ji Freya Gulnara Hana Ines Jelena Kavya Leila"
 _MALE = "Anton Bilal Cheng Dario Emeka Farid Goran Hugo Ivo Jonas Kenji Lamine"
-_ONES = (
+_COLORS = "amber blue crimson green indigo orange purple white"
+_FRUITS = "apple banana fig lemon mango orange peach plum"
+_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
+_TO_TWENTY = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen "
     "fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_PARTS = "half third fourth fifth sixth seventh eighth ninth tenth".split()
+)
+_ONES = _TO_TWENTY.split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ORDINALS = "half third fourth fifth sixth seventh eighth ninth tenth"
+_PARTS = _ORDINALS.split()
 """Names of 1/2 to 1/10."""
 
 
@@ -59,23 +64,21 @@ POOLS: Mapping[str, Any] = {
     "names": [*_FEMALE.split(), *_MALE.split()],
     "names_female": _FEMALE.split(),
     "names_male": _MALE.split(),
-    "cities": "Lisbon Nairobi Osaka Quito Tbilisi Turin Winnipeg".split(),
-    "colors": "amber blue crimson green indigo orange purple white".split(),
+    "cities": ["Lisbon", "Nairobi", "Osaka", "Quito", "Tbilisi", "Turin", "Winnipeg"],
+    "colors": _COLORS.split(),
     "currencies_sym": ["$", "€", "£", "¥"],
     "fraction_alnum": [*_NAMED, *_SEVERAL, *_SIMPLE],
     "fraction_alph": [*_NAMED, *_SEVERAL],
     "fraction_decimals": [(f"0.{i}", Fraction(i, 10)) for i in range(1, 10)],
     "fraction_nums": _SIMPLE,
     "fractions": [*_NAMED, *_SEVERAL, *_SIMPLE],
-    "fruits": "apple banana fig lemon mango orange peach plum".split(),
+    "fruits": _FRUITS.split(),
     "length_lg": ["kilometer", "mile"],
     "multi_times": _TIMES,
     "multiple": [("double", 2), ("triple", 3), ("quadruple", 4)],
     "multiple_ice": [("twice", 2), ("thrice", 3)],
-    "sports": "badminton cricket hockey rugby tennis volleyball".split(),
-    "weekdays": (
-        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-    ),
+    "sports": ["badminton", "cricket", "hockey", "rugby", "tennis", "volleyball"],
+    "weekdays": _WEEKDAYS.split(),
     "weights_med": ["kilogram", "pound"],
     "weights_sm": ["gram", "ounce"],
 }

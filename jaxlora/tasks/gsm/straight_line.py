@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from jaxlora.tasks import arithmetic, numbers
-from jaxlora.tasks.gsm.problem import Annotation, Problem
+from jaxlora.tasks.gsm.records import Annotation, Problem
 
 ANSWER = "answer"
 """The name that the last line of a program assigns."""
@@ -61,9 +61,7 @@ class _Rename(ast.NodeTransformer):
         return ast.Name(name, ast.Load()) if name else node
 
 
-def _renamed(
-    annotation: Annotation, names: Mapping[Fraction, str], where: str
-) -> str:
+def _renamed(annotation: Annotation, names: Mapping[Fraction, str], where: str) -> str:
     try:
         # First, so that only arithmetic on numbers is renamed.
         arithmetic.evaluate(annotation.expression)

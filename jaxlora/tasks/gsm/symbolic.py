@@ -1,8 +1,8 @@
-"""GSM-Symbolic, P1 and P2: many instances of each template, asked as parallel test sets.
+"""GSM-Symbolic, P1 and P2: instances of each template, asked as parallel test sets.
 
-An ``instance`` is a whole test set: one rendering of every template. A model is judged
-by the mean over the sets and by their spread. Source: Mirzadeh et al., arXiv 2410.05229;
-its data is test data only (CC BY-NC-ND, with a canary) and no part of this package.
+An ``instance`` is a test set: one rendering of every template. A model is judged by the
+mean over the sets and by their spread. Source: Mirzadeh et al., arXiv 2410.05229; its
+data is test data only (CC BY-NC-ND, with a canary) and no part of this package.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlora.tasks import jsonl
-from jaxlora.tasks.gsm.problem import Problem, problem
+from jaxlora.tasks.gsm.records import Problem, problem
 
 Path = str | os.PathLike[str]
 NUMBERS = ("id", "instance", "original_id")
@@ -147,6 +147,6 @@ def _check_parallel(every: Mapping[int, Mapping[int, Instance]], name: str) -> N
         if missing := sorted(templates - set(chosen)):
             raise ValueError(
                 f"{name}: instance {number} lacks template {missing[0]} "
-                f"({len(missing)} missing of {len(templates)}); expected parallel sets, "
-                f"so the file was cut, perhaps."
+                f"({len(missing)} missing of {len(templates)}); expected parallel "
+                f"sets, so the file was cut, perhaps."
             )

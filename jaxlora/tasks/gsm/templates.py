@@ -14,12 +14,12 @@ import numpy as np
 from jaxlora.tasks import numbers
 from jaxlora.tasks.gsm import expressions, values
 from jaxlora.tasks.gsm.pools import POOLS, spelled
-from jaxlora.tasks.gsm.problem import Problem, problem
+from jaxlora.tasks.gsm.records import Problem, problem
 from jaxlora.tasks.gsm.template import FILLED, SLOT, Template
 from jaxlora.tasks.refusals import RefusedError
 
 TEST_ONLY = "rendered from a template of GSM-Symbolic"
-"""The canary of a rendered problem: the licence of the templates forbids derivatives."""
+"""The canary of a rendered problem: its licence forbids derivatives."""
 REDRAWS = 20
 """Draws at which a template may disagree with itself in a row."""
 

@@ -185,8 +185,9 @@ def _order(
 ) -> list[Binding]:
     """So that conditions on few values come first: most tries end there."""
     of = {name: x for x in bindings for name in x.names}
-    sought = [of[name] for x in sorted(conditions, key=_size) for name in sorted(x.names)]
-    drawn = [x for x in [*sought, *bindings] if x.names[0] not in equations]
+    names = [name for x in sorted(conditions, key=_size) for name in sorted(x.names)]
+    sought = [*map(of.__getitem__, names), *bindings]
+    drawn = [x for x in sought if x.names[0] not in equations]
     out: list[Binding] = []
     for binding in dict.fromkeys(map(bindings.index, drawn)):
         out.append(bindings[binding])

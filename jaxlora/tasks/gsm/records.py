@@ -54,7 +54,7 @@ class Problem:
 
 
 def problem(fields: dict[str, Any], where: str) -> Problem:
-    """Returns the problem that a record stands for.
+    r"""Returns the problem that a record stands for.
 
     Args:
       fields: ``question`` and ``answer``, perhaps ``canary``; others are left alone.
@@ -64,7 +64,7 @@ def problem(fields: dict[str, Any], where: str) -> Problem:
       ValueError: with file and line, if a field is missing, the question holds
         ``####``, or the answer does not end in exactly one number.
 
-    >>> sums = {"question": "2 + 3?", "answer": "2+3=<<2+3=5>>5\\n#### 5"}
+    >>> sums = {"question": "2 + 3?", "answer": "2+3=<<2+3=5>>5\n#### 5"}
     >>> problem(sums, "sums.jsonl:1").annotations
     (Annotation(step=0, expression='2+3', value='5'),)
     """
@@ -81,7 +81,7 @@ def problem(fields: dict[str, Any], where: str) -> Problem:
 
 
 def split(answer: str, where: str) -> tuple[str, str]:
-    """Returns the text before the mark of the final number, and what follows it.
+    r"""Returns the text before the mark of the final number, and what follows it.
 
     Args:
       answer: a written solution.
@@ -90,8 +90,8 @@ def split(answer: str, where: str) -> tuple[str, str]:
     Raises:
       ValueError: with file and line, if there is no mark, or more than one.
 
-    >>> split("2+3=5\\n#### 5", "")
-    ('2+3=5\\n', ' 5')
+    >>> split("2+3=5\n#### 5", "")
+    ('2+3=5\n', ' 5')
     """
     parts = answer.split(numbers.MARK)
     if len(parts) == 1:
@@ -131,8 +131,8 @@ def final(end: str, where: str) -> int | decimal.Decimal:
     digits = sum(map(str.isdigit, f"{value:f}"))
     if digits > DIGITS:
         raise ValueError(
-            f"{where}: the final number has {digits} digits, expected at most {DIGITS}; "
-            f"a repeated digit or an exponent too many, perhaps."
+            f"{where}: the final number has {digits} digits, expected at most "
+            f"{DIGITS}; a repeated digit or an exponent too many, perhaps."
         )
     return int(value) if value == value.to_integral_value() else value
 
