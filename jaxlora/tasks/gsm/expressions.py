@@ -105,7 +105,10 @@ class _Rewrite(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         name = _NUMPY.get(ast.unparse(node))
-        return ast.Name(name, ast.Load()) if name else node
+        if name is None:
+            got = f"The text holds {ast.unparse(node)!r:.60}"
+            refuse(Reason.ATTRIBUTE, got, " or ".join(_NUMPY))
+        return ast.Name(name, ast.Load())
 
     def visit_Set(self, node: ast.Set) -> ast.expr:
         # Three templates write their answer as {expression}.

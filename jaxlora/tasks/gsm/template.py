@@ -161,7 +161,11 @@ def _binding(line: str) -> Binding:
 
 def _condition(line: str) -> Condition:
     node = expressions.tree(line)
-    return Condition(node, names_of(node))
+    names = names_of(node)
+    if not names:
+        got = f"The condition {line!r:.60} is about no value"
+        refuse(Reason.TYPE, got, "a drawn one in it")
+    return Condition(node, names)
 
 
 def names_of(node: ast.AST) -> frozenset[str]:

@@ -122,7 +122,7 @@ def written(value: Any) -> str:
     >>> written(Fraction(5, 2)), written(Fraction(1, 3)), written(7)
     ('2.5', '1/3', '7')
     """
-    if not isinstance(value, Fraction):
+    if not isinstance(value, Fraction) or value.denominator == 1:
         return str(value)
     power = max(_power(value.denominator, 2), _power(value.denominator, 5))
     if 10**power % value.denominator:

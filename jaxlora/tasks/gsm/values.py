@@ -213,7 +213,7 @@ def _equations(
         for name, node in _solved(condition):
             others = condition.names - {name}
             free = name in single and name not in out and name not in needed
-            if free and not others & out.keys():
+            if free and others and not others & out.keys():
                 out[name] = node
                 needed |= others
                 break

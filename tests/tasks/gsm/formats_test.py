@@ -42,7 +42,9 @@ def test_a_record_to_train_on():
 
 
 STEPS = st.text(
-    st.characters(codec="utf-8", exclude_characters="\n\r\0\1#<>=", exclude_categories=["C", "Z"]),
+    st.characters(
+        codec="utf-8", exclude_characters="\n\r\0\1#<>=", exclude_categories=["C", "Z"]
+    ),
     min_size=1,
 )
 TAGGED = st.tuples(STEPS, STEPS, STEPS).map(lambda x: f"{x[0]}<<{x[1]}={x[2]}>>&lt;<b>")

@@ -81,7 +81,10 @@ def prepared(tmp_path_factory):
             return info
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(), "test": self._generate_examples()}
+            return {
+                "train": self._generate_examples(),
+                "test": self._generate_examples(),
+            }
 
         def _generate_examples(self):
             for i, record in enumerate(RECORDS):
@@ -100,7 +103,9 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["tfds:gsm8k", "gsm8k:test", "tfds:gsm8k/1.0.0:train"])
 def test_the_tfds_dataset_gives_the_same_problems(prepared, path, name):
-    problems = {x.question: (x.steps, x.answer) for x in gsm.read(name, data_dir=prepared)}
+    problems = {
+        x.question: (x.steps, x.answer) for x in gsm.read(name, data_dir=prepared)
+    }
     expected = {x.question: (x.steps, x.answer) for x in gsm.read(path)}
     assert problems == expected
     assert "tensorflow" not in sys.modules

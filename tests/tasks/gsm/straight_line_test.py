@@ -57,7 +57,9 @@ def test_what_has_no_program_says_why(problem, message):
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(-99, 99),
-    st.lists(st.tuples(st.sampled_from("+-*"), st.integers(0, 9)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.sampled_from("+-*"), st.integers(0, 9)), min_size=1, max_size=6
+    ),
 )
 def test_a_chain_of_steps_gives_its_answer(start, operations):
     value, annotations = start, []

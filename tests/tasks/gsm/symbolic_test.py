@@ -1,4 +1,4 @@
-"""Parallel test sets: grouped by instance, refused as training data, mean and spread."""
+"""Parallel test sets: by instance, refused as training data, mean and spread."""
 
 import json
 
