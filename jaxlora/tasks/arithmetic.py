@@ -70,7 +70,8 @@ def evaluate(
     Traceback (most recent call last):
     jaxlora.tasks.refusals.RefusedError: A power is ...
     """
-    return Walk(names, functions, limits, extended).value(tree(expression, limits))
+    rules = EXTENDED if extended else CONDITIONS
+    return Walk(names, functions, limits, rules).value(tree(expression, limits))
 
 
 def trace(
@@ -91,9 +92,9 @@ def trace(
     >>> trace("3 * 4 + 5")[1][1]
     Operation(symbol='+', left=12, right=5, result=17)
     """
-    walk = Walk(names, {}, limits, log=[])
-    value = walk.value(tree(expression, limits))
-    return value, tuple(walk.log or ())
+    log: list[Operation] = []
+    value = Walk(names, NONE, limits, PLAIN, log).value(tree(expression, limits))
+    return value, tuple(log)
 
 
 def tree(expression: str | ast.AST, limits: Limits = DEFAULT) -> ast.AST:
@@ -110,22 +111,22 @@ class Walk:
       names: values of names.
       functions: what may be called.
       limits: what all expressions may cost together.
-      extended: strings, lists, tuples and ``x if c else y`` too.
+      rules: what to do with each kind of node; others are refused.
       log: a list that gets every binary operation, or None.
     """
 
-    __slots__ = ("extended", "functions", "left", "limits", "log", "names")
+    __slots__ = ("functions", "left", "limits", "log", "names", "rules")
 
     def __init__(
         self,
         names: Mapping[str, Any],
         functions: Mapping[str, Callable[..., Any]],
         limits: Limits,
-        extended: bool = False,
+        rules: "Rules",
         log: list[Operation] | None = None,
     ):
         self.names, self.functions, self.limits = names, functions, limits
-        self.extended, self.log = extended, log
+        self.rules, self.log = rules, log
         self.left = limits.nodes
 
     def value(self, node: ast.AST, depth: int = 1) -> Any:
@@ -136,9 +137,7 @@ class Walk:
             refuse(Reason.NODES, "The text has too many parts", expected)
         if depth > self.limits.depth:
             too_deep(self.limits)
-        rule = _RULES.get(type(node))
-        if rule is None and self.extended:
-            rule = _EXTENDED.get(type(node))
+        rule = self.rules.get(type(node))
         if rule is None:
             reason = CONSTRUCTS.get(type(node), Reason.STATEMENT)
             refuse(reason, f"The text holds {type(node).__name__}", "plain arithmetic")
@@ -150,10 +149,12 @@ def _constant(walk: Walk, node: ast.Constant, depth: int) -> Any:
     kind = type(value)
     if kind is int or kind is float or kind is bool:
         return exact(value, walk.limits)
-    if kind is str and walk.extended:
-        return value
     reason = Reason.TEXT if kind in (str, bytes) else Reason.TYPE
     refuse(reason, f"The text holds {value!r:.60}", "a number")
+
+
+def _literal(walk: Walk, node: ast.Constant, depth: int) -> Any:
+    return node.value if type(node.value) is str else _constant(walk, node, depth)
 
 
 def _name(walk: Walk, node: ast.Name, depth: int) -> Any:
@@ -161,9 +162,8 @@ def _name(walk: Walk, node: ast.Name, depth: int) -> Any:
         return exact(walk.names[node.id], walk.limits)
     except KeyError:
         known = ", ".join(walk.names) or "none"
-        refuse(
-            Reason.NAME, f"The name {node.id!r:.60} has no value", f"of {known:.200}"
-        )
+        got = f"The name {node.id!r:.60} has no value"
+        refuse(Reason.NAME, got, f"a name that has one ({known:.200})")
 
 
 def _binary(walk: Walk, node: ast.BinOp, depth: int) -> Number:
@@ -171,7 +171,7 @@ def _binary(walk: Walk, node: ast.BinOp, depth: int) -> Number:
     symbol = SYMBOLS.get(type(node.op))
     if symbol is None:
         kind = type(node.op).__name__
-        refuse(Reason.OPERATOR, f"The operator is {kind}", f"of {' '.join(BINARY)}")
+        refuse(Reason.OPERATOR, f"The operator is {kind}", f"one of {' '.join(BINARY)}")
     result = apply(symbol, left, right, walk.limits)
     if walk.log is not None:
         walk.log.append(Operation(symbol, left, right, result))
@@ -194,7 +194,7 @@ def _compare(walk: Walk, node: ast.Compare, depth: int) -> bool:
         compare = _COMPARISONS.get(type(kind))
         if compare is None:
             got = f"The comparison is {type(kind).__name__}"
-            refuse(Reason.OPERATOR, got, "== != < <= > >=")
+            refuse(Reason.OPERATOR, got, "one of == != < <= > >=")
         try:
             if not compare(left, right):
                 return False
@@ -252,17 +252,26 @@ _COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-_RULES: dict[type, Callable[[Walk, Any, int], Any]] = {
+Rules = Mapping[type, Callable[[Walk, Any, int], Any]]
+PLAIN: Rules = {
     ast.Constant: _constant,
     ast.Name: _name,
     ast.BinOp: _binary,
     ast.UnaryOp: _unary,
+}
+"""Numbers, names and operations."""
+CONDITIONS: Rules = {
+    **PLAIN,
     ast.Compare: _compare,
     ast.BoolOp: _boolean,
     ast.Call: _call,
 }
-_EXTENDED: dict[type, Callable[[Walk, Any, int], Any]] = {
+"""Comparisons and calls too."""
+EXTENDED: Rules = {
+    **CONDITIONS,
+    ast.Constant: _literal,
     ast.List: _sequence,
     ast.Tuple: _sequence,
     ast.IfExp: _conditional,
 }
+"""Strings, lists, tuples and a choice of two too."""

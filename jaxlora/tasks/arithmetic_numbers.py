@@ -102,7 +102,7 @@ def apply(symbol: str, left: Any, right: Any, limits: Limits = DEFAULT) -> Numbe
     """
     for side in (left, right):
         if type(side) is not int and type(side) is not Fraction:
-            got = f"{symbol!r} has {side!r:.60} beside it"
+            got = f"The operation {symbol} has {side!r:.60} beside it"
             refuse(Reason.TYPE, got, "two numbers")
     if symbol == "**":
         return _power(left, right, limits)

@@ -43,7 +43,8 @@ def parse(text: str, mode: str, limits: Limits) -> Any:
     except (RecursionError, MemoryError):
         too_deep(limits)
     except (SyntaxError, ValueError) as error:
-        refuse(Reason.SYNTAX, f"The text is no Python ({error})", "plain arithmetic")
+        cause = getattr(error, "msg", "letters that cannot be written")
+        refuse(Reason.SYNTAX, f"The text is no Python ({cause})", "plain arithmetic")
 
 
 def nesting(text: str) -> int:
