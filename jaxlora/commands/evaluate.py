@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(1, given, "max_new_tokens", "batch")
     flags.at_least(0, given, "limit")
     source, skip = given.data, given.skip_bad
-    read = text.read(source, skip_bad=skip)
+    read = text.read(source, skip_bad=skip, tests=True)
     first = read.records[: given.limit or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped

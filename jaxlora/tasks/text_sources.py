@@ -40,6 +40,8 @@ class Record:
     """Stands between prompt and answer where there is no chat template."""
     where: str = ""
     """File and line, for messages."""
+    canary: str = ""
+    """The mark of test data that asks to be kept out of training; empty without it."""
 
     @property
     def answer(self) -> str:
@@ -65,7 +67,13 @@ class Read:
     """Why the first of them was skipped."""
 
 
-def read(source: Path, *, skip_bad: bool = False, data_dir: Path | None = None) -> Read:
+def read(
+    source: Path,
+    *,
+    skip_bad: bool = False,
+    tests: bool = False,
+    data_dir: Path | None = None,
+) -> Read:
     """Reads records.
 
     Args:
@@ -74,11 +82,14 @@ def read(source: Path, *, skip_bad: bool = False, data_dir: Path | None = None) 
         ``tfds:gsm8k``, ``gsm8k/main:train`` (a file of that name comes first; the split
         is ``train`` if none is named).
       skip_bad: count bad records and go on, instead of raising?
+      tests: are they only asked, never trained on? Records with a canary are test data,
+        and refused without it.
       data_dir: root of TFDS datasets; None for TFDS's own.
 
     Raises:
       ValueError: with file and line, if a record is bad; if the source does not exist;
-        if there is no good record in it.
+        if there is no good record in it;
+        if one has a canary and ``tests`` is false.
     """
     records, errors = [], []
     # Functions, not records: a bad one must not end the iteration.
@@ -94,6 +105,8 @@ def read(source: Path, *, skip_bad: bool = False, data_dir: Path | None = None) 
             f"{os.fspath(source)} has no good record ({len(errors)} bad); expected "
             f"{FORMS}." + (f" The first: {errors[0]}" if errors else "")
         )
+    if not tests:
+        _refuse_canaries(records)
     return Read(
         records=tuple(records),
         skipped=len(errors),
@@ -114,6 +127,13 @@ def record(fields: dict[str, Any], where: str) -> Record:
     >>> record({"question": "2 + 2?", "answer": "4"}, "sums.jsonl:1").answer
     '4'
     """
+    plain = _record(fields, where)
+    if fields.get("canary"):
+        return dataclasses.replace(plain, canary=str(fields["canary"]))
+    return plain
+
+
+def _record(fields: dict[str, Any], where: str) -> Record:
     if "messages" in fields:
         turns = _turns(fields["messages"], where)
         return Record(messages=turns, where=where)
@@ -125,6 +145,16 @@ def record(fields: dict[str, Any], where: str) -> Record:
         return Record(text=jsonl.text(fields, "text", where, FORMS), where=where)
     have = ", ".join(map(repr, fields)) or "no field at all"
     raise ValueError(f"{where}: the record has {have}; expected {FORMS}.")
+
+
+def _refuse_canaries(records: list[Record]) -> None:
+    for record in records:
+        if record.canary:
+            raise ValueError(
+                f"{record.where}: the record has the canary {record.canary:.40}, which "
+                f"asks to be kept out of training, as GSM-Symbolic does (its licence "
+                f"is CC BY-NC-ND); use it as test data, or train on other records."
+            )
 
 
 def _pair(fields: dict[str, Any], prompt: str, answer: str, where: str) -> Record:

@@ -1,71 +1,10 @@
 """Exact match and last number, case by case."""
 
-from decimal import Decimal
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlora.evaluate import answers
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("72", "72"),
-        ("-3", "-3"),
-        ("x = -3", "-3"),
-        ("+3", "3"),
-        ("\u22124", "-4"),  # a typographic minus
-        ("7-3", "3"),
-        ("7 - 3", "3"),
-        ("(2)-3", "3"),
-        ("10,20", "20"),
-        ("1, 2, 3", "3"),
-        ("3,000", "3000"),
-        ("1,234,567", "1234567"),
-        ("1,2345", "2345"),
-        ("$1,072.50.", "1072.5"),
-        ("-$5", "-5"),
-        ("$-5", "-5"),
-        ("\\$18", "18"),
-        ("£3 or €4", "4"),
-        ("50%", "50"),
-        ("12,", "12"),
-        ("12.", "12"),
-        ("is .5", "0.5"),
-        ("A: -.5", "-0.5"),
-        ("1e3", "1000"),
-        ("2.50", "2.5"),
-        ("5km", "5"),
-        ("the 2nd", "2"),
-        ("3/4", "4"),
-        ("**72**", "72"),
-        ("\\boxed{18}", "18"),
-        ("12:30", "30"),
-        ("6 eggs of H2O", "6"),
-        ("5 and v1", "5"),
-        ("#### 72", "72"),
-        ("5\n#### 1,072\nQuestion 3: 9?", "1072"),
-        ("#### 3 #### 4", "3"),
-        ("5 #### none", "5"),
-        ("####", None),
-        ("none", None),
-        ("", None),
-        ("v1", None),
-        ("version 1.2.3x", "1.2"),
-        ("\u0663", None),  # an Arabic three
-    ],
-)
-def test_the_number_of_a_text(text, expected):
-    assert answers.number(text) == (None if expected is None else Decimal(expected))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.decimals(-(10**9), 10**9, places=3), st.sampled_from(["{}", "{:,}"]))
-def test_a_printed_number_is_read_back(value, form):
-    for text in ("{}", "It is {}.", "1 2 3 so #### {}", "**${}**", "={}%"):
-        assert answers.number(text.format(form.format(value))) == value
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,6 +51,8 @@ def test_exact_match(text, answer, correct):
         ("<think>72</think> 73", "72", False),
         ("<think>73</think> 72", "72", True),
         ("<think>so 72, and then", "72", True),
+        (r"The answer is $9{,}500$.", "#### 9500", True),
+        (r"so \$12\,500 in all", "#### 12500", True),
     ],
 )
 def test_last_number(text, answer, correct):

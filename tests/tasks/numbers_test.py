@@ -1,0 +1,101 @@
+"""Numbers of texts, case by case."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlora.tasks import numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("72", "72"),
+        ("-3", "-3"),
+        ("x = -3", "-3"),
+        ("+3", "3"),
+        ("\u22124", "-4"),  # a typographic minus
+        ("7-3", "3"),
+        ("7 - 3", "3"),
+        ("(2)-3", "3"),
+        ("10,20", "20"),
+        ("1, 2, 3", "3"),
+        ("3,000", "3000"),
+        ("1,234,567", "1234567"),
+        ("1,2345", "2345"),
+        ("$1,072.50.", "1072.5"),
+        ("-$5", "-5"),
+        ("$-5", "-5"),
+        ("\\$18", "18"),
+        ("£3 or €4", "4"),
+        ("50%", "50"),
+        ("12,", "12"),
+        ("12.", "12"),
+        ("is .5", "0.5"),
+        ("A: -.5", "-0.5"),
+        ("1e3", "1000"),
+        ("2.50", "2.5"),
+        ("5km", "5"),
+        ("the 2nd", "2"),
+        ("3/4", "4"),
+        ("**72**", "72"),
+        ("\\boxed{18}", "18"),
+        ("12:30", "30"),
+        ("6 eggs of H2O", "6"),
+        ("5 and v1", "5"),
+        ("#### 72", "72"),
+        ("5\n#### 1,072\nQuestion 3: 9?", "1072"),
+        ("#### 3 #### 4", "3"),
+        ("5 #### none", "5"),
+        ("####", None),
+        ("none", None),
+        ("", None),
+        ("v1", None),
+        ("version 1.2.3x", "1.2"),
+        ("\u0663", None),  # an Arabic three
+        (r"The answer is $9{,}500$.", "9500"),
+        (r"\boxed{9{,}500}", "9500"),
+        (r"so \$12\,500 in all", "12500"),
+        (r"\boxed{10,\!000}", "10000"),
+        (r"-1{,}234{,}567.25", "-1234567.25"),
+        (r"1\,234\,567", "1234567"),
+        ("12\u202f500", "12500"),
+        (r"3{,}14", "14"),  # a decimal comma is no separator of thousands
+        (r"2\,x = 5", "5"),
+        (r"1\,2345", "2345"),
+    ],
+)
+def test_the_number_of_a_text(text, expected):
+    assert numbers.answer(text) == (None if expected is None else Decimal(expected))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.decimals(-(10**9), 10**9, places=3), st.sampled_from(["{}", "{:,}"]))
+def test_a_printed_number_is_read_back(value, form):
+    for text in ("{}", "It is {}.", "1 2 3 so #### {}", "**${}**", "={}%"):
+        assert numbers.answer(text.format(form.format(value))) == value
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(-(10**12), 10**12),
+    st.sampled_from([",", "{,}", "\\,", ",\\!", "\\!", "{,}\\!", "{\\,}", "\u202f"]),
+)
+def test_every_separator_of_thousands_is_read_as_a_comma(value, separator):
+    written = f"{value:,}".replace(",", separator)
+    for text in ("{}", "so ${}$ in all.", "\\boxed{{{}}}", "1 2 3 #### {}"):
+        assert numbers.answer(text.format(written)) == value
+    assert numbers.exact(f"${written}$") == value
+
+
+@pytest.mark.parametrize("text", ["", "$", "72 eggs", "3 4", "1,23", "12,", "x"])
+def test_what_is_not_one_number_is_none(text):
+    assert numbers.exact(text) is None
+
+
+def test_a_number_is_shown_without_trailing_zeros():
+    values = ("1.50e3", "2.50", "10", "-0.10", "1e3")
+    shown = [numbers.shown(Decimal(value)) for value in values]
+    assert shown == ["1500", "2.5", "10", "-0.1", "1000"]
