@@ -16,6 +16,8 @@ from jaxlora.tasks.word_problems.vocab import row_length
 
 LEVELS = (1, 2, 3)
 """Levels of an expert's problems, unless it is trained on some of them only."""
+ROUNDS = 16
+"""Rounds of drawing problems of some skeletons."""
 SHARES = {1: 0.1, 2: 0.45, 3: 0.45}
 """Of the rows: a level has so many facts in so many places."""
 
@@ -96,21 +98,32 @@ def needing(
       numbers: of the new operations, each of which stands in a problem once.
       n: how many.
       moved: are their results counterfactual?
-      part: whose skeletons of the known operations beside them.
+      part: whose skeletons; any where a small world has none of them.
     """
+    parts: list[Problems] = []
+    for tries in range(ROUNDS):
+        if sum(map(len, parts)) >= n:
+            break
+        # A small world may have no such skeleton; then any must do.
+        wanted = part if tries < ROUNDS // 2 or any(map(len, parts)) else None
+        some = _placed(world, rng, level, numbers, n, moved)
+        parts.append(some[skeletons.within(some, wanted)])
+    every = graph.concatenate(parts)
+    return every[np.resize(np.arange(len(every)), n)]
+
+
+def _placed(world: World, rng, level: int, numbers, n: int, moved: bool) -> Problems:
+    """Known problems in which new operations took the places of some known ones."""
     operations = world.moved if moved else world.operations
     known = sampling.chains(rng, 2 * n + 64, world.operations, [level])
     ids = known.operations.copy()
     places = np.argsort(rng.random(ids.shape), axis=1)[:, : len(numbers)]
-    row = np.arange(len(ids))
     for i, number in enumerate(numbers):
+        row = np.arange(len(ids))
         ids[row, places[:, i]] = world.operations.unknown[number]
     # Every number comes equally often: facts are never missing by chance.
     start = rng.permutation(np.resize(np.arange(operations.size), len(ids)))
-    given = known.numbers[:, 1::2]
-    problems = graph.chains(operations, ids, start, given)
-    fits = skeletons.within(problems, part)
-    return problems[np.flatnonzero(fits)[:n]]
+    return graph.chains(operations, ids, start, known.numbers[:, 1::2])
 
 
 def _facts(skill: Skill, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
