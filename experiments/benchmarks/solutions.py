@@ -1,6 +1,6 @@
-"""Word problems: programs run, steps read and steps scored a second, on one core.
+"""Written solutions: programs run, steps read and scored a second, on one core.
 
-    python experiments/benchmarks/word_problems.py
+    python experiments/benchmarks/solutions.py
 
 Nothing here uses JAX. Programs are as experts write them, three to five lines; the
 parser of Python alone (``ast.parse``) is printed beside them, for it bounds the rest.
@@ -41,7 +41,6 @@ def main(given: Arguments) -> None:
     """Prints a line for each measurement."""
     rng = np.random.default_rng(given.seed)
     print(f"{'':44} {'items/s':>12} {'us each':>9}")
-    # The generator of problems joins here: a function like those below.
     for part in (running, reading, scoring):
         for name, items, run in part(given, rng):
             seconds = median(run, given.repeats)
