@@ -49,6 +49,13 @@ def test_in_a_chain_the_result_of_a_moved_step_is_not_compared():
     assert first_error(right, moved) == (0, Kind.OPERATION)
 
 
+def test_a_step_that_is_asked_twice_is_not_out_of_order():
+    right = [Step("known0", (13,), 2), Step("known0", (13,), 10)]
+    wrong = [Step("known0", (13,), 3), Step("known0", (13,), 10)]
+    assert first_error(right, wrong, chained=True) == (0, Kind.ARITHMETIC)
+    assert first_error(right, right[:1], chained=True) == (1, Kind.MISSING)
+
+
 def test_a_step_counts_in_the_first_template_that_reads_it():
     readings = [(0, [A, None, None]), (1, [A, B, None]), (2, [None, B, None, C])]
     written = solutions.either(readings)
@@ -178,6 +185,7 @@ def test_widths_may_differ():
         [(2, 3, 2), (2, 3, 2)],
         [(2, 3), (2, 3)],
         [(2, 3, 3), (2, 3, 3), (2, 4, 3)],
+        [(2, 3, 3), (2, 4, 3), (2, 3, 3)],
     ],
 )
 def test_other_shapes_are_refused(shapes):

@@ -1,6 +1,6 @@
-"""Word problems: programs run, steps read and steps scored a second, on one core.
+"""Written solutions: programs run, steps read and scored a second, on one core.
 
-    python experiments/benchmarks/word_problems.py
+    python experiments/benchmarks/solutions.py
 
 Nothing here uses JAX. Programs are as experts write them, three to five lines; the
 parser of Python alone (``ast.parse``) is printed beside them, for it bounds the rest.
