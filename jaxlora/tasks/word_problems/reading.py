@@ -50,7 +50,7 @@ def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.n
     where = np.where(formats == vocab.answer_only, 0, before - 3 + result)
     answer = np.take_along_axis(tokens, np.maximum(where, 0)[:, None], axis=1)[:, 0]
     size = np.where(formats == vocab.answer_only, before == 1, before % 3 == 0)
-    ended = size & (before > 0) & (before < tokens.shape[1])
+    ended = size & (before < tokens.shape[1])
     return np.where(ended & (answer < vocab.blank), answer, UNREAD)
 
 
