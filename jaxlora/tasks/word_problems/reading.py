@@ -55,7 +55,7 @@ def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.n
     answer = np.take_along_axis(tokens, np.maximum(where, 0)[:, None], axis=1)[:, 0]
     answer = answer - vocab.first_number(formats)
     size = np.where(formats == vocab.answer_only, before == 1, before % 3 == 0)
-    ended = size & (before > 0) & (before < tokens.shape[1])
+    ended = size & (before < tokens.shape[1])
     is_number = (0 <= answer) & (answer < vocab.blank)
     return np.where(ended & is_number, answer, UNREAD)
 

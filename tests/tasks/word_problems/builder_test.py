@@ -62,6 +62,14 @@ def test_half_of_the_rows_are_in_the_common_template():
     assert counts == {templates.S.name: 30, templates.R.name: 30}
 
 
+def test_half_of_the_questions_have_a_clause_that_does_not_matter():
+    config = dataclasses.replace(SMALL, graph="chains")
+    made = records.generate(config, 0)["train"]
+    # A chain has a sentence for its start, one a step, and the question.
+    more = [len(r.question.split(". ")) - r.level - 2 for r in made]
+    assert collections.Counter(more) == {0: 30, 1: 30}
+
+
 def test_names_differ_where_records_may(monkeypatch):
     other = dataclasses.replace(SMALL, levels=(1, 2))
     names = [builder.config(*x).name for x in ((SMALL, 0), (SMALL, 1), (other, 0))]

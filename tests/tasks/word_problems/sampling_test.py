@@ -69,6 +69,8 @@ def test_every_step_matters(draw, ops):
             if not unary[row, step]:
                 used.add(int(problems.right[row, step]))
         assert set(range(level - 1)) <= used
+    twice = (problems.left == problems.right) & (problems.right >= 0) & ~unary
+    assert not twice.any()  # x - x and x / x say nothing of x
     chains = graph.are_chains(problems)
     assert (
         chains.all() if draw == "chains" else (chains == (problems.levels == 1)).all()

@@ -103,6 +103,7 @@ def test_a_solution_in_another_template_does_not_parse():
         ("add/0 6 2 known0/0 _ 5 <end>", 5, 0),
         ("add/0 6 2 <end> known0/0 _ 5", 2, 3),  # nothing is read behind the end
         ("add/0 6 2 known0/0 _ 5 5", -1, 0),  # no end, no answer
+        ("add/0 6 2 known0/0 _ 5", -1, 0),
         ("add/0 6 <end> <pad> <pad> <pad> <pad>", -1, 4),
         ("<end> 6 2 known0/0 _ 5 <end>", -1, 6),
         ("add/0 6 = known0/0 _ _ <end>", -1, 2),
