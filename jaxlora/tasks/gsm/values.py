@@ -20,7 +20,7 @@ from jaxlora.tasks.gsm.template import Binding, Condition, Template, names_of
 from jaxlora.tasks.refusals import Reason, RefusedError
 
 TRIES = 2_000_000
-"""The most tries of values that are linked by conditions (about ten seconds or more)."""
+"""The most tries of values that are linked by conditions: a minute, at worst."""
 
 
 @dataclasses.dataclass(frozen=True)
