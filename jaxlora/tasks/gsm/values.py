@@ -19,8 +19,8 @@ from jaxlora.tasks.gsm import expressions
 from jaxlora.tasks.gsm.template import Binding, Condition, Template, names_of
 from jaxlora.tasks.refusals import Reason, RefusedError
 
-TRIES = 200_000
-"""The most tries of values that are linked by conditions."""
+TRIES = 2_000_000
+"""The most tries of values that are linked by conditions: a minute, at worst."""
 
 
 @dataclasses.dataclass(frozen=True)
