@@ -96,9 +96,7 @@ def _drawn(x: Counts, rng, resamples: int) -> tuple[np.ndarray, np.ndarray]:
     skills = rng.beta(
         x.skills + 0.5, x.asked - x.skills + 0.5, (resamples, *x.skills.shape)
     ).prod(-1)
-    both = rng.beta(
-        x.both + 0.5, x.problems - x.both + 0.5, (resamples, *x.both.shape)
-    )
+    both = rng.beta(x.both + 0.5, x.problems - x.both + 0.5, (resamples, *x.both.shape))
     at = np.arange(resamples)[:, None, None]
     seed = rng.integers(seeds, size=(resamples, seeds, 1))
     library = rng.integers(libraries, size=(resamples, seeds, libraries))

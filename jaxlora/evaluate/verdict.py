@@ -93,7 +93,11 @@ def _invalid(e: Evidence) -> Verdict | None:
 
 def _preserved(e: Evidence, t: Thresholds) -> Verdict | None:
     base = e.base_two_hop.value
-    if e.cell is None or e.cell.knows != "II" or not e.two_hop.lo >= base - t.preserved_margin:
+    if (
+        e.cell is None
+        or e.cell.knows != "II"
+        or not e.two_hop.lo >= base - t.preserved_margin
+    ):
         return None
     reason = (
         f"{e.asked} {_show(e.two_hop)} is at least the base's {base:.2f} - "
@@ -164,7 +168,9 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     cause, why = _cause(e, t)
     kept = ", ".join(f"{name} {_show(x)}" for name, x in e.hops.items())
-    reason = f"{e.asked} {_show(e.two_hop)} is at most {_bar(e, t)}; kept: {kept}; {why}"
+    reason = (
+        f"{e.asked} {_show(e.two_hop)} is at most {_bar(e, t)}; kept: {kept}; {why}"
+    )
     return Verdict(Label.NO_TRANSFER, cause, reason)
 
 

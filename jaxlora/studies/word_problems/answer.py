@@ -173,9 +173,7 @@ def _of_params(setting: Setting, params: Tree | None) -> np.ndarray:
 
 
 def _items(setting: Setting, written: np.ndarray) -> pd.DataFrame:
-    return collect(
-        written, setting.asked, setting.base.world, setting.regime.asked
-    )
+    return collect(written, setting.asked, setting.base.world, setting.regime.asked)
 
 
 def collect(
@@ -190,8 +188,9 @@ def collect(
       template: in which steps were to be written.
     """
     m, q, n = written.shape
-    flat, formats = written.reshape(m * q, n), np.tile(
-        questions.formats_of(asked, world, template), m
+    flat, formats = (
+        written.reshape(m * q, n),
+        np.tile(questions.formats_of(asked, world, template), m),
     )
     answers = asked.answers.reshape(-1)
     predicted = reading.answers(flat, formats, world.vocab)
@@ -206,8 +205,7 @@ def collect(
         predicted=predicted,
         chance=metrics.chance(predicted, answers, groups),
         # 1 for the answer of operation A moved, 2 for that of B, 0 for neither.
-        counterfactual=np.select([predicted == x for x in moved], [1, 2], 0)
-        * ~right,
+        counterfactual=np.select([predicted == x for x in moved], [1, 2], 0) * ~right,
         error=error,
     )[list(COLUMNS)]
 

@@ -160,7 +160,9 @@ def measure(base: Base, n: int) -> dict[str, tuple[float, int]]:
     written = solving.of_params(base.model, vocab, base.params, stacked, False)
     out = {}
     for (name, (problems, number)), tokens in zip(asked.items(), written, strict=True):
-        right = reading.answers(tokens, number, vocab) == word_problems.answers(problems)
+        right = reading.answers(tokens, number, vocab) == word_problems.answers(
+            problems
+        )
         out[name] = float(right.mean()), n
     return out
 
@@ -204,4 +206,3 @@ def _advance(model, recipe: PretrainConfig, world: World, state, data):
         recipe.batch, recipe.answer_batch, recipe.answer_every, world.vocab.pad
     )
     return pretrain.chunk(model, _opt(recipe), sizes, recipe.chunk, state, data)[0]
-

@@ -207,7 +207,9 @@ def templates() -> tuple[Regime, ...]:
             for name, number in apart.items()
         ),
         Regime(name="both in the other", first=none, second=none),
-        Regime(name="both and asked in the other", first=none, second=none, asked=OTHER),
+        Regime(
+            name="both and asked in the other", first=none, second=none, asked=OTHER
+        ),
     )
 
 

@@ -123,7 +123,9 @@ def _counts(items: pd.DataFrame, split: Split, level: int, kept: str) -> Counts:
     at = level if kept == "in chains" else 1
     tables = [_table(items, skill, at) for skill in KEPT[kept]]
     both = _table(items, split, level)
-    skills, asked = (np.stack([t[name] for t in tables], -1) for name in ("sum", "count"))
+    skills, asked = (
+        np.stack([t[name] for t in tables], -1) for name in ("sum", "count")
+    )
     return Counts(skills, asked, both["sum"].to_numpy(), both["count"].to_numpy())
 
 

@@ -98,9 +98,7 @@ def claimed(config: WordProblemsConfig) -> tuple[Prediction, ...]:
     return predictions.load(config.predictions or PREDICTIONS)
 
 
-def ask_base(
-    this: Run[WordProblemsConfig], log: Log, point: Point, seed: int
-) -> None:
+def ask_base(this: Run[WordProblemsConfig], log: Log, point: Point, seed: int) -> None:
     """Asks a base that meets its criteria every regime, and logs one that does not.
 
     Args:

@@ -145,9 +145,7 @@ def lessons(asked: Asked, world: World, template: int) -> Batch:
     return Batch(*(jnp.asarray(np.stack(x)) for x in zip(*rows, strict=True)))
 
 
-def _sets(
-    world: World, pair: tuple[int, int]
-) -> Iterator[tuple[Split, int, Problems]]:
+def _sets(world: World, pair: tuple[int, int]) -> Iterator[tuple[Split, int, Problems]]:
     """Yields (split, level, problems) of one pair."""
     ring = tuple((pair[0] + i) % len(world.operations.unknown) for i in range(4))
     rng = worlds.generator(world, worlds.QUESTIONS, pair[0])

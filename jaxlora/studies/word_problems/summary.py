@@ -167,9 +167,15 @@ def _ranked(
     mean = next((x for x in chosen if x.method is Method.MEAN), None)
     if mean is None or not seeds:
         return
-    pairs = {x: samples.difference(of, x, mean, seeds, how.of_differences) for x in chosen}
+    pairs = {
+        x: samples.difference(of, x, mean, seeds, how.of_differences) for x in chosen
+    }
     known = {x: pair for x, pair in pairs.items() if pair is not None and x is not mean}
-    adjusted = dict(zip(known, holm([p.p for p in known.values()]), strict=True)) if known else {}
+    adjusted = (
+        dict(zip(known, holm([p.p for p in known.values()]), strict=True))
+        if known
+        else {}
+    )
     for x in chosen:
         value = samples.interval(x, samples.of_seeds(of, x, seeds), how)
         random = x.at(arm=Arm.RANDOM)

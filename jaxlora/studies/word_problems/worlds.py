@@ -16,7 +16,13 @@ from jaxlora.train.step import Batch
 
 COMMON, OTHER, SAME_ORDER, SAME_WORDS, SAME_NUMBERS = range(5)
 """Numbers of the templates: the one in which problems are asked, and those apart."""
-TEMPLATES = (S, R, apart(S, False, True), apart(S, True, False), Template(1, "operand-first"))
+TEMPLATES = (
+    S,
+    R,
+    apart(S, False, True),
+    apart(S, True, False),
+    Template(1, "operand-first"),
+)
 NAMES = ("common", "other", "same order", "same words", "same numbers")
 ANSWER_LEVELS = (1, 2)
 """Levels of problems that a base is taught to answer without steps."""
@@ -134,9 +140,7 @@ def _rendered(world: World, rng, problems: Problems, direct: bool, untrained=())
     formats = rng.integers(len(TEMPLATES), size=len(problems))
     if direct:
         formats = np.full(len(problems), world.vocab.answer_only)
-    return word_problems.render(
-        problems, formats, world.vocab, world.length, untrained
-    )
+    return word_problems.render(problems, formats, world.vocab, world.length, untrained)
 
 
 def _joined(parts: Sequence[Rows]) -> Batch:

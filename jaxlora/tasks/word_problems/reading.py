@@ -34,7 +34,10 @@ def steps(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.nda
     parsed = np.stack([operation, operand, result], axis=2)
     numbers = (0 <= operand) & (operand <= vocab.blank)
     results = (0 <= result) & (result < vocab.blank)
-    fits = np.stack([is_word, numbers, results], axis=2) & (formats != vocab.answer_only)[:, None, None]
+    fits = (
+        np.stack([is_word, numbers, results], axis=2)
+        & (formats != vocab.answer_only)[:, None, None]
+    )
     return np.where(fits, parsed, UNREAD)
 
 
