@@ -45,9 +45,9 @@ class PretrainConfig:
     """Written rows a step."""
     answer_batch: int = 128
     """Rows of answers alone, on every ``answer_every``-th step."""
-    answer_every: int = 5
+    answer_every: int = 4
     """Distance of those steps."""
-    chunk: int = 250
+    chunk: int = 200
     """Steps between two looks at the criteria; a multiple of answer_every."""
     max_steps: int = 4000
     """Give up on a base, and report it as failed, after this many steps."""

@@ -24,6 +24,9 @@ TEMPLATES = (
     Template(1, "operand-first"),
 )
 NAMES = ("common", "other", "same order", "same words", "same numbers")
+BINARY_WEIGHT = 3
+"""How often a binary operation is drawn in pretraining, for one of a unary one:
+arithmetic modulo p is what a base learns last."""
 ANSWER_LEVELS = (1, 2)
 """Levels of problems that a base is taught to answer without steps."""
 PRETRAIN, HELD_OUT, EXPERTS, QUESTIONS = range(4)
@@ -123,17 +126,25 @@ def held_out(world: World, level: int, n: int) -> Problems:
 
 
 def _rows(world: World, rng, n: int, levels, *, direct: bool = False) -> Rows:
-    seen = Restrict(part="train")
+    pool = _weighted(world, world.operations.known)
+    seen = Restrict(pool=pool, part="train")
     problems = sampling.chains(rng, n, world.operations, list(levels), seen)
     return _rendered(world, rng, problems, direct)
 
 
 def _named(world: World, rng, n: int, levels, *, direct: bool = False) -> Rows:
     """Rows in which any operation may stand, new ones with results of no weight."""
-    pool = Restrict(pool=range(world.operations.count), part="train")
+    every = _weighted(world, np.arange(world.operations.count))
+    pool = Restrict(pool=every, part="train")
     problems = sampling.chains(rng, n, world.operations, list(levels), pool)
     problems = word_problems.blind(problems, world.operations, rng)
     return _rendered(world, rng, problems, direct, world.operations.unknown)
+
+
+def _weighted(world: World, ids: np.ndarray) -> list[int]:
+    """Operations to draw from, binary ones several times."""
+    binary = ~world.operations.unary[ids]
+    return np.repeat(ids, np.where(binary, BINARY_WEIGHT, 1)).tolist()
 
 
 def _rendered(world: World, rng, problems: Problems, direct: bool, untrained=()):
