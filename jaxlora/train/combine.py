@@ -37,7 +37,7 @@ class Given(NamedTuple):
     """Params tree."""
     libraries: Library
     """[M, E, ...]."""
-    own: Batch
+    trained: Batch
     """[M, E, N, T], the rows that each expert was trained on; unused rows weigh 0."""
     target: Batch
     """[M, Q, T], questions of each library's task, answered at weighted targets."""
@@ -167,7 +167,7 @@ def _data(given: Given, how: merge.Merge, name: str) -> Tree | None:
         return None
     if how.data == "own":
         experts = range(_sizes(given.libraries)[1])
-        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.own) for e in experts)
+        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.trained) for e in experts)
         return own_statistics.measured(name, *given[:4], rows)
     learned.check(name)
     if name in learned.SCALED:
@@ -248,7 +248,7 @@ def _check(given: Given, sees: str, name: str) -> None:
     count, experts = _sizes(given.libraries)
     shapes = {
         "keys": (given.keys.shape, (count,)),
-        "own": (given.own.tokens.shape[:2], (count, experts)),
+        "trained": (given.trained.tokens.shape[:2], (count, experts)),
         "target": (given.target.tokens.shape[:1], (count,)),
     }
     for field, (got, expected) in shapes.items():
@@ -263,7 +263,7 @@ def _check(given: Given, sees: str, name: str) -> None:
             f"1 library, expected at least 2: there is nothing to learn from."
         )
     if sees == "own":
-        _check_rows(given.own, name)
+        _check_rows(given.trained, name)
 
 
 def _check_rows(rows: Batch, name: str) -> None:

@@ -81,8 +81,9 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
             nothing = pd.DataFrame({name: [] for name in COLUMNS})
             return Outcome(nothing, {"unavailable": reason})
     written = _combined(setting, arm, method, kinds)
-    own = min(setting.trained[kind].accuracy for some in kinds for kind in some)
-    return Outcome(_items(setting, written), {"own": own})
+    every = {kind for some in kinds for kind in some}
+    lowest = min(setting.trained[kind].accuracy for kind in every)
+    return Outcome(_items(setting, written), {"own": lowest})
 
 
 def members(setting: Setting, arm: Arm) -> list[tuple[Kind, ...]]:

@@ -135,7 +135,7 @@ def _table(items: pd.DataFrame, split: Split, level: int) -> pd.DataFrame:
 
 
 def verdicts(
-    of: Samples, seeds: Sequence[int], own: Mapping[Arm, float], rules: Rules
+    of: Samples, seeds: Sequence[int], lowest: Mapping[Arm, float], rules: Rules
 ) -> Iterator[dict[str, Any]]:
     """Judges every combination, at every level at which problems need both skills.
 
@@ -144,7 +144,7 @@ def verdicts(
     Args:
       of: samples of one regime.
       seeds: whose base met its criteria.
-      own: lowest accuracy of an arm's experts on their own rows.
+      lowest: accuracy of an arm's experts on their own rows.
       rules: thresholds and intervals.
     """
     chosen = [
@@ -157,7 +157,9 @@ def verdicts(
     ]
     for key in dict.fromkeys((x.split, x.where) for x in chosen):
         some = [x for x in chosen if (x.split, x.where) == key]
-        evidences = verdict.adjust([_evidence(of, x, seeds, own, rules) for x in some])
+        evidences = verdict.adjust(
+            [_evidence(of, x, seeds, lowest, rules) for x in some]
+        )
         for x, e in zip(some, evidences, strict=True):
             decided = verdict.decide(e, rules.thresholds)
             yield dict(x.where) | {
@@ -185,8 +187,8 @@ def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
     level = dict(x.where)["level"]
     direct = x.split is Split.ANSWER_BOTH
     skills = KEPT["answer only" if direct else "alone"]
-    one = x.at(where=(("level", 1),))
-    hops = {str(y): _pool(of, one.at(split=y), seeds, rules) for y in skills}
+    single = x.at(where=(("level", 1),))
+    hops = {str(y): _pool(of, single.at(split=y), seeds, rules) for y in skills}
     chance = samples.of_seeds(of, x.at(metric=Metric.CHANCE), seeds)
     moved = {
         str(arm): _pool(of, x.at(arm=arm, metric=Metric.COUNTERFACTUAL), seeds, rules)
@@ -201,7 +203,7 @@ def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
         arm=x.arm,
         method=x.method,
         base_ok=bool(seeds),
-        expert_ok=own.get(Arm.PAIR, 0.0) >= rules.min_own,
+        expert_ok=lowest.get(Arm.PAIR, 0.0) >= rules.min_own,
         two_hop=value,
         base_two_hop=base,
         hops={name: y for name, y in hops.items() if y is not None},

@@ -133,7 +133,7 @@ def _law_record(asked: Asked, address: Address, law) -> dict[str, Any]:
 def _judged(
     config: WordProblemsConfig, log: Log, asked: Asked, of: Samples
 ) -> Iterator[dict[str, Any]]:
-    own: Mapping[Arm, float] = {
+    lowest: Mapping[Arm, float] = {
         arm: value for (where, arm), value in log.lowest.items() if where == asked
     }
     rules = Rules(config.thresholds, config.resamples, config.experts.min_own)
@@ -143,7 +143,7 @@ def _judged(
     ):
         mine = {x: v for x, v in of.items() if x.split is not _other(split)}
         if seeds:
-            for record in judging.verdicts(mine, seeds, own, rules):
+            for record in judging.verdicts(mine, seeds, lowest, rules):
                 yield dict(asked.condition) | record
 
 
