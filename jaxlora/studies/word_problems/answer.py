@@ -205,8 +205,8 @@ def collect(
         steps=(error < 0).astype(int),
         predicted=predicted,
         chance=metrics.chance(predicted, answers, groups),
-        # 1 for the answer of operation A moved, 2 for that of B, 0 for neither.
-        counterfactual=np.select([predicted == x for x in moved], [1, 2], 0) * ~right,
+        # 1 for the answer of operation A moved, 2 for that of B, 3 where both agree.
+        counterfactual=((predicted == moved[0]) + 2 * (predicted == moved[1])) * ~right,
         error=error,
     )[list(COLUMNS)]
 

@@ -26,7 +26,7 @@ from jaxlora.studies.two_hop import Block
 ALONE = (Arm.BASE, Arm.EXPERT_A, Arm.EXPERT_B)
 SAME_METHOD = (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED, Arm.SAME_DATA)
 MOVED = {Arm.COUNTERFACTUAL_A: 1, Arm.COUNTERFACTUAL_B: 2}
-"""The number that items have where they give the answer of a moved operation."""
+"""The bit that items have where they give the answer of a moved operation."""
 COMPOSITES = {Split.BOTH: 2, Split.THREE_SKILLS: 3, Split.FOUR_SKILLS: 4}
 """How many skills a problem needs."""
 KEPT = {
@@ -77,7 +77,7 @@ def _measures(
         return
     yield Metric.CHANCE, frame["chance"]
     if block.arm in MOVED:
-        yield Metric.COUNTERFACTUAL, frame["counterfactual"] == MOVED[block.arm]
+        yield Metric.COUNTERFACTUAL, frame["counterfactual"] & MOVED[block.arm] > 0
     if split in COMPOSITES and block.arm is Arm.PAIR:
         yield Metric.STEPS_RIGHT, frame["steps"]
         for number, metric in enumerate(STEP_ERRORS):
