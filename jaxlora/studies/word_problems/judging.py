@@ -85,13 +85,17 @@ def _measures(
 
 
 def laws(
-    blocks: Mapping[Block, pd.DataFrame], seeds: Sequence[int], how: Intervals
+    blocks: Mapping[Block, pd.DataFrame],
+    seeds: Sequence[int],
+    direct: Sequence[int],
+    how: Intervals,
 ) -> Iterator[tuple[Address, Law]]:
     """Every combination's composite beside the product of the skills that it keeps.
 
     Args:
       blocks: items of every arm of one regime.
       seeds: whose base met its criteria.
+      direct: those of them whose base answers without steps as well.
       how: confidence and resamples.
     """
     arms = dict.fromkeys((x.arm, x.method) for x in blocks if x.method != Method.NONE)
@@ -104,7 +108,11 @@ def laws(
         if not mine:
             continue
         for split, level, kept in _comparisons(blocks[mine[0]]):
-            counts = [_counts(blocks[x], split, level, kept) for x in mine]
+            asked = direct if split is Split.ANSWER_BOTH else seeds
+            some = [blocks[x] for x in mine if x.seed in asked]
+            if not some:
+                continue
+            counts = [_counts(items, split, level, kept) for items in some]
             where = (("kept", kept), ("level", level))
             address = mine[0].address(None, split, where=where)
             rng = samples.generator(address)
