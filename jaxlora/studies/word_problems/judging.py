@@ -191,7 +191,7 @@ def controls(x: Address) -> list[Address]:
     return alone + [x.at(arm=arm) for arm in SAME_METHOD]
 
 
-def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
+def _evidence(of: Samples, x: Address, seeds, lowest, rules: Rules) -> Evidence:
     level = dict(x.where)["level"]
     direct = x.split is Split.ANSWER_BOTH
     skills = KEPT["answer only" if direct else "alone"]
