@@ -197,6 +197,8 @@ def _evidence(of: Samples, x: Address, seeds, lowest, rules: Rules) -> Evidence:
     skills = KEPT["answer only" if direct else "alone"]
     single = x.at(where=(("level", 1),))
     hops = {str(y): _pool(of, single.at(split=y), seeds, rules) for y in skills}
+    known = Split.ANSWER_KNOWN if direct else Split.KNOWN
+    hops[str(known)] = _pool(of, x.at(split=known), seeds, rules)
     chance = samples.of_seeds(of, x.at(metric=Metric.CHANCE), seeds)
     moved = {
         str(arm): _pool(of, x.at(arm=arm, metric=Metric.COUNTERFACTUAL), seeds, rules)
