@@ -22,7 +22,8 @@ class WorldConfig:
 
     def __post_init__(self):
         at_least(self, 3, "new")
-        at_least(self, 2, "levels")
+        # Experts see problems of up to three operations.
+        at_least(self, 3, "levels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
