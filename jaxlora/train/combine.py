@@ -19,7 +19,6 @@ import numpy as np
 
 from jaxlora import lora, merge, route
 from jaxlora.lora import Adapter, Library
-from jaxlora.merge.layers import KeepLayers
 from jaxlora.models import Decoder
 from jaxlora.train import learned, library_gates, own_statistics
 from jaxlora.train.step import GATE, Batch
@@ -37,7 +36,7 @@ class Given(NamedTuple):
     """Params tree."""
     libraries: Library
     """[M, E, ...]."""
-    own: Batch
+    rows: Batch
     """[M, E, N, T], the rows that each expert was trained on; unused rows weigh 0."""
     target: Batch
     """[M, Q, T], questions of each library's task, answered at weighted targets."""
@@ -131,12 +130,13 @@ def obstacle(name: str, experts: int, layers: int) -> str:
     """
     if name in route.names():
         return ""
-    how = merge.preset(name)
+    how, lead = merge.preset(name), (experts, layers)
+    shapes = (*lead, 2, 1), (*lead, 1, 2), lead
+    tiny = {"kernel": lora.LoraWeight(*map(jnp.zeros, shapes))}
     try:
         how.reduction.check(np.ones(experts))
-        for step in how.prepare:
-            if isinstance(step, KeepLayers):
-                step.mask(experts, layers)
+        if how.data == "free":  # else it is known only with the data
+            jax.eval_shape(functools.partial(how, key=jax.random.key(0)), tiny)
     except ValueError as error:
         return str(error)
     return ""
@@ -167,7 +167,7 @@ def _data(given: Given, how: merge.Merge, name: str) -> Tree | None:
         return None
     if how.data == "own":
         experts = range(_sizes(given.libraries)[1])
-        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.own) for e in experts)
+        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.rows) for e in experts)
         return own_statistics.measured(name, *given[:4], rows)
     learned.check(name)
     if name in learned.SCALED:
@@ -248,7 +248,7 @@ def _check(given: Given, sees: str, name: str) -> None:
     count, experts = _sizes(given.libraries)
     shapes = {
         "keys": (given.keys.shape, (count,)),
-        "own": (given.own.tokens.shape[:2], (count, experts)),
+        "rows": (given.rows.tokens.shape[:2], (count, experts)),
         "target": (given.target.tokens.shape[:1], (count,)),
     }
     for field, (got, expected) in shapes.items():
@@ -263,7 +263,7 @@ def _check(given: Given, sees: str, name: str) -> None:
             f"1 library, expected at least 2: there is nothing to learn from."
         )
     if sees == "own":
-        _check_rows(given.own, name)
+        _check_rows(given.rows, name)
 
 
 def _check_rows(rows: Batch, name: str) -> None:
