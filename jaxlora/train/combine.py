@@ -20,8 +20,8 @@ import numpy as np
 from jaxlora import lora, merge, route
 from jaxlora.lora import Adapter, Library
 from jaxlora.models import Decoder
-from jaxlora.train import learned, library_gates, own_statistics
-from jaxlora.train.step import GATE, Batch
+from jaxlora.train import learned, left_out, library_gates, own_statistics
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 
@@ -104,7 +104,8 @@ def routed(given: Given, name: str) -> Routed:
     if how.gate.data == "own":
         states = library_gates.on_own_rows(name, *given[:5])
     elif how.gate.data == "target":
-        states = _learned_states(given, name)
+        training = Decoder(given.model.config, library_gates.training_of(name))
+        states = left_out.gates(training, *given[1:4], given.target, given.keys)
     else:
         states = library_gates.drawn(model, libraries, given.keys)
     return Routed(model, libraries, states)
@@ -171,70 +172,9 @@ def _data(given: Given, how: merge.Merge, name: str) -> Tree | None:
         return own_statistics.measured(name, *given[:4], rows)
     learned.check(name)
     if name in learned.SCALED:
-        others = _others(len(given.keys))
-        return _scales(*given[:4], given.target, others)
-    weights = _searched(given, how)
+        return left_out.scales(*given[:4], given.target)
+    weights = left_out.weights(how, *given[:4], given.target, given.keys)
     return jax.vmap(learned.scalars)(weights, given.libraries)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _scales(
-    model: Decoder, pad: int, base: Tree, libraries: Library, rows: Batch, others
-) -> dict[str, jax.Array]:
-    """CAT's scalars for every library, ``{site: [M, E, ...]}``."""
-
-    def left_out(others: jax.Array) -> dict[str, jax.Array]:
-        theirs, asked = jax.tree.map(lambda x: x[others], (libraries, rows))
-        return learned.scales(model, pad, base, theirs, asked)
-
-    # One after another: the memory is that of M - 1 libraries, and not of M times that.
-    return jax.lax.map(left_out, others)
-
-
-def _searched(given: Given, how: merge.Merge) -> jax.Array:
-    """LoraHub's weights [M, E]: a loop on the host around one program."""
-    weights = []
-    for key, others in zip(given.keys, _others(len(given.keys)), strict=True):
-        theirs = jax.tree.map(lambda x, j=others: x[j], given.libraries)
-        asked = jax.tree.map(lambda x, j=others: x[j], given.target)
-        weights.append(learned.searched(how, *given[:3], theirs, asked, key))
-    return jnp.stack(weights)
-
-
-def _learned_states(given: Given, name: str) -> Tree:
-    """Gates [M, ...] whose keys learned on all other libraries."""
-    model = Decoder(given.model.config, library_gates.training_of(name))
-    others = _others(len(given.keys))
-    keys = _keys(model, *given[1:4], given.target, others, given.keys)
-    _, rest = GATE.split(library_gates.drawn(model, given.libraries, given.keys))
-    return GATE.join(keys, rest)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _keys(
-    model: Decoder,
-    pad: int,
-    base: Tree,
-    libraries: Library,
-    rows: Batch,
-    others: jax.Array,
-    keys: jax.Array,
-) -> Tree:
-    """The keys of a gate for every library, [M, ...]; M PRNG keys start them."""
-
-    def left_out(given: tuple[jax.Array, jax.Array]) -> Tree:
-        others, key = given
-        theirs, asked = jax.tree.map(lambda x: x[others], (libraries, rows))
-        states = library_gates.fresh(model, theirs, key)
-        return library_gates.fit_keys(model, pad, base, theirs, states, asked)
-
-    return jax.lax.map(left_out, (others, keys))
-
-
-def _others(count: int) -> jax.Array:
-    """For each of M libraries the numbers of all others, [M, M - 1]."""
-    numbers = np.arange(count)
-    return jnp.asarray([np.delete(numbers, m) for m in numbers], jnp.int32)
 
 
 def _sizes(libraries: Library) -> tuple[int, int]:

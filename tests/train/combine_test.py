@@ -10,7 +10,7 @@ import pytest
 import decoders
 from jaxlora import lora, merge, models, route
 from jaxlora.models import Inputs, statistics
-from jaxlora.train import combine, learned, library_gates, own_statistics
+from jaxlora.train import combine, learned, left_out, library_gates, own_statistics
 from jaxlora.train.step import GATE, Batch
 
 M, E, Q, T, V, PAD, L = 3, 2, 4, 3, 12, 0, 2
@@ -168,7 +168,7 @@ def test_what_others_teach_is_of_use(given):
 
     mean, cat = (loss(combine.merged(given, name)) for name in ("mean", "cat"))
     assert cat.mean() < mean.mean() - 0.1
-    data = combine._data(given, merge.preset("cat"), "cat")
+    data = left_out.scales(*given[:4], given.target)
     weights = np.mean([x.mean(-1) for x in data.values()], axis=0)
     assert (weights[:, 1] > weights[:, 0] + 0.2).all()
     keys = combine.routed(given, "linear").states
@@ -217,7 +217,7 @@ def test_grams_are_those_of_every_expert_alone(given):
 
 
 def test_a_second_seed_compiles_nothing_new(given):
-    programs = (combine.merge_each, combine._scales, learned.candidates, combine._keys)
+    programs = (combine.merge_each, left_out.scales, learned.candidates, left_out.gates)
 
     def everything(given):
         combine.merged(given, "dare")
