@@ -121,9 +121,9 @@ class Evidence:
         for name in ("hops", "controls"):
             if not getattr(self, name):
                 raise ValueError(
-                    f"Evidence on {self.cell or self.asked} has no {name}: a rule over none of them "
-                    f"would always hold. Give each by name; a control that could not "
-                    f"run is None."
+                    f"Evidence on {self.cell or self.asked} has no {name}: a rule over "
+                    f"none of them would always hold. Give each by name; a control "
+                    f"that could not run is None."
                 )
         if self.ingredient and self.ingredient.control not in self.controls:
             raise ValueError(

@@ -80,13 +80,14 @@ def law(
     stacked = Counts(*(np.stack(x) for x in zip(*seeds, strict=True)))
     kept = (stacked.skills / stacked.asked).prod(-1)
     solved = stacked.both / stacked.problems
-    drawn = _drawn(stacked, rng, resamples)
-    n = int(stacked.problems.sum())
-    values = (kept.mean(), solved.mean())
+    product, composite = float(kept.mean()), float(solved.mean())
+    products, composites = _drawn(stacked, rng, resamples)
+    how = (confidence, int(stacked.problems.sum()))
     return Law(
-        *(_interval(x, y, confidence, n) for x, y in zip(values, drawn, strict=True)),
-        _interval(_ratio(*values[::-1]), _ratio(*drawn[::-1]), confidence, n),
-        _interval(values[1] - values[0], drawn[1] - drawn[0], confidence, n),
+        product=_interval(product, products, *how),
+        composite=_interval(composite, composites, *how),
+        ratio=_interval(_ratio(composite, product), _ratio(composites, products), *how),
+        difference=_interval(composite - product, composites - products, *how),
     )
 
 

@@ -113,8 +113,8 @@ def _retrieves(e: Evidence, t: Thresholds) -> Verdict | None:
     if not e.target_saw_people or _obstacle(e, t):
         return None
     reason = (
-        f"{e.asked} {_show(e.two_hop)} {_beats(e.controls)}; an A->C expert was trained "
-        f"on these people"
+        f"{e.asked} {_show(e.two_hop)} {_beats(e.controls)}; an A->C expert was "
+        f"trained on these people"
     )
     return Verdict(Label.RETRIEVES, Cause.NONE, reason)
 
@@ -141,8 +141,8 @@ def _composes_with_base(e: Evidence, t: Thresholds) -> Verdict | None:
     if _not_above(e.others, p, t):
         return None
     reason = (
-        f"{e.asked} {_show(e.two_hop)} {_beats(e.others)}; the base knows the other hop, "
-        f"so {control} is no negative control, and {name} moves the answer "
+        f"{e.asked} {_show(e.two_hop)} {_beats(e.others)}; the base knows the other "
+        f"hop, so {control} is no negative control, and {name} moves the answer "
         f"({_show(moved)})"
     )
     return Verdict(Label.COMPOSES_WITH_BASE, Cause.NONE, reason)

@@ -211,7 +211,7 @@ def collect(
 
 
 def _first_errors(flat, asked: Asked, world, template: int, formats) -> np.ndarray:
-    """Numbers of ``solutions.KINDS``, -1 where all steps are right or none are asked."""
+    """Numbers of ``solutions.KINDS``; -1 where all steps are right, or none asked."""
     vocab = world.vocab
     expected = asked.steps.reshape(-1, *asked.steps.shape[2:])
     written = reading.steps(flat, formats, vocab)

@@ -155,7 +155,7 @@ def measure(base: Base, n: int) -> dict[str, tuple[float, int]]:
             asked[known_name(level, template)] = problems, template
         if level in worlds.ANSWER_LEVELS:
             asked[answer_name(level)] = problems, vocab.answer_only
-    given = [solving.prompts(*x, vocab, world.levels) for x in asked.values()]
+    given = [solving.prompts(p, f, vocab, world.levels) for p, f in asked.values()]
     stacked = solving.Prompts(*map(np.stack, zip(*given, strict=True)))
     written = solving.of_params(base.model, vocab, base.params, stacked, False)
     out = {}

@@ -60,8 +60,8 @@ class Regime:
     """What the experts of every pair are trained on, and how problems are asked."""
 
     name: str
-    first: Half = Half()  # noqa: RUF009 (frozen)
-    second: Half = Half()  # noqa: RUF009 (frozen)
+    first: Half = Half()
+    second: Half = Half()
     asked: int = COMMON
     """Number of the template in which problems are asked."""
     same_operation: bool = False

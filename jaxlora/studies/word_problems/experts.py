@@ -1,4 +1,4 @@
-"""Experts of one base, trained some at a time in one program, or read from the cache."""
+"""Experts of one base, some at a time in one program, or read from the cache."""
 
 import dataclasses
 import functools

@@ -194,7 +194,8 @@ def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
     }
     base = _pool(of, x.at(arm=Arm.BASE, method=Method.NONE), seeds, rules)
     value = _pool(of, x, seeds, rules)
-    assert base is not None and value is not None, x
+    assert base is not None, x
+    assert value is not None, x
     return Evidence(
         cell=None,
         arm=x.arm,

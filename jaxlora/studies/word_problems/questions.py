@@ -188,7 +188,8 @@ def _every(world: World, needed: tuple[int, ...]) -> Problems:
 def _moved(world: World, problems: Problems, number: int) -> np.ndarray:
     """The answers if one operation had the results of its counterfactual expert."""
     table, moved = world.operations.table, world.moved.table
-    assert table is not None and moved is not None
+    assert table is not None
+    assert moved is not None
     which = world.operations.unknown[number]
     mixed = np.where(np.arange(len(table))[:, None, None] == which, moved, table)
     operations = dataclasses.replace(world.operations, table=mixed)

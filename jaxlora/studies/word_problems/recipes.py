@@ -34,7 +34,7 @@ class PretrainConfig:
     answer_rows: int = 20_000
     """Problems that are answered without steps, of the levels 1 and 2."""
     names: float = 0.15
-    """Share of problems that hold names of new operations, with no weight on results."""
+    """Share of problems that hold names of new operations; their results weigh 0."""
     learning_rate: float = 2e-3
     """AdamW rate after the warm-up."""
     warmup: int = 100

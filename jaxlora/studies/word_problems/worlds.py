@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlora.studies.word_problems.recipes import PretrainConfig, WorldConfig
@@ -156,4 +157,5 @@ def _rendered(world: World, rng, problems: Problems, direct: bool, untrained=())
 
 def _joined(parts: Sequence[Rows]) -> Batch:
     fields = (part[:3] for part in parts)
-    return Batch(*(np.concatenate(x) for x in zip(*fields, strict=True)))
+    joined = (np.concatenate(x) for x in zip(*fields, strict=True))
+    return Batch(*map(jnp.asarray, joined))

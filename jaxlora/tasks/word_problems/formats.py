@@ -1,7 +1,8 @@
 """Solutions in English: plain steps, annotated steps, programs and markup.
 
 Each format is crossed with the templates: which words, in which order, and where the
-result stands. A pattern both writes a step and reads it back. Plain and annotated
+result stands. English writes all numbers as digits: a template with named numbers is
+refused. A pattern both writes a step and reads it back. Plain and annotated
 solutions end in ``#### N``, as GSM8K (Cobbe et al., arXiv 2110.14168) does.
 """
 
@@ -77,7 +78,7 @@ def write(story: Story, form: Format, template: Template) -> str:
       template: words, order, and place of the result.
 
     Raises:
-      ValueError: if the format is unknown.
+      ValueError: if the format is unknown, or the template names its numbers.
 
     >>> add = Story("", (Step("Ada", 0, 5, 3, 8, "", ""),))
     >>> print(write(add, "annotated", Template()))
@@ -104,7 +105,7 @@ def read(text: str, form: Format, template: Template) -> Read:
       is None, and so is a step whose annotation contradicts its words.
 
     Raises:
-      ValueError: if the format is unknown.
+      ValueError: if the format is unknown, or the template names its numbers.
     """
     step, final = _readers(form, template)
     known: dict[str, int] = {}
@@ -121,6 +122,27 @@ def read(text: str, form: Format, template: Template) -> Read:
             steps.append(None)
         at = match.end() + 1 if match else len(text)
     return Read(tuple(steps), None)
+
+
+def check(form: Format, template: Template) -> None:
+    """Refuses what cannot be written in English.
+
+    Args:
+      form: plain, annotated, python or markup.
+      template: words, order, and place of the result.
+
+    Raises:
+      ValueError: if the format is unknown, or the template names its numbers.
+    """
+    if form not in get_args(Format):
+        raise ValueError(
+            f"Unknown format {form!r}, expected one of {', '.join(get_args(Format))}."
+        )
+    if template.numbers:
+        raise ValueError(
+            f"Template {template.name} names its numbers, which only symbols do; "
+            f"expected numbers 0, digits, in English."
+        )
 
 
 def _fields(step: Step, form: Format, words: tuple[str, ...]) -> dict[str, object]:
@@ -158,10 +180,7 @@ def _value(operand: str, known: dict[str, int]) -> int | None:
 
 @functools.cache
 def _pattern(form: Format, template: Template) -> str:
-    if form not in get_args(Format):
-        raise ValueError(
-            f"Unknown format {form!r}, expected one of {', '.join(get_args(Format))}."
-        )
+    check(form, template)
     key = (template.order, template.place)
     if form == "python":
         return _PYTHON[key].replace("{line}", "{who} = {left} {sign} {right}")

@@ -32,8 +32,8 @@ def steps(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.nda
         triples[..., 1:] - vocab.first_number(formats)[:, None, None], 2, 0
     )
     parsed = np.stack([operation, operand, result], axis=2)
-    numbers = (0 <= operand) & (operand <= vocab.blank)
-    results = (0 <= result) & (result < vocab.blank)
+    numbers = (operand >= 0) & (operand <= vocab.blank)
+    results = (result >= 0) & (result < vocab.blank)
     fits = (
         np.stack([is_word, numbers, results], axis=2)
         & (formats != vocab.answer_only)[:, None, None]
@@ -59,7 +59,7 @@ def answers(tokens: np.ndarray, formats: np.ndarray | int, vocab: Vocab) -> np.n
     answer = answer - vocab.first_number(formats)
     size = np.where(formats == vocab.answer_only, before == 1, before % 3 == 0)
     ended = size & (before < tokens.shape[1])
-    is_number = (0 <= answer) & (answer < vocab.blank)
+    is_number = (answer >= 0) & (answer < vocab.blank)
     return np.where(ended & is_number, answer, UNREAD)
 
 

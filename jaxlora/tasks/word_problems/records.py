@@ -17,7 +17,7 @@ from jaxlora.tasks.word_problems.formats import Format
 from jaxlora.tasks.word_problems.graph import Problems
 from jaxlora.tasks.word_problems.sampling import Restrict
 from jaxlora.tasks.word_problems.skeletons import TEST_SHARE, Part
-from jaxlora.tasks.word_problems.templates import R, S, Template, shared
+from jaxlora.tasks.word_problems.templates import R_IN_DIGITS, S, Template, shared
 
 Graph: TypeAlias = Literal["chains", "trees"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -41,7 +41,7 @@ class Config:
     """Plain or annotated steps, a straight-line Python program, or markup."""
     template: Template = S
     """Words, order and place of the result in solutions."""
-    other: Template = R
+    other: Template = R_IN_DIGITS
     """The template of the rows that are not in ``template``."""
     common: float = 1.0
     """Share of the rows in ``template``."""
@@ -59,6 +59,8 @@ class Config:
                     f"{field} is {getattr(self, field)!r}, expected one of "
                     f"{', '.join(get_args(kind))}."
                 )
+        for template in (self.template, self.other):
+            formats.check(self.form, template)
         for field in ("idle", "common"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(

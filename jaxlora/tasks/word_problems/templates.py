@@ -26,7 +26,8 @@ class Template:
     place: Place = "after"
     """Does the result stand after its operation, or before it?"""
     numbers: int = 0
-    """Number of the vocabulary for numbers in solutions: digits, or their names."""
+    """Number of the vocabulary for numbers in solutions: digits, or their names, which
+    only symbols have."""
 
     def __post_init__(self):
         if (
@@ -63,13 +64,16 @@ class Template:
 
 S, R = Template(0, "operator-first"), Template(1, "operand-first", numbers=1)
 """Two templates that share neither words, nor numbers, nor order."""
+R_IN_DIGITS = dataclasses.replace(R, numbers=0)
+"""The second of them as English writes it."""
 ALL = tuple(
-    Template(words, order, place)
+    Template(words, order, place, numbers)
+    for numbers in WORDS
     for words in WORDS
     for order in get_args(Order)
     for place in get_args(Place)
 )
-"""Every template."""
+"""Every template; English writes the first eight, those with digits."""
 
 
 def apart(template: Template, same_words: bool, same_order: bool) -> Template:

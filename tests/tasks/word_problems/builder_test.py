@@ -59,7 +59,7 @@ def test_half_of_the_rows_are_in_the_common_template():
     counts = collections.Counter(
         r.template for r in records.generate(SMALL, 0)["train"]
     )
-    assert counts == {templates.S.name: 30, templates.R.name: 30}
+    assert counts == {templates.S.name: 30, templates.R_IN_DIGITS.name: 30}
 
 
 def test_half_of_the_questions_have_a_clause_that_does_not_matter():
@@ -107,6 +107,7 @@ def test_what_is_no_dataset(stored, tmp_path):
     ("asked", "message"),
     [
         ({"graph": "forests"}, "graph is 'forests', expected one of chains, trees"),
+        ({"other": templates.R}, "operand-first/after/named numbers names its numbers"),
         ({"form": "latex"}, "form is 'latex', expected one of plain, annotated"),
         ({"idle": 1.5}, r"idle is 1.5, expected a share"),
         ({"test_share": 0.0}, r"test share of 0.0, expected"),

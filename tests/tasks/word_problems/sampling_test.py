@@ -131,7 +131,7 @@ def test_hashes_differ_between_skeletons():
     assert abs(share - 0.3) < 0.02
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_share_of_tests_only_adds_skeletons(x, y):
     problems = drawn("chains", "modular", 200)

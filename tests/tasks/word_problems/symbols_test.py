@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxlora.tasks.word_problems import graph, operations, reading, symbols, templates
-from jaxlora.tasks.word_problems.templates import R, S, Template
+from jaxlora.tasks.word_problems.templates import R_IN_DIGITS, R, S, Template
 from jaxlora.tasks.word_problems.vocab import Vocab, prompt_length, row_length
 from random_problems import random_chains
 
@@ -30,6 +30,8 @@ def solutions(rows, vocab, width):
         (Template(1, "operand-first", "after"), "6 add/1 2"),
         (Template(1, "operator-first", "before"), "2 add/1 6"),
         (Template(0, "operand-first", "before"), "2 6 add/0"),
+        (R, "6/1 add/1 2/1"),
+        (Template(0, "operator-first", "after", 1), "add/0 6/1 2/1"),
     ],
 )
 def test_a_row_by_hand(template, step):
@@ -92,9 +94,46 @@ def test_a_solution_in_another_template_does_not_parse():
     vocab = Vocab(OPS)
     written = solutions(symbols.render(TWO, vocab.number(S), vocab, 13), vocab, 7)
     read = reading.steps(written, vocab.number(R), vocab)
-    # Neither words nor order fit; the result stands where both have it.
+    # Neither words nor numbers nor order fit.
+    assert (read == symbols.UNREAD).all()
+    assert reading.answers(written, vocab.number(R), vocab).tolist() == [-1]
+    digits = Vocab(OPS, (S, R_IN_DIGITS))
+    written = solutions(symbols.render(TWO, 0, digits, 13), digits, 7)
+    read = reading.steps(written, 1, digits)
+    # The result stands where both templates have it.
     assert (read[0, :, 0] == symbols.UNREAD).all()
     assert read[0, :, 2].tolist() == [2, LAST]
+
+
+def test_ids_are_apart_and_each_has_its_word():
+    vocab = Vocab(OPS, (S, R))
+    assert len(set(vocab.words)) == len(vocab.words) == vocab.size
+    name = vocab.words.__getitem__
+    assert (name(vocab.pad), name(vocab.named)) == ("<pad>", "0/1")
+    assert (name(vocab.named + vocab.blank), vocab.size) == ("_/1", vocab.named + 14)
+    # Digits, the names of numbers, and what an answer alone is written in.
+    first = vocab.first_number(np.array([0, 1, vocab.answer_only]))
+    assert first.tolist() == [0, vocab.named, 0]
+    digits = Vocab(OPS, (S, R_IN_DIGITS))
+    assert digits.words[digits.named :] == vocab.words[vocab.named :]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "step"),
+    [
+        ("6/1 add/1 2/1 <end>", 2, [0, 6, 2]),
+        ("_/1 known0/1 5/1 <end>", 5, [2, 13, 5]),
+        ("6 add/1 2/1 <end>", 2, [0, -1, 2]),  # a digit is no name
+        ("6/1 add/1 2 <end>", -1, [0, 6, -1]),
+        ("6/1 add/1 _/1 <end>", -1, [0, 6, -1]),  # a blank is no result
+        ("6/1 add/0 2/1 <end>", 2, [-1, 6, 2]),
+    ],
+)
+def test_solutions_with_named_numbers(said, answer, step):
+    vocab = Vocab(OPS, (S, R))
+    tokens = np.array([[vocab.words.index(word) for word in said.split()]])
+    assert reading.answers(tokens, 1, vocab).tolist() == [answer]
+    assert reading.steps(tokens, 1, vocab).tolist() == [[step]]
 
 
 @pytest.mark.parametrize(

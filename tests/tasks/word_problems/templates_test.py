@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlora.tasks.word_problems import templates
 from jaxlora.tasks.word_problems.templates import R, S
 
 
-def test_there_are_eight_templates_with_names_of_their_own():
-    assert len({t.name for t in templates.ALL}) == len(templates.ALL) == 8
-    assert {S, R} <= set(templates.ALL)
+def test_every_template_has_a_name_and_digits_come_first():
+    assert len({t.name for t in templates.ALL}) == len(templates.ALL) == 16
+    assert {S, R, templates.R_IN_DIGITS} <= set(templates.ALL)
+    assert [t.numbers for t in templates.ALL] == [0] * 8 + [1] * 8
     for template in templates.ALL:
         assert sorted(template.positions) == [0, 1, 2]
 
@@ -22,10 +23,12 @@ def test_there_are_eight_templates_with_names_of_their_own():
 def test_words_and_order_are_shared_apart(template, same_words, same_order):
     other = templates.apart(template, same_words, same_order)
     assert (other.words == template.words) == same_words
+    assert (other.numbers == template.numbers) == same_words
     assert (other.order == template.order) == same_order
     assert other.place == template.place
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.floats(0, 1), st.floats(0, 1))
 def test_shares_are_exact_and_nested(n, x, y):
     low, high = (
@@ -34,6 +37,21 @@ def test_shares_are_exact_and_nested(n, x, y):
     )
     assert high.sum() == round(max(x, y) * n)
     assert (high | ~low).all()
+
+
+@settings(deadline=None)
+@given(st.sampled_from(templates.ALL), st.booleans(), st.booleans())
+def test_what_is_apart_twice_is_the_same_again(template, same_words, same_order):
+    there = templates.apart(template, same_words, same_order)
+    assert templates.apart(there, same_words, same_order) == template
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"words": 2}, {"numbers": 2}, {"order": "infix"}, {"place": "nowhere"}]
+)
+def test_unknown_templates(wrong):
+    with pytest.raises(ValueError, match=r"Unknown template .* words and numbers 0 or"):
+        templates.Template(**wrong)
 
 
 def test_bad_shares():
