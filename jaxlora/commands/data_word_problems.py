@@ -39,8 +39,8 @@ def run(arguments: Sequence[str]) -> int:
     files = records.write_jsonl(given.config, given.seed, given.out)
     folder = builder.write(given.config, given.seed, given.out)
     console = Console()
-    made = builder.read(folder)
+    records_of = builder.read(folder)
     for part, file in files.items():
-        console.print(f"{part}: {len(made[part])} problems, {file}")
+        console.print(f"{part}: {len(records_of[part])} problems, {file}")
     console.print(f"array_record: {folder}")
     return 0

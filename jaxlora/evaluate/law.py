@@ -44,7 +44,7 @@ class Law(NamedTuple):
     composite: Interval
     """Mean over libraries of the share of problems that were solved."""
     ratio: Interval
-    """Composite over product."""
+    """Composite over product; no number where no library keeps all skills."""
     difference: Interval
     """Composite minus product."""
 
@@ -86,7 +86,7 @@ def law(
     return Law(
         product=_interval(product, products, *how),
         composite=_interval(composite, composites, *how),
-        ratio=_interval(_ratio(composite, product), _ratio(composites, products), *how),
+        ratio=_ratio(composite, product, composites / products, how),
         difference=_interval(composite - product, composites - products, *how),
     )
 
@@ -105,8 +105,10 @@ def _drawn(x: Counts, rng, resamples: int) -> tuple[np.ndarray, np.ndarray]:
     return skills[picked].mean((1, 2)), both[picked].mean((1, 2))
 
 
-def _ratio(above, below):
-    return above / np.maximum(below, 1e-9)
+def _ratio(composite: float, product: float, drawn: np.ndarray, how) -> Interval:
+    if product == 0:
+        return Interval(np.nan, np.nan, np.nan, how[1])
+    return _interval(composite / product, drawn, *how)
 
 
 def _interval(value, drawn: np.ndarray, confidence: float, n: int) -> Interval:

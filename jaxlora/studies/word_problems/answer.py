@@ -83,8 +83,9 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
             nothing = pd.DataFrame({name: [] for name in COLUMNS})
             return Outcome(nothing, {"unavailable": reason})
     written = _combined(setting, arm, method, kinds)
-    own = min(setting.trained[kind].accuracy for some in kinds for kind in some)
-    return Outcome(_items(setting, written), {"own": own})
+    every = {kind for some in kinds for kind in some}
+    lowest = min(setting.trained[kind].accuracy for kind in every)
+    return Outcome(_items(setting, written), {"own": lowest})
 
 
 def members(setting: Setting, arm: Arm) -> list[tuple[Kind, ...]]:
@@ -208,8 +209,8 @@ def collect(
         steps=(error < 0).astype(int),
         predicted=predicted,
         chance=metrics.chance(predicted, answers, groups),
-        # 1 for the answer of operation A moved, 2 for that of B, 0 for neither.
-        counterfactual=np.select([predicted == x for x in moved], [1, 2], 0) * ~right,
+        # 1 for the answer of operation A moved, 2 for that of B, 3 where both agree.
+        counterfactual=((predicted == moved[0]) + 2 * (predicted == moved[1])) * ~right,
         error=error,
     )[list(COLUMNS)]
 

@@ -69,7 +69,9 @@ class WordProblemsConfig:
     """Recipe of the bases that are asked with steps and without."""
     experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    thresholds: Thresholds = dataclasses.field(
+        default_factory=lambda: Thresholds(headroom=0.9)
+    )
 
     def __post_init__(self):
         at_least(self, 1, "resamples")

@@ -118,13 +118,16 @@ class Point:
         alone = [Arm.EXPERT_A, Arm.EXPERT_B]
         alone += [Arm.HARD] if regime.same_operation else [Arm.JOINT]
         if regime.full:
-            alone += [Arm.FULL, Arm.PRACTISED, Arm.PRACTISED_OTHERS]
+            alone += [Arm.FULL, Arm.PRACTISED]
+            # With three operations, two others would be one of the pair.
+            alone += [Arm.PRACTISED_OTHERS] if self.world.new > 3 else []
         yield from ((arm, Method.NONE) for arm in alone)
+        sizes = [arm for arm, size in SIZES.items() if size <= self.world.new]
         for method in self.methods:
             controls = CONTROLS
             if not regime.judged:
                 controls = CONTROLS[:1]
-            more = tuple(SIZES) if regime.sizes and method in PLAIN else ()
+            more = sizes if regime.sizes and method in PLAIN else []
             yield from ((arm, method) for arm in (Arm.PAIR, *controls, *more))
 
 

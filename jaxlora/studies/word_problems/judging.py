@@ -26,7 +26,7 @@ from jaxlora.studies.two_hop import Block
 ALONE = (Arm.BASE, Arm.EXPERT_A, Arm.EXPERT_B)
 SAME_METHOD = (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED, Arm.SAME_DATA)
 MOVED = {Arm.COUNTERFACTUAL_A: 1, Arm.COUNTERFACTUAL_B: 2}
-"""The number that items have where they give the answer of a moved operation."""
+"""The bit that items have where they give the answer of a moved operation."""
 COMPOSITES = {Split.BOTH: 2, Split.THREE_SKILLS: 3, Split.FOUR_SKILLS: 4}
 """How many skills a problem needs."""
 KEPT = {
@@ -77,7 +77,7 @@ def _measures(
         return
     yield Metric.CHANCE, frame["chance"]
     if block.arm in MOVED:
-        yield Metric.COUNTERFACTUAL, frame["counterfactual"] == MOVED[block.arm]
+        yield Metric.COUNTERFACTUAL, frame["counterfactual"] & MOVED[block.arm] > 0
     if split in COMPOSITES and block.arm is Arm.PAIR:
         yield Metric.STEPS_RIGHT, frame["steps"]
         for number, metric in enumerate(STEP_ERRORS):
@@ -85,13 +85,17 @@ def _measures(
 
 
 def laws(
-    blocks: Mapping[Block, pd.DataFrame], seeds: Sequence[int], how: Intervals
+    blocks: Mapping[Block, pd.DataFrame],
+    seeds: Sequence[int],
+    direct: Sequence[int],
+    how: Intervals,
 ) -> Iterator[tuple[Address, Law]]:
     """Every combination's composite beside the product of the skills that it keeps.
 
     Args:
       blocks: items of every arm of one regime.
       seeds: whose base met its criteria.
+      direct: those of them whose base answers without steps as well.
       how: confidence and resamples.
     """
     arms = dict.fromkeys((x.arm, x.method) for x in blocks if x.method != Method.NONE)
@@ -104,7 +108,11 @@ def laws(
         if not mine:
             continue
         for split, level, kept in _comparisons(blocks[mine[0]]):
-            counts = [_counts(blocks[x], split, level, kept) for x in mine]
+            asked = direct if split is Split.ANSWER_BOTH else seeds
+            some = [blocks[x] for x in mine if x.seed in asked]
+            if not some:
+                continue
+            counts = [_counts(items, split, level, kept) for items in some]
             where = (("kept", kept), ("level", level))
             address = mine[0].address(None, split, where=where)
             rng = samples.generator(address)
@@ -135,7 +143,7 @@ def _table(items: pd.DataFrame, split: Split, level: int) -> pd.DataFrame:
 
 
 def verdicts(
-    of: Samples, seeds: Sequence[int], own: Mapping[Arm, float], rules: Rules
+    of: Samples, seeds: Sequence[int], lowest: Mapping[Arm, float], rules: Rules
 ) -> Iterator[dict[str, Any]]:
     """Judges every combination, at every level at which problems need both skills.
 
@@ -144,7 +152,7 @@ def verdicts(
     Args:
       of: samples of one regime.
       seeds: whose base met its criteria.
-      own: lowest accuracy of an arm's experts on their own rows.
+      lowest: accuracy of an arm's experts on their own rows.
       rules: thresholds and intervals.
     """
     chosen = [
@@ -157,7 +165,9 @@ def verdicts(
     ]
     for key in dict.fromkeys((x.split, x.where) for x in chosen):
         some = [x for x in chosen if (x.split, x.where) == key]
-        evidences = verdict.adjust([_evidence(of, x, seeds, own, rules) for x in some])
+        evidences = verdict.adjust(
+            [_evidence(of, x, seeds, lowest, rules) for x in some]
+        )
         for x, e in zip(some, evidences, strict=True):
             decided = verdict.decide(e, rules.thresholds)
             yield dict(x.where) | {
@@ -181,12 +191,14 @@ def controls(x: Address) -> list[Address]:
     return alone + [x.at(arm=arm) for arm in SAME_METHOD]
 
 
-def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
+def _evidence(of: Samples, x: Address, seeds, lowest, rules: Rules) -> Evidence:
     level = dict(x.where)["level"]
     direct = x.split is Split.ANSWER_BOTH
     skills = KEPT["answer only" if direct else "alone"]
-    one = x.at(where=(("level", 1),))
-    hops = {str(y): _pool(of, one.at(split=y), seeds, rules) for y in skills}
+    single = x.at(where=(("level", 1),))
+    hops = {str(y): _pool(of, single.at(split=y), seeds, rules) for y in skills}
+    known = Split.ANSWER_KNOWN if direct else Split.KNOWN
+    hops[str(known)] = _pool(of, x.at(split=known), seeds, rules)
     chance = samples.of_seeds(of, x.at(metric=Metric.CHANCE), seeds)
     moved = {
         str(arm): _pool(of, x.at(arm=arm, metric=Metric.COUNTERFACTUAL), seeds, rules)
@@ -201,7 +213,7 @@ def _evidence(of: Samples, x: Address, seeds, own, rules: Rules) -> Evidence:
         arm=x.arm,
         method=x.method,
         base_ok=bool(seeds),
-        expert_ok=own.get(Arm.PAIR, 0.0) >= rules.min_own,
+        expert_ok=lowest.get(Arm.PAIR, 0.0) >= rules.min_own,
         two_hop=value,
         base_two_hop=base,
         hops={name: y for name, y in hops.items() if y is not None},

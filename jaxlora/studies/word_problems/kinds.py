@@ -93,6 +93,9 @@ def needing(
 ) -> Problems:
     """Problems of one level that need new operations, in every place and order.
 
+    Every number comes equally often at the start, or once more than another: at level 1
+    an expert misses no fact by chance.
+
     Args:
       world: whose operations.
       rng: draws known operations, places and numbers.
@@ -102,30 +105,31 @@ def needing(
       moved: are their results counterfactual?
       part: whose skeletons; any where a small world has none of them.
     """
+    operations = world.moved if moved else world.operations
     parts: list[Problems] = []
     for tries in range(ROUNDS):
         if sum(map(len, parts)) >= n:
             break
         # A small world may have no such skeleton; then any must do.
         wanted = part if tries < ROUNDS // 2 or any(map(len, parts)) else None
-        some = _placed(world, rng, level, numbers, n, moved)
+        some = _placed(world, rng, level, numbers, n)
         parts.append(some[skeletons.within(some, wanted)])
     every = graph.concatenate(parts)
-    return every[np.resize(np.arange(len(every)), n)]
+    some = every[np.resize(np.arange(len(every)), n)]
+    # Drawn last: no number is lost with the problems that do not fit.
+    start = rng.permutation(np.resize(np.arange(operations.size), n))
+    return graph.chains(operations, some.operations, start, some.numbers[:, 1::2])
 
 
-def _placed(world: World, rng, level: int, numbers, n: int, moved: bool) -> Problems:
+def _placed(world: World, rng, level: int, numbers, n: int) -> Problems:
     """Known problems in which new operations took the places of some known ones."""
-    operations = world.moved if moved else world.operations
     known = sampling.chains(rng, 2 * n + 64, world.operations, [level])
     ids = known.operations.copy()
     places = np.argsort(rng.random(ids.shape), axis=1)[:, : len(numbers)]
     for i, number in enumerate(numbers):
         row = np.arange(len(ids))
         ids[row, places[:, i]] = world.operations.unknown[number]
-    # Every number comes equally often: facts are never missing by chance.
-    start = rng.permutation(np.resize(np.arange(operations.size), len(ids)))
-    return graph.chains(operations, ids, start, known.numbers[:, 1::2])
+    return graph.chains(world.operations, ids, known.start, known.numbers[:, 1::2])
 
 
 def _facts(skill: Skill, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:

@@ -28,7 +28,9 @@ class WorldConfig:
 
     def __post_init__(self):
         at_least(self, 3, "new")
-        at_least(self, 2, "levels", "templates")
+        at_least(self, 2, "templates")
+        # Experts see problems of up to three operations.
+        at_least(self, 3, "levels")
         if self.templates > MOST_TEMPLATES:
             raise ValueError(
                 f"templates is {self.templates}, expected 2 to {MOST_TEMPLATES}: there "
@@ -102,12 +104,8 @@ class ExpertsConfig:
     """Experts that one program trains."""
     min_own: float = 0.99
     """Criterion: an expert's own operation, in the template it was trained on."""
-    min_joint: float = 0.9
-    """Without it, of one LoRA on both data sets, there is no headroom."""
-    min_known: float = 0.9
-    """Criterion: known problems that every combination that is judged still solves."""
 
     def __post_init__(self):
         at_least(self, 1, "rows", "draw", "steps", "at_once")
         positive(self, "learning_rate", "full_learning_rate")
-        share(self, "rehearsal", "min_own", "min_joint", "min_known")
+        share(self, "rehearsal", "min_own")

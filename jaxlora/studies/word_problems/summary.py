@@ -39,7 +39,8 @@ def finish(
         blocks = {b: x for b, x in log.blocks.get(asked, {}).items() if len(x)}
         of = judging.measured(blocks)
         pooled += _rows(log, asked, of, how)
-        for address, law in judging.laws(blocks, _seeds(log, asked), how):
+        seeds, direct = _seeds(log, asked), _direct(log, asked)
+        for address, law in judging.laws(blocks, seeds, direct, how):
             laws.append(_law_record(asked, address, law))
             pooled += _law_rows(address, law)
         verdicts += _judged(config, log, asked, of)
@@ -72,12 +73,17 @@ def _seeds(log: Log, asked: Asked) -> tuple[int, ...]:
     return tuple(log.passed.get(asked.point, ()))
 
 
+def _direct(log: Log, asked: Asked) -> tuple[int, ...]:
+    """Those of them whose base answers without steps as well."""
+    return tuple(log.direct.get(asked.point, ()))
+
+
 def _rows(
     log: Log, asked: Asked, of: Samples, how: Intervals
 ) -> Iterator[dict[str, Any]]:
     """Pooled rows, and the accuracy of combinations and the joint LoRA by seed."""
     seeds = _seeds(log, asked)
-    direct = tuple(log.direct.get(asked.point, ()))
+    direct = _direct(log, asked)
     steps = {x: v for x, v in of.items() if x.split not in ANSWER_ONLY}
     answers = {x: v for x, v in of.items() if x.split in ANSWER_ONLY}
     yield from samples.pooled(steps, seeds, how)
@@ -133,17 +139,17 @@ def _law_record(asked: Asked, address: Address, law) -> dict[str, Any]:
 def _judged(
     config: WordProblemsConfig, log: Log, asked: Asked, of: Samples
 ) -> Iterator[dict[str, Any]]:
-    own: Mapping[Arm, float] = {
+    lowest: Mapping[Arm, float] = {
         arm: value for (where, arm), value in log.lowest.items() if where == asked
     }
     rules = Rules(config.thresholds, config.resamples, config.experts.min_own)
     for split, seeds in (
         (Split.BOTH, _seeds(log, asked)),
-        (Split.ANSWER_BOTH, tuple(log.direct.get(asked.point, ()))),
+        (Split.ANSWER_BOTH, _direct(log, asked)),
     ):
         mine = {x: v for x, v in of.items() if x.split is not _other(split)}
         if seeds:
-            for record in judging.verdicts(mine, seeds, own, rules):
+            for record in judging.verdicts(mine, seeds, lowest, rules):
                 yield dict(asked.condition) | record
 
 
