@@ -19,10 +19,9 @@ import numpy as np
 
 from jaxlora import lora, merge, route
 from jaxlora.lora import Adapter, Library
-from jaxlora.merge.layers import KeepLayers
 from jaxlora.models import Decoder
-from jaxlora.train import learned, library_gates, own_statistics
-from jaxlora.train.step import GATE, Batch
+from jaxlora.train import learned, left_out, library_gates, own_statistics
+from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
 
 
@@ -37,7 +36,7 @@ class Given(NamedTuple):
     """Params tree."""
     libraries: Library
     """[M, E, ...]."""
-    trained: Batch
+    rows: Batch
     """[M, E, N, T], the rows that each expert was trained on; unused rows weigh 0."""
     target: Batch
     """[M, Q, T], questions of each library's task, answered at weighted targets."""
@@ -105,7 +104,8 @@ def routed(given: Given, name: str) -> Routed:
     if how.gate.data == "own":
         states = library_gates.on_own_rows(name, *given[:5])
     elif how.gate.data == "target":
-        states = _learned_states(given, name)
+        training = Decoder(given.model.config, library_gates.training_of(name))
+        states = left_out.gates(training, *given[1:4], given.target, given.keys)
     else:
         states = library_gates.drawn(model, libraries, given.keys)
     return Routed(model, libraries, states)
@@ -131,12 +131,13 @@ def obstacle(name: str, experts: int, layers: int) -> str:
     """
     if name in route.names():
         return ""
-    how = merge.preset(name)
+    how, lead = merge.preset(name), (experts, layers)
+    shapes = (*lead, 2, 1), (*lead, 1, 2), lead
+    tiny = {"kernel": lora.LoraWeight(*map(jnp.zeros, shapes))}
     try:
         how.reduction.check(np.ones(experts))
-        for step in how.prepare:
-            if isinstance(step, KeepLayers):
-                step.mask(experts, layers)
+        if how.data == "free":  # else it is known only with the data
+            jax.eval_shape(functools.partial(how, key=jax.random.key(0)), tiny)
     except ValueError as error:
         return str(error)
     return ""
@@ -167,74 +168,13 @@ def _data(given: Given, how: merge.Merge, name: str) -> Tree | None:
         return None
     if how.data == "own":
         experts = range(_sizes(given.libraries)[1])
-        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.trained) for e in experts)
+        rows = (jax.tree.map(lambda x, e=e: x[:, e], given.rows) for e in experts)
         return own_statistics.measured(name, *given[:4], rows)
     learned.check(name)
     if name in learned.SCALED:
-        others = _others(len(given.keys))
-        return _scales(*given[:4], given.target, others)
-    weights = _searched(given, how)
+        return left_out.scales(*given[:4], given.target)
+    weights = left_out.weights(how, *given[:4], given.target, given.keys)
     return jax.vmap(learned.scalars)(weights, given.libraries)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _scales(
-    model: Decoder, pad: int, base: Tree, libraries: Library, rows: Batch, others
-) -> dict[str, jax.Array]:
-    """CAT's scalars for every library, ``{site: [M, E, ...]}``."""
-
-    def left_out(others: jax.Array) -> dict[str, jax.Array]:
-        theirs, asked = jax.tree.map(lambda x: x[others], (libraries, rows))
-        return learned.scales(model, pad, base, theirs, asked)
-
-    # One after another: the memory is that of M - 1 libraries, and not of M times that.
-    return jax.lax.map(left_out, others)
-
-
-def _searched(given: Given, how: merge.Merge) -> jax.Array:
-    """LoraHub's weights [M, E]: a loop on the host around one program."""
-    weights = []
-    for key, others in zip(given.keys, _others(len(given.keys)), strict=True):
-        theirs = jax.tree.map(lambda x, j=others: x[j], given.libraries)
-        asked = jax.tree.map(lambda x, j=others: x[j], given.target)
-        weights.append(learned.searched(how, *given[:3], theirs, asked, key))
-    return jnp.stack(weights)
-
-
-def _learned_states(given: Given, name: str) -> Tree:
-    """Gates [M, ...] whose keys learned on all other libraries."""
-    model = Decoder(given.model.config, library_gates.training_of(name))
-    others = _others(len(given.keys))
-    keys = _keys(model, *given[1:4], given.target, others, given.keys)
-    _, rest = GATE.split(library_gates.drawn(model, given.libraries, given.keys))
-    return GATE.join(keys, rest)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _keys(
-    model: Decoder,
-    pad: int,
-    base: Tree,
-    libraries: Library,
-    rows: Batch,
-    others: jax.Array,
-    keys: jax.Array,
-) -> Tree:
-    """The keys of a gate for every library, [M, ...]; M PRNG keys start them."""
-
-    def left_out(given: tuple[jax.Array, jax.Array]) -> Tree:
-        others, key = given
-        theirs, asked = jax.tree.map(lambda x: x[others], (libraries, rows))
-        states = library_gates.fresh(model, theirs, key)
-        return library_gates.fit_keys(model, pad, base, theirs, states, asked)
-
-    return jax.lax.map(left_out, (others, keys))
-
-
-def _others(count: int) -> jax.Array:
-    """For each of M libraries the numbers of all others, [M, M - 1]."""
-    numbers = np.arange(count)
-    return jnp.asarray([np.delete(numbers, m) for m in numbers], jnp.int32)
 
 
 def _sizes(libraries: Library) -> tuple[int, int]:
@@ -248,7 +188,7 @@ def _check(given: Given, sees: str, name: str) -> None:
     count, experts = _sizes(given.libraries)
     shapes = {
         "keys": (given.keys.shape, (count,)),
-        "trained": (given.trained.tokens.shape[:2], (count, experts)),
+        "rows": (given.rows.tokens.shape[:2], (count, experts)),
         "target": (given.target.tokens.shape[:1], (count,)),
     }
     for field, (got, expected) in shapes.items():
@@ -263,7 +203,7 @@ def _check(given: Given, sees: str, name: str) -> None:
             f"1 library, expected at least 2: there is nothing to learn from."
         )
     if sees == "own":
-        _check_rows(given.trained, name)
+        _check_rows(given.rows, name)
 
 
 def _check_rows(rows: Batch, name: str) -> None:

@@ -1,5 +1,6 @@
 """How arms answer: all pairs of a base at once, each with its own library."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pandas as pd
 from jaxlora import lora, merge, route
 from jaxlora.evaluate import metrics, solutions
 from jaxlora.evaluate.schema import Arm, Method
+from jaxlora.models import Decoder
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.word_problems import (
     design,
@@ -106,8 +108,10 @@ def _combined(setting: Setting, arm: Arm, method: Method, kinds) -> np.ndarray:
     if method is Method.NONE:
         alone = jax.tree.map(lambda x: x[:, 0], libraries)
         return _of_params(setting, _fused(base.params, alone))
+    # Every method is a program of its own: unrolled layers would take long to compile.
+    rolled = Decoder(dataclasses.replace(base.model.config, unroll=1))
     given = combine.Given(
-        base.model,
+        rolled,
         base.world.vocab.pad,
         base.params,
         libraries,

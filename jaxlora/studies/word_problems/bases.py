@@ -122,8 +122,10 @@ def train(
         state = _advance(model, recipe, world, state, data)
         base = Base(world, model, state.params, int(state.step), {})
         measured = measure(base, recipe.items)
-        done = base._replace(measured=measured).passed(recipe)
-        finished = done or int(state.step) >= recipe.max_steps
+        done = base._replace(measured=measured)
+        enough = done.answers(recipe) or int(state.step) >= recipe.answer_steps
+        finished = done.passed(recipe) and enough
+        finished |= int(state.step) >= recipe.max_steps
         meta = {"measured": measured, "finished": finished}
         checkpoint.save(folder, int(state.step), _stored(state), meta)
         progress(int(state.step), measured)
@@ -151,7 +153,7 @@ def measure(base: Base, n: int) -> dict[str, tuple[float, int]]:
     world, vocab, asked = base.world, base.world.vocab, {}
     for level in range(1, world.levels + 1):
         problems = worlds.held_out(world, level, n)
-        for template in range(len(worlds.TEMPLATES)):
+        for template in range(len(vocab.templates)):
             asked[known_name(level, template)] = problems, template
         if level in worlds.ANSWER_LEVELS:
             asked[answer_name(level)] = problems, vocab.answer_only

@@ -16,9 +16,10 @@ from jaxlora.studies.word_problems.recipes import (
 )
 
 STUDY = "word problems"
-Axis: TypeAlias = Literal["templates", "levels", "experts"]
+Axis: TypeAlias = Literal["templates", "levels", "experts", "answers"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-"""What else experts differ in: which template, which levels, how many are merged."""
+"""What else is varied: what templates share, which levels experts are trained on, how
+many are merged, and whether problems are answered with steps or without."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class WordProblemsConfig:
     """Bases of every axis, of each coverage and of the leaderboard."""
     first_map_seed: int = 80
     """Number of the first of them."""
-    overlaps: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
+    overlaps: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 1.0)
     """Shares of the second expert's rows that are in the first one's template."""
     axes: tuple[Axis, ...] = AXES
     """What else is varied."""
@@ -60,6 +61,12 @@ class WordProblemsConfig:
         )
     )
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
+    answer_pretrain: PretrainConfig = dataclasses.field(
+        default_factory=lambda: PretrainConfig(
+            answer_every=2, answer_batch=256, answer_steps=3000
+        )
+    )
+    """Recipe of the bases that are asked with steps and without."""
     experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     thresholds: Thresholds = dataclasses.field(

@@ -11,7 +11,11 @@ from typing import Any
 from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.studies.word_problems.config import WordProblemsConfig
 from jaxlora.studies.word_problems.kinds import LEVELS, Kind, Skill
-from jaxlora.studies.word_problems.recipes import WorldConfig
+from jaxlora.studies.word_problems.recipes import (
+    MOST_TEMPLATES,
+    PretrainConfig,
+    WorldConfig,
+)
 from jaxlora.studies.word_problems.worlds import (
     COMMON,
     NAMES,
@@ -44,6 +48,7 @@ class Half:
     share: float = 1.0
     other: int = OTHER
     levels: tuple[int, ...] = LEVELS
+    answers: float = 0.0
 
     def skill(self, operation: int, moved: bool = False) -> Skill:
         """What it learns.
@@ -52,7 +57,8 @@ class Half:
           operation: number of the new one.
           moved: counterfactual results?
         """
-        return Skill(operation, self.share, self.other, self.levels, moved)
+        fields = dataclasses.asdict(self)
+        return Skill(operation, moved=moved, **fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +77,9 @@ class Regime:
     sizes: bool = False
     """Are libraries of more experts asked too?"""
     ranked: bool = False
-    """Are methods only ranked, beside random experts?"""
+    """Are methods ranked?"""
+    judged: bool = False
+    """Is every control asked, so that there is a verdict? Else random experts alone."""
 
     @property
     def condition(self) -> tuple[tuple[str, Any], ...]:
@@ -92,6 +100,7 @@ class Point:
     name: str
     seeds: tuple[int, ...]
     world: WorldConfig
+    pretrain: PretrainConfig
     regimes: tuple[Regime, ...]
     methods: tuple[Method, ...]
 
@@ -116,7 +125,7 @@ class Point:
         sizes = [arm for arm, size in SIZES.items() if size <= self.world.new]
         for method in self.methods:
             controls = CONTROLS
-            if regime.ranked or regime.same_operation:
+            if not regime.judged:
                 controls = CONTROLS[:1]
             more = sizes if regime.sizes and method in PLAIN else []
             yield from ((arm, method) for arm in (Arm.PAIR, *controls, *more))
@@ -133,6 +142,8 @@ def describe(half: Half) -> str:
     """
     ends = f"levels {half.levels[0]} to {half.levels[-1]}"
     levels = f"level {half.levels[0]}" if len(half.levels) == 1 else ends
+    if half.answers:
+        levels += f"; {half.answers:g} without steps"
     if half.share == 1:
         return f"common; {levels}"
     if half.share == 0:
@@ -201,10 +212,11 @@ def overlap(share: float, **more: Any) -> Regime:
 
 def templates() -> tuple[Regime, ...]:
     """Which part of a template must be shared, and which template is asked."""
-    apart = {"same order": SAME_ORDER, "same words": SAME_WORDS}
-    apart |= {"same numbers": SAME_NUMBERS}
+    apart = {"none shared": OTHER, "same order": SAME_ORDER}
+    apart |= {"same words": SAME_WORDS, "same numbers": SAME_NUMBERS}
     none = Half(share=0.0)
     return (
+        Regime(name="all shared"),
         *(
             Regime(name=name, second=Half(share=0.0, other=number))
             for name, number in apart.items()
@@ -214,6 +226,12 @@ def templates() -> tuple[Regime, ...]:
             name="both and asked in the other", first=none, second=none, asked=OTHER
         ),
     )
+
+
+def without_steps() -> Regime:
+    """Both experts answer some of their problems without steps too."""
+    half = Half(answers=0.3)
+    return Regime(name="answers too", first=half, second=half, judged=True)
 
 
 def levels() -> tuple[Regime, ...]:
@@ -242,40 +260,37 @@ def points(config: WordProblemsConfig) -> tuple[Point, ...]:
 
 
 def _points(config: WordProblemsConfig) -> Iterator[Point]:
-    dial = tuple(overlap(share, full=share == 1) for share in sorted(config.overlaps))
+    dial = tuple(
+        overlap(share, full=share == 1, judged=True)
+        for share in sorted(config.overlaps)
+    )
     methods = tuple(map(Method, config.methods))
-    yield Point(
-        name="headline",
-        seeds=config.numbers,
-        world=config.world,
-        regimes=dial[::-1],
-        methods=methods,
-    )
-    chosen = {
-        "templates": templates(),
-        "levels": levels(),
-        "experts": (overlap(1.0, sizes=True),),
-    }
-    yield Point(
-        name="axes",
-        seeds=config.map_numbers,
-        world=config.world,
-        regimes=tuple(x for axis in config.axes for x in chosen[axis]),
-        methods=PLAIN,
-    )
+    yield _point(config, "headline", dial[::-1], methods, seeds=config.numbers)
+    chosen = {"levels": levels(), "experts": (overlap(1.0, sizes=True),)}
+    ladder = tuple(x for axis in config.axes for x in chosen.get(axis, ()))
+    yield _point(config, "axes", ladder)
+    if "templates" in config.axes:
+        world = dataclasses.replace(config.world, templates=MOST_TEMPLATES)
+        yield _point(config, "templates", templates(), world=world)
+    if "answers" in config.axes:
+        recipe = config.answer_pretrain
+        yield _point(config, "answers", (without_steps(),), pretrain=recipe)
     for known in config.coverages:
-        yield Point(
-            name="coverage",
-            seeds=config.map_numbers,
-            world=dataclasses.replace(config.world, known_unary=known),
-            regimes=(overlap(1.0),),
-            methods=PLAIN,
-        )
-    if config.ranked:
-        yield Point(
-            name="leaderboard",
-            seeds=config.map_numbers,
-            world=config.world,
-            regimes=(overlap(1.0, ranked=True),),
-            methods=tuple(map(Method, config.ranked)),
-        )
+        world = dataclasses.replace(config.world, known_unary=known)
+        yield _point(config, "coverage", (overlap(1.0, judged=True),), world=world)
+    ranked = tuple(map(Method, config.ranked))
+    if ranked:
+        yield _point(config, "leaderboard", (overlap(1.0, ranked=True),), ranked)
+
+
+def _point(
+    config: WordProblemsConfig,
+    name: str,
+    regimes: tuple[Regime, ...],
+    methods: tuple[Method, ...] = PLAIN,
+    **more: Any,
+) -> Point:
+    """A point of the map, unless its seeds are given."""
+    fields: dict[str, Any] = {"seeds": config.map_numbers, "world": config.world}
+    fields |= {"pretrain": config.pretrain} | more
+    return Point(name=name, regimes=regimes, methods=methods, **fields)

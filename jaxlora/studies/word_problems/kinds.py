@@ -36,6 +36,8 @@ class Skill:
     """Numbers of operations in its problems."""
     moved: bool = False
     """Is every result moved on by one, a counterfactual fact?"""
+    answers: float = 0.0
+    """Of the rows of one or two operations, the share that is answered without steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _facts(skill: Skill, world: World, rng, n: int) -> tuple[Problems, np.ndarra
         for level, count in zip(skill.levels, counts.tolist(), strict=True)
     ]
     problems = graph.concatenate(parts)
-    return problems, _formats(skill, rng, len(problems))
+    return problems, _formats(skill, world, rng, problems.levels)
 
 
 def _together(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
@@ -151,7 +153,7 @@ def _together(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndarr
         for level, count in zip(levels, counts.tolist(), strict=True)
     ]
     problems = graph.concatenate(parts)
-    return problems, _formats(kind.skills[0], rng, len(problems))
+    return problems, _formats(kind.skills[0], world, rng, problems.levels)
 
 
 def _rehearsal(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndarray]:
@@ -161,9 +163,13 @@ def _rehearsal(kind: Kind, world: World, rng, n: int) -> tuple[Problems, np.ndar
     which = np.arange(n) % len(kind.skills)
     formats = np.full(n, COMMON)
     for i, skill in enumerate(kind.skills):
-        formats[which == i] = _formats(skill, rng, int((which == i).sum()))
+        mine = which == i
+        formats[mine] = _formats(skill, world, rng, problems.levels[mine])
     return problems, formats
 
 
-def _formats(skill: Skill, rng, n: int) -> np.ndarray:
-    return shared(rng, n, COMMON, skill.other, skill.share)
+def _formats(skill: Skill, world: World, rng, levels: np.ndarray) -> np.ndarray:
+    formats = shared(rng, len(levels), COMMON, skill.other, skill.share)
+    direct = np.isin(levels, worlds.ANSWER_LEVELS)
+    direct &= rng.random(len(levels)) < skill.answers
+    return np.where(direct, world.vocab.answer_only, formats)

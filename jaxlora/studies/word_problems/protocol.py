@@ -108,7 +108,7 @@ def ask_base(this: Run[WordProblemsConfig], log: Log, point: Point, seed: int) -
       seed: of the base.
     """
     base = _base(this, point, seed)
-    if not _judge(this.config, log, point, base):
+    if not _judge(log, point, base):
         return
     ready = functools.cache(functools.partial(_ready, this, point, base))
     for number, regime in enumerate(point.regimes):
@@ -126,23 +126,23 @@ def ask_base(this: Run[WordProblemsConfig], log: Log, point: Point, seed: int) -
 
 
 def _base(this: Run[WordProblemsConfig], point: Point, seed: int) -> Base:
-    config = this.config
+    config, recipe = this.config, point.pretrain
 
     def progress(steps: int, measured: Mapping[str, tuple[float, int]]) -> None:
         known = [x for name, (x, _) in measured.items() if bases.is_required(name)]
         text = f"{point.name}, seed {seed}: known problems {min(known):.2f}"
-        this.progress("pretrain", steps, config.pretrain.max_steps, text)
+        this.progress("pretrain", steps, recipe.max_steps, text)
 
     text = f"{point.name}, seed {seed}"
-    this.progress("pretrain", 0, config.pretrain.max_steps, text)
+    this.progress("pretrain", 0, recipe.max_steps, text)
     with this.clock.time("pretrain"):
-        how = (config.model, config.pretrain, seed, this.cache, progress)
+        how = (config.model, recipe, seed, this.cache, progress)
         return bases.train(point.world, *how)
 
 
-def _judge(config: WordProblemsConfig, log: Log, point: Point, base: Base) -> bool:
+def _judge(log: Log, point: Point, base: Base) -> bool:
     """Logs the criteria of a base; whether it met those that are required."""
-    seed, recipe = base.world.seed, config.pretrain
+    seed, recipe = base.world.seed, point.pretrain
     criteria = []
     for name, measured in base.measured.items():
         required = bases.is_required(name)

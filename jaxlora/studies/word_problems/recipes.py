@@ -4,6 +4,9 @@ import dataclasses
 
 from jaxlora.studies.harness.config import at_least, positive, share
 
+MOST_TEMPLATES = 5
+"""Solution templates that there are."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorldConfig:
@@ -19,11 +22,20 @@ class WorldConfig:
     """Unary operations that the base sees as names only; one expert for each."""
     levels: int = 4
     """The highest number of operations in a problem."""
+    templates: int = 2
+    """Solution templates that the base knows: the common one, the other, and up to
+    three that share something with both."""
 
     def __post_init__(self):
         at_least(self, 3, "new")
+        at_least(self, 2, "templates")
         # Experts see problems of up to three operations.
         at_least(self, 3, "levels")
+        if self.templates > MOST_TEMPLATES:
+            raise ValueError(
+                f"templates is {self.templates}, expected 2 to {MOST_TEMPLATES}: there "
+                f"are no more."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,8 @@ class PretrainConfig:
     """Steps between two looks at the criteria; a multiple of answer_every."""
     max_steps: int = 4000
     """Give up on a base, and report it as failed, after this many steps."""
+    answer_steps: int = 0
+    """A base that passed goes on to at most this step for answers without steps."""
     items: int = 400
     """Problems asked of every level and template for a criterion."""
     min_known: float = 0.95
@@ -79,11 +93,11 @@ class ExpertsConfig:
     """Rows of an expert's data set."""
     rehearsal: float = 0.5
     """Share of them that hold known operations only."""
-    draw: int = 64
+    draw: int = 48
     """Rows of a step."""
-    steps: int = 250
+    steps: int = 120
     """Steps of Adam."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     full_learning_rate: float = 5e-4
     """Rate of full fine-tuning."""
     at_once: int = 6

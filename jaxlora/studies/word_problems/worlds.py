@@ -66,7 +66,7 @@ def generate(config: WorldConfig, seed: int) -> World:
     table, new = table.copy(), operations.unknown
     table[new] = (table[new] + 1) % config.modulus
     moved = dataclasses.replace(operations, table=table)
-    vocab = Vocab(operations, TEMPLATES)
+    vocab = Vocab(operations, TEMPLATES[: config.templates])
     return World(seed, operations, moved, vocab, config.levels)
 
 
@@ -149,7 +149,7 @@ def _weighted(world: World, ids: np.ndarray) -> list[int]:
 
 
 def _rendered(world: World, rng, problems: Problems, direct: bool, untrained=()):
-    formats = rng.integers(len(TEMPLATES), size=len(problems))
+    formats = rng.integers(len(world.vocab.templates), size=len(problems))
     if direct:
         formats = np.full(len(problems), world.vocab.answer_only)
     return word_problems.render(problems, formats, world.vocab, world.length, untrained)

@@ -55,11 +55,17 @@ def answer(setting: Setting, arm: Arm, method: Method) -> Outcome:
         params, accuracy = experts.finetuned(setting.experts, recipe)
         frame = _items(setting, _of_params(setting, params))
         return Outcome(frame, {"own": _by_cell(setting, accuracy)})
-    layers = setting.experts.base.model.config.num_layers
-    if reason := arms.obstacle(arm, method, layers):
+    if reason := _obstacle(setting, arm, method):
         return Outcome(items.nothing(), {"unavailable": reason})
     outcome = _way(method)(setting, arm, method)
     return Outcome(outcome.items, outcome.notes | {"own": _own(setting, arm)})
+
+
+def _obstacle(setting: Setting, arm: Arm, method: Method) -> str:
+    if not arms.merges(method):
+        return ""
+    layers = setting.experts.base.model.config.num_layers
+    return arms.obstacle(arm, method, layers)
 
 
 def _way(method: Method) -> Callable[[Setting, Arm, Method], Outcome]:
