@@ -11,7 +11,7 @@ from jaxlora.studies.word_problems.worlds import TEMPLATES
 from jaxlora.tasks.word_problems import checker, reading, skeletons
 from jaxlora.tasks.word_problems.symbols import Rows
 
-WORLD = worlds.generate(WorldConfig(), 70)
+WORLD = worlds.generate(WorldConfig(templates=5), 70)
 NEW = WORLD.operations.unknown
 RECIPE = PretrainConfig(rows=2000, answer_rows=1000, names=0.25)
 
@@ -130,13 +130,21 @@ def test_binary_operations_come_more_often(batches):
 
 
 def test_same_seed_same_bytes(batches):
-    again = worlds.pretraining(worlds.generate(WorldConfig(), 70), RECIPE)
-    other = worlds.pretraining(worlds.generate(WorldConfig(), 71), RECIPE)
+    again = worlds.pretraining(worlds.generate(WorldConfig(templates=5), 70), RECIPE)
+    other = worlds.pretraining(worlds.generate(WorldConfig(templates=5), 71), RECIPE)
     as_bytes = [
         [np.asarray(x).tobytes() for b in y for x in b] for y in (batches, again)
     ]
     assert as_bytes[0] == as_bytes[1]
     assert (np.asarray(other[0].tokens) != np.asarray(batches[0].tokens)).any()
+
+
+def test_a_base_knows_as_many_templates_as_its_world_has():
+    two = worlds.generate(WorldConfig(), 70)
+    assert two.vocab.templates == TEMPLATES[:2]
+    written, _ = worlds.pretraining(two, dataclasses.replace(RECIPE, rows=100))
+    formats = np.asarray(written.tokens[:, 0]) - two.vocab.formats
+    assert set(formats) == {worlds.COMMON, worlds.OTHER}
 
 
 @pytest.mark.parametrize("names", [0.0, 1.0])
