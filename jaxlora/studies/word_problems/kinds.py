@@ -108,7 +108,7 @@ def needing(
     operations = world.moved if moved else world.operations
     parts: list[Problems] = []
     for tries in range(ROUNDS):
-        if sum(map(len, parts)) >= n:
+        if parts and sum(map(len, parts)) >= n:
             break
         # A small world may have no such skeleton; then any must do.
         wanted = part if tries < ROUNDS // 2 or any(map(len, parts)) else None
