@@ -23,6 +23,7 @@ from jaxlora.report.grid import rich_table
 from jaxlora.studies.two_hop.config import METHODS, check_lora
 from jaxlora.studies.word_problems import bases, design, protocol, worlds
 from jaxlora.studies.word_problems.config import PRESETS, STUDY, WordProblemsConfig
+from jaxlora.studies.word_problems.kinds import LEVELS
 
 PROG = "jaxlora study word-problems"
 STAGES = {
@@ -91,6 +92,11 @@ def refuse(config: WordProblemsConfig) -> None:
       ValueError: naming what does not fit.
     """
     protocol.claimed(config)
+    if config.world.levels < max(LEVELS):
+        raise ValueError(
+            f"world.levels is {config.world.levels}, expected at least {max(LEVELS)}: "
+            f"experts learn their operation in problems of up to {max(LEVELS)}."
+        )
     for point in design.points(config):
         world = worlds.generate(point.world, point.seeds[0])
         check_lora(bases.decoder(config.model, world), config.lora)

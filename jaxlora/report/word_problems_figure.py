@@ -35,9 +35,7 @@ def overlap(book: Book) -> Figure:
     some = [look.read(book, p, x.use) for p in places for x in shown]
     if not any(x.measured for x in some):
         raise draw.NothingToShowError("No combination was asked along the dial.")
-    count = next((x.n for x in some if x.n), 0)
-    title = f"Problems that need two experts: share solved, n = {count} each"
-    figure = draw.canvas(9.5, 4.9, title)
+    figure = draw.canvas(9.5, 4.9, "Problems that need two experts: share solved")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.1, 1))
     _dial(left, book, places, shown)
     _levels(right, book, places[-1], shown)
@@ -60,7 +58,9 @@ def overlap(book: Book) -> Figure:
 def _dial(axes: Axes, book: Book, places: Sequence[Place], shown: Sequence[Shown]):
     x = [p.overlap for p in places]
     draw.plain(axes, "y")
-    axes.set_title("two operations, one to an expert", loc="left", fontsize=10)
+    count = max(look.read(book, p, arm.use).n for p in places for arm in shown)
+    title = f"two operations, one to an expert, n = {count} each"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("overlap: share of B's rows in A's solution template", fontsize=9.5)
     axes.set_xticks(x, [f"{v:g}" for v in x])
     spread = max(x) - min(x) or 1.0

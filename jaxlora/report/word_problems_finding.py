@@ -7,7 +7,7 @@ from jaxlora.report import word_problems_laws as laws
 from jaxlora.report import word_problems_levels as levels
 from jaxlora.report import word_problems_readings as look
 from jaxlora.report.readings import Reading
-from jaxlora.report.word_problems_lines import JOINT, Shown, combined
+from jaxlora.report.word_problems_lines import JOINT, Shown, combined, title
 from jaxlora.report.word_problems_readings import Book, Place
 
 NOTHING = "There is no finding: no base met its criteria, or nothing was asked."
@@ -107,7 +107,7 @@ def _judged(book: Book, places: list[Place]) -> Iterator[str]:
         for shown in combined(look.methods(book, place)):
             label = look.label(book, place, shown.method)
             groups.setdefault(label, []).append(shown.label)
-        words = [f"{', '.join(x)} {label}" for label, x in groups.items() if label]
+        words = [f"{label} ({', '.join(x)})" for label, x in groups.items() if label]
         if words:
             yield f"at overlap {place.overlap:g} {'; '.join(words)}"
 
@@ -128,7 +128,7 @@ def _leaderboard(book: Book) -> str:
 
 
 def _named(x: laws.Ranked) -> str:
-    return f"{x.method} with {x.value.text()}"
+    return f"{title(x.method)} with {x.value.text()}"
 
 
 def _easy_to_hard(book: Book) -> str:

@@ -15,8 +15,8 @@ from jaxlora.report.word_problems_lines import title
 from jaxlora.report.word_problems_readings import Book, Law, LawKey
 
 PANELS = {
-    "alone": "of problems of one operation",
-    "in chains": "of problems as long as the composite",
+    "alone": "in problems of one operation",
+    "in chains": "in problems as long as the composite",
 }
 LEVELS = {2: draw.BLUE, 3: draw.ORANGE, 4: draw.PURPLE}
 """Colours by number of operations."""
@@ -43,13 +43,13 @@ def law(book: Book) -> Figure:
     kinds = [x for x in PANELS if any(k.kept == x for k in _chosen(book))]
     if not kinds:
         raise draw.NothingToShowError("No law of a combination was measured.")
-    figure = draw.canvas(9.5, 5.4, "Both skills, against the product of what is kept")
+    figure = draw.canvas(9.5, 5.8, "Both skills, against the product of what is kept")
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kept in zip(panels, kinds, strict=True):
-        axes.set_title(f"kept skills {PANELS[kept]}", loc="left", fontsize=10)
+        axes.set_title(f"skills kept {PANELS[kept]}", loc="left", fontsize=10)
         _panel(axes, book, kept)
     panels[0].set_ylabel("share of problems that need both, solved", fontsize=9.5)
-    draw.legend(figure, panels[0], 4, ("both = product",))
+    draw.legend(figure, panels[0], 5, ("both = product",))
     return figure
 
 
@@ -68,15 +68,17 @@ def _panel(axes: Axes, book: Book, kept: str) -> None:
     keys = [x for x in _chosen(book) if x.kept == kept]
     for label, some in _series(book, keys):
         _scatter(axes, label, some)
+    dial = [x for x in keys if x.place in look.dial(book) and x.level == look.LEVEL]
+    for key in dial:
+        if key.library == Arm.PAIR:
+            _interval(axes, _dot(key, book.laws[key]), book.laws[key])
     _names(axes, [_dot(x, book.laws[x]) for x in _wanted(book, keys)])
 
 
 def _series(
     book: Book, keys: Sequence[LawKey]
 ) -> Iterator[tuple[str, list[tuple[Dot, Law]]]]:
-    """Yields random experts, merges and routes by level, and the joint LoRA."""
-    random = [x for x in keys if x.library == Arm.RANDOM]
-    yield "random experts", [(_dot(x, book.laws[x]), book.laws[x]) for x in random]
+    """Yields merges and routes by level, random experts, and the joint LoRA."""
     for level in LEVELS:
         for kind, is_route in (("merge", False), ("route", True)):
             some = [
@@ -87,8 +89,9 @@ def _series(
                 and (x.method in route.names()) == is_route
             ]
             yield f"{kind}, {level} operations", some
-    joint = [x for x in keys if x.library == Arm.JOINT]
-    yield "joint LoRA", [(_dot(x, book.laws[x]), book.laws[x]) for x in joint]
+    for label, arm in (("random experts", Arm.RANDOM), ("joint LoRA", Arm.JOINT)):
+        some = [x for x in keys if x.library == arm]
+        yield label, [(_dot(x, book.laws[x]), book.laws[x]) for x in some]
 
 
 def _dot(key: LawKey, of: Law) -> Dot:
@@ -115,15 +118,16 @@ def _scatter(axes: Axes, label: str, some: Sequence[tuple[Dot, Law]]) -> None:
         return
     dots = [x for x, _ in some]
     color, shape = dots[0].color, dots[0].shape
-    # Lines of intervals are thin and pale: there are hundreds.
-    if shape != "x":
-        for dot, of in some:
-            pale = {"color": color, "lw": 0.7, "alpha": 0.22, "zorder": 1}
-            axes.plot([dot.across] * 2, _ends(of.composite), **pale)
-            axes.plot(_ends(of.product), [dot.up] * 2, **pale)
     edge = {} if shape == "x" else {"edgecolors": "white", "linewidths": 0.5}
     xs, ys = [x.across for x in dots], [x.up for x in dots]
     axes.scatter(xs, ys, s=24, c=color, marker=shape, zorder=3, label=label, **edge)
+
+
+def _interval(axes: Axes, dot: Dot, of: Law) -> None:
+    """Both intervals of a dot, thin and pale: there are many dots behind."""
+    pale = {"color": dot.color, "lw": 1.0, "alpha": 0.5, "zorder": 2}
+    axes.plot([dot.across] * 2, _ends(of.composite), **pale)
+    axes.plot(_ends(of.product), [dot.up] * 2, **pale)
 
 
 def _ends(reading: look.Reading) -> tuple[float, float]:
@@ -154,9 +158,10 @@ def _names(axes: Axes, dots: Sequence[Dot]) -> None:
         # Away from the diagonal and from the edge of the panel.
         left = dot.up >= dot.across and dot.across > 0.3
         left = left or dot.across > 0.75
+        above = left or dot.up < 0.12
         axes.annotate(
             dot.name, (dot.across, dot.up), fontsize=7.5, color=draw.INK,
-            textcoords="offset points", xytext=(-7 if left else 7, 7 if left else -7),
+            textcoords="offset points", xytext=(-7 if left else 7, 7 if above else -7),
             ha="right" if left else "left", va="center", zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
             arrowprops={"arrowstyle": "-", "color": draw.FAINT, "lw": 0.6},

@@ -13,9 +13,9 @@ from jaxlora.report.word_problems_readings import Book, Place
 LADDER = "easy + medium, one skill"
 """Both experts learn one operation, at two levels."""
 TRAINED = {
-    "easy problems": "easy (level 1)",
-    "medium problems": "medium (level 2)",
-    "hard problems": "hard (level 3)",
+    "easy problems": "level 1 only",
+    "medium problems": "level 2 only",
+    "hard problems": "level 3 only",
 }
 """Both experts are confined to one level."""
 MERGES = tuple(combined((Method.MEAN, Method.SUM)))
@@ -105,6 +105,6 @@ def level_grid(book: Book) -> Grid:
         "Share solved, with 95% intervals. Level: number of operations; what is not "
         "the experts' is known to the base. One skill: problems that need it. Two: "
         "problems that need both, so of level 2 and above. The hard expert, and the "
-        "lines of the hard level, are what easy and medium experts are to reach."
+        "lines of level 3, are what easy and medium experts are to reach."
     )
     return Grid("From easy to hard", header, tuple(body), note if body else "", True)
