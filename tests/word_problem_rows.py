@@ -27,6 +27,12 @@ from jaxlora.studies.word_problems import design
 from jaxlora.studies.word_problems.config import STUDY, WordProblemsConfig
 from jaxlora.studies.word_problems.design import Point, Regime
 
+CONFIG = WordProblemsConfig(
+    seeds=2,
+    coverages=(0, 2),
+    ranked=("mean", "sum", "ties", "tsv", "arrow", "phatgoose"),
+)
+"""Every axis, and a short leaderboard."""
 ITEMS = 156
 KEEPS = {Method.MEAN: 0.77, Method.SUM: 0.93, Method.ARROW: 0.97}
 SINGLE = {Split.SKILL_A: 1, Split.SKILL_B: 1, Split.ANSWER_A: 1, Split.ANSWER_B: 1}

@@ -74,15 +74,12 @@ def _facts(rows: pd.DataFrame) -> list[Forms]:
     if direct is None or written is None:
         return []
 
-    def forms(name: str, of) -> Forms:
-        return Forms(name, of(written, Split.WRITTEN), of(direct, Split.TWO_HOP))
-
-    shown = (regimes_lines.MEAN, regimes_lines.SUM, regimes_lines.JOINT)
+    asked = ((written, Split.WRITTEN), (direct, Split.TWO_HOP))
     some = [
-        forms(x.label, lambda *at, x=x: regimes_readings.value(book, *at, x))
-        for x in shown
+        Forms(shown.label, *(regimes_readings.value(book, *x, shown) for x in asked))
+        for shown in (regimes_lines.MEAN, regimes_lines.SUM, regimes_lines.JOINT)
     ]
-    some.append(forms(SINGLE, lambda *at: regimes_readings.single(book, *at)))
+    some.append(Forms(SINGLE, *(regimes_readings.single(book, *x) for x in asked)))
     return [x for x in some if x.written.measured or x.direct.measured]
 
 

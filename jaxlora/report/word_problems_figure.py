@@ -135,8 +135,7 @@ def _chance(axes: Axes, x: Sequence[float], some: Sequence[Reading]) -> None:
     if not known:
         return
     at = [v for v, _ in known]
-    low, high = ([r.value if end is None else end for r, end in ends] for ends in (
-        [(r, r.lo) for _, r in known], [(r, r.hi) for _, r in known]))  # fmt: skip
+    low, high = zip(*(look.ends(r) for _, r in known), strict=True)
     axes.fill_between(at, low, high, color="#E3E3E3", zorder=0.5)
-    values = [r.value for _, r in known]
+    values = [r.value or 0.0 for _, r in known]
     axes.plot(at, values, color=draw.INK, ls="dashed", lw=0.9, label=CHANCE)

@@ -118,22 +118,19 @@ def _scatter(axes: Axes, label: str, some: Sequence[tuple[Dot, Law]]) -> None:
         return
     dots = [x for x, _ in some]
     color, shape = dots[0].color, dots[0].shape
-    edge = {} if shape == "x" else {"edgecolors": "white", "linewidths": 0.5}
     xs, ys = [x.across for x in dots], [x.up for x in dots]
-    axes.scatter(xs, ys, s=24, c=color, marker=shape, zorder=3, label=label, **edge)
+    axes.scatter(
+        xs, ys, s=24, c=color, marker=shape, zorder=3, label=label,
+        # A cross has no edge.
+        edgecolors=None if shape == "x" else "white", linewidths=0.8,
+    )  # fmt: skip
 
 
 def _interval(axes: Axes, dot: Dot, of: Law) -> None:
     """Both intervals of a dot, thin and pale: there are many dots behind."""
     pale = {"color": dot.color, "lw": 1.0, "alpha": 0.5, "zorder": 2}
-    axes.plot([dot.across] * 2, _ends(of.composite), **pale)
-    axes.plot(_ends(of.product), [dot.up] * 2, **pale)
-
-
-def _ends(reading: look.Reading) -> tuple[float, float]:
-    value = reading.value or 0.0
-    low, high = reading.lo, reading.hi
-    return value if low is None else low, value if high is None else high
+    axes.plot([dot.across] * 2, look.ends(of.composite), **pale)
+    axes.plot(look.ends(of.product), [dot.up] * 2, **pale)
 
 
 def _wanted(book: Book, keys: Sequence[LawKey]) -> list[LawKey]:

@@ -200,8 +200,7 @@ def side(x: Reading) -> str:
     >>> side(Reading(0.9, 0.8, 0.95))
     'below'
     """
-    low, high = (x.value if end is None else end for end in (x.lo, x.hi))
-    assert low is not None and high is not None, x
+    low, high = look.ends(x)
     return "below" if high < 1 else "above" if low > 1 else "holds"
 
 

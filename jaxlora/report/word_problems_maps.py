@@ -139,5 +139,7 @@ def _bars(axes: Axes, some: Sequence[Forms], names: tuple[str, str]) -> None:
             xs, ys = zip(*known, strict=True)
             left, right = ([x + s * _WIDTH * 0.55 for x in xs] for s in (-1, 1))
             axes.hlines(ys, left, right, draw.INK, lw=2,
-                        label=PRODUCT if i == 0 else None)  # fmt: skip
-    axes.set_xticks(range(len(some)), [x.name.replace(" alone", "\nalone") for x in some])
+                        label=PRODUCT if i == 0 else "_")  # fmt: skip
+    axes.set_xticks(
+        range(len(some)), [x.name.replace(" alone", "\nalone") for x in some]
+    )

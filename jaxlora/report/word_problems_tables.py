@@ -1,4 +1,4 @@
-"""Tables of the word-problem study: the dial, templates, coverage, number of experts."""
+"""Tables of the word-problem study: dial, templates, coverage, number of experts."""
 
 from collections.abc import Sequence
 
