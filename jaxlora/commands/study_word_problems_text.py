@@ -9,7 +9,6 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora import route
 from jaxlora.commands import bars, flags, study_output
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir

@@ -1,4 +1,4 @@
-"""Tables of word problems on a text model: who solves what, and is it more than others?"""
+"""Tables of word problems on a text model: what each system solves, and beyond whom."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -167,11 +167,13 @@ def _english(
 ) -> list[Problem]:
     """Problems of our own; the same ones whatever the formats."""
     first, last = config.levels[level]
-    sizes = {"train": config.rows, "test": config.ask.problems}
+    train = config.rows if part == "train" else 1
+    test = config.ask.problems if part == "test" else 1
 
     def make(form) -> tuple[wp.Record, ...]:
         options = wp.Config(
-            **{name: size if name == part else 1 for name, size in sizes.items()},
+            train=train,
+            test=test,
             levels=tuple(range(first, last + 1)),
             form=form,
             graph=config.english.graph,

@@ -113,17 +113,20 @@ def measured(blocks: Mapping[Block, pd.DataFrame], titles: Sequence[str]) -> Sam
             libraries = frame["template"]
             for metric, values in _measures(frame):
                 at = block.address(None, Split.PROBLEMS, metric=metric, where=where)
-                samples.add(out, at, block.seed, values, libraries)
+                of_values = libraries.loc[values.index]
+                samples.add(out, at, block.seed, values, of_values)
     return out
 
 
-def _measures(frame: pd.DataFrame) -> Iterator[tuple[Metric, Any]]:
+def _measures(frame: pd.DataFrame) -> Iterator[tuple[Metric, pd.Series]]:
     yield Metric.ACCURACY, frame["correct"]
-    if (frame["steps"] < 0).all():
+    # Steps can be read only where the right solution has some in the same format.
+    readable = frame[frame["steps"] >= 0]
+    if readable.empty:
         return
-    yield Metric.STEPS_RIGHT, frame["steps"] == 1
+    yield Metric.STEPS_RIGHT, readable["steps"] == 1
     for number, metric in enumerate(STEP_ERRORS):
-        yield metric, frame["error"] == number
+        yield metric, readable["error"] == number
 
 
 def spreads(
