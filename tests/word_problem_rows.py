@@ -246,7 +246,6 @@ def _leaderboard(config: WordProblemsConfig) -> Iterator[dict[str, Any]]:
                 "value": interval(share)._asdict(),
                 "above mean": around(share - 0.59)._asdict(),
                 "p_adjusted": None if method is Method.MEAN else 0.01,
-                "above random": around(share - 0.08)._asdict(),
             }
 
 
