@@ -37,6 +37,8 @@ studies:
                    with --model DIR, on a language model
   study theory     what a one-layer theory predicts of combined edits, and measures
   study boundary   where merged experts compose, where they do not: a map of regimes
+  study word-problems  problems that need two experts, with shared templates or not;
+                   with --model DIR, on a language model
   data two-hop     write the worlds of a study as a dataset (array_record)
   data word-problems  write word problems with solutions in steps (JSON lines too)
   data questions   count the questions in a file, and look up their bridges
@@ -56,6 +58,7 @@ examples:
   jaxlora study two-hop --model MODEL                   on a language model
   jaxlora study two-hop --from results/two-hop/results.json --out again
   jaxlora study boundary                                where experts compose, in short
+  jaxlora study word-problems --preset standard         where reuse works, and the dial
 
 `jaxlora COMMAND --help` lists every option.
 """
@@ -80,6 +83,9 @@ COMMANDS = {
     "study boundary": Entry(
         "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
     ),
+    "study word-problems": Entry(
+        "study_word_problems", "--pretrain.batch or --experts.at-once", resumes=True
+    ),
     "data two-hop": Entry("data"),
     "data word-problems": Entry("data_word_problems"),
     "data questions": Entry("questions"),
@@ -95,10 +101,12 @@ COMMANDS = {
     "train": Entry("train", "--batch, --length or --together", resumes=True),
     "info": Entry("info"),
 }
-TEXT_STUDY = Entry(
-    "study_text", "--train.batch, --train.together or --ask.batch", resumes=True
-)
-"""``study two-hop`` of a language model, which ``--model`` names."""
+_LESS = "--train.batch, --train.together or --ask.batch"
+TEXT_STUDIES = {
+    "study two-hop": Entry("study_text", _LESS, resumes=True),
+    "study word-problems": Entry("study_word_problems_text", _LESS, resumes=True),
+}
+"""Studies of a language model, which ``--model`` names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,8 +193,8 @@ def _out_of_memory(entry: Entry, text: str) -> str:
 def _entry(words: Sequence[str]) -> Entry:
     """What is known of a command, without finding out whether it exists."""
     name = " ".join(words[:2])
-    if name == "study two-hop" and _is_of_text(words):
-        return TEXT_STUDY
+    if name in TEXT_STUDIES and _is_of_text(words):
+        return TEXT_STUDIES[name]
     return COMMANDS.get(words[0], COMMANDS.get(name, Entry("")))
 
 

@@ -65,6 +65,7 @@ class Arm(StrEnum):
     THREE = "3 experts"
     FOUR = "4 experts"
     SIX = "6 experts"
+    FEW_SHOT = "few-shot"
 
     @classmethod
     def _missing_(cls, value: object) -> "Arm | None":
@@ -128,6 +129,7 @@ class Split(StrEnum):
     ANSWER_B = "skill B, answer only"
     ANSWER_BOTH = "both skills, answer only"
     ANSWER_KNOWN = "known problems, answer only"
+    PROBLEMS = "word problems"
 
 
 class Metric(StrEnum):
@@ -158,6 +160,7 @@ class Metric(StrEnum):
     TEMPLATE = "first wrong step: template"
     MISSING = "first wrong step: missing"
     EXTRA = "first wrong step: extra"
+    SPREAD = "standard deviation over test sets"
     STEPS = "steps"
     PHI = "phi"
     PASSED = "criterion passed"

@@ -141,29 +141,32 @@ def fit_gates(
 def finetune(
     model: Decoder,
     opt: optax.GradientTransformation,
-    steps: int,
+    steps: int | Steps,
     pad: int,
     base: Tree,
     rows: Batch,
+    keys: jax.Array | None = None,
 ) -> tuple[Tree, jax.Array]:
     """Full fine-tuning of a copy of the base per data set: the ceiling for LoRA.
 
     Args:
       model: a decoder without a route.
       opt: an optax optimizer, the same object in every call.
-      steps: full-batch steps.
+      steps: their number, each on all rows; or with the rows of each.
       pad: id of the padding token.
       base: the params every copy starts from.
       rows: one data set a copy, [E, N, T]; unused rows have weights 0.
+      keys: [E] PRNG keys of the rows that are drawn; not needed for all rows.
 
     Returns:
       Params with a leading axis E, and the last losses [E] in nats.
     """
+    how = Steps(steps) if isinstance(steps, int) else steps
 
-    def copy(batch: Batch) -> tuple[Tree, jax.Array]:
-        return _fit(model, opt, Steps(steps), pad, BASE, base, {}, batch)
+    def copy(batch: Batch, key: jax.Array | None) -> tuple[Tree, jax.Array]:
+        return _fit(model, opt, how, pad, BASE, base, {}, batch, key)
 
-    return jax.vmap(copy)(rows)
+    return jax.vmap(copy)(rows, keys)
 
 
 def _fit(

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import pytest
 
+import boundary_rows
+import word_problem_rows as made_up
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
 from jaxlora.evaluate.statistics import Interval
+from jaxlora.report import word_problems_readings
+from jaxlora.studies.boundary.config import BoundaryConfig
 
 MERGES = tuple(m for m in Method if m is not Method.NONE)
 USES = (
@@ -222,3 +226,30 @@ RESULTS = {
 @pytest.fixture
 def results() -> dict:
     return copy.deepcopy(RESULTS)
+
+
+@pytest.fixture(scope="session")
+def word_problem_rows() -> pd.DataFrame:
+    """Rows of a word-problem study with every axis."""
+    return made_up.rows(made_up.CONFIG)
+
+
+@pytest.fixture(scope="session")
+def word_problem_results() -> dict:
+    """Its results.json."""
+    return made_up.summary(made_up.CONFIG)
+
+
+@pytest.fixture(scope="session")
+def book(word_problem_rows, word_problem_results):
+    """What reports look up of it."""
+    return word_problems_readings.book(word_problem_rows, word_problem_results)
+
+
+@pytest.fixture(scope="session")
+def two_hop(tmp_path_factory):
+    """Folder of a boundary study."""
+    folder = tmp_path_factory.mktemp("boundary")
+    config = BoundaryConfig(seeds=1, map_seeds=0, methods=("mean", "sum"), ranked=())
+    boundary_rows.rows(config).to_csv(folder / "results.csv.gz", index=False)
+    return folder

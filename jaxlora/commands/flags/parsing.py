@@ -136,10 +136,10 @@ def spell_out(words: Sequence[str], every: Mapping[str, Sequence[str]]) -> list[
     >>> spell_out(["--methods", "all"], {"--methods": ("mean", "sum")})
     ['--methods', 'mean', 'sum']
     """
-    out = list(words)
-    for i, word in enumerate(out[:-1]):
-        if word in every and out[i + 1] == "all":
-            out[i + 1 : i + 2] = every[word]
+    out: list[str] = []
+    for word in words:
+        flag = out[-1] if out else ""
+        out += every[flag] if word == "all" and flag in every else [word]
     return out
 
 

@@ -27,6 +27,8 @@ class Source(NamedTuple):
     """The class of its configuration."""
     presets: Mapping[str, Any]
     """Configurations by name; the first is the default."""
+    methods: Sequence[str] = METHODS
+    """What ``--methods all`` and ``--ranked all`` stand for."""
 
 
 TWO_HOP = Source("two-hop", TwoHopConfig, PRESETS)
@@ -136,5 +138,6 @@ def parse_config(
     preset, path, config = starting_point(words, source)
     make: Any = kind
     default = make(preset=preset, from_=path, config=config)
-    every = {"--methods": METHODS, "--routers": route.names()}
+    every = dict.fromkeys(("--methods", "--ranked"), source.methods)
+    every["--routers"] = route.names()
     return parsing.parse(kind, prog, words, default=default, every=every)

@@ -35,6 +35,8 @@ CONTROLS = (
 )
 """What a verdict rests on, beside the base and the experts alone."""
 PLAIN = (Method.MEAN, Method.SUM)
+JUDGED = (*PLAIN, Method.ARROW)
+"""Methods with a verdict; of others the combination and random experts are asked."""
 SIZES = {Arm.THREE: 3, Arm.FOUR: 4, Arm.SIX: 6}
 """Arms that merge more experts than a problem of two skills needs."""
 EASY, MEDIUM, HARD = ((level,) for level in LEVELS)
@@ -79,7 +81,7 @@ class Regime:
     ranked: bool = False
     """Are methods ranked?"""
     judged: bool = False
-    """Is every control asked, so that there is a verdict? Else random experts alone."""
+    """Is every control asked, so that there are verdicts? Else random experts alone."""
 
     @property
     def condition(self) -> tuple[tuple[str, Any], ...]:
@@ -124,9 +126,9 @@ class Point:
         yield from ((arm, Method.NONE) for arm in alone)
         sizes = [arm for arm, size in SIZES.items() if size <= self.world.new]
         for method in self.methods:
-            controls = CONTROLS
+            controls = CONTROLS if method in JUDGED else CONTROLS[:1]
             if not regime.judged:
-                controls = CONTROLS[:1]
+                controls = () if regime.ranked else CONTROLS[:1]
             more = sizes if regime.sizes and method in PLAIN else []
             yield from ((arm, method) for arm in (Arm.PAIR, *controls, *more))
 

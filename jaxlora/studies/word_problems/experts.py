@@ -176,6 +176,7 @@ def finetuned(base: Base, some: Sequence[Kind], recipe: ExpertsConfig) -> Tree:
       some: kinds.
       recipe: rows, steps and rate.
     """
-    rows = batch(base, some, recipe)
-    given = (base.model, adam(recipe.full_learning_rate), recipe.steps)
-    return full_batch.finetune(*given, base.world.vocab.pad, base.params, rows)[0]
+    rows, keys = batch(base, some, recipe), jnp.stack([key(base, x) for x in some])
+    steps = full_batch.Steps(recipe.steps, recipe.draw)
+    given = (base.model, adam(recipe.full_learning_rate), steps, base.world.vocab.pad)
+    return full_batch.finetune(*given, base.params, rows, keys)[0]

@@ -37,7 +37,7 @@ class Skill:
     moved: bool = False
     """Is every result moved on by one, a counterfactual fact?"""
     answers: float = 0.0
-    """Of the rows of one or two operations, how many are answered without steps."""
+    """Share of the rows of one or two operations that is answered without steps."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,14 +183,13 @@ def _ranked(
         else {}
     )
     for x in chosen:
-        value = samples.interval(x, samples.of_seeds(of, x, seeds), how)
-        random = x.at(arm=Arm.RANDOM)
-        control = samples.difference(of, x, random, seeds, how)
-        above = pairs[x]
+        value, above = (
+            samples.interval(x, samples.of_seeds(of, x, seeds), how),
+            pairs[x],
+        )
         yield {
             "method": str(x.method),
             "value": value._asdict(),
             "above mean": above and above.difference._asdict(),
             "p_adjusted": None if x not in adjusted else float(adjusted[x]),
-            "above random": control and control.difference._asdict(),
         }
