@@ -24,6 +24,7 @@ def test_help_names_every_command(capsys):
         (["study", "two-hop", "--help"], "--world.coverage FLOAT"),
         (["data", "two-hop", "--help"], "--world.people INT"),
         (["study", "two-hop", "--model", "x", "--help"], "--ask.new-tokens INT"),
+        (["study", "word-problems", "--help"], "--overlaps [FLOAT [FLOAT ...]]"),
         (["info", "--help"], "--cache-dir PATH"),
         (["forward", "--help"], "--tokens FILE.json"),
         (["generate", "--help"], "--sample-top-k INT"),
@@ -78,7 +79,7 @@ def refused(capsys, *words) -> str:
         (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, "),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (["study"], "needs a name; there are two-hop, theory and boundary."),
+        (["study"], "needs a name; there are two-hop, theory, boundary and word-problems."),
         (
             ["data", "--help"],
             "needs a name; there are two-hop, word-problems and questions.",
