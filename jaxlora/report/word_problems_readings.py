@@ -1,4 +1,4 @@
-"""Looking up readings of the word-problem study: which regime, which arm, asked what."""
+"""Readings of the word-problem study: which regime, which arm, asked what."""
 
 from collections.abc import Sequence
 
