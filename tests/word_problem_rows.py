@@ -30,7 +30,7 @@ from jaxlora.studies.word_problems.design import Point, Regime
 CONFIG = WordProblemsConfig(
     seeds=2,
     coverages=(0, 2),
-    ranked=("mean", "sum", "ties", "tsv", "arrow", "phatgoose"),
+    ranked=("mean", "sum", "ties", "tsv", "arrow", "phatgoose", "random-mean"),
 )
 """Every axis, and a short leaderboard."""
 ITEMS = 156

@@ -30,6 +30,7 @@ from jaxlora.report import (
     word_problems_laws,
     word_problems_levels,
     word_problems_maps,
+    word_problems_ranked,
     word_problems_readings,
     word_problems_tables,
 )
@@ -129,7 +130,7 @@ def grids(book: Book, facts: tuple[Forms, ...] = ()) -> list[Grid]:
         word_problems_levels.level_grid(book),
         word_problems_tables.size_grid(book),
         word_problems_tables.coverage_grid(book),
-        word_problems_laws.leaderboard_grid(book),
+        word_problems_ranked.leaderboard_grid(book),
         word_problems_laws.error_grid(book),
         word_problems_facts.answer_grid(book, facts),
         word_problems_tables.control_grid(book),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from jaxlora.evaluate.schema import Method
 from jaxlora.report import word_problems_laws as laws
 from jaxlora.report import word_problems_levels as levels
+from jaxlora.report import word_problems_ranked as ranked
 from jaxlora.report import word_problems_readings as look
 from jaxlora.report.readings import Reading
 from jaxlora.report.word_problems_lines import JOINT, Shown, combined, title
@@ -114,7 +115,7 @@ def _judged(book: Book, places: list[Place]) -> Iterator[str]:
 
 def _leaderboard(book: Book) -> str:
     """The best method, and for how many methods the law holds."""
-    some = laws.ranked(book)
+    some = ranked.ranked(book)
     if not some:
         return ""
     best, last = some[0], some[-1]
@@ -127,7 +128,7 @@ def _leaderboard(book: Book) -> str:
     )
 
 
-def _named(x: laws.Ranked) -> str:
+def _named(x: ranked.Ranked) -> str:
     return f"{title(x.method)} with {x.value.text()}"
 
 

@@ -12,6 +12,7 @@ from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.report import draw
 from jaxlora.report import word_problems_readings as look
 from jaxlora.report.word_problems_lines import title
+from jaxlora.report.word_problems_ranked import CONTROL, kind
 from jaxlora.report.word_problems_readings import Book, Law, LawKey
 
 PANELS = {
@@ -78,30 +79,39 @@ def _panel(axes: Axes, book: Book, kept: str) -> None:
 def _series(
     book: Book, keys: Sequence[LawKey]
 ) -> Iterator[tuple[str, list[tuple[Dot, Law]]]]:
-    """Yields merges and routes by level, random experts, and the joint LoRA."""
+    """Yields merges and routes by level, controls, and the joint LoRA."""
     for level in LEVELS:
-        for kind, is_route in (("merge", False), ("route", True)):
+        for name, is_route in (("merge", False), ("route", True)):
             some = [
                 (_dot(x, book.laws[x]), book.laws[x])
                 for x in keys
                 if x.library == Arm.PAIR
+                and not _is_control(x)
                 and x.level == level
                 and (x.method in route.names()) == is_route
             ]
-            yield f"{kind}, {level} operations", some
-    for label, arm in (("random experts", Arm.RANDOM), ("joint LoRA", Arm.JOINT)):
-        some = [x for x in keys if x.library == arm]
-        yield label, [(_dot(x, book.laws[x]), book.laws[x]) for x in some]
+            yield f"{name}, {level} operations", some
+    controls = [x for x in keys if _is_control(x)]
+    joint = [x for x in keys if x.library == Arm.JOINT]
+    for label, chosen in (("controls", controls), ("joint LoRA", joint)):
+        yield label, [(_dot(x, book.laws[x]), book.laws[x]) for x in chosen]
+
+
+def _is_control(key: LawKey) -> bool:
+    """Random experts, and methods that only look like merges or routes."""
+    if key.library == Arm.RANDOM:
+        return True
+    method = Method(key.method)
+    return method is not Method.NONE and kind(method)[0] == CONTROL
 
 
 def _dot(key: LawKey, of: Law) -> Dot:
-    look_of = {
-        str(Arm.RANDOM): (draw.GREYS[0], "x"),
-        str(Arm.JOINT): (draw.GREEN, "D"),
-    }
     shape = "^" if key.method in route.names() else "o"
-    usual = (LEVELS.get(key.level, draw.INK), shape)
-    color, shape = look_of.get(key.library, usual)
+    color = LEVELS.get(key.level, draw.INK)
+    if _is_control(key):
+        color, shape = draw.GREYS[1], "x"
+    elif key.library == Arm.JOINT:
+        color, shape = draw.GREEN, "D"
     across, up = of.product.value or 0.0, of.composite.value or 0.0
     return Dot(_name(key), across, up, color, shape)
 
@@ -137,6 +147,7 @@ def _wanted(book: Book, keys: Sequence[LawKey]) -> list[LawKey]:
     """The dots that are named: the dial's first, then the farthest from the law."""
     ends = {x.overlap for x in (*look.dial(book)[:1], *look.dial(book)[-1:])}
     pairs = [x for x in keys if x.library == Arm.PAIR and x.level == look.LEVEL]
+    pairs = [x for x in pairs if not _is_control(x)]
     dial = [x for x in pairs if x.place in look.dial(book) and x.place.overlap in ends]
     rest = [x for x in pairs if x.place.base == look.LEADERBOARD]
     far = sorted(rest, key=lambda x: -abs(book.laws[x].difference.value or 0.0))
@@ -160,6 +171,6 @@ def _names(axes: Axes, dots: Sequence[Dot]) -> None:
             dot.name, (dot.across, dot.up), fontsize=7.5, color=draw.INK,
             textcoords="offset points", xytext=(-7 if left else 7, 7 if above else -7),
             ha="right" if left else "left", va="center", zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.6},
             arrowprops={"arrowstyle": "-", "color": draw.FAINT, "lw": 0.6},
         )  # fmt: skip

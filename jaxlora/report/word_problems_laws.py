@@ -1,10 +1,8 @@
-"""Tables of the law of kept skills, of every method, and of the first wrong step."""
+"""Tables of the law of kept skills, and of the first wrong step."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
-from jaxlora import merge
 from jaxlora.evaluate.schema import STEP_ERRORS, Arm, Method, Metric, Split
 from jaxlora.report import word_problems_readings as look
 from jaxlora.report.grid import Grid
@@ -21,25 +19,13 @@ KEPT = {
 LEAST = 0.05
 """Where a product may be below it, a ratio to it says nothing."""
 _HEADER = ("kept A", "kept B", "product", "both skills", "ratio")
-_NOTE = (
+NOTE = (
     "Kept A, kept B: the share of problems that need one skill and that the combined "
     "model solves: of one operation (alone), or of as many as the composite (in "
     "chains). Product: of the two, pair by pair. Ratio: both skills over product; 1 "
     "where nothing but the skills is lost. No ratio where the product may be below "
     f"{LEAST:g}. 95% intervals over seeds, pairs and problems."
 )
-
-
-class Ranked(NamedTuple):
-    """One method of the leaderboard."""
-
-    method: Method
-    value: Reading
-    random: Reading
-    above: Reading
-    p: float | None
-    kept: tuple[Reading, Reading]
-    law: Law
 
 
 def law_grid(book: Book) -> Grid:
@@ -56,7 +42,7 @@ def law_grid(book: Book) -> Grid:
         for kept in ("alone", "in chains"):
             if (level, kept) != (2, "alone"):
                 body += _group(book, places[-1], level, kept)
-    return Grid("The law of kept skills", ("", *_HEADER), tuple(body), _NOTE, True)
+    return Grid("The law of kept skills", ("", *_HEADER), tuple(body), NOTE, True)
 
 
 def _group(book: Book, place: Place, level: int, kept: str) -> list[tuple[str, ...]]:
@@ -106,7 +92,7 @@ def every_law_grid(book: Book) -> Grid:
     body = tuple(_every_line(book, key) for key in chosen)
     where = ("base", "known unary", "regime", "overlap", "asked in")
     header = (*where, "arm", "level", "kept", *_HEADER)
-    return Grid("Every law", header, body, _NOTE if body else "")
+    return Grid("Every law", header, body, NOTE if body else "")
 
 
 def _every_line(book: Book, key: LawKey) -> tuple[str, ...]:
@@ -118,67 +104,15 @@ def _every_line(book: Book, key: LawKey) -> tuple[str, ...]:
     return (*words, *numbers(book, place, shown, key.level, key.kept))
 
 
-def ranked(book: Book) -> list[Ranked]:
-    """Returns the methods of the leaderboard, best first.
+def short(reading: Reading) -> str:
+    """Returns a value without its interval.
 
     Args:
-      book: of a run.
+      reading: any.
+
+    >>> short(Reading(0.5)), short(Reading())
+    ('0.50', '–')
     """
-    place = next(iter(look.dial(book, look.LEADERBOARD)), None)
-    if place is None:
-        return []
-    some = [_ranked(book, place, x) for x in book.leaderboard]
-    return sorted(some, key=lambda x: -(x.value.value or 0.0))
-
-
-def _ranked(book: Book, place: Place, x: Any) -> Ranked:
-    method = Method(x["method"])
-    shown = Shown(title(method), Arm.PAIR, method)
-    skills = [look.read(book, place, shown.use, y, 1) for y in KEPT["alone"]]
-    return Ranked(
-        method,
-        look.of_record(x["value"]),
-        look.read(book, place, (Arm.RANDOM, method)),
-        look.of_record(x["above mean"]),
-        x["p_adjusted"],
-        (skills[0], skills[1]),
-        look.law(book, place, shown),
-    )
-
-
-def leaderboard_grid(book: Book) -> Grid:
-    """Returns every merge and route, with what it keeps and whether the law holds.
-
-    Args:
-      book: of a run.
-    """
-    body = tuple(_ranked_line(x) for x in ranked(book))
-    header = ("method", "kind", "both skills", "random experts", "above mean", "p")
-    header += ("kept A", "kept B", "product", "ratio")
-    note = (
-        "Full overlap, two operations. Random experts: of the same norms, under the "
-        "same method. Above mean: paired; p after Holm over all methods. "
-    )
-    left_out = _left_out(book)
-    return Grid("Leaderboard of merges and routes", header, body,
-                f"{note}{_NOTE}{left_out}" if body else "", True)  # fmt: skip
-
-
-def _left_out(book: Book) -> str:
-    mine = [x for x in book.refused if x["base"] == look.LEADERBOARD]
-    reasons = dict.fromkeys(f"{x['method']} ({x['reason']})" for x in mine)
-    return f" Left out: {'; '.join(reasons)}." if reasons else ""
-
-
-def _ranked_line(x: Ranked) -> tuple[str, ...]:
-    kind = "merge" if str(x.method) in merge.names() else "route"
-    p = "–" if x.p is None else f"{x.p:.3f}"
-    words = (title(x.method), kind, x.value.text(), _value(x.random), x.above.text())
-    kept = (_value(y) for y in x.kept)
-    return (*words, p, *kept, x.law.product.text(), ratio(x.law).text())
-
-
-def _value(reading: Reading) -> str:
     return "–" if reading.value is None else f"{reading.value:.2f}"
 
 
@@ -236,4 +170,4 @@ def _error_lines(
             ]
             if some[0].measured:
                 where = (f"{place.overlap:g}", str(level), shown.label)
-                yield (*where, *map(_value, some))
+                yield (*where, *map(short, some))

@@ -1,4 +1,4 @@
-"""Readings of the word-problem study: which regime, which arm, asked what."""
+"""Looking up readings of the word-problem study: of a regime, an arm, a question."""
 
 from collections.abc import Sequence
 

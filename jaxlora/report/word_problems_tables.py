@@ -20,8 +20,8 @@ from jaxlora.report.word_problems_readings import Book, Place
 
 PLAIN = (Method.MEAN, Method.SUM)
 TEMPLATES = {
-    "same order": "order of operand and operator alone",
-    "same words": "words alone",
+    "same order": "order alone, not words",
+    "same words": "words alone, not order",
     "same numbers": "words of numbers alone",
     "both in the other": "all, but another than is asked",
     "both and asked in the other": "all, and asked in it",
@@ -98,7 +98,7 @@ def judged(book: Book, place: Place) -> str:
       place: base and regime.
     """
     some = [(x, look.label(book, place, x)) for x in look.methods(book, place)]
-    return "\n".join(f"{title(x)}: {label}" for x, label in some if label) or "–"
+    return ";\n".join(f"{title(x)}: {label}" for x, label in some if label) or "–"
 
 
 def control_grid(book: Book) -> Grid:

@@ -14,6 +14,7 @@ from jaxlora.report import (
     word_problems_laws,
     word_problems_levels,
     word_problems_maps,
+    word_problems_ranked,
     word_problems_tables,
 )
 from jaxlora.report import word_problems_readings as look
@@ -55,7 +56,7 @@ def test_the_dial_table_has_a_column_for_every_method_and_fits_a_terminal(book):
         "A alone",
     )
     assert [x[0] for x in grid.body] == ["0", "0.1", "0.25", "0.5", "1"]
-    assert grid.body[-1][-1] == "mean: composes\nsum: composes\nArrow: composes"
+    assert grid.body[-1][-1] == "mean: composes;\nsum: composes;\nArrow: composes"
     place = look.dial(book)[-1]
     assert grid.body[-1][1] == look.read(book, place, MEAN).text()
     console = Console(width=100, record=True, file=io.StringIO())
@@ -106,16 +107,17 @@ def test_libraries_of_more_experts_and_coverages_have_a_line_each(book):
 def test_the_leaderboard_is_sorted_and_names_what_was_left_out(rows, results):
     refused = {"base": "leaderboard", "method": "slerp", "reason": "two experts only"}
     book = look.book(rows, results | {"refused": [refused]})
-    grid = word_problems_laws.leaderboard_grid(book)
-    values = [float(x[2].split()[0]) for x in grid.body]
+    grid = word_problems_ranked.leaderboard_grid(book)
+    at = [len(x) for x in grid.body].index(1)
+    values = [float(x[3].split()[0]) for x in grid.body[:at]]
     assert values == sorted(values, reverse=True)
-    kinds = {x[0]: x[1] for x in grid.body}
-    assert kinds["ties"] == "merge"
-    assert kinds["Arrow"] == "route"
+    assert [x[0] for x in grid.body[at:]] == ["Controls", "random-mean"]
+    lines = {x[0]: x for x in grid.body}
+    assert lines["ties"][1:3] == ("merge", "nothing")
+    assert lines["Arrow"][1] == "route"
     assert "Left out: slerp (two experts only)." in grid.note
-    p = {x[0]: x[5] for x in grid.body}
-    assert p["mean"] == "–"
-    assert p["ties"] == "0.010"
+    assert lines["mean"][6] == "–"
+    assert lines["ties"][6] == "0.010"
 
 
 def test_first_wrong_steps_are_those_of_the_rows(book):

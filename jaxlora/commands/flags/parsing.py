@@ -133,8 +133,9 @@ def renamed(words: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
 def spell_out(words: Sequence[str], every: Mapping[str, Sequence[str]]) -> list[str]:
     """Replaces the word ``all`` after a flag by everything that it stands for.
 
-    >>> spell_out(["--methods", "all"], {"--methods": ("mean", "sum")})
-    ['--methods', 'mean', 'sum']
+    >>> every = {"--methods": ("mean", "sum"), "--axes": ("level",)}
+    >>> spell_out(["--methods", "all", "--axes", "all"], every)
+    ['--methods', 'mean', 'sum', '--axes', 'level']
     """
     out: list[str] = []
     for word in words:

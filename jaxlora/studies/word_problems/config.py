@@ -40,7 +40,7 @@ class WordProblemsConfig:
     """What else is varied."""
     coverages: tuple[int, ...] = (0, 2)
     """Unary operations that other bases know: how far the new ones' role is covered."""
-    methods: tuple[str, ...] = ("mean", "sum", "arrow")
+    methods: tuple[str, ...] = ("mean", "sum", "arrow", "tsv", "regmean", "spectr")
     """Ways to combine a library in the headline; mean, sum and Arrow get verdicts."""
     ranked: tuple[str, ...] = tuple(x for x in METHODS if x != "oracle")
     """Ways that are ranked, and that the law is tested on; empty for none."""

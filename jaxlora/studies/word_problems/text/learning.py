@@ -21,7 +21,7 @@ from jaxlora.studies.word_problems.text.design import Expert
 from jaxlora.studies.word_problems.text.problems import Problem
 from jaxlora.tasks import packing, text
 from jaxlora.tasks.packing import Rows
-from jaxlora.train.training import faster
+from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
 # Taken on import: a file that is edited while a study runs is not what runs.
@@ -80,7 +80,8 @@ def learn(
       cache: folder of cached libraries; a killed run goes on from its checkpoint.
       progress: called with (updates done, updates in all, mean loss).
     """
-    training = dataclasses.replace(config.train, seed=seed)
+    # A training of the library's own class: the study's refuses a seed of its own.
+    training = Training(**dataclasses.asdict(config.train) | {"seed": seed})
     by_name = {expert.name: x for expert, x in sets.items()}
     facts = {"base": digest(base), "dtype": config.dtype, "code": CODE}
     facts |= provenance.program()

@@ -1,10 +1,12 @@
 """The problems that experts learn and that models are asked, from files or our own."""
 
+import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -65,6 +67,10 @@ class _Candidates(NamedTuple):
     """Of no level."""
 
 
+_English: TypeAlias = Callable[[str], Mapping[Part, list[Problem]]]
+"""Gives problems of our own of a level, by part."""
+
+
 def prepare(config: ProblemsConfig, seed: int) -> Data:
     """Chooses the problems of a seed; same arguments and files, same problems.
 
@@ -79,13 +85,14 @@ def prepare(config: ProblemsConfig, seed: int) -> Data:
       ValueError: with file and line, if a record is bad or training data has a canary;
         if a level has no problem to learn, or a test none to ask.
     """
+    english = functools.cache(functools.partial(_english, config, seed))
     asked = tuple(
         problem._replace(test=number)
         for number, source in enumerate(config.asked)
-        for problem in _test(config, source, seed)
+        for problem in _test(config, source, seed, english)
     )
     known = {problem.question for problem in asked}
-    candidates = _lessons(config, seed)
+    candidates = _lessons(config, english)
     lessons, notes = {}, []
     for place, level in enumerate(LEVELS):
         every = candidates.by_level[level]
@@ -133,19 +140,21 @@ def texts(problems: Iterable[Problem], formats: Iterable[str]) -> list[dict[str,
     ]
 
 
-def _lessons(config: ProblemsConfig, seed: int) -> _Candidates:
-    if config.data != ENGLISH:
-        return _file(config, config.data, lessons=True)
-    return _Candidates({x: _english(config, x, "train", seed) for x in LEVELS})
+def _lessons(config: ProblemsConfig, english: _English) -> _Candidates:
+    if config.data == ENGLISH:
+        return _Candidates({x: english(x)["train"] for x in LEVELS})
+    return _file(config, config.data, lessons=True)
 
 
-def _test(config: ProblemsConfig, source: str, seed: int) -> Iterator[Problem]:
+def _test(
+    config: ProblemsConfig, source: str, seed: int, english: _English
+) -> Iterator[Problem]:
     """The problems of a test, level by level or set by set."""
     if source != ENGLISH and _is_symbolic(source):
         yield from _symbolic(config, source)
         return
     if source == ENGLISH:
-        by_level = {x: _english(config, x, "test", seed) for x in LEVELS}
+        by_level = {x: english(x)["test"] for x in LEVELS}
     else:
         by_level = _file(config, source, lessons=False).by_level
     if not any(by_level.values()):
@@ -163,37 +172,38 @@ def _some(problems: list[Problem], most: int, seed: list[int]) -> tuple[Problem,
 
 
 def _english(
-    config: ProblemsConfig, level: str, part: Part, seed: int
-) -> list[Problem]:
-    """Problems of our own; the same ones whatever the formats."""
+    config: ProblemsConfig, seed: int, level: str
+) -> dict[Part, list[Problem]]:
+    """Problems of our own, by part; the same ones whatever the formats."""
     first, last = config.levels[level]
-    train = config.rows if part == "train" else 1
-    test = config.ask.problems if part == "test" else 1
-
-    def make(form) -> tuple[wp.Record, ...]:
-        options = wp.Config(
-            train=train,
-            test=test,
-            levels=tuple(range(first, last + 1)),
-            form=form,
-            graph=config.english.graph,
-            idle=config.english.idle,
-            limit=config.english.limit,
-        )
-        # Levels draw apart: their problems would begin with the same numbers.
-        return wp.generate(options, seed * len(LEVELS) + LEVELS.index(level))[part]
-
-    written = {form: make(form) for form in config.formats}
-    return [
-        Problem(
-            records[0].question,
-            {x.form: x.answer for x in records},
-            Fraction(records[0].result),
-            level,
-            english=True,
-        )
-        for records in zip(*written.values(), strict=True)
+    options = wp.Config(
+        train=config.rows,
+        test=config.ask.problems,
+        levels=tuple(range(first, last + 1)),
+        graph=config.english.graph,
+        idle=config.english.idle,
+        limit=config.english.limit,
+    )
+    # Levels draw apart: their problems would begin with the same numbers.
+    number = seed * len(LEVELS) + LEVELS.index(level)
+    written = [
+        wp.generate(dataclasses.replace(options, form=form), number)
+        for form in config.formats
     ]
+    return {
+        part: [
+            _of_records(records, level)
+            for records in zip(*(x[part] for x in written), strict=True)
+        ]
+        for part in written[0]
+    }
+
+
+def _of_records(records: Sequence[wp.Record], level: str) -> Problem:
+    """A problem of our own from its records, one a format."""
+    solutions = {x.form: x.answer for x in records}
+    answer = Fraction(records[0].result)
+    return Problem(records[0].question, solutions, answer, level, english=True)
 
 
 def _file(config: ProblemsConfig, source: str, lessons: bool) -> _Candidates:

@@ -1,0 +1,132 @@
+"""What a number of questions can decide, before a single one is asked.
+
+With n questions even a perfect outcome has an interval: 0 of 21 may still be 0.15.
+A verdict that no outcome can reach is a design fault, and is found here.
+"""
+
+import math
+from typing import NamedTuple
+
+from jaxlora.evaluate import ends, statistics
+from jaxlora.evaluate.evidence import Thresholds
+from jaxlora.evaluate.statistics import Interval
+
+MOST = 10**6
+"""Questions beyond which a verdict counts as unattainable."""
+
+
+class Attainable(NamedTuple):
+    """One verdict and the outcome that is best for it."""
+
+    label: str
+    interval: Interval
+    """Of the outcome: nothing right, or everything right."""
+    bound: float
+    """What an end of the interval must reach."""
+    decided: bool
+    """Does it?"""
+
+
+def attainable(n: int, chance: float, thresholds: Thresholds) -> tuple[Attainable, ...]:
+    """The verdicts that only an interval can give, at their best outcomes.
+
+    *No transfer* needs an upper bound of at most chance + margin, and is tried with no
+    answer right; *preserved* a lower bound of at least the base - margin, with all
+    answers of base and combination right.
+
+    Args:
+      n: questions, at least 1.
+      chance: accuracy of guessing, in [0, 1].
+      thresholds: the margins, and the confidence of every interval.
+
+    >>> [x.decided for x in attainable(21, 0.05, Thresholds())]
+    [False, False]
+    >>> [x.decided for x in attainable(63, 0.05, Thresholds())]
+    [True, True]
+    """
+    none = statistics.wilson(0, n, thresholds.confidence)
+    every = statistics.wilson(n, n, thresholds.confidence)
+    most, least = chance + thresholds.chance_margin, 1 - thresholds.preserved_margin
+    return (
+        Attainable("no transfer", none, most, none.hi <= most),
+        Attainable("preserved", every, least, every.lo >= least),
+    )
+
+
+def smallest(chance: float, thresholds: Thresholds) -> int:
+    """The fewest questions at which every verdict can be reached.
+
+    Args:
+      chance: accuracy of guessing, in [0, 1].
+      thresholds: the margins, and the confidence of every interval.
+
+    Raises:
+      ValueError: if a margin is 0, so that no number of questions is enough.
+
+    >>> smallest(0.05, Thresholds()), smallest(0.0, Thresholds())
+    (35, 35)
+    """
+    few, many = 0, 1
+    while not _decides(many, chance, thresholds):
+        few, many = many, 2 * many
+        if many > MOST:
+            raise ValueError(
+                f"No number of questions up to {MOST} decides every verdict at chance "
+                f"{chance} and margins {thresholds.chance_margin} and "
+                f"{thresholds.preserved_margin}; expected margins above 0."
+            )
+    while many - few > 1:
+        middle = (few + many) // 2
+        decides = _decides(middle, chance, thresholds)
+        few, many = (few, middle) if decides else (middle, many)
+    return many
+
+
+def most_right(n: int, chance: float, thresholds: Thresholds) -> int:
+    """The most right answers of n that are still *no transfer*; -1 if none are.
+
+    Args:
+      n: questions.
+      chance: accuracy of guessing.
+      thresholds: the margin, and the confidence.
+
+    >>> most_right(468, 1 / 13, Thresholds()) / 468 > 0.13
+    True
+    """
+    bound = chance + thresholds.chance_margin
+    fits = (
+        k
+        for k in range(math.ceil(n * min(bound, 1.0)), -1, -1)
+        if ends.wilson(k / n, n, thresholds.confidence)[1] <= bound
+    )
+    return next(fits, -1)
+
+
+def warning(n: int, chance: float, thresholds: Thresholds, what: str) -> str:
+    """One sentence on a design that cannot decide; empty if it can.
+
+    Args:
+      n: questions of one verdict, over all seeds.
+      chance: accuracy of guessing.
+      thresholds: the margins, and the confidence.
+      what: what the verdict is about.
+
+    >>> warning(63, 0.05, Thresholds(), "a cell")
+    ''
+    >>> warning(21, 0.05, Thresholds(), "a cell")[:50]
+    'a cell has 21 questions, of which no outcome can b'
+    """
+    missing = [x for x in attainable(n, chance, thresholds) if not x.decided]
+    if not missing:
+        return ""
+    names = " or ".join(f"*{x.label}*" for x in missing)
+    best = missing[0].interval
+    return (
+        f"{what} has {n} questions, of which no outcome can be {names} (its best is "
+        f"{best.value:.2f} [{best.lo:.2f}, {best.hi:.2f}]); at least "
+        f"{smallest(chance, thresholds)} are needed."
+    )
+
+
+def _decides(n: int, chance: float, thresholds: Thresholds) -> bool:
+    return all(x.decided for x in attainable(n, chance, thresholds))
