@@ -92,6 +92,12 @@ def test_experts_accuracies_and_timings_are_recorded(ended):
     assert {"pretrain_s", "experts_s", "evaluate_s"} <= set(ended.summary["timings"])
 
 
+def test_predictions_are_compared_with_rows_of_their_regime(ended):
+    """A base of ten steps solves next to nothing; claims on no row are not measured."""
+    outcomes = ended.summary["predictions"]["outcomes"]
+    assert [x["outcome"] for x in outcomes] == ["failed", "held", "not measured"]
+
+
 def test_a_run_that_was_cut_ends_with_the_same_bytes(ended, tiny, folder, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(folder / "out", out)
