@@ -286,6 +286,31 @@ def test_an_undecided_row_has_no_cause(joint, two_hop):
     assert (verdict.label, verdict.cause) == (Label.UNDECIDED, Cause.NONE)
 
 
+def test_without_cells_nothing_is_preserved():
+    strong = {"base_two_hop": HALF, "two_hop": KEPT}
+    assert decide(evidence(cell=Cell.R_II, **strong), T).label == Label.PRESERVED
+    assert decide(evidence(cell=None, **strong), T).label == Label.UNDECIDED
+    assert decide(evidence(cell=None), T).label == Label.NO_TRANSFER
+    assert decide(evidence(cell=None, **BEATS, **MOVES), T).label == Label.COMPOSES
+
+
+@pytest.mark.parametrize("label", list(CONDITIONS)[1:])
+def test_a_sentence_says_what_was_asked(label):
+    asked = "both skills, level 3"
+    changes = CONDITIONS[label] | {"asked": asked}
+    reason = decide(evidence(**changes), T).reason
+    assert asked in reason
+    assert "two-hop" not in reason
+
+
+def test_a_sentence_says_why_it_is_no_retrieval():
+    usual = decide(evidence(**BEATS, **MOVES), T).reason
+    assert "; no A->C expert saw these people, and" in usual
+    unseen = "no expert saw a problem that needs both"
+    reason = decide(evidence(**BEATS, **MOVES, unseen=unseen), T).reason
+    assert reason == usual.replace("no A->C expert saw these people", unseen)
+
+
 def test_the_reason_is_a_sentence_with_its_numbers():
     assert decide(evidence(), T).reason == (
         "two-hop 0.02 [0.00, 0.06] is at most chance 0.05 + 0.10; kept: "
@@ -340,6 +365,13 @@ def test_thresholds_are_shares(field):
 def test_evidence_without_controls_or_hops_is_refused(field):
     with pytest.raises(ValueError, match=f"R-OO has no {field}"):
         evidence(**{field: {}})
+
+
+def test_evidence_without_a_cell_is_refused_by_what_was_asked():
+    with pytest.raises(ValueError, match="Evidence on both skills has no hops"):
+        evidence(cell=None, asked="both skills", hops={})
+    with pytest.raises(ValueError, match="Evidence on both skills names the ingredi"):
+        evidence(cell=None, asked="both skills", ingredient=Ingredient("x", "y"))
 
 
 def with_p(p, **changes):

@@ -183,10 +183,8 @@ def _ranked(
         else {}
     )
     for x in chosen:
-        value, above = (
-            samples.interval(x, samples.of_seeds(of, x, seeds), how),
-            pairs[x],
-        )
+        value = samples.interval(x, samples.of_seeds(of, x, seeds), how)
+        above = pairs[x]
         yield {
             "method": str(x.method),
             "value": value._asdict(),

@@ -5,6 +5,7 @@ most programs are compiled once.
 """
 
 import dataclasses
+import pathlib
 
 import jax
 import pytest
@@ -28,6 +29,7 @@ TINY = WordProblemsConfig(
     methods=("mean",),
     ranked=(),
     resamples=50,
+    predictions=pathlib.Path(__file__).with_name("predictions.json"),
     world=WorldConfig(modulus=5, known_unary=3, new=3, levels=3),
     model=DecoderConfig(
         hidden_size=16,
@@ -91,12 +93,6 @@ def base(tiny, folder):
 def ended(tiny, folder):
     """The tiny study, run by whoever asks first and then read from its blocks."""
     return protocol.run(tiny, folder / "out", folder / "cache")
-
-
-@pytest.fixture(scope="session")
-def usual():
-    """Sizes of the standard study: what is drawn on the host is drawn in full."""
-    return WordProblemsConfig()
 
 
 @pytest.fixture(scope="session")

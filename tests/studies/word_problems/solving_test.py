@@ -52,7 +52,7 @@ def alone(base, params, tokens, steps):
 @functools.partial(jax.jit, static_argnums=0)
 def forward(model, params, row, mask):
     hidden = model.apply({"params": params}, Inputs(row, mask)).hidden
-    return logits(model.config, hidden, params["head"]["kernel"])
+    return logits(model.config, hidden, params["head"])
 
 
 def test_padded_prompts_are_continued_as_each_is_alone(base, asked):
