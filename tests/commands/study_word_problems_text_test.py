@@ -1,6 +1,7 @@
-"""``jaxlora study word-problems --model`` from its flags to its files, without a model."""
+"""``jaxlora study word-problems --model`` from flags to files, without a model."""
 
 import json
+import re
 import zlib
 
 import numpy as np
@@ -72,7 +73,8 @@ def test_a_run_leaves_rows_and_tables(folder, tmp_path, capsys):
 
 
 def test_experts_below_the_criterion_are_exit_code_1(folder, tmp_path, capsys):
-    assert command.run(words(folder, tmp_path, "--min-own", "1")) == 1
+    more = ("--min-own", "1", "--formats", "plain")
+    assert command.run(words(folder, tmp_path, *more)) == 1
     shown = capsys.readouterr().out
     assert "Below the criterion" in shown
     assert "expert, plain, on english" in shown
@@ -81,7 +83,8 @@ def test_experts_below_the_criterion_are_exit_code_1(folder, tmp_path, capsys):
 def test_files_are_asked_by_path(folder, tmp_path):
     record = {"question": "2 + 3?", "answer": "2+3 = <<2+3=5>>5\n#### 5"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(record))
-    more = ("--tests", "english", str(tmp_path / "mine.jsonl"))
+    mine = str(tmp_path / "mine.jsonl")
+    more = ("--formats", "plain", "--tests", "english", mine)
     assert command.run(words(folder, tmp_path, *more)) == 0
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     tests = {json.loads(x)["test"] for x in rows["condition"]}
@@ -104,10 +107,6 @@ def test_a_config_file_sets_the_defaults_and_flags_outdo_it(tmp_path):
         (["--config", "no.json"], "Cannot read no.json"),
         ([], "--model DIR names a checkpoint"),
         (["--model", "no/such"], "no/such"),
-        (["--formats", "prose"], "formats has 'prose'; there are plain"),
-        (["--hard", "5", "99"], "problems of our own have 1 to 8"),
-        (["--data", "a.jsonl"], "nobody is asked anything"),
-        (["--methods", "oracle"], "methods has 'oracle'"),
     ],
 )
 def test_bad_words(given, sentence, tmp_path):
@@ -121,4 +120,22 @@ def test_a_missing_file(folder, tmp_path, flag):
     more = (flag, "no.jsonl") + (("--tests", "english") if flag == "--data" else ())
     with pytest.raises(ValueError, match=r"no\.jsonl"):
         command.run(words(folder, tmp_path, *more))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--formats", "prose"], "formats has 'prose'; there are plain"),
+        (["--hard", "5", "99"], "problems of our own 1 to 8"),
+        (["--data", "a.jsonl"], "nobody is asked"),
+        (["--methods", "oracle"], "methods has 'oracle'"),
+    ],
+)
+def test_values_that_do_not_fit_are_exit_code_2(given, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.run([*given, "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert re.search(sentence, shown)
     assert not (tmp_path / "out").exists()
