@@ -4,6 +4,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,8 @@ def learn(
       progress: called with (updates done, updates in all, mean loss).
     """
     # A training of the library's own class: the study's refuses a seed of its own.
-    training = Training(**dataclasses.asdict(config.train) | {"seed": seed})
+    numbers: dict[str, Any] = dataclasses.asdict(config.train) | {"seed": seed}
+    training = Training(**numbers)
     by_name = {expert.name: x for expert, x in sets.items()}
     facts = {"base": digest(base), "dtype": config.dtype, "code": CODE}
     facts |= provenance.program()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -186,10 +186,9 @@ def _english(
     )
     # Levels draw apart: their problems would begin with the same numbers.
     number = seed * len(LEVELS) + LEVELS.index(level)
-    written = [
-        wp.generate(dataclasses.replace(options, form=form), number)
-        for form in config.formats
-    ]
+    forms: tuple[Any, ...] = config.formats
+    every = [dataclasses.replace(options, form=form) for form in forms]
+    written = [wp.generate(x, number) for x in every]
     return {
         part: [
             _of_records(records, level)

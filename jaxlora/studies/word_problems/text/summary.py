@@ -109,24 +109,27 @@ def measured(blocks: Mapping[Block, pd.DataFrame], titles: Sequence[str]) -> Sam
     for block, items in blocks.items():
         for (test, level), frame in items.groupby(["test", "level"], sort=False):
             where = (("test", titles[int(test)]), ("level", str(level)))
-            # Instances of one template are much alike; other problems stand alone.
-            libraries = frame["template"]
-            for metric, values in _measures(frame):
+            for metric, values, libraries in _measures(frame):
                 at = block.address(None, Split.PROBLEMS, metric=metric, where=where)
-                of_values = libraries.loc[values.index]
-                samples.add(out, at, block.seed, values, of_values)
+                samples.add(out, at, block.seed, values, libraries)
     return out
 
 
-def _measures(frame: pd.DataFrame) -> Iterator[tuple[Metric, pd.Series]]:
-    yield Metric.ACCURACY, frame["correct"]
+def _measures(
+    frame: pd.DataFrame,
+) -> Iterator[tuple[Metric, np.ndarray, np.ndarray]]:
+    """Yields (metric, per-item values, library of each item)."""
+    names = ("correct", "steps", "error", "template")
+    # Instances of one template are much alike; other problems share one library.
+    correct, steps, error, library = (frame[name].to_numpy() for name in names)
+    yield Metric.ACCURACY, correct, library
     # Steps can be read only where the right solution has some in the same format.
-    readable = frame[frame["steps"] >= 0]
-    if readable.empty:
+    readable = steps >= 0
+    if not readable.any():
         return
-    yield Metric.STEPS_RIGHT, readable["steps"] == 1
+    yield Metric.STEPS_RIGHT, steps[readable] == 1, library[readable]
     for number, metric in enumerate(STEP_ERRORS):
-        yield metric, readable["error"] == number
+        yield metric, error[readable] == number, library[readable]
 
 
 def spreads(

@@ -60,7 +60,7 @@ def test_experts_learn_and_are_read_from_the_cache(
     tiny, lessons, loaded, tmp_path, monkeypatch
 ):
     config = dataclasses.replace(
-        tiny, train=dataclasses.replace(tiny.train, steps=8, learning_rate=5e-2)
+        tiny, train=dataclasses.replace(tiny.train, steps=16, learning_rate=5e-2)
     )
     sets = {x: packed(x, lessons, loaded.tokenizer) for x in (EASY, BOTH)}
     losses = []
