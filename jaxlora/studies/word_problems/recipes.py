@@ -106,6 +106,8 @@ class ExpertsConfig:
     """Criterion: an expert's own operation, in the template it was trained on."""
 
     def __post_init__(self):
-        at_least(self, 1, "rows", "draw", "steps", "at_once")
+        at_least(self, 1, "draw", "steps", "at_once")
+        # Fewer leave a level of some expert without a row.
+        at_least(self, 32, "rows")
         positive(self, "learning_rate", "full_learning_rate")
         share(self, "rehearsal", "min_own")
