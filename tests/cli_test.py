@@ -79,7 +79,10 @@ def refused(capsys, *words) -> str:
         (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, "),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (["study"], "needs a name; there are two-hop, theory, boundary and word-problems."),
+        (
+            ["study"],
+            "needs a name; there are two-hop, theory, boundary and word-problems.",
+        ),
         (
             ["data", "--help"],
             "needs a name; there are two-hop, word-problems and questions.",
