@@ -127,7 +127,7 @@ def test_a_missing_file(folder, tmp_path, flag):
     ("given", "sentence"),
     [
         (["--formats", "prose"], "formats has 'prose'; there are plain"),
-        (["--hard", "5", "99"], "problems of our own 1 to 8"),
+        (["--hard", "5", "99"], "problems of our own have 1 to 8"),
         (["--data", "a.jsonl"], "nobody is asked"),
         (["--methods", "oracle"], "methods has 'oracle'"),
     ],
