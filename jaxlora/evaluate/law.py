@@ -58,7 +58,10 @@ def law(
     """Compares composites with products of kept skills, library by library.
 
     A resample draws seeds, libraries within a seed, and each share from its posterior
-    under Jeffreys' prior, Beta(right + 1/2, wrong + 1/2).
+    under Jeffreys' prior, Beta(right + 1/2, wrong + 1/2). The prior keeps shares of 0
+    and 1 from having no spread, but pulls every share towards 1/2: resampled means are
+    moved so that they are centred where they were measured. Intervals are wider than
+    nominal, since libraries already differ by the luck of their items.
 
     Args:
       seeds: counts of every seed, of one shape.
@@ -81,11 +84,12 @@ def law(
     kept = (stacked.skills / stacked.asked).prod(-1)
     solved = stacked.both / stacked.problems
     product, composite = float(kept.mean()), float(solved.mean())
-    products, composites = _drawn(stacked, rng, resamples)
+    drawn = _drawn(stacked, rng, resamples)
+    products, composites = map(_centred, drawn, (product, composite))
     how = (confidence, int(stacked.problems.sum()))
     return Law(
-        product=_interval(product, products, *how),
-        composite=_interval(composite, composites, *how),
+        product=_interval(product, products.clip(max=1.0), *how),
+        composite=_interval(composite, composites.clip(max=1.0), *how),
         ratio=_ratio(composite, product, composites / products, how),
         difference=_interval(composite - product, composites - products, *how),
     )
@@ -103,6 +107,11 @@ def _drawn(x: Counts, rng, resamples: int) -> tuple[np.ndarray, np.ndarray]:
     library = rng.integers(libraries, size=(resamples, seeds, libraries))
     picked = (at, seed, library)
     return skills[picked].mean((1, 2)), both[picked].mean((1, 2))
+
+
+def _centred(drawn: np.ndarray, value: float) -> np.ndarray:
+    """Resampled shares with the mean that was measured, kept above 0."""
+    return np.maximum(drawn + value - drawn.mean(), 1e-9)
 
 
 def _ratio(composite: float, product: float, drawn: np.ndarray, how) -> Interval:
