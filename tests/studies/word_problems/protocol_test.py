@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from jaxlora.evaluate.schema import Arm, Method, Metric, Split
-from jaxlora.studies.word_problems import answer, bases, protocol
+from jaxlora.evaluate.schema import Arm, Metric, Split
+from jaxlora.studies.word_problems import answer, protocol
 
 
 def conditions(rows):
@@ -138,17 +138,3 @@ def test_a_base_below_its_criterion_is_logged_and_asked_nothing(
     assert set(ended.rows["metric"]) <= {
         str(x) for x in (Metric.ACCURACY, Metric.PASSED, Metric.AVAILABLE)
     }
-
-
-def test_without_answers_that_control_is_unavailable(
-    small, folder, tmp_path, monkeypatch
-):
-    """A base may pass by its steps alone; its answers then count for nothing."""
-    monkeypatch.setattr(bases.Base, "answers", lambda self, recipe: False)
-    ended = protocol.run(small, tmp_path / "out", folder / "cache")
-    rows = ended.rows[ended.rows["seed"].astype(str) == "all"]
-    direct = rows[rows["split"] == str(Split.ANSWER_BOTH)]
-    assert set(direct["metric"]) == {str(Metric.AVAILABLE)}
-    assert set(direct["method"]) == {str(Method.NONE)}
-    assert {x["asked"] for x in ended.summary["verdicts"]} == {str(Split.BOTH)}
-    assert "answer only" not in {x["kept"] for x in ended.summary["laws"]}
