@@ -72,7 +72,7 @@ def is_of_text(words: Sequence[str]) -> bool:
 def flags(text: str) -> list[str]:
     r"""The flags that a page explains, in their order.
 
-    >>> flags("  -h, --help\\n      --not this\\n  --chat, --no-chat\\n  --top-k K\\n")
+    >>> flags("  -h, --help\n      --not this\n  --chat, --no-chat\n  --top-k K\n")
     ['--help', '--chat', '--no-chat', '--top-k']
     """
     heads = re.findall(r"^ {0,2}(-.*)$", text, re.MULTILINE)

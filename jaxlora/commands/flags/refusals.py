@@ -80,8 +80,8 @@ def tidy(text: str) -> str:
     Args:
       text: as tyro writes it.
 
-    >>> tidy("--axes STR\\n  What to ``sweep``.   (default:\\n  )\\n\\n\\n--out\\n")
-    '--axes STR\\n  What to `sweep`.\\n\\n--out\\n'
+    >>> tidy("--axes STR\n  What to ``sweep``.   (default:\n  )\n\n\n--out\n")
+    '--axes STR\n  What to `sweep`.\n\n--out\n'
     """
     text = re.sub(r"\s*\(default:\s*\)", "", text).replace("``", "`")
     lines = []
@@ -108,8 +108,8 @@ def sentence(text: str, prog: str, known: Sequence[str]) -> str:
       prog: the command.
       known: every flag.
 
-    >>> sentence("Missing argument\\n---\\n Missing value for argument '--seeds'. Ex"
-    ...          "pected 1 values.\\n---\\n For full helptext, run x", "jaxlora x", [])
+    >>> sentence("Missing argument\n---\n Missing value for argument '--seeds'. Ex"
+    ...          "pected 1 values.\n---\n For full helptext, run x", "jaxlora x", [])
     'Got --seeds without a value; `jaxlora x --help` says what it takes.'
     """
     lines = [line.strip() for line in text.splitlines() if line.strip(" -")][1:]
