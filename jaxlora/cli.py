@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxlora import __version__
+import jaxlora
 from jaxlora.commands import pages
 from jaxlora.commands.catalog import (
     COMMANDS,
@@ -61,7 +61,7 @@ def _text(words: Sequence[str]) -> str | None:
     if not words or words[0] in ("-h", "--help", "help"):
         return HELP
     if list(words) == ["--version"]:
-        return f"jaxlora {__version__}\n"
+        return f"jaxlora {jaxlora.__version__}\n"
     return pages.answer(words)
 
 

@@ -23,8 +23,8 @@ class Choice(NamedTuple):
 CHOICES = (
     Choice(
         "mean",
-        "first: of 68 others none joins such experts better, and few spare the base as "
-        "much; but each of E experts acts at 1/E",
+        "first: none of 68 others joins such experts measurably better, and few spare "
+        "the base as much; but each of E experts acts at 1/E",
         "-",
         0.89,
         0.10,
