@@ -11,112 +11,30 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+import jaxlora
+from jaxlora.commands import pages
+from jaxlora.commands.catalog import (
+    COMMANDS,
+    HELP,
+    LIGHT,
+    TEXT_STUDIES,
+    Entry,
+    members,
+)
 from jaxlora.names import near
 
-HELP = """\
-usage: jaxlora COMMAND [options]
-
-Does combining LoRA adapters compose what they know, or only match patterns?
-
-models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
-  generate         what a model says to prompts, with adapters, a merge or a route
-  eval             how many of its answers are right
-  train            train one adapter for each data file
-  merge            one adapter of several; needs no model (merge --list: all methods)
-  inspect          ranks, norms, spectra of adapters, and how alike they are
-  fuse             add an adapter into a model, and write the sum
-  forward          logits of token ids, for comparison with other programs
-  gate             what a route must learn from data (gate --list: all routes)
-  routes           which expert a route takes, by token and layer of a prompt
-  diagnose         will two experts compose when merged? before they are trained
-
-studies:
-  study two-hop    train bases and experts, combine them, and judge the combinations;
-                   with --model DIR, on a language model
-  study theory     what a one-layer theory predicts of combined edits, and measures
-  study boundary   where merged experts compose, where they do not: a map of regimes
-  study word-problems  problems that need two experts, with shared templates or not;
-                   with --model DIR, on a language model
-  data two-hop     write the worlds of a study as a dataset (array_record)
-  data word-problems  write word problems with solutions in steps (JSON lines too)
-  data questions   count the questions in a file, and look up their bridges
-  info             versions, devices, and where caches are
-
-examples:
-  jaxlora generate MODEL --adapter ADAPTER --prompt "Who is Ann's wife?"
-  jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY
-  jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl --metric exact
-  jaxlora merge A B C --method ties --density 0.2 --out MERGED
-  jaxlora gate MODEL --adapter A B --route linear --data task.jsonl --out G.safetensors
-  jaxlora inspect A B C --figure alike.png
-  jaxlora fuse MODEL ADAPTER --out FUSED
-  jaxlora study two-hop                                 one seed, about five minutes
-  jaxlora study two-hop --preset standard               three seeds, pooled intervals
-  jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
-  jaxlora study two-hop --model MODEL                   on a language model
-  jaxlora study two-hop --from results/two-hop/results.json --out again
-  jaxlora study boundary                                where experts compose, in short
-  jaxlora study word-problems --preset standard         where reuse works, and the dial
-
-`jaxlora COMMAND --help` lists every option.
-"""
-
 Command = Callable[[Sequence[str]], int]
-
-
-class Entry(NamedTuple):
-    """One command."""
-
-    module: str
-    """Its module in ``jaxlora.commands``, imported when it is asked for."""
-    lower: str = ""
-    """What needs less memory, when memory runs out."""
-    resumes: bool = False
-    """Does the same command go on where it stopped?"""
-
-
-COMMANDS = {
-    "study two-hop": Entry("study", "--pretrain.batch or --seeds", resumes=True),
-    "study theory": Entry("study_theory", "--seeds"),
-    "study boundary": Entry(
-        "study_boundary", "--pretrain.batch or --experts.draw", resumes=True
-    ),
-    "study word-problems": Entry(
-        "study_word_problems", "--pretrain.batch or --experts.at-once", resumes=True
-    ),
-    "data two-hop": Entry("data"),
-    "data word-problems": Entry("data_word_problems"),
-    "data questions": Entry("questions"),
-    "forward": Entry("forward", "--batch or the length of rows"),
-    "generate": Entry("generate", "--batch or --max-new-tokens"),
-    "gate": Entry("gate", "--batch, --length or --together", resumes=True),
-    "routes": Entry("routes", "the length of the prompt"),
-    "diagnose": Entry("diagnose", "the length of rows"),
-    "merge": Entry("merge", "the number of adapters or --rank"),
-    "inspect": Entry("inspect", "the number of adapters"),
-    "fuse": Entry("fuse"),
-    "eval": Entry("evaluate", "--batch or --max-new-tokens"),
-    "train": Entry("train", "--batch, --length or --together", resumes=True),
-    "info": Entry("info"),
-}
-_LESS = "--train.batch, --train.together or --ask.batch"
-TEXT_STUDIES = {
-    "study two-hop": Entry("study_text", _LESS, resumes=True),
-    "study word-problems": Entry("study_word_problems_text", _LESS, resumes=True),
-}
-"""Studies of a language model, which ``--model`` names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0
     entry = _entry(words)
     try:
+        if (text := _text(words)) is not None:
+            print(text, end="")
+            return 0
         command, rest = _find(words)
         return command(rest)
     except SystemExit as ended:  # --help, or flags that tyro explained and refused
@@ -136,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _say(sentence)
+
+
+def _text(words: Sequence[str]) -> str | None:
+    """Help, or the version, if that is all that words ask for."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        return HELP
+    if list(words) == ["--version"]:
+        return f"jaxlora {jaxlora.__version__}\n"
+    return pages.answer(words)
 
 
 def _sentence(entry: Entry, error: Exception) -> str | None:
@@ -193,13 +120,11 @@ def _out_of_memory(entry: Entry, text: str) -> str:
 def _entry(words: Sequence[str]) -> Entry:
     """What is known of a command, without finding out whether it exists."""
     name = " ".join(words[:2])
-    if name in TEXT_STUDIES and _is_of_text(words):
+    if " ".join(words) in LIGHT:
+        return LIGHT[" ".join(words)]
+    if name in TEXT_STUDIES and pages.is_of_text(words):
         return TEXT_STUDIES[name]
-    return COMMANDS.get(words[0], COMMANDS.get(name, Entry("")))
-
-
-def _is_of_text(words: Sequence[str]) -> bool:
-    return any(word.partition("=")[0] == "--model" for word in words)
+    return COMMANDS.get(" ".join(words[:1]), COMMANDS.get(name, Entry("")))
 
 
 def _alike(x: str, y: str) -> float:
@@ -212,8 +137,8 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
     if entry.module:
         module = importlib.import_module(f"jaxlora.commands.{entry.module}")
         return module.run, words[1 if words[0] in COMMANDS else 2 :]
-    if words[0] in ("study", "data") and words[1:2] in ([], ["-h"], ["--help"]):
-        names = [k.split()[1] for k in COMMANDS if k.startswith(words[0])]
+    if words in (["study"], ["data"]):
+        names = members(words[0])
         there = f"there are {', '.join(names[:-1])} and {names[-1]}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
     name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import jaxlora
 from jaxlora import cli
 
 
@@ -53,7 +54,7 @@ def test_help_lists_every_field_with_its_words(capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["studdy", "two-hop"], ["study", "--help"], [], ["forwrd"]],
+    [["--help"], ["studdy", "two-hop"], ["study"], [], ["forwrd"]],
 )
 def test_help_and_misspellings_do_not_wait_for_jax(starts_lightly, words):
     assert starts_lightly(words)
@@ -79,14 +80,9 @@ def refused(capsys, *words) -> str:
         (["zzzz"], "No command 'zzzz'; there are study two-hop, study theory, "),
         (["forwrd", "two-hop"], "did you mean `jaxlora forward`?"),
         (["evaluate", "--model"], "did you mean `jaxlora eval`?"),
-        (
-            ["study"],
-            "needs a name; there are two-hop, theory, boundary and word-problems.",
-        ),
-        (
-            ["data", "--help"],
-            "needs a name; there are two-hop, word-problems and questions.",
-        ),
+        (["study"], "there are two-hop, theory, boundary and word-problems."),
+        (["data"], "there are two-hop, word-problems and questions."),
+        (["study", "--hlep"], "No command 'study --hlep'; there are"),
     ],
 )
 def test_an_unknown_command_names_what_exists(capsys, words, expected):
@@ -185,7 +181,8 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
         ("study two-hop --model DIR --seeds 2", "study_text", 2),
         ("study two-hop --seeds 2 --model=DIR", "study_text", 2),
         ("forward MODEL --out x", "forward", 1),
-        ("merge --list", "merge", 1),
+        ("merge --list", "merge_choice", 1),
+        ("merge --list ties", "merge", 1),
         ("eval --model DIR", "evaluate", 1),
     ],
 )
@@ -200,6 +197,11 @@ def test_a_command_is_run_by_its_module(words, module, rest):
 def test_an_exit_of_the_parser_becomes_a_code(monkeypatch, code, expected):
     failing(monkeypatch, SystemExit(code))
     assert cli.main(["info"]) == expected
+
+
+def test_the_version_is_said(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxlora {jaxlora.__version__}\n"
 
 
 def test_arguments_come_from_the_process_by_default(capsys, monkeypatch):

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from jaxlora import files
-from jaxlora.commands import bars, flags, merge_tables, printing
+from jaxlora.commands import bars, flags, merge_choice, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
 from jaxlora.io import collection, collection_about, collection_data
 from jaxlora.merge import Fidelity, Merge, groups
@@ -22,7 +22,8 @@ Makes one adapter of several, and writes it as a PEFT folder of scale 1.
 
 No base model is needed; adapters may differ in rank, alpha and modules. Weights are as
 the method takes them: `sum` adds each adapter times its weight, `mean` divides by their
-sum. `--list` shows every method, `--list NAME` its fields and where it is from.
+sum. `--list` says which to try first, and when; with `--all` it shows every method,
+with a name its fields and where it is from.
 
 fields, of the methods that have them:
   --density D           share of entries that is kept
@@ -48,6 +49,7 @@ examples:
   jaxlora merge A B --method ties_svd[peft] --by frequency --out MERGED
   jaxlora merge A B --method placed-sum --layers low 1 --out MERGED
   jaxlora merge --list
+  jaxlora merge --list --all
   jaxlora merge --list ties
 """
 FIGURE, TABLE = "fidelity.png", "fidelity.csv"
@@ -62,7 +64,7 @@ class Arguments:
     ] = ()
     """Folders of PEFT adapters."""
     method: Annotated[str, tyro.conf.arg(metavar="NAME")]
-    """How they become one; `jaxlora merge --list` shows every name."""
+    """How they become one; `jaxlora merge --list` says which, and when."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """New folder for the merged adapter."""
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="W...")] = ()
@@ -77,7 +79,9 @@ class Arguments:
     """Compare with the exact sum, group by group: a table, and files in this folder;
     takes longer than most merges."""
     list: bool = False
-    """Show every method; with a name after it, its fields."""
+    """Show which methods to try first, and when; with a name after it, its fields."""
+    all: bool = False
+    """With --list: show every method, controls and other programs' forms too."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -132,7 +136,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
         if not parsing.value_of("--method", arguments):
             raise ValueError(
                 f"Got no --method, expected one, as in `{PROG} A B --method ties --out "
-                f"DIR`; `{PROG} --list` shows every name."
+                f"DIR`; `{PROG} --list` says which, and when."
             )
         words, fields = merge_fields.split(words, parsing.names(Arguments), PROG)
     given = flags.parse(Arguments, PROG, words, description=DESCRIPTION)
@@ -142,6 +146,8 @@ def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
 def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
     """Refuses what needs no look at adapters; returns their names and weights."""
     count = len(given.adapters)
+    if given.all:
+        raise ValueError(f"--all belongs to a list, as in `{PROG} --list --all`.")
     if not count:
         raise ValueError(
             f"Got no adapter to merge; the command is `{PROG} ADAPTER... --method "
@@ -170,15 +176,18 @@ def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
 
 
 def _list(words: Sequence[str]) -> int:
-    odd = [word for word in words if word.startswith("-") and word != "-h"]
+    if list(words) == ["--all"]:
+        merge_tables.every(printing.console())
+        return 0
+    odd = [word for word in words if word.startswith("-")]
     if odd:
         raise ValueError(
             f"`{PROG} --list` takes names of methods only, got {odd[0]}; as in "
             f"`{PROG} --list ties`."
         )
-    console = printing.console()
     if not words:
-        merge_tables.every(console)
+        return merge_choice.run()
+    console = printing.console()
     for name in words:
         merge_tables.describe(console, name, merge_fields.fields(name))
     return 0

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora import merge
+from jaxlora.commands import merge_sentence
 from jaxlora.commands.flags.merge_fields import flag_of
 from jaxlora.commands.printing import line, number, span, table
 from jaxlora.io import peft
@@ -35,7 +36,6 @@ NEEDS = {
 }
 """What ``--data`` holds for each adapter and module."""
 
-_LETTERS = {law: law[0] for law in LAWS} | {"padding": "d"}
 _RATIOS = "error", "norm", "cross", "outside"
 
 
@@ -45,17 +45,16 @@ def every(console: Console) -> None:
     columns = ("sees", "draws", "source") if wide else ()
     heads = ("method", "space", "keeps", "what it is", *columns)
     table(console, heads, [_row(name, wide) for name in merge.names()])
-    laws = ", ".join(f"{_LETTERS[law]} {law}" for law in LAWS)
     line(
         console,
-        f"keeps, at the defaults: {laws}\n"
-        f"`jaxlora merge --list NAME` says what they mean, and which fields there are",
+        "keeps: the laws that hold at the defaults; `jaxlora merge --list NAME` says "
+        "what they mean,\nand which fields there are",
     )
 
 
 def _row(name: str, wide: bool) -> tuple[str, ...]:
     entry = merge.describe(name)
-    cells = (name, entry.default.space, letters(entry.default))
+    cells = (name, entry.default.space, kept(entry.default))
     if wide:
         draws = "yes" if entry.needs_key else ""
         return *cells, entry.summary, SEES[entry.data], draws, entry.source
@@ -98,16 +97,28 @@ def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
     console.print(facts)
 
 
-def letters(method: Merge) -> str:
-    """The laws that a merge keeps, a letter each, in the order of ``LAWS``.
+def kept(method: Merge) -> str:
+    """The laws that a merge keeps, in words; those that it breaks, if they are fewer.
 
     Args:
       method: the merge.
 
-    >>> letters(merge.preset("factor-mean"))
-    'ip··zd'
+    >>> kept(merge.preset("mean")), kept(merge.preset("factor-mean"))
+    ('all', 'all but gauge, linearity')
+    >>> kept(merge.preset("dare"))
+    'gauge'
     """
-    return "".join(_LETTERS[law] if law in method.laws else "·" for law in LAWS)
+    held = [law for law in LAWS if law in method.laws]
+    broken = [law for law in LAWS if law not in method.laws]
+    if not broken:
+        return "all"
+    if len(broken) < len(held):
+        return f"all but {_words(broken)}"
+    return _words(held) or "none"
+
+
+def _words(laws: Sequence[str]) -> str:
+    return ", ".join(law.replace("_", " ") for law in laws)
 
 
 def summary(
@@ -147,6 +158,7 @@ def summary(
         for i, name in enumerate(library.names)
     ]
     table(console, ("adapter", "weight", "rank", "norm", "coefficient"), rows)
+    line(console, merge_sentence.sentence(method, library.names, weights, totals))
     ratio = totals.merged / totals.exact if totals.exact else math.nan
     line(
         console,

@@ -147,6 +147,8 @@ class Totals(NamedTuple):
     """``|delta_e|``, [E]; 0 where an adapter is left out."""
     coefficients: np.ndarray
     """``<merged, delta_e> / |delta_e|^2``, [E]."""
+    overlap: float
+    """Largest absolute cosine of two adapters; nan of fewer than two that are not 0."""
 
 
 def totals(adapter: Groups, library: Groups, weights: Sequence[float]) -> Totals:
@@ -178,7 +180,23 @@ def totals(adapter: Groups, library: Groups, weights: Sequence[float]) -> Totals
             cosine=float(np.clip(products @ present / (norm * exact), -1, 1)),
             norms=np.sqrt(np.diagonal(inner)),
             coefficients=products / np.diagonal(inner),
+            overlap=_overlap(inner),
         )
+
+
+def _overlap(inner: np.ndarray) -> float:
+    """The largest absolute cosine, of inner products [E, E].
+
+    >>> _overlap(np.array([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+    0.5
+    """
+    norms = np.sqrt(np.diagonal(inner))
+    present = norms > 0
+    cosines = abs(
+        inner / np.where(present, norms, 1) / np.where(present, norms, 1)[:, None]
+    )
+    pairs = cosines[np.ix_(present, present)][np.triu_indices(present.sum(), 1)]
+    return float(pairs.max()) if pairs.size else math.nan
 
 
 def _gram(merged: LoraWeight, experts: LoraWeight, present: np.ndarray) -> np.ndarray:

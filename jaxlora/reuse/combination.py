@@ -10,7 +10,7 @@ from jaxlora.names import unknown
 COMMON = ("mean", "sum", "ties", "svd")
 """Merges that messages name; there are many more."""
 
-MORE = " (`jaxlora merge --list` shows every merge)"
+MORE = " (`jaxlora merge --list --all` shows every merge)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ def world_flags():
 def refused(capsys, tmp_path, monkeypatch):
     """Runs a command that must fail before it trains or writes anything.
 
-    Returns its words, without the frame that tyro draws around some of them.
+    Returns its one sentence.
     """
     monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("it trained"))
 
@@ -122,7 +122,8 @@ def refused(capsys, tmp_path, monkeypatch):
         said = capsys.readouterr()
         assert "Traceback" not in said.err + said.out
         assert sorted(tmp_path.rglob("*")) == before
-        return " ".join(word for word in said.err.split() if word.strip("│╭╮╰╯─"))
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        return said.err.strip()
 
     return run
 

@@ -142,6 +142,8 @@ def test_the_summary_says_what_came_out(llama, tmp_path, capsys):
     shown = " ".join(said.out.split())
     assert f"{tmp_path / 'm'}: sum of 3 adapters, rank 8-16 in 14 modules" in shown
     assert "relative error 0.000, norm ratio 1.000, cosine 1.000" in shown
+    assert "exact sum: plain acts in full, pattern acts at -0.50 of its" in shown
+    assert "nothing else is lost" in shown
     assert "pattern -0.5 2-8 7.071 -0.5" in shown
     assert "rslora 0 8 left out -" in shown
     assert said.err == ""
@@ -332,6 +334,7 @@ BAD = [
     (["plain", "plain2"], "--method regmean", "'regmean' needs data, and got none"),
     (["plain", "plain2"], "--method mean --data x", "'mean' sees no data, but got"),
     (["plain", "plain2"], "--method nowhere:mine", "Cannot import the merge"),
+    (["plain", "plain2"], "--method mean --all", "--all belongs to a list"),
 ]
 
 
@@ -427,16 +430,25 @@ def test_a_method_of_your_own(small, tmp_path, capsys, monkeypatch):
     assert sys.path == before
 
 
-def test_the_list_has_every_method(capsys):
-    assert cli.main(["merge", "--list"]) == 0
+def test_the_long_list_has_every_method(capsys):
+    assert cli.main(["merge", "--list", "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split()[0]: line for line in lines if line.strip()}
     for name in merge.names():
         assert name in shown
     assert "own data" in shown["regmean"]
-    assert "ip··zd" in shown["factor-mean"]
+    assert "all but gauge, linearity" in shown["factor-mean"]
     assert " yes " in shown["dare"]
     assert " yes " not in shown["ties"]
+
+
+def test_the_list_says_which_to_try_first(capsys):
+    assert cli.main(["merge", "--list"]) == 0
+    short = capsys.readouterr().out
+    assert command.run(["--list"]) == 0
+    assert capsys.readouterr().out == short
+    assert "merge --list --all" in short
+    assert "dare" not in short
 
 
 def test_the_list_of_one_has_its_fields_and_laws(capsys):
@@ -457,7 +469,7 @@ def test_the_list_of_one_has_its_fields_and_laws(capsys):
 def test_a_narrow_terminal_has_fewer_columns(capsys, monkeypatch):
     narrow = functools.partial(printing.Console, width=80)
     monkeypatch.setattr(printing, "console", narrow)
-    assert cli.main(["merge", "--list"]) == 0
+    assert cli.main(["merge", "--list", "--all"]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines()[:90])) <= 80
     assert "…" not in shown
@@ -484,7 +496,7 @@ def test_the_examples_work(small, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
     places = {"A": "plain", "B": "plain2", "C": "rslora"}
     commands = shown(command.DESCRIPTION)
-    assert len(commands) == 8
+    assert len(commands) == 9
     for i, flags in enumerate(commands):
         flags = [str(small / places[w]) if w in places else w for w in flags]
         assert cli.main([f"MERGED{i}" if w == "MERGED" else w for w in flags]) == 0

@@ -52,7 +52,8 @@ class Merging:
         tyro.conf.arg(
             metavar="NAME",
             help=f"Make one adapter of several: {', '.join(reuse.COMMON)}, or any that "
-            f"needs no data; `jaxlora merge --list` shows all {len(merges.names())}.",
+            f"needs no data; `jaxlora merge --list` says which of "
+            f"{len(merges.names())}, and when.",
         ),
     ] = None
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="W...")] = ()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxlora import merge
-from jaxlora.commands.flags import parsing
+from jaxlora.commands.flags import parsing, refusals
 from jaxlora.merge import Merge
 from jaxlora.registry import check_fields, importable, imported
 
@@ -55,7 +55,7 @@ def split(
             given[name] = text
         else:
             every_flag = [*flags, *(flag_of(name) for name in sorted(known))]
-            raise ValueError(parsing.no_option(flag, every_flag, prog))
+            raise ValueError(refusals.no_option(flag, every_flag, prog))
     return rest, given
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import tyro
 
-from jaxlora.names import flag_hint
+from jaxlora.commands.flags import refusals
 
 T = TypeVar("T")
 
@@ -85,7 +85,9 @@ def parse(
       every: what the word ``all`` stands for after a flag, by flag.
 
     Raises:
-      ValueError: if a flag does not exist, naming the nearest.
+      ValueError: if a flag does not exist, naming the nearest, or its value does not
+        fit.
+      SystemExit: after help.
     """
     words = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
     known = flags(kind)
@@ -95,22 +97,13 @@ def parse(
             words = spread(flag, words, positional=positional)
     # A config has many flags with names alike; the hint then names up to three.
     hints = 1 if default is None else 3
+    listed = names(kind)
     for word in words:
         name = word.partition("=")[0]
-        if name.startswith("--") and name.replace("_", "-") not in names(kind):
-            raise ValueError(no_option(name, names(kind), prog, hints))
+        if name.startswith("--") and name.replace("_", "-") not in listed:
+            raise ValueError(refusals.no_option(name, listed, prog, hints))
     more: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=prog, description=description, args=words, **more)
-
-
-def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:
-    """The sentence for a flag that does not exist.
-
-    >>> no_option("--sede", ["--seed", "--out"], "jaxlora merge")
-    'No option --sede; `jaxlora merge --help` lists all 2. Did you mean --seed?'
-    """
-    hint = flag_hint(name, known, most=hints)
-    return f"No option {name}; `{prog} --help` lists all {len(known)}.{hint}"
+    return refusals.parse(kind, prog, words, listed, description=description, **more)
 
 
 def renamed(words: Sequence[str], aliases: Mapping[str, str]) -> list[str]:

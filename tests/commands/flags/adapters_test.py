@@ -146,6 +146,8 @@ def test_help_names_what_exists(capsys):
     words = (*reuse.COMMON, *reuse.route_names(), "phatgoose", "lora-flow")
     for name in (*words, "jaxlora gate --list", "as `jaxlora gate` writes it"):
         assert name in said
-    assert f"`jaxlora merge --list` shows all {len(merge.names())}" in said
+    assert (
+        f"`jaxlora merge --list` says which of {len(merge.names())}, and when" in said
+    )
     assert "breadcrumbs" not in said
     assert "oracle" not in said

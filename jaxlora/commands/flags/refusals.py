@@ -1,0 +1,192 @@
+"""What tyro prints, caught as text: help is tidied, a refusal becomes one sentence."""
+
+import contextlib
+import io
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from jaxlora.names import flag_hint, hint
+
+T = TypeVar("T")
+WIDTH = 80
+"""Columns of help. Refusals get so many that no word of them is broken."""
+_HELP = frozenset({"-h", "--help"})
+_KINDS = {"INT": "a whole number", "'int'": "a whole number", "FLOAT": "a number"}
+_VALUE = r"Error parsing (\S+): (?:invalid literal for int\(\) with base 10|could not "
+_VALUE += r"convert string to float|Could not find valid parse for arguments): (.*)"
+_UNION = (
+    r"Error parsing (\S+): no type matching .* could be instantiated from \[(.*?)\]"
+)
+
+
+def parse(
+    kind: type[T], prog: str, words: Sequence[str], known: Sequence[str], **more: Any
+) -> T:
+    """As ``tyro.cli``, with help and refusals in our form.
+
+    Args:
+      kind: the dataclass of the flags.
+      prog: the command.
+      words: what was given.
+      known: every flag.
+      **more: of ``tyro.cli``.
+
+    Raises:
+      ValueError: if tyro refuses the words, in one sentence.
+      SystemExit: after help.
+    """
+    asked = bool(_HELP & set(words))
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        # Into text that is no terminal's, tyro draws neither frames nor colours.
+        with (
+            environment(COLUMNS=str(WIDTH if asked else 10_000)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            return tyro.cli(kind, prog=prog, args=words, **more)
+    except SystemExit as ended:
+        if ended.code:
+            raise ValueError(sentence(err.getvalue(), prog, known)) from None
+        print(tidy(out.getvalue()), end="")
+        raise
+
+
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Variables that others ask the system for, such as COLUMNS, for a while.
+
+    Args:
+      **values: by name.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+
+
+def tidy(text: str) -> str:
+    r"""Help without empty defaults, doubled quotes and blank lines, and lines too long.
+
+    Args:
+      text: as tyro writes it.
+
+    >>> tidy("--axes STR\n  What to ``sweep``.   (default:\n  )\n\n\n--out\n")
+    '--axes STR\n  What to `sweep`.\n\n--out\n'
+    """
+    text = re.sub(r"\s*\(default:\s*\)", "", text).replace("``", "`")
+    lines = []
+    for line in map(str.rstrip, text.splitlines()):
+        lines += textwrap.wrap(line, WIDTH) if len(line) > WIDTH + 10 else [line]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+
+
+def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:
+    """The sentence for a flag that does not exist.
+
+    >>> no_option("--sede", ["--seed", "--out"], "jaxlora merge")
+    'No option --sede; `jaxlora merge --help` lists all 2. Did you mean --seed?'
+    """
+    nearest = flag_hint(name, known, most=hints)
+    return f"No option {name}; `{prog} --help` lists all {len(known)}.{nearest}"
+
+
+def sentence(text: str, prog: str, known: Sequence[str]) -> str:
+    r"""What tyro says of words that it refuses, with a way out.
+
+    Args:
+      text: as tyro prints it: a title, what is wrong, and help of the flag.
+      prog: the command.
+      known: every flag.
+
+    >>> sentence("Missing argument\n---\n Missing value for argument '--seeds'. Ex"
+    ...          "pected 1 values.\n---\n For full helptext, run x", "jaxlora x", [])
+    'Got --seeds without a value; `jaxlora x --help` says what it takes.'
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")][1:]
+    ends = ("Argument helptext", "For full helptext")
+    count = next((i for i, x in enumerate(lines) if x.startswith(ends)), len(lines))
+    body, more = " ".join(lines[:count]), " ".join(lines[count:])
+    if body.startswith("Missing from"):
+        return _missing(lines[1:count], prog)
+    if match := re.match(r"Missing value for argument '([^']+)'", body):
+        return f"Got {match[1]} without a value; `{prog} --help` says what it takes."
+    if match := re.match(
+        r"invalid choice '(.*)' for argument '(.*)'\. .*\((.*)\)", body
+    ):
+        return _choice(*match.groups())
+    if match := re.match(r"Unrecognized options: (\S+)", body):
+        return _surplus(match[1], prog, known)
+    if match := re.match(_VALUE, body):
+        return _value(match[1], match[2].strip("[]"), more)
+    if match := re.match(_UNION, body):
+        return _value(match[1], match[2], more + body)
+    if match := re.match(r"Error parsing (\S+): (.*)", body):
+        return _by_flag(match[1], match[2], known)
+    return f"{body.rstrip('.')}; `{prog} --help` lists every option."
+
+
+def _missing(lines: Sequence[str], prog: str) -> str:
+    """Of pairs of lines: what is required, and its help."""
+    names, helps = lines[::2], [x.removesuffix("(required)") for x in lines[1::2]]
+    what = " and no ".join(names)
+    meaning = "; ".join(text.strip().rstrip(".") for text in helps)
+    return f"Got no {what} ({meaning}); `{prog} --help` shows how it is given."
+
+
+def _choice(got: str, flag: str, choices: str) -> str:
+    """For a value that is none of a few.
+
+    >>> _choice("locl", "--search", "'local', 'exhaustive'")
+    "--search is 'locl', expected local or exhaustive; did you mean 'local'?"
+    """
+    names = [name.strip(" '") for name in choices.split(",")]
+    expected = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{flag} is {got!r}, expected {expected}{hint(got, names)}"
+
+
+def _surplus(word: str, prog: str, known: Sequence[str]) -> str:
+    if word.startswith("-"):
+        return no_option(word, known, prog)
+    nearest = flag_hint(f"--{word}", known)
+    return (
+        f"Got {word!r}, which belongs to no option; `{prog} --help` lists all "
+        f"{len(known)}.{nearest}"
+    )
+
+
+def _value(flag: str, got: str, more: str) -> str:
+    """For a value that is no number; ``more`` is the help of the flag.
+
+    >>> _value("--seeds", "'two'", "--seeds INT Number of bases. (default: 1)")
+    "--seeds is 'two', expected a whole number, as in `--seeds 1`."
+    """
+    kinds = (kind for name, kind in _KINDS.items() if name in more)
+    default = re.search(r"\(default: ([^()]+)\)", more)
+    shown = default[1] if default and default[1] != "None" else "1"
+    expected = next(kinds, "a number")
+    return f"{flag} is {got}, expected {expected}, as in `{flag} {shown}`."
+
+
+def _by_flag(where: str, message: str, known: Sequence[str]) -> str:
+    """A sentence of ours, in which a field is called by its flag.
+
+    >>> _by_flag("config.lora", "alpha is 0, expected more.", ["--lora.alpha"])
+    '--lora.alpha is 0, expected more.'
+    """
+    field, space, rest = message.partition(" ")
+    group = where.removeprefix("config").lstrip(".")
+    name = f"--{group}.{field}" if group else f"--{field}"
+    flag = name.replace("_", "-")
+    if flag not in known or not rest.startswith("is "):
+        return message
+    return f"{flag}{space}{rest}"
