@@ -13,8 +13,6 @@ whole call is fine.
 ...         return nn.Dense(3, name="down")(nn.relu(nn.Dense(4, name="up")(x)))
 >>> x = jnp.ones((2, 5))
 >>> variables = Mlp().init(jax.random.key(0), x)
->>> dense_kernels(Mlp(), variables, x)
-('up/kernel', 'down/kernel')
 >>> config = lora.LoraConfig(rank=2, targets=("up/kernel",))
 >>> adapter = lora.init(jax.random.key(1), variables["params"], config)
 >>> apply_with_lora(Mlp(), variables, adapter, x).shape
@@ -29,50 +27,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora import lora, route
-from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library, LoraWeight
+from jaxlora.models.dense import params_of
 from jaxlora.models.layers import apply_lora
 from jaxlora.route import Route
 from jaxlora.tree import Tree
 
 Update: TypeAlias = Callable[[nn.Dense, LoraWeight, jax.Array], jax.Array]
 """What is added to the output of a layer, given its site and input [..., D]."""
-
-
-def dense_kernels(
-    module: nn.Module, variables: Mapping[str, Tree], *args: Any, **kwargs: Any
-) -> tuple[str, ...]:
-    """The kernels that a call multiplies by in an ``nn.Dense``: what can be adapted.
-
-    Names are full paths below ``params``, ready for ``LoraConfig(targets=...)``. Only
-    shapes are computed.
-
-    Args:
-      module: any Linen module.
-      variables: its collections, ``params`` among them.
-      *args: arguments of the module.
-      **kwargs: as in ``module.apply``.
-
-    Raises:
-      ValueError: if there is no ``params``, or the call uses no ``nn.Dense``.
-    """
-    params = _params(variables)
-    seen: dict[str, bool] = {}
-
-    def call(variables: Any) -> Any:
-        return module.apply(variables, *args, **kwargs)
-
-    with nn.intercept_methods(_adding(seen, None)):
-        jax.eval_shape(call, dict(variables))
-    if not seen:
-        kernels = [name for name in named.flatten(params) if name.endswith("kernel")]
-        raise ValueError(
-            f"This call of {type(module).__name__} used no nn.Dense, expected one or "
-            f"more to adapt. Its params have the kernels "
-            f"{', '.join(map(repr, kernels)) or 'none'}; other layers (DenseGeneral, "
-            f"Conv), and modules under nn.jit, take an adapter by lora.fuse."
-        )
-    return tuple(seen)
 
 
 def apply_with_lora(
@@ -98,7 +60,7 @@ def apply_with_lora(
       ValueError: if the adapter does not fit ``params``, or a site of it is no kernel
         of an ``nn.Dense`` that this call used: it would have had no effect.
     """
-    lora.check(_params(variables), adapter)
+    lora.check(_base_of(variables), adapter)
 
     call = module, {**variables, "lora": adapter}, args, kwargs
     return _applied(call, tuple(lora.sites(adapter)), lambda _, w, x: apply_lora(w, x))
@@ -142,7 +104,7 @@ def apply_with_route(
     """
     _check_way(way)
     experts = lora.num_experts(library)
-    lora.check(_params(variables), library, experts)
+    lora.check(_base_of(variables), library, experts)
     route.check(way, gate, library)
     fitted = way.fit(experts)
 
@@ -164,17 +126,12 @@ def apply_with_route(
     return _applied(call, tuple(lora.sites(library)), update, experts)
 
 
-def _params(variables: Mapping[str, Tree]) -> Tree:
-    if "params" not in variables:
-        raise ValueError(
-            f"The variables have no 'params', only {', '.join(map(repr, variables))}: "
-            f"if these are the params, give {{'params': params}}."
-        )
+def _base_of(variables: Mapping[str, Tree]) -> Tree:
     if "lora" in variables:
         raise ValueError(
             "The variables already hold a 'lora' collection; give the adapter once."
         )
-    return variables["params"]
+    return params_of(variables)
 
 
 def _check_way(way: Route) -> None:
@@ -212,7 +169,7 @@ def _applied(
     return out
 
 
-def _adding(seen: dict[str, bool], update: Callable | None) -> Callable:
+def _adding(seen: dict[str, bool], update: Callable) -> Callable:
     """An interceptor that adds updates, and notes in ``seen`` which sites got one."""
 
     def add(call, args, kwargs, context):
@@ -223,7 +180,7 @@ def _adding(seen: dict[str, bool], update: Callable | None) -> Callable:
         name = "/".join((*layer.path, "kernel"))
         adapted = layer.has_variable("lora", "kernel")
         seen[name] = seen.get(name, False) or adapted
-        if update is None or not adapted:
+        if not adapted:
             return y
         x = jnp.asarray(args[0] if args else kwargs["inputs"])
         return y + update(layer, x).astype(y.dtype)

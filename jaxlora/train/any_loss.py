@@ -158,6 +158,7 @@ def _check_rows(data: Tree, experts: int) -> int:
     shapes = {name: jnp.shape(x) for name, x in named.flatten(data).items()}
     if not shapes:
         raise ValueError("The data are empty, expected a pytree of arrays [E, N, ...].")
+    first = next(iter(shapes.values()))
     for name, shape in shapes.items():
         where = f"Data {name!r} have" if name else "The data have"
         if shape[:1] != (experts,) or len(shape) < 2:
@@ -165,7 +166,6 @@ def _check_rows(data: Tree, experts: int) -> int:
                 f"{where} shape {shape}, expected [E, N, ...] with E = {experts}, the "
                 f"experts of the library: rows are stacked expert by expert."
             )
-        first = next(iter(shapes.values()))
         if shape[1] != first[1] or not shape[1]:
             raise ValueError(
                 f"{where} {shape[1]} rows an expert, expected {first[1] or 'some'} as "
@@ -206,7 +206,7 @@ def _check_loss(loss: Loss, base, library, data, keys) -> None:
         ) from None
     out = jax.eval_shape(loss, *given)
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         what = f"{dtype} of shape {shape}" if dtype else f"a {type(out).__name__}"
         raise ValueError(
             f"The loss returns {what}, expected one float: the mean over rows of what "

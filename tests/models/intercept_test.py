@@ -7,7 +7,7 @@ import pytest
 
 from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import apply_with_lora, apply_with_route, dense_kernels
+from jaxlora.models import apply_with_lora, apply_with_route
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 3, 6))
@@ -224,39 +224,10 @@ def library_of(adapter, trained):
     return lora.stack([trained(seed, adapter) for seed in range(3)])
 
 
-def test_dense_kernels_are_those_that_the_call_uses():
-    module, variables = Block(), Block().init(KEY, X)
-    names = ("q/kernel", "k/kernel", "v/kernel", "out/kernel")
-    assert dense_kernels(module, variables, X) == (
-        *names,
-        "mlp/up/kernel",
-        "mlp/down/kernel",
-    )
-    mlp = {"params": variables["params"]["mlp"]}
-    assert dense_kernels(Mlp(), mlp, X, method="encode") == ("up/kernel",)
-    scan = scanned()
-    assert dense_kernels(scan, scan.init(KEY, X, None), X, None) == ("dense/kernel",)
-
-
-def test_a_module_without_dense_layers_says_which_kernels_it_has():
-    module = nn.Conv(4, (3,))
-    with pytest.raises(ValueError, match=r"Conv used no nn.Dense.*kernels 'kernel'"):
-        dense_kernels(module, module.init(KEY, X), X)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda bare, _: dense_kernels(Block(), bare, X),
-        lambda bare, adapter: apply_with_lora(Block(), bare, adapter, X),
-    ],
-    ids=["kernels", "lora"],
-)
-def test_params_that_are_not_wrapped_are_refused(block, call):
+def test_params_that_are_not_wrapped_are_refused(block):
     variables, adapter = block
-    bare = variables["params"]
     with pytest.raises(ValueError, match=r"no 'params', only .*'mlp'.*give {'params'"):
-        call(bare, adapter)
+        apply_with_lora(Block(), variables["params"], adapter, X)
 
 
 def test_a_route_is_the_weighted_sum_of_experts_in_numpy(trained):
