@@ -86,11 +86,17 @@ def match(patterns: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str,
       names: leaf names.
 
     Raises:
-      ValueError: if a pattern is no regular expression, or claims no name.
+      ValueError: if a pattern is no regular expression, or claims no name, or one
+        string stands where several patterns are meant.
 
     >>> match([".*/q", ".*"], ["attn/q", "attn/k"])
     {'.*/q': ('attn/q',), '.*': ('attn/k',)}
     """
+    if isinstance(patterns, str):  # a sequence too, of letters
+        raise ValueError(
+            f"Patterns are {patterns!r}, expected a tuple or list of them: "
+            f"({patterns!r},) is one."
+        )
     claimed: dict[str, list[str]] = {pattern: [] for pattern in patterns}
     compiled = [(pattern, _compile(pattern)) for pattern in patterns]
     for name in names:

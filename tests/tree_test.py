@@ -120,3 +120,8 @@ def test_join_refuses_a_leaf_held_twice():
         tree.join({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}})
     with pytest.raises(ValueError, match="lies below another leaf"):
         tree.join({"a": 1}, {"a": {"b": 1}})
+
+
+def test_a_string_where_patterns_are_meant_is_refused():
+    with pytest.raises(ValueError, match=r"Patterns are 'q', expected a tuple or list"):
+        tree.match("q", ["q"])

@@ -19,7 +19,7 @@ library is routed), the base, and an adapter or a library with its gate.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -100,9 +100,16 @@ def build(
         and temperature.
 
     Raises:
-      ValueError: as :func:`check`; also if an adapter does not fit the base, or the
-        gate was made for other adapters.
+      ValueError: as :func:`check`; also if an adapter does not fit the base, the gate
+        was made for other adapters, or one adapter stands where a list is meant.
     """
+    for name, given in (("adapters", adapters), ("general", general)):
+        if isinstance(given, Mapping):
+            raise ValueError(
+                f"{name} is one tree with {', '.join(map(repr, given))}, expected a "
+                f"list of adapters: [adapter] is one; lora.unstack takes a library "
+                f"apart."
+            )
     how = _combination(**combining)
     check(how, len(adapters), trained=gate is not None, general=len(general))
     for adapter in (*adapters, *general):
@@ -178,9 +185,12 @@ def load(
         and temperature.
 
     Raises:
-      ValueError: as :func:`build`, and if a folder is missing or not what it should be.
+      ValueError: as :func:`build`, and if a folder is missing or not what it should be,
+        or a path stands where a list of folders is meant.
     """
     # A bad request is refused before gigabytes are read.
+    _refuse_path("adapter_folders", adapter_folders)
+    _refuse_path("general_folders", general_folders)
     many, general = len(adapter_folders), len(general_folders)
     how = _combination(**combining)
     check(how, many, trained=gate is not None, general=general)
@@ -197,6 +207,15 @@ def load(
             adapters.append(peft.load(path, base))
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
     return build(model, base, adapters[:many], **given, **combining)
+
+
+def _refuse_path(name: str, folders: Any) -> None:
+    # A string is a sequence too, of letters; a path is none.
+    if isinstance(folders, str | bytes | os.PathLike):
+        raise ValueError(
+            f"{name} is {folders!r}, expected a list of folders; one adapter is "
+            f"[{folders!r}]."
+        )
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -1,10 +1,14 @@
 """Training: many experts, or many gates, in one program.
 
 ``train_*`` take packed text, checkpoint and resume; ``fit_*`` and ``finetune`` take
-small data sets whole. Bases are made by :mod:`jaxlora.train.pretrain`, gates that are
-measured and not trained by :mod:`jaxlora.train.gate_data`.
+small data sets whole; ``fit`` takes any model, loss and rows. Bases are made by
+:mod:`jaxlora.train.pretrain`, gates that are measured and not trained by
+:mod:`jaxlora.train.gate_data`.
 """
 
+from jaxlora.train.any_loss import fit as fit
+from jaxlora.train.any_loss import fresh as fresh
+from jaxlora.train.full_batch import Steps as Steps
 from jaxlora.train.full_batch import finetune as finetune
 from jaxlora.train.full_batch import fit_experts as fit_experts
 from jaxlora.train.full_batch import fit_gates as fit_gates

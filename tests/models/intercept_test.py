@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import lora
+from jaxlora import lora, route
 from jaxlora.lora import LoraConfig
-from jaxlora.models import apply_with_lora
+from jaxlora.models import apply_with_lora, apply_with_route
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 3, 6))
@@ -215,3 +215,96 @@ def test_nothing_stays_intercepted(block):
     before = Block().apply(variables, X)
     apply_with_lora(Block(), variables, adapter, X)
     assert (Block().apply(variables, X) == before).all()
+
+
+ARROW = route.preset("arrow", top_k=2, temperature=0.1)
+
+
+def library_of(adapter, trained):
+    return lora.stack([trained(seed, adapter) for seed in range(3)])
+
+
+def test_params_that_are_not_wrapped_are_refused(block):
+    variables, adapter = block
+    with pytest.raises(ValueError, match=r"no 'params', only .*'mlp'.*give {'params'"):
+        apply_with_lora(Block(), variables["params"], adapter, X)
+
+
+def test_a_route_is_the_weighted_sum_of_experts_in_numpy(trained):
+    module = nn.Dense(4)
+    variables, adapter = make(module, trained, "kernel")
+    library = library_of(adapter, trained)
+    gate = ARROW.init(library)
+    got = apply_with_route(module, variables, ARROW, library, gate, X)
+    deltas = np.asarray(lora.delta(library["kernel"]), np.float64)
+    u = np.stack([np.linalg.svd(d)[0][:, 0] for d in deltas])
+    x = np.asarray(X, np.float64).reshape(-1, 6)
+    scores = np.abs(x @ u.T)
+    scores[np.arange(len(x)), scores.argmin(-1)] = -np.inf  # two of three are kept
+    share = np.exp((scores - scores.max(-1, keepdims=True)) / ARROW.temperature)
+    share /= share.sum(-1, keepdims=True)
+    update = np.einsum("ne,nd,edf->nf", share, x, deltas).reshape(2, 3, 4)
+    want = np.asarray(module.apply(variables, X)) + update
+    np.testing.assert_allclose(got, want, atol=ATOL)
+    assert np.abs(update).max() > 0.1
+
+
+def test_a_library_of_one_expert_routes_as_that_adapter(block):
+    variables, adapter = block
+    library = lora.stack([adapter])
+    gate = jax.jit(ARROW.init)(library)
+    got = jax.jit(
+        lambda library, gate: apply_with_route(
+            Block(), variables, ARROW, library, gate, X
+        )
+    )(library, gate)
+    want = apply_with_lora(Block(), variables, adapter, X)
+    np.testing.assert_allclose(got, want, atol=ATOL)
+
+
+def test_scan_slices_a_library_and_its_gate(trained):
+    module = scanned(lora=0, gate=0)
+    variables, adapter = make(module, trained, ".*", args=(X, None))
+    library = library_of(adapter, trained)
+    gate = jax.jit(ARROW.init)(library)
+    got, _ = apply_with_route(module, variables, ARROW, library, gate, X, None)
+    step, x = Step(), X
+    for i in range(3):  # the layers one by one, each with its part of all three trees
+        params = jax.tree.map(lambda p, i=i: p[i], variables)
+        parts = jax.tree.map(lambda p, i=i: p[:, i], (library, gate))
+        x, _ = apply_with_route(step, params, ARROW, *parts, x, None)
+    np.testing.assert_allclose(got, x, atol=ATOL)
+
+
+@pytest.mark.parametrize("axes", [{"gate": 0}, {"lora": 0}], ids=["lora", "gate"])
+def test_scan_that_drops_a_part_of_a_route_is_refused(trained, axes):
+    module = scanned(**axes)
+    variables, adapter = make(module, trained, ".*", args=(X, None))
+    library = library_of(adapter, trained)
+    gate = jax.jit(ARROW.init)(library)
+    with pytest.raises(ValueError, match="variable_axes"):
+        apply_with_route(module, variables, ARROW, library, gate, X, None)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        route.Route(gate=route.oracle),
+        route.Route(gate=route.arrow, granularity="sequence"),
+        route.Route(gate=route.Uniform(per="model")),
+    ],
+    ids=["labels", "sequence", "model"],
+)
+def test_a_route_that_needs_more_than_a_site_is_refused(block, trained, way):
+    variables, adapter = block
+    library = library_of(adapter, trained)
+    with pytest.raises(ValueError, match="per 'site' and by 'token'"):
+        apply_with_route(Block(), variables, way, library, {}, X)
+
+
+def test_a_gate_of_another_library_is_refused(block, trained):
+    variables, adapter = block
+    library = library_of(adapter, trained)
+    gate = jax.jit(ARROW.init)(jax.tree.map(lambda x: x[::-1], library))
+    with pytest.raises(ValueError, match="made for another library"):
+        apply_with_route(Block(), variables, ARROW, library, gate, X)

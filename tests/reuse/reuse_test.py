@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -236,3 +237,17 @@ def test_a_bad_request_is_refused_before_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(module.pretrained, "load", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(ValueError, match="Got 2 weights for 1"):
         reuse.load(tmp_path, [tmp_path], merge="sum", weights=[1, 2])
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_one_folder_where_a_list_is_meant_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(module.pretrained, "load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ValueError, match=r"adapter_folders is .*expected a list"):
+        reuse.load(tmp_path, kind("adapter"))
+    with pytest.raises(ValueError, match=r"general_folders is .*expected a list"):
+        reuse.load(tmp_path, ["a", "b"], route="genknowsub", general_folders=kind("g"))
+
+
+def test_one_adapter_where_a_list_is_meant_is_refused(base, make):
+    with pytest.raises(ValueError, match=r"one tree with 'layers', expected a list"):
+        reuse.build(MODEL, base, make(1))
