@@ -18,6 +18,8 @@ from jaxlora.report.word_problems_lines import JOINT, combined
 
 NAMES = ("results.csv", "results.csv.gz")
 SINGLE = "best expert alone"
+ANSWERS = "answers"
+"""Bases that are taught to answer without steps as well, and experts like them."""
 PROBLEMS, FACTS = "Word problems that need both skills", "Facts of two hops"
 ABSENT = (
     "The two-hop study's numbers are not here: --two-hop FOLDER, with the results of "
@@ -86,10 +88,13 @@ def _facts(rows: pd.DataFrame) -> list[Forms]:
 def problems(book: look.Book) -> tuple[Forms, ...]:
     """Returns every method, the joint LoRA and the best expert, at full overlap.
 
+    They are of the bases that were taught both forms, where there are any.
+
     Args:
       book: of a run.
     """
-    places = look.dial(book)
+    taught = [x for x in book.places if x.base == ANSWERS]
+    places = taught or look.dial(book)
     if not places:
         return ()
     place = places[-1]
@@ -122,8 +127,8 @@ def answer_grid(book: look.Book, facts: tuple[Forms, ...] = ()) -> Grid:
         "The same problems of two operations at full overlap, solved step by step or "
         "answered at once; of facts, with the bridge written (the expert of B->C "
         "practises it) or asked directly. Product of kept: of problems of one skill, "
-        "asked in the same form. No answers at once where the base gives none to known "
-        "problems."
+        "asked in the same form. Bases and experts are taught both forms where there are "
+        "such; no answers at once where the base gives none to known problems."
     )
     if not facts:
         note += f" {ABSENT}"
