@@ -127,8 +127,8 @@ def answer_grid(book: look.Book, facts: tuple[Forms, ...] = ()) -> Grid:
         "The same problems of two operations at full overlap, solved step by step or "
         "answered at once; of facts, with the bridge written (the expert of B->C "
         "practises it) or asked directly. Product of kept: of problems of one skill, "
-        "asked in the same form. Bases and experts are taught both forms where there are "
-        "such; no answers at once where the base gives none to known problems."
+        "asked in the same form. Bases and experts are taught both forms where there "
+        "are such; no answers at once where the base gives none to known problems."
     )
     if not facts:
         note += f" {ABSENT}"
