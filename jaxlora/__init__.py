@@ -28,28 +28,6 @@ Each package has a README beside its code; ``jaxlora --help`` lists the commands
 
 import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jaxlora import diagnose as diagnose
-    from jaxlora import evaluate as evaluate
-    from jaxlora import integrations as integrations
-    from jaxlora import io as io
-    from jaxlora import lora as lora
-    from jaxlora import merge as merge
-    from jaxlora import models as models
-    from jaxlora import parallel as parallel
-    from jaxlora import report as report
-    from jaxlora import reuse as reuse
-    from jaxlora import route as route
-    from jaxlora import spectra as spectra
-    from jaxlora import spectrum as spectrum
-    from jaxlora import studies as studies
-    from jaxlora import tasks as tasks
-    from jaxlora import testing as testing
-    from jaxlora import theory as theory
-    from jaxlora import train as train
-    from jaxlora import tree as tree
 
 __version__ = "0.1.0"
 PARTS = tuple(

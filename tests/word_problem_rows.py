@@ -29,6 +29,8 @@ from jaxlora.studies.word_problems.design import Point, Regime
 
 CONFIG = WordProblemsConfig(
     seeds=2,
+    overlaps=(0.0, 0.1, 0.25, 0.5, 1.0),
+    methods=("mean", "sum", "arrow"),
     coverages=(0, 2),
     ranked=("mean", "sum", "ties", "tsv", "arrow", "phatgoose", "random-mean"),
 )

@@ -114,7 +114,10 @@ def test_jaxlora_knows_the_command(capsys):
     assert cli.main(["data", "question"]) == 2
     assert "did you mean `jaxlora data questions`?" in capsys.readouterr().err
     assert cli.main(["data"]) == 2
-    assert "needs a name; there are two-hop and questions." in capsys.readouterr().err
+    assert (
+        "needs a name; there are two-hop, word-problems and questions."
+        in capsys.readouterr().err
+    )
 
 
 def test_it_does_not_wait_for_jax(starts_lightly, written):

@@ -31,7 +31,7 @@ FLAGS = """
 --world.new 3 --world.known-unary 3 --world.levels 3
 --model.hidden-size 16 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2
 --model.head-dim 8 --model.mlp-size 32 --lora.rank 2
---pretrain.rows 400 --pretrain.max-steps 10 --pretrain.chunk 10 --experts.rows 32
+--pretrain.rows 400 --pretrain.max-steps 12 --pretrain.chunk 12 --experts.rows 32
 """
 SHARES = {Arm.PAIR: 0.6, Arm.JOINT: 1.0}
 
@@ -124,7 +124,7 @@ def test_it_begins_with_the_finding_and_ends_with_paths_and_time(made):
     first = "The mean of two experts solves 0."
     assert first in text
     assert text.index(first) < text.index("The dial: shared solution templates")
-    for part in ("base 0/10", "one LoRA on both: 1.00", "Took ", "report.html"):
+    for part in ("base 0/12", "one LoRA on both: 1.00", "Took ", "report.html"):
         assert part in text, part
     assert "No prediction was written down before this run" in text
 

@@ -535,7 +535,7 @@ def models_there(speaking, hf, tmp_path_factory):
     ("words", "expected"),
     [
         ("--model M", "No --data was given, expected a file at least"),
-        ("--data A", "required"),
+        ("--data A", "Got no --model"),
         ("--model M --data gone.jsonl", "gone.jsonl is not there"),
         ("--model M --data empty.jsonl", "empty.jsonl has no good record (0 bad)"),
         ("--model M --data empty.jsonl --skip-bad", "has no good record (0 bad)"),

@@ -130,7 +130,7 @@ def test_libraries_hold_the_experts_that_their_names_say():
     assert MEMBERS[Arm.COUNTERFACTUAL2] == (Expert.HOP1, Expert.COUNTER2)
     for library in arms.OTHERS:
         assert Expert.TARGET not in MEMBERS[library]
-    assert set(MEMBERS) | {Arm.BASE, Arm.FULL} == set(Arm)
+    assert not {Arm.BASE, Arm.FULL} & set(MEMBERS)
 
 
 def test_every_expert_trains_in_exactly_one_program():
