@@ -11,7 +11,7 @@ from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.report import leaderboard
 from jaxlora.report.grid import rich_table
-from jaxlora.studies.two_hop.symbols import protocol
+from jaxlora.studies.two_hop.symbols import deciding, protocol
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 
 STAGES = {"pretrain": "base", "experts": "experts", "questions": "questions"}
@@ -44,6 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the study; 0 if every base met its criteria, else 1."""
     given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
     console = study_output.console()
+    people = protocol.own_people(given.config)
+    study_output.warn(console, deciding.warnings(given.config, people))
     with bars.stages(console, STAGES) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
     images = leaderboard.save(results.summary, given.out)
@@ -64,6 +66,6 @@ def _close(console: Console, given: Arguments, written: Path, timings) -> None:
     console.print(f"Page: {written}   rows: {given.out / 'results.csv'}")
     if given.config.seeds < 3:
         console.print(
-            "Few seeds say little: `jaxlora study two-hop --preset standard "
+            "One base may be an odd one: `jaxlora study two-hop --preset standard "
             "--out results/two-hop-standard` runs three, with pooled intervals."
         )

@@ -47,6 +47,17 @@ def write(
     return written
 
 
+def warn(console: Console, sentences: Sequence[str]) -> None:
+    """Says, before anything is trained, what this study cannot decide.
+
+    Args:
+      console: where to.
+      sentences: one for each number of questions that is too small.
+    """
+    for sentence in sentences:
+        console.print(f"Too few to decide: {sentence}", style="yellow", markup=False)
+
+
 def took(console: Console, results: Any, written: Path) -> None:
     """Prints how long a study took, and where its page is.
 

@@ -13,7 +13,7 @@ from jaxlora.commands import bars, flags, study_output
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.studies.harness import config
-from jaxlora.studies.two_hop.text import memory, protocol, resources
+from jaxlora.studies.two_hop.text import deciding, memory, protocol, resources
 from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     if given.memory:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
+    study_output.warn(console, deciding.warnings(study))
     with bars.bar("two-hop") as move:
         results = protocol.run(
             study,

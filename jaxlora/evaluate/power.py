@@ -7,12 +7,17 @@ A verdict that no outcome can reach is a design fault, and is found here.
 import math
 from typing import NamedTuple
 
+import numpy as np
+from scipy import special
+
 from jaxlora.evaluate import ends, statistics
 from jaxlora.evaluate.evidence import Thresholds
 from jaxlora.evaluate.statistics import Interval
 
 MOST = 10**6
 """Questions beyond which a verdict counts as unattainable."""
+CHANCE_TO_SEE = 0.8
+"""How likely a difference of the size that is asked about must be to show."""
 
 
 class Attainable(NamedTuple):
@@ -20,45 +25,58 @@ class Attainable(NamedTuple):
 
     label: str
     interval: Interval
-    """Of the outcome: nothing right, or everything right."""
+    """Of the outcome: nothing right, everything right, or right where no control is."""
     bound: float
     """What an end of the interval must reach."""
     decided: bool
     """Does it?"""
 
 
-def attainable(n: int, chance: float, thresholds: Thresholds) -> tuple[Attainable, ...]:
+def attainable(
+    n: int, chance: float, thresholds: Thresholds, tries: int = 1
+) -> tuple[Attainable, ...]:
     """The verdicts that only an interval can give, at their best outcomes.
 
     *No transfer* needs an upper bound of at most chance + margin, and is tried with no
     answer right; *preserved* a lower bound of at least the base - margin, with all
-    answers of base and combination right.
+    answers of base and combination right; *composes* and *retrieves* a paired
+    difference to every control above 0, with all answers right that no control has.
+    Statistics are those of the verdicts: where all items agree, they do not depend on
+    seeds or libraries.
 
     Args:
       n: questions, at least 1.
       chance: accuracy of guessing, in [0, 1].
       thresholds: the margins, and the confidence of every interval.
+      tries: methods over which p-values are adjusted.
 
     >>> [x.decided for x in attainable(21, 0.05, Thresholds())]
-    [False, False]
+    [False, False, True]
     >>> [x.decided for x in attainable(63, 0.05, Thresholds())]
-    [True, True]
+    [True, True, True]
     """
     none = statistics.wilson(0, n, thresholds.confidence)
     every = statistics.wilson(n, n, thresholds.confidence)
     most, least = chance + thresholds.chance_margin, 1 - thresholds.preserved_margin
+    rng = np.random.default_rng(0)  # of no effect: all differences agree
+    above, p = statistics.paired(
+        [np.ones(n)], [np.zeros(n)], rng, thresholds.confidence
+    )
+    beats = above.lo > 0 and p * tries < thresholds.alpha
     return (
         Attainable("no transfer", none, most, none.hi <= most),
         Attainable("preserved", every, least, every.lo >= least),
+        Attainable("composes or retrieves", above, 0.0, beats),
     )
 
 
-def smallest(chance: float, thresholds: Thresholds) -> int:
+def smallest(chance: float, thresholds: Thresholds, tries: int = 1) -> int:
     """The fewest questions at which every verdict can be reached.
 
     Args:
       chance: accuracy of guessing, in [0, 1].
       thresholds: the margins, and the confidence of every interval.
+      tries: methods over which p-values are adjusted.
 
     Raises:
       ValueError: if a margin is 0, so that no number of questions is enough.
@@ -67,7 +85,7 @@ def smallest(chance: float, thresholds: Thresholds) -> int:
     (35, 35)
     """
     few, many = 0, 1
-    while not _decides(many, chance, thresholds):
+    while not _decides(many, chance, thresholds, tries):
         few, many = many, 2 * many
         if many > MOST:
             raise ValueError(
@@ -77,7 +95,7 @@ def smallest(chance: float, thresholds: Thresholds) -> int:
             )
     while many - few > 1:
         middle = (few + many) // 2
-        decides = _decides(middle, chance, thresholds)
+        decides = _decides(middle, chance, thresholds, tries)
         few, many = (few, middle) if decides else (middle, many)
     return many
 
@@ -102,7 +120,52 @@ def most_right(n: int, chance: float, thresholds: Thresholds) -> int:
     return next(fits, -1)
 
 
-def warning(n: int, chance: float, thresholds: Thresholds, what: str) -> str:
+def to_beat(seen: Interval, by: float, confidence: float) -> int:
+    """The questions that decide whether a paired difference is as large as ``by``.
+
+    As many as make an interval of the spread that was seen exclude 0 with the
+    probability ``CHANCE_TO_SEE`` if the difference is ``by``.
+
+    Args:
+      seen: interval of a paired difference, wider than a point.
+      by: the difference that matters, above 0.
+      confidence: of the interval.
+
+    References:
+      Connor, Sample size for testing differences in proportions for the paired-sample
+        design (Biometrics 1987); the spread is that of the interval, libraries
+        included.
+
+    >>> to_beat(Interval(0.02, -0.1, 0.14, 63), 0.1, 0.95)
+    186
+    """
+    z, power = special.ndtri([0.5 + confidence / 2, CHANCE_TO_SEE])
+    error = (seen.hi - seen.lo) / 2 / z
+    return math.ceil(seen.n * ((z + power) * error / by) ** 2)
+
+
+def to_beat_before(unlike: float, by: float, confidence: float) -> int:
+    """The same before anything is asked, of people who are independent.
+
+    Args:
+      unlike: share of questions that exactly one of the two sides answers right.
+      by: the difference that matters, above 0.
+      confidence: of the interval.
+
+    References:
+      Connor (Biometrics 1987).
+
+    >>> to_beat_before(0.3, 0.1, 0.95)
+    234
+    """
+    z, power = special.ndtri([0.5 + confidence / 2, CHANCE_TO_SEE])
+    reach = z * math.sqrt(unlike) + power * math.sqrt(unlike - by**2)
+    return math.ceil((reach / by) ** 2)
+
+
+def warning(
+    n: int, chance: float, thresholds: Thresholds, what: str, tries: int = 1
+) -> str:
     """One sentence on a design that cannot decide; empty if it can.
 
     Args:
@@ -110,13 +173,14 @@ def warning(n: int, chance: float, thresholds: Thresholds, what: str) -> str:
       chance: accuracy of guessing.
       thresholds: the margins, and the confidence.
       what: what the verdict is about.
+      tries: methods over which p-values are adjusted.
 
     >>> warning(63, 0.05, Thresholds(), "a cell")
     ''
     >>> warning(21, 0.05, Thresholds(), "a cell")[:50]
     'a cell has 21 questions, of which no outcome can b'
     """
-    missing = [x for x in attainable(n, chance, thresholds) if not x.decided]
+    missing = [x for x in attainable(n, chance, thresholds, tries) if not x.decided]
     if not missing:
         return ""
     names = " or ".join(f"*{x.label}*" for x in missing)
@@ -124,9 +188,9 @@ def warning(n: int, chance: float, thresholds: Thresholds, what: str) -> str:
     return (
         f"{what} has {n} questions, of which no outcome can be {names} (its best is "
         f"{best.value:.2f} [{best.lo:.2f}, {best.hi:.2f}]); at least "
-        f"{smallest(chance, thresholds)} are needed."
+        f"{smallest(chance, thresholds, tries)} are needed."
     )
 
 
-def _decides(n: int, chance: float, thresholds: Thresholds) -> bool:
-    return all(x.decided for x in attainable(n, chance, thresholds))
+def _decides(n: int, chance: float, thresholds: Thresholds, tries: int) -> bool:
+    return all(x.decided for x in attainable(n, chance, thresholds, tries))

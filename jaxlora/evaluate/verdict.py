@@ -10,6 +10,7 @@ fulfils no rule.
 from enum import StrEnum
 from typing import NamedTuple
 
+from jaxlora.evaluate import power
 from jaxlora.evaluate.evidence import Controls
 from jaxlora.evaluate.evidence import Evidence as Evidence
 from jaxlora.evaluate.evidence import Ingredient as Ingredient
@@ -20,6 +21,8 @@ from jaxlora.evaluate.statistics import Interval
 
 DEGRADES, NO_HEADROOM = "degrades", "no headroom"
 """The words that remarks begin with."""
+MATTERS = 0.1
+"""The difference to the expert of the only new hop that is worth telling."""
 
 
 class Label(StrEnum):
@@ -74,7 +77,8 @@ def decide(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     )
     tried = (rule(evidence, thresholds) for rule in rules)
     verdict = next(filter(None, tried), None) or _undecided(evidence, thresholds)
-    return verdict._replace(remarks=tuple(_remarks(evidence, thresholds)))
+    remarks = (*_remarks(evidence, thresholds), *_missing(evidence, verdict, thresholds))
+    return verdict._replace(remarks=remarks)
 
 
 def has_headroom(joint: Interval, thresholds: Thresholds) -> bool:
@@ -187,6 +191,22 @@ def _remarks(e: Evidence, t: Thresholds):
     if e.joint is not None and not has_headroom(e.joint, t):
         joint = f"the joint LoRA has {_show(e.joint)}"
         yield f"{NO_HEADROOM}: {joint}, below {t.headroom:.2f}"
+
+
+def _missing(e: Evidence, verdict: Verdict, t: Thresholds):
+    """Of what is undecided beside the expert of the only new hop: how many decide."""
+    alone = e.ingredient and e.controls[e.ingredient.control]
+    if verdict.label is not Label.UNDECIDED or not alone or not e.ingredient:
+        return
+    seen, name = alone.difference, e.ingredient.control
+    if seen.hi < MATTERS:
+        yield f"does not beat {name}: by {_show(seen)}, less than {MATTERS:.2f}"
+        return
+    n = power.to_beat(seen, MATTERS, t.confidence)
+    yield (
+        f"needs {n:,} people: so many tell whether it beats {name} by {MATTERS:.2f}; "
+        f"{seen.n} give {_show(seen)}"
+    )
 
 
 def _obstacle(e: Evidence, t: Thresholds) -> str:

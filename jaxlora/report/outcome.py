@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from jaxlora.evaluate.schema import USUAL, Arm, Cell, Method
 from jaxlora.evaluate.verdict import Cause
+from jaxlora.report import finding
 from jaxlora.report.grid import Grid
 
 Criterion: TypeAlias = Mapping[str, Any]
@@ -40,6 +41,8 @@ MEANINGS = {
     "inconclusive": "the interval decides nothing",
 }
 """Every verdict in words, in the order in which they are tried."""
+OPEN = ("undecided", "inconclusive")
+"""Verdicts that decide nothing, so that nothing has a cause."""
 _OLDER = ("degrades", "inconclusive")
 """Verdicts of older runs: today *degrades* is a remark, and the other *undecided*."""
 
@@ -222,7 +225,7 @@ def remarks(verdict: Mapping[str, Any], *, short: bool = False) -> list[str]:
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
-    """Returns the outcome in sentences, one per arm under the mean.
+    """Returns the outcome in sentences: the finding, then one per arm under the mean.
 
     Of several coverages the highest counts, and every sentence names it.
 
@@ -246,7 +249,8 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         groups.setdefault(title, []).append(verdict)
     explained: set[str] = set()
     at = "" if coverage is None else f" at coverage {coverage:g}"
-    return [
+    found = finding.sentence(results)
+    return [found] * bool(found) + [
         f"{title}{at}: {_explained(group, explained)}."
         for title, group in groups.items()
     ]
@@ -293,8 +297,9 @@ def _highest(
 
 
 def _cause(verdict: Mapping[str, Any]) -> str:
-    cause = verdict.get("cause") or ""
-    return "" if cause == Cause.NONE.value else cause
+    # Older runs gave causes to verdicts that were none.
+    cause, open_ = verdict.get("cause") or "", verdict["label"] in OPEN
+    return "" if open_ or cause == Cause.NONE.value else cause
 
 
 def _with_cause(verdict: Mapping[str, Any]) -> str:

@@ -41,6 +41,8 @@ NEEDED = (
     Arm.RANDOM,
     Arm.PERMUTED,
 )
+JUDGED_ALONE = (Arm.HOP1, Arm.HOP2, Arm.TARGET, Arm.JOINT)
+"""Single experts that a verdict, or its headline, rests on."""
 COUNTERFACTUALS = (Arm.COUNTERFACTUAL1, Arm.COUNTERFACTUAL2)
 # Held-out A->C experts come in two halves; each is asked about the other half.
 OTHERS = (Arm.TARGET_OTHERS, Arm.TRIPLE_OTHERS)
@@ -50,7 +52,9 @@ DRAWS = 7919
 """Folded into a seed's key, so that merges and experts draw apart."""
 
 
-def plan(methods: Sequence[str], placed: bool = False) -> list[tuple[Arm, Method]]:
+def plan(
+    methods: Sequence[str], placed: bool = False, extra: bool = True
+) -> list[tuple[Arm, Method]]:
     """All arms of one base with their methods, in order; the base comes first.
 
     The usual methods combine every set of experts, others those that a verdict rests
@@ -59,10 +63,12 @@ def plan(methods: Sequence[str], placed: bool = False) -> list[tuple[Arm, Method
     Args:
       methods: names of merges and routes.
       placed: are experts confined to layers, which may then be exchanged?
+      extra: ask arms that no verdict rests on?
     """
-    out = [(arm, Method.NONE) for arm in (Arm.BASE, *ALONE, Arm.FULL)]
+    single = (*ALONE, Arm.FULL) if extra else JUDGED_ALONE
+    out = [(arm, Method.NONE) for arm in (Arm.BASE, *single)]
     for method in map(Method, methods):
-        some = COMBINED if method in USUAL else NEEDED
+        some = COMBINED if extra and method in USUAL else NEEDED
         for arm in (*some, Arm.REVERSED) if placed else some:
             if method is not Method.ORACLE or arm not in NOT_FOR_ORACLE:
                 out.append((arm, method))

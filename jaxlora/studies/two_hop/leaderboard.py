@@ -77,7 +77,7 @@ def table(
       refused: why a method could not combine an arm's experts.
       coverage: of the bases.
     """
-    rules = dataclasses.replace(rules, lowest=_lowest(rules.lowest))
+    rules = dataclasses.replace(rules, lowest=lowest(rules.lowest))
     asked = _Asked(measured, pooled(measured), rules, coverage)
     verdicts = {
         (v["library"], v["method"]): v for v in judge.verdicts(asked.pooled, rules)
@@ -101,26 +101,37 @@ def _headroom(asked: _Asked) -> bool | None:
     return by_cell.get(str(joint.cell))
 
 
-def _lowest(lowest: Mapping[tuple[float | None, Cell, Arm], float]):
-    """The lowest accuracy on own facts in any pooled cell, under the first one."""
-    out = dict(lowest)
-    for (coverage, cell, arm), value in lowest.items():
-        if cell in POOLED:
-            key = (coverage, POOLED[0], arm)
+def lowest(
+    of: Mapping[tuple[float | None, Cell, Arm], float], cells: Sequence[Cell] = POOLED
+) -> dict[tuple[float | None, Cell, Arm], float]:
+    """The lowest accuracy on own facts in any pooled cell, under the first one.
+
+    Args:
+      of: that accuracy by coverage, cell and arm.
+      cells: that are pooled.
+    """
+    out = dict(of)
+    for (coverage, cell, arm), value in of.items():
+        if cell in cells:
+            key = (coverage, cells[0], arm)
             out[key] = min(out.get(key, 1.0), value)
     return out
 
 
-def pooled(measured: Samples) -> Samples:
+def pooled(measured: Samples, cells: Sequence[Cell] = POOLED) -> Samples:
     """The samples of the pooled cells as one cell, item after item.
 
     What lacks a cell, in any seed, is left out: what is pooled is comparable.
+
+    Args:
+      measured: samples of one coverage.
+      cells: that are pooled, under the name of the first.
     """
     out: dict[Address, Mapping[int, Sample]] = {}
     for x, by_seed in measured.items():
-        if x.cell != POOLED[0] or x.covered is not None or x.where:
+        if x.cell != cells[0] or x.covered is not None or x.where:
             continue
-        parts = [measured.get(x.at(cell=cell), {}) for cell in POOLED]
+        parts = [measured.get(x.at(cell=cell), {}) for cell in cells]
         seeds = [seed for seed in by_seed if all(seed in part for part in parts)]
         if seeds:
             out[x] = {seed: samples.joined([p[seed] for p in parts]) for seed in seeds}

@@ -9,7 +9,7 @@ from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.studies.harness import Results, Run, results, samples
 from jaxlora.studies.harness.config import plain
 from jaxlora.studies.harness.samples import Intervals, Samples
-from jaxlora.studies.two_hop import judge
+from jaxlora.studies.two_hop import finding, judge
 from jaxlora.studies.two_hop.config import CommonConfig
 from jaxlora.studies.two_hop.judge import Rules, at_coverage
 from jaxlora.studies.two_hop.protocol import Log, lowest_own
@@ -79,6 +79,7 @@ def finish(
         "predictions": results.checked(claims, main, this.study.revision),
         "verdicts": list(_verdicts(config, log, measured)),
         "headroom": list(_headroom(config, log, measured)),
+        "finding": _finding(config, log, measured),
     }
     return Results(rows, summary | this.origin, log.failed)
 
@@ -96,6 +97,16 @@ def _headroom(config: CommonConfig, log: Log, x: Measured) -> Iterator[dict[str,
     for coverage in filter(log.passed.get, x.cells):
         judging = rules(config, log, x.min_own, coverage)
         yield from judge.headroom(at(x.samples, coverage), judging)
+
+
+def _finding(config: CommonConfig, log: Log, x: Measured) -> dict[str, Any] | None:
+    """At the highest coverage of which a base met its criteria."""
+    usable = [coverage for coverage in x.cells if log.passed.get(coverage)]
+    if not usable:
+        return None
+    top = max(usable, key=lambda c: c or 0.0)
+    found = finding.finding(at(x.samples, top), rules(config, log, x.min_own, top))
+    return found and at_coverage(top) | found
 
 
 def differences(

@@ -130,6 +130,7 @@ def _queries(config: WorldConfig, tables, known, banned, covered, rng):
     always = allowed & ~study_second
     target = min(int(config.trained * always.sum()), int((always & ~held).sum()))
     pool = np.flatnonzero(allowed & covered[r2, bridge] & ~held)
+    target = target if config.comparable else int(config.trained * len(pool))
     picked = np.sort(pool[np.argsort(drawn[pool], kind="stable")[:target]])
     triples = np.stack([h, r1, r2], axis=1)
     return triples[picked], triples[held]

@@ -26,6 +26,8 @@ class WorldConfig:
     """Share, in (0, 1), of the two-hop queries allowed at coverage 0 that is trained.
 
     The number is the same at every coverage: higher ones leave more queries out."""
+    comparable: bool = True
+    """Train as many queries at every coverage; if false, all that a coverage allows."""
     coverage: float = 1.0
     """Share of the study's known second-relation facts that are covered, in [0, 1]."""
     copy_share: float = 0.05

@@ -84,9 +84,19 @@ class TwoHopConfig(CommonConfig):
         return self.coverages or (self.world.coverage,)
 
 
+_MANY = WorldConfig(entities=44, relations=26, pairs=10, people=9, comparable=False)
+"""90 people a cell, enough for every verdict; one coverage, so no two to compare."""
+
 PRESETS: dict[str, TwoHopConfig] = {
-    # Five minutes: formats get no steps of their own once the base can compose.
-    "quick": TwoHopConfig(seeds=1, pretrain=PretrainConfig(format_steps=0)),
+    # Five minutes: no steps for the formats alone, and no arm that no verdict needs.
+    "quick": TwoHopConfig(
+        seeds=1,
+        methods=("mean", "sum", "factor-mean", "arrow"),
+        retention_items=16,
+        world=_MANY,
+        pretrain=PretrainConfig(format_steps=0),
+        experts=ExpertsConfig(extra=False),
+    ),
     # Seeds 0 to 3 were seen while the study was built; predictions need fresh ones.
     "standard": TwoHopConfig(seeds=3, first_seed=4),
     "full": TwoHopConfig(seeds=5, first_seed=4, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),

@@ -130,24 +130,26 @@ def _check(config: TwoHopConfig, people: tuple[Record, ...]) -> None:
 
 
 def claimed(config: TwoHopConfig) -> tuple[Prediction, ...]:
-    """The predictions of a study: its file's, or the package's on its methods.
-
-    Those of the leaderboard are about methods beyond the usual ones, if the study has
-    them.
-    """
+    """The predictions of a study: its file's, or the package's on what it asks."""
     if config.predictions is not None:
         return predictions.load(config.predictions)
+    usual = predictions.load(common.predictions(""))
     more = predictions.load(common.predictions("league"))
-    methods = config.all_methods
-    mine = tuple(x for x in more if str(x.method) in methods)
-    return predictions.load(common.predictions("")) + mine
+    asked = _plan(config)
+    # Claims on arms and methods that a smaller study leaves out are not its own.
+    return tuple(x for x in (*usual, *more) if (x.library, x.method) in asked)
+
+
+def _plan(config: TwoHopConfig) -> list[tuple[Arm, Method]]:
+    recipe = config.experts
+    return arms.plan(config.all_methods, recipe.placed, recipe.extra)
 
 
 def _revision(config: TwoHopConfig, claims: tuple[Prediction, ...]) -> str | None:
     """Where the predictions were committed; None unless every file of them was."""
     path = common.predictions("")
     usual = provenance.revision_of(config.predictions or path)
-    alone = config.predictions or len(claims) == len(predictions.load(path))
+    alone = config.predictions or set(claims) <= set(predictions.load(path))
     if alone or usual is None:
         return usual
     return provenance.revision_of(common.predictions("league"))
@@ -215,7 +217,7 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
     name, resumed = f"coverage {coverage:g}, seed {base.seed}", this.clock.resumed
     plan = [
         Block(coverage, base.seed, *x)
-        for x in arms.plan(config.methods, config.experts.placed)
+        for x in _plan(config)
     ]
     ask(this, log, [Part(name, this.out, answers)], plan)
     for block in plan:

@@ -32,6 +32,8 @@ class ExpertsConfig:
     """Adam rate of full fine-tuning."""
     min_own: float = 0.99
     """Criterion: an expert's accuracy on its own facts."""
+    extra: bool = True
+    """Train experts that no verdict rests on: of others, of documents, of copies."""
 
     def __post_init__(self):
         at_least(self, 1, "steps", "full_steps")
@@ -66,6 +68,13 @@ class Kind:
 
 FIRST = (Expert.HOP1, Expert.COUNTER1)
 SECOND = (Expert.HOP2, Expert.COUNTER2, Expert.IDENTITY)
+EXTRA = (
+    Expert.TARGET_FIRST,
+    Expert.TARGET_SECOND,
+    Expert.IDENTITY,
+    Expert.DOCUMENT,
+)
+"""What verdicts are given without."""
 REVERSED = {Expert.HOP1_REVERSED: Expert.HOP1, Expert.HOP2_REVERSED: Expert.HOP2}
 
 
@@ -77,6 +86,7 @@ def kinds(recipe: ExpertsConfig) -> Mapping[Expert, Kind]:
     """
     reversed_ = REVERSED if recipe.placed else {}
     names = [x for x in Expert if x not in REVERSED or x in reversed_]
+    names = [x for x in names if recipe.extra or x not in EXTRA]
     return {name: _kind(name, recipe) for name in names}
 
 
