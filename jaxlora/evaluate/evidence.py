@@ -20,7 +20,7 @@ class Thresholds:
         base's two-hop minus this.
       retention: the remark *degrades* if the upper bound of a kept hop is below this.
       chance_margin: *no transfer* if the upper bound of two-hop is at most chance
-        plus this. A joint LoRA composes, and counterfactual experts move the answer,
+        plus this; *no gain* if that of the difference to an expert alone is. A joint LoRA composes, and counterfactual experts move the answer,
         if the lower bound of theirs is above chance plus this.
       confidence: nominal coverage of every interval.
       alpha: a positive verdict needs an adjusted p-value below this.
@@ -107,6 +107,8 @@ class Evidence:
     model, in nats: above 0 is better. Empty if it was not measured."""
     ingredient: Ingredient | None = None
     """``None`` where the base knows both hops or neither."""
+    alone: tuple[str, ...] = ()
+    """Names of those controls that are one of the experts alone."""
     coverage: float | None = None
     """Share of the second-relation facts that took part in a trained composition;
     ``None`` where the base knows none of them."""

@@ -38,7 +38,8 @@ def attainable(
     """The verdicts that only an interval can give, at their best outcomes.
 
     *No transfer* needs an upper bound of at most chance + margin, and is tried with no
-    answer right; *preserved* a lower bound of at least the base - margin, with all
+    answer right; *no gain* a difference to an expert alone of at most the margin, where
+    both answer alike; *preserved* a lower bound of at least the base - margin, with all
     answers of base and combination right; *composes* and *retrieves* a paired
     difference to every control above 0, with all answers right that no control has.
     Statistics are those of the verdicts: where all items agree, they do not depend on
@@ -51,20 +52,26 @@ def attainable(
       tries: methods over which p-values are adjusted.
 
     >>> [x.decided for x in attainable(21, 0.05, Thresholds())]
-    [False, False, True]
+    [False, False, False, True]
     >>> [x.decided for x in attainable(63, 0.05, Thresholds())]
-    [True, True, True]
+    [True, True, True, True]
     """
     none = statistics.wilson(0, n, thresholds.confidence)
     every = statistics.wilson(n, n, thresholds.confidence)
     most, least = chance + thresholds.chance_margin, 1 - thresholds.preserved_margin
-    rng = np.random.default_rng(0)  # of no effect: all differences agree
-    above, p = statistics.paired(
-        [np.ones(n)], [np.zeros(n)], rng, thresholds.confidence
-    )
+    # The generator has no effect: all differences agree.
+    how, zeros = (np.random.default_rng(0), thresholds.confidence), [np.zeros(n)]
+    above, p = statistics.paired([np.ones(n)], zeros, *how)
+    even, _ = statistics.paired(zeros, zeros, *how)
     beats = above.lo > 0 and p * tries < thresholds.alpha
     return (
         Attainable("no transfer", none, most, none.hi <= most),
+        Attainable(
+            "no gain",
+            even,
+            thresholds.chance_margin,
+            even.hi <= thresholds.chance_margin,
+        ),
         Attainable("preserved", every, least, every.lo >= least),
         Attainable("composes or retrieves", above, 0.0, beats),
     )

@@ -10,7 +10,7 @@ fulfils no rule.
 from enum import StrEnum
 from typing import NamedTuple
 
-from jaxlora.evaluate import power
+from jaxlora.evaluate import gain
 from jaxlora.evaluate.evidence import Controls
 from jaxlora.evaluate.evidence import Evidence as Evidence
 from jaxlora.evaluate.evidence import Ingredient as Ingredient
@@ -21,8 +21,6 @@ from jaxlora.evaluate.statistics import Interval
 
 DEGRADES, NO_HEADROOM = "degrades", "no headroom"
 """The words that remarks begin with."""
-MATTERS = 0.1
-"""The difference to the expert of the only new hop that is worth telling."""
 
 
 class Label(StrEnum):
@@ -35,6 +33,7 @@ class Label(StrEnum):
     COMPOSES_WITH_BASE = "composes with the base"
     LIKELIHOOD = "likelihood transfer"
     NO_TRANSFER = "no transfer"
+    NO_GAIN = "no gain"
     UNDECIDED = "undecided"
 
 
@@ -74,11 +73,14 @@ def decide(evidence: Evidence, thresholds: Thresholds) -> Verdict:
         _composes_with_base,
         _likelihood,
         _no_transfer,
+        _no_gain,
     )
     tried = (rule(evidence, thresholds) for rule in rules)
     verdict = next(filter(None, tried), None) or _undecided(evidence, thresholds)
-    remarks = (*_remarks(evidence, thresholds), *_missing(evidence, verdict, thresholds))
-    return verdict._replace(remarks=remarks)
+    remarks = [*_remarks(evidence, thresholds)]
+    if verdict.label is Label.UNDECIDED and (more := gain.needed(evidence, thresholds)):
+        remarks.append(more)
+    return verdict._replace(remarks=tuple(remarks))
 
 
 def has_headroom(joint: Interval, thresholds: Thresholds) -> bool:
@@ -178,6 +180,18 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
     return Verdict(Label.NO_TRANSFER, cause, reason)
 
 
+def _no_gain(e: Evidence, t: Thresholds) -> Verdict | None:
+    found = gain.none(e, t)
+    if found is None:
+        return None
+    name, difference = found
+    reason = (
+        f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but above {name} by "
+        f"{_show(difference)}, at most {t.chance_margin:.2f}"
+    )
+    return Verdict(Label.NO_GAIN, Cause.NONE, reason)
+
+
 def _undecided(e: Evidence, t: Thresholds) -> Verdict:
     obstacle = _obstacle(e, t) or _unmoved(e, t)
     reason = f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but {obstacle}"
@@ -191,22 +205,6 @@ def _remarks(e: Evidence, t: Thresholds):
     if e.joint is not None and not has_headroom(e.joint, t):
         joint = f"the joint LoRA has {_show(e.joint)}"
         yield f"{NO_HEADROOM}: {joint}, below {t.headroom:.2f}"
-
-
-def _missing(e: Evidence, verdict: Verdict, t: Thresholds):
-    """Of what is undecided beside the expert of the only new hop: how many decide."""
-    alone = e.ingredient and e.controls[e.ingredient.control]
-    if verdict.label is not Label.UNDECIDED or not alone or not e.ingredient:
-        return
-    seen, name = alone.difference, e.ingredient.control
-    if seen.hi < MATTERS:
-        yield f"does not beat {name}: by {_show(seen)}, less than {MATTERS:.2f}"
-        return
-    n = power.to_beat(seen, MATTERS, t.confidence)
-    yield (
-        f"needs {n:,} people: so many tell whether it beats {name} by {MATTERS:.2f}; "
-        f"{seen.n} give {_show(seen)}"
-    )
 
 
 def _obstacle(e: Evidence, t: Thresholds) -> str:

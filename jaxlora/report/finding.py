@@ -6,6 +6,7 @@ from typing import Any
 from jaxlora.evaluate.verdict import Label
 
 JOINS = (Label.COMPOSES.value, Label.COMPOSES_WITH_BASE.value)
+NOT = (Label.NO_TRANSFER, Label.NO_GAIN, Label.LIKELIHOOD)
 WHAT = "facts from two experts"
 
 
@@ -44,7 +45,7 @@ def _joined(found: Mapping[str, Any]) -> list[str]:
         return parts + _others(labels)
     if yes:
         return [f"{_all(total, 'join', 'All ')} {WHAT} {numbers}"]
-    no = _count(labels, Label.NO_TRANSFER, Label.LIKELIHOOD)
+    no = _count(labels, *NOT)
     if no == total:
         every = f"None of {total} combinations joins"
         first = "The combination does not join" if total == 1 else every
@@ -64,7 +65,7 @@ def _verb(names: Sequence[str]) -> str:
 
 def _others(labels: Mapping[str, str]) -> list[str]:
     """What became of the combinations that were not seen to join anything."""
-    no = _count(labels, Label.NO_TRANSFER, Label.LIKELIHOOD)
+    no = _count(labels, *NOT)
     open_, invalid = _count(labels, Label.UNDECIDED), _count(labels, Label.INVALID)
     parts = [f"{no} {'does' if no == 1 else 'do'} not"] if no else []
     parts += _likelier(labels)

@@ -13,6 +13,7 @@ _STYLES = {
     "invalid": "bold red",
     "degrades": "red",
     "no transfer": "yellow",
+    "no gain": "yellow",
     "held": "green",
     "composes": "bold green",
     "composes with the base": "bold green",

@@ -37,6 +37,7 @@ MEANINGS = {
     "composes with the base": "an expert's fact is put together with the base's",
     "likelihood transfer": "the answer becomes likelier, but not the first choice",
     "no transfer": "not clearly above chance",
+    "no gain": "an expert alone answers as many, within 0.10",
     "undecided": "the interval decides nothing",
     "inconclusive": "the interval decides nothing",
 }

@@ -18,8 +18,9 @@ SHARES = st.floats(0, 0.5)
 
 
 def test_the_faults_of_21_people():
-    none, every, above = power.attainable(21, 0.0, USUAL)
+    none, even, every, above = power.attainable(21, 0.0, USUAL)
     assert (none.label, every.label) == ("no transfer", "preserved")
+    assert not even.decided
     assert above.decided
     assert none.interval.hi == pytest.approx(0.155, abs=1e-3)
     assert every.interval.lo == pytest.approx(0.845, abs=1e-3)
@@ -39,11 +40,13 @@ def test_the_smallest_number_decides_and_one_less_does_not(chance, margin, kept)
 @given(st.integers(1, 120), st.integers(1, 80), SHARES)
 def test_best_outcomes_have_the_intervals_that_verdicts_would_give_them(n, tries, c):
     """Whatever seeds and libraries there are: all items agree."""
-    none, every, above = power.attainable(n, c, USUAL, tries)
+    none, even, every, above = power.attainable(n, c, USUAL, tries)
     rng, libraries = np.random.default_rng(1), [np.arange(n) % 3]
     zeros, ones = np.zeros(n), np.ones(n)
     assert none.interval == statistics.bootstrap([zeros], rng, libraries=libraries)
     assert every.interval == statistics.bootstrap([ones], rng, libraries=libraries)
+    alike = statistics.paired([ones], [ones], rng, libraries=libraries)
+    assert even.interval == alike.difference
     pair = statistics.paired([ones], [zeros], rng, libraries=libraries)
     assert above.interval == pair.difference
     adjusted = statistics.holm([pair.p] * tries)[0]
@@ -83,7 +86,7 @@ def test_most_right_is_the_last_count_below_the_bound(n, chance):
 def test_a_warning_names_verdicts_and_the_number_that_is_needed():
     text = power.warning(21, 0.0, USUAL, "Cell R-OO")
     assert text.startswith("Cell R-OO has 21 questions")
-    assert "*no transfer* or *preserved*" in text
+    assert "*no transfer* or *no gain* or *preserved*" in text
     assert text.endswith("at least 35 are needed.")
     assert not power.warning(35, 0.0, USUAL, "Cell R-OO")
 

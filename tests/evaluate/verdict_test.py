@@ -71,6 +71,11 @@ CONDITIONS = {
     },
     Label.LIKELIHOOD: LIKELIER,
     Label.NO_TRANSFER: {"two_hop": NOTHING},
+    Label.NO_GAIN: {
+        "two_hop": HALF,
+        "controls": {"base": WON, "random": TIED},
+        "alone": ("random",),
+    },
 }
 
 
@@ -86,6 +91,8 @@ PAIRS = [
     for first, second in itertools.combinations(CONDITIONS, 2)
     if not (first is Label.RETRIEVES and second in EXCLUDE)
     and (first, second) != (Label.COMPOSES, Label.LIKELIHOOD)
+    # Above every control is above each expert alone.
+    and (first not in (Label.RETRIEVES, Label.COMPOSES) or second is not Label.NO_GAIN)
 ]
 # What switches a rule off, and leaves all others as they are.
 OFF = {
@@ -95,6 +102,7 @@ OFF = {
     Label.COMPOSES: {"controls": {"base": WON, "random": TIED}},
     Label.COMPOSES_WITH_BASE: {"ingredient": None},
     Label.LIKELIHOOD: {"likelihood": {}},
+    Label.NO_TRANSFER: {"two_hop": HALF},
 }
 
 

@@ -26,7 +26,8 @@ from jaxlora.studies.two_hop.arms import COUNTERFACTUALS
 # for the identity rows and the A->C expert of others, so they could never compose.
 JUDGED = (Arm.PAIR, Arm.TRIPLE)
 COMPARED = (*JUDGED, Arm.TRIPLE_OTHERS, Arm.IDENTITY)
-ALONE = (Arm.BASE, Arm.HOP1, Arm.HOP2)
+EXPERTS = (Arm.HOP1, Arm.HOP2)
+ALONE = (Arm.BASE, *EXPERTS)
 SAME_METHOD = (Arm.RANDOM, Arm.PERMUTED, Arm.SHUFFLED)
 # Where the base knows one hop: the expert of the other, alone and counterfactual.
 NEW_HOP = {
@@ -188,6 +189,7 @@ def evidence(measured: Samples, x: Address, rules: Rules) -> Evidence:
         controls=differences(measured, x, rules),
         likelihood=_likelihood(measured, x, rules),
         ingredient=_ingredient(x),
+        alone=tuple(name(x.at(arm=y, method=Method.NONE)) for y in EXPERTS),
         target_saw_people=x.arm is Arm.TRIPLE,
         counterfactual=_pools(
             measured,

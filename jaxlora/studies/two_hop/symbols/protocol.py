@@ -215,10 +215,7 @@ def _ask_base(this: Run[TwoHopConfig], log: Log, coverage: float, base: Base) ->
         return answer.answer(ready, arm, method)
 
     name, resumed = f"coverage {coverage:g}, seed {base.seed}", this.clock.resumed
-    plan = [
-        Block(coverage, base.seed, *x)
-        for x in _plan(config)
-    ]
+    plan = [Block(coverage, base.seed, *x) for x in _plan(config)]
     ask(this, log, [Part(name, this.out, answers)], plan)
     for block in plan:
         outcome = log.outcomes[block][0]
