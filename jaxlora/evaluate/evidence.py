@@ -20,8 +20,9 @@ class Thresholds:
         base's two-hop minus this.
       retention: the remark *degrades* if the upper bound of a kept hop is below this.
       chance_margin: *no transfer* if the upper bound of two-hop is at most chance
-        plus this; *no gain* if that of the difference to an expert alone is. A joint LoRA composes, and counterfactual experts move the answer,
-        if the lower bound of theirs is above chance plus this.
+        plus this; *no gain* if that of its difference to an expert alone is at most
+        this. A joint LoRA composes, and counterfactual experts move the answer, if the
+        lower bound of theirs is above chance plus this.
       confidence: nominal coverage of every interval.
       alpha: a positive verdict needs an adjusted p-value below this.
       coverage: a failure is put down to the base if a smaller share of the facts it

@@ -186,8 +186,8 @@ def _no_gain(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     name, difference = found
     reason = (
-        f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but above {name} by "
-        f"{_show(difference)}, at most {t.chance_margin:.2f}"
+        f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but above {name} "
+        f"by {_show(difference)}, at most {t.chance_margin:.2f}"
     )
     return Verdict(Label.NO_GAIN, Cause.NONE, reason)
 

@@ -28,7 +28,7 @@ def results(*labels, value=0.012, back="retrieves"):
         ([OPEN] * 3, "Whether 3 combinations join facts from two experts is undecided"),
         (
             [YES, NO, NO],
-            "1 of 3 combinations joins facts from two experts: mean 0.01 [",
+            "1 of 3 combinations joins facts from two experts: mean 0.01",
         ),
         ([YES, YES, NO], "2 of 3 combinations join facts from two experts: mean 0.01"),
         ([YES, NO, OPEN], "; chance 0.02; 1 does not; 1 is undecided; an expert"),

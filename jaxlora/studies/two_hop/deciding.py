@@ -1,4 +1,4 @@
-"""Can a study decide anything? Asked of its numbers alone, before anything is trained."""
+"""Can a study decide anything? Asked of its numbers alone, before it trains."""
 
 from collections.abc import Mapping
 
