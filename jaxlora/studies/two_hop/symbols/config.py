@@ -91,7 +91,7 @@ PRESETS: dict[str, TwoHopConfig] = {
     # Five minutes: no steps for the formats alone, and no arm that no verdict needs.
     "quick": TwoHopConfig(
         seeds=1,
-        methods=("mean", "sum", "arrow"),
+        methods=("mean", "regmean", "arrow"),
         retention_items=16,
         world=_MANY,
         pretrain=PretrainConfig(format_steps=0),
