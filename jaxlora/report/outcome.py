@@ -3,9 +3,10 @@
 Everything is read from ``results``, the mapping that a run leaves in results.json.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from jaxlora.evaluate.predictions import Ending
 from jaxlora.evaluate.schema import USUAL, Arm, Cell, Method
 from jaxlora.evaluate.verdict import Cause
 from jaxlora.report import finding
@@ -205,11 +206,27 @@ def prediction_grid(results: Mapping[str, Any]) -> Grid:
         note = f"Not committed at the time of the run: {digest}."
     else:
         note = f"Committed before the run: {digest}, revision {revision}."
+    note = f"{_counted(line[1] for line in body)}{note}"
     return Grid("Predictions", ("predicted", "outcome", "got"), body, note)
 
 
+def _counted(endings: Iterable[str]) -> str:
+    """How many claims ended in which way; what only promised a report is no claim."""
+    every = list(endings)
+    claims = [x for x in every if x != Ending.REPORTED.value]
+    if not claims:
+        return ""
+    ends = (Ending.HELD, Ending.FAILED, Ending.UNDECIDED, Ending.NOT_MEASURED)
+    parts = ", ".join(f"{claims.count(x.value)} {x}" for x in ends if x.value in claims)
+    other = len(every) - len(claims)
+    more = f"; {other} more only promised a report" if other else ""
+    return f"Of {len(claims)} claims: {parts}{more}. "
+
+
 def _ending(outcome: Mapping[str, Any]) -> str:
-    # Older runs knew no "undecided".
+    # Older runs knew no "undecided", and counted reports as held.
+    if "predicted reported" in outcome.get("detail", "") and outcome["held"]:
+        return Ending.REPORTED.value
     words = {True: "held", False: "failed", None: UNMEASURED}
     return outcome.get("outcome") or words[outcome["held"]]
 

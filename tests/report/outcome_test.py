@@ -142,7 +142,10 @@ def test_cause_none_is_no_cause(results):
 def test_only_committed_predictions_are_called_so(results):
     results["predictions"]["revision"] = None
     note = outcome.prediction_grid(results).note
-    assert note == ("Not committed at the time of the run: digest sha256:9f2c41d07ab3.")
+    assert note == (
+        "Of 4 claims: 2 held, 1 failed, 1 not measured. Not committed at the time of "
+        "the run: digest sha256:9f2c41d07ab3."
+    )
     for nothing in (None, {"digest": "4f53", "revision": None, "outcomes": []}):
         results["predictions"] = nothing
         assert outcome.prediction_grid(results).note == "There is no prediction."
@@ -191,3 +194,35 @@ def test_every_label_of_today_has_a_meaning_and_older_ones_where_they_are_used(r
     today = [str(label) for label in Label]
     assert list(outcome.meanings({})) == today
     assert set(outcome.meanings(results)) == {*today, "degrades", "inconclusive"}
+
+
+def test_reports_are_no_claims_and_are_not_counted_as_held(results):
+    detail = "R-OI, A->B: 0.41 [0.29, 0.54]; predicted reported with an interval: held."
+    older = {"statement": "x", "held": True, "detail": detail}
+    new = {"statement": "y", "held": None, "outcome": "reported"}
+    undecided = {"statement": "z", "held": None, "outcome": "undecided"}
+    results["predictions"]["outcomes"] = [older, new, undecided]
+    grid = outcome.prediction_grid(results)
+    assert [line[1] for line in grid.body] == ["reported", "reported", "undecided"]
+    only = "Of 1 claims: 1 undecided; 2 more only promised a report. "
+    assert grid.note.startswith(only)
+    results["predictions"]["outcomes"] = [older]
+    assert outcome.prediction_grid(results).note.startswith("Committed before")
+
+
+def test_what_is_undecided_has_no_cause(results):
+    open_ = [{**v, "cause": "fine-tuning"} for v in results["verdicts"]]
+    for label in ("undecided", "inconclusive"):
+        results["verdicts"] = [{**v, "label": label, "remarks": []} for v in open_]
+        words = {w for line in outcome.verdict_grid(results).body for w in line[1:]}
+        assert words <= {label, "–"}
+        assert {line[4] for line in outcome.reason_grid(results).body} == {"–"}
+
+
+def test_the_finding_comes_first(results):
+    before = outcome.headline(results)
+    mean = {"label": "no transfer", "value": 0.0, "lo": 0.0, "hi": 0.04, "n": 60}
+    results["finding"] = mean | {"chance": 0.02, "combinations": {"mean": mean}}
+    first, *others = outcome.headline(results)
+    assert first.startswith("The combination does not join facts from two experts")
+    assert others == before

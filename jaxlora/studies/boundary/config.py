@@ -134,13 +134,13 @@ def _check_coverages(config: BoundaryConfig) -> None:
 
 
 PRESETS: dict[str, BoundaryConfig] = {
-    # One base of each kind is enough to see the regimes, not to bound them.
+    # One base; 35 people a cell are the fewest that can decide every verdict.
     "quick": BoundaryConfig(
         seeds=1,
         map_seeds=0,
         methods=("mean", "sum"),
         ranked=(),
-        world=WorldConfig(),
+        world=WorldConfig(pairs=5, comparable=False),
         pretrain=PretrainConfig(),
     ),
     "standard": BoundaryConfig(),

@@ -453,3 +453,14 @@ def test_promises_hold_for_any_sizes(data):
 def test_sizes_that_cannot_be_are_refused(field, value, expected):
     with pytest.raises(ValueError, match=expected):
         WorldConfig(**{field: value})
+
+
+def test_without_comparable_coverages_more_queries_are_trained():
+    usual = world.generate(WorldConfig(), 0)
+    more = world.generate(WorldConfig(comparable=False), 0)
+    trained = [{(r.prompt) for r in x.splits["two_hop"]} for x in (usual, more)]
+    assert trained[0] < trained[1]
+    assert usual.splits["held_out"] == more.splits["held_out"]
+    assert usual.splits["people"] == more.splits["people"]
+    asked = {r.prompt for r in more.splits["people"] if r.role == "two_hop"}
+    assert not asked & trained[1]
