@@ -84,20 +84,32 @@ class TwoHopConfig(CommonConfig):
         return self.coverages or (self.world.coverage,)
 
 
-_MANY = WorldConfig(entities=48, relations=30, pairs=12, people=12, comparable=False)
-"""144 people a cell in 12 libraries; one coverage, so there are no two to compare."""
+def _wide(relations: int, pairs: int) -> WorldConfig:
+    """Libraries of 12 people each; one coverage, so there are no two to compare."""
+    sizes = {"entities": 48, "relations": relations, "pairs": pairs, "people": 12}
+    return WorldConfig(comparable=False, **sizes)
+
 
 PRESETS: dict[str, TwoHopConfig] = {
     # Five minutes: no steps for the formats alone, and no arm that no verdict needs.
+    # The sum is not among the methods: in R-II it keeps as much as the margin asks for,
+    # and no number of people decides what lies on a bound.
     "quick": TwoHopConfig(
         seeds=1,
         methods=("mean", "regmean", "arrow"),
         retention_items=16,
-        world=_MANY,
+        world=_wide(relations=30, pairs=12),
         pretrain=PretrainConfig(format_steps=0),
         experts=ExpertsConfig(extra=False, steps=100),
     ),
-    # Seeds 0 to 3 were seen while the study was built; predictions need fresh ones.
-    "standard": TwoHopConfig(seeds=3, first_seed=4),
+    # Predictions need seeds that nobody has seen.
+    "standard": TwoHopConfig(
+        seeds=3,
+        first_seed=46,
+        methods=("mean", "sum", "factor-mean", "regmean", "arrow"),
+        retention_items=32,
+        world=_wide(relations=26, pairs=8),
+        experts=ExpertsConfig(steps=100),
+    ),
     "full": TwoHopConfig(seeds=5, first_seed=4, coverages=(0.0, 0.25, 0.5, 0.75, 1.0)),
 }
