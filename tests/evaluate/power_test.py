@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlora.evaluate import power, statistics
@@ -28,6 +28,7 @@ def test_the_faults_of_21_people():
     assert not every.decided
 
 
+@settings(deadline=None)
 @given(SHARES, st.floats(0.02, 0.3), st.floats(0.02, 0.3))
 def test_the_smallest_number_decides_and_one_less_does_not(chance, margin, kept):
     thresholds = Thresholds(chance_margin=margin, preserved_margin=kept)
@@ -37,6 +38,7 @@ def test_the_smallest_number_decides_and_one_less_does_not(chance, margin, kept)
         assert not all(x.decided for x in power.attainable(n - 1, chance, thresholds))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120), st.integers(1, 80), SHARES)
 def test_best_outcomes_have_the_intervals_that_verdicts_would_give_them(n, tries, c):
     """Whatever seeds and libraries there are: all items agree."""
@@ -58,6 +60,7 @@ def test_more_methods_need_more_questions():
     assert power.smallest(0.0, narrow) < power.smallest(0.0, narrow, 70)
 
 
+@settings(deadline=None)
 @given(st.floats(0.02, 1), st.floats(0.02, 0.3))
 def test_numbers_to_beat_a_control_agree_before_and_after(unlike, by):
     """An interval as wide as of independent people leads to about Connor's number."""
@@ -68,6 +71,7 @@ def test_numbers_to_beat_a_control_agree_before_and_after(unlike, by):
     assert after <= before <= 1.2 * after + 1
 
 
+@settings(deadline=None)
 @given(st.integers(30, 300), st.floats(0.05, 0.4))
 def test_twice_the_spread_needs_four_times_the_people(n, half):
     seen = [statistics.Interval(0.0, -x, x, n) for x in (half, 2 * half)]
@@ -75,6 +79,7 @@ def test_twice_the_spread_needs_four_times_the_people(n, half):
     assert abs(wide - 4 * narrow) <= 4
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), SHARES)
 def test_most_right_is_the_last_count_below_the_bound(n, chance):
     k = power.most_right(n, chance, USUAL)
