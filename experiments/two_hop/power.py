@@ -55,14 +55,14 @@ def main() -> None:
     thresholds = TwoHopConfig().thresholds
     text = "\n".join(lines())
     least = power.smallest(NO_CHANCE, thresholds, len(PRESETS["standard"].all_methods))
-    margin, share = thresholds.chance_margin, thresholds.confidence
+    margin, kept = thresholds.chance_margin, thresholds.preserved_margin
     text += (
-        f"\n\nChance is reckoned with as {NO_CHANCE:.2f}: wrong answers may be nobody's. "
-        f"Margins are {margin:.2f} above chance or an expert alone, and "
-        f"{thresholds.preserved_margin:.2f} below the base; intervals have {share:.0%}. "
+        f"\n\nChance is reckoned with as {NO_CHANCE:.2f}: wrong answers may be "
+        f"nobody's. Margins are {margin:.2f} above chance or an expert alone, and "
+        f"{kept:.2f} below the base; intervals have {thresholds.confidence:.0%}. "
         f"The fewest people that can decide all: {least}.\n\nPeople who tell, with "
-        f"{power.CHANCE_TO_SEE:.0%} power, whether a combination beats an expert alone "
-        f"by {margin:.2f} (paired): {'; '.join(needed())}.\n"
+        f"{power.CHANCE_TO_SEE:.0%} power, whether a combination beats an expert "
+        f"alone by {margin:.2f} (paired): {'; '.join(needed())}.\n"
     )
     Path(__file__).with_name("power.md").write_text(text, encoding="utf-8")
 
