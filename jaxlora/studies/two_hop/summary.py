@@ -14,6 +14,8 @@ from jaxlora.studies.two_hop.config import CommonConfig
 from jaxlora.studies.two_hop.judge import Rules, at_coverage
 from jaxlora.studies.two_hop.protocol import Log, lowest_own
 
+PARTS = ('"scored"', '"entropy"')
+"""In the condition of rows that are about less than everybody's answers."""
 INVALID = "No base met its criteria, so nothing was combined."
 
 
@@ -65,8 +67,8 @@ def finish(
     pooled += differences(measured.samples, log.passed, how)
     pooled += measured.more
     rows = results.table(this.study.name, [*log.base_rows, *log.rows, *pooled])
-    # Predictions speak of the main way of scoring.
-    main = [x for x in pooled if "scored" not in x["condition"]]
+    # Predictions speak of the main way of scoring, and of all people together.
+    main = [x for x in pooled if not any(part in x["condition"] for part in PARTS)]
     summary = {
         "study": this.study.name,
         "config": plain(config),

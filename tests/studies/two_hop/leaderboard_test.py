@@ -8,12 +8,13 @@ from jaxlora.evaluate.schema import USUAL, Address, Arm, Cell, Method, Metric, S
 from jaxlora.evaluate.verdict import Thresholds
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.harness.samples import Sample
-from jaxlora.studies.two_hop import items, judge, leaderboard
+from jaxlora.studies.two_hop import arms, items, judge, leaderboard
 from jaxlora.studies.two_hop import protocol as common
 from jaxlora.studies.two_hop.config import METHODS
 from jaxlora.studies.two_hop.rows import Block
 from jaxlora.studies.two_hop.symbols import protocol
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
+from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, kinds
 
 N, SEEDS = 20, (0, 1)
 MEAN, DARE, SLERP = Method.MEAN, Method.DARE, Method.SLERP
@@ -170,10 +171,23 @@ def test_predictions_of_the_leaderboard_are_made_of_the_methods_of_a_study():
     usual = protocol.claimed(TwoHopConfig())
     assert {x.method for x in usual} <= {Method.NONE, *USUAL}
     both = protocol.claimed(TwoHopConfig(methods=("mean", "regmean")))
-    assert {x.method for x in both} - {x.method for x in usual} == {Method.REGMEAN}
-    assert both[: len(usual)] == usual
+    assert {x.method for x in both} == {Method.NONE, Method.MEAN, Method.REGMEAN}
+    mine = [x for x in usual if x.method in (Method.NONE, Method.MEAN)]
+    assert list(both[: len(mine)]) == mine
     every = protocol.claimed(TwoHopConfig(methods=METHODS))
     claimed = {str(x.method) for x in every if x.library is Arm.PAIR}
     later = {"placed-sum", "placed-both"}  # than these predictions
     assert claimed >= set(METHODS) - set(map(str, USUAL)) - later
     assert len(set(map(predictions.digest, [[x] for x in every]))) == len(every)
+
+
+def test_a_study_without_extra_arms_makes_no_claims_on_them():
+    every = protocol.claimed(TwoHopConfig())
+    few = protocol.claimed(TwoHopConfig(experts=ExpertsConfig(extra=False)))
+    assert set(few) < set(every)
+    left_out = {x.library for x in every} - {x.library for x in few}
+    assert left_out == {Arm.TRIPLE_OTHERS, Arm.DOCUMENT}
+    trained = kinds(ExpertsConfig(extra=False))
+    plan = arms.plan(("mean",), extra=False)
+    needed = {e for arm, _ in plan for e in arms.MEMBERS.get(arm, ())}
+    assert set(trained) == needed
