@@ -181,10 +181,10 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
 
 
 def _no_gain(e: Evidence, t: Thresholds) -> Verdict | None:
-    found = gain.none(e, t)
-    if found is None:
+    beaten = gain.none(e, t)
+    if beaten is None:
         return None
-    name, difference = found
+    name, difference = beaten
     reason = (
         f"{e.asked} {_show(e.two_hop)} is not at most {_bar(e, t)}, but above {name} "
         f"by {_show(difference)}, at most {t.chance_margin:.2f}"

@@ -24,33 +24,33 @@ def sentence(results: Mapping[str, Any]) -> str:
     'None of 2 combinations joins facts from two experts (0.01 [0.00, 0.04]; chance
     0.02); an expert that saw the answers gives them back (0.89).'
     """
-    found = results.get("finding")
-    if not found:
+    numbers = results.get("finding")
+    if not numbers:
         return ""
-    parts = [*_joined(found), *_given_back(found.get("given_back"))]
+    parts = [*_joined(numbers), *_given_back(numbers.get("given_back"))]
     return f"{'; '.join(parts)}."
 
 
-def _joined(found: Mapping[str, Any]) -> list[str]:
-    labels = {name: x["label"] for name, x in found["combinations"].items()}
-    total, numbers = len(labels), _numbers(found)
+def _joined(numbers: Mapping[str, Any]) -> list[str]:
+    labels = {name: x["label"] for name, x in numbers["combinations"].items()}
+    total, shown = len(labels), _numbers(numbers)
     yes = [name for name, label in labels.items() if label in JOINS]
     if set(labels.values()) == {Label.INVALID.value}:
         return [f"Nothing follows on {WHAT}: a criterion failed"]
     if not yes and _count(labels, Label.UNDECIDED) == total:
-        return [f"Whether {_all(total, 'join')} {WHAT} is undecided {numbers}"]
+        return [f"Whether {_all(total, 'join')} {WHAT} is undecided {shown}"]
     if yes and len(yes) < total:
         parts = [f"{len(yes)} of {total} combinations {_verb(yes)} {WHAT}: "]
-        parts[0] += f"{_listed(yes, found)}; chance {found['chance']:.2f}"
+        parts[0] += f"{_listed(yes, numbers)}; chance {numbers['chance']:.2f}"
         return parts + _others(labels)
     if yes:
-        return [f"{_all(total, 'join', 'All ')} {WHAT} {numbers}"]
+        return [f"{_all(total, 'join', 'All ')} {WHAT} {shown}"]
     no = _count(labels, *NOT)
     if no == total:
         every = f"None of {total} combinations joins"
         first = "The combination does not join" if total == 1 else every
-        return [f"{first} {WHAT} {numbers}", *_likelier(labels)]
-    return [f"No combination was seen to join {WHAT} {numbers}", *_others(labels)]
+        return [f"{first} {WHAT} {shown}", *_likelier(labels)]
+    return [f"No combination was seen to join {WHAT} {shown}", *_others(labels)]
 
 
 def _all(total: int, verb: str, all_: str = "") -> str:
@@ -82,13 +82,13 @@ def _likelier(labels: Mapping[str, str]) -> list[str]:
     return [f"{n} {makes} the answer likelier, but not the first choice"] if n else []
 
 
-def _given_back(found: Mapping[str, Any] | None) -> list[str]:
-    if not found or found["label"] == Label.INVALID.value:
+def _given_back(numbers: Mapping[str, Any] | None) -> list[str]:
+    if not numbers or numbers["label"] == Label.INVALID.value:
         return []
-    number = f"({found['value']:.2f})"
-    if found["label"] == Label.RETRIEVES.value:
+    number = f"({numbers['value']:.2f})"
+    if numbers["label"] == Label.RETRIEVES.value:
         return [f"an expert that saw the answers gives them back {number}"]
-    if found["label"] == Label.NO_TRANSFER.value:
+    if numbers["label"] == Label.NO_TRANSFER.value:
         return [f"an expert that saw the answers does not give them back {number}"]
     why = "whether an expert that saw the answers gives them back is undecided"
     return [f"{why} {number}"]
@@ -98,13 +98,13 @@ def _count(labels: Mapping[str, str], *wanted: Label) -> int:
     return sum(label in wanted for label in labels.values())
 
 
-def _listed(names: Sequence[str], found: Mapping[str, Any]) -> str:
-    of = found["combinations"]
+def _listed(names: Sequence[str], numbers: Mapping[str, Any]) -> str:
+    of = numbers["combinations"]
     return ", ".join(f"{name} {_interval(of[name])}" for name in names)
 
 
-def _numbers(found: Mapping[str, Any]) -> str:
-    return f"({_interval(found)}; chance {found['chance']:.2f})"
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    return f"({_interval(numbers)}; chance {numbers['chance']:.2f})"
 
 
 def _interval(x: Mapping[str, Any]) -> str:

@@ -267,8 +267,8 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         groups.setdefault(title, []).append(verdict)
     explained: set[str] = set()
     at = "" if coverage is None else f" at coverage {coverage:g}"
-    found = finding.sentence(results)
-    return [found] * bool(found) + [
+    first = finding.sentence(results)
+    return [first] * bool(first) + [
         f"{title}{at}: {_explained(group, explained)}."
         for title, group in groups.items()
     ]

@@ -71,9 +71,11 @@ def average(
         for s in seeds
     ]
     how: Intervals = rules.intervals
-    found = samples.interval(address, means, how)
-    lo, hi = ends.wilson(found.value, found.n, how.confidence)
-    return found._replace(lo=max(min(lo, found.lo), 0.0), hi=min(max(hi, found.hi), 1))
+    numbers = samples.interval(address, means, how)
+    lo, hi = ends.wilson(numbers.value, numbers.n, how.confidence)
+    return numbers._replace(
+        lo=max(min(lo, numbers.lo), 0.0), hi=min(max(hi, numbers.hi), 1)
+    )
 
 
 def _asked(x: Address, arm: Arm) -> bool:

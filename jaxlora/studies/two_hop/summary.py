@@ -67,8 +67,7 @@ def finish(
     pooled += differences(measured.samples, log.passed, how)
     pooled += measured.more
     rows = results.table(this.study.name, [*log.base_rows, *log.rows, *pooled])
-    # Predictions speak of the main way of scoring, and of all people together.
-    main = [x for x in pooled if not any(part in x["condition"] for part in PARTS)]
+    main = of_everybody(pooled)
     summary = {
         "study": this.study.name,
         "config": plain(config),
@@ -84,6 +83,15 @@ def finish(
         "finding": _finding(config, log, measured),
     }
     return Results(rows, summary | this.origin, log.failed)
+
+
+def of_everybody(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that predictions speak of: all people, and the main way of scoring.
+
+    Args:
+      rows: pooled over seeds.
+    """
+    return [x for x in rows if not any(part in x["condition"] for part in PARTS)]
 
 
 def _verdicts(config: CommonConfig, log: Log, x: Measured) -> Iterator[dict[str, Any]]:
@@ -107,8 +115,8 @@ def _finding(config: CommonConfig, log: Log, x: Measured) -> dict[str, Any] | No
     if not usable:
         return None
     top = max(usable, key=lambda c: c or 0.0)
-    found = finding.finding(at(x.samples, top), rules(config, log, x.min_own, top))
-    return found and at_coverage(top) | found
+    pooled = finding.finding(at(x.samples, top), rules(config, log, x.min_own, top))
+    return pooled and at_coverage(top) | pooled
 
 
 def differences(

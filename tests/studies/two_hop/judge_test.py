@@ -282,8 +282,8 @@ def test_the_expert_of_the_only_new_hop_is_the_ingredient(cell, alone, moved):
     [
         (Cell.R_OI, Arm.HOP1, "composes with the base"),
         (Cell.R_IO, Arm.HOP2, "composes with the base"),
-        (Cell.R_OI, Arm.HOP2, "undecided"),
-        (Cell.R_OO, Arm.HOP1, "undecided"),
+        (Cell.R_OI, Arm.HOP2, "no gain"),
+        (Cell.R_OO, Arm.HOP1, "no gain"),
     ],
 )
 def test_an_expert_alone_may_compose_with_the_base(cell, arm, label):
@@ -326,3 +326,10 @@ def test_differences_of_loss_and_rank_are_rows_of_their_own():
     assert by_metric["paired difference"]["value"] == pytest.approx(0.5)
     gap = by_metric["paired difference: loss minus shuffled"]
     assert (gap["value"], gap["hi"] < 0) == (pytest.approx(-1.0), True)
+
+
+def test_predictions_speak_of_all_people_and_not_of_thirds_by_entropy():
+    plain = {"condition": '{"coverage": 1.0}'}
+    third = {"condition": '{"coverage": 1.0, "entropy": "1 of 3, from low"}'}
+    other = {"condition": '{"scored": "greedy text"}'}
+    assert summary.of_everybody([plain, third, other]) == [plain]

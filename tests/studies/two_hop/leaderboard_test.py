@@ -186,7 +186,7 @@ def test_a_study_without_extra_arms_makes_no_claims_on_them():
     few = protocol.claimed(TwoHopConfig(experts=ExpertsConfig(extra=False)))
     assert set(few) < set(every)
     left_out = {x.library for x in every} - {x.library for x in few}
-    assert left_out == {Arm.TRIPLE_OTHERS, Arm.DOCUMENT}
+    assert left_out == {Arm.TRIPLE_OTHERS, Arm.DOCUMENT, Arm.FULL}
     trained = kinds(ExpertsConfig(extra=False))
     plan = arms.plan(("mean",), extra=False)
     needed = {e for arm, _ in plan for e in arms.MEMBERS.get(arm, ())}
