@@ -1,6 +1,8 @@
 """Two-hop facts: A -r1-> B -r2-> C, as symbols and in words."""
 
 from jaxlora.tasks.two_hop.cells import Cell as Cell
+from jaxlora.tasks.two_hop.cells import arrows as arrows
+from jaxlora.tasks.two_hop.cells import plain as plain
 from jaxlora.tasks.two_hop.experts import Expert as Expert
 from jaxlora.tasks.two_hop.experts import Group as Group
 from jaxlora.tasks.two_hop.experts import groups as groups
