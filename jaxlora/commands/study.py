@@ -46,8 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     console = study_output.console()
     with bars.stages(console, STAGES) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
-    images = leaderboard.save(results.summary, given.out)
-    written = study_output.write(console, results, given.out, images=images)
+    leaderboard.save(results.summary, given.out)
+    written = study_output.write(console, results, given.out)
     if set(given.config.all_methods) - set(map(str, USUAL)):
         console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])

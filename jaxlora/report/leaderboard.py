@@ -203,17 +203,25 @@ def save(results: Mapping[str, Any], out_dir: str | os.PathLike[str]) -> list[Pa
     return [write_whole(out / name, data) for name, data in render(results).items()]
 
 
+def charts(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Returns the figure by its file name; empty if no method was measured.
+
+    Args:
+      results: as in results.json.
+    """
+    try:
+        return {FIGURE: figure(results)}
+    except draw.NothingToShowError:
+        return {}
+
+
 def render(results: Mapping[str, Any]) -> dict[str, bytes]:
     """Returns ``{file name: PNG}``, empty if no method was measured.
 
     Args:
       results: as in results.json.
     """
-    try:
-        chart = figure(results)
-    except draw.NothingToShowError:
-        return {}
-    return {FIGURE: png(chart)}
+    return {name: png(chart) for name, chart in charts(results).items()}
 
 
 def _series(axes: Axes, methods: Sequence[Line], kind: str, color: str):

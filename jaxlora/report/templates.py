@@ -4,6 +4,8 @@ import functools
 
 import jinja2
 
+from jaxlora.tasks.two_hop import arrows
+
 
 @functools.cache
 def template(name: str) -> jinja2.Template:
@@ -25,4 +27,5 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["arrows"] = arrows
     return environment.get_template(name)

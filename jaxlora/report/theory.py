@@ -1,6 +1,5 @@
 """Page and tables of the theory study: what was predicted beside what was measured."""
 
-import base64
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlora.files import write_whole
+from jaxlora.report import svg
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template
@@ -111,16 +111,14 @@ def headline(results: Mapping[str, Any]) -> str:
     )
 
 
-def write(
-    results: Mapping[str, Any], out: str | os.PathLike[str], images: Sequence[Path]
-) -> Path:
+def write(results: Mapping[str, Any], out: str | os.PathLike[str]) -> Path:
     """Writes report.html, whole or not at all, and returns its path.
 
     Args:
       results: of the theory study, as in results.json.
       out: the folder of the run.
-      images: what :func:`save` returned.
     """
+    charts = {name: make(results) for name, make in FIGURES.items()}
     page = template("theory.html.jinja").render(
         headline=headline(results),
         failed=[
@@ -130,9 +128,7 @@ def write(
         texts=CLAIMS,
         outcomes=outcome_grid(results),
         decoder=decoder_grid(results),
-        figures={
-            path.name: base64.b64encode(path.read_bytes()).decode() for path in images
-        },
+        figures=svg.pictures(charts),
         results=results,
         config=json.dumps(results["config"], indent=2, sort_keys=True),
     )
