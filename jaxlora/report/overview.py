@@ -41,8 +41,8 @@ def grid(
     bars = ("0" + "1".rjust(WIDTH - 1),) if short else ()
     rest = () if short else ("best negative control", "with an expert of the answers")
     header = ("who is asked", f"two experts, {use.method}", *bars, "verdict", *rest)
-    note = "Right answers to two-hop questions, with 95% intervals; codes of cells in "
-    note += "brackets."
+    note = "Right answers to two-hop questions, with 95% intervals; codes of cells "
+    note += "behind their names."
     title = "What two merged experts answer"
     return Grid(title, header, body if measured else (), note)
 
@@ -91,11 +91,12 @@ def _verdict(results: Mapping[str, Any], cell: str, use: Line) -> str:
 def _line(
     book: Book, cell: str, use: Line, verdict: str, short: bool
 ) -> tuple[str, ...]:
-    reading, name = readings.read(book, cell, use), plain(cell, code=True)
+    reading = readings.read(book, cell, use)
     if short:
+        name = plain(cell, code=True)
         return (name, reading.short(), bar(reading.value), verdict)
     rest = (x.text() for x in (_control(book, cell), readings.read(book, cell, _TRIPLE)))
-    return (name, reading.text(), verdict, *rest)
+    return (f"{plain(cell)} [{cell}]", reading.text(), verdict, *rest)
 
 
 def _control(book: Book, cell: str) -> Reading:

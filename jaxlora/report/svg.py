@@ -17,14 +17,14 @@ from matplotlib.image import AxesImage
 
 from jaxlora.report import draw
 
-_BANDS = ("#ededed", "#e3e3e3")
 _RULES = ("#e4e4e4", "#f0f0f0", "#f6f6f6")
+_PALE = 0xD8
+"""Greys from here on are bands behind what is measured."""
 INKS = {
     "#000000": "ink",
     draw.INK: "ink",
     draw.FAINT: "soft",
     "#ffffff": "page",
-    **dict.fromkeys(_BANDS, "band"),
     **dict.fromkeys(_RULES, "rule"),
     **{x: f"grey-{i}" for i, x in enumerate(draw.GREYS, 1)},
     draw.BLUE: "blue",
@@ -80,10 +80,13 @@ def _vectors(axes: Axes) -> None:
         for text in axes.texts:
             color = to_hex(text.get_color())
             text.set_color(_FIXED.get(color, color))
+            # A halo would turn words into outlines.
+            text.set_path_effects([])
         _cells(axes, image)
     for drawn in axes.collections:
-        # A colour bar would be an image.
-        drawn.set_rasterized(False)
+        if drawn.get_rasterized():
+            # A colour bar would be an image; edges close the gaps between its steps.
+            drawn.set(rasterized=False, edgecolor="face")
 
 
 def _cells(axes: Axes, image: AxesImage) -> None:
@@ -129,7 +132,9 @@ def _inked(body: str) -> str:
     known = {color.lower(): name for color, name in INKS.items()}
 
     def variable(match: re.Match[str]) -> str:
-        name = known.get(match[2].lower())
+        color = match[2].lower()
+        pale = color[1:3] == color[3:5] == color[5:] and int(color[1:3], 16) >= _PALE
+        name = known.get(color, "band" if pale else None)
         return f"{match[1]}: var(--{name})" if name else match[0]
 
     return re.sub(r"(fill|stroke): (#[0-9a-fA-F]{6})", variable, body)

@@ -98,16 +98,18 @@ def headline(results: Mapping[str, Any]) -> str:
 
     >>> inside = {"count": 2, "held": 2, "mean_error": 0.0171}
     >>> headline({"held": 9, "judged": 9, "interior": inside})
-    '2 of 2 predictions between 0.1 and 0.9 held, mean error 0.017. With those near ...'
+    'Small models and the formulas of the theory agree: 2 of 2 predictions between ...'
     """
     every = f"{results['held']} of {results['judged']}"
+    agree = "agree" if results["held"] == results["judged"] else "do not all agree"
+    first = f"Small models and the formulas of the theory {agree}:"
     inside = results.get("interior", {"count": 0})
     if not inside["count"]:
-        return f"{every} predictions held."
+        return f"{first} {every} predictions held."
     return (
-        f"{inside['held']} of {inside['count']} predictions between 0.1 and 0.9 held, "
-        f"mean error {inside['mean_error']:.3f}. With those near 0 and 1, many of them "
-        f"identities: {every}."
+        f"{first} {inside['held']} of {inside['count']} predictions between 0.1 and "
+        f"0.9 held, mean error {inside['mean_error']:.3f}. With those near 0 and 1, "
+        f"many of them identities: {every}."
     )
 
 
