@@ -28,6 +28,7 @@ from jaxlora.report.leaderboard_lines import (
     sees,
 )
 from jaxlora.report.readings import UNAVAILABLE, Reading
+from jaxlora.tasks.two_hop import arrows
 
 FIGURE = "figure-leaderboard.png"
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
@@ -113,7 +114,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
       results: as in results.json.
     """
     table = grid(results)
-    text = f"{markdown_table(table)}\n\n{table.note}" if table.body else "No method."
+    text = f"{markdown_table(table)}\n\n{arrows(table.note)}"
+    text = text if table.body else "No method."
     return f"{BEGIN}\n\n{text}\n\n{END}\n"
 
 

@@ -29,6 +29,7 @@ from jaxlora.report import (
 from jaxlora.report.grid import markdown_table
 from jaxlora.report.regimes_readings import Book
 from jaxlora.report.templates import template
+from jaxlora.tasks.two_hop import arrows
 
 FIGURES: dict[str, Callable[[Book], Figure]] = {
     "figure-regimes.png": regimes_figure.regimes,
@@ -116,7 +117,7 @@ def to_markdown(book: Book, results: Mapping[str, Any]) -> str:
     parts = [" ".join(regimes_tables.finding(book)), regimes_tables.endings(results)]
     for grid in grids:
         parts += [f"## {grid.title}", markdown_table(grid), grid.note]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return arrows("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def to_html(

@@ -185,7 +185,7 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
     parts = [" ".join(outcome.headline(results))]
     for grid in grids:
         parts += [f"{'#' * level} {grid.title}", markdown_table(grid), grid.note]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return arrows("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _plain(condition: str) -> str:
