@@ -19,7 +19,7 @@ STAGES = {"pretrain": "base", "experts": "experts", "questions": "questions"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Two experts, A->B and B->C: does a combination of them answer A->C?
+    """Two experts, A→B and B→C: does a combination of them answer A→C?
 
     Trains small bases that can compose, experts on new facts, every control, and judges
     each combination. Interrupted, the same command goes on where it stopped.

@@ -52,7 +52,9 @@ def _lines(grid: Grid) -> Table:
     grouped = any(len(line) == 1 for line in grid.body)
     for i, name in enumerate(grid.header):
         table.add_column(
-            Text(arrows(name)), justify="right" if i and grid.numeric else "left", max_width=60
+            Text(arrows(name)),
+            justify="right" if i and grid.numeric else "left",
+            max_width=60,
         )
     for line in grid.body:
         if len(line) == 1:

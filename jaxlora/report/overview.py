@@ -95,7 +95,9 @@ def _line(
     if short:
         name = plain(cell, code=True)
         return (name, reading.short(), bar(reading.value), verdict)
-    rest = (x.text() for x in (_control(book, cell), readings.read(book, cell, _TRIPLE)))
+    rest = (
+        x.text() for x in (_control(book, cell), readings.read(book, cell, _TRIPLE))
+    )
     return (f"{plain(cell)} [{cell}]", reading.text(), verdict, *rest)
 
 

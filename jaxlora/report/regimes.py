@@ -77,9 +77,7 @@ def save(
     """
     book, folder = regimes_readings.book(rows, results), Path(out)
     drawn = charts(book)
-    images = [
-        write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()
-    ]
+    images = [write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()]
     tables = write_text(folder / "tables.md", to_markdown(book, results))
     html = to_html(book, results, svg.pictures(drawn))
     return [*images, tables, write_text(folder / page.NAME, html)]
@@ -120,9 +118,7 @@ def to_markdown(book: Book, results: Mapping[str, Any]) -> str:
     return arrows("\n\n".join(part for part in parts if part)) + "\n"
 
 
-def to_html(
-    book: Book, results: Mapping[str, Any], pictures: Mapping[str, str]
-) -> str:
+def to_html(book: Book, results: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     """Returns the page, with its figures inside.
 
     Args:

@@ -94,9 +94,7 @@ def save(
     """
     book, folder = word_problems_readings.book(rows, results), Path(out)
     drawn = charts(book, facts)
-    images = [
-        write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()
-    ]
+    images = [write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()]
     tables = write_text(folder / "tables.md", to_markdown(book, results, facts))
     html = to_html(book, results, svg.pictures(drawn), facts)
     return [*images, tables, write_text(folder / page.NAME, html)]
