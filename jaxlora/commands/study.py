@@ -19,7 +19,7 @@ STAGES = {"pretrain": "base", "experts": "experts", "questions": "questions"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Two experts, A->B and B->C: does a combination of them answer A->C?
+    """Two experts, A→B and B→C: does a combination of them answer A→C?
 
     Trains small bases that can compose, experts on new facts, every control, and judges
     each combination. Interrupted, the same command goes on where it stopped.
@@ -48,8 +48,8 @@ def run(arguments: Sequence[str]) -> int:
     study_output.warn(console, deciding.warnings(given.config, people))
     with bars.stages(console, STAGES) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
-    images = leaderboard.save(results.summary, given.out)
-    written = study_output.write(console, results, given.out, images=images)
+    leaderboard.save(results.summary, given.out)
+    written = study_output.write(console, results, given.out)
     if set(given.config.all_methods) - set(map(str, USUAL)):
         console.print(rich_table(leaderboard.grid(results.summary, short=True)))
     _close(console, given, written, results.summary["timings"])

@@ -17,7 +17,7 @@ from jaxlora.studies.boundary import design, protocol
 from jaxlora.studies.boundary.config import PRESETS, STUDY, BoundaryConfig
 from jaxlora.studies.two_hop import ExpertsConfig
 from jaxlora.studies.two_hop.symbols import check
-from jaxlora.tasks.two_hop import world
+from jaxlora.tasks.two_hop import arrows, world
 
 PROG = "jaxlora study boundary"
 STAGES = {
@@ -66,9 +66,9 @@ def run(arguments: Sequence[str]) -> int:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
     files = regimes.save(results.rows, results.summary, given.out)
     book = regimes_readings.book(results.rows, results.summary)
-    console.print(rich_table(regimes_tables.regime_grid(book, short=True)))
     for sentence in regimes_tables.finding(book):
-        console.print(Text(sentence, "bold"))
+        console.print(Text(arrows(sentence), "bold"))
+    console.print(rich_table(regimes_tables.regime_grid(book, short=True)))
     console.print(Text(regimes_tables.endings(results.summary)))
     _close(console, files[-1], given.out, results.summary)
     return 1 if results.failed else 0

@@ -1,6 +1,5 @@
 """What studies write and print when they are done."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ def write(
     results: Any,
     out: Path,
     *,
-    images: Sequence[Path] = (),
     closing: str = "",
 ) -> Path:
     """Draws a two-hop study, writes its page and its tables, and prints these.
@@ -33,14 +31,13 @@ def write(
       console: where to.
       results: rows and summary of the study.
       out: its folder.
-      images: drawn already, for the page.
       closing: Markdown after the tables of tables.md.
 
     Returns:
       The page.
     """
-    drawn = [*figures.save_all(results.rows, out), *images]
-    written = page.write(results.rows, results.summary, out, images=drawn)
+    figures.save_all(results.rows, out)
+    written = page.write(results.rows, results.summary, out)
     markdown = tables.to_markdown(results.rows, results.summary)
     write_text(out / "tables.md", markdown + closing)
     console.print(tables.terminal(results.rows, results.summary))

@@ -22,7 +22,7 @@ PROG = "jaxlora study two-hop"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TextConfig):
-    """Two experts of a language model, A->B and B->C: do they together answer A->C?
+    """Two experts of a language model, A→B and B→C: do they together answer A→C?
 
     `jaxlora study two-hop --model DIR` makes up people, trains experts on their facts,
     combines them, and judges each combination. With `--adapter DIR... --facts FILE` it

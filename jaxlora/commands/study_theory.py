@@ -38,10 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     console = study_output.console(120)
     with bars.bar("theory") as move:
         results = protocol.run(config, given.out, given.cache_dir, move)
-    images = theory.save(results.summary, given.out)
-    written = theory.write(results.summary, given.out, images)
+    theory.save(results.summary, given.out)
+    written = theory.write(results.summary, given.out)
+    console.print(Text(theory.headline(results.summary), "bold"))
     console.print(rich_table(theory.claim_grid(results.summary)))
     console.print(rich_table(theory.decoder_grid(results.summary)))
-    console.print(Text(theory.headline(results.summary), "bold"))
     study_output.took(console, results, written)
     return 1 if results.failed else 0

@@ -162,8 +162,8 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def render(rows: pd.DataFrame) -> dict[str, bytes]:
-    """Returns ``{file name: PNG}`` of every figure that the rows can fill.
+def charts(rows: pd.DataFrame) -> dict[str, Figure]:
+    """Returns every figure that the rows can fill, by its file name.
 
     Args:
       rows: as ``schema.COLUMNS``.
@@ -172,8 +172,17 @@ def render(rows: pd.DataFrame) -> dict[str, bytes]:
     for name, make in FIGURES.items():
         # A small run has no coverage curve or routes; its other figures are drawn.
         with contextlib.suppress(draw.NothingToShowError):
-            out[name] = png(make(rows))
+            out[name] = make(rows)
     return out
+
+
+def render(rows: pd.DataFrame) -> dict[str, bytes]:
+    """Returns ``{file name: PNG}`` of every figure that the rows can fill.
+
+    Args:
+      rows: as ``schema.COLUMNS``.
+    """
+    return {name: png(chart) for name, chart in charts(rows).items()}
 
 
 def save_all(rows: pd.DataFrame, out_dir: str | os.PathLike[str]) -> list[Path]:

@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora.tasks.two_hop import arrows
+
 _STYLES = {
     "failed": "bold red",
     "invalid": "bold red",
@@ -40,7 +42,7 @@ def rich_table(grid: Grid) -> Group:
     Args:
       grid: the words.
     """
-    title, note = Text(grid.title, "bold"), Text(grid.note, "dim")
+    title, note = Text(arrows(grid.title), "bold"), Text(arrows(grid.note), "dim")
     return Group(*([title, _lines(grid)] if grid.body else [title]), note)
 
 
@@ -51,11 +53,13 @@ def _lines(grid: Grid) -> Table:
     grouped = any(len(line) == 1 for line in grid.body)
     for i, name in enumerate(grid.header):
         table.add_column(
-            Text(name), justify="right" if i and grid.numeric else "left", max_width=60
+            Text(arrows(name)),
+            justify="right" if i and grid.numeric else "left",
+            max_width=60,
         )
     for line in grid.body:
         if len(line) == 1:
-            table.add_row(Text(line[0], "bold"))
+            table.add_row(Text(arrows(line[0]), "bold"))
         else:
             first = f"  {line[0]}" if grouped else line[0]
             table.add_row(_styled(first), *(_styled(word) for word in line[1:]))
@@ -91,11 +95,11 @@ def _markdown_line(line: tuple[str, ...], width: int) -> str:
 
 def _escaped(word: str) -> str:
     # Words come from users and files: a bar or a tag must not break the table.
-    plain = html.escape(" ".join(word.split()), quote=False).replace("-&gt;", "->")
+    plain = html.escape(" ".join(arrows(word).split()), quote=False)
     return plain.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _styled(word: str) -> Text:
     # A value may stand before the word, and a cause below it.
     key = "failed" if word.endswith(" failed") else word.split("\n", 1)[0]
-    return Text(word, _STYLES.get(key, ""))
+    return Text(arrows(word), _STYLES.get(key, ""))

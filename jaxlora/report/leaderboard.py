@@ -28,6 +28,7 @@ from jaxlora.report.leaderboard_lines import (
     sees,
 )
 from jaxlora.report.readings import UNAVAILABLE, Reading
+from jaxlora.tasks.two_hop import arrows
 
 FIGURE = "figure-leaderboard.png"
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
@@ -113,7 +114,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
       results: as in results.json.
     """
     table = grid(results)
-    text = f"{markdown_table(table)}\n\n{table.note}" if table.body else "No method."
+    text = f"{markdown_table(table)}\n\n{arrows(table.note)}"
+    text = text if table.body else "No method."
     return f"{BEGIN}\n\n{text}\n\n{END}\n"
 
 
@@ -203,17 +205,25 @@ def save(results: Mapping[str, Any], out_dir: str | os.PathLike[str]) -> list[Pa
     return [write_whole(out / name, data) for name, data in render(results).items()]
 
 
+def charts(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Returns the figure by its file name; empty if no method was measured.
+
+    Args:
+      results: as in results.json.
+    """
+    try:
+        return {FIGURE: figure(results)}
+    except draw.NothingToShowError:
+        return {}
+
+
 def render(results: Mapping[str, Any]) -> dict[str, bytes]:
     """Returns ``{file name: PNG}``, empty if no method was measured.
 
     Args:
       results: as in results.json.
     """
-    try:
-        chart = figure(results)
-    except draw.NothingToShowError:
-        return {}
-    return {FIGURE: png(chart)}
+    return {name: png(chart) for name, chart in charts(results).items()}
 
 
 def _series(axes: Axes, methods: Sequence[Line], kind: str, color: str):

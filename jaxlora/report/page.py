@@ -4,17 +4,25 @@ The words come from ``results`` and are escaped by the template; a content secur
 policy in the page forbids scripts and anything that is not in the file.
 """
 
-import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jaxlora.files import write_whole
-from jaxlora.report import figures, leaderboard, outcome, readings, routing, tables
+from jaxlora.report import (
+    figures,
+    leaderboard,
+    outcome,
+    overview,
+    readings,
+    routing,
+    svg,
+    tables,
+)
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template
 
@@ -31,7 +39,6 @@ def write(
     rows: pd.DataFrame,
     results: Mapping[str, Any],
     out_dir: str | os.PathLike[str],
-    images: Sequence[Path] | None = None,
 ) -> Path:
     """Writes report.html, whole or not at all, and returns its path.
 
@@ -39,25 +46,21 @@ def write(
       rows: as ``schema.COLUMNS``.
       results: as in results.json.
       out_dir: the folder of the run.
-      images: what ``figures.save_all`` returned; drawn again if ``None``.
     """
-    if images is None:
-        pngs = figures.render(rows) | leaderboard.render(results)
-    else:
-        pngs = {path.name: path.read_bytes() for path in images}
-    page = render(rows, results, pngs)
+    charts = figures.charts(rows) | leaderboard.charts(results)
+    page = render(rows, results, svg.pictures(charts))
     return write_whole(Path(out_dir) / NAME, page.encode("utf-8"))
 
 
 def render(
-    rows: pd.DataFrame, results: Mapping[str, Any], images: Mapping[str, bytes]
+    rows: pd.DataFrame, results: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> str:
     """Returns the page.
 
     Args:
       rows: as ``schema.COLUMNS``.
       results: as in results.json.
-      images: ``{file name: PNG}``.
+      pictures: ``{file name: SVG}``, from ``svg.pictures``.
     """
     rows = readings.tidy(rows)
     # There is always one sentence, even if nothing was measured.
@@ -70,12 +73,8 @@ def render(
         others=others,
         failed=list(results.get("failed_seeds", [])),
         meanings=outcome.meanings(results),
-        figures={
-            # Inside the page, so that it can be sent as one file.
-            name: base64.b64encode(images[name]).decode("ascii")
-            for name in order
-            if name in images
-        },
+        # Inside the page, so that it can be sent as one file.
+        figures={name: pictures[name] for name in order if name in pictures},
         config=json.dumps(results.get("config", {}), indent=2, sort_keys=True),
         repeat=results.get("repeat", f"jaxlora study {study} --from results.json"),
         left_out=results.get("left_out", []),
@@ -87,6 +86,7 @@ def render(
 def _grids(rows: pd.DataFrame, results: Mapping[str, Any]) -> dict[str, Grid]:
     """The tables of the page, by the name that the template gives them."""
     return {
+        "overview": overview.grid(rows, results),
         "criteria": outcome.criteria_grid(results),
         "closing": tables.closing_grid(rows),
         "leaderboard": leaderboard.grid(results),

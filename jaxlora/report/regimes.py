@@ -3,11 +3,10 @@
 ``make("results/boundary")`` reads results.csv and results.json and writes the rest.
 """
 
-import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,12 @@ from jaxlora.report import (
     regimes_maps,
     regimes_readings,
     regimes_tables,
+    svg,
 )
 from jaxlora.report.grid import markdown_table
 from jaxlora.report.regimes_readings import Book
 from jaxlora.report.templates import template
+from jaxlora.tasks.two_hop import arrows
 
 FIGURES: dict[str, Callable[[Book], Figure]] = {
     "figure-regimes.png": regimes_figure.regimes,
@@ -75,14 +76,15 @@ def save(
       The files, the page last.
     """
     book, folder = regimes_readings.book(rows, results), Path(out)
-    images = [write_whole(folder / n, data) for n, data in render(book).items()]
+    drawn = charts(book)
+    images = [write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()]
     tables = write_text(folder / "tables.md", to_markdown(book, results))
-    html = to_html(book, results, images)
+    html = to_html(book, results, svg.pictures(drawn))
     return [*images, tables, write_text(folder / page.NAME, html)]
 
 
-def render(book: Book) -> dict[str, bytes]:
-    """Returns ``{file name: PNG}`` of every figure that there is something to show in.
+def charts(book: Book) -> dict[str, Figure]:
+    """Returns every figure that there is something to show in, by its file name.
 
     Args:
       book: of a run.
@@ -91,7 +93,7 @@ def render(book: Book) -> dict[str, bytes]:
     for name, make_figure in FIGURES.items():
         # A small run has no map, or no axes; its other figures are drawn.
         with contextlib.suppress(draw.NothingToShowError):
-            out[name] = figures.png(make_figure(book))
+            out[name] = make_figure(book)
     return out
 
 
@@ -113,16 +115,16 @@ def to_markdown(book: Book, results: Mapping[str, Any]) -> str:
     parts = [" ".join(regimes_tables.finding(book)), regimes_tables.endings(results)]
     for grid in grids:
         parts += [f"## {grid.title}", markdown_table(grid), grid.note]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return arrows("\n\n".join(part for part in parts if part)) + "\n"
 
 
-def to_html(book: Book, results: Mapping[str, Any], images: Sequence[Path]) -> str:
+def to_html(book: Book, results: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     """Returns the page, with its figures inside.
 
     Args:
       book: of a run.
       results: as in results.json.
-      images: the figures, as files.
+      pictures: the figures, from ``svg.pictures``.
     """
     study = str(results.get("study", ""))
     return template("regimes.html.jinja").render(
@@ -131,10 +133,7 @@ def to_html(book: Book, results: Mapping[str, Any], images: Sequence[Path]) -> s
         endings=regimes_tables.endings(results),
         failed=list(results.get("failed_seeds", [])),
         meanings=outcome.MEANINGS,
-        figures={
-            path.name: base64.b64encode(path.read_bytes()).decode("ascii")
-            for path in images
-        },
+        figures=pictures,
         regimes=regimes_tables.regime_grid(book),
         cells=regimes_tables.cell_grid(book),
         places=regimes_tables.place_grid(book),

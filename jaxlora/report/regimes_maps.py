@@ -63,7 +63,7 @@ def phase(book: Book) -> Figure:
         raise draw.NothingToShowError(
             f"The phase diagram has {len(at.places)} of at least 2 points."
         )
-    title = "Accuracy of the mean on new facts: what B->C practised, what the base did"
+    title = "Accuracy of the mean on new facts: what B→C practised, what the base did"
     figure = draw.canvas(9.5, 2.2 + 0.62 * len(at.up), title.replace("->", "→"))
     panels = figure.subplots(1, 2, squeeze=False)[0]
     drawn, image = set(), None

@@ -163,7 +163,9 @@ def figure(rows: pd.DataFrame, cell: Cell = Cell.R_OO) -> Figure:
     layers = sorted({key[2] for key in weights})
     wide = min(_WIDE, len(methods))
     high = -(-len(methods) // wide)
-    title = f"Weight of the A→B expert on the two-hop prompt, {cell.value}"
+    # One gate is narrower than its title in one line.
+    cut = "\n" if wide < 3 else " "
+    title = f"Weight of the A→B expert{cut}on the two-hop prompt, {cell.value}"
     chart = draw.canvas(
         1.55 * wide + 1.2, 0.9 + (0.75 + 0.24 * len(layers)) * high, title
     )

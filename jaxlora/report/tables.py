@@ -15,10 +15,11 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxlora.evaluate.schema import Arm, Method, Metric, Split
-from jaxlora.report import outcome, readings, routing
+from jaxlora.report import outcome, overview, readings, routing
 from jaxlora.report.grid import Grid, markdown_table, rich_table
 from jaxlora.report.lines import SECTIONS, Line
 from jaxlora.report.readings import Reading
+from jaxlora.tasks.two_hop import arrows
 
 _MEAN = Line("", Arm.PAIR, Method.MEAN)
 _CLOSING_NOTE = (
@@ -146,21 +147,23 @@ def _difference(row: Any) -> tuple[str, ...]:
 
 
 def terminal(rows: pd.DataFrame, results: Mapping[str, Any]) -> Group:
-    """Returns what a run prints at its end, for a terminal of 100 columns.
+    """Returns what a run prints at its end, the finding first, in 100 columns.
 
     Args:
       rows: as ``schema.COLUMNS``.
       results: as in results.json.
     """
+    first, *others = (Text(arrows(x)) for x in outcome.headline(results))
+    first.stylize("bold")
     grids = (
-        outcome.criteria_grid(results),
+        overview.grid(rows, results, short=True),
         closing_grid(rows, short=True),
         outcome.verdict_grid(results, short=True),
         outcome.prediction_grid(results),
+        outcome.criteria_grid(results),
     )
     parts = [part for grid in grids for part in (rich_table(grid), Text())]
-    words = [Text(sentence) for sentence in outcome.headline(results)]
-    return Group(*parts, Text("In words", "bold"), *words)
+    return Group(first, *others, Text(), *parts)
 
 
 def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) -> str:
@@ -182,7 +185,7 @@ def to_markdown(rows: pd.DataFrame, results: Mapping[str, Any], level: int = 2) 
     parts = [" ".join(outcome.headline(results))]
     for grid in grids:
         parts += [f"{'#' * level} {grid.title}", markdown_table(grid), grid.note]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return arrows("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _plain(condition: str) -> str:

@@ -4,6 +4,8 @@ import functools
 
 import jinja2
 
+from jaxlora.tasks.two_hop import Cell, arrows, plain
+
 
 @functools.cache
 def template(name: str) -> jinja2.Template:
@@ -25,4 +27,17 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"arrows": arrows, "named": named}
     return environment.get_template(name)
+
+
+def named(word: str) -> str:
+    """Returns the plain name of a cell with its code behind it; other words as is.
+
+    Args:
+      word: of a table's header.
+
+    >>> named("R-OO")
+    'familiar people, both hops in experts [R-OO]'
+    """
+    return f"{plain(word)} [{word}]" if word in set(Cell) else word

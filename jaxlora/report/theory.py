@@ -1,6 +1,5 @@
 """Page and tables of the theory study: what was predicted beside what was measured."""
 
-import base64
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlora.files import write_whole
+from jaxlora.report import svg
 from jaxlora.report.figures import png
 from jaxlora.report.grid import Grid
 from jaxlora.report.templates import template
@@ -98,29 +98,29 @@ def headline(results: Mapping[str, Any]) -> str:
 
     >>> inside = {"count": 2, "held": 2, "mean_error": 0.0171}
     >>> headline({"held": 9, "judged": 9, "interior": inside})
-    '2 of 2 predictions between 0.1 and 0.9 held, mean error 0.017. With those near ...'
+    'Small models and the formulas of the theory agree: 2 of 2 predictions between ...'
     """
     every = f"{results['held']} of {results['judged']}"
+    agree = "agree" if results["held"] == results["judged"] else "do not all agree"
+    first = f"Small models and the formulas of the theory {agree}:"
     inside = results.get("interior", {"count": 0})
     if not inside["count"]:
-        return f"{every} predictions held."
+        return f"{first} {every} predictions held."
     return (
-        f"{inside['held']} of {inside['count']} predictions between 0.1 and 0.9 held, "
-        f"mean error {inside['mean_error']:.3f}. With those near 0 and 1, many of them "
-        f"identities: {every}."
+        f"{first} {inside['held']} of {inside['count']} predictions between 0.1 and "
+        f"0.9 held, mean error {inside['mean_error']:.3f}. With those near 0 and 1, "
+        f"many of them identities: {every}."
     )
 
 
-def write(
-    results: Mapping[str, Any], out: str | os.PathLike[str], images: Sequence[Path]
-) -> Path:
+def write(results: Mapping[str, Any], out: str | os.PathLike[str]) -> Path:
     """Writes report.html, whole or not at all, and returns its path.
 
     Args:
       results: of the theory study, as in results.json.
       out: the folder of the run.
-      images: what :func:`save` returned.
     """
+    charts = {name: make(results) for name, make in FIGURES.items()}
     page = template("theory.html.jinja").render(
         headline=headline(results),
         failed=[
@@ -130,9 +130,7 @@ def write(
         texts=CLAIMS,
         outcomes=outcome_grid(results),
         decoder=decoder_grid(results),
-        figures={
-            path.name: base64.b64encode(path.read_bytes()).decode() for path in images
-        },
+        figures=svg.pictures(charts),
         results=results,
         config=json.dumps(results["config"], indent=2, sort_keys=True),
     )

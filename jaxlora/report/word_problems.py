@@ -4,11 +4,10 @@
 rest.
 """
 
-import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from jaxlora.report import (
     outcome,
     page,
     regimes_tables,
+    svg,
     word_problems_facts,
     word_problems_figure,
     word_problems_finding,
@@ -93,15 +93,15 @@ def save(
       The files, the page last.
     """
     book, folder = word_problems_readings.book(rows, results), Path(out)
-    drawn = render(book, facts)
-    images = [write_whole(folder / n, data) for n, data in drawn.items()]
+    drawn = charts(book, facts)
+    images = [write_whole(folder / n, figures.png(chart)) for n, chart in drawn.items()]
     tables = write_text(folder / "tables.md", to_markdown(book, results, facts))
-    html = to_html(book, results, images, facts)
+    html = to_html(book, results, svg.pictures(drawn), facts)
     return [*images, tables, write_text(folder / page.NAME, html)]
 
 
-def render(book: Book, facts: tuple[Forms, ...] = ()) -> dict[str, bytes]:
-    """Returns ``{file name: PNG}`` of every figure that there is something to show in.
+def charts(book: Book, facts: tuple[Forms, ...] = ()) -> dict[str, Figure]:
+    """Returns every figure that there is something to show in, by its file name.
 
     Args:
       book: of a run.
@@ -112,7 +112,7 @@ def render(book: Book, facts: tuple[Forms, ...] = ()) -> dict[str, bytes]:
     for name, make_figure in every.items():
         # A small run has no levels, or no law; its other figures are drawn.
         with contextlib.suppress(draw.NothingToShowError):
-            out[name] = figures.png(make_figure(book))
+            out[name] = make_figure(book)
     return out
 
 
@@ -187,7 +187,7 @@ def to_markdown(
 def to_html(
     book: Book,
     results: Mapping[str, Any],
-    images: Sequence[Path],
+    pictures: Mapping[str, str],
     facts: tuple[Forms, ...] = (),
 ) -> str:
     """Returns the page, with its figures inside.
@@ -195,7 +195,7 @@ def to_html(
     Args:
       book: of a run.
       results: as in results.json.
-      images: the figures, as files.
+      pictures: the figures, from ``svg.pictures``.
       facts: of a boundary study.
     """
     return template("word_problems.html.jinja").render(
@@ -204,10 +204,7 @@ def to_html(
         endings=regimes_tables.endings(results),
         failed=list(results.get("failed_seeds", [])),
         meanings=outcome.meanings(results),
-        figures={
-            path.name: base64.b64encode(path.read_bytes()).decode("ascii")
-            for path in images
-        },
+        figures=pictures,
         tables=grids(book, facts),
         checks=checks(results),
         details=details(book, results),

@@ -11,7 +11,7 @@ import boundary_rows
 import word_problem_rows as made_up
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
 from jaxlora.evaluate.statistics import Interval
-from jaxlora.report import word_problems_readings
+from jaxlora.report import page, word_problems_readings
 from jaxlora.studies.boundary.config import BoundaryConfig
 
 MERGES = tuple(m for m in Method if m is not Method.NONE)
@@ -226,6 +226,15 @@ RESULTS = {
 @pytest.fixture
 def results() -> dict:
     return copy.deepcopy(RESULTS)
+
+
+@pytest.fixture(scope="session")
+def written(rows, tmp_path_factory) -> str:
+    """The page of the synthetic run, with its figures."""
+    folder = tmp_path_factory.mktemp("page")
+    path = page.write(rows, copy.deepcopy(RESULTS), folder)
+    assert [x.name for x in folder.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,15 @@
 """Is the page one file, safe, complete, and written whole or not at all?"""
 
-import base64
 import html.parser
 import re
 
 import pytest
 
 from jaxlora import files
-from jaxlora.report import outcome, page
+from jaxlora.report import outcome, page, svg
 
 VOID = {"meta", "img", "br", "link", "input"}
-PNG = b"\x89PNG not really"
+SVG = "<svg></svg>"
 
 
 class Page(html.parser.HTMLParser):
@@ -19,6 +18,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.open, self.tags, self.assets, self.words = [], [], [], []
+        self.ids, self.around, self.blocks = [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -27,11 +27,17 @@ class Page(html.parser.HTMLParser):
         self.tags.append(tag)
         self.assets += [v for k, v in attrs if k in ("src", "href", "data", "srcset")]
         assert not [k for k, _ in attrs if k.startswith("on")]
+        named = dict(attrs)
+        self.ids += [named["id"]] if "id" in named else []
+        name = ".".join(filter(None, (tag, named.get("class"))))
+        if self.open and self.open[-1].startswith("main"):
+            self.blocks.append(name)
+        self.around.append((tag, self.open[-1] if self.open else ""))
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append(name)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop().split(".")[0] == tag
 
     def handle_data(self, data):
         self.words.append(data)
@@ -41,36 +47,63 @@ class Page(html.parser.HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-@pytest.fixture
-def images(tmp_path):
-    paths = [tmp_path / "figure-library.png", tmp_path / "figure-controls.png"]
-    for path in paths:
-        path.write_bytes(PNG + path.name.encode())
-    return paths
+def test_page_is_self_contained(written):
+    seen = Page(written)
+    # What a figure refers to is in the page.
+    assert all(x.startswith("#") and x[1:] in seen.ids for x in seen.assets)
+    assert not {"script", "link", "iframe", "img", "image"} & set(seen.tags)
+    assert not re.search(r"https?://|@import|data:|url\((?!#)", written)
 
 
-def test_page_is_self_contained(rows, results, images, tmp_path):
-    path = page.write(rows, results, tmp_path / "out", images)
-    text = path.read_text(encoding="utf-8")
-    seen = Page(text)
-    assert len(seen.assets) == len(images)
-    for asset, image in zip(seen.assets, images, strict=True):
-        kind, data = asset.split(",")
-        assert kind == "data:image/png;base64"
-        assert base64.b64decode(data) == image.read_bytes()
-    assert not {"script", "link", "iframe"} & set(seen.tags)
-    assert not re.search(r"https?://|@import|url\(", text)
+def test_figures_are_drawings_that_share_no_id(written):
+    seen = Page(written)
+    assert seen.tags.count("svg") == 4
+    assert len(seen.ids) == len(set(seen.ids)) > 0
+    assert set(re.findall(r"url\(#([^)]+)\)", written)) <= set(seen.ids)
 
 
-def test_page_draws_its_own_figures_if_it_is_given_none(rows, results, tmp_path):
-    text = page.write(rows, results, tmp_path).read_text(encoding="utf-8")
-    assert len(Page(text).assets) == 4
-    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+def test_every_colour_of_figures_and_words_has_a_dark_one(written):
+    style = written[written.index("<style>") : written.index("</style>")]
+    light, dark = style.split("@media (prefers-color-scheme: dark)", 1)
+    of_light = set(re.findall(r"(--[a-z0-9-]+):", light))
+    assert of_light == set(re.findall(r"(--[a-z0-9-]+):", dark.split("\n}\n")[0]))
+    assert set(re.findall(r"var\((--[a-z0-9-]+)\)", written)) <= of_light
+    assert {"--" + x for x in svg.INKS.values()} <= of_light
+
+
+def test_nothing_is_wider_than_a_narrow_screen(written):
+    seen = Page(written)
+    # Each wide thing scrolls in a box of its own.
+    assert {x for x in seen.around if x[0] == "table"} == {("table", "div.scroll")}
+    assert {x for x in seen.around if x[0] == "svg"} == {("svg", "div.scroll")}
+    style = written[written.index("<style>") : written.index("</style>")]
+    assert re.search(r"\.scroll { overflow-x: auto;[^}]*max-width: 100%", style)
+    assert re.search(r"th:first-child { position: sticky; left: 0", style)
+    assert not re.search(r"(?<!max-)(?<!min-)width: \d+(px|rem)", style)
+
+
+def test_the_finding_and_one_figure_come_first_and_proof_is_folded(written):
+    seen = Page(written)
+    blocks = [x for x in seen.blocks if x != "p.alarm"]
+    assert blocks[:4] == ["p.kicker", "h1", "section.verdict", "figure"]
+    assert blocks.count("figure") == 1
+    assert len([x for x in blocks if x == "div.scroll"]) <= 2
+    folded = written[written.index("<details>") :]
+    for late in ("Criteria", "sha256:9f2c41d07ab3", "0123456789abcdef", "preset"):
+        assert late in folded, late
+        assert late not in written[: written.index("<details>")], late
+    assert "<details open" not in written
+
+
+def test_arrows_have_one_spelling(written):
+    assert "-&gt;" not in written
+    assert "->" not in written.replace("-->", "")
+    assert "A→C saw these people" in written
 
 
 def test_captions_say_whose_range_the_grey_band_is(rows, results):
     names = ("figure-controls.png", "figure-coverage.png")
-    text = page.render(rows, results, dict.fromkeys(names, PNG))
+    text = page.render(rows, results, dict.fromkeys(names, SVG))
     for caption in re.findall("<figcaption>(.*?)</figcaption>", text, re.S):
         assert "combined by mean" in caption
         assert "controls combined the same way" in caption
@@ -130,8 +163,9 @@ def test_old_page_survives_a_failure(rows, results, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", no_room)
+    monkeypatch.setattr(page.figures, "charts", lambda _: {})
     with pytest.raises(OSError, match="No space left"):
-        page.write(rows, results, tmp_path, [])
+        page.write(rows, results, tmp_path)
     assert old.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

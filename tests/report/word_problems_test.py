@@ -75,7 +75,7 @@ def test_a_run_becomes_figures_tables_and_one_page(rows, results, two_hop, tmp_p
     drawn = [x for x in files if x.suffix == ".png"]
     assert [x.name for x in drawn] == [*word_problems.FIGURES, word_problems.ANSWERS]
     page = files[-1].read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(drawn)
+    assert page.count("<svg ") == len(drawn)
     assert "http" not in page.replace("http-equiv", "")
     assert "<because>" not in page
     assert "2 held, 1 failed, 1 undecided, 1 not measured" in page
@@ -89,14 +89,14 @@ def test_a_run_becomes_figures_tables_and_one_page(rows, results, two_hop, tmp_p
 
 
 def test_the_quick_preset_leaves_no_holes(quick):
-    names = list(word_problems.render(quick))
+    names = list(word_problems.charts(quick))
     assert names == ["overlap.png", "law.png", "answers.png"]
     titles = [x.title for x in word_problems.grids(quick)]
     assert titles == [x for i, x in enumerate(TITLES) if i in (0, 1, 7, 8, 9)]
     text = word_problems.to_markdown(quick, made_up.summary(QUICK))
     assert "--two-hop FOLDER" in text
     assert "merges and routes" not in " ".join(word_problems_finding.sentences(quick))
-    page = word_problems.to_html(quick, made_up.summary(QUICK), ())
+    page = word_problems.to_html(quick, made_up.summary(QUICK), {})
     assert "There is no pooled value to draw" in page
 
 
@@ -107,9 +107,9 @@ def test_nothing_measured_is_a_page_that_says_so():
         results[name] = []
     empty = look.book(rows, results)
     assert word_problems_finding.sentences(empty) == [word_problems_finding.NOTHING]
-    assert word_problems.render(empty) == {}
+    assert word_problems.charts(empty) == {}
     assert word_problems.grids(empty) == []
-    page = word_problems.to_html(empty, results, ())
+    page = word_problems.to_html(empty, results, {})
     assert "Bases that never met their criteria: 70." in page
 
 
@@ -195,4 +195,4 @@ def test_without_the_headline_another_dial_is_shown(book):
     assert [x.overlap for x in look.dial(partial)] == [1.0]
     first = word_problems_finding.sentences(partial)[0]
     assert "where they share none" not in first
-    assert word_problems.render(partial).keys() >= {"overlap.png", "law.png"}
+    assert word_problems.charts(partial).keys() >= {"overlap.png", "law.png"}

@@ -19,7 +19,7 @@ FREE = ("seeds_at_once", "data_dir")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoHopConfig(CommonConfig):
-    """Does combining an A->B and a B->C expert answer A->C?"""
+    """Does combining an A→B and a B→C expert answer A→C?"""
 
     seeds: int = 1
     """Number of bases, worlds and expert sets."""

@@ -17,13 +17,13 @@ class ExpertsConfig:
     draw: int = 0
     """Rows of a step, drawn without replacement; 0 for all."""
     first: Practice = dataclasses.field(default_factory=Practice)
-    """Rows of the A->B expert."""
+    """Rows of the A→B expert."""
     second: Practice = dataclasses.field(default_factory=Practice)
-    """Rows of the B->C expert."""
+    """Rows of the B→C expert."""
     first_layers: tuple[int, ...] = ()
-    """Layers that the A->B expert may change; empty for all."""
+    """Layers that the A→B expert may change; empty for all."""
     second_layers: tuple[int, ...] = ()
-    """Layers that the B->C expert may change; empty for all."""
+    """Layers that the B→C expert may change; empty for all."""
     learning_rate: float = 3e-3
     """Adam rate of every LoRA."""
     full_steps: int = 100

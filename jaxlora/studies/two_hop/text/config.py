@@ -95,7 +95,7 @@ class CriteriaConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(CommonConfig):
-    """Does combining an A->B and a B->C expert of a language model answer A->C?"""
+    """Does combining an A→B and a B→C expert of a language model answer A→C?"""
 
     model: str = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
