@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_sites import numbers
 
@@ -40,13 +41,7 @@ def notes(library: Collection) -> Iterator[str]:
     Args:
       library: the adapters.
     """
-    bases = dict(zip(library.names, library.base_names, strict=True))
-    if len({base for base in bases.values() if base}) > 1:
-        each = ", ".join(f"{name}: {base}" for name, base in bases.items())
-        yield (
-            f"The adapters name different bases ({each}); their shapes agree, but "
-            f"what is made of them means something on one base only."
-        )
+    yield from other_bases(dict(zip(library.names, library.base_names, strict=True)))
     if library.copies:
         yield (
             f"Copies of base weights that PEFT saved along are left out: "
