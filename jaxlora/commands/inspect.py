@@ -71,9 +71,9 @@ def run(arguments: Sequence[str]) -> int:
         )
     folders = adapter_folders.expand(given.adapters)
     names = collection_about.names(folders)
+    outputs.check_files(given.force, given.table, given.figure)
     formats.check(given.table, formats.TABLES, "table")
     formats.check(given.figure, formats.FIGURES, "figure")
-    outputs.check_files(given.force, given.table, given.figure)
     printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("inspecting") as move:
         reading = functools.partial(move, "reading")

@@ -75,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     experts = collection_about.names(given.combine.adapters)
     row = _row(given)
     outputs.check_files(given.force, given.figure, given.table)
+    formats.check(given.figure, formats.FIGURES, "figure")
+    formats.check(given.table, formats.TABLES, "table")
     reused = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
@@ -104,8 +106,6 @@ def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
 
 
 def _check(given: Arguments) -> None:
-    formats.check(given.figure, formats.FIGURES, "figure")
-    formats.check(given.table, formats.TABLES, "table")
     if given.combine.merge is not None:
         raise ValueError(
             f"Got the merge {given.combine.merge!r}, which leaves one adapter, and "

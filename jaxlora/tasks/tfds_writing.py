@@ -24,7 +24,7 @@ def offline(anew: bool) -> tfds.download.DownloadConfig:
     Args:
       anew: write over a dataset that exists; otherwise it is kept.
     """
-    modes = tfds.download.GenerateMode
+    modes = tfds.GenerateMode
     return tfds.download.DownloadConfig(
         try_download_gcs=False,
         download_mode=modes.REUSE_CACHE_IF_EXISTS if anew else None,

@@ -100,7 +100,8 @@ def test_no_force_replaces_what_no_command_wrote(tmp_path, force):
     (mixed / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match=r"it holds 'thesis.tex', which no adapter"):
         outputs.check_folder(force, mixed, outputs.ADAPTER)
-    (mixed / "study.json").write_text("{}")
+    (home / "study.json").write_text("{}")
     with pytest.raises(ValueError, match=r"'thesis.tex', which no study has"):
-        outputs.remove(mixed, outputs.STUDY)
+        outputs.remove(home, outputs.STUDY)
+    assert (home / "thesis.tex").read_text() == "precious"
     assert (mixed / "thesis.tex").read_text() == "precious"
