@@ -100,7 +100,7 @@ def other_bases(
     odd = {x: base for x, base in named.items() if base and _differ(base, Path(model))}
     if odd:
         first, base = next(iter(odd.items()))
-        others = f", nor are {len(odd) - 1} others" if len(odd) > 1 else ""
+        others = f" (as {len(odd)} adapters in all)" if len(odd) > 1 else ""
         yield (
             f"The adapter {first} is of {base}, by its config, and not of {model}"
             f"{others}; unless these are the same weights, what comes out means "

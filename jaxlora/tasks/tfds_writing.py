@@ -27,7 +27,9 @@ def offline(anew: bool) -> tfds.download.DownloadConfig:
     modes = tfds.GenerateMode
     return tfds.download.DownloadConfig(
         try_download_gcs=False,
-        download_mode=modes.REUSE_CACHE_IF_EXISTS if anew else None,
+        download_mode=modes.REUSE_CACHE_IF_EXISTS
+        if anew
+        else modes.REUSE_DATASET_IF_EXISTS,
         # Statistics would read every record once more.
         compute_stats=tfds.download.ComputeStatsMode.SKIP,
     )

@@ -29,6 +29,7 @@ def place(hf, speaking, tmp_path, monkeypatch):
             shutil.copytree(hf / "llama" / source, folder)
     (tmp_path / "ids.json").write_text("[[5, 6, 7]]")
     (tmp_path / "data.jsonl").write_text('{"question": "Who?", "answer": "Bo"}\n')
+    shutil.copy(tmp_path / "data.jsonl", tmp_path / "other.jsonl")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +60,6 @@ FILES = [
 
 @pytest.mark.parametrize(("words", "flag", "name"), FILES)
 def test_a_file_is_replaced_with_force_only(place, capsys, words, flag, name):
-    shutil.copy(place / "data.jsonl", place / "other.jsonl")
     (place / name).write_text("mine")
     call = [*words.split(), flag, name]
     before = sorted(place.rglob("*"))
@@ -123,7 +123,7 @@ LIBRARY = [
     "forward base --adapter {} --merge mean --tokens ids.json --out {out}.npy",
     "generate base --adapter {} --route arrow --prompt Hi --out {out}.jsonl",
     "routes base --adapter {} --route arrow --tokens ids.json --table {out}.csv",
-    "gate base --adapter {} --route linear --data data.jsonl --steps 1 --length 32 "
+    "gate base --adapter {} --route retrieval --data data.jsonl other.jsonl "
     "--out {out}.safetensors",
     "inspect {} --table {out}.json",
     "eval --model base --adapter {} --merge sum --data data.jsonl --metric exact "

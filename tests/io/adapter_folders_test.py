@@ -82,9 +82,7 @@ def test_many_are_one_sentence(library):
     named = adapter_folders.bases(adapter_folders.expand([library]))
     assert list(named.values()) == ["org/a", "org/b", "org/c"]
     (said,) = adapter_folders.other_bases(named, "models/b")
-    assert (
-        "a is of org/a, by its config, and not of models/b, nor are 1 others;" in said
-    )
+    assert "a is of org/a, by its config, and not of models/b (as 2 adapters" in said
     config = library / "a" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 0}))
     with pytest.raises(ValueError, match="adapter_config"):

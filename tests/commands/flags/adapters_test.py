@@ -68,7 +68,8 @@ def test_what_is_not_given_is_none():
 
 
 def test_general_adapters_are_repeated_or_listed():
-    words = "m --adapter a b --route genknowsub --general c d --route-top-k 2 --route-temperature 0.5"
+    words = "m --adapter a b --route genknowsub --general c d --route-top-k 2"
+    words += " --route-temperature 0.5"
     found = parsed(*words.split()).combine.routing()
     assert found == {
         "merge": None,
