@@ -4,6 +4,7 @@
 them, in the order of their names.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _HUB = "models--"
 """Begins the folder of a model in the cache of the Hub, ``models--ORG--NAME``."""
 
 
-def expand(folders: Sequence[Path | str]) -> tuple[Path, ...]:
+def expand(folders: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
     """Puts the adapters of a library in the place of its folder.
 
     Args:
@@ -31,7 +32,7 @@ def expand(folders: Sequence[Path | str]) -> tuple[Path, ...]:
     return tuple(path for folder in folders for path in _members(Path(folder)))
 
 
-def notes(folders: Sequence[Path | str]) -> Iterator[str]:
+def notes(folders: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     """Says which adapters a library stands for.
 
     Args:
@@ -73,7 +74,7 @@ def bases(folders: Sequence[Path]) -> dict[str, str | None]:
 
 
 def other_bases(
-    named: Mapping[str, str | None], model: Path | str | None = None
+    named: Mapping[str, str | None], model: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
     """Says in a sentence if adapters are of another base than they are used on.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_sites import numbers
+from jaxlora.names import check_several
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -20,6 +21,7 @@ def names(folders: Sequence[Path]) -> list[str]:
     >>> names([Path("/runs/1/final"), Path("/runs/2/final")])
     ['1/final', '2/final']
     """
+    check_several("folders", folders)
     paths = [folder.resolve() for folder in folders]
     for i, path in enumerate(paths):
         if path in paths[:i]:
