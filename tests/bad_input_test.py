@@ -63,9 +63,7 @@ def test_names_of_a_library_are_a_list(adapter, tmp_path):
 
 
 def test_one_adapter_is_no_list(adapter):
-    with pytest.raises(
-        ValueError, match="one tree with 'up' to stack, expected"
-    ):
+    with pytest.raises(ValueError, match="one tree with 'up' to stack, expected"):
         lora.stack(adapter)
 
 

@@ -130,7 +130,7 @@ def test_a_prompt_is_that_of_generate(run, speaking, tmp_path, no_model):
         words = tokenizer.load(speaking(name))
         text = words.render(turns) if turns else "Who is é?"
         ids = words.encode(text, special=not turns)
-        out = ("--table", str(tmp_path / "x.csv"))
+        out = ("--table", str(tmp_path / "x.csv"), "--force")
         said = run("--prompt", "Who is é?", *flags, *out, model=speaking(name))
         rows = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
         rows = rows.drop_duplicates("token")
@@ -287,5 +287,5 @@ def test_the_examples_work(hf, speaking, tmp_path, monkeypatch, shown, no_model)
         found[found.index("MODEL")] = str(speaking("plain"))
         assert cli.main(found) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("ids.json", "routes.csv", "routes.png"),
+        *("ids.json", "routes.csv", "routes.png", "routes.svg"),
     ]
