@@ -11,7 +11,7 @@ Kalajdzievski, A Rank Stabilization Scaling Factor (arXiv 2312.03732), for rsLoR
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -113,9 +113,16 @@ def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
       patterns: regular expressions that match whole paths of kernels.
 
     Raises:
-      ValueError: if a pattern matches no kernel (a leaf called ``kernel``).
+      ValueError: if the base holds no bare params or no kernel, or a pattern matches no
+        kernel (a leaf called ``kernel``).
     """
+    named.check_bare(base)
     kernels = [name for name in named.flatten(base) if name.endswith("kernel")]
+    if not kernels:
+        raise ValueError(
+            f"The base has no kernel to adapt, expected a leaf called 'kernel' in "
+            f"params; it has {', '.join(map(repr, named.flatten(base))) or 'no leaf'}."
+        )
     return named.match(patterns, kernels)
 
 
@@ -304,6 +311,11 @@ def stack(adapters: Sequence[Adapter]) -> Library:
     """
     if not adapters:
         raise ValueError("Cannot stack an empty sequence of adapters.")
+    if isinstance(adapters, Mapping):
+        raise ValueError(
+            f"Got one tree with {', '.join(map(repr, adapters))} to stack, expected a "
+            f"list of adapters: [adapter] is one."
+        )
     first = set(sites(adapters[0]))
     for i, adapter in enumerate(adapters):
         if set(sites(adapter)) != first:

@@ -5,7 +5,9 @@ patterns all ask here.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
+from typing import Any
 
 
 def near(
@@ -80,3 +82,25 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
             f"Unknown {kind} {name!r}{ending} There are {len(names)}, such as {shown}."
         )
     return f"Unknown {kind} {name!r}{ending} There are {', '.join(map(repr, names))}."
+
+
+def check_several(name: str, given: Any) -> None:
+    """Refuses a string or a path where a list of them is meant.
+
+    Args:
+      name: of the argument.
+      given: its value.
+
+    Raises:
+      ValueError: showing the list with that one entry.
+
+    >>> check_several("folders", "ann")
+    Traceback (most recent call last):
+        ...
+    ValueError: folders is 'ann', expected a list; with one entry it is ['ann'].
+    """
+    # A string is a sequence too, of letters; a path is none.
+    if isinstance(given, str | bytes | os.PathLike):
+        raise ValueError(
+            f"{name} is {given!r}, expected a list; with one entry it is [{given!r}]."
+        )

@@ -17,6 +17,7 @@ from jaxlora.names import near
 
 Tree: TypeAlias = Any
 IsLeaf: TypeAlias = Callable[[Any], bool] | None
+_SHOWN = 8  # names in a sentence
 
 
 def flatten(tree: Tree, is_leaf: IsLeaf = None) -> dict[str, Any]:
@@ -111,6 +112,29 @@ def match(patterns: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str,
     return {pattern: tuple(matches) for pattern, matches in claimed.items()}
 
 
+def check_bare(base: Tree) -> None:
+    """Refuses the variables of a module where its bare params are meant.
+
+    Args:
+      base: params, or what stands in their place.
+
+    Raises:
+      ValueError: naming the collections, and the kernels of the params.
+
+    >>> check_bare({"params": {"up": {"kernel": 1}}, "cache": {}})
+    Traceback (most recent call last):
+        ...
+    ValueError: The base holds 'params', 'cache', all variables of a module; ...
+    """
+    if isinstance(base, Mapping) and isinstance(base.get("params"), Mapping):
+        kernels = [x for x in flatten(base["params"]) if x.split("/")[-1] == "kernel"]
+        shown = ", ".join(map(repr, kernels[:_SHOWN])) or "no kernel"
+        raise ValueError(
+            f"The base holds {', '.join(map(repr, base))}, all variables of a module; "
+            f"expected its bare params, variables['params'], with {shown}."
+        )
+
+
 def mask(tree: Tree, patterns: Sequence[str], is_leaf: IsLeaf = None) -> Tree:
     """Returns a tree of booleans: does some pattern match this leaf's name?
 
@@ -187,9 +211,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _matched_nothing(pattern: str, names: Sequence[str]) -> str:
-    shown = near(pattern, names, most=3, cutoff=0.3) or list(names[:6])
+    nearest = near(pattern, names, most=3, cutoff=0.3)
+    shown = list(names) if len(names) <= _SHOWN else nearest or list(names[:6])
+    such = "one of" if len(names) <= _SHOWN else "such as"
     return (
         f"Pattern {pattern!r} matches none of {len(names)} leaves (or only leaves that "
-        f"an earlier pattern already claimed); a pattern must match a full name such "
-        f"as {', '.join(map(repr, shown)) or '(the tree is empty)'}."
+        f"an earlier pattern already claimed); a pattern must match a full name, "
+        f"{such} {', '.join(map(repr, shown)) or '(the tree is empty)'}."
     )

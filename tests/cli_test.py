@@ -28,7 +28,7 @@ def test_help_names_every_command(capsys):
         (["study", "word-problems", "--help"], "--overlaps [FLOAT [FLOAT ...]]"),
         (["info", "--help"], "--cache-dir PATH"),
         (["forward", "--help"], "--tokens FILE.json"),
-        (["generate", "--help"], "--sample-top-k INT"),
+        (["generate", "--help"], "--top-k INT"),
         (["fuse", "--help"], "ADAPTER..."),
         (["merge", "--help"], "--density D"),
         (["inspect", "--help"], "--figure FILE.png"),

@@ -82,7 +82,7 @@ def save_merges(folder: Path) -> None:
         seen = (
             []
             if merge.preset(name).data == "free"
-            else ["--data", arrays(folder, name)]
+            else ["--statistics", arrays(folder, name)]
         )
         out = folder / "merges" / name
         ran("merge", *PAIR, "--method", name, "--seed", 3, *seen, "--out", out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.studies.two_hop.symbols import protocol
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
@@ -23,7 +24,8 @@ class Arguments:
     preset: flags.Preset = "quick"
     from_: flags.From = None
     out: Path = Path("results/data")
-    """Root folder of the datasets."""
+    """Root folder of the datasets; one that exists is kept."""
+    force: Force = False
     config: flags.Config = dataclasses.field(default_factory=TwoHopConfig)
 
 
@@ -40,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         for seed in given.config.numbers
     ]
     for sizes, seed in track(asked, "datasets", console=console):
-        folder = builder.write(sizes, seed, given.out, people)
+        folder = builder.write(sizes, seed, given.out, people, anew=given.force)
         world = builder.read(folder)
         counts = ", ".join(f"{name} {len(x)}" for name, x in world.splits.items())
         console.print(f"coverage {sizes.coverage:g}, seed {seed}: {folder}\n  {counts}")

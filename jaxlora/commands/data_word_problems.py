@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from jaxlora.commands import flags
+from jaxlora.commands.flags import outputs
 from jaxlora.tasks.word_problems import records
 from jaxlora.tasks.word_problems.records import Config
 
@@ -24,6 +25,7 @@ class Arguments:
 
     out: Path = Path("results/word-problems")
     """Folder of the files."""
+    force: flags.Force = False
     seed: int = 0
     """Of the problems and their words."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(
@@ -36,8 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse(Arguments, "jaxlora data word-problems", arguments)
     from jaxlora.tasks.word_problems import builder
 
+    outputs.check_files(given.force, *records.files(given.out).values())
     files = records.write_jsonl(given.config, given.seed, given.out)
-    folder = builder.write(given.config, given.seed, given.out)
+    folder = builder.write(given.config, given.seed, given.out, anew=given.force)
     console = Console()
     records_of = builder.read(folder)
     for part, file in files.items():

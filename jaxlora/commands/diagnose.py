@@ -10,12 +10,13 @@ import numpy as np
 import tyro
 
 from jaxlora import diagnose
-from jaxlora.commands import bars, diagnose_tables, flags, loading
+from jaxlora.commands import bars, diagnose_tables, flags, loading, printing
 from jaxlora.commands.flags import Dtype, Folders, Model, Several
 from jaxlora.diagnose import Ask, effects, outlook, placement, text, text_rows
 from jaxlora.diagnose.features import order
 from jaxlora.diagnose.text import Knows, Moved
 from jaxlora.diagnose.text_rows import Rows
+from jaxlora.io import adapter_folders
 from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, LoraConfig
 from jaxlora.models import adapters as peft
@@ -42,8 +43,8 @@ With --ask written the bridge is written before the answer: "Bo Rome". The predi
 of small bases of symbols; on a language model its probability is a hint, no more.
 
 examples:
-  jaxlora diagnose MODEL --rows wives.jsonl cities.jsonl --probe probes.jsonl
-  jaxlora diagnose MODEL --rows wives.jsonl cities.jsonl --probe probes.jsonl \\
+  jaxlora diagnose MODEL --data wives.jsonl cities.jsonl --probe probes.jsonl
+  jaxlora diagnose MODEL --data wives.jsonl cities.jsonl --probe probes.jsonl \\
       --ask written --adapter LIBRARY/wives LIBRARY/cities
 """
 
@@ -53,12 +54,13 @@ class Arguments:
     """Predicts whether the mean of two experts composes."""
 
     model: Model
-    rows: Annotated[Several, tyro.conf.arg(metavar="FILE")] = ()
+    data: Annotated[Several, tyro.conf.arg(metavar="FILE")] = ()
     """JSON lines of the first expert, and of the second."""
     probe: Annotated[Path, tyro.conf.arg(metavar="FILE.jsonl")]
     """Two-hop questions with answer, bridge, and both one-hop questions."""
     adapter: Annotated[Folders, tyro.conf.arg(metavar="DIR")] = ()
-    """Folders of both experts as PEFT adapters, if there are any yet."""
+    """Folders of both experts as PEFT adapters, if there are any yet; or of a library
+    of the two."""
     ask: Ask = "direct"
     """Is a two-hop question answered at once, or with the bridge written before?"""
     chat: bool = True
@@ -82,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     _check(given)
     probes = probing.read(given.probe)
-    records = [tasks_text.read(source).records for source in given.rows]
+    records = [tasks_text.read(source).records for source in given.data]
     setting = _setting(given, probes, records)
     with bars.bar("asking") as move:
         bases, experts = _knows(setting, move)
@@ -105,14 +107,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _check(given: Arguments) -> None:
-    if len(given.rows) != 2:
+    if len(given.data) != 2:
         raise ValueError(
-            f"Got {len(given.rows)} files of rows, expected two: --rows FIRST.jsonl "
+            f"Got {len(given.data)} files of rows, expected two: --data FIRST.jsonl "
             f"SECOND.jsonl, in the order of the hops."
         )
-    if len(given.adapter) not in (0, 2):
+    count = len(adapter_folders.expand(given.adapter))
+    if count not in (0, 2):
         raise ValueError(
-            f"Got {len(given.adapter)} adapters, expected none, or those of both "
+            f"Got {count} adapters, expected none, or those of both "
             f"experts in the order of the hops: --adapter FIRST SECOND."
         )
 
@@ -125,11 +128,16 @@ def _setting(
     length = base.model.config.max_length
     read = functools.partial(text_rows.rows_of, tokenizer=tokenizer, length=length)
     rows: list[Rows] = []
-    for hop, source in enumerate(given.rows):
+    for hop, source in enumerate(given.data):
         with naming(source):
             rows.append(read(records[hop], text_rows.facts_of(probes, hop)))
     adapters = []
-    for folder in given.adapter:
+    folders = adapter_folders.expand(given.adapter)
+    printing.say(adapter_folders.notes(given.adapter))
+    printing.say(
+        adapter_folders.other_bases(adapter_folders.bases(folders), given.model)
+    )
+    for folder in folders:
         with naming(folder):
             adapters.append(peft.load(folder, base.base))
     first, second = rows

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxlora.commands import bars, flags, loading, printing
-from jaxlora.commands.flags import Combine, Combining, Dtype
+from jaxlora.commands.flags import Combine, Combining, Dtype, outputs
 from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
@@ -31,7 +31,7 @@ examples:
   jaxlora eval --model MODEL --adapter A --data gsm8k.jsonl --metric number \\
       --max-new-tokens 400 --out rows.jsonl
   jaxlora eval --model MODEL --adapter A B --merge mean --data test.jsonl \\
-      --metric exact --limit 100
+      --metric exact --records 100
 """
 
 
@@ -45,7 +45,7 @@ class Arguments:
     """JSON lines with prompt and answer; a folder of them, or a TFDS name."""
     metric: Literal["exact", "number"]
     """How answers are compared."""
-    limit: int = 0
+    records: int = 0
     """Only the first so many records; 0 for all."""
     max_new_tokens: int = 128
     """Where an answer is cut, unless the context ends before."""
@@ -57,23 +57,23 @@ class Arguments:
     """Leave bad records out, and count them, instead of stopping at the first."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
     """Also write one object a record: answer, text, and whether it is right."""
+    force: flags.Force = False
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, decodes, judges and prints."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    combining = given.combine.routing(given.route_temperature)
+    combining = given.combine.routing()
     flags.at_least(1, given, "max_new_tokens", "batch")
-    flags.at_least(0, given, "limit")
+    flags.at_least(0, given, "records")
     source, skip = given.data, given.skip_bad
     read = text.read(source, skip_bad=skip, tests=True)
-    first = read.records[: given.limit or None]
+    first = read.records[: given.records or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
-    flags.check_out(given.out)
+    outputs.check_files(given.force, given.out)
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jaxlora import files
 from jaxlora.commands import bars, flags, loading, printing
-from jaxlora.commands.flags import Combine, Combining, Dtype, Model
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model, outputs
 from jaxlora.reuse import calls
 from jaxlora.tasks import token_ids
 
@@ -30,8 +30,8 @@ examples:
   jaxlora forward MODEL --adapter A --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A B --merge sum --weights 1 -0.5 \\
       --tokens ids.json --out logits.npy
-  jaxlora forward MODEL --adapter A B C --route arrow --top-k 2 --temperature 0.7 \\
-      --tokens ids.json --out logits.npy
+  jaxlora forward MODEL --adapter A B C --route arrow --route-top-k 2 \\
+      --route-temperature 0.7 --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A B --gate gate.safetensors \\
       --tokens ids.json --out logits.npy
   jaxlora forward MODEL --adapter A B --route genknowsub --general C \\
@@ -48,8 +48,8 @@ class Arguments:
     """Token ids, [B][T]."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.npy")]
     """Logits, [B, T, V]."""
+    force: flags.Force = False
     combine: Combine = dataclasses.field(default_factory=Combining)
-    temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
     batch: int = 8
     """Rows at once; fewer need less memory."""
@@ -58,10 +58,10 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """Reads, computes and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    combining = given.combine.routing(given.temperature)
+    combining = given.combine.routing()
     flags.at_least(1, given, "batch")
     tokens = token_ids.read(given.tokens)
-    flags.check_out(given.out)
+    outputs.check_files(given.force, given.out)
     reused = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     vocabulary, total = reused.model.config.vocab_size, len(tokens)
     token_ids.check(given.tokens, tokens, vocabulary)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from jaxlora import lora, reuse
 from jaxlora.commands import flags, loading, printing
-from jaxlora.commands.flags import Dtype, Merge, Merging, Model
+from jaxlora.commands.flags import Dtype, Merge, Merging, Model, outputs
+from jaxlora.io import adapter_folders
 from jaxlora.models import pretrained
 
 PROG = "jaxlora fuse"
@@ -35,9 +36,10 @@ class Arguments:
     adapters: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ADAPTER...")
     ] = ()
-    """Folders of PEFT adapters; more than one need a merge."""
+    """Folders of PEFT adapters, or of libraries; more than one need a merge."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """New folder for the checkpoint."""
+    force: flags.Force = False
     combine: Merge = dataclasses.field(default_factory=Merging)
     dtype: Dtype = "auto"
 
@@ -45,7 +47,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """Reads, adds and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    folders = (*given.adapters, *given.combine.adapter)
+    asked = (*given.adapters, *given.combine.adapter)
+    folders = adapter_folders.expand(asked)
     if not folders:
         raise ValueError(
             f"Got no adapter to add to {given.model}; the command is "
@@ -53,11 +56,12 @@ def run(arguments: Sequence[str]) -> int:
         )
     combining = given.combine.options()
     reuse.check(reuse.Combination(**combining), len(folders))
-    flags.check_new_folder(given.out)
-    loaded = loading.load(given.model, folders, given.dtype, **combining)
+    outputs.check_folder(given.force, given.out, outputs.CHECKPOINT)
+    loaded = loading.load(given.model, asked, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):
         fused = lora.fuse(loaded.base, loaded.adapter)
-        pretrained.save(given.out, loaded.model, fused, like=given.model)
+        with outputs.replaced(given.out) as new:
+            pretrained.save(new, loaded.model, fused, like=given.model)
     names, dtype = " + ".join(x.name for x in folders), loaded.model.config.param_dtype
     printing.line(Console(), f"{given.out}: {given.model.name} and {names}, {dtype}")
     return 0

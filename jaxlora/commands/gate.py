@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from jaxlora import route as routes
-from jaxlora.commands import bars, flags, gate_plan, loading, printing, train_output
+from jaxlora.commands import bars, gate_plan, loading, printing, train_output
+from jaxlora.commands.flags import outputs
 from jaxlora.commands.gate_plan import PROG, Arguments
 from jaxlora.commands.printing import line, table
 from jaxlora.io import collection_about, gate_file
@@ -56,9 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given = gate_plan.parse(arguments)
-    plan, names = gate_plan.planned(given), collection_about.names(given.adapter)
+    plan, names = gate_plan.planned(given), collection_about.names(given.adapters)
     sources = gate_plan.sources(given, plan, names)
-    flags.check_new_file(given.out)
+    outputs.check_files(given.force, given.out)
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)

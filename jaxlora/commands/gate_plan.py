@@ -12,6 +12,7 @@ from jaxlora import route as routes
 from jaxlora.commands import flags
 from jaxlora.commands.flags import Dtype, Folders, Model, Several, adapters
 from jaxlora.commands.flags.training import GateLearning, Remat
+from jaxlora.io import adapter_folders
 from jaxlora.registry import importable
 from jaxlora.train import gate_making
 from jaxlora.train.gate_making import Plan
@@ -47,15 +48,16 @@ class Arguments:
 
     model: Model
     adapter: Annotated[Folders, tyro.conf.arg(metavar="DIR")] = ()
-    """Folder of a PEFT adapter; one for each expert."""
+    """Folder of a PEFT adapter for each expert, or of a library of several."""
     route: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     """The route; `jaxlora gate --list` shows every name."""
     data: Annotated[Several, tyro.conf.arg(metavar="FILE...")] = ()
     """Files, folders of *.jsonl, or tfds:NAME: one an adapter, or of the task."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.safetensors")]
     """Where the gate is written."""
-    top_k: flags.TopK = None
-    temperature: flags.RouteTemperature = None
+    force: flags.Force = False
+    route_top_k: flags.RouteTopK = None
+    route_temperature: flags.RouteTemperature = None
     examples: int = 1000
     """Of each expert, that are measured at most; training sees all."""
     training: Annotated[GateLearning, tyro.conf.arg(name="")] = dataclasses.field(
@@ -72,9 +74,14 @@ class Arguments:
     """Show every route: what it is, the data it needs, and where it is from."""
 
     @property
+    def adapters(self) -> tuple[Path, ...]:
+        """Folders of the adapters, those of a library in its place."""
+        return adapter_folders.expand(self.adapter)
+
+    @property
     def fields(self) -> dict[str, float]:
         """The fields of the route that are asked for."""
-        asked = {"top_k": self.top_k, "temperature": self.temperature}
+        asked = {"top_k": self.route_top_k, "temperature": self.route_temperature}
         return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -88,7 +95,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ValueError: if a flag does not exist, or a number is out of range.
     """
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    adapters.check_top_k(given.top_k)
+    adapters.check_top_k(given.route_top_k)
     flags.at_least(1, given, "examples")
     return given
 
@@ -109,7 +116,7 @@ def planned(given: Arguments) -> Plan:
         )
     with importable():
         route = routes.preset(given.route, **given.fields)
-    route = route.fit(max(len(given.adapter), 1))
+    route = route.fit(max(len(given.adapters), 1))
     data = route.gate.data
     if data in ("free", "labels"):
         kind = "the adapters alone" if data == "free" else "labels with each call"
@@ -117,11 +124,11 @@ def planned(given: Arguments) -> Plan:
             f"The route {given.route!r} is made from {kind}, and there is no gate to "
             f"make from data; routes with one are {known}."
         )
-    if data == "target" and route.top_k == 1 and len(given.adapter) > 1:
+    if data == "target" and route.top_k == 1 and len(given.adapters) > 1:
         raise ValueError(
-            f"--top-k 1 leaves the route {given.route!r} nothing to learn: the weight "
-            f"of the one that is kept is always 1; train with more, and give --top-k 1 "
-            f"where the gate is used."
+            f"--route-top-k 1 leaves the route {given.route!r} nothing to learn: the "
+            f"weight of the one that is kept is always 1; train with more, and give "
+            f"--route-top-k 1 where the gate is used."
         )
     training = None if ":" in given.route else routes.describe(given.route).training
     return gate_making.plan(route, training)
@@ -143,16 +150,16 @@ def sources(given: Arguments, plan: Plan, names: Sequence[str]) -> dict[str, str
             f"Got no --adapter, expected one for each expert of the route "
             f"{given.route!r}."
         )
-    if given.top_k is not None and given.top_k > len(given.adapter):
+    if given.route_top_k is not None and given.route_top_k > len(given.adapters):
         raise ValueError(
-            f"--top-k is {given.top_k} for {len(given.adapter)} adapters, expected at "
-            f"most as many; leave it out for what the route says."
+            f"--route-top-k is {given.route_top_k} for {len(given.adapters)} adapters, "
+            f"expected at most as many; leave it out for what the route says."
         )
-    if plan.per_expert and len(given.data) != len(given.adapter):
+    if plan.per_expert and len(given.data) != len(given.adapters):
         raise ValueError(
             f"The route {given.route!r} learns from each adapter's own data: got "
-            f"{len(given.data)} --data for {len(given.adapter)} adapters, expected one "
-            f"for each, in the same order."
+            f"{len(given.data)} --data for {len(given.adapters)} adapters, expected "
+            f"one for each, in the same order."
         )
     if not given.data:
         raise ValueError("No --data was given, expected a file of the target task.")

@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora.commands import bars, flags, loading
-from jaxlora.commands.flags import Combine, Combining, Dtype, Model, Sample, Sampling
+from jaxlora.commands.flags import (
+    Combine,
+    Combining,
+    Dtype,
+    Model,
+    Sample,
+    Sampling,
+    outputs,
+)
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
@@ -55,19 +63,19 @@ class Arguments:
     """Prompts at once; fewer need less memory."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
     """Also write one object a prompt, with its answer."""
+    force: flags.Force = False
     sampling: Sample = dataclasses.field(default_factory=Sampling)
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: flags.RouteTemperature = None
     dtype: Dtype = "auto"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, decodes and prints."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    combining = given.combine.routing(given.route_temperature)
+    combining = given.combine.routing()
     flags.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
-    flags.check_out(given.out)
+    outputs.check_files(given.force, given.out)
     seed, adapters = given.sampling.seed, given.combine.adapter
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)

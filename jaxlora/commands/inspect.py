@@ -15,12 +15,12 @@ from rich.console import Console
 
 from jaxlora import files, spectra
 from jaxlora.commands import bars, flags, printing
+from jaxlora.commands.flags import outputs
 from jaxlora.commands.printing import line, number, span, table
-from jaxlora.io import collection, collection_about
+from jaxlora.io import adapter_folders, collection, collection_about
 from jaxlora.io.collection import Collection
-from jaxlora.report import spectra_figure, spectra_numbers
+from jaxlora.report import formats, spectra_figure, spectra_numbers
 from jaxlora.report.fidelity import short
-from jaxlora.report.figures import png
 from jaxlora.spectra import Group
 
 PROG = "jaxlora inspect"
@@ -37,7 +37,7 @@ squares over layers, `stable` (energy / top^2) and `effective` (by entropy) are 
 examples:
   jaxlora inspect ADAPTER
   jaxlora inspect A B C
-  jaxlora inspect A B C --json numbers.json --figure spectra.png
+  jaxlora inspect A B C --table numbers.json --figure spectra.svg
 """
 WIDE = 110
 """Columns of a terminal from which the spectra are shown."""
@@ -53,11 +53,13 @@ class Arguments:
     adapters: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ADAPTER...")
     ] = ()
-    """Folders of PEFT adapters."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Write every number: of each module, with all singular values."""
-    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Draw the spectra of each group, and the cosines."""
+    """Folders of PEFT adapters, or of libraries of several."""
+    table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write every number of each module, with all singular values, as .csv or .md; as
+    .json also of groups, and cosines."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the spectra of each group, and the cosines, as .png, .svg or .pdf."""
+    force: flags.Force = False
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,24 +69,34 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"Got no adapter to inspect; the command is `{PROG} ADAPTER...`."
         )
-    names = collection_about.names(given.adapters)
-    flags.check_out(given.json, given.figure)
+    folders = adapter_folders.expand(given.adapters)
+    names = collection_about.names(folders)
+    outputs.check_files(given.force, given.table, given.figure)
+    formats.check(given.table, formats.TABLES, "table")
+    formats.check(given.figure, formats.FIGURES, "figure")
+    printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("inspecting") as move:
         reading = functools.partial(move, "reading")
-        library = collection.read(given.adapters, names=names, progress=reading)
+        library = collection.read(folders, names=names, progress=reading)
         groups = spectra.measure(library.library, library.ranks, move)
     console = printing.console()
     _show(console, library, groups)
-    if given.json is not None:
-        numbers = spectra_numbers.plain(library, groups)
-        text = json.dumps(numbers, indent=1, allow_nan=False)
-        files.write_text(given.json, f"{text}\n")
-        line(console, f"{given.json}: every number")
+    if given.table is not None:
+        _write(given.table, library, groups)
+        line(console, f"{given.table}: every number")
     if given.figure is not None:
-        chart = spectra_figure.chart(groups, library.names)
-        files.write_whole(given.figure, png(chart))
+        formats.draw(spectra_figure.chart(groups, library.names), given.figure)
         line(console, f"{given.figure}: spectra and cosines")
     return 0
+
+
+def _write(path: Path, library: Collection, groups: Mapping[str, Group]) -> None:
+    if path.suffix.lower() != ".json":
+        formats.tabulate(spectra_numbers.rows(library, groups), path)
+        return
+    numbers = spectra_numbers.plain(library, groups)
+    text = json.dumps(numbers, indent=1, allow_nan=False)
+    files.write_text(path, f"{text}\n")
 
 
 def _show(console: Console, library: Collection, groups: Mapping[str, Group]) -> None:

@@ -9,7 +9,7 @@ import jax
 from jaxlora import reuse, route
 from jaxlora.commands import bars
 from jaxlora.commands.printing import say
-from jaxlora.io import gate_file
+from jaxlora.io import adapter_folders, gate_file
 from jaxlora.io.gate_file import GateFile
 from jaxlora.reuse import Reuse
 
@@ -28,7 +28,7 @@ def load(
 
     Args:
       model: folder of a checkpoint.
-      adapters: folders of PEFT adapters.
+      adapters: folders of PEFT adapters and of libraries.
       dtype: of weights and activations; ``auto`` is what the checkpoint says.
       seed: of merges and gates that draw.
       gate: what a route learned from data.
@@ -38,6 +38,7 @@ def load(
     Raises:
       ValueError: as ``reuse.load``, and if the gate was made on another base.
     """
+    say(adapter_folders.notes((*adapters, *general)))
     kept: Any = None if dtype == "auto" else dtype
     try:
         with bars.bar("loading") as move:

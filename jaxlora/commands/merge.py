@@ -11,8 +11,8 @@ from rich.console import Console
 
 from jaxlora import files
 from jaxlora.commands import bars, flags, merge_choice, merge_tables, printing
-from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.io import collection, collection_about, collection_data
+from jaxlora.commands.flags import merge_fields, outputs, parsing
+from jaxlora.io import adapter_folders, collection, collection_about, collection_data
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
@@ -62,18 +62,19 @@ class Arguments:
     adapters: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ADAPTER...")
     ] = ()
-    """Folders of PEFT adapters."""
+    """Folders of PEFT adapters, or of libraries of several."""
     method: Annotated[str, tyro.conf.arg(metavar="NAME")]
     """How they become one; `jaxlora merge --list` says which, and when."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """New folder for the merged adapter."""
+    force: flags.Force = False
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="W...")] = ()
     """A number for each adapter, of any sign; 0 leaves one out, default 1."""
     rank: Annotated[int | None, tyro.conf.arg(metavar="R")] = None
     """Rank of the result, the best approximation; default: what the method gives."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """For methods that draw; the same seed gives the same bytes."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
+    statistics: Annotated[Path | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
     """What a method must see: an array [adapters, ...] for each module."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Compare with the exact sum, group by group: a table, and files in this folder;
@@ -89,16 +90,18 @@ def run(arguments: Sequence[str]) -> int:
     if "--list" in arguments:
         return _list([word for word in arguments if word != "--list"])
     given, merge = _parse(arguments)
-    names, weights = _check(given, merge)
+    folders = adapter_folders.expand(given.adapters)
+    names, weights = _check(given, folders, merge)
+    printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("merging") as move:
         reading = functools.partial(move, "reading")
-        library = collection.read(given.adapters, names=names, progress=reading)
+        library = collection.read(folders, names=names, progress=reading)
         printing.say(collection_about.notes(library))
         if merge.by_layer:
             collection_about.check_layers(library)
         data = None
-        if given.data is not None:
-            data = collection_data.read_data(given.data, library)
+        if given.statistics is not None:
+            data = collection_data.read_data(given.statistics, library)
         adapter = groups.merge_groups(
             merge,
             library.library,
@@ -109,7 +112,8 @@ def run(arguments: Sequence[str]) -> int:
             progress=move,
         )
         move(f"writing {given.out}", 0, 1)
-        collection.write(given.out, adapter, library)
+        with outputs.replaced(given.out) as new:
+            collection.write(new, adapter, library)
         totals = groups.totals(adapter, library.library, weights)
     console = printing.console()
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
@@ -143,9 +147,11 @@ def _parse(arguments: Sequence[str]) -> tuple[Arguments, Merge]:
     return given, merge_fields.make(given.method, fields)
 
 
-def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
+def _check(
+    given: Arguments, folders: Sequence[Path], merge: Merge
+) -> tuple[list[str], list[float]]:
     """Refuses what needs no look at adapters; returns their names and weights."""
-    count = len(given.adapters)
+    count = len(folders)
     if given.all:
         raise ValueError(f"--all belongs to a list, as in `{PROG} --list --all`.")
     if not count:
@@ -153,25 +159,27 @@ def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
             f"Got no adapter to merge; the command is `{PROG} ADAPTER... --method "
             f"{given.method} --out DIR`."
         )
-    names = collection_about.names(given.adapters)
+    names = collection_about.names(folders)
     weights = list(given.weights) or [1.0] * count
     groups.check_weights(merge, weights, count)
     if given.rank is not None:
         flags.at_least(1, given, "rank")
     flags.at_least(0, given, "seed")
-    if merge.data != "free" and given.data is None:
+    if merge.data != "free" and given.statistics is None:
         raise ValueError(
-            f"The merge {given.method!r} needs data, and got none; --data names a "
-            f"safetensors file with an array [adapters, ...] for each module "
+            f"The merge {given.method!r} needs data, and got none; --statistics names "
+            f"a safetensors file with an array [adapters, ...] for each module "
             f"(`{PROG} --list {given.method}` says what of)."
         )
-    if merge.data == "free" and given.data is not None:
+    if merge.data == "free" and given.statistics is not None:
         raise ValueError(
-            f"The merge {given.method!r} sees no data, but got --data {given.data}; "
-            f"leave it out."
+            f"The merge {given.method!r} sees no data, but got --statistics "
+            f"{given.statistics}; leave it out."
         )
-    flags.check_new_folder(given.out)
-    flags.check_out(given.report and given.report / FIGURE)
+    outputs.check_folder(given.force, given.out, outputs.ADAPTER)
+    if given.report is not None:
+        written = (given.report / name for name in (TABLE, FIGURE))
+        outputs.check_files(given.force, *written)
     return names, weights
 
 

@@ -59,7 +59,7 @@ CHOICES = (
         "regmean",
         "inputs of each expert's training are at hand: keeps what each expert says on "
         "them",
-        "--data",
+        "--statistics",
         0.90,
         0.16,
         0.83,

@@ -34,7 +34,7 @@ NEEDS = {
     "lorahub": "one number that was searched for",
     "lorahub[original]": "one number that was searched for",
 }
-"""What ``--data`` holds for each adapter and module."""
+"""What ``--statistics`` holds for each adapter and module."""
 
 _RATIOS = "error", "norm", "cross", "outside"
 
@@ -84,7 +84,7 @@ def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:
             ("draws", "yes, by --seed" if entry.needs_key else "no"),
         ]
     if name in NEEDS:
-        rows.append(("--data", f"for each adapter and module: {NEEDS[name]}"))
+        rows.append(("--statistics", f"for each adapter and module: {NEEDS[name]}"))
     shown = {x: "none" if fields[x] == () else fields[x] for x in fields}
     defaults = [f"{flag_of(x)}, by default {shown[x]}" for x in fields] or ["none"]
     rows += [("field", text) for text in defaults]

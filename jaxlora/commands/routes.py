@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from jaxlora import files, reuse
+from jaxlora import reuse
 from jaxlora.commands import bars, flags, loading, printing, route_tables
-from jaxlora.commands.flags import Combine, Combining, Dtype, Model
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model, outputs
 from jaxlora.commands.printing import line
 from jaxlora.io import collection_about
 from jaxlora.models.config import DecoderConfig
-from jaxlora.report import route_map, route_numbers
-from jaxlora.report.figures import png
+from jaxlora.report import formats, route_map, route_numbers
 from jaxlora.report.route_numbers import Panels
 from jaxlora.reuse import Reuse, calls, decode
 from jaxlora.tasks import prompts, token_ids
@@ -34,10 +33,10 @@ experts, no preference.
 
 examples:
   jaxlora routes MODEL --adapter A B --route arrow --prompt "Who is Ann's wife?"
-  jaxlora routes MODEL --adapter A B C --route arrow --top-k 2 \\
-      --prompt "Who is Ann's wife?" --out routes.png --csv routes.csv
+  jaxlora routes MODEL --adapter A B C --route arrow --route-top-k 2 \\
+      --prompt "Who is Ann's wife?" --figure routes.svg --table routes.csv
   jaxlora routes MODEL --adapter A B --route uniform --tokens ids.json --panels part \\
-      --out routes.png
+      --figure routes.png
 """
 
 
@@ -54,14 +53,15 @@ class Arguments:
     """Which row of the token ids."""
     chat: bool = True
     """Use the chat template, if there is one."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Draw the map."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the map, as .png, .svg or .pdf."""
     panels: Panels = "mean"
     """Of the figure: the mean of all sites, or one map for each part or each site."""
-    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
-    """Write every weight: a row for each layer, site, token and expert."""
+    table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write every weight, as .csv, .json or .md: a row for each layer, site, token and
+    expert."""
+    force: flags.Force = False
     combine: Combine = dataclasses.field(default_factory=Combining)
-    route_temperature: flags.RouteTemperature = None
     seed: int = 0
     """Of a route that draws."""
     dtype: Dtype = "auto"
@@ -71,10 +71,12 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, routes, shows and writes."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     _check(given)
-    combining = given.combine.routing(given.route_temperature)
-    experts = collection_about.names(given.combine.adapter)
+    combining = given.combine.routing()
+    experts = collection_about.names(given.combine.adapters)
     row = _row(given)
-    flags.check_out(given.out, given.csv)
+    outputs.check_files(given.force, given.figure, given.table)
+    formats.check(given.figure, formats.FIGURES, "figure")
+    formats.check(given.table, formats.TABLES, "table")
     reused = loading.load(
         given.model, given.combine.adapter, given.dtype, seed=given.seed, **combining
     )
@@ -93,14 +95,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
     """Writes what is asked for of (weights by site, texts of tokens, experts)."""
-    if given.csv is not None:
+    if given.table is not None:
         rows = route_numbers.rows(*shown)
-        files.write_text(given.csv, rows.to_csv(index=False))
-        line(console, f"{given.csv}: {len(rows)} weights")
-    if given.out is not None:
+        formats.tabulate(rows, given.table)
+        line(console, f"{given.table}: {len(rows)} weights")
+    if given.figure is not None:
         chart = route_map.chart(*shown, panels=given.panels, title=title)
-        files.write_whole(given.out, png(chart))
-        line(console, f"{given.out}: the map")
+        formats.draw(chart, given.figure)
+        line(console, f"{given.figure}: the map")
 
 
 def _check(given: Arguments) -> None:
@@ -161,8 +163,8 @@ def _check_ids(given: Arguments, ids: list[int], config: DecoderConfig) -> None:
             f"The prompt has {len(ids)} tokens, but the model's context is "
             f"{config.max_length}; shorten it."
         )
-    if given.out is not None and len(ids) > route_map.LONGEST:
+    if given.figure is not None and len(ids) > route_map.LONGEST:
         raise ValueError(
             f"The prompt has {len(ids)} tokens, and a figure shows at most "
-            f"{route_map.LONGEST}; shorten it, or leave out --out."
+            f"{route_map.LONGEST}; shorten it, or leave out --figure."
         )

@@ -1,12 +1,14 @@
 """``jaxlora study two-hop``: runs the study, draws it, and prints what it found."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from jaxlora.commands import bars, study_output
+from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.report import leaderboard
@@ -35,6 +37,7 @@ class Arguments:
     from_: flags.From = None
     out: Path = Path("results/two-hop")
     """Folder for tables, figures and the page; one configuration a folder."""
+    force: Force = False
     cache_dir: Path = dataclasses.field(default_factory=flags.cache_dir)
     """Folder of trained bases and experts, shared between runs."""
     config: flags.Config = dataclasses.field(default_factory=TwoHopConfig)
@@ -47,7 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     people = protocol.own_people(given.config)
     study_output.warn(console, deciding.warnings(given.config, people))
     with bars.stages(console, STAGES) as move:
-        results = protocol.run(given.config, given.out, given.cache_dir, move)
+        how = (given.config, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
+        results = study_output.claimed(given.out, given.force, work)
     leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out)
     if set(given.config.all_methods) - set(map(str, USUAL)):

@@ -1,6 +1,7 @@
 """``jaxlora study boundary``: where merged experts compose, where not, and why."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora.commands import bars, study_output
+from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.report import regimes, regimes_readings, regimes_tables
 from jaxlora.report.grid import rich_table
@@ -52,6 +54,7 @@ class Arguments:
     from_: flags.From = None
     out: Path = Path("results/boundary")
     """Folder for tables, figures and the page; one configuration a folder."""
+    force: Force = False
     cache_dir: Path = dataclasses.field(default_factory=flags.cache_dir)
     """Folder of trained bases and experts, shared between runs."""
     config: Config = dataclasses.field(default_factory=BoundaryConfig)
@@ -63,7 +66,9 @@ def run(arguments: Sequence[str]) -> int:
     refuse(given.config)
     console = study_output.console()
     with bars.stages(console, STAGES) as move:
-        results = protocol.run(given.config, given.out, given.cache_dir, move)
+        how = (given.config, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
+        results = study_output.claimed(given.out, given.force, work)
     files = regimes.save(results.rows, results.summary, given.out)
     book = regimes_readings.book(results.rows, results.summary)
     for sentence in regimes_tables.finding(book):

@@ -1,12 +1,17 @@
 """What studies write and print when they are done."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
+from jaxlora.commands.flags import outputs
 from jaxlora.files import write_text
 from jaxlora.report import figures, page, tables
+from jaxlora.studies.harness.store import OccupiedError
+
+R = TypeVar("R")
 
 
 def console(width: int = 100) -> Console:
@@ -16,6 +21,29 @@ def console(width: int = 100) -> Console:
       width: columns where there is no terminal.
     """
     return Console(width=None if Console().is_terminal else width)
+
+
+def claimed(out: Path, force: bool, work: Callable[[], R]) -> R:
+    """Runs a study; with force, in the place of another run.
+
+    The same run goes on where it stopped, with force too.
+
+    Args:
+      out: its folder.
+      force: may results of another run be removed from the folder?
+      work: claims the folder before anything else, and runs the study.
+
+    Raises:
+      ValueError: if another run, or something else, is in the folder.
+    """
+    try:
+        return work()
+    except OccupiedError as error:
+        if not force:
+            text = str(error).removesuffix(".")
+            raise ValueError(f"{text}, or --force to replace what is there.") from None
+    outputs.remove(out, outputs.STUDY)
+    return work()
 
 
 def write(

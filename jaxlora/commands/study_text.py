@@ -1,6 +1,7 @@
 """``jaxlora study two-hop --model DIR``: the two-hop study on a checkpoint."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +10,10 @@ import tyro
 from rich.text import Text
 
 from jaxlora import route
-from jaxlora.commands import bars, flags, study_output
-from jaxlora.commands.flags import parsing
+from jaxlora.commands import bars, flags, printing, study_output
+from jaxlora.commands.flags import adapters, parsing
 from jaxlora.commands.flags.study import cache_dir
+from jaxlora.io import adapter_folders
 from jaxlora.studies.harness import config
 from jaxlora.studies.two_hop.text import deciding, memory, protocol, resources
 from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
@@ -33,11 +35,13 @@ class Arguments(TextConfig):
     model: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
     adapter: Annotated[flags.Several, tyro.conf.arg(metavar="DIR")] = ()
-    """Folders of PEFT adapters to evaluate; nothing is trained. Needs --facts."""
+    """Folders of PEFT adapters to evaluate, or of a library of them; nothing is
+    trained. Needs --facts."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """JSON file of these options, or the results.json of a run; flags outdo it."""
     out: Path = Path("results/two-hop-text")
     """Folder for tables, figures and the page; one configuration a folder."""
+    force: flags.Force = False
     cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained experts, shared between runs."""
     memory: bool = False
@@ -53,13 +57,17 @@ def run(arguments: Sequence[str]) -> int:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
     study_output.warn(console, deciding.warnings(study))
+    named = adapter_folders.bases([Path(folder) for folder in study.adapter])
+    printing.say(adapter_folders.other_bases(named, study.model))
     with bars.bar("two-hop") as move:
-        results = protocol.run(
+        work = functools.partial(
+            protocol.run,
             study,
             given.out,
             given.cache_dir,
             lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
         )
+        results = study_output.claimed(given.out, given.force, work)
     closing = closing_of(results.summary)
     written = study_output.write(console, results, given.out, closing=closing)
     console.print(Text(closing))
@@ -78,7 +86,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     file = parsing.value_of("--config", arguments)
     start = TextConfig() if file is None else config.read(TextConfig, Path(file), STUDY)
     default = Arguments(**_fields(start))
-    return flags.parse(Arguments, PROG, arguments, default=default, every=every)
+    words = adapters.expand_words(arguments)
+    return flags.parse(Arguments, PROG, words, default=default, every=every)
 
 
 def closing_of(results: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """``jaxlora study theory``: the theory of one and two layers, measured."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Arguments(TheoryConfig):
 
     out: Path = Path("results/theory")
     """Folder for tables, figures and the page; one configuration a folder."""
+    force: flags.Force = False
     cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained bases; those of `jaxlora study two-hop` are looked at."""
 
@@ -37,7 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     config = TheoryConfig(**{name: getattr(given, name) for name in fields})
     console = study_output.console(120)
     with bars.bar("theory") as move:
-        results = protocol.run(config, given.out, given.cache_dir, move)
+        how = (config, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
+        results = study_output.claimed(given.out, given.force, work)
     theory.save(results.summary, given.out)
     written = theory.write(results.summary, given.out)
     console.print(Text(theory.headline(results.summary), "bold"))

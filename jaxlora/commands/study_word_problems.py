@@ -1,6 +1,7 @@
 """``jaxlora study word-problems``: where merged experts solve what needs them both."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxlora.commands import bars, study_output
+from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.report import (
     regimes_tables,
@@ -61,6 +63,7 @@ class Arguments:
     from_: flags.From = None
     out: Path = Path("results/word-problems")
     """Folder for tables, figures and the page; one configuration a folder."""
+    force: Force = False
     cache_dir: Path = dataclasses.field(default_factory=flags.cache_dir)
     """Folder of trained bases and experts, shared between runs."""
     two_hop: Path | None = None
@@ -75,7 +78,9 @@ def run(arguments: Sequence[str]) -> int:
     facts = word_problems_facts.read(given.two_hop)
     console = study_output.console()
     with bars.stages(console, STAGES) as move:
-        results = protocol.run(given.config, given.out, given.cache_dir, move)
+        how = (given.config, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
+        results = study_output.claimed(given.out, given.force, work)
     files = word_problems.save(results.rows, results.summary, given.out, facts)
     _print(console, results)
     _close(console, files[-1], given.out, results.summary)

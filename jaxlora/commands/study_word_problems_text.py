@@ -1,6 +1,7 @@
 """``jaxlora study word-problems --model DIR``: word problems on a checkpoint."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,7 @@ class Arguments(ProblemsConfig):
     """JSON file of these options, or the results.json of a run; flags outdo it."""
     out: Path = Path("results/word-problems-text")
     """Folder for tables; one configuration a folder."""
+    force: flags.Force = False
     cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained experts, shared between runs."""
 
@@ -49,12 +51,14 @@ def run(arguments: Sequence[str]) -> int:
     study = ProblemsConfig(**_fields(given))
     console = study_output.console()
     with bars.bar("word problems") as move:
-        results = protocol.run(
+        work = functools.partial(
+            protocol.run,
             study,
             given.out,
             given.cache_dir,
             lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
         )
+        results = study_output.claimed(given.out, given.force, work)
     _close(console, results, given.out)
     return 1 if results.failed else 0
 

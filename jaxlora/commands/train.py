@@ -11,7 +11,7 @@ import tyro
 
 from jaxlora import lora, parallel
 from jaxlora.commands import bars, flags, train_output
-from jaxlora.commands.flags import Dtype, Several
+from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
@@ -63,6 +63,7 @@ class Arguments:
     """Files, folders of *.jsonl, or tfds:NAME; one adapter each."""
     out: Annotated[Path, tyro.conf.arg(metavar="LIB")]
     """Folder of the library: one folder an adapter, and the losses."""
+    force: flags.Force = False
     rank: int = 8
     """R of every adapted kernel."""
     alpha: float = 16.0
@@ -100,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
         targets=given.targets or ALL_LINEAR,
     )
     names = adapter_names(given.data)
-    _check_new(given.out, names)
+    _check_new(given, names)
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
@@ -123,8 +124,9 @@ def run(arguments: Sequence[str]) -> int:
             progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
         )
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
-        if not (given.out / name).exists():  # else written before an interruption
-            adapters.save(given.out / name, adapter, base_name=str(given.model))
+        if given.force or not (given.out / name).exists():  # else from before a stop
+            with outputs.replaced(given.out / name) as new:
+                adapters.save(new, adapter, base_name=str(given.model))
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)
@@ -154,16 +156,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
     return given
 
 
-def _check_new(out: Path, names: Sequence[str]) -> None:
+def _check_new(given: Arguments, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
-    flags.check_out(out / train_output.RECORD)
+    out = given.out
+    written = (out / name for name in (train_output.RECORD, train_output.LOSSES))
+    outputs.check_files(given.force, *written)
     interrupted = (out / CHECKPOINT).is_dir()
-    files = [name for name in (train_output.RECORD, *names) if (out / name).exists()]
-    if files and (files[0] == train_output.RECORD or not interrupted):
-        raise ValueError(
-            f"{out / files[0]} exists already and is not overwritten; give another "
-            f"--out, or remove it first."
-        )
+    for name in names:  # those of an interrupted run are its own
+        force = given.force or interrupted
+        outputs.check_folder(force, out / name, outputs.ADAPTER)
 
 
 def _load(given: Arguments) -> tuple[Decoder, Tree]:

@@ -16,7 +16,7 @@ from jaxlora.studies.harness import provenance
 from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
 
-RECORD = "training.json"
+RECORD, LOSSES = "training.json", "losses.csv"
 LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
 
 
@@ -68,7 +68,7 @@ def write(
     table = table[np.isfinite(table["loss"])]  # an adapter may end before others
     order = ["adapter", "update", "loss", "gradient_norm"]
     text = table.to_csv(columns=order, index=False, float_format="%.6g", na_rep="nan")
-    write_text(out / "losses.csv", text)
+    write_text(out / LOSSES, text)
     record = {**facts, "resumed_at": trained.resumed, **provenance.here()}
     write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
 

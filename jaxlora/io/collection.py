@@ -19,6 +19,7 @@ from jaxlora.io.collection_sites import Module
 from jaxlora.io.library_arrays import padded
 from jaxlora.io.peft import PeftAdapter, PeftFile, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
+from jaxlora.names import check_several
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (sites read, sites in all)."""
@@ -85,6 +86,8 @@ def read(
         readable adapter, or they are of different bases: a module has other features
         in or out, or is an embedding in one and a linear layer in another.
     """
+    check_several("folders", folders)
+    check_several("names", names)
     paths = [Path(folder) for folder in folders]
     chosen = _names(paths, names)
     # Headers of all adapters first: what does not fit is refused before values are

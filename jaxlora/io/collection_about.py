@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_sites import numbers
+from jaxlora.names import check_several
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -19,6 +21,7 @@ def names(folders: Sequence[Path]) -> list[str]:
     >>> names([Path("/runs/1/final"), Path("/runs/2/final")])
     ['1/final', '2/final']
     """
+    check_several("folders", folders)
     paths = [folder.resolve() for folder in folders]
     for i, path in enumerate(paths):
         if path in paths[:i]:
@@ -40,13 +43,7 @@ def notes(library: Collection) -> Iterator[str]:
     Args:
       library: the adapters.
     """
-    bases = dict(zip(library.names, library.base_names, strict=True))
-    if len({base for base in bases.values() if base}) > 1:
-        each = ", ".join(f"{name}: {base}" for name, base in bases.items())
-        yield (
-            f"The adapters name different bases ({each}); their shapes agree, but "
-            f"what is made of them means something on one base only."
-        )
+    yield from other_bases(dict(zip(library.names, library.base_names, strict=True)))
     if library.copies:
         yield (
             f"Copies of base weights that PEFT saved along are left out: "

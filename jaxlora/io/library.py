@@ -25,6 +25,7 @@ from jaxlora.io.library_entries import Entry as Entry
 from jaxlora.io.library_entries import Origin as Origin
 from jaxlora.io.library_json import INDEX as INDEX
 from jaxlora.lora import Adapter, Library, LoraWeight
+from jaxlora.names import check_several
 from jaxlora.tree import Tree
 
 
@@ -49,6 +50,7 @@ def save(
       ValueError: if the folder holds something, the names do not fit, or a factor is
         not finite or no float of 16 or 32 bits.
     """
+    check_several("names", names)
     experts = lora.num_experts(library)
     chosen = [Origin()] * experts if origins is None else list(origins)
     if len(names) != experts or len(chosen) != experts:

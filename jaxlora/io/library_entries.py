@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from jaxlora.io import tensors
+from jaxlora.names import check_several
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -129,10 +130,12 @@ class Entries:
           names: of the experts, in the order that is wanted; None for all.
 
         Raises:
-          ValueError: if a name is unknown, or asked for twice.
+          ValueError: if a name is unknown, or asked for twice, or a single one stands
+            where a list is meant.
         """
         if names is None:
             return self
+        check_several("names", names)
         known = {entry.name: entry for entry in self.experts}
         for i, name in enumerate(names):
             if name not in known:

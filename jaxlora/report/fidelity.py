@@ -16,10 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from jaxlora.files import write_whole
 from jaxlora.merge.fidelity import Fidelity
-from jaxlora.report import draw
-from jaxlora.report.figures import png
+from jaxlora.report import draw, formats
 
 TOTAL = "total"
 """The row that pools all sites."""
@@ -93,14 +91,14 @@ def figure(
     path: str | os.PathLike[str],
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes :func:`chart` as a PNG, whole or not at all, and returns its path.
+    """Writes :func:`chart`, whole or not at all, and returns its path.
 
     Args:
       merges: one merge, or several of one library by the name of their method.
-      path: of the PNG.
+      path: ends in .png, .svg or .pdf, which says the format.
       names: of the E experts; None numbers them.
     """
-    return write_whole(Path(path), png(chart(merges, names)))
+    return formats.draw(chart(merges, names), Path(path))
 
 
 def chart(

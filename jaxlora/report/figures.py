@@ -8,7 +8,6 @@ boundary lies.
 """
 
 import contextlib
-import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric
 from jaxlora.files import write_whole
-from jaxlora.report import draw, points, readings, routing
+from jaxlora.report import draw, formats, points, readings, routing
 from jaxlora.report.boundary import FAMILIAR, controls, coverage
 from jaxlora.report.lines import Line
 from jaxlora.report.points import Series
@@ -156,10 +155,7 @@ def png(figure: Figure) -> bytes:
     Args:
       figure: a finished one.
     """
-    buffer = io.BytesIO()
-    # Without the version of matplotlib, so that equal figures are equal bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return formats.encode(figure, ".png")
 
 
 def charts(rows: pd.DataFrame) -> dict[str, Figure]:

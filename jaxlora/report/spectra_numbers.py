@@ -4,10 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from jaxlora import spectra
 from jaxlora.io.collection import Collection
 from jaxlora.spectra import Group
+
+ROW = (
+    "adapter",
+    "group",
+    "module",
+    "rank",
+    "scale",
+    "norm",
+    "stable_rank",
+    "effective_rank",
+    "singular_values",
+)
+"""Columns of :func:`rows`."""
 
 
 def plain(collection: Collection, groups: Mapping[str, Group]) -> dict[str, Any]:
@@ -41,6 +55,35 @@ def plain(collection: Collection, groups: Mapping[str, Group]) -> dict[str, Any]
             name: _group(collection, name, group) for name, group in groups.items()
         },
     }
+
+
+def rows(collection: Collection, groups: Mapping[str, Group]) -> pd.DataFrame:
+    """Returns a row for each adapter and each module that it adapts.
+
+    Args:
+      collection: E adapters, as they were read.
+      groups: what ``spectra.measure`` says of them, by site.
+
+    Returns:
+      Columns ``ROW``; singular values are a text, with a space between.
+    """
+    out = []
+    for name, group in groups.items():
+        paths = collection.modules[name]
+        for i, layer in zip(*np.nonzero(group.ranks), strict=True):
+            rank = int(group.ranks[i, layer])
+            values = " ".join(f"{x:.6g}" for x in group.singular[i, layer, :rank])
+            numbers = (
+                float(group.scales[i, layer]),
+                float(np.sqrt(group.energy[i, layer])),
+                float(group.stable_rank[i, layer]),
+                float(group.effective_rank[i, layer]),
+            )
+            where = (collection.names[i], name, paths[layer], rank)
+            out.append((*where, *numbers, values))
+    return pd.DataFrame(out, columns=list(ROW)).sort_values(
+        "adapter", key=lambda x: x.map(collection.names.index), kind="stable"
+    )
 
 
 def _group(collection: Collection, name: str, group: Group) -> dict[str, Any]:

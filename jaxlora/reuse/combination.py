@@ -116,7 +116,8 @@ def _check_merge(merge: str, adapters: int, weights: Sequence[float] | None) -> 
     if merges.preset(merge).data != "free":
         raise ValueError(
             f"The merge {merge!r} needs data of its own, which there is no place for "
-            f"here; `jaxlora merge --method {merge} --data FILE` writes an adapter."
+            f"here; `jaxlora merge --method {merge} --statistics FILE` writes an "
+            f"adapter."
         )
     if not adapters:
         raise ValueError(f"Got the merge {merge!r} but no adapter to merge.")

@@ -18,6 +18,7 @@ import numpy as np
 from jaxlora import models
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.names import check_several
 from jaxlora.reuse.reuse import Reuse
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
@@ -39,6 +40,9 @@ class TextDecoding:
     """The text ends before the first of these."""
     thought: str | None = None
     """What ends the thoughts of a reasoning model; text up to the last is dropped."""
+
+    def __post_init__(self):
+        check_several("until", self.until)
 
 
 class Continuation(NamedTuple):

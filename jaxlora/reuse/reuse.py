@@ -30,6 +30,7 @@ from jaxlora import lora
 from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
+from jaxlora.io.adapter_folders import bases, expand, other_bases
 from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.models import adapters as peft
@@ -38,6 +39,7 @@ from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.variables import gate_state
+from jaxlora.names import check_several
 from jaxlora.reuse.combination import Combination, check
 from jaxlora.tree import Tree
 
@@ -174,7 +176,8 @@ def load(
 
     Args:
       folder: a Hugging Face checkpoint.
-      adapter_folders: PEFT adapters.
+      adapter_folders: PEFT adapters; a folder of several, as `jaxlora train` writes
+        it, stands for all of them, in the order of their names.
       general_folders: PEFT adapters whose mean a route such as genknowsub takes out of
         the others; by default these others.
       gate: state of a route that needs data.
@@ -189,9 +192,10 @@ def load(
         or a path stands where a list of folders is meant.
     """
     # A bad request is refused before gigabytes are read.
-    _refuse_path("adapter_folders", adapter_folders)
-    _refuse_path("general_folders", general_folders)
-    many, general = len(adapter_folders), len(general_folders)
+    check_several("adapter_folders", adapter_folders)
+    check_several("general_folders", general_folders)
+    folders, common = expand(adapter_folders), expand(general_folders)
+    many, general = len(folders), len(common)
     how = _combination(**combining)
     check(how, many, trained=gate is not None, general=general)
     model, base = pretrained.load(
@@ -201,21 +205,14 @@ def load(
         progress=functools.partial(progress, Path(folder).name),
     )
     adapters: list[Adapter] = []
-    for i, path in enumerate(map(Path, (*adapter_folders, *general_folders))):
+    for i, path in enumerate((*folders, *common)):
         progress(path.name, i, many + general)
         with naming(path):  # of several adapters, say which
             adapters.append(peft.load(path, base))
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
-    return build(model, base, adapters[:many], **given, **combining)
-
-
-def _refuse_path(name: str, folders: Any) -> None:
-    # A string is a sequence too, of letters; a path is none.
-    if isinstance(folders, str | bytes | os.PathLike):
-        raise ValueError(
-            f"{name} is {folders!r}, expected a list of folders; one adapter is "
-            f"[{folders!r}]."
-        )
+    built = build(model, base, adapters[:many], **given, **combining)
+    notes = other_bases(bases((*folders, *common)), folder)
+    return dataclasses.replace(built, notes=(*notes, *built.notes))
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -18,6 +18,23 @@ class OfflineInfo(tfds.core.DatasetInfo):
         """Does nothing; by default it looks for the dataset on Google's servers."""
 
 
+def offline(anew: bool) -> tfds.download.DownloadConfig:
+    """How a dataset is written: from what we have, and over an older one if asked.
+
+    Args:
+      anew: write over a dataset that exists; otherwise it is kept.
+    """
+    modes = tfds.GenerateMode
+    return tfds.download.DownloadConfig(
+        try_download_gcs=False,
+        download_mode=modes.REUSE_CACHE_IF_EXISTS
+        if anew
+        else modes.REUSE_DATASET_IF_EXISTS,
+        # Statistics would read every record once more.
+        compute_stats=tfds.download.ComputeStatsMode.SKIP,
+    )
+
+
 @contextlib.contextmanager
 def quiet() -> Generator[None, None, None]:
     """Keeps stdout for results and stderr for the progress bar of a terminal.

@@ -20,7 +20,7 @@ trains all experts, and the result of each depends on its rows and key alone.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
@@ -50,12 +50,6 @@ def fresh(keys: jax.Array, base: Tree, config: LoraConfig) -> Library:
       ValueError: if the base holds no bare params or no kernel, or as
         :func:`jaxlora.lora.init`.
     """
-    _check_bare(base)
-    if not _kernels(base):
-        raise ValueError(
-            f"The base has no kernel to adapt, expected a leaf called 'kernel' in "
-            f"params; it has {', '.join(map(repr, named.flatten(base))) or 'no leaf'}."
-        )
     return jax.vmap(lambda key: lora.init(key, base, config))(keys)
 
 
@@ -92,7 +86,7 @@ def fit(
         scalar, or nothing was learned because the loss does not use the adapter.
     """
     how = Steps(steps) if isinstance(steps, int) else steps
-    _check_bare(base)
+    named.check_bare(base)
     experts = lora.num_experts(library)
     lora.check(base, library, experts)
     rows = _check_rows(data, experts)
@@ -138,19 +132,6 @@ def _batch(rows: Tree, key, number: jax.Array, draw: int) -> tuple[Tree, tuple]:
         chosen = jax.random.permutation(of_draw, count)[:draw]
         rows = jax.tree.map(lambda x: x[chosen], rows)
     return rows, (of_loss,)
-
-
-def _kernels(base: Tree) -> list[str]:
-    return [name for name in named.flatten(base) if name.split("/")[-1] == "kernel"]
-
-
-def _check_bare(base: Tree) -> None:
-    if isinstance(base, Mapping) and isinstance(base.get("params"), Mapping):
-        kernels = ", ".join(map(repr, _kernels(base["params"]))) or "no kernel"
-        raise ValueError(
-            f"The base holds {', '.join(map(repr, base))}, all variables of a module; "
-            f"expected its bare params, variables['params'], with {kernels}."
-        )
 
 
 def _check_rows(data: Tree, experts: int) -> int:

@@ -22,6 +22,22 @@ def test_both_forms_are_written_and_named(tmp_path, capsys):
     assert builder.read(folder) == expected
 
 
+def test_files_are_overwritten_with_force_only(tmp_path, capsys):
+    words = ["data", "word-problems", *FLAGS.split(), "--out", str(tmp_path)]
+    assert cli.main(words) == 0
+    before = (tmp_path / "train.jsonl").read_bytes()
+    record = next(tmp_path.glob("word_problems/*/1.0.0/*.array_record*"))
+    good = record.read_bytes()
+    record.write_bytes(b"damaged")
+    (tmp_path / "train.jsonl").write_text("mine")
+    assert cli.main(words) == 2
+    assert "train.jsonl exists already" in capsys.readouterr().err
+    assert (tmp_path / "train.jsonl").read_text() == "mine"
+    assert cli.main([*words, "--force"]) == 0
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+    assert record.read_bytes() == good
+
+
 def test_bad_input_is_one_sentence(tmp_path, capsys):
     words = ["data", "word-problems", "--out", str(tmp_path / "out"), "--levels", "9"]
     assert cli.main(words) == 2

@@ -43,7 +43,7 @@ def files(tmp_path):
         for name, records in (("first", first), ("second", second), ("p", probes)):
             paths.append(tmp_path / f"{name}.jsonl")
             paths[-1].write_text("\n".join(map(json.dumps, records)))
-        return ["--rows", *map(str, paths[:2]), "--probe", str(paths[2])]
+        return ["--data", *map(str, paths[:2]), "--probe", str(paths[2])]
 
     return write
 
@@ -183,8 +183,8 @@ def small_vocabulary(hf, folder):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--rows", "a.jsonl"], "Got 1 files of rows, expected two"),
-        (["--rows", "a", "b", "--adapter", "c"], "Got 1 adapters, expected none"),
+        (["--data", "a.jsonl"], "Got 1 files of rows, expected two"),
+        (["--data", "a", "b", "--adapter", "c"], "Got 1 adapters, expected none"),
     ],
 )
 def test_counts_of_files_are_checked(refused, words, expected):

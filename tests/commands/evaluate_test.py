@@ -46,7 +46,7 @@ def run(speaking, tmp_path, capsys, monkeypatch):
     def call(*words, name="plain"):
         out = tmp_path / "rows.jsonl"
         given = ["--model", str(speaking(name)), "--max-new-tokens", "6"]
-        assert cli.main(["eval", *given, *words, "--out", str(out)]) == 0
+        assert cli.main(["eval", *given, *words, "--out", str(out), "--force"]) == 0
         lines = capsys.readouterr().out.splitlines()
         table = [line.strip().split("  ", 1) for line in lines]
         rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -138,9 +138,9 @@ def test_adapters_change_the_answers(run, data, hf):
     assert len(set(texts)) == 4
 
 
-def test_limit_takes_the_first(run, data, answering):
+def test_records_takes_the_first(run, data, answering):
     asked = answering("bo")
-    table, _ = run("--data", data(*ASKED), "--metric", "exact", "--limit", "1")
+    table, _ = run("--data", data(*ASKED), "--metric", "exact", "--records", "1")
     assert table["right"] == "1 of 1"
     assert len(asked) == 1
 
@@ -176,10 +176,10 @@ def test_what_is_too_long_is_counted(run, data, answering):
         ([ASKED[0]], ["--metric", "number"], "'Bo' has no number"),
         ([{"question": "x" * 300, "answer": "y"}], [], "1 leave no room"),
         ([ASKED[0]], ["--batch", "0"], "--batch is 0"),
-        ([ASKED[0]], ["--limit", "-1"], "--limit is -1, expected 0 or more"),
+        ([ASKED[0]], ["--records", "-1"], "--records is -1, expected 0 or more"),
         ([ASKED[0]], ["--route", "oracle"], "The route 'oracle'"),
         ([ASKED[0]], ["--metrics", "number"], "Did you mean --metric?"),
-        ([ASKED[0]], ["--temperature", "1"], "Did you mean --route-temperature?"),
+        ([ASKED[0]], ["--temperature", "1"], "it is --route-temperature now"),
         ([ASKED[0]], ["--out", "."], "is a folder"),
     ],
 )

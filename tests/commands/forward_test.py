@@ -17,7 +17,7 @@ TOLERANCE = 1e-4  # of the reference, in float32; found: 2e-6
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
 SUM = ("plain", "pattern", "rslora", "--merge", "sum")
 SUM += ("--weights", "0.6", "0.5", "-0.3")
-ARROW = ("plain", "plain2", "rslora", "--route", "arrow", "--top-k", "2")
+ARROW = ("plain", "plain2", "rslora", "--route", "arrow", "--route-top-k", "2")
 CASES = {
     "base": (),
     "plain": ("plain",),
@@ -25,7 +25,7 @@ CASES = {
     "rslora": ("rslora",),
     "pattern": ("pattern",),
     "cat": SUM,  # PEFT's name of the exact weighted sum
-    "arrow": (*ARROW, "--temperature", "0.7"),
+    "arrow": (*ARROW, "--route-temperature", "0.7"),
 }
 
 
@@ -52,7 +52,7 @@ def run(hf, tmp_path):
     def call(ids, *words, family="llama"):
         (tmp_path / "ids.json").write_text(json.dumps(ids))
         files = ("--tokens", str(tmp_path / "ids.json"))
-        out = ("--out", str(tmp_path / "deep" / "logits.npy"))
+        out = ("--out", str(tmp_path / "deep" / "logits.npy"), "--force")
         folder = hf / family
         flags = adapters(folder, words)
         assert cli.main(["forward", str(folder / "base"), *flags, *files, *out]) == 0
@@ -108,8 +108,8 @@ def test_adapter_takes_several_folders(run, reference, hf):
 
 def test_top_k_and_temperature_reach_the_route(run, reference):
     ids, wanted = reference("llama")
-    for odd in ("--top-k", "--temperature"):
-        value = {"--top-k": "1", "--temperature": "5"}[odd]
+    for odd in ("--route-top-k", "--route-temperature"):
+        value = {"--route-top-k": "1", "--route-temperature": "5"}[odd]
         words = list(CASES["arrow"])
         words[words.index(odd) + 1] = value
         assert abs(run(ids, *words) - wanted["arrow"]).max() > 1e-2
@@ -127,7 +127,7 @@ def test_a_gate_weighs_the_adapters(run, reference, gate, hf):
     )
     np.testing.assert_allclose(found, logits, rtol=0, atol=TOLERANCE)
     assert min(abs(found - wanted[name]).max() for name in ("plain", "plain2")) > 1e-2
-    sharp = run(ids, "plain", "plain2", "--gate", str(gate), "--temperature", "9")
+    sharp = run(ids, "plain", "plain2", "--gate", str(gate), "--route-temperature", "9")
     assert abs(sharp - found).max() > 1e-3
 
 
@@ -231,13 +231,22 @@ def test_what_is_no_table_of_ids_is_refused(hf, tmp_path, capsys, text, expected
         (["plain", "--weights", "1"], "no merge that uses them"),
         (["plain", "--merge", "sum", "--weights", "1", "-2"], "Got 2 weights for 1"),
         (["plain", "--merge", "sum", "--weights", "nan"], "expected finite numbers"),
-        (["plain", "--top-k", "1"], "but no route"),
-        (["plain", "--route", "arrow", "--top-k", "0"], "--top-k is 0, expected 1 or"),
+        (["plain", "--route-top-k", "1"], "but no route"),
+        (
+            ["plain", "--route", "arrow", "--route-top-k", "0"],
+            "--route-top-k is 0, expected 1 or",
+        ),
         (["plain", "--route", "smear"], "`jaxlora gate MODEL --adapter DIR"),
         (["plain", "--gate", "gone"], "There is no file 'gone', expected a gate"),
-        (["plain", "--temperature", "2"], "but no route"),
-        (["plain", "--route", "arrow", "--top-k", "2"], "Got top_k 2 for 1 adapters"),
-        (["plain", "--route", "arrow", "--temperature", "0"], "a positive number"),
+        (["plain", "--route-temperature", "2"], "but no route"),
+        (
+            ["plain", "--route", "arrow", "--route-top-k", "2"],
+            "Got top_k 2 for 1 adapters",
+        ),
+        (
+            ["plain", "--route", "arrow", "--route-temperature", "0"],
+            "a positive number",
+        ),
         (["gone"], "gone"),
         (["base"], "adapter_config.json"),
         (["dora"], "dora: adapter_config.json has use_dora"),

@@ -123,7 +123,7 @@ def test_a_gate_is_trained_and_used(made, hf, speaking, files, tmp_path, name):
         return
     ids = tmp_path / "ids.json"
     ids.write_text("[[5, 6, 7]]")
-    words = ["--tokens", str(ids), "--out", str(tmp_path / "x.npy")]
+    words = ["--tokens", str(ids), "--out", str(tmp_path / "x.npy"), "--force"]
     folders = [str(hf / "llama" / x) for x in ADAPTERS]
     model = str(speaking("plain"))
     argv = ["forward", model, "--adapter", *folders, "--gate", str(out), *words]
@@ -261,7 +261,7 @@ def test_how_it_chooses_is_kept_in_the_file(call, files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(packed, "updates", updates)
     out = tmp_path / "gate.safetensors"
-    flags = ("--top-k", "2", "--temperature", "0.5", "--steps", "1")
+    flags = ("--route-top-k", "2", "--route-temperature", "0.5", "--steps", "1")
     assert call("linear", files, out, *flags)[0] == 0  # of two files together
     assert (seen[0].top_k, seen[0].temperature) == (None, 0.5)  # 2 of 2 are all
     assert gate_file.load(out).about.fields == {"top_k": 2, "temperature": 0.5}
@@ -321,10 +321,19 @@ def test_every_route_with_a_gate_can_be_planned(speaking):
         ("--adapter A B --route phatgoose --data a", "got 1 --data for 2 adapters"),
         ("--adapter A B --route linear --data gone.jsonl", "gone.jsonl is not there"),
         ("--adapter A A --route linear --data a", "is given twice"),
-        ("--adapter A B --route linear --data a --top-k 0", "--top-k is 0, expected"),
-        ("--adapter A B --route linear --data a --top-k 1", "nothing to learn"),
-        ("--adapter A B --route linear --data a --top-k 3", "--top-k is 3 for 2 ada"),
-        ("--adapter A B --route linear --data a --temperature 0", "a positive number"),
+        (
+            "--adapter A B --route linear --data a --route-top-k 0",
+            "--route-top-k is 0, expected",
+        ),
+        ("--adapter A B --route linear --data a --route-top-k 1", "nothing to learn"),
+        (
+            "--adapter A B --route linear --data a --route-top-k 3",
+            "--route-top-k is 3 for 2 ada",
+        ),
+        (
+            "--adapter A B --route linear --data a --route-temperature 0",
+            "a positive number",
+        ),
         ("--adapter A B --route linear --data a --batch 0", "--batch is 0, expected"),
         ("--adapter A B --route linear --data a --clip -1", "--clip is -1.0, expected"),
         ("--adapter A B --route linear --data a --epochs 0", "epochs=0.0"),

@@ -29,7 +29,10 @@ def run(speaking, tmp_path, capsys):
     def call(*words, name="plain", model=None):
         out = tmp_path / "out.jsonl"
         folder = str(model or speaking(name))
-        assert cli.main(["generate", folder, *words, *NEW, "--out", str(out)]) == 0
+        assert (
+            cli.main(["generate", folder, *words, *NEW, "--out", str(out), "--force"])
+            == 0
+        )
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         return capsys.readouterr().out, rows
 
@@ -83,7 +86,7 @@ def test_adapters_merges_and_routes_speak(run, speaking, hf):
     weighted = {"merge": "sum", "weights": (1, -0.5)}
     for flags, options in (
         (["--merge", "sum", "--weights", "1", "-0.5"], weighted),
-        (["--route", "arrow", "--top-k", "1"], {"route": "arrow", "top_k": 1}),
+        (["--route", "arrow", "--route-top-k", "1"], {"route": "arrow", "top_k": 1}),
     ):
         _, (row,) = run("--prompt", "Who is", "--adapter", *folders, *flags)
         options = {"adapter_folders": tuple(folders)} | options
@@ -140,7 +143,7 @@ def test_how_tokens_are_chosen_comes_from_flags(run, monkeypatch):
         return [Continuation("x", 1, True)]
 
     monkeypatch.setattr(decode, "continuations", continuations)
-    flags = ("--temperature", "0.7", "--sample-top-k", "9", "--top-p", "0.5")
+    flags = ("--temperature", "0.7", "--top-k", "9", "--top-p", "0.5")
     run("--prompt", "a", *flags, "--seed", "3", "--batch", "2")
     ((how, options),) = asked
     assert how == TextDecoding(max_new_tokens=6, temperature=0.7, top_k=9, top_p=0.5)
@@ -162,10 +165,10 @@ def test_how_tokens_are_chosen_comes_from_flags(run, monkeypatch):
         (["--prompts", "gone.jsonl"], "Cannot read gone.jsonl"),
         (["--prompts", "bad.jsonl"], "bad.jsonl:2: 'prompt' is 3, expected a string"),
         (["--prompts", "text.jsonl"], "text.jsonl:1: no prompt, expected"),
-        (["--prompt", "a", "--top-k", "2"], "but no route"),
+        (["--prompt", "a", "--route-top-k", "2"], "but no route"),
         (["--prompt", "a", "--top-p", "0.5"], "--temperature is 0"),
         (["--prompt", "a", "--max-new-tokens", "0"], "expected 1 or more"),
-        (["--prompt", "a", "--sample-topk", "0"], "Did you mean --sample-top-k?"),
+        (["--prompt", "a", "--sample-top-k", "0"], "it is --top-k now"),
         (["--prompt", "x" * 300], "tokens leave no room in the model's context of 128"),
         (["--prompt", "a", "--out", "."], "is a folder"),
     ],

@@ -51,7 +51,7 @@ def dense(folder):
 
 
 def test_numbers_are_those_of_dense_deltas(three, tmp_path):
-    assert cli.main(["inspect", *three, "--json", str(tmp_path / "x.json")]) == 0
+    assert cli.main(["inspect", *three, "--table", str(tmp_path / "x.json")]) == 0
     said = json.loads((tmp_path / "x.json").read_text())
     names = [entry["name"] for entry in said["adapters"]]
     assert names == ["one", "two", "turned"]
@@ -152,8 +152,11 @@ def test_a_figure_of_one_or_many(tmp_path, count):
         (["one", "one"], "is given twice"),
         (["one", "none"], "none"),
         (["one", "broken"], "broken"),
-        (["one", "--jsn", "x"], "Did you mean --json?"),
-        (["one", "--json", "one"], "is a folder, expected the name of a file"),
+        (["one", "--tabel", "x"], "Did you mean --table?"),
+        (["one", "--json", "x"], "No option --json: it is --table now"),
+        (["one", "--figure", "x.jpg"], "x.jpg ends in '.jpg', but a figure is"),
+        (["one", "--table", "broken/adapter_config.json"], "exists already"),
+        (["one", "--table", "one"], "is a folder, expected the name of a file"),
     ],
 )
 def test_a_bad_request_shows_nothing(three, tmp_path, capsys, words, expected):
@@ -176,4 +179,4 @@ def test_the_examples_work(three, tmp_path, monkeypatch, shown):
     for words in commands:
         assert cli.main([places.get(word, word) for word in words]) == 0
     assert (tmp_path / "numbers.json").is_file()
-    assert (tmp_path / "spectra.png").is_file()
+    assert (tmp_path / "spectra.svg").is_file()

@@ -243,7 +243,7 @@ def data_file(small, path, by_module):
 def test_data_is_named_by_module_or_by_group(small, tmp_path, by_module):
     data = tmp_path / "grams.safetensors"
     found = data_file(small, data, by_module)
-    flags = ("--method", "regmean", "--data", str(data))
+    flags = ("--method", "regmean", "--statistics", str(data))
     assert run(small, ("plain", "plain2"), *flags, out=tmp_path / "m") == 0
     made = collection.read([tmp_path / "m"]).adapter(0)
     for group, delta in deltas(found.adapter(0)).items():
@@ -275,7 +275,7 @@ def test_data_that_does_not_fit_is_refused(small, tmp_path, capsys, change, expe
     arrays = dict(sorted(load_file(data).items()))
     change(arrays)
     save_file(arrays, data)
-    flags = ("--method", "regmean", "--data", str(data))
+    flags = ("--method", "regmean", "--statistics", str(data))
     assert run(small, ("plain", "plain2"), *flags, out=tmp_path / "m") == 2
     assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [data]
@@ -332,7 +332,11 @@ BAD = [
     (["plain", "plain2"], "--method scale-only --expert 2", "expected 0 to 1"),
     (["plain", "plain2"], "--method ties --densty 1", "Did you mean --density?"),
     (["plain", "plain2"], "--method regmean", "'regmean' needs data, and got none"),
-    (["plain", "plain2"], "--method mean --data x", "'mean' sees no data, but got"),
+    (
+        ["plain", "plain2"],
+        "--method mean --statistics x",
+        "'mean' sees no data, but got",
+    ),
     (["plain", "plain2"], "--method nowhere:mine", "Cannot import the merge"),
     (["plain", "plain2"], "--method mean --all", "--all belongs to a list"),
 ]

@@ -64,7 +64,16 @@ def weights(hf):
 
 def test_rows_table_and_figure_are_of_the_weights(run, weights, ids, tmp_path):
     table, png = tmp_path / "deep" / "routes.csv", tmp_path / "routes.png"
-    words = ("--top-k", "2", "--row", "1", "--csv", str(table), "--out", str(png))
+    words = (
+        "--route-top-k",
+        "2",
+        "--row",
+        "1",
+        "--table",
+        str(table),
+        "--figure",
+        str(png),
+    )
     said = run(*ids, *words)
     rows = pd.read_csv(table)
     assert list(rows) == list(route_numbers.COLUMNS)
@@ -121,7 +130,7 @@ def test_a_prompt_is_that_of_generate(run, speaking, tmp_path, no_model):
         words = tokenizer.load(speaking(name))
         text = words.render(turns) if turns else "Who is é?"
         ids = words.encode(text, special=not turns)
-        out = ("--csv", str(tmp_path / "x.csv"))
+        out = ("--table", str(tmp_path / "x.csv"), "--force")
         said = run("--prompt", "Who is é?", *flags, *out, model=speaking(name))
         rows = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
         rows = rows.drop_duplicates("token")
@@ -147,7 +156,7 @@ def test_experts_that_miss_a_site_have_no_weight_there(run, hf, ids, tmp_path, c
     out = tmp_path / "x.csv"
     llama = hf / "llama"
     pair = ["--adapter", str(llama / "plain"), str(llama / "pattern")]
-    words = [*pair, "--route", "arrow", *ids, "--csv", str(out)]
+    words = [*pair, "--route", "arrow", *ids, "--table", str(out)]
     assert cli.main(["routes", str(llama / "base"), *words]) == 0
     rows = pd.read_csv(out)
     mine = rows[(rows.expert == "pattern") & rows.site.str.contains("k_proj")]
@@ -192,7 +201,7 @@ def test_a_model_that_overflows_is_told(run, ids, monkeypatch):
 
     real = routes.loading.load
     monkeypatch.setattr(routes.loading, "load", load)
-    said = run(*ids, "--top-k", "2")
+    said = run(*ids, "--route-top-k", "2")
     assert "4 of 4 tokens, from token 0 and layer 0 on, had scores" in said
 
 
@@ -205,11 +214,14 @@ def test_a_model_that_overflows_is_told(run, ids, monkeypatch):
         (["--merge", "sum", "--prompt", "x"], "Got the merge 'sum'"),
         (["--route", "arow", "--prompt", "x"], "did you mean 'arrow'?"),
         (["--route", "oracle", "--prompt", "x"], "is told which expert"),
-        (["--route", "arrow", "--prompt", "x", "--top-k", "9"], "Got top_k 9 for 3"),
+        (
+            ["--route", "arrow", "--prompt", "x", "--route-top-k", "9"],
+            "Got top_k 9 for 3",
+        ),
         (["--route", "arrow", "--prompt", "x"], "tokenizer.json"),
         (["--route", "arrow", "IDS", "--prompt", "x"], "Got both --prompt"),
         (["--route", "arrow", "IDS", "--row", "2"], "--row is 2, but"),
-        (["--route", "arrow", "IDS", "--out", "."], "is a folder"),
+        (["--route", "arrow", "IDS", "--figure", "."], "is a folder"),
         (["--route", "arrow", "IDS", "--pannels", "site"], "Did you mean --panels?"),
         (["--route", "arrow", "BIG"], "row 0 has the token id 256, but the model"),
         (["--route", "arrow", "LONG"], "129 tokens, but the model's context is 128"),
@@ -249,7 +261,14 @@ def test_a_figure_of_too_many_tokens_is_refused_before_the_run(
 ):
     monkeypatch.setattr(routes.route_map, "LONGEST", 3)
     (tmp_path / "ids.json").write_text(json.dumps(IDS))
-    words = ["--adapter", *folders, "--route", "arrow", "--out", str(tmp_path / "x")]
+    words = [
+        "--adapter",
+        *folders,
+        "--route",
+        "arrow",
+        "--figure",
+        str(tmp_path / "x.png"),
+    ]
     words += ["--tokens", str(tmp_path / "ids.json")]
     monkeypatch.setattr(calls, "routed", lambda *_: pytest.fail("it ran"))
     assert cli.main(["routes", str(hf / "llama" / "base"), *words]) == 2
@@ -268,5 +287,5 @@ def test_the_examples_work(hf, speaking, tmp_path, monkeypatch, shown, no_model)
         found[found.index("MODEL")] = str(speaking("plain"))
         assert cli.main(found) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("ids.json", "routes.csv", "routes.png"),
+        *("ids.json", "routes.csv", "routes.png", "routes.svg"),
     ]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -136,6 +137,31 @@ def test_a_folder_with_other_files_is_refused(flags, refused, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     folders = ["--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
     assert "holds no two-hop study" in refused("study", "two-hop", *flags, *folders)
+
+
+def test_force_replaces_another_run_and_goes_on_with_the_same(
+    made, flags, world_flags, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    shutil.copytree(made / "out", out)
+    words = [*flags, "--out", out, "--cache-dir", made / "cache"]
+    other = [*words, "--first-seed", "7"]
+    assert study(*other) == 2
+    said = capsys.readouterr().err
+    assert "first_seed is 0 there and 7 here" in said
+    assert said.endswith("or --force to replace what is there.\n")
+    assert same_rows(out, made / "out")
+    assert study(*other, "--force") == 0
+    assert not same_rows(out, made / "out")
+    monkeypatch.setattr(answer, "answer", lambda *_: pytest.fail("computed again"))
+    assert study(*other, "--force") == 0
+
+
+def test_no_force_empties_a_folder_with_other_files(flags, refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    words = ["--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache"), "--force"]
+    said = refused("study", "two-hop", *flags, *words)
+    assert "by --force neither: it holds no study" in said
 
 
 def test_a_cache_that_is_a_file_is_refused(flags, tmp_path, capsys):

@@ -259,6 +259,21 @@ def test_a_library_is_not_overwritten(library, speaking, files):
     assert content(out) == before
 
 
+def test_force_replaces_the_adapters_of_a_library(library, speaking, files, tmp_path):
+    out = tmp_path / "library"
+    shutil.copytree(library[0], out)
+    for name in NAMES:
+        (out / name / "adapter_model.safetensors").write_bytes(b"old")
+    before = content(library[0])
+    assert call(speaking("plain"), files, out, *EPOCHS, "--force")[0] == 0
+    assert weights(out) == weights(library[0])
+    assert sorted(content(out)) == sorted(before)
+    (out / NAMES[0] / "thesis.tex").write_text("precious")
+    code, said = call(speaking("plain"), files, out, *EPOCHS, "--force")
+    assert code == 2
+    assert "'thesis.tex', which no adapter has" in said
+
+
 def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_path):
     (tmp_path / "sums").mkdir()
     (tmp_path / "sums" / "mine").write_text("mine")

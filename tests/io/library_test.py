@@ -179,13 +179,13 @@ def test_identity_of_a_base_is_of_names_types_and_values():
 
 def test_a_library_of_groups_of_a_collection(tmp_path):
     made = {"model.layers.*.q_proj": weight(0, 2, (3, 2))}
-    library.save(tmp_path / "x", made, "abc")
+    library.save(tmp_path / "x", made, list("abc"))
     assert_same(library.load(tmp_path / "x")[0], made)
 
 
 def test_types_are_kept(tmp_path):
     half = {"q": weight(0, 2, (2, 2), dtype=jnp.bfloat16)}
-    library.save(tmp_path / "x", half, "ab")
+    library.save(tmp_path / "x", half, list("ab"))
     assert library.load(tmp_path / "x")[0]["q"].a.dtype == jnp.bfloat16
     library.append(tmp_path / "x", {"q": weight(0, 2)}, "c")
     assert library.load(tmp_path / "x")[0]["q"].a.dtype == np.float32

@@ -8,10 +8,8 @@ from jaxlora.commands.flags.adapters import Merge as Merge
 from jaxlora.commands.flags.adapters import Merging as Merging
 from jaxlora.commands.flags.adapters import Model as Model
 from jaxlora.commands.flags.adapters import RouteTemperature as RouteTemperature
-from jaxlora.commands.flags.adapters import TopK as TopK
-from jaxlora.commands.flags.folders import check_new_file as check_new_file
-from jaxlora.commands.flags.folders import check_new_folder as check_new_folder
-from jaxlora.commands.flags.folders import check_out as check_out
+from jaxlora.commands.flags.adapters import RouteTopK as RouteTopK
+from jaxlora.commands.flags.outputs import Force as Force
 from jaxlora.commands.flags.parsing import Several as Several
 from jaxlora.commands.flags.parsing import at_least as at_least
 from jaxlora.commands.flags.parsing import parse as parse

@@ -1,6 +1,7 @@
 """Flags that say which adapters a model runs with, and how they combine."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -9,8 +10,8 @@ import tyro
 from jaxlora import merge as merges
 from jaxlora import reuse
 from jaxlora import route as routes
-from jaxlora.commands.flags import merge_fields
-from jaxlora.io import gate_file
+from jaxlora.commands.flags import merge_fields, parsing
+from jaxlora.io import adapter_folders, gate_file
 from jaxlora.registry import importable
 
 Folders: TypeAlias = tyro.conf.UseAppendAction[tuple[Path, ...]]
@@ -23,7 +24,7 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     tyro.conf.arg(help="Type of weights and activations; auto: as the checkpoint's."),
 ]
-TopK = Annotated[
+RouteTopK = Annotated[
     int | None,
     tyro.conf.arg(
         metavar="K",
@@ -46,7 +47,7 @@ class Merging:
     """How adapters become one."""
 
     adapter: Annotated[Folders, tyro.conf.arg(metavar="DIR")] = ()
-    """Folder of a PEFT adapter; repeat it for several."""
+    """Folder of a PEFT adapter, or of a library of several; may be repeated."""
     merge: Annotated[
         str | None,
         tyro.conf.arg(
@@ -58,6 +59,11 @@ class Merging:
     ] = None
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="W...")] = ()
     """A number for each adapter, for a merge; may be negative."""
+
+    @property
+    def adapters(self) -> tuple[Path, ...]:
+        """Folders of the adapters, those of a library in its place."""
+        return adapter_folders.expand(self.adapter)
 
     def options(self) -> dict[str, Any]:
         """Returns merge and weights, as ``reuse.Combination`` takes them."""
@@ -96,13 +102,11 @@ class Combining(Merging):
             "of the others (default: their own mean); repeat it for several.",
         ),
     ] = ()
-    top_k: TopK = None
+    route_top_k: RouteTopK = None
+    route_temperature: RouteTemperature = None
 
-    def routing(self, temperature: float | None = None) -> dict[str, Any]:
+    def routing(self) -> dict[str, Any]:
         """As :meth:`options`, with those of a route, read and checked.
-
-        Args:
-          temperature: divides the route's scores; None for what the route says.
 
         Returns:
           Keyword arguments of ``loading.load``.
@@ -111,22 +115,23 @@ class Combining(Merging):
           ValueError: as ``reuse.check`` and ``gate_file.load``, or if the gate is one
             of another route or of other adapters.
         """
-        check_top_k(self.top_k)
+        check_top_k(self.route_top_k)
         if self.route and ":" in self.route:
             with importable():  # from the current folder, as merges are
                 routes.preset(self.route)
-        chosen: dict[str, Any] = {"route": self.route, "top_k": self.top_k}
-        chosen["temperature"] = temperature
-        more: dict[str, Any] = {"general": self.general} if self.general else {}
+        chosen: dict[str, Any] = {"route": self.route, "top_k": self.route_top_k}
+        chosen["temperature"] = self.route_temperature
+        general = adapter_folders.expand(self.general)
+        more: dict[str, Any] = {"general": general} if general else {}
         if self.gate is not None:
             more["gate"] = gate_file.load(self.gate)
-            chosen = gate_file.asked(self.gate, more["gate"], self.adapter, **chosen)
+            chosen = gate_file.asked(self.gate, more["gate"], self.adapters, **chosen)
         chosen |= self.options()
         reuse.check(
             reuse.Combination(**chosen),
-            len(self.adapter),
+            len(self.adapters),
             trained=self.gate is not None,
-            general=len(self.general),
+            general=len(general),
         )
         return chosen | more
 
@@ -135,8 +140,29 @@ Merge = Annotated[Merging, tyro.conf.arg(name="")]
 Combine = Annotated[Combining, tyro.conf.arg(name="")]
 
 
+def expand_words(words: Sequence[str]) -> list[str]:
+    """Puts the adapters of libraries in their place after each ``--adapter``.
+
+    For flags that are checked, and counted, as they are read.
+
+    Args:
+      words: of a command that takes no words without a flag.
+
+    >>> expand_words(["--adapter", "a", "b", "--facts", "f"])
+    ['--adapter', 'a', '--adapter', 'b', '--facts', 'f']
+    """
+    out: list[str] = []
+    for word in parsing.spread("--adapter", words, positional=False):
+        if out and out[-1] == "--adapter" and not word.startswith("-"):
+            each = [("--adapter", str(path)) for path in adapter_folders.expand([word])]
+            out += [x for pair in each for x in pair][1:]
+        else:
+            out.append(word)
+    return out
+
+
 def check_top_k(top_k: int | None) -> None:
-    """Refuses a ``--top-k`` below 1.
+    """Refuses a ``--route-top-k`` below 1.
 
     Args:
       top_k: as it was given.
@@ -146,6 +172,6 @@ def check_top_k(top_k: int | None) -> None:
     """
     if top_k is not None and top_k < 1:
         raise ValueError(
-            f"--top-k is {top_k}, expected 1 or more; leave it out for what the route "
-            f"says, or give the number of adapters to keep all."
+            f"--route-top-k is {top_k}, expected 1 or more; leave it out for what the "
+            f"route says, or give the number of adapters to keep all."
         )

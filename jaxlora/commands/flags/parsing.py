@@ -55,7 +55,7 @@ def flags(kind: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
             every |= flags(inner, prefix if flat else f"{prefix}{name}.")
         else:
             every[f"--{prefix}{name}"] = marks
-            if inner is bool:
+            if inner is bool and tyro.conf.FlagCreatePairsOff not in marks:
                 every[f"--{prefix}no-{name}"] = marks
     return every
 

@@ -5,7 +5,7 @@ import io
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -13,6 +13,18 @@ import tyro
 from jaxlora.names import flag_hint, hint
 
 T = TypeVar("T")
+_ROUTE = {"--top-k": "--route-top-k", "--temperature": "--route-temperature"}
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "jaxlora generate": {"--sample-top-k": "--top-k"},
+    "jaxlora eval": {**_ROUTE, "--limit": "--records"},
+    "jaxlora forward": _ROUTE,
+    "jaxlora gate": _ROUTE,
+    "jaxlora routes": {**_ROUTE, "--out": "--figure", "--csv": "--table"},
+    "jaxlora inspect": {"--json": "--table"},
+    "jaxlora diagnose": {"--rows": "--data"},
+    "jaxlora merge": {"--data": "--statistics"},
+}
+"""By command, old words whose meaning another command had, and the new ones."""
 WIDTH = 80
 """Columns of help. Refusals get so many that no word of them is broken."""
 _HELP = frozenset({"-h", "--help"})
@@ -91,11 +103,18 @@ def tidy(text: str) -> str:
 
 
 def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:
-    """The sentence for a flag that does not exist.
+    """The sentence for a flag that does not exist, or is called otherwise now.
 
     >>> no_option("--sede", ["--seed", "--out"], "jaxlora merge")
     'No option --sede; `jaxlora merge --help` lists all 2. Did you mean --seed?'
+    >>> no_option("--csv", ["--table", "--out"], "jaxlora routes")
+    'No option --csv: it is --table now; `jaxlora routes --help` lists all 2.'
     """
+    if (now := RENAMED.get(prog, {}).get(name)) in known:
+        return (
+            f"No option {name}: it is {now} now; `{prog} --help` lists all "
+            f"{len(known)}."
+        )
     nearest = flag_hint(name, known, most=hints)
     return f"No option {name}; `{prog} --help` lists all {len(known)}.{nearest}"
 

@@ -15,7 +15,7 @@ class Sampling:
 
     temperature: float = 0.0
     """Divides the logits; 0 takes the most likely token."""
-    sample_top_k: int = 0
+    top_k: int = 0
     """Sample among the most likely tokens only; 0 keeps all."""
     top_p: float = 1.0
     """Sample among the most likely tokens that together reach this probability."""
@@ -25,16 +25,17 @@ class Sampling:
     def __post_init__(self):
         for name, fine, wanted in (
             ("temperature", 0 <= self.temperature < np.inf, "0 or more"),
-            ("sample-top-k", self.sample_top_k >= 0, "0 (all) or more"),
+            ("top-k", self.top_k >= 0, "0 (all) or more"),
             ("top-p", 0 < self.top_p <= 1, "above 0, up to 1"),
         ):
             if not fine:
                 got = getattr(self, name.replace("-", "_"))
                 raise ValueError(f"--{name} is {got}, expected {wanted}.")
-        if not self.temperature and (self.sample_top_k or self.top_p < 1):
+        if not self.temperature and (self.top_k or self.top_p < 1):
             raise ValueError(
-                "--sample-top-k and --top-p choose among sampled tokens, but "
-                "--temperature is 0, which samples none; set it above 0."
+                "--top-k and --top-p choose among sampled tokens, but --temperature "
+                "is 0, which samples none; set it above 0, or use --route-top-k if a "
+                "route's experts are meant."
             )
 
     def texts(self, max_new_tokens: int) -> TextDecoding:
@@ -46,7 +47,7 @@ class Sampling:
         return TextDecoding(
             max_new_tokens=max_new_tokens,
             temperature=self.temperature,
-            top_k=self.sample_top_k,
+            top_k=self.top_k,
             top_p=self.top_p,
         )
 

@@ -17,6 +17,10 @@ from jaxlora.files import write_text
 from jaxlora.studies.harness.config import current, flat
 
 
+class OccupiedError(ValueError):
+    """An output folder holds another run, or something else."""
+
+
 class Outcome(NamedTuple):
     """What a block gave: one line an item, and facts that are no items."""
 
@@ -48,8 +52,8 @@ def claim(
       facts: path of the user's file, for the message.
 
     Raises:
-      ValueError: if the folder holds another study or configuration, naming the fields
-        that differ, or other files.
+      OccupiedError: if the folder holds another study or configuration, naming the
+        fields that differ, or other files.
     """
     path = out / "study.json"
     if path.exists():
@@ -58,7 +62,7 @@ def claim(
         _compare(out, stored, identity, free, facts)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
+        raise OccupiedError(
             f"Output folder {out} exists and holds no {identity['study']} study; "
             f"choose another --out, or empty it."
         )
@@ -69,30 +73,30 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(
+        raise OccupiedError(
             f"{path} is not readable JSON, so this folder cannot be resumed; choose "
             f"another --out."
         ) from None
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
-        raise ValueError(f"{path} names no study and config; choose another --out.")
+        raise OccupiedError(f"{path} names no study and config; choose another --out.")
     return stored
 
 
 def _compare(out: Path, stored, identity, free: Sequence[str], facts: object) -> None:
     if stored.get("study") != identity["study"]:
-        raise ValueError(
+        raise OccupiedError(
             f"Output folder {out} holds results of the study {stored.get('study')!r}, "
             f"not {identity['study']!r}; choose another --out."
         )
     _compare_configs(out, flat(stored["config"]), flat(identity["config"]), free)
     for name, what in (("code", "jaxlora"), ("predictions", "the predictions file")):
         if stored.get(name) != identity[name]:
-            raise ValueError(
+            raise OccupiedError(
                 f"Output folder {out} was begun before {what} changed, and a run may "
                 f"not mix the two; choose another --out."
             )
     if stored.get("people", identity["people"]) != identity["people"]:
-        raise ValueError(
+        raise OccupiedError(
             f"Output folder {out} holds a run on other people: {facts} has changed "
             f"since; choose another --out."
         )
@@ -103,7 +107,7 @@ def _compare_configs(out: Path, old, new, free: Sequence[str]) -> None:
     differ = sorted(name for name in names if old.get(name) != new.get(name))
     if differ:
         name = differ[0]
-        raise ValueError(
+        raise OccupiedError(
             f"Output folder {out} holds a run with another configuration: {name} is "
             f"{old.get(name)!r} there and {new.get(name)!r} here"
             f"{f' ({len(differ)} fields differ)' if len(differ) > 1 else ''}; choose "

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import BuilderConfig
 
-from jaxlora.tasks.tfds_writing import OfflineInfo, disk_errors, quiet
+from jaxlora.tasks.tfds_writing import OfflineInfo, disk_errors, offline, quiet
 from jaxlora.tasks.two_hop import (
     cells,
     formats,
@@ -127,6 +127,8 @@ def write(
     seed: int,
     data_dir: Path,
     people: Sequence[Record] = (),
+    *,
+    anew: bool = False,
 ) -> pathlib.Path:
     """Writes ``generate(world_config, seed, people)`` below ``data_dir``.
 
@@ -137,6 +139,7 @@ def write(
       seed: as in :func:`.world.generate`.
       data_dir: root for datasets; made if missing.
       people: a user's people, as :func:`.facts.people` gives them.
+      anew: write over a dataset that exists.
 
     Returns:
       The folder of the dataset, for :func:`read`.
@@ -146,15 +149,11 @@ def write(
     """
     root = os.path.abspath(os.path.expanduser(data_dir))
     asked = config(world_config, seed, people)
-    options = tfds.download.DownloadConfig(
-        # Statistics would read every record once more.
-        try_download_gcs=False,
-        compute_stats=tfds.download.ComputeStatsMode.SKIP,
-    )
     with quiet(), disk_errors(root):
         builder = TwoHop(data_dir=root, config=asked)
         builder.download_and_prepare(
-            download_dir=os.path.join(root, "downloads"), download_config=options
+            download_dir=os.path.join(root, "downloads"),
+            download_config=offline(anew),
         )
     return pathlib.Path(builder.data_path)
 

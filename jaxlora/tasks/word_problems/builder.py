@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import BuilderConfig
 
-from jaxlora.tasks.tfds_writing import OfflineInfo, disk_errors, quiet
+from jaxlora.tasks.tfds_writing import OfflineInfo, disk_errors, offline, quiet
 from jaxlora.tasks.word_problems import records
 from jaxlora.tasks.word_problems.records import Config, Record
 
@@ -103,13 +103,16 @@ def config(problems: Config, seed: int) -> WordProblemsConfig:
     )
 
 
-def write(problems: Config, seed: int, data_dir: Path) -> pathlib.Path:
+def write(
+    problems: Config, seed: int, data_dir: Path, *, anew: bool = False
+) -> pathlib.Path:
     """Writes ``generate(problems, seed)`` below ``data_dir``; what is there is kept.
 
     Args:
       problems: which problems, and how they are written.
       seed: as in :func:`.records.generate`.
       data_dir: root for datasets; made if missing.
+      anew: write over a dataset that exists.
 
     Returns:
       The folder of the dataset, for :func:`read`.
@@ -118,15 +121,11 @@ def write(problems: Config, seed: int, data_dir: Path) -> pathlib.Path:
       OSError: if the disk is full or ``data_dir`` cannot be written.
     """
     root = os.path.abspath(os.path.expanduser(data_dir))
-    options = tfds.download.DownloadConfig(
-        # Statistics would read every record once more.
-        try_download_gcs=False,
-        compute_stats=tfds.download.ComputeStatsMode.SKIP,
-    )
     with quiet(), disk_errors(root):
         builder = WordProblems(data_dir=root, config=config(problems, seed))
         builder.download_and_prepare(
-            download_dir=os.path.join(root, "downloads"), download_config=options
+            download_dir=os.path.join(root, "downloads"),
+            download_config=offline(anew),
         )
     return pathlib.Path(builder.data_path)
 

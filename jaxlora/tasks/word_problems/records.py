@@ -107,6 +107,15 @@ def generate(config: Config, seed: int) -> dict[Part, tuple[Record, ...]]:
     return {part: _part(config, seed, part) for part in PARTS}
 
 
+def files(folder: Path) -> dict[Part, Path]:
+    """The file of each part, as :func:`write_jsonl` writes it.
+
+    Args:
+      folder: where they are.
+    """
+    return {part: folder / f"{part}.jsonl" for part in PARTS}
+
+
 def write_jsonl(config: Config, seed: int, folder: Path) -> dict[Part, Path]:
     """Writes ``train.jsonl`` and ``test.jsonl``, a record a line.
 
@@ -121,10 +130,10 @@ def write_jsonl(config: Config, seed: int, folder: Path) -> dict[Part, Path]:
     Raises:
       OSError: if the folder cannot be written.
     """
-    files = {part: folder / f"{part}.jsonl" for part in PARTS}
+    written = files(folder)
     for part, rows in generate(config, seed).items():
-        jsonl.write(files[part], map(dataclasses.asdict, rows))
-    return files
+        jsonl.write(written[part], map(dataclasses.asdict, rows))
+    return written
 
 
 def problems(config: Config, rng: np.random.Generator, part: Part) -> Problems:

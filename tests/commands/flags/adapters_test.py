@@ -50,7 +50,7 @@ def test_adapters_are_repeated_or_listed(words, adapters):
         ("--weights 1 -0.5", (1, -0.5)),
         ("--weights=-0.5", (-0.5,)),
         ("--weights -1e-3 -.5 2", (-1e-3, -0.5, 2)),
-        ("--weights=-1 2 --top-k 1", (-1, 2)),
+        ("--weights=-1 2 --route-top-k 1", (-1, 2)),
     ],
 )
 def test_weights_may_be_negative(words, weights):
@@ -68,8 +68,9 @@ def test_what_is_not_given_is_none():
 
 
 def test_general_adapters_are_repeated_or_listed():
-    words = "m --adapter a b --route genknowsub --general c d --top-k 2"
-    found = parsed(*words.split()).combine.routing(0.5)
+    words = "m --adapter a b --route genknowsub --general c d --route-top-k 2"
+    words += " --route-temperature 0.5"
+    found = parsed(*words.split()).combine.routing()
     assert found == {
         "merge": None,
         "weights": None,
@@ -84,10 +85,10 @@ def test_general_adapters_are_repeated_or_listed():
     ("words", "expected"),
     [
         (
-            "--adapter a --route arrow --top-k 0",
-            "--top-k is 0, expected 1 or more; lea",
+            "--adapter a --route arrow --route-top-k 0",
+            "--route-top-k is 0, expected 1 or more; lea",
         ),
-        ("--adapter a b --route arrow --top-k 3", "Got top_k 3 for 2 adapters"),
+        ("--adapter a b --route arrow --route-top-k 3", "Got top_k 3 for 2 adapters"),
         ("--adapter a --route linear", "jaxlora gate MODEL --adapter DIR ... --route"),
         ("--adapter a b --route arrow --general c", "Got 1 general adapters for the"),
         ("--adapter a --route arrow --gate gone", "There is no file 'gone', expected"),
@@ -96,7 +97,7 @@ def test_general_adapters_are_repeated_or_listed():
             "--adapter a --route no.such:thing",
             "Cannot import the route 'no.such:thing'",
         ),
-        ("--top-k 1", "but no route"),
+        ("--route-top-k 1", "but no route"),
     ],
 )
 def test_what_cannot_be_routed_is_refused_before_reading(words, expected):
@@ -128,7 +129,8 @@ def test_a_gate_says_which_route_and_how(tmp_path):
         0.5,
     )
     assert found["gate"].about == about
-    found = parsed(*words, "--top-k", "1").combine.routing(2.0)
+    more = ("--route-top-k", "1", "--route-temperature", "2")
+    found = parsed(*words, *more).combine.routing()
     assert (found["top_k"], found["temperature"]) == (1, 2.0)
     for more, expected in (
         (("--route", "smear"), "of the route 'linear', but the route 'smear'"),
