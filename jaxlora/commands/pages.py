@@ -96,7 +96,7 @@ def render(name: str) -> str:
         contextlib.suppress(SystemExit),
     ):
         module.run([*words, "--help"])
-    return refusals.tidy(out.getvalue())
+    return out.getvalue()
 
 
 def write() -> None:
