@@ -177,8 +177,7 @@ def _check(given: Arguments, merge: Merge) -> tuple[list[str], list[float]]:
 
 def _list(words: Sequence[str]) -> int:
     if list(words) == ["--all"]:
-        merge_tables.every(printing.console())
-        return 0
+        return merge_choice.run(["--list", "--all"])
     odd = [word for word in words if word.startswith("-")]
     if odd:
         raise ValueError(

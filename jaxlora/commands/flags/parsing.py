@@ -46,8 +46,8 @@ def flags(kind: Any, prefix: str = "") -> dict[str, Flag]:
     """
     every: dict[str, Flag] = {}
     for field in dataclasses.fields(kind):
-        inner = getattr(field.type, "__origin__", field.type)
         marks = getattr(field.type, "__metadata__", ())
+        inner = field.type.__origin__ if marks else field.type
         name = field.name.strip("_").replace("_", "-")
         if tyro.conf.Suppress in marks:
             continue
@@ -98,7 +98,10 @@ def parse(
     hints = 1 if default is None else 3
     for name, _ in grouped(given)[1:]:
         if name in known and known[name].positional:
-            raise ValueError(refusals.no_flag(name, known[name].shown, prog))
+            usage = " ".join(flag.shown for flag in known.values() if flag.positional)
+            raise ValueError(
+                refusals.no_flag(name, known[name].shown, f"{prog} {usage}")
+            )
         if name not in listed:
             raise ValueError(refusals.no_option(name, listed, prog, hints))
     if "--help" not in given:

@@ -91,13 +91,13 @@ def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str
     return f"No option {name}; `{prog} --help` lists all {len(known)}.{nearest}"
 
 
-def no_flag(name: str, shown: str, prog: str) -> str:
+def no_flag(name: str, shown: str, usage: str) -> str:
     """The sentence for the name of an argument that is given without one.
 
-    >>> no_flag("--model", "MODEL", "jaxlora fuse")
-    'No option --model: MODEL stands without a flag, as in `jaxlora fuse MODEL`.'
+    >>> no_flag("--model", "MODEL", "jaxlora fuse MODEL ADAPTER")
+    'No option --model: MODEL stands without it, as in `jaxlora fuse MODEL ADAPTER`.'
     """
-    return f"No option {name}: {shown} stands without a flag, as in `{prog} {shown}`."
+    return f"No option {name}: {shown} stands without it, as in `{usage}`."
 
 
 def no_value(name: str, prog: str) -> str:
@@ -195,8 +195,8 @@ def _by_flag(where: str, message: str, known: Sequence[str]) -> str:
     """
     field, space, rest = message.partition(" ")
     group = where.removeprefix("config").lstrip(".")
-    name = f"--{group}.{field}" if group else f"--{field}"
-    flag = name.replace("_", "-")
-    if flag not in known or not rest.startswith(("is ", "has ")):
+    names = (f"--{group}.{field}", f"--{field}")  # a group may have no prefix
+    flags = [flag for x in names if (flag := x.replace("_", "-")) in known]
+    if not flags or not rest.startswith(("is ", "has ")):
         return message
-    return f"{flag}{space}{rest}"
+    return f"{flags[0]}{space}{rest}"

@@ -13,7 +13,6 @@ SYNONYMS = {
     "dataset": "data",
     "eval-batch-size": "batch",
     "file": "data",
-    "gates": "criteria",
     "gradient-accumulation-steps": "accumulate",
     "gradient-clip": "clip",
     "input": "prompt",
