@@ -47,7 +47,8 @@ def flags(kind: Any, prefix: str = "") -> dict[str, Flag]:
     every: dict[str, Flag] = {}
     for field in dataclasses.fields(kind):
         marks = getattr(field.type, "__metadata__", ())
-        inner = field.type.__origin__ if marks else field.type
+        declared: Any = field.type
+        inner = declared.__origin__ if marks else declared
         name = field.name.strip("_").replace("_", "-")
         if tyro.conf.Suppress in marks:
             continue
