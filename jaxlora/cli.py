@@ -30,6 +30,8 @@ Command = Callable[[Sequence[str]], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"] and len(words) > 1:  # `jaxlora help merge`
+        words = [*words[1:], "--help"]
     entry = _entry(words)
     try:
         if (text := _text(words)) is not None:
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _text(words: Sequence[str]) -> str | None:
     """Help, or the version, if that is all that words ask for."""
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help") or list(words) == ["help"]:
         return HELP
     if list(words) == ["--version"]:
         return f"jaxlora {jaxlora.__version__}\n"
@@ -141,12 +143,32 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
         names = members(words[0])
         there = f"there are {', '.join(names[:-1])} and {names[-1]}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
+    raise ValueError(_no_command(words))
+
+
+def _no_command(words: Sequence[str]) -> str:
+    """The sentence for words that begin with no command.
+
+    >>> _no_command(["--verison"])
+    'No option --verison before a command; did you mean `jaxlora --version`?'
+    """
+    if words[0].startswith("-"):
+        nearest = near(words[0], ("--version", "--help"))
+        hint = (
+            f"; did you mean `jaxlora {nearest[0]}`?"
+            if nearest
+            else (": options follow the command, as in `jaxlora merge A B --out DIR`.")
+        )
+        return f"No option {words[0]} before a command{hint}"
     name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
     tries = (" ".join(words[:2]), words[0])
     nearest = [match for word in tries for match in near(word, COMMANDS)]
     nearest.sort(key=lambda match: -max(_alike(match, word) for word in tries))
-    hint = f"; did you mean `jaxlora {nearest[0]}`?" if nearest else "."
-    raise ValueError(f"No command {name!r}; there are {', '.join(COMMANDS)}{hint}")
+    # `two-hop` is a study and a data set: what ends so comes before what is alike.
+    ends = [match for match in COMMANDS if match.split()[1:] == [words[0]]]
+    shown = " or ".join(f"`jaxlora {match}`" for match in ends or nearest[:1])
+    hint = f"; did you mean {shown}?" if shown else "."
+    return f"No command {name!r}; there are {', '.join(COMMANDS)}{hint}"
 
 
 if __name__ == "__main__":

@@ -143,26 +143,42 @@ def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
     >>> bool((fuse(base, adapter)["q_proj"]["kernel"] == 1).all())
     True
     """
+    kernels = adapted(base, config)
+    return named.unflatten(
+        {
+            name: _init_site(jax.random.fold_in(key, i), kernel, config)
+            for i, (name, kernel) in enumerate(kernels.items())
+        }
+    )
+
+
+def adapted(base: Tree, config: LoraConfig) -> dict[str, Any]:
+    """Returns ``{name: kernel}`` of what is adapted, sorted; needs shapes only.
+
+    Args:
+      base: params; arrays, or shapes of arrays.
+      config: rank, scale and targets.
+
+    Raises:
+      ValueError: as :func:`init`.
+    """
     if not math.isfinite(config.alpha) or config.alpha <= 0:
         raise ValueError(f"alpha is {config.alpha}, expected a positive number.")
     claimed = targets(base, config.targets)
     chosen = sorted(name for names in claimed.values() for name in names)
     flat = named.flatten(base)
-    return named.unflatten(
-        {
-            name: _init_site(jax.random.fold_in(key, i), name, flat[name], config)
-            for i, name in enumerate(chosen)
-        }
-    )
+    for name in chosen:
+        *_, d, f = flat[name].shape
+        if not 1 <= config.rank <= min(d, f):
+            raise ValueError(
+                f"LoRA rank is {config.rank}, expected 1 to {min(d, f)}: the kernel "
+                f"{name!r} is {d} x {f}, and a higher rank adds nothing to it."
+            )
+    return {name: flat[name] for name in chosen}
 
 
-def _init_site(key: jax.Array, name: str, kernel: Any, config: LoraConfig):
+def _init_site(key: jax.Array, kernel: Any, config: LoraConfig) -> LoraWeight:
     *lead, d, f = kernel.shape
-    if not 1 <= config.rank <= min(d, f):
-        raise ValueError(
-            f"LoRA rank is {config.rank}, expected 1 to {min(d, f)}: the kernel "
-            f"{name!r} is {d} x {f}, and a higher rank adds nothing to it."
-        )
     dtype = jnp.dtype(config.dtype)
     # 1 / D keeps the variance of x a at that of x, whatever the width.
     noise = jax.random.normal(key, (*lead, d, config.rank), dtype)

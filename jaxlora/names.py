@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+FEW = 12
+"""Up to so many names are all listed."""
+
 
 def near(
     name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6
@@ -21,10 +24,13 @@ def near(
       most: how many are returned at most.
       cutoff: least likeness, the ratio of ``difflib``, in [0, 1].
 
-    >>> near("quik", ["quick", "full"])
-    ['quick']
+    >>> near("quik", ["quick", "full"]), near("TIES", ["ties"])
+    (['quick'], ['ties'])
     """
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    names = list(known)
+    same = [x for x in names if x.lower() == name.lower()]
+    alike = difflib.get_close_matches(name, names, n=most, cutoff=cutoff)
+    return list(dict.fromkeys([*same, *alike]))[:most]
 
 
 def hint(name: str, known: Iterable[str], prefix: str | None = None) -> str:
@@ -59,7 +65,14 @@ def flag_hint(flag: str, known: Iterable[str], most: int = 1) -> str:
     ' Did you mean --seed?'
     """
     nearest = near(flag, known, most, cutoff=0.5)
+    # Beside a name that is nearly the same, others only distract.
+    best = max((_alike(flag, x) for x in nearest), default=0.0)
+    nearest = [x for x in nearest if _alike(flag, x) > best - 0.1]
     return f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def _alike(x: str, y: str) -> float:
+    return difflib.SequenceMatcher(None, x, y).ratio()
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -74,14 +87,25 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown merge 'maen'; did you mean 'mean'? There are 'mean', 'sum'."
     """
     names = sorted(known)
-    nearest = near(name, names, most=3, cutoff=0.3)
-    ending = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    if len(names) > 12:
-        shown = ", ".join(map(repr, nearest or names[:6]))
-        return (
-            f"Unknown {kind} {name!r}{ending} There are {len(names)}, such as {shown}."
-        )
-    return f"Unknown {kind} {name!r}{ending} There are {', '.join(map(repr, names))}."
+    shown = some(name, list(map(repr, names)))
+    return f"Unknown {kind} {name!r}{hint(name, names)} There are {shown}."
+
+
+def some(name: str, known: Iterable[str]) -> str:
+    """All names, or of a long list its length and those most like ``name``.
+
+    Args:
+      name: what was asked for.
+      known: what exists.
+
+    >>> some("x", ["mean", "sum"]), some("n12", [f"n{i}" for i in range(50)])
+    ('mean, sum', '50, such as n12, n2, n1')
+    """
+    names = list(known)
+    if len(names) <= FEW:
+        return ", ".join(names)
+    nearest = near(name, names, most=3, cutoff=0.3) or names[:6]
+    return f"{len(names)}, such as {', '.join(nearest)}"
 
 
 def check_several(name: str, given: Any) -> None:

@@ -20,8 +20,8 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   diagnose         will two experts compose when merged? before they are trained
 
 studies:
-  study two-hop    train bases and experts, combine them, and judge the combinations;
-                   with --model DIR, on a language model
+  study two-hop    train bases and experts, combine them, and judge the combinations:
+                   about five minutes; with --model DIR, on a language model
   study theory     what a one-layer theory predicts of combined edits, and measures
   study boundary   where merged experts compose, where they do not: a map of regimes
   study word-problems  problems that need two experts, with shared templates or not;
@@ -96,7 +96,11 @@ TEXT_STUDIES = {
     "study word-problems": Entry("study_word_problems_text", _LESS, resumes=True),
 }
 """Studies of a language model, which ``--model`` names."""
-LIGHT = {"merge --list": Entry("merge_choice")}
+LIGHT = {
+    "merge --list": Entry("merge_choice"),
+    "merge --list --all": Entry("merge_choice"),
+    "merge --all --list": Entry("merge_choice"),
+}
 """Words, all that there are, which are answered without JAX."""
 SHELLS = ("bash", "zsh")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
+from jaxlora.commands import bars
 from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.studies.two_hop.symbols import protocol
@@ -41,9 +41,15 @@ def run(arguments: Sequence[str]) -> int:
         for coverage in given.config.all_coverages
         for seed in given.config.numbers
     ]
-    for sizes, seed in track(asked, "datasets", console=console):
-        folder = builder.write(sizes, seed, given.out, people, anew=given.force)
-        world = builder.read(folder)
-        counts = ", ".join(f"{name} {len(x)}" for name, x in world.splits.items())
-        console.print(f"coverage {sizes.coverage:g}, seed {seed}: {folder}\n  {counts}")
+    with bars.bar("datasets") as move:
+        for i, (sizes, seed) in enumerate(asked):
+            folder = builder.write(
+                sizes, seed, given.out, people, anew=given.force
+            )
+            world = builder.read(folder)
+            counts = ", ".join(f"{name} {len(x)}" for name, x in world.splits.items())
+            console.print(
+                f"coverage {sizes.coverage:g}, seed {seed}: {folder}\n  {counts}"
+            )
+            move(f"seed {seed}", i + 1, len(asked))
     return 0

@@ -18,6 +18,7 @@ from jaxlora.commands.flags import (
     Model,
     Sample,
     Sampling,
+    Several,
     outputs,
 )
 from jaxlora.models.tokenizer import Tokenizer
@@ -49,7 +50,7 @@ class Arguments:
     """Prints what a model says to prompts."""
 
     model: Model
-    prompt: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT...")] = ()
+    prompt: Annotated[Several, tyro.conf.arg(metavar="TEXT...")] = ()
     """One or more prompts."""
     prompts: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Or a file of them: .txt or .jsonl."""
@@ -101,8 +102,8 @@ def run(arguments: Sequence[str]) -> int:
 def _asked(given: Arguments) -> list[Record]:
     if bool(given.prompt) == (given.prompts is not None):
         raise ValueError(
-            f"Got {'both' if given.prompt else 'neither'} --prompt TEXT and --prompts "
-            f"FILE, expected one of them."
+            f"Got {'both' if given.prompt else 'no'} --prompt TEXT and "
+            f"{'' if given.prompt else 'no '}--prompts FILE, expected one of them."
         )
     for i, prompt in enumerate(given.prompt):
         if not prompt.strip():

@@ -185,8 +185,7 @@ def _check(
 
 def _list(words: Sequence[str]) -> int:
     if list(words) == ["--all"]:
-        merge_tables.every(printing.console())
-        return 0
+        return merge_choice.run(["--list", "--all"])
     odd = [word for word in words if word.startswith("-")]
     if odd:
         raise ValueError(

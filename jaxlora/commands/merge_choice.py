@@ -1,9 +1,19 @@
 """``jaxlora merge --list``: which merges to try first, and when. Imports no JAX."""
 
+import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
 
 from jaxlora.commands import printing
+
+EVERY = Path(__file__).parent / "merge_list.json"
+"""Rows of all methods, as `python -m jaxlora.commands.pages` writes them."""
+WIDE = 140
+"""Columns of a terminal from which each thing has a column of its own."""
+FREE = "data-free"
 
 
 class Choice(NamedTuple):
@@ -80,9 +90,11 @@ that less than 0.15 says little (experiments/boundary/leaderboard.md).
 """
 
 
-def run(_: Sequence[str] = ()) -> int:
-    """Prints the choices."""
+def run(words: Sequence[str] = ()) -> int:
+    """Prints the choices, or with ``--all`` every method."""
     console = printing.console()
+    if "--all" in words:
+        return _every(console)
     heads = ("method", "take it when", "needs", "written", "layers", "kept")
     rows = [
         (x.name, x.when, x.needs, *(f"{v:.2f}" for v in (x.written, x.layers, x.kept)))
@@ -91,3 +103,27 @@ def run(_: Sequence[str] = ()) -> int:
     printing.table(console, heads, rows)
     printing.line(console, NOTE.rstrip())
     return 0
+
+
+def _every(console: Console) -> int:
+    rows = json.loads(EVERY.read_text(encoding="utf-8"))
+    wide = console.width >= WIDE
+    columns = ("sees", "draws", "source") if wide else ()
+    heads = ("method", "space", "keeps", "what it is", *columns)
+    printing.table(console, heads, [_cells(row, wide) for row in rows])
+    printing.line(
+        console,
+        "keeps: the laws that hold at the defaults; `jaxlora merge --list NAME` says "
+        "what they mean,\nand which fields there are",
+    )
+    return 0
+
+
+def _cells(row: dict[str, Any], wide: bool) -> tuple[str, ...]:
+    cells = row["method"], row["space"], row["keeps"]
+    if wide:
+        draws = "yes" * row["draws"]
+        return *cells, row["what it is"], row["sees"], draws, row["source"]
+    draws = "; draws" * row["draws"]
+    sees = "" if row["sees"] == FREE else f"; needs {row['sees']}"
+    return *cells, f"{row['what it is']}{draws}{sees}"

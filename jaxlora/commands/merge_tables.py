@@ -24,9 +24,6 @@ from jaxlora.report.fidelity import short
 SEES = {"free": "data-free", "own": "own data", "target": "target data"}
 """What a method must see besides the adapters, in words."""
 
-WIDE = 140
-"""Columns of a terminal from which each thing has a column of its own."""
-
 NEEDS = {
     "regmean": "mean of x x^T over the inputs x of each module, [in, in]",
     "fisher": "importance of each entry of the dense update, [in, out]",
@@ -39,28 +36,21 @@ NEEDS = {
 _RATIOS = "error", "norm", "cross", "outside"
 
 
-def every(console: Console) -> None:
-    """Prints all methods."""
-    wide = console.width >= WIDE
-    columns = ("sees", "draws", "source") if wide else ()
-    heads = ("method", "space", "keeps", "what it is", *columns)
-    table(console, heads, [_row(name, wide) for name in merge.names()])
-    line(
-        console,
-        "keeps: the laws that hold at the defaults; `jaxlora merge --list NAME` says "
-        "what they mean,\nand which fields there are",
-    )
-
-
-def _row(name: str, wide: bool) -> tuple[str, ...]:
-    entry = merge.describe(name)
-    cells = (name, entry.default.space, kept(entry.default))
-    if wide:
-        draws = "yes" if entry.needs_key else ""
-        return *cells, entry.summary, SEES[entry.data], draws, entry.source
-    draws = "; draws" if entry.needs_key else ""
-    sees = "" if entry.data == "free" else f"; needs {SEES[entry.data]}"
-    return *cells, f"{entry.summary}{draws}{sees}"
+def rows() -> list[dict[str, Any]]:
+    """What ``jaxlora merge --list --all`` shows of each method, as it is now."""
+    entries = [(name, merge.describe(name)) for name in merge.names()]
+    return [
+        {
+            "method": name,
+            "space": entry.default.space,
+            "keeps": kept(entry.default),
+            "what it is": entry.summary,
+            "sees": SEES[entry.data],
+            "draws": entry.needs_key,
+            "source": entry.source,
+        }
+        for name, entry in entries
+    ]
 
 
 def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:

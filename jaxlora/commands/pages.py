@@ -10,6 +10,7 @@ commands say. After a change of flags:
 import contextlib
 import importlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,11 +73,11 @@ def is_of_text(words: Sequence[str]) -> bool:
 def flags(text: str) -> list[str]:
     r"""The flags that a page explains, in their order.
 
-    >>> flags("  -h, --help\n      --not this\n  --chat, --no-chat\n  --top-k K\n")
-    ['--help', '--chat', '--no-chat', '--top-k']
+    >>> flags(" -----\n  -h, --help\n      --not this\n  --chat, --no-chat  --nor\n")
+    ['--help', '--chat', '--no-chat']
     """
-    heads = re.findall(r"^ {0,2}(-.*)$", text, re.MULTILINE)
-    return [flag for head in heads for flag in re.findall(r"--[\w.-]+", head)]
+    heads = re.findall(r"^  (-.*?)(?:  .*)?$", text, re.MULTILINE)
+    return [flag for head in heads for flag in re.findall(r"--\w[\w.-]*", head)]
 
 
 def render(name: str) -> str:
@@ -96,13 +97,21 @@ def render(name: str) -> str:
         contextlib.suppress(SystemExit),
     ):
         module.run([*words, "--help"])
-    return refusals.tidy(out.getvalue())
+    return out.getvalue()
+
+
+def methods() -> str:
+    """The rows of ``jaxlora merge --list --all`` as they are now, as JSON."""
+    tables = importlib.import_module("jaxlora.commands.merge_tables")
+    return json.dumps(tables.rows(), indent=1, ensure_ascii=False) + "\n"
 
 
 def write() -> None:
-    """Writes every page anew."""
+    """Writes every page, and the list of methods, anew."""
     for name in names():
         write_text(file(name), render(name))
+    choice = importlib.import_module("jaxlora.commands.merge_choice")  # needs rich
+    write_text(choice.EVERY, methods())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxlora.commands import printing
+from jaxlora.commands import flags, printing
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.two_hop import questions
 
@@ -40,27 +40,9 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Prints the table."""
-    if not {"-h", "--help"} & set(arguments):
-        _check(arguments)
-    # Not by our flags, which import JAX: counting questions shall not wait for it.
-    words = list(arguments)
-    given = tyro.cli(Arguments, prog=PROG, description=DESCRIPTION, args=words)
+    given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     printing.facts(_facts(questions.read(given.file)))
     return 0
-
-
-def _check(arguments: Sequence[str]) -> None:
-    options = [word for word in arguments if word.startswith("-")]
-    if options:
-        raise ValueError(
-            f"No option {options[0]}; `{PROG}` takes a file, and `{PROG} --help` shows "
-            f"what is in it."
-        )
-    if len(arguments) != 1:
-        raise ValueError(
-            f"Got {len(arguments)} files, expected one: `{PROG} FILE`, with lines as "
-            f"{questions.EXAMPLE}."
-        )
 
 
 def _facts(asked: Sequence[questions.Question]) -> dict[str, str]:

@@ -118,8 +118,8 @@ def _check(given: Arguments) -> None:
         )
     if (given.prompt is None) == (given.tokens is None):
         raise ValueError(
-            f"Got {'neither' if given.prompt is None else 'both'} --prompt TEXT and "
-            f"--tokens FILE, expected one of them."
+            f"Got {'no' if given.prompt is None else 'both'} --prompt TEXT and "
+            f"{'no ' * (given.prompt is None)}--tokens FILE, expected one of them."
         )
     if given.prompt is not None and not given.prompt.strip():
         raise ValueError("The prompt is empty, expected some text.")

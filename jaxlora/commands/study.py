@@ -26,9 +26,6 @@ class Arguments:
     Trains small bases that can compose, experts on new facts, every control, and judges
     each combination. Interrupted, the same command goes on where it stopped.
 
-    Most runs need: --preset, --seeds, --methods, --coverages, --facts, --out,
-    --cache-dir, --world.people, --experts.steps, --lora.rank.
-
     With --model DIR (a Hugging Face checkpoint) the same study asks a language model;
     `jaxlora study two-hop --model DIR --help` lists the flags of that.
     """

@@ -106,6 +106,7 @@ def run(arguments: Sequence[str]) -> int:
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
     model, base = _load(given)
+    lora.adapted(base, config)  # a rank too high is refused before data is read
     tokenizer.check(words, model.config.vocab_size)
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)

@@ -80,6 +80,8 @@ def read(path: Path) -> dict[str, Entry]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
+        if not size:
+            raise bad(path, "it is empty")
         length = int.from_bytes(file.read(8), "little")
         # Before reading: a length of 2**60 would be allocated.
         most = min(HEADER_BYTES, size - 8)

@@ -52,8 +52,7 @@ class DecoderConfig:
     """Shapes and choices of a decoder-only transformer.
 
     The defaults are the study's base: learned positions, plain GELU MLP, untied head.
-    Qwen2, Qwen3, Llama 3 and Gemma 2 and 3 are other values of the same fields; see
-    :mod:`jaxlora.models.architectures`.
+    Qwen2, Qwen3, Llama 3 and Gemma 2 and 3 are other values of the same fields.
     """
 
     vocab_size: int = 128

@@ -26,6 +26,10 @@ FORMS = (
     ' "..."}]}, {"prompt": "...", "answer": "..."} (or prompt/completion, '
     'question/answer, instruction/output with an optional input) or {"text": "..."}'
 )
+_EXPECTED = (
+    "expected a JSON-lines file, a folder of them, or a TFDS name as in "
+    "tfds:gsm8k/main:train"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +105,9 @@ def read(
                 raise
             errors.append(str(error))
     if not records:
+        bad = f"has no good record ({len(errors)} bad)" if errors else "is empty"
         raise ValueError(
-            f"{os.fspath(source)} has no good record ({len(errors)} bad); expected "
+            f"{os.fspath(source)} {bad}; expected "
             f"{FORMS}." + (f" The first: {errors[0]}" if errors else "")
         )
     if not tests:
@@ -208,7 +213,9 @@ def _source(source: Path, data_dir: Path | None) -> Iterator[Callable[[], Record
     """Yields functions that give a record each, or raise."""
     name = os.fspath(source)
     path = pathlib.Path(name).expanduser()
-    if path.is_dir() and (files := sorted(path.glob("*.jsonl"))):
+    if path.is_dir():  # a data set of TFDS with that name is `tfds:NAME`
+        if not (files := sorted(path.glob("*.jsonl"))):
+            raise ValueError(f"{name} is a folder without *.jsonl, {_EXPECTED}.")
         for file in files:
             yield from _lines(file)
     elif path.is_file():
@@ -219,11 +226,7 @@ def _source(source: Path, data_dir: Path | None) -> Iterator[Callable[[], Record
         for fields, where in tfds_source.read(match, name, data_dir):
             yield lambda fields=fields, where=where: record(fields(), where)
     else:
-        raise ValueError(
-            f"{name} is {'a folder without *.jsonl' if path.is_dir() else 'not there'},"
-            f" expected a JSON-lines file, a folder of them, or a TFDS name as in "
-            f"tfds:gsm8k/main:train."
-        )
+        raise ValueError(f"{name} is not there, {_EXPECTED}.")
 
 
 def _lines(path: pathlib.Path) -> Iterator[Callable[[], Record]]:

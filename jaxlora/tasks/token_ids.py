@@ -27,11 +27,13 @@ def read(path: Path) -> np.ndarray:
             f"{EXAMPLE}."
         )
     for i, row in enumerate(rows):
-        if len(row) != len(rows[0]) or not row:
+        if not row:
+            raise ValueError(f"{path}: row {i} has no token id, expected at least 1.")
+        if len(row) != len(rows[0]):
             raise ValueError(
                 f"{path}: row {i} has {len(row)} token ids and row 0 has "
-                f"{len(rows[0])}, expected rows of one length, at least 1; run rows "
-                f"of another length from a file of their own."
+                f"{len(rows[0])}, expected rows of one length; run rows of another "
+                f"length from a file of their own."
             )
         for j, value in enumerate(row):
             is_id = isinstance(value, int) and not isinstance(value, bool)

@@ -156,7 +156,7 @@ def test_how_tokens_are_chosen_comes_from_flags(run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "Got neither --prompt TEXT and --prompts FILE, expected one"),
+        ([], "Got no --prompt TEXT and no --prompts FILE, expected one"),
         (["--prompt", "a", "--prompts", "x.txt"], "Got both --prompt TEXT"),
         (["--prompt", " "], "Prompt 0 is empty"),
         (["--prompts", "gone.txt"], "Cannot read gone.txt"),

@@ -78,9 +78,9 @@ def test_control_characters_do_not_reach_the_terminal(table):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "Got 0 files, expected one: `jaxlora data questions FILE`"),
-        (["a.jsonl", "b.jsonl"], "Got 2 files, expected one"),
-        (["--file", "a.jsonl"], "No option --file; `jaxlora data questions` takes"),
+        ([], "Got no FILE (JSON lines with question, answer and bridge"),
+        (["a.jsonl", "b.jsonl"], "Got 'b.jsonl', which belongs to no option"),
+        (["--file", "a.jsonl"], "No option --file: FILE stands without it, as in `"),
         (["gone.jsonl"], "Cannot read gone.jsonl: No such file"),
     ],
 )

@@ -209,7 +209,7 @@ def test_a_model_that_overflows_is_told(run, ids, monkeypatch):
     ("words", "expected"),
     [
         (["--prompt", "x"], "Got no --route NAME"),
-        (["--route", "arrow"], "Got neither --prompt TEXT and --tokens FILE"),
+        (["--route", "arrow"], "Got no --prompt TEXT and no --tokens FILE"),
         (["--route", "arrow", "--prompt", " "], "The prompt is empty"),
         (["--merge", "sum", "--prompt", "x"], "Got the merge 'sum'"),
         (["--route", "arow", "--prompt", "x"], "did you mean 'arrow'?"),

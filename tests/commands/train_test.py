@@ -552,7 +552,7 @@ def models_there(speaking, hf, tmp_path_factory):
         ("--model M", "No --data was given, expected a file at least"),
         ("--data A", "Got no --model"),
         ("--model M --data gone.jsonl", "gone.jsonl is not there"),
-        ("--model M --data empty.jsonl", "empty.jsonl has no good record (0 bad)"),
+        ("--model M --data empty.jsonl", "empty.jsonl is empty; expected"),
         ("--model M --data empty.jsonl --skip-bad", "has no good record (0 bad)"),
         ("--model M --data long.jsonl", "long: No example is left to train on: 2 are"),
         ("--model M --data A x/A", "Two data files would both be adapter 'sums'"),

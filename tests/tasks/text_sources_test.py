@@ -120,7 +120,7 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path):
 
 def test_nothing_to_read(tmp_path):
     empty = _write(tmp_path / "a.jsonl", "")
-    with pytest.raises(ValueError, match=r"a\.jsonl has no good record \(0 bad\)"):
+    with pytest.raises(ValueError, match=r"a\.jsonl is empty; expected"):
         text.read(empty)
     bad = _write(tmp_path / "b.jsonl", "{", "{")
     with pytest.raises(ValueError, match=r"\(2 bad\).*The first: .*b\.jsonl:1: not"):

@@ -1,8 +1,8 @@
 """From words to a dataclass of flags, by tyro; what tyro lacks is done to the words.
 
 Before tyro sees them, old flags become new ones, values of a repeatable flag that
-follow each other become repetitions, and a flag that does not exist is refused in one
-sentence that names the nearest.
+follow each other become repetitions, and a flag that does not exist, is given twice or
+without a value is refused in one sentence.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import tyro
 
 from jaxlora.commands.flags import refusals
+from jaxlora.commands.flags.words import Flag, check, grouped
 
 T = TypeVar("T")
 
@@ -36,17 +37,18 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 """By command, short and old flags and the ones that they stand for; in no help."""
 
 
-def flags(kind: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """Returns the flags of a dataclass and of those in it, with what tyro is told.
+def flags(kind: Any, prefix: str = "") -> dict[str, Flag]:
+    """Returns the flags of a dataclass and of those in it.
 
     Args:
       kind: a dataclass; its positional arguments count as flags, too.
       prefix: of the names, such as ``model.``.
     """
-    every: dict[str, tuple[Any, ...]] = {}
+    every: dict[str, Flag] = {}
     for field in dataclasses.fields(kind):
-        inner = getattr(field.type, "__origin__", field.type)
         marks = getattr(field.type, "__metadata__", ())
+        declared: Any = field.type
+        inner = declared.__origin__ if marks else declared
         name = field.name.strip("_").replace("_", "-")
         if tyro.conf.Suppress in marks:
             continue
@@ -54,15 +56,17 @@ def flags(kind: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
             flat = any(getattr(mark, "name", None) == "" for mark in marks)
             every |= flags(inner, prefix if flat else f"{prefix}{name}.")
         else:
-            every[f"--{prefix}{name}"] = marks
+            flag = Flag(f"{prefix}{name}", inner, marks)
+            every[f"--{prefix}{name}"] = flag
             if inner is bool and tyro.conf.FlagCreatePairsOff not in marks:
-                every[f"--{prefix}no-{name}"] = marks
+                every[f"--{prefix}no-{name}"] = flag
     return every
 
 
 def names(kind: Any) -> list[str]:
-    """Names of every flag of a dataclass, ``--help`` first."""
-    return ["--help", *flags(kind)]
+    """Names of every flag of a dataclass, ``--help`` first, no positional argument."""
+    every = flags(kind).items()
+    return ["--help", *(name for name, flag in every if not flag.positional)]
 
 
 def parse(
@@ -89,21 +93,26 @@ def parse(
         fit.
       SystemExit: after help.
     """
-    words = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
-    known = flags(kind)
-    positional = any(tyro.conf.Positional in marks for marks in known.values())
-    for flag, marks in known.items():
-        if tyro.conf.UseAppendAction in marks:
-            words = spread(flag, words, positional=positional)
+    given = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
+    known, listed = flags(kind), names(kind)
     # A config has many flags with names alike; the hint then names up to three.
     hints = 1 if default is None else 3
-    listed = names(kind)
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and name.replace("_", "-") not in listed:
+    for name, _ in grouped(given)[1:]:
+        if name in known and known[name].positional:
+            usage = " ".join(flag.shown for flag in known.values() if flag.positional)
+            raise ValueError(
+                refusals.no_flag(name, known[name].shown, f"{prog} {usage}")
+            )
+        if name not in listed:
             raise ValueError(refusals.no_option(name, listed, prog, hints))
+    if "--help" not in given:
+        check(given, known, prog, empty=default is not None)
+    positional = any(flag.positional for flag in known.values())
+    for name, flag in known.items():
+        if flag.repeats:
+            given = spread(name, given, positional=positional)
     more: dict[str, Any] = {} if default is None else {"default": default}
-    return refusals.parse(kind, prog, words, listed, description=description, **more)
+    return refusals.parse(kind, prog, given, listed, description=description, **more)
 
 
 def renamed(words: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
@@ -175,7 +184,8 @@ def value_of(flag: str, words: Sequence[str]) -> str | None:
     for i, word in enumerate(words):
         name, equals, text = word.partition("=")
         if name == flag:
-            value = text if equals else (words[i + 1 : i + 2] or [""])[0]
+            after = (words[i + 1 : i + 2] or [""])[0]
+            value = text if equals else after * (not after.startswith("--"))
     return value
 
 

@@ -4,12 +4,13 @@ import contextlib
 import io
 import os
 import re
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
+from jaxlora.commands.flags.help_text import WIDTH, common, common_first, tidy
+from jaxlora.commands.flags.synonyms import meant
 from jaxlora.names import flag_hint, hint
 
 T = TypeVar("T")
@@ -25,8 +26,6 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "jaxlora merge": {"--data": "--statistics"},
 }
 """By command, old words whose meaning another command had, and the new ones."""
-WIDTH = 80
-"""Columns of help. Refusals get so many that no word of them is broken."""
 _HELP = frozenset({"-h", "--help"})
 _KINDS = {"INT": "a whole number", "'int'": "a whole number", "FLOAT": "a number"}
 _VALUE = r"Error parsing (\S+): (?:invalid literal for int\(\) with base 10|could not "
@@ -57,15 +56,21 @@ def parse(
     try:
         # Into text that is no terminal's, tyro draws neither frames nor colours.
         with (
+            # Refusals get so many columns that no word of them is broken.
             environment(COLUMNS=str(WIDTH if asked else 10_000)),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
             return tyro.cli(kind, prog=prog, args=words, **more)
+    except ValueError as error:  # of a dataclass whose flags have no prefix
+        if type(error) is not ValueError:
+            raise
+        raise ValueError(_by_flag("", str(error), known)) from None
     except SystemExit as ended:
         if ended.code:
             raise ValueError(sentence(err.getvalue(), prog, known)) from None
-        print(tidy(out.getvalue()), end="")
+        text = tidy(out.getvalue())
+        print(common_first(text, common(prog, known)), end="")
         raise
 
 
@@ -86,22 +91,6 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.update({} if value is None else {name: value})
 
 
-def tidy(text: str) -> str:
-    r"""Help without empty defaults, doubled quotes and blank lines, and lines too long.
-
-    Args:
-      text: as tyro writes it.
-
-    >>> tidy("--axes STR\n  What to ``sweep``.   (default:\n  )\n\n\n--out\n")
-    '--axes STR\n  What to `sweep`.\n\n--out\n'
-    """
-    text = re.sub(r"\s*\(default:\s*\)", "", text).replace("``", "`")
-    lines = []
-    for line in map(str.rstrip, text.splitlines()):
-        lines += textwrap.wrap(line, WIDTH) if len(line) > WIDTH + 10 else [line]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
-
-
 def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str:
     """The sentence for a flag that does not exist, or is called otherwise now.
 
@@ -115,8 +104,28 @@ def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str
             f"No option {name}: it is {now} now; `{prog} --help` lists all "
             f"{len(known)}."
         )
-    nearest = flag_hint(name, known, most=hints)
+    same = meant(name, known)[:hints]
+    nearest = f" Did you mean {' or '.join(same)}?" if same else ""
+    nearest = nearest or flag_hint(name, known, most=hints)
     return f"No option {name}; `{prog} --help` lists all {len(known)}.{nearest}"
+
+
+def no_flag(name: str, shown: str, usage: str) -> str:
+    """The sentence for the name of an argument that is given without one.
+
+    >>> no_flag("--model", "MODEL", "jaxlora fuse MODEL ADAPTER")
+    'No option --model: MODEL stands without it, as in `jaxlora fuse MODEL ADAPTER`.'
+    """
+    return f"No option {name}: {shown} stands without it, as in `{usage}`."
+
+
+def no_value(name: str, prog: str) -> str:
+    """The sentence for a flag after which nothing stands.
+
+    >>> no_value("--out", "jaxlora merge")
+    'Got --out without a value; `jaxlora merge --help` says what it takes.'
+    """
+    return f"Got {name} without a value; `{prog} --help` says what it takes."
 
 
 def sentence(text: str, prog: str, known: Sequence[str]) -> str:
@@ -138,7 +147,7 @@ def sentence(text: str, prog: str, known: Sequence[str]) -> str:
     if body.startswith("Missing from"):
         return _missing(lines[1:count], prog)
     if match := re.match(r"Missing value for argument '([^']+)'", body):
-        return f"Got {match[1]} without a value; `{prog} --help` says what it takes."
+        return no_value(match[1], prog)
     if match := re.match(
         r"invalid choice '(.*)' for argument '(.*)'\. .*\((.*)\)", body
     ):
@@ -146,7 +155,8 @@ def sentence(text: str, prog: str, known: Sequence[str]) -> str:
     if match := re.match(r"Unrecognized options: (\S+)", body):
         return _surplus(match[1], prog, known)
     if match := re.match(_VALUE, body):
-        return _value(match[1], match[2].strip("[]"), more)
+        kind = "INT " * ("int()" in body)
+        return _value(match[1], match[2].strip("[]"), kind + more)
     if match := re.match(_UNION, body):
         return _value(match[1], match[2], more + body)
     if match := re.match(r"Error parsing (\S+): (.*)", body):
@@ -204,8 +214,8 @@ def _by_flag(where: str, message: str, known: Sequence[str]) -> str:
     """
     field, space, rest = message.partition(" ")
     group = where.removeprefix("config").lstrip(".")
-    name = f"--{group}.{field}" if group else f"--{field}"
-    flag = name.replace("_", "-")
-    if flag not in known or not rest.startswith("is "):
+    names = (f"--{group}.{field}", f"--{field}")  # a group may have no prefix
+    flags = [flag for x in names if (flag := x.replace("_", "-")) in known]
+    if not flags or not rest.startswith(("is ", "has ")):
         return message
-    return f"{flag}{space}{rest}"
+    return f"{flags[0]}{space}{rest}"

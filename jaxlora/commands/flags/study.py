@@ -10,6 +10,7 @@ import tyro
 
 from jaxlora import route
 from jaxlora.commands.flags import parsing
+from jaxlora.io.errors import naming
 from jaxlora.names import flag_hint
 from jaxlora.studies.harness.config import from_plain
 from jaxlora.studies.two_hop.config import METHODS
@@ -117,7 +118,8 @@ def read_config(path: Path, source: Source = TWO_HOP) -> Any:
             f"{path} is of the study {results.get('study')!r}, expected "
             f"{source.study!r}."
         )
-    return from_plain(source.kind, results["config"])
+    with naming(path):
+        return from_plain(source.kind, results["config"])
 
 
 def parse_config(

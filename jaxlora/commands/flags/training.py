@@ -29,15 +29,16 @@ class Learning(Training):
     def __post_init__(self):
         at_least(1, self, "length", "batch", "accumulate")
         at_least(0, self, "steps", "together", "seed")
-        for name in ("weight_decay", "clip"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}, expected a number, 0 or more.")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"warmup={self.warmup}, decay={self.decay}: expected shares, from 0 "
-                f"to 1 (warmup below 1)."
-            )
+        for name, fine, expected in (
+            ("epochs", 0 < self.epochs < math.inf, "a positive number"),
+            ("learning-rate", 0 < self.learning_rate < math.inf, "a positive number"),
+            ("weight-decay", 0 <= self.weight_decay < math.inf, "a number, 0 or more"),
+            ("clip", 0 <= self.clip < math.inf, "a number, 0 or more"),
+            ("warmup", 0 <= self.warmup < 1, "a share of the updates, from 0 to 1"),
+        ):
+            if not fine:
+                got = getattr(self, name.replace("-", "_"))
+                raise ValueError(f"--{name} is {got}, expected {expected}.")
         super().__post_init__()
 
 

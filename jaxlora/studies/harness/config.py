@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxlora.names import hint
+from jaxlora.names import hint, some
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def distinct(name: str, values: Sequence[Any], known: Sequence[Any] = ()) -> Non
     for value in values:
         if known and value not in known:
             raise ValueError(
-                f"{name} has {value!r}; there are {', '.join(known)}"
+                f"{name} has {value!r}; there are {some(value, known)}"
                 f"{hint(value, known)}"
             )
         if list(values).count(value) > 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxlora.models import DecoderConfig
-from jaxlora.names import hint
+from jaxlora.names import unknown
 from jaxlora.studies.harness.config import at_least, distinct
 from jaxlora.studies.two_hop.config import METHODS, CommonConfig
 from jaxlora.studies.two_hop.symbols.pretraining import PretrainConfig
@@ -55,13 +55,12 @@ class TwoHopConfig(CommonConfig):
         at_least(self, 1, "retention_items", "oracle_sweeps")
         at_least(self, 0, "seeds_at_once", "oracle_starts")
         if not self.all_methods:
-            raise ValueError(f"methods is empty; there are {', '.join(METHODS)}.")
+            raise ValueError(
+                f"methods is empty, expected one at least, as in {METHODS[0]!r}."
+            )
         for method in self.all_methods:
             if method not in METHODS:
-                raise ValueError(
-                    f"No method {method!r}; there are {', '.join(METHODS)}"
-                    f"{hint(method, METHODS)}"
-                )
+                raise ValueError(unknown("method", method, METHODS))
         distinct("methods", self.all_methods)
         distinct("coverages", self.coverages)
         for coverage in self.coverages:

@@ -145,7 +145,9 @@ class TextConfig(CommonConfig):
         distinct("methods", self.all_methods, METHODS)
         distinct("cells", self.cells, tuple(map(str, people.GENERATED)))
         if not self.all_methods:
-            raise ValueError(f"methods is empty; there are {', '.join(METHODS)}.")
+            raise ValueError(
+                f"methods is empty, expected one at least, as in {METHODS[0]!r}."
+            )
         if self.people < LEAST or not 1 <= self.pairs <= len(PAIRS):
             raise ValueError(
                 f"people is {self.people} and pairs {self.pairs}, expected at least "

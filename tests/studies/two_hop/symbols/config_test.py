@@ -84,8 +84,8 @@ def test_whole_numbers_are_floats_where_floats_are_meant():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ("men",)}, "No method 'men'.*did you mean 'mean'"),
-        ({"methods": ()}, "methods is empty; there are mean"),
+        ({"methods": ("men",)}, "Unknown method 'men'.*did you mean 'mean'"),
+        ({"methods": ()}, "methods is empty, expected one"),
         ({"methods": ("sum", "sum")}, "methods has 'sum' twice"),
         ({"coverages": (0.5, 0.5)}, "coverages has 0.5 twice"),
         ({"coverages": (0.5, 1.2)}, r"coverage is 1.2, .*\[0, 1\]"),
