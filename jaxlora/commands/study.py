@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxlora.commands import bars, study_output
+from jaxlora.commands import scalars, study_output
 from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.report import leaderboard
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the study; 0 if every base met its criteria, else 1."""
     given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
     console = study_output.console()
-    with bars.stages(console, STAGES) as move:
+    with scalars.stages(STAGES, given.out) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
     images = leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out, images=images)

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, study_output
+from jaxlora.commands import scalars, study_output
 from jaxlora.commands.flags import study as flags
 from jaxlora.report import regimes, regimes_readings, regimes_tables
 from jaxlora.report.grid import rich_table
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse_config(Arguments, PROG, arguments, SOURCE)
     refuse(given.config)
     console = study_output.console()
-    with bars.stages(console, STAGES) as move:
+    with scalars.stages(STAGES, given.out) as move:
         results = protocol.run(given.config, given.out, given.cache_dir, move)
     files = regimes.save(results.rows, results.summary, given.out)
     book = regimes_readings.book(results.rows, results.summary)

@@ -9,7 +9,7 @@ import tyro
 from rich.text import Text
 
 from jaxlora import route
-from jaxlora.commands import bars, flags, study_output
+from jaxlora.commands import flags, scalars, study_output
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.studies.harness import config
@@ -18,6 +18,11 @@ from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
 PROG = "jaxlora study two-hop"
+STAGES = {
+    "loading": "loading",
+    "experts": "training experts",
+    "questions": "questions",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     if given.memory:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
-    with bars.bar("two-hop") as move:
-        results = protocol.run(
-            study,
-            given.out,
-            given.cache_dir,
-            lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
-        )
+    with scalars.stages(STAGES, given.out) as move:
+        results = protocol.run(study, given.out, given.cache_dir, move)
     closing = closing_of(results.summary)
     written = study_output.write(console, results, given.out, closing=closing)
     console.print(Text(closing))
