@@ -128,7 +128,8 @@ def _listen(read: int, asked: Asked) -> None:
         if number not in CODES:
             continue
         if asked.at_once:
-            _end(CODES[signal.Signals(number)], "Stopped; nothing was begun.")
+            text = "Stopped before anything was begun; what was saved before is kept."
+            _end(CODES[signal.Signals(number)], text)
         if asked.number is None:
             asked.number, asked.since = number, time.monotonic()
             again = " Ctrl-C once more ends at once." * (number == signal.SIGINT)
