@@ -32,9 +32,9 @@ Command = Callable[[Sequence[str]], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    words, said = talk.split(given)
+    words, speech = talk.split(given)
     entry = _entry(words)
-    with stopping.handled() as asked, talk.heard(said):
+    with stopping.handled() as asked, talk.heard(speech):
         try:
             return _run(words, asked)
         except SystemExit as ended:  # --help, or flags that tyro explained and refused

@@ -160,8 +160,8 @@ def _cut(path: Path, start: int) -> None:
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError, ValueError):
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
         # A killed run may have left half a row at the end.
-        whole = [row for row in rows[1:] if len(row) == len(HEADS)]
-        kept = [row for row in whole if int(row[1]) < start]
+        complete = [row for row in rows[1:] if len(row) == len(HEADS)]
+        kept = [row for row in complete if int(row[1]) < start]
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([HEADS, *kept])
     write_text(path, out.getvalue())

@@ -18,11 +18,26 @@ from typing import Any, TextIO
 WORDS = {"-q": -1, "--quiet": -1, "-v": 1, "--verbose": 1}
 BOARD = "--tensorboard"
 LOG = "log.txt"
+LONG = (
+    "jaxlora train",
+    "jaxlora gate",
+    "jaxlora eval",
+    "jaxlora generate",
+    "jaxlora merge",
+    "jaxlora forward",
+    "jaxlora study two-hop",
+    "jaxlora study boundary",
+    "jaxlora study theory",
+    "jaxlora study word-problems",
+)
+"""Commands whose help explains the words; the others take them, too."""
 HELP = """\
+
  progress
  ------------------------------------------------------------------------------
   -q, -v            No progress and no notes; or a line for each report.
-  --tensorboard     Scalars for TensorBoard in the folder of --out, too.
+  --tensorboard     Scalars for TensorBoard, too, where numbers are kept in --out
+                    as they come: training and studies.
 """
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -56,7 +71,7 @@ class Talk:
 
     def keep(self, folder: Path) -> None:
         """Begins, or goes on with, the log in a folder; once."""
-        if self.path is None:
+        if self.path is None and self.lines:  # none are of a caller without a command
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / LOG
             self.note("")

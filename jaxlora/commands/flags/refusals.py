@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from jaxlora.commands import talk
 from jaxlora.names import flag_hint, hint
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def parse(
     except SystemExit as ended:
         if ended.code:
             raise ValueError(sentence(err.getvalue(), prog, known)) from None
-        print(tidy(out.getvalue()), end="")
+        print(tidy(out.getvalue()) + talk.HELP * (prog in talk.LONG), end="")
         raise
 
 
