@@ -1,7 +1,7 @@
 """The ``jaxlora`` command: models and their adapters, studies, and data sets.
 
-Exit codes: 0 done, 1 some base failed its criteria or the run was interrupted, 2 bad
-input. Errors are one sentence on stderr.
+Exit codes: 0 done, 1 some base failed its criteria, 2 bad input, 130 stopped by SIGINT
+(Ctrl-C), 75 by SIGTERM. Errors are one sentence on stderr.
 """
 
 import difflib
@@ -11,9 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import jaxlora
-from jaxlora.commands import pages
+from jaxlora import stopping
+from jaxlora.commands import pages, talk
 from jaxlora.commands.catalog import (
     COMMANDS,
     HELP,
@@ -29,33 +31,62 @@ Command = Callable[[Sequence[str]], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words, speech = talk.split(given)
     if words[:1] == ["help"] and len(words) > 1:  # `jaxlora help merge`
         words = [*words[1:], "--help"]
     entry = _entry(words)
-    try:
-        if (text := _text(words)) is not None:
-            print(text, end="")
+    with stopping.handled() as asked, talk.heard(speech):
+        try:
+            return _run(words, asked)
+        except SystemExit as ended:  # --help, or flags that tyro explained and refused
+            return ended.code if isinstance(ended.code, int) else 2
+        except BrokenPipeError:  # the reader of a pipe (head) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        command, rest = _find(words)
-        return command(rest)
-    except SystemExit as ended:  # --help, or flags that tyro explained and refused
-        return ended.code if isinstance(ended.code, int) else 2
-    except BrokenPipeError:  # the reader of a pipe (head) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt as stop:
+            _say(_stopped(entry, stop))
+            return stopping.code_of(stop)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            sentence = _sentence(entry, error)
+            if sentence is None:
+                raise
+            return _say(sentence)
+
+
+def process() -> NoReturn:
+    """Runs the command line of this process, and ends it."""
+    stopping.leave(main())
+
+
+def _run(words: list[str], asked: stopping.Asked) -> int:
+    if (text := _text(words)) is not None:
+        print(text, end="")
         return 0
-    except KeyboardInterrupt:
-        _say(
-            "Interrupted. The same command goes on where this one stopped."
-            if entry.resumes
-            else "Interrupted; nothing half-written is left."
-        )
-        return 1
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        sentence = _sentence(entry, error)
-        if sentence is None:
-            raise
-        return _say(sentence)
+    command, rest = _find(words)
+    # While modules are imported a signal ends the process; from here on it is read
+    # where a command can stop.
+    asked.at_once = False
+    stopping.check()
+    return command(rest)
+
+
+def _stopped(entry: Entry, stop: KeyboardInterrupt) -> str:
+    """What is left of a run that was stopped; who stopped it noted what it saved.
+
+    >>> stop = KeyboardInterrupt()
+    >>> _stopped(Entry("", resumes=True), stop)
+    'Stopped: nothing was saved yet; a new start begins at the beginning.'
+    >>> stop.add_note("update 8 of 20 is saved")
+    >>> _stopped(Entry("", resumes=True), stop)
+    'Stopped: update 8 of 20 is saved; the same command goes on from there.'
+    """
+    if not entry.resumes:
+        return "Stopped; nothing half-written is left."
+    saved = ", ".join(getattr(stop, "__notes__", ()))
+    if not saved:
+        return "Stopped: nothing was saved yet; a new start begins at the beginning."
+    return f"Stopped: {saved}; the same command goes on from there."
 
 
 def _text(words: Sequence[str]) -> str | None:
@@ -172,4 +203,4 @@ def _no_command(words: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process()

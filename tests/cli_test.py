@@ -2,12 +2,13 @@
 
 import errno
 import os
+import signal
 import sys
 
 import pytest
 
 import jaxlora
-from jaxlora import cli
+from jaxlora import cli, stopping
 
 
 def test_help_names_every_command(capsys):
@@ -165,11 +166,23 @@ def test_errors_of_ours_keep_their_traceback(monkeypatch):
         cli.main(["info"])
 
 
-def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
-    failing(monkeypatch, KeyboardInterrupt())
-    assert cli.main(["study", "two-hop"]) == 1
-    assert "The same command goes on" in capsys.readouterr().err
-    assert cli.main(["generate"]) == 1
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (stopping.Stop(signal.SIGINT), 130),
+        (stopping.Stop(signal.SIGTERM), 75),
+    ],
+)
+def test_what_is_said_of_an_interruption_is_true(capsys, monkeypatch, stop, code):
+    failing(monkeypatch, stop)
+    assert cli.main(["study", "two-hop"]) == code
+    assert "nothing was saved yet" in capsys.readouterr().err
+    stop.add_note("update 8 of 20 is saved")
+    assert cli.main(["study", "two-hop"]) == code
+    said = capsys.readouterr().err
+    assert "update 8 of 20 is saved; the same command goes on from there" in said
+    assert cli.main(["generate"]) == code
     assert "nothing half-written is left" in capsys.readouterr().err
 
 

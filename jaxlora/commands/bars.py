@@ -1,9 +1,13 @@
-"""Progress bars on a terminal, and a line now and then elsewhere."""
+"""Progress: bars on a terminal, a line now and then elsewhere, and a log of both.
+
+Each report is also where a signal is read: between compiled chunks, and nowhere else.
+"""
 
 import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
@@ -18,66 +22,117 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from jaxlora import stopping
+from jaxlora.commands import talk
+
 Move: TypeAlias = Callable[[str, int, int], None]
 """``move(text, done, total)``."""
 MoveStage: TypeAlias = Callable[[str, int, int, str], None]
 """``move(stage, done, total, text)``."""
 
 EVERY = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal, and in the log."""
+COMPILING = "compiling ..."
+"""What a bar says until the first call of a program has ended."""
 
 
 @contextlib.contextmanager
-def bar(name: str) -> Iterator[Move]:
+def bar(name: str, *, first: str = "", log: Path | None = None) -> Iterator[Move]:
     """Gives a function that moves a bar to ``done`` of ``total``, with some words.
 
     It is on stderr, so that what a command prints can be piped.
 
     Args:
       name: stands before the bar.
+      first: words until it moves, such as :data:`COMPILING`.
+      log: folder of the log, which is begun when the bar first moves.
+
+    Raises:
+      Stop: by a move, after a signal.
     """
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with _progress(console, TaskProgressColumn(), transient=True) as progress:
-            task = progress.add_task(name, total=None, text="")
-            yield lambda text, done, total: progress.update(
-                task, completed=done, total=total, text=escape(text)
-            )
-    else:
-        lines = _Lines(console, time.monotonic())
-        yield lambda text, done, total: lines.show(
-            f"{name} {100 * done // max(total, 1)}%  {text}"
-        )
+    console = Console(file=talk.terminal())
+    with _shown(console, {name: name}, log, percent=True) as move:
+        if first:
+            move(name, 0, 0, first)
+        yield lambda text, done, total: move(name, done, total, text)
 
 
 @contextlib.contextmanager
-def stages(console: Console, names: Mapping[str, str]) -> Iterator[MoveStage]:
+def stages(names: Mapping[str, str], log: Path | None = None) -> Iterator[MoveStage]:
     """Gives a function that moves the bar of a stage; it appears when it first moves.
 
     Args:
-      console: where the bars are.
       names: what stands before the bar of each stage.
+      log: folder of the log, which is begun when a bar first moves.
+
+    Raises:
+      Stop: by a move, after a signal.
     """
-    if not console.is_terminal:
-        lines = _Lines(console, -math.inf)
-        yield lambda stage, done, total, text: lines.show(
-            f"{names[stage]} {done}/{total}  {text}"
-        )
-        return
-    with _progress(console, MofNCompleteColumn()) as progress:
-        tasks = {}
-
-        def move(stage: str, done: int, total: int, text: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(names[stage], total=total, text="")
-            progress.update(
-                tasks[stage], completed=done, total=total, text=escape(text)
-            )
-
+    console = Console(file=talk.terminal())
+    with _shown(console, names, log, percent=False) as move:
         yield move
 
 
-def _progress(console: Console, count, transient: bool = False) -> Progress:
+def time_left(begun: tuple[float, int], now: float, done: int, total: int) -> str:
+    """How long the rest takes at the pace so far; empty before there is one.
+
+    Args:
+      begun: when a stage first moved, and how much was done then.
+      now: seconds of the same clock.
+      done: by now.
+      total: in all.
+
+    >>> time_left((0.0, 10), 60.0, 40, 100), time_left((0.0, 10), 0.0, 10, 100)
+    ('2:00 left', '')
+    """
+    since, before = begun
+    if done <= before or done >= total:
+        return ""
+    seconds = round((now - since) / (done - before) * (total - done))
+    hours, minutes = divmod(seconds // 60, 60)
+    clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{clock}:{seconds % 60:02d} left"
+
+
+@contextlib.contextmanager
+def _shown(
+    console: Console, names: Mapping[str, str], log: Path | None, *, percent: bool
+) -> Iterator[MoveStage]:
+    """Bars, lines, or nothing, as the terminal and ``-q`` and ``-v`` have it."""
+    level = talk.current().level
+    lines = _Lines(console, names, percent)
+    lines.silent = level < 0
+    if level or not console.is_terminal:
+        lines.every = 0.0 if level > 0 else EVERY
+        yield _checked(lines.show, log)
+        return
+    lines.silent = True
+    count = TaskProgressColumn() if percent else MofNCompleteColumn()
+    with _progress(console, count, transient=percent) as progress:
+        tasks = {}
+
+        def move(stage: str, done: int, total: int, text: str) -> None:
+            lines.show(stage, done, total, text)
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(names[stage], total=None, text="")
+            words = escape(", ".join(filter(None, (lines.left(stage), text))))
+            known = total or None
+            progress.update(tasks[stage], completed=done, total=known, text=words)
+
+        yield _checked(move, log)
+
+
+def _checked(show: MoveStage, log: Path | None) -> MoveStage:
+    def move(stage: str, done: int, total: int, text: str) -> None:
+        if log is not None and total:
+            talk.current().keep(log)
+        show(stage, done, total, text)
+        stopping.check()
+
+    return move
+
+
+def _progress(console: Console, count, transient: bool) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<10}"),
@@ -91,12 +146,40 @@ def _progress(console: Console, count, transient: bool = False) -> Progress:
 
 
 class _Lines:
-    """Lines that are at least ``EVERY`` seconds apart."""
+    """Lines of each stage that are some seconds apart, printed or only noted."""
 
-    def __init__(self, console: Console, last: float):
-        self._console, self._last = console, last
+    def __init__(self, console: Console, names: Mapping[str, str], percent: bool):
+        self._console, self._names, self._percent = console, names, percent
+        # A bar of its own may be over at once: it is worth no line in the beginning.
+        start = time.monotonic() if percent else -math.inf
+        self._last = dict.fromkeys(names, start)
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._now: dict[str, tuple[int, int]] = {}
+        self.every, self.silent = EVERY, False
 
-    def show(self, line: str) -> None:
-        if time.monotonic() - self._last >= EVERY:
-            self._last = time.monotonic()
-            self._console.print(line, markup=False)  # ties[peft] is a name
+    def left(self, stage: str) -> str:
+        """The time that the rest of a stage takes."""
+        if stage not in self._begun or stage not in self._now:
+            return ""
+        return time_left(self._begun[stage], time.monotonic(), *self._now[stage])
+
+    def show(self, stage: str, done: int, total: int, text: str) -> None:
+        """Prints, or notes, where a stage is, if its last line is old enough."""
+        now = time.monotonic()
+        if done < self._now.get(stage, (0, 0))[0] or stage not in self._begun:
+            self._begun[stage] = (now, done)  # also of the next base, or group
+        if total == 0:  # it has not begun, and says so once
+            del self._begun[stage]
+            self._say(f"{self._names[stage]}: {text}")
+            return
+        self._now[stage] = (done, total)
+        if now - self._last[stage] >= self.every:
+            self._last[stage] = now
+            share = f"{100 * done // total}%" if self._percent else f"{done}/{total}"
+            words = filter(None, (text, self.left(stage)))
+            self._say(f"{self._names[stage]} {share}  {', '.join(words)}")
+
+    def _say(self, line: str) -> None:
+        talk.current().note(line)
+        if not self.silent:
+            self._console.print(line, markup=False, soft_wrap=True)

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from jaxlora import route as routes
-from jaxlora.commands import bars, gate_plan, loading, printing, train_output
+from jaxlora.commands import (
+    bars,
+    gate_plan,
+    loading,
+    printing,
+    scalars,
+    train_output,
+)
 from jaxlora.commands.flags import outputs
 from jaxlora.commands.gate_plan import PROG, Arguments
 from jaxlora.commands.printing import line, table
@@ -60,6 +67,11 @@ def run(arguments: Sequence[str]) -> int:
     plan, names = gate_plan.planned(given), collection_about.names(given.adapters)
     sources = gate_plan.sources(given, plan, names)
     outputs.check_files(given.force, given.out)
+    with train_output.kept(_checkpoint(given.out)):
+        return _run(given, plan, names, sources)
+
+
+def _run(given: Arguments, plan: Plan, names: Sequence[str], sources: Any) -> int:
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
@@ -128,7 +140,12 @@ def _trained(
     config = faster(reuse.model.config, given.remat)
     rows, training, updates = _packed(given, plan, data, tokenizer, config.max_length)
     made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
-    with bars.bar("training") as move:
+    who = ", ".join(updates) if len(updates) < 4 else f"{len(updates)} gates"
+    with bars.bar("training", first=f"{who}: {bars.COMPILING}") as move:
+
+        def progress(done: int, total: int, recent: np.ndarray) -> None:
+            move(f"{who}: loss {scalars.mean(recent):.3f}", done, total)
+
         gate = gate_making.train(
             Decoder(config, plan.training),
             reuse.base,
@@ -137,7 +154,7 @@ def _trained(
             training,
             per_expert=plan.per_expert,
             checkpoints=Checkpoints(_checkpoint(given.out), made_by),
-            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
+            progress=progress,
         )
     facts = {
         "updates": max(updates.values()),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxlora.commands import bars, study_output
+from jaxlora.commands import scalars, study_output
 from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.evaluate.schema import USUAL
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     console = study_output.console()
     people = protocol.own_people(given.config)
     study_output.warn(console, deciding.warnings(given.config, people))
-    with bars.stages(console, STAGES) as move:
+    with scalars.stages(STAGES, given.out) as move:
         how = (given.config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)

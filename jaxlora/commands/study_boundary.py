@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, study_output
+from jaxlora.commands import scalars, study_output
 from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
 from jaxlora.report import regimes, regimes_readings, regimes_tables
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse_config(Arguments, PROG, arguments, SOURCE)
     refuse(given.config)
     console = study_output.console()
-    with bars.stages(console, STAGES) as move:
+    with scalars.stages(STAGES, given.out) as move:
         how = (given.config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)

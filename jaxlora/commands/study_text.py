@@ -10,7 +10,7 @@ import tyro
 from rich.text import Text
 
 from jaxlora import route
-from jaxlora.commands import bars, flags, printing, study_output
+from jaxlora.commands import flags, printing, scalars, study_output
 from jaxlora.commands.flags import adapters, parsing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.io import adapter_folders
@@ -20,6 +20,11 @@ from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
 from jaxlora.tasks.two_hop.experts import Expert
 
 PROG = "jaxlora study two-hop"
+STAGES = {
+    "loading": "loading",
+    "experts": "training experts",
+    "questions": "questions",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     study_output.warn(console, deciding.warnings(study))
     named = adapter_folders.bases([Path(folder) for folder in study.adapter])
     printing.say(adapter_folders.other_bases(named, study.model))
-    with bars.bar("two-hop") as move:
-        work = functools.partial(
-            protocol.run,
-            study,
-            given.out,
-            given.cache_dir,
-            lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
-        )
+    with scalars.stages(STAGES, given.out) as move:
+        how = (study, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
     closing = closing_of(results.summary)
     written = study_output.write(console, results, given.out, closing=closing)

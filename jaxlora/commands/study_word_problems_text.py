@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, study_output
+from jaxlora.commands import flags, scalars, study_output
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.files import write_text
@@ -21,6 +21,11 @@ from jaxlora.studies.word_problems.text import protocol
 from jaxlora.studies.word_problems.text.config import METHODS, STUDY, ProblemsConfig
 
 PROG = "jaxlora study word-problems"
+STAGES = {
+    "loading": "loading",
+    "experts": "training experts",
+    "questions": "questions",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,14 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     given = parse(arguments)
     study = ProblemsConfig(**_fields(given))
     console = study_output.console()
-    with bars.bar("word problems") as move:
-        work = functools.partial(
-            protocol.run,
-            study,
-            given.out,
-            given.cache_dir,
-            lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
-        )
+    with scalars.stages(STAGES, given.out) as move:
+        how = (study, given.out, given.cache_dir, move)
+        work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
     _close(console, results, given.out)
     return 1 if results.failed else 0

@@ -1,16 +1,18 @@
 """``jaxlora train``: one adapter for each data file, all in one program."""
 
+import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, flags, train_output
+from jaxlora.commands import bars, flags, scalars, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
@@ -92,16 +94,22 @@ class Arguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
-    started = time.monotonic()
     given = parse(arguments)
+    names = adapter_names(given.data)
+    _check_new(given, names)
+    scalars.check()
+    with train_output.kept(given.out / CHECKPOINT):
+        return _run(given, names)
+
+
+def _run(given: Arguments, names: Sequence[str]) -> int:
+    started = time.monotonic()
     config = LoraConfig(
         rank=given.rank,
         alpha=given.alpha,
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
-    names = adapter_names(given.data)
-    _check_new(given, names)
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
@@ -113,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
     made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
-    with bars.bar("training") as move:
+    with _watched(given.out, updates) as progress:
         trained = session.train_experts(
             model,
             base,
@@ -122,7 +130,7 @@ def run(arguments: Sequence[str]) -> int:
             training,
             checkpoints=Checkpoints(given.out / CHECKPOINT, made_by),
             mesh=_mesh(given),
-            progress=lambda done, total, loss: move(f"loss {loss:.3f}", done, total),
+            progress=progress,
         )
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if given.force or not (given.out / name).exists():  # else from before a stop
@@ -192,6 +200,23 @@ def _pack(given: Arguments, data: Mapping[str, Read], words: Tokenizer, context:
             skip_bad=given.skip_bad,
             progress=move,
         )
+
+
+@contextlib.contextmanager
+def _watched(out: Path, updates: Mapping[str, int]) -> Iterator[session.Progress]:
+    """A bar, and losses as they come."""
+    who = ", ".join(updates) if len(updates) < 4 else f"{len(updates)} adapters"
+    with (
+        scalars.board(out) as add,
+        bars.bar("training", first=f"{who}: {bars.COMPILING}", log=out) as move,
+    ):
+        losses = scalars.Losses(out, updates, add)
+
+        def progress(done: int, total: int, recent: np.ndarray) -> None:
+            losses(done, total, recent)
+            move(f"{who}: loss {scalars.mean(recent):.3f}", done, total)
+
+        yield progress
 
 
 def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:

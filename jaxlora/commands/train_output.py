@@ -1,7 +1,8 @@
 """What ``jaxlora train`` leaves beside the adapters, and what it prints."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
             )
         if count["first_error"]:
             console.print(f"  first of them: {count['first_error']}")
+
+
+@contextlib.contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Notes, on an interruption before this run saved anything, what another one did.
+
+    Args:
+      folder: of the checkpoints.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        steps = [x for x in folder.glob("*") if x.name.isdigit()]
+        if steps and not getattr(stop, "__notes__", ()):
+            stop.add_note("what an earlier start had saved is kept")
+        raise
 
 
 def write(

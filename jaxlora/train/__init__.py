@@ -14,6 +14,7 @@ from jaxlora.train.full_batch import fit_experts as fit_experts
 from jaxlora.train.full_batch import fit_gates as fit_gates
 from jaxlora.train.session import Checkpoints as Checkpoints
 from jaxlora.train.session import Gates as Gates
+from jaxlora.train.session import Progress as Progress
 from jaxlora.train.session import Trained as Trained
 from jaxlora.train.session import train_experts as train_experts
 from jaxlora.train.session import train_gates as train_gates

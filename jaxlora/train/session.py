@@ -5,10 +5,12 @@ is its arrays and a step number: killed and resumed, it ends bit-equal. "Expert"
 said of a gate: :class:`jaxlora.train.step.Part` is all that differs.
 """
 
+import contextlib
 import dataclasses
+import functools
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -30,13 +32,16 @@ from jaxlora.tree import Tree
 
 ONE_BY_ONE = 512
 """Tokens of a microbatch from which on a CPU trains one expert after another."""
+SAVE_FIRST = 5.0
+"""Seconds until the first checkpoint: what follows a compilation is worth keeping."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
 BY_EXPERT = PartitionSpec("expert")
 BY_BATCH = PartitionSpec("expert", None, None, "data")
 
-Progress: TypeAlias = Callable[[int, int, float], None]
-"""Called with updates done, updates in all, and the mean of the last losses."""
+Progress: TypeAlias = Callable[[int, int, np.ndarray], None]
+"""Called with updates done, updates in all, and the losses and norms [2, E, K] of the
+last updates. If it raises KeyboardInterrupt, the run is saved first."""
 
 
 class Checkpoints(NamedTuple):
@@ -209,7 +214,7 @@ def _learn(
         run, history = _resume(folder, run, history, facts)
     run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
     program = Program(model, training.optimizer(), _together(session), part)
-    resumed, saved = int(run.step), time.monotonic()
+    resumed, due = int(run.step), time.monotonic() + SAVE_FIRST
     for start in range(resumed, padded, chunk):
         end = start + chunk
         rows = packed.batches(data, training, range(start, end))
@@ -218,16 +223,34 @@ def _learn(
         recent = history[:, :, start:end]
         recent[:] = np.asarray([report.loss, report.norm])
         _check_finite(recent, start, list(data), totals)
-        progress(min(end, most), most, float(np.mean(report.loss)))
-        late = time.monotonic() - saved > SAVE_EVERY
-        if folder is not None and (late or end == padded):
-            checkpoint.save(folder, end, _state(run, history), facts)
-            saved = time.monotonic()
+        save = functools.partial(_save, folder, end, run, history, facts)
+        with _saved_if_stopped(save, f"update {min(end, most)} of {most} is saved"):
+            progress(min(end, most), most, recent)
+        if time.monotonic() > due or end == padded:
+            save()
+            due = time.monotonic() + SAVE_EVERY
     # An expert that ended early was carried along: its later updates are none.
     for e, total in enumerate(totals):
         history[:, e, total:] = np.nan
     loss, norm = history[:, :, :most]
     return Trained(run.trained, loss, norm, min(resumed, most))
+
+
+@contextlib.contextmanager
+def _saved_if_stopped(save: Callable[[], bool], text: str) -> Iterator[None]:
+    """Saves a run whose report was answered by an interruption, and notes it there."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if save():
+            stop.add_note(text)
+        raise
+
+
+def _save(folder: Path | None, end: int, run: Run, history, facts) -> bool:
+    if folder is not None:
+        checkpoint.save(folder, end, _state(run, history), facts)
+    return folder is not None
 
 
 def _together(session: _Session) -> int:

@@ -164,8 +164,8 @@ def test_interrupted_it_ends_with_the_same_bytes(
     real = session.train_gates
 
     def interrupted(*args, progress, **options):
-        def stop(done, total, loss):
-            progress(done, total, loss)
+        def stop(done, total, recent):
+            progress(done, total, recent)
             if done == 4:
                 raise KeyboardInterrupt
 
@@ -174,8 +174,8 @@ def test_interrupted_it_ends_with_the_same_bytes(
     out = tmp_path / "gate.safetensors"
     monkeypatch.setattr(session, "train_gates", interrupted)
     code, said, _ = call("linear", files[:1], out, "--steps", "8")
-    assert code == 1
-    assert said.endswith("The same command goes on where this one stopped.\n")
+    assert code == 130
+    assert "update 4 of 8 is saved; the same command goes on from there" in said
     assert os.listdir(tmp_path) == [".gate.safetensors.checkpoint"]
     resumed = []
 
@@ -185,7 +185,7 @@ def test_interrupted_it_ends_with_the_same_bytes(
 
     monkeypatch.setattr(session, "train_gates", spy)
     assert call("linear", files[:1], out, "--steps", "8")[0] == 0
-    assert resumed[0].resumed == 2
+    assert resumed[0].resumed == 4
     assert out.read_bytes() == whole.read_bytes()
     assert os.listdir(tmp_path) == ["gate.safetensors"]
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,7 @@ def files(tmp_path_factory):
 
 
 NAMES = ["sums", "products.train"]
+RECORDS = ["log.txt", "losses.csv", "training.json"]
 
 
 def call(model, data, out, *words):
@@ -165,7 +167,7 @@ def test_it_records_what_was_trained_and_says_it(library, speaking, files):
 
 def test_the_checkpoint_is_gone_and_nothing_else_is_there(library):
     out = library[0]
-    assert sorted(os.listdir(out)) == sorted([*NAMES, "losses.csv", "training.json"])
+    assert sorted(os.listdir(out)) == sorted([*NAMES, *RECORDS])
     for name in NAMES:
         wanted = ["adapter_config.json", "adapter_model.safetensors"]
         assert sorted(os.listdir(out / name)) == wanted
@@ -296,8 +298,8 @@ def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypa
         real = session.train_experts
 
         def interrupted(*args, progress, **options):
-            def stop(done, total, loss):
-                progress(done, total, loss)
+            def stop(done, total, recent):
+                progress(done, total, recent)
                 if done > 8:
                     raise KeyboardInterrupt
 
@@ -305,9 +307,9 @@ def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypa
 
         patched.setattr(session, "train_experts", interrupted)
         code, said = call(speaking("plain"), files, out, *EPOCHS)
-        assert code == 1
-        assert "Interrupted. The same command goes on" in said
-        assert os.listdir(out) == [".checkpoint"]
+        assert code == 130
+        assert "is saved; the same command goes on from there" in said
+        assert sorted(os.listdir(out)) == [".checkpoint", "log.txt", "losses.csv"]
     code, said = call(speaking("plain"), files, out, *EPOCHS, "--seed", "1")
     assert code == 2
     assert ".checkpoint holds the checkpoint of another run" in said
@@ -316,7 +318,7 @@ def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypa
 
     code, _ = call(speaking("plain"), files, out, *EPOCHS)
     assert code == 0
-    assert json.loads((out / "training.json").read_text())["resumed_at"] == 8
+    assert json.loads((out / "training.json").read_text())["resumed_at"] == 16
     assert (out / "losses.csv").read_bytes() == (library[0] / "losses.csv").read_bytes()
     assert weights(out) == weights(library[0])
     assert not (out / ".checkpoint").exists()
@@ -332,14 +334,71 @@ def test_interrupted_while_writing(library, speaking, files, tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(adapters, "save", save)
-        assert call(speaking("plain"), files, out, *EPOCHS)[0] == 1
-    assert sorted(os.listdir(out)) == [".checkpoint", NAMES[0]]
+        assert call(speaking("plain"), files, out, *EPOCHS)[0] == 130
+    wanted = [".checkpoint", "log.txt", "losses.csv", NAMES[0]]
+    assert sorted(os.listdir(out)) == sorted(wanted)
     first = (out / NAMES[0]).stat().st_ino
     monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained again"))
     assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
     assert (out / NAMES[0]).stat().st_ino == first
     assert weights(out) == weights(library[0])
     assert sorted(os.listdir(out)) == sorted(os.listdir(library[0]))
+
+
+MOMENTS = {
+    "loading": (pretrained, "load"),
+    "packing": (data_sets, "pack"),
+    "training": (packed, "updates"),
+    "saving": (session.checkpoint, "save"),
+}
+"""What a signal comes in the midst of: module and function."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_stops_it_and_what_is_said_is_true(
+    library, speaking, files, tmp_path, monkeypatch, moment
+):
+    out, (module, name) = tmp_path / "library", MOMENTS[moment]
+    number = signal.SIGTERM if moment == "saving" else signal.SIGINT
+    real, calls = getattr(module, name), []
+    monkeypatch.setattr(session, "SAVE_FIRST", -1.0)
+
+    def signalled(*args, **options):
+        calls.append(name)
+        if len(calls) == 1:
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)  # it is read by a thread
+        return real(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, signalled)
+        code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == (75 if number == signal.SIGTERM else 130)
+    saved = re.search(r"Stopped: update (\d+) of \d+ is saved; the same command", said)
+    assert bool(saved) == (steps(out) > 0) == (moment in ("training", "saving"))
+    assert ("nothing was saved yet" in said) == (not saved)
+    assert int(saved[1] if saved else -1) == steps(out)
+    if saved:
+        assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
+        assert weights(out) == weights(library[0])
+        losses = [(x / "losses.csv").read_bytes() for x in (out, library[0])]
+        assert losses[0] == losses[1]
+        assert json.loads((out / "training.json").read_text())["resumed_at"] > 0
+
+
+def test_a_start_that_is_stopped_early_says_what_is_there_already(
+    speaking, files, tmp_path, monkeypatch
+):
+    out = tmp_path / "library"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    (out / ".checkpoint" / "8").mkdir(parents=True)
+    monkeypatch.setattr(data_sets, "pack", stop)
+    code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 130
+    assert "what an earlier start had saved is kept; the same command" in said
 
 
 def test_a_run_that_diverges_leaves_nothing(speaking, files, tmp_path):
@@ -465,7 +524,7 @@ def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
         commands, (["gsm8k"], ["ann", "bo"], ["FOLDER"]), strict=True
     ):
         assert cli.main(words) == 0
-        wanted = {*names, "losses.csv", "training.json"}
+        wanted = {*names, *RECORDS}
         assert set(os.listdir("LIBRARY")) == wanted
         shutil.rmtree("LIBRARY")
 

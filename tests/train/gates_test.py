@@ -188,7 +188,7 @@ def test_an_interrupted_run_ends_bit_equal(base, library, done, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         run(base, library, folder=tmp_path, progress=tell)
     got = run(base, library, folder=tmp_path)
-    assert got.resumed == 10
+    assert got.resumed == 20
     chex.assert_trees_all_equal(jax.device_get(got[:3]), jax.device_get(done[:3]))
     other = lora.lora_map(lambda w: w.replace(b=w.b * 1.5), library)
     with pytest.raises(ValueError, match="holds the checkpoint of another run"):

@@ -105,12 +105,12 @@ def close(one, two, names=SIZES):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_an_interrupted_run_ends_bit_equal(net, done, tmp_path, monkeypatch, count):
-    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+def test_an_interrupted_run_ends_bit_equal(net, done, tmp_path, count):
     folder = tmp_path / "checkpoint"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         run(net, folder=folder, progress=stop_at(count))
-    kept = 2 * (count - 1)  # the last chunk was told of, and not saved yet
+    assert stopped.value.__notes__ == [f"update {2 * count} of 8 is saved"]
+    kept = 2 * count  # it is saved when its report is answered by an interruption
     told = []
     got = run(net, folder=folder, progress=lambda *words: told.append(words[:2]))
     assert got.resumed == kept
@@ -118,23 +118,42 @@ def test_an_interrupted_run_ends_bit_equal(net, done, tmp_path, monkeypatch, cou
     same(got, done)
 
 
-def test_interrupted_again_and_again(net, done, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+def test_interrupted_again_and_again(net, done, tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(net, folder=tmp_path, progress=stop_at(2))
     got = run(net, folder=tmp_path)
-    assert got.resumed == 4
+    assert got.resumed == 8
     same(got, done)
 
 
-def test_checkpoints_are_written_now_and_then_and_at_the_end(net, tmp_path):
-    folder = tmp_path / "checkpoint"  # SAVE_EVERY is a minute
-    with pytest.raises(KeyboardInterrupt):
-        run(net, folder=folder, progress=stop_at(4))
-    assert not folder.exists()
-    run(net, folder=folder)
-    assert [path.name for path in folder.iterdir()] == ["8"]
+def test_checkpoints_are_written_early_and_now_and_then_and_at_the_end(
+    net, tmp_path, monkeypatch
+):
+    steps, real = [], session.checkpoint.save
+
+    def save(folder, step, *args):
+        steps.append(step)
+        real(folder, step, *args)
+
+    monkeypatch.setattr(session.checkpoint, "save", save)
+    for first, every, expected in (
+        (3600.0, 3600.0, [8]),
+        (-1.0, 3600.0, [2, 8]),
+        (-1.0, -1.0, [2, 4, 6, 8]),
+    ):
+        monkeypatch.setattr(session, "SAVE_FIRST", first)
+        monkeypatch.setattr(session, "SAVE_EVERY", every)
+        run(net, folder=tmp_path / str(len(expected)))
+        assert steps == expected
+        assert [path.name for path in (tmp_path / str(len(expected))).iterdir()][-1:]
+        steps.clear()
+
+
+def test_without_a_folder_nothing_is_said_to_be_saved(net):
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(net, progress=stop_at(1))
+    assert not hasattr(stopped.value, "__notes__")
 
 
 def test_an_ended_run_is_read_and_not_trained_again(net, done, finished):
@@ -389,7 +408,7 @@ def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch
             base, mesh=mesh, training=FOUR, folder=tmp_path / "cut", progress=stop_at(3)
         )
     again = run(base, mesh=mesh, training=FOUR, folder=tmp_path / "cut")
-    assert again.resumed == 4
+    assert again.resumed == 6
     same(again, got)
     for library in (got.learned, again.learned):
         for leaf in jax.tree.leaves(library):

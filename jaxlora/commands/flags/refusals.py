@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from jaxlora.commands import talk
 from jaxlora.commands.flags.help_text import WIDTH, common, common_first, tidy
 from jaxlora.commands.flags.synonyms import meant
 from jaxlora.names import flag_hint, hint
@@ -69,8 +70,8 @@ def parse(
     except SystemExit as ended:
         if ended.code:
             raise ValueError(sentence(err.getvalue(), prog, known)) from None
-        text = tidy(out.getvalue())
-        print(common_first(text, common(prog, known)), end="")
+        text = common_first(tidy(out.getvalue()), common(prog, known))
+        print(text + talk.HELP * (prog in talk.LONG), end="")
         raise
 
 

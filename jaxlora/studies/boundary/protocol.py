@@ -179,6 +179,7 @@ def _base(this: Run[BoundaryConfig], point: Point, seed: int) -> Base:
         text = f"{point.name}, seed {number}: held-out two-hop {held:.2f}"
         this.progress("pretrain", steps, most, text)
 
+    this.progress("pretrain", 0, most, f"{point.name}, seed {seed}: compiling ...")
     with this.clock.time("pretrain"):
         people = world.generate(point.world, seed)
         how = (point.model, point.pretrain, this.cache, 1, progress)

@@ -16,6 +16,8 @@ from jaxlora.studies.harness.store import Outcome
 C = TypeVar("C")
 Progress = Callable[[str, int, int, str], None]
 """``progress(stage, done, total, text)``."""
+TRAINED = {"pretrain": "base: step", "experts": "experts:"}
+"""Stages whose work is kept, in words."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class Clock:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     resumed: int = 0
     """Blocks that were read and not made."""
+    blocks: int = 0
+    """Blocks that are stored, read or made."""
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -122,8 +126,9 @@ def run(
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
     origin = provenance.here()
     with provenance.compile_time() as compiled:
-        clock = Clock(compiled)
-        ended = work(Run(study, out, cache, progress, clock, origin))
+        clock, kept = Clock(compiled), _Kept(progress)
+        with kept.noted(clock):
+            ended = work(Run(study, out, cache, kept, clock, origin))
     total = time.monotonic() - started
     seconds = clock.seconds | {"compile": compiled.seconds, "total": total}
     timings: dict[str, float] = {f"{k}_s": round(s, 1) for k, s in seconds.items()}
@@ -149,6 +154,7 @@ def ask(
     outcome = store.load(path, columns)
     if outcome is not None:
         this.clock.resumed += 1
+        this.clock.blocks += 1
         return outcome
     with this.clock.time("evaluate"):
         outcome = make()
@@ -156,4 +162,31 @@ def ask(
     # What is stored is what counts: a resumed run must see the same numbers.
     stored = store.load(path, columns)
     assert stored is not None, path
+    this.clock.blocks += 1
     return stored
+
+
+class _Kept:
+    """A progress that remembers what is saved whenever a stage reports it."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._last = progress, dict[str, str]()
+
+    def __call__(self, stage: str, done: int, total: int, text: str) -> None:
+        # Bases and experts are cached before they are reported, or when it stops them.
+        if stage in TRAINED and done:
+            self._last[stage] = f"{TRAINED[stage]} {done} of {total} ({text})"
+        self._progress(stage, done, total, text)
+
+    @contextmanager
+    def noted(self, clock: Clock) -> Iterator[None]:
+        """Notes on an interruption what is saved."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            notes = [*self._last.values()]
+            if clock.blocks:
+                notes.append(f"{clock.blocks} blocks of answers")
+            if notes:
+                stop.add_note(f"saved are {', '.join(notes)}")
+            raise

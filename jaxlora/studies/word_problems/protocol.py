@@ -133,7 +133,7 @@ def _base(this: Run[WordProblemsConfig], point: Point, seed: int) -> Base:
         text = f"{point.name}, seed {seed}: known problems {min(known):.2f}"
         this.progress("pretrain", steps, recipe.max_steps, text)
 
-    text = f"{point.name}, seed {seed}"
+    text = f"{point.name}, seed {seed}: compiling ..."
     this.progress("pretrain", 0, recipe.max_steps, text)
     with this.clock.time("pretrain"):
         how = (config.model, recipe, seed, this.cache, progress)

@@ -128,12 +128,22 @@ def test_cut_anywhere_it_goes_on_and_ends_the_same(tmp_path):
             if text.startswith(f"seed {stop // 3}") and i == stop % 3:
                 raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             run(tmp_path / "cut", cut)
+        assert stopped.value.__notes__ == [f"saved are {stop} blocks of answers"]
         assert len(list((tmp_path / "cut/out/blocks").iterdir())) == stop
     ended = run(tmp_path / "cut")
     assert ended.summary["timings"]["blocks_resumed"] == 5
     assert csv(tmp_path / "cut") == csv(tmp_path / "whole")
+
+
+def test_stopped_before_anything_is_saved_it_says_nothing_of_it(tmp_path):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(tmp_path, cut)
+    assert not hasattr(stopped.value, "__notes__")
 
 
 def test_another_configuration_does_not_mix(tmp_path):

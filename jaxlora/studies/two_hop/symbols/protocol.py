@@ -175,6 +175,8 @@ def _bases(
         with this.clock.time("pretrain"):
             worlds = [_world(config, coverage, seed, people) for seed in seeds]
             recipe = (config.model, config.pretrain, this.cache, concurrent, progress)
+            names = ", ".join(map(str, seeds))
+            this.progress("pretrain", 0, most, f"seed {names}: compiling ...")
             trained = bases.train(seeds, worlds, *recipe)
         yield from trained
 
@@ -249,7 +251,7 @@ def _setting(this: Run[TwoHopConfig], base: Base) -> answer.Setting:
         done += more
         this.progress("experts", done, total, f"seed {base.seed}")
 
-    progress(0)
+    this.progress("experts", 0, total, f"seed {base.seed}: compiling ...")
     with this.clock.time("experts"):
         trained = experts.train(base, config.lora, config.experts, this.cache, progress)
     asked = questions.ask(base, trained.groups, config.retention_items)

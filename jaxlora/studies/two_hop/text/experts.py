@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,8 @@ from jaxlora.tree import Tree
 
 CHUNK = 20
 """Updates between two looks at the progress."""
+SAVE_EVERY = 60.0
+"""Seconds between two savings of experts that are in training."""
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.text.experts")
 
@@ -93,8 +97,11 @@ def train(
     if restored is None:
         sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
         order = [_order(n, recipe.train, seed, place) for n, place in sizes]
-        library, losses = _fit(model, base, keys, sets, order, recipe, progress)
+        part = folder.with_name(f"{folder.name}.part")
+        how = (part, progress)
+        library, losses = _fit(model, base, keys, sets, order, recipe, *how)
         checkpoint.save(folder, 0, library, {"losses": losses})
+        shutil.rmtree(part, ignore_errors=True)
     else:
         library, losses = restored[1], restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
@@ -110,19 +117,31 @@ def number(group: Group) -> int:
 _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 
 
-def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, progress):
-    """Runs all updates; returns the library and the last losses."""
+def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress):
+    """Runs all updates that ``part`` has not; the library and the last losses."""
     steps, opt = recipe.train.steps, recipe.train.optimizer()
     model = Decoder(dataclasses.replace(model.config, remat=True))
     run = _fresh(base, recipe.lora, opt, keys)
     plan = recipe.train.plan([steps] * len(sets))
     program = training.Program(model, opt, recipe.train.together or len(sets))
     losses: list[float] = []
-    for start in range(0, steps, CHUNK):
+    restored = checkpoint.restore(part, jax.eval_shape(lambda: run))
+    if restored is not None:
+        run, losses = restored[1], restored[2]["losses"]
+    saved = time.monotonic()
+    for start in range(int(run.step), steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
         losses = np.asarray(metrics.loss[:, -1]).tolist()
-        progress(min(start + CHUNK, steps), steps, float(np.mean(losses)))
+        done = min(start + CHUNK, steps)
+        try:
+            progress(done, steps, float(np.mean(losses)))
+        except KeyboardInterrupt:
+            checkpoint.save(part, done, run, {"losses": losses})
+            raise
+        if done < steps and time.monotonic() - saved > SAVE_EVERY:
+            checkpoint.save(part, done, run, {"losses": losses})
+            saved = time.monotonic()
     return run.trained, losses
 
 

@@ -238,10 +238,12 @@ def _train(this: Run[TextConfig], ready: answer.Setting) -> dict[Expert, lora.Ad
     """The experts of a group, trained if need be."""
     config, group = this.config, ready.group
 
-    def progress(done: int, total: int, loss: float) -> None:
-        text = f"seed {ready.seed}, {group.cell}: loss {loss:.3f}"
-        this.progress("experts", done, total, text)
+    where = f"seed {ready.seed}, {group.cell}, {len(Expert)} experts at once"
 
+    def progress(done: int, total: int, loss: float) -> None:
+        this.progress("experts", done, total, f"{where}: loss {loss:.3f}")
+
+    this.progress("experts", 0, config.train.steps, f"{where}: compiling ...")
     learner = experts.Learner(ready.model, ready.base, ready.codec)
     recipe = experts.Recipe(config.lora, config.train, config.phrasings, config.dtype)
     with this.clock.time("experts"):

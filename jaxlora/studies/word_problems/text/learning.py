@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def learn(
     config: ProblemsConfig,
     seed: int,
     cache: Path,
-    progress: Callable[[int, int, float], None] = lambda *_: None,
+    progress: train.Progress = lambda *_: None,
 ) -> dict[Expert, Adapter]:
     """Trains, or reads from the cache, every expert of a seed.
 
@@ -79,7 +79,7 @@ def learn(
       config: rank, rate and number of updates.
       seed: of starts and orders.
       cache: folder of cached libraries; a killed run goes on from its checkpoint.
-      progress: called with (updates done, updates in all, mean loss).
+      progress: called with updates done, updates in all, and the last losses.
     """
     # A training of the library's own class: the study's refuses a seed of its own.
     numbers: dict[str, Any] = dataclasses.asdict(config.train) | {"seed": seed}

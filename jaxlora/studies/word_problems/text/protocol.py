@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxlora import lora, models
 from jaxlora.evaluate.schema import Arm, Method
@@ -210,8 +211,10 @@ def _answer(
 def _learn(
     this: Run[ProblemsConfig], given: Loaded, seed: int, sets: Mapping[Expert, Rows]
 ) -> dict[Expert, Adapter]:
-    def progress(done: int, total: int, loss: float) -> None:
-        this.progress("experts", done, total, f"seed {seed}: loss {loss:.3f}")
+    def progress(done: int, total: int, recent: np.ndarray) -> None:
+        text = f"{', '.join(x.name for x in sets)}, seed {seed}"
+        loss = np.nanmean(recent[0])
+        this.progress("experts", done, total, f"{text}: loss {loss:.3f}")
 
     with this.clock.time("experts"):
         return learning.learn(

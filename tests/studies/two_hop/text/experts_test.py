@@ -99,6 +99,30 @@ def test_the_cache_gives_the_same_experts(trained, fit, monkeypatch):
             np.testing.assert_array_equal(one, two)
 
 
+def test_stopped_in_their_midst_they_go_on_and_end_the_same(
+    trained, loaded, group, config, tmp_path
+):
+    learner, done = experts.Learner(*loaded[:3]), []
+
+    def stop(now, *_):
+        done.append(now)
+        if now == 40 and done.count(40) == 1:
+            raise KeyboardInterrupt
+
+    rest = (group, 0, config, tmp_path, stop, NAMES)
+    with pytest.raises(KeyboardInterrupt):
+        experts.train(learner, *rest)
+    assert [x.suffix for x in (tmp_path / "libraries").iterdir()] == [".part"]
+    again = experts.train(learner, *rest)
+    assert done == [20, 40, 60]
+    assert again.losses == trained.losses
+    for name in NAMES:
+        pairs = (jax.tree.leaves(x.adapters[name]) for x in (again, trained))
+        for one, two in zip(*pairs, strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert [x.suffix for x in (tmp_path / "libraries").iterdir()] == [""]
+
+
 @pytest.mark.parametrize("change", ["seed", "steps", "rank", "phrasings"])
 def test_another_setting_is_another_entry(fit, config, trained, change, monkeypatch):
     class Trained(Exception):  # noqa: N818

@@ -1,0 +1,171 @@
+"""Signals at random moments: exit codes, what is said, and whether a run ends the same.
+
+    python experiments/benchmarks/signals.py MODEL DATA.jsonl... --moments 40
+
+A training is started again and again with the same --out, and gets SIGINT or SIGTERM at
+a random moment of each start, until it ends; its adapters are compared, byte by byte,
+with those of a training that was left alone. Then the next one begins.
+"""
+
+import argparse
+import collections
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+FLAGS = """
+--length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 48
+""".split()  # noqa: SIM905
+SAVED = re.compile(r"Stopped: update (\d+) of \d+ is saved")
+
+
+class Start(NamedTuple):
+    """One start of a command, which got a signal if it lived that long."""
+
+    wait: float
+    """Seconds until the signal."""
+    code: int
+    said: str
+    seconds: float
+    """From the signal to the end."""
+
+    def kind(self) -> str:
+        """What is said, in few words."""
+        if self.code == 0:
+            return "ended before"
+        if "before anything was begun" in self.said:
+            return "import: nothing begun"
+        if SAVED.search(self.said):
+            return "an update is saved"
+        if "earlier start" in self.said:
+            return "loading: an earlier start's update is kept"
+        return "loading: nothing saved" if "nothing was saved" in self.said else "other"
+
+
+def start(command: Sequence[str], number: int, wait: float) -> Start:
+    """Starts a command, and sends it a signal.
+
+    Args:
+      command: the words.
+      number: of the signal.
+      wait: seconds before.
+    """
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        said, _ = child.communicate(timeout=wait)
+        return Start(wait, child.returncode, said, 0.0)
+    except subprocess.TimeoutExpired:
+        began = time.monotonic()
+        child.send_signal(number)
+        said, _ = child.communicate()
+        return Start(wait, child.returncode, said, time.monotonic() - began)
+
+
+def wrong(this: Start, number: int, out: Path) -> str:
+    """What is wrong with a start; empty if nothing is.
+
+    Args:
+      this: the start.
+      number: of its signal.
+      out: folder of the library.
+    """
+    if this.code not in (0, CODES[signal.Signals(number)]):
+        return f"exit code {this.code}"
+    if "Traceback" in this.said or "Segmentation" in this.said:
+        return "a traceback"
+    if this.code and (saved := SAVED.search(this.said)):
+        steps = [x.name for x in (out / ".checkpoint").iterdir() if x.name.isdigit()]
+        # The last chunk of updates may be longer than what is left of them.
+        if not steps or max(map(int, steps)) < int(saved[1]):
+            return f"said to be saved: {saved[1]}, on the disk: {steps}"
+    if this.code and this.kind() == "other":
+        return f"said: {this.said[-200:]}"
+    return ""
+
+
+def left_over(folder: Path) -> list[str]:
+    """Temporary files below a folder."""
+    names = [str(x.relative_to(folder)) for x in folder.rglob("*")]
+    return [x for x in names if x.endswith(".tmp") or "orbax-checkpoint-tmp" in x]
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """What must be equal: adapters and losses."""
+    every = [*out.glob("*/*.safetensors"), out / "losses.csv"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in every}
+
+
+def storm(
+    command: Sequence[str], folder: Path, number: int, moments: int
+) -> tuple[list[Start], list[str], int]:
+    """Sends a command a signal at many moments.
+
+    Args:
+      command: the words but --out.
+      folder: for its outputs.
+      number: of the signal.
+      moments: how many.
+
+    Returns:
+      Starts, what was wrong, and how many runs ended, each compared.
+    """
+    began = time.monotonic()
+    subprocess.run([*command, "--out", str(folder / "whole")], check=True)
+    lasts, rng = time.monotonic() - began, random.Random(0)
+    expected, out = files(folder / "whole"), folder / "cut"
+    starts, bad, ended = list[Start](), list[str](), 0
+    while len(starts) < moments or out.exists():
+        more = len(starts) < moments
+        wait = rng.uniform(0.1, lasts) if more else 24 * 3600.0
+        this = start([*command, "--out", str(out)], number, wait)
+        if text := wrong(this, number, out):
+            bad.append(f"at {wait:.2f} s: {text}")
+        starts += [this] * more
+        if this.code == 0:
+            ended += 1
+            bad += ["not bit-equal"] * (files(out) != expected)
+            bad += left_over(out)
+            shutil.rmtree(out)
+        elif not out.exists() and not more:
+            break
+    return starts, bad, ended
+
+
+def main() -> None:
+    """Prints a table for each signal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--moments", type=int, default=40)
+    given = parser.parse_args()
+    words = ["train", "--model", given.model, "--data", *given.data, *FLAGS]
+    command = [sys.executable, "-m", "jaxlora.cli", *words]
+    print("| signal | what was said | moments | exit codes | seconds to the end |")
+    print("|---|---|--:|---|--:|")
+    for number in CODES:
+        with tempfile.TemporaryDirectory() as folder:
+            starts, bad, ended = storm(command, Path(folder), number, given.moments)
+        kinds = collections.defaultdict(list)
+        for this in starts:
+            kinds[this.kind()].append(this)
+        for kind, some in sorted(kinds.items()):
+            codes = ", ".join(map(str, sorted({x.code for x in some})))
+            most = max(x.seconds for x in some)
+            print(f"| {number.name} | {kind} | {len(some)} | {codes} | <= {most:.1f} |")
+        print(f"| {number.name} | runs that ended, bit-equal | {ended} | 0 | |")
+        print(f"\nwrong: {bad or 'nothing'}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

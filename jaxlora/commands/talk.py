@@ -1,0 +1,143 @@
+"""What commands say beside their results: how much of it, and a log of all of it.
+
+Three words belong to every command, and are taken out before its own flags are read:
+``-q`` (no progress and no notes), ``-v`` (a line for each report), ``--tensorboard``.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+WORDS = {"-q": -1, "--quiet": -1, "-v": 1, "--verbose": 1}
+BOARD = "--tensorboard"
+LOG = "log.txt"
+LONG = (
+    "jaxlora train",
+    "jaxlora gate",
+    "jaxlora eval",
+    "jaxlora generate",
+    "jaxlora merge",
+    "jaxlora forward",
+    "jaxlora study two-hop",
+    "jaxlora study boundary",
+    "jaxlora study theory",
+    "jaxlora study word-problems",
+)
+"""Commands whose help explains the words; the others take them, too."""
+HELP = """\
+
+ progress
+ ------------------------------------------------------------------------------
+  -q, -v            No progress and no notes; or a line for each report.
+  --tensorboard     Scalars for TensorBoard, too, where numbers are kept in --out
+                    as they come: training and studies.
+"""
+_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@dataclasses.dataclass
+class Talk:
+    """How much a command says, and where it is kept."""
+
+    level: int = 0
+    """-1 quiet, 0 as usual, 1 verbose."""
+    board: bool = False
+    """Scalars for TensorBoard too?"""
+    path: Path | None = None
+    """Of the log, once there is a folder for it."""
+    lines: list[str] = dataclasses.field(default_factory=list)
+    """What was said before."""
+
+    def note(self, text: str) -> None:
+        """Adds lines to the log, each with its time."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        plain = _CODES.sub("", text).splitlines()
+        self.lines += [f"{now} {line.rstrip()}".rstrip() + "\n" for line in plain]
+        if self.path is not None:
+            # A full disk is a matter of the run, not of its log.
+            with (
+                contextlib.suppress(OSError),
+                self.path.open("a", encoding="utf-8") as file,
+            ):
+                file.write("".join(self.lines))
+            self.lines.clear()
+
+    def keep(self, folder: Path) -> None:
+        """Begins, or goes on with, the log in a folder; once."""
+        if self.path is None and self.lines:  # none are of a caller without a command
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / LOG
+            self.note("")
+
+
+_TALK: contextvars.ContextVar[Talk | None] = contextvars.ContextVar(
+    "talk", default=None
+)
+
+
+def current() -> Talk:
+    """How the command that runs talks; as usual if none does."""
+    return _TALK.get() or Talk()
+
+
+def split(words: Sequence[str]) -> tuple[list[str], Talk]:
+    """Takes the words of this module out of a command line.
+
+    >>> words, talk = split(["train", "-q", "--out", "x", "--tensorboard"])
+    >>> words, talk.level, talk.board
+    (['train', '--out', 'x'], -1, True)
+    """
+    rest = [word for word in words if word not in (*WORDS, BOARD)]
+    level = next((WORDS[word] for word in reversed(words) if word in WORDS), 0)
+    talk = Talk(level, BOARD in words)
+    talk.note(f"$ {shlex.join(['jaxlora', *words])}")
+    return rest, talk
+
+
+@contextlib.contextmanager
+def heard(talk: Talk) -> Iterator[None]:
+    """Notes what is printed in this block on both streams."""
+    token = _TALK.set(talk)
+    out, err = sys.stdout, sys.stderr
+    mine = [_Heard(stream, talk) for stream in (out, err)]
+    sys.stdout, sys.stderr = mine
+    try:
+        yield
+    finally:
+        for stream in mine:
+            stream.end()
+        sys.stdout, sys.stderr = out, err
+        _TALK.reset(token)
+
+
+def terminal() -> TextIO:
+    """Standard error itself: the frames of a bar are no lines of a log."""
+    return getattr(sys.stderr, "unheard", sys.stderr)
+
+
+class _Heard:
+    """A stream whose lines are noted."""
+
+    def __init__(self, stream: TextIO, talk: Talk):
+        self.unheard, self._talk, self._begun = stream, talk, ""
+
+    def write(self, text: str) -> int:
+        lines = (self._begun + text).split("\n")
+        self._begun = lines.pop()
+        if lines:
+            self._talk.note("\n".join(lines) + "\n")
+        return self.unheard.write(text)
+
+    def end(self) -> None:
+        if self._begun:
+            self._talk.note(self._begun)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unheard, name)
