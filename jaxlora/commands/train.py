@@ -1,7 +1,6 @@
 """``jaxlora train``: one adapter for each data file, all in one program."""
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,21 +8,24 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlora import lora, parallel
+from jaxlora import files, locks, lora, parallel
 from jaxlora.commands import bars, flags, train_output
 from jaxlora.commands.flags import Dtype, Several
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 from jaxlora.train import session
-from jaxlora.train.session import Checkpoints
+from jaxlora.train.session import Checkpoints, Trained
 from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
+# Taken on import: a file that is edited while a run lasts is not what runs.
+CODE = code.digest("jaxlora.train.session")
 CHECKPOINT = ".checkpoint"
 SCHEDULE = [
     "epochs",
@@ -101,6 +103,18 @@ def run(arguments: Sequence[str]) -> int:
     )
     names = adapter_names(given.data)
     _check_new(given.out, names)
+    with locks.folder(given.out):
+        # Again: another run may have ended since.
+        _check_new(given.out, names)
+        files.sweep(given.out)
+        trained = _train(given, names, config, started)
+    train_output.show(given.out, trained, names, time.monotonic() - started)
+    return 0
+
+
+def _train(
+    given: Arguments, names: Sequence[str], config: LoraConfig, started: float
+) -> Trained:
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
@@ -110,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
-    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
+    made_by = provenance.base(base, model.config) | {"code": CODE}
     with bars.bar("training") as move:
         trained = session.train_experts(
             model,
@@ -125,12 +139,12 @@ def run(arguments: Sequence[str]) -> int:
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if not (given.out / name).exists():  # else written before an interruption
             adapters.save(given.out / name, adapter, base_name=str(given.model))
+        adapters.check(given.out / name, adapter)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)
-    shutil.rmtree(given.out / CHECKPOINT, ignore_errors=True)
-    train_output.show(given.out, trained, names, seconds)
-    return 0
+    files.remove(given.out / CHECKPOINT)
+    return trained
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -158,10 +172,10 @@ def _check_new(out: Path, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
     flags.check_out(out / train_output.RECORD)
     interrupted = (out / CHECKPOINT).is_dir()
-    files = [name for name in (train_output.RECORD, *names) if (out / name).exists()]
-    if files and (files[0] == train_output.RECORD or not interrupted):
+    there = [name for name in (train_output.RECORD, *names) if (out / name).exists()]
+    if there and (there[0] == train_output.RECORD or not interrupted):
         raise ValueError(
-            f"{out / files[0]} exists already and is not overwritten; give another "
+            f"{out / there[0]} exists already and is not overwritten; give another "
             f"--out, or remove it first."
         )
 

@@ -1,0 +1,138 @@
+"""What we wrote is what we read: a SHA-256 and a key with everything that comes back.
+
+A folder has a manifest with the hash of every file; a JSON file begins with the hash of
+all that follows. Both hold the key of their entry, and the hash is over the key too, so
+that a file that was swapped with that of another entry is as bad as a flipped bit. This
+is against damage, not against somebody who computes a hash anew.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlora.files import write_text
+from jaxlora.io.errors import PathError
+
+MANIFEST = "manifest.json"
+"""Name of the file that lists all others of a folder."""
+
+
+class DamagedError(PathError):
+    """A file is not the one that was written."""
+
+
+def say(sentence: str) -> None:
+    """Tells the user of damage that costs only time, in one line.
+
+    Args:
+      sentence: what is damaged, and what is done about it.
+    """
+    print(f"jaxlora: {sentence}", file=sys.stderr)
+
+
+def seal(folder: Path, key: str) -> None:
+    """Writes the manifest of a folder.
+
+    Args:
+      folder: complete.
+      key: of the entry.
+    """
+    hashes = {name: file_hash(folder / name) for name in _files(folder)}
+    write_text(folder / MANIFEST, dumps(hashes, key))
+
+
+def check(folder: Path, key: str) -> None:
+    """Refuses a folder of which a file is not what was written.
+
+    Args:
+      folder: that :func:`seal` sealed.
+      key: of the entry that it must be.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    for name, wanted in loads(folder / MANIFEST, key).items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise DamagedError(path, f"{path} is missing, or no file any more")
+        if file_hash(path) != wanted:
+            raise DamagedError(
+                path, f"{path} has another SHA-256 than {MANIFEST} gives it"
+            )
+
+
+def dumps(content: Any, key: str) -> str:
+    """Returns content as JSON with its hash, for :func:`loads`.
+
+    Args:
+      content: JSON-able.
+      key: of the entry.
+    """
+    return wrap(json.dumps(content), key)
+
+
+def wrap(text: str, key: str) -> str:
+    """As :func:`dumps`, of content that is JSON already.
+
+    Args:
+      text: the content.
+      key: of the entry.
+    """
+    sha256 = hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
+    head = json.dumps({"key": key, "sha256": sha256})
+    return f'{head[:-1]},\n"content": {text}}}\n'
+
+
+def loads(path: Path, key: str) -> Any:
+    """Reads a file with the text of :func:`dumps`.
+
+    Args:
+      path: the file.
+      key: of the entry that it must be.
+
+    Raises:
+      DamagedError: if it is missing, or any byte of it is another one.
+    """
+    try:
+        text = path.read_bytes().decode()  # as text, Python would mend line ends
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedError(path, f"{path} is missing") from None
+    except UnicodeDecodeError:
+        raise DamagedError(path, f"{path} is no text in UTF-8") from None
+    content = text.partition('\n"content": ')[2][:-2]
+    if text != wrap(content, key):
+        raise DamagedError(
+            path, f"{path} is not what was written: changed, or of another entry"
+        )
+    return json.loads(content)
+
+
+def json_hash(fields: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of the values of a JSON object, in whatever layout.
+
+    Args:
+      fields: JSON-able; no ``sha256`` among them.
+
+    >>> json_hash({"a": 1, "b": [2]}) == json_hash({"b": (2,), "a": 1})
+    True
+    """
+    text = json.dumps(fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256, in hex, of a file.
+
+    Args:
+      path: the file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
