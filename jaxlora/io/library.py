@@ -103,9 +103,8 @@ def load(
     # All files are opened and hashed before the first value is used.
     opened = [library_files.open_file(folder, entry) for entry in known.experts]
     sites = sorted({site for entry in known.experts for site in entry.ranks})
-    library = {
-        site: library_arrays.stack(folder, site, known.experts, opened) for site in sites
-    }
+    experts = known.experts
+    library = {x: library_arrays.stack(folder, x, experts, opened) for x in sites}
     return tree.unflatten(library), known
 
 

@@ -96,13 +96,6 @@ def _entries(raw: Mapping[str, Any]) -> Entries:
             f"it has the version {str(raw.get('version'))[:40]}, expected {VERSION}; "
             f"it is no library, or of another release of jaxlora."
         )
-    fields = {name: value for name, value in raw.items() if name != "sha256"}
-    sealed = raw["version"] > 1 or "sha256" in raw
-    if sealed and raw.get("sha256") != trust.json_hash(fields):
-        raise ValueError(
-            "its sha256 is not that of what it says: it was changed or damaged since "
-            "it was written."
-        )
     experts = raw.get("experts")
     if not isinstance(experts, list) or any(not isinstance(e, dict) for e in experts):
         raise ValueError("experts is no list of objects.")
@@ -116,7 +109,18 @@ def _entries(raw: Mapping[str, Any]) -> Entries:
         name = entry.name
         if entries.setdefault(name, entry) is not entry:
             raise ValueError(f"it lists the expert {name!r} twice, expected once.")
+    _check_hash(raw)
     return dataclasses.replace(empty, experts=tuple(entries.values()))
+
+
+def _check_hash(raw: Mapping[str, Any]) -> None:
+    fields = {name: value for name, value in raw.items() if name != "sha256"}
+    sealed = raw["version"] > 1 or "sha256" in raw
+    if sealed and raw.get("sha256") != trust.json_hash(fields):
+        raise ValueError(
+            "its sha256 is not that of what it says: it was changed or damaged since "
+            "it was written."
+        )
 
 
 def _entry(fields: Mapping[str, Any]) -> Entry:

@@ -9,7 +9,7 @@ is against damage, not against somebody who computes a hash anew.
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,55 @@ def json_hash(fields: Mapping[str, Any]) -> str:
     """
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def folders_hash(folders: Iterable[Path | str]) -> str:
+    """SHA-256, in hex, of names and bytes of all files that lie in folders.
+
+    Args:
+      folders: of a checkpoint and its adapters; where they lie does not count.
+    """
+    places = [sorted(Path(folder).glob("*")) for folder in folders]
+    hashes = [[[x.name, file_hash(x)] for x in some if x.is_file()] for some in places]
+    return json_hash({"folders": hashes})
+
+
+def check_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Refuses a JSON object that is not what its ``sha256`` says.
+
+    Args:
+      path: of the file, for the message.
+      fields: that it holds.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    rest = {name: value for name, value in fields.items() if name != "sha256"}
+    if fields.get("sha256") != json_hash(rest):
+        raise DamagedError(
+            path,
+            f"{path} has another sha256 than it says: it was changed or damaged since "
+            f"it was written; restore it, or take sha256 out to use it as it is.",
+        )
+
+
+def check_bytes(path: Path, content: bytes, sha256: str) -> None:
+    """Refuses content that has another hash.
+
+    Args:
+      path: of the file, for the message.
+      content: that it holds.
+      sha256: that it must have, in hex.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedError(
+            path,
+            f"{path} has another SHA-256 than when it was written: it was changed or "
+            f"damaged; restore it, or run the study again.",
+        )
 
 
 def file_hash(path: Path) -> str:
