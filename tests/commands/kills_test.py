@@ -6,16 +6,7 @@ import pytest
 
 from killing import survive
 
-TRAINING = [
-    "--length",
-    "48",
-    "--batch",
-    "4",
-    "--warmup",
-    "0",
-    "--learning-rate",
-    "1e-2",
-]
+TRAINING = ["--length", "48", "--batch", "4", "--warmup", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -266,3 +267,28 @@ def test_every_part_matters_and_the_hash_is_stable():
     ]
     hashes = {checkpoint.fingerprint(p) for p in (parts, *others)}
     assert len(hashes) == 5
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from jaxlora.io import checkpoint
+folder = Path(sys.argv[1])
+target = jax.eval_shape(lambda: {"x": jnp.zeros(1000)})
+for step in range(12):
+    checkpoint.save(folder, step, {"x": jnp.full(1000, step, jnp.float32)}, {})
+    found = checkpoint.restore(folder, target)
+    assert found[0] == float(found[1]["x"][0]), found[0]
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_entry_and_both_finish(tmp_path):
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "entry")]
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert "jaxlora:" not in said  # nothing seemed damaged
+    assert sorted(os.listdir(tmp_path / "entry")) == ["10", "11"]
