@@ -64,7 +64,7 @@ def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
         with files.new_folder(path) as new, _orbax() as writer:
             # Absolute: tensorstore knows no other paths.
             writer.save((new / STATE).absolute(), args=ocp.args.StandardSave(tree))
-            files.write_text(new / FACTS, json.dumps(facts, default=str))
+            (new / FACTS).write_text(json.dumps(facts, default=str), encoding="utf-8")
             trust.seal(new, _key(path))
             files.remove(path)  # of another process, which made the same
         for old in _steps(folder)[:-KEPT]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxlora.files import write_text
 from jaxlora.io.errors import PathError
 
 MANIFEST = "manifest.json"
@@ -37,11 +36,11 @@ def seal(folder: Path, key: str) -> None:
     """Writes the manifest of a folder.
 
     Args:
-      folder: complete.
+      folder: complete, and to be forced to the disk by ``files.new_folder``.
       key: of the entry.
     """
     hashes = {name: file_hash(folder / name) for name in _files(folder)}
-    write_text(folder / MANIFEST, dumps(hashes, key))
+    (folder / MANIFEST).write_bytes(dumps(hashes, key).encode())
 
 
 def check(folder: Path, key: str) -> None:
@@ -184,4 +183,5 @@ def file_hash(path: Path) -> str:
 
 def _files(folder: Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return sorted(name for name in names if name != MANIFEST)

@@ -290,4 +290,4 @@ def test_a_thousand_damaged_files(originals, tmp_path, capsys):
         for name, ended in counts.items():
             print(f"\n{name}: {dict(ended)}", end="")
     assert sum(sum(ended.values()) for ended in counts.values()) == 1000
-    assert all(ended["refused"] + ended["made again"] for ended in counts.values())
+    assert all(ended.total() > ended["the same values"] for ended in counts.values())
