@@ -269,7 +269,7 @@ def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", [".checkpoint", ".", "..x", ".lock", "losses.csv", "Training.json"]
+    "name", [".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV"]
 )
 def test_a_name_that_is_kept_for_the_run_is_refused(
     speaking, files, tmp_path, monkeypatch, name
