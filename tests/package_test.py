@@ -15,6 +15,7 @@ ROOT = pathlib.Path(jaxlora.__file__).parent
 # Each part may import from parts of its own or a lower floor; see CONTRIBUTING.md.
 FLOORS = {
     "files": 0,
+    "locks": 0,
     "names": 0,
     "stopping": 0,
     "tree": 0,

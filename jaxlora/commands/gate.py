@@ -1,13 +1,13 @@
 """``jaxlora gate``: the gate of a route that learns from data, as one file."""
 
 import functools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from jaxlora import files, locks
 from jaxlora import route as routes
 from jaxlora.commands import (
     bars,
@@ -25,6 +25,7 @@ from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
+from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
@@ -34,6 +35,8 @@ from jaxlora.train.session import Checkpoints
 from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
+# Taken on import: a file that is edited while a run lasts is not what runs.
+CODE = code.digest("jaxlora.train.gate_making")
 Data: TypeAlias = dict[str, Read]
 """Records by the name of the adapter, or of the file."""
 SEES = {
@@ -67,11 +70,24 @@ def run(arguments: Sequence[str]) -> int:
     plan, names = gate_plan.planned(given), collection_about.names(given.adapters)
     sources = gate_plan.sources(given, plan, names)
     outputs.check_files(given.force, given.out)
-    with train_output.kept(_checkpoint(given.out)):
-        return _run(given, plan, names, sources)
+    with (
+        train_output.kept(_checkpoint(given.out)),
+        locks.held(given.out.with_name(f".{given.out.name}.lock"), given.out),
+    ):
+        # Again: another run may have ended since.
+        outputs.check_files(given.force, given.out)
+        files.sweep(given.out.parent)
+        result = _make(given, plan, names, sources)
+    console = printing.console()
+    line(console, f"{given.out}: {given.route}, {result.title}")
+    table(console, result.heads, result.rows)
+    if result.ending:
+        line(console, result.ending)
+    return 0
 
 
-def _run(given: Arguments, plan: Plan, names: Sequence[str], sources: Any) -> int:
+def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Result:
+    """Measures or trains a gate, and writes its file."""
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
@@ -86,13 +102,9 @@ def _run(given: Arguments, plan: Plan, names: Sequence[str], sources: Any) -> in
         training={"data": ", ".join(given.data), **result.facts},
     )
     gate_file.save(given.out, result.state, about)
-    shutil.rmtree(_checkpoint(given.out), ignore_errors=True)
-    console = printing.console()
-    line(console, f"{given.out}: {given.route}, {result.title}")
-    table(console, result.heads, result.rows)
-    if result.ending:
-        line(console, result.ending)
-    return 0
+    gate_file.load(given.out)  # read back, before what it was made from goes
+    files.remove(_checkpoint(given.out))
+    return result
 
 
 def _checkpoint(out: Path) -> Path:
@@ -139,7 +151,7 @@ def _trained(
     """Keys by the loop that trains adapters."""
     config = faster(reuse.model.config, given.remat)
     rows, training, updates = _packed(given, plan, data, tokenizer, config.max_length)
-    made_by = {"model": str(given.model.resolve()), "dtype": config.dtype}
+    made_by = provenance.base(reuse.base, config) | {"code": CODE}
     who = ", ".join(updates) if len(updates) < 4 else f"{len(updates)} gates"
     with bars.bar("training", first=f"{who}: {bars.COMPILING}") as move:
 

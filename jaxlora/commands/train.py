@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,21 +10,24 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from jaxlora import lora, parallel
+from jaxlora import files, locks, lora, parallel
 from jaxlora.commands import bars, flags, scalars, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 from jaxlora.train import session
-from jaxlora.train.session import Checkpoints
+from jaxlora.train.session import Checkpoints, Trained
 from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
+# Taken on import: a file that is edited while a run lasts is not what runs.
+CODE = code.digest("jaxlora.train.session")
 CHECKPOINT = ".checkpoint"
 SCHEDULE = [
     "epochs",
@@ -110,6 +112,18 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
+    with locks.folder(given.out):
+        # Again: another run may have ended since.
+        _check_new(given, names)
+        files.sweep(given.out)
+        trained = _train(given, names, config, started)
+    train_output.show(given.out, trained, names, time.monotonic() - started)
+    return 0
+
+
+def _train(
+    given: Arguments, names: Sequence[str], config: LoraConfig, started: float
+) -> Trained:
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
     words = tokenizer.load(given.model)
@@ -120,7 +134,7 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
-    made_by = {"model": str(given.model.resolve()), "dtype": model.config.dtype}
+    made_by = provenance.base(base, model.config) | {"code": CODE}
     with _watched(given.out, updates) as progress:
         trained = session.train_experts(
             model,
@@ -136,12 +150,12 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
                 adapters.save(new, adapter, base_name=str(given.model))
+        adapters.check(given.out / name, adapter)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)
-    shutil.rmtree(given.out / CHECKPOINT, ignore_errors=True)
-    train_output.show(given.out, trained, names, seconds)
-    return 0
+    files.remove(given.out / CHECKPOINT)
+    return trained
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -168,9 +182,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
 def _check_new(given: Arguments, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
     out = given.out
-    written = (out / name for name in (train_output.RECORD, train_output.LOSSES))
-    outputs.check_files(given.force, *written)
     interrupted = (out / CHECKPOINT).is_dir()
+    # Losses are written as they come, so an interrupted run has some.
+    losses = None if interrupted else out / scalars.LOSSES
+    outputs.check_files(given.force, out / train_output.RECORD, losses)
     for name in names:  # those of an interrupted run are its own
         force = given.force or interrupted
         outputs.check_folder(force, out / name, outputs.ADAPTER)

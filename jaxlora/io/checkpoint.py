@@ -1,8 +1,8 @@
 """Checkpoints and caches: the only module that knows orbax.
 
-A cache entry is a folder named by the hash of everything that made it. Orbax writes
-each step under a temporary name and renames it, so a killed run leaves the last whole
-step and nothing else.
+A cache entry is a folder named by the hash of everything that made it. A step is
+written under a temporary name, sealed with the hashes of its files and renamed, so that
+a killed run leaves the last whole steps; two are kept, and a damaged one is never used.
 """
 
 import errno
@@ -12,15 +12,22 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from jaxlora import files, locks
 from jaxlora import tree as named
+from jaxlora.io import trust
+from jaxlora.io.trust import DamagedError
 from jaxlora.tree import Tree
+
+KEPT = 2
+"""Steps of an entry: should the newest be damaged, the one before it is used."""
+STATE, FACTS = "state", "facts.json"
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -37,10 +44,10 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 
 def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
-    """Writes ``tree`` and ``meta`` as ``folder/step``, and drops older steps.
+    """Writes ``tree`` and ``meta`` as ``folder/step``, and drops all but two steps.
 
     Args:
-      folder: the cache entry.
+      folder: the cache entry; other processes may save and restore it, too.
       step: number of the step, from 0.
       tree: arrays; PRNG keys as key data.
       meta: JSON-able facts that travel with the arrays.
@@ -51,43 +58,102 @@ def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
     """
     # Shapes and types are stored as text, so that they can be compared before reading.
     facts = {"meta": dict(meta), "leaves": _leaves(tree)}
-    with _system_errors(folder), _manager(folder) as manager:
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(facts)
-            ),
-        )
+    path = folder / str(step)
+    with _system_errors(folder), _turn(folder):
+        files.sweep(folder)
+        with files.new_folder(path) as new, _orbax() as writer:
+            # Absolute: tensorstore knows no other paths.
+            writer.save((new / STATE).absolute(), args=ocp.args.StandardSave(tree))
+            (new / FACTS).write_text(json.dumps(facts, default=str), encoding="utf-8")
+            trust.seal(new, _key(path))
+            files.remove(path)  # of another process, which made the same
+        for old in _steps(folder)[:-KEPT]:
+            files.remove(old)
 
 
-def restore(folder: Path, target: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
-    """Reads the newest whole step, or None if there is none.
+def restore(
+    folder: Path, target: Tree, made_by: Mapping[str, Any] | None = None
+) -> tuple[int, Tree, dict[str, Any]] | None:
+    """Reads the newest step that is not damaged, or None if there is none.
+
+    A damaged step is removed, in one line that names the file.
 
     Args:
       folder: the cache entry.
       target: abstract arrays (``jax.eval_shape``), with shardings where wanted.
+      made_by: what ``meta`` must be, if the name of the folder does not say it.
 
     Returns:
       Step, tree and meta.
 
     Raises:
-      ValueError: if a stored leaf has another shape or type than ``target``; orbax
-        would cast a wrong type silently.
+      ValueError: if it was made by something else, or a stored leaf has another shape
+        or type than ``target``; orbax would cast a wrong type silently.
     """
     if not folder.is_dir():
         return None
-    with _manager(folder) as manager:
-        # A step that was being written when the process died is not listed.
-        step = manager.latest_step()
-        if step is None:
+    with _turn(folder):
+        path = _newest(folder)
+        if path is None:
             return None
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         # Facts first: they say whether the arrays can be read into ``target``.
-        only_facts = ocp.args.Composite(facts=ocp.args.JsonRestore())
-        facts = manager.restore(step, args=only_facts)["facts"]
+        if made_by is not None:
+            _check_made_by(folder, facts["meta"], made_by)
         _check(folder, facts["leaves"], _leaves(target))
         wanted = ocp.args.StandardRestore(_placed(target))
-        restored = manager.restore(step, args=ocp.args.Composite(state=wanted))
-    return step, restored["state"], facts["meta"]
+        with _orbax() as reader:
+            state = reader.restore((path / STATE).absolute(), args=wanted)
+    return int(path.name), state, facts["meta"]
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest step whose files are what was written; others before it go."""
+    steps = _steps(folder)
+    while steps:
+        path = steps.pop()
+        try:
+            trust.check(path, _key(path))
+            return path
+        except DamagedError as error:
+            instead = f"step {steps[-1].name} is used" if steps else "it is made again"
+            trust.say(f"{error}; step {path.name} is dropped, and {instead}.")
+            with suppress(OSError):  # of a cache that is not ours to write
+                files.remove(path)
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Steps of an entry, the newest last."""
+    steps = (path for path in folder.iterdir() if path.name.isdecimal())
+    return sorted(steps, key=lambda path: int(path.name))
+
+
+def _key(step: Path) -> str:
+    """Of an entry and step, so that none passes for another one."""
+    return "/".join(step.absolute().parts[-2:])
+
+
+def _turn(folder: Path) -> AbstractContextManager[None]:
+    """The lock of an entry, for the time of a save or a restore."""
+    # A cache may be read by those who may not write it.
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        return nullcontext()
+    return locks.held(folder / locks.NAME, folder, wait=True)
+
+
+def _check_made_by(
+    folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    if fingerprint(stored) != fingerprint(wanted):
+        names = sorted(stored.keys() | wanted.keys())
+        none = object()
+        pairs = ((x, stored.get(x, none), wanted.get(x, none)) for x in names)
+        differ = [x for x, a, b in pairs if fingerprint({x: a}) != fingerprint({x: b})]
+        raise ValueError(
+            f"{folder} holds the checkpoint of another run: {', '.join(differ)} "
+            f"changed since; give another folder, or remove this one to start again."
+        )
 
 
 @contextmanager
@@ -103,7 +169,7 @@ def _system_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(folder)) from error
     except ValueError as error:
@@ -156,11 +222,5 @@ def _placed(target: Tree) -> Tree:
     return jax.tree.map(on_device, target)
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        # One step is enough to resume; caches of many bases would fill the disk.
-        max_to_keep=1,
-        enable_async_checkpointing=False,
-        create=True,
-    )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+def _orbax() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())

@@ -1,16 +1,19 @@
 """What a gate's file says beside its arrays: library, base, and how it was made."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlora.io import header, tensors
+import numpy as np
+
+from jaxlora.io import header, tensors, trust
 from jaxlora.io.library_entries import Scalar
 
-VERSION = 1
-"""Of the format; another one is refused."""
+VERSION = 2
+"""Of the format, with hashes; the first, without them, is read as well."""
 
 FIELDS = ("top_k", "temperature")
 """Fields of a route that a file may change."""
@@ -68,6 +71,31 @@ def dumps(about: About) -> str:
     return json.dumps(facts, allow_nan=False, sort_keys=True)
 
 
+def file_hash(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, in hex, of all that a gate's file says and holds.
+
+    Args:
+      text: as :func:`dumps` made it.
+      arrays: by name.
+    """
+    sums = {name: _array_hash(values) for name, values in arrays.items()}
+    return trust.json_hash({"about": text, "arrays": sums})
+
+
+def _array_hash(values: np.ndarray) -> list[Any]:
+    sha256 = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    return [list(values.shape), values.dtype.name, sha256]
+
+
+def version(text: str) -> int:
+    """Returns the version of the format.
+
+    Args:
+      text: that :func:`loads` read.
+    """
+    return json.loads(text)["version"]
+
+
 def loads(text: str) -> About:
     """Reads what a file says.
 
@@ -84,7 +112,7 @@ def loads(text: str) -> About:
     if not isinstance(raw, dict) or set(raw) != known:
         odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["an object"]
         raise ValueError(f"it differs from what is expected in {', '.join(odd)[:200]}")
-    if raw.pop("version") != VERSION:
+    if raw.pop("version") not in (1, VERSION):
         raise ValueError(f"it is of another version than {VERSION}")
     for name in ("experts", _STORED_FINGERPRINT):
         if not isinstance(raw[name], list):

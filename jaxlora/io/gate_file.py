@@ -25,7 +25,7 @@ from jaxlora.io.library_entries import check_site
 from jaxlora.route import State
 from jaxlora.tree import Tree
 
-_KEY = "jaxlora_gate"
+_KEY, _HASH = "jaxlora_gate", "sha256"
 _SAMPLE = 64  # values of a leaf that its fingerprint is made of
 _NEAR = 0.02  # more than bfloat16 rounds away
 
@@ -61,7 +61,9 @@ def save(path: Path, state: Tree, about: About) -> None:
     # What is written passes the same checks as what is read.
     _states(path, arrays, len(about.experts))
     rows = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-    write_whole(path, safetensors.save(rows, metadata={_KEY: gate_about.dumps(about)}))
+    text = gate_about.dumps(about)
+    sealed = {_KEY: text, _HASH: gate_about.file_hash(text, rows)}
+    write_whole(path, safetensors.save(rows, metadata=sealed))
 
 
 def load(path: Path) -> GateFile:
@@ -78,13 +80,15 @@ def load(path: Path) -> GateFile:
             f"There is no file {str(path)!r}, expected a gate, as `jaxlora gate` makes."
         )
     entries = header.read(path)
-    about = _about(path)
+    about, text, sha256 = _about(path)
     for name, entry in entries.items():
         # Other types would be cast silently: not the weights that were trained.
         wanted = "BOOL" if name.endswith("/live") else "F32"
         if entry.dtype != wanted:
             raise _bad(path, f"{name!r} is stored as {entry.dtype}, expected {wanted}")
     arrays = {name: header.values(path, name) for name in entries}
+    if sha256 is not None and sha256 != gate_about.file_hash(text, arrays):
+        raise _bad(path, f"its {_HASH} is not that of what it holds: it was damaged")
     return GateFile(about, _states(path, arrays, len(about.experts)))
 
 
@@ -179,7 +183,8 @@ def asked(
     }
 
 
-def _about(path: Path) -> About:
+def _about(path: Path) -> tuple[About, str, str | None]:
+    """What it was made for, as text too, and the hash that it says it has."""
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
     if _KEY not in metadata:
@@ -187,10 +192,15 @@ def _about(path: Path) -> About:
             f"{path} is a safetensors file, but no gate: its metadata have no {_KEY}; "
             f"`jaxlora gate` makes one."
         )
+    text = metadata[_KEY]
     try:
-        return gate_about.loads(metadata[_KEY])
+        about = gate_about.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise _bad(path, f"its {_KEY} cannot be used ({error})") from None
+    sha256 = metadata.get(_HASH)
+    if sha256 is None and gate_about.version(text) > 1:
+        raise _bad(path, f"its {_HASH} is missing: it was damaged")
+    return about, text, sha256
 
 
 def _states(path: Path, arrays: Mapping[str, np.ndarray], experts: int) -> Tree:

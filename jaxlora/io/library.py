@@ -7,17 +7,18 @@ zeros on reading, and a site that an expert lacks is zero with scale 1.
 
 A file is named by its hash and never changed, and ``library.json`` is renamed into
 place last: a killed process leaves the library as it was, and perhaps a file that
-nothing refers to, which the next writer removes. One process may write at a time.
+nothing refers to, which the next writer removes. Writers wait for each other.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
-from jaxlora import lora, tree
+from jaxlora import files, locks, lora, tree
 from jaxlora.files import write_text
 from jaxlora.io import library_arrays, library_files, library_json, shards
 from jaxlora.io.library_entries import Entries as Entries
@@ -102,11 +103,10 @@ def load(
     if not known.experts:
         raise ValueError(f"Library {folder} has no expert to read.")
     # All files are opened and hashed before the first value is used.
-    files = [library_files.open_file(folder, entry) for entry in known.experts]
+    opened = [library_files.open_file(folder, entry) for entry in known.experts]
     sites = sorted({site for entry in known.experts for site in entry.ranks})
-    library = {
-        site: library_arrays.stack(folder, site, known.experts, files) for site in sites
-    }
+    experts = known.experts
+    library = {x: library_arrays.stack(folder, x, experts, opened) for x in sites}
     return tree.unflatten(library), known
 
 
@@ -147,6 +147,11 @@ def append(
         features in or out than in the library.
     """
     folder = Path(folder)
+    with _alone(folder):
+        return _append(folder, adapter, name, base, origin)
+
+
+def _append(folder: Path, adapter: Adapter, name: str, base, origin) -> Entries:
     before = entries(folder)
     if base is not None and before.base != base:
         raise ValueError(
@@ -177,8 +182,9 @@ def remove(folder: Path | str, name: str) -> Entries:
       ValueError: if there is none of this name.
     """
     folder = Path(folder)
-    after = entries(folder).without(name)
-    _commit(folder, after)
+    with _alone(folder):
+        after = entries(folder).without(name)
+        _commit(folder, after)
     return after
 
 
@@ -205,7 +211,12 @@ def _commit(folder: Path, after: Entries) -> None:
     # The index first: a file may be removed only once nothing refers to it.
     write_text(folder / INDEX, library_json.dumps(after))
     kept = {entry.file for entry in after.experts}
-    for pattern in ("expert-*.safetensors", ".expert.*.tmp", f".{INDEX}.*.tmp"):
-        for path in folder.glob(pattern):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+    files.sweep(folder)
+    for path in folder.glob("expert-*.safetensors"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    entries(folder)  # refused if it is no library, before a lock is left there
+    return locks.held(folder / locks.NAME, folder, wait=True)

@@ -1,16 +1,16 @@
 """The file of one expert in a library: written, opened, checked."""
 
-import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxlora import files
 from jaxlora.io import library_arrays, library_json, shards, tensors
 from jaxlora.io.library_entries import Entry, Origin, check_site
 from jaxlora.io.library_json import INDEX
 from jaxlora.io.tensors import Tensors
+from jaxlora.io.trust import file_hash
 from jaxlora.lora import LoraWeight
 
 
@@ -36,15 +36,14 @@ def write(
         check_site(site)
         arrays |= library_arrays.arrays(name, site, weight)
     headers = {key: shards.entry_of(values) for key, values in arrays.items()}
-    temporary = folder / f".expert.{os.getpid()}.tmp"
-    try:
-        shards.write_file(temporary, headers, arrays.__getitem__)
-        sha256 = digest(temporary)
+    # A folder of its own until the content is known, which gives the file its name.
+    with files.scratch(folder) as scratch:
+        shards.write_file(scratch / "expert", headers, arrays.__getitem__)
+        sha256 = file_hash(scratch / "expert")
         # Named by content: a file that is there already is the same file.
         path = folder / f"expert-{sha256[:16]}.safetensors"
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        (scratch / "expert").replace(path)
+        files.sync(folder)
     ranks = {site: arrays[f"{site}/a"].shape[-1] for site in sites}
     return Entry(name=name, file=path.name, sha256=sha256, ranks=ranks, origin=origin)
 
@@ -89,7 +88,7 @@ def open_file(folder: Path, entry: Entry, *, values: bool = True) -> Tensors:
             f"Library {folder} lacks the file {entry.file!r} of the expert "
             f"{entry.name!r}, or it is a link; restore it, or remove the expert."
         )
-    if values and (sha256 := digest(path)) != entry.sha256:
+    if values and (sha256 := file_hash(path)) != entry.sha256:
         raise ValueError(
             f"{path} of the expert {entry.name!r} has the SHA-256 {sha256}, expected "
             f"{entry.sha256} by {INDEX}: it was changed or damaged."
@@ -97,13 +96,3 @@ def open_file(folder: Path, entry: Entry, *, values: bool = True) -> Tensors:
     stored = tensors.open_file(path)
     library_json.check_tensors(path, entry, stored.entries)
     return stored
-
-
-def digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex.
-
-    Args:
-      path: the file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

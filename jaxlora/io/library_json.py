@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxlora.io import tensors
+from jaxlora.io import tensors, trust
 from jaxlora.io.errors import naming
 from jaxlora.io.header import Entry as Shape
 from jaxlora.io.library_entries import Entries, Entry, Origin
@@ -18,8 +18,8 @@ from jaxlora.io.library_entries import Entries, Entry, Origin
 INDEX = "library.json"
 """The name of the file."""
 
-VERSION = 1
-"""Of the format; another one is refused."""
+VERSION = 2
+"""Of the format, with a hash of what it says; the first, without, is read as well."""
 
 
 def dumps(entries: Entries) -> str:
@@ -30,7 +30,8 @@ def dumps(entries: Entries) -> str:
     """
     experts = [dataclasses.asdict(entry) for entry in entries.experts]
     fields = {"version": VERSION, "base": entries.base, "experts": experts}
-    return json.dumps(fields, indent=2, allow_nan=False) + "\n"
+    sealed = fields | {"sha256": trust.json_hash(fields)}
+    return json.dumps(sealed, indent=2, allow_nan=False) + "\n"
 
 
 def read(folder: Path) -> Entries:
@@ -90,7 +91,7 @@ def check_tensors(path: Path, entry: Entry, stored: Mapping[str, Shape]) -> None
 
 def _entries(raw: Mapping[str, Any]) -> Entries:
     # True == 1 in Python.
-    if type(raw.get("version")) is not int or raw["version"] != VERSION:
+    if type(raw.get("version")) is not int or not 1 <= raw["version"] <= VERSION:
         raise ValueError(
             f"it has the version {str(raw.get('version'))[:40]}, expected {VERSION}; "
             f"it is no library, or of another release of jaxlora."
@@ -108,7 +109,18 @@ def _entries(raw: Mapping[str, Any]) -> Entries:
         name = entry.name
         if entries.setdefault(name, entry) is not entry:
             raise ValueError(f"it lists the expert {name!r} twice, expected once.")
+    _check_hash(raw)
     return dataclasses.replace(empty, experts=tuple(entries.values()))
+
+
+def _check_hash(raw: Mapping[str, Any]) -> None:
+    fields = {name: value for name, value in raw.items() if name != "sha256"}
+    sealed = raw["version"] > 1 or "sha256" in raw
+    if sealed and raw.get("sha256") != trust.json_hash(fields):
+        raise ValueError(
+            "its sha256 is not that of what it says: it was changed or damaged since "
+            "it was written."
+        )
 
 
 def _entry(fields: Mapping[str, Any]) -> Entry:

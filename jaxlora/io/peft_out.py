@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlora.files import write_text
 from jaxlora.io import shards
 from jaxlora.io.peft import WEIGHTS, PeftAdapter
 from jaxlora.io.peft_checks import CONFIG
@@ -48,7 +49,7 @@ def write(
     with shards.new_folder(folder) as new:
         shards.write_file(new / WEIGHTS, entries, factors.__getitem__)
         text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
-        (new / CONFIG).write_text(text, encoding="utf-8")
+        write_text(new / CONFIG, text)
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:

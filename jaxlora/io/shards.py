@@ -5,14 +5,13 @@ The other half of :mod:`jaxlora.io.tensors`.
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from jaxlora import files as storage
 from jaxlora.io.header import DTYPES, Entry
 
 Read: TypeAlias = Callable[[str], np.ndarray]
@@ -72,7 +71,7 @@ def write_folder(
         places = {name: file for file, names in files for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        storage.write_text(folder / "model.safetensors.index.json", text)
 
 
 def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
@@ -102,14 +101,12 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     # Padded, so that the values after the header are aligned as well.
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with storage.opened(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             values = np.asarray(read(name), DTYPES[entries[name].dtype], order="C")
             assert values.shape == entries[name].shape, name
             file.write(values.reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def entry_of(values: Any) -> Entry:
@@ -146,14 +143,5 @@ def new_folder(folder: Path) -> Iterator[Path]:
             f"{folder} exists already and is not overwritten; give the name of a new "
             f"folder, or remove it first."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    # Beside the target, because a rename works only within one file system.
-    temporary.mkdir()
-    try:
-        yield temporary
-        if folder.is_dir():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with storage.new_folder(folder) as new:
+        yield new

@@ -133,6 +133,30 @@ def save(folder: Path | str, adapter: Adapter, *, base_name: str | None = None) 
     peft_out.write(Path(folder), written, targets=_targets(adapter, written))
 
 
+def check(folder: Path | str, adapter: Adapter) -> None:
+    """Reads an adapter that was written, and compares it bit by bit.
+
+    Args:
+      folder: that :func:`save` wrote.
+      adapter: what must be in it.
+
+    Raises:
+      ValueError: if it cannot be read, or is another one.
+    """
+    stored, wanted = peft.read(Path(folder)).modules, to_peft(adapter).modules
+    same = stored.keys() == wanted.keys() and all(
+        np.array_equal(stored[path].a, module.a)
+        and np.array_equal(stored[path].b, module.b)
+        and np.isclose(stored[path].scale, module.scale, rtol=1e-6)
+        for path, module in wanted.items()
+    )
+    if not same:
+        raise ValueError(
+            f"{folder} holds another adapter than the one that was trained, which is "
+            f"not written over it; remove the folder, and run the same command again."
+        )
+
+
 def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
     """Unstacks the layers of each site.
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlora import tree as named
+from jaxlora.files import write_text
 from jaxlora.io import shards, tensors
 from jaxlora.io.tensors import Tensors
 from jaxlora.models import architectures, config_out, fields, names, stream
@@ -219,7 +220,7 @@ def save(
     with shards.new_folder(Path(folder)) as new:
         shards.write_folder(new, entries, read, max_shard_bytes=max_shard_bytes)
         text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
-        (new / "config.json").write_text(text, encoding="utf-8")
+        write_text(new / "config.json", text)
         for file in COPIED:
             if like is not None and (Path(like) / file).is_file():
                 shutil.copyfile(Path(like) / file, new / file)

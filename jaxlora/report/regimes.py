@@ -29,6 +29,7 @@ from jaxlora.report import (
 from jaxlora.report.grid import markdown_table
 from jaxlora.report.regimes_readings import Book
 from jaxlora.report.templates import template
+from jaxlora.studies.harness.results import rows_file
 from jaxlora.tasks.two_hop import arrows
 
 FIGURES: dict[str, Callable[[Book], Figure]] = {
@@ -54,12 +55,12 @@ def make(
 
     Raises:
       FileNotFoundError: if the folder holds no results.
+      ValueError: if one of them was changed since it was written.
     """
     source, target = Path(folder), Path(folder if out is None else out)
-    packed = source / "results.csv.gz"
-    rows = pd.read_csv(packed if packed.exists() else source / "results.csv")
-    results = json.loads((source / "results.json").read_text(encoding="utf-8"))
-    return save(rows, results, target)
+    rows = pd.read_csv(rows_file(source))
+    summary = json.loads((source / "results.json").read_text(encoding="utf-8"))
+    return save(rows, summary, target)
 
 
 def save(

@@ -15,6 +15,7 @@ from jaxlora.report import word_problems_readings as look
 from jaxlora.report.grid import Grid
 from jaxlora.report.readings import Reading
 from jaxlora.report.word_problems_lines import JOINT, combined
+from jaxlora.studies.harness.results import rows_file
 
 NAMES = ("results.csv", "results.csv.gz")
 SINGLE = "best expert alone"
@@ -52,8 +53,8 @@ def read(folder: str | Path | None) -> tuple[Forms, ...]:
     """
     if folder is None:
         return ()
-    path = next((x for n in NAMES if (x := Path(folder) / n).is_file()), None)
-    if path is None:
+    path = rows_file(Path(folder))
+    if not path.is_file():
         raise ValueError(
             f"{folder} has neither {' nor '.join(NAMES)}; expected the folder of a "
             f"finished `jaxlora study boundary`."

@@ -278,19 +278,10 @@ def _resume(
     folder: Path, run: Run, history: np.ndarray, facts: Mapping[str, Any]
 ) -> tuple[Run, np.ndarray]:
     target = jax.eval_shape(lambda: _state(run, jnp.asarray(history)))
-    other = ValueError(
-        f"{folder} holds the checkpoint of another run (other data, sizes, or base); "
-        f"give another folder, or remove this one to start again."
-    )
-    try:
-        stored = checkpoint.restore(folder, target)
-    except ValueError:
-        raise other from None
+    stored = checkpoint.restore(folder, target, made_by=facts)
     if stored is None:
         return run, history
-    _, state, meta = stored
-    if checkpoint.fingerprint(meta) != checkpoint.fingerprint(facts):
-        raise other
+    state = stored[1]
     return state["run"], np.array(state["history"])
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import cli, lora, models
+from jaxlora import cli, locks, lora, models
 from jaxlora.commands import train
 from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
@@ -283,6 +283,64 @@ def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_pa
     assert code == 2
     assert "sums exists already and is not overwritten" in said
     assert content(tmp_path) == {"sums/mine": b"mine"}
+
+
+@pytest.mark.parametrize(
+    "name", [".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV"]
+)
+def test_a_name_that_is_kept_for_the_run_is_refused(
+    speaking, files, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained"))
+    data = shutil.copy(files[0], tmp_path / f"{name}.jsonl")
+    code, said = call(speaking("plain"), [files[1], str(data)], tmp_path / "out")
+    assert code == 2
+    assert f"an adapter the name {name!r}, which is kept for files of the run" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_in_the_place_of_an_adapter_is_not_passed_over(
+    library, speaking, files, tmp_path
+):
+    out = tmp_path / "library"
+    (out / ".checkpoint").mkdir(parents=True)
+    shutil.copytree(library[0] / NAMES[1], out / NAMES[0])  # of another adapter
+    code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 2
+    assert f"{out / NAMES[0]} holds another adapter than the one that was" in said
+    assert not (out / "training.json").exists()
+    assert (out / ".checkpoint").is_dir()  # the training is not lost
+    shutil.rmtree(out / NAMES[0])
+    assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
+    assert weights(out) == weights(library[0])
+
+
+def test_two_runs_do_not_write_to_one_folder(speaking, files, tmp_path):
+    with locks.folder(tmp_path / "out"):
+        code, said = call(speaking("plain"), files, tmp_path / "out")
+    assert code == 2
+    assert f"is being written by another run (process {os.getpid()} on" in said
+    assert said.count("\n") == 1
+
+
+def test_a_base_may_move_but_not_change(speaking, files, tmp_path, monkeypatch):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(speaking("plain"), model)
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(adapters, "save", lambda *_, **__: pytest.fail("written"))
+        with pytest.raises(pytest.fail.Exception, match="written"):
+            call(model, files, out, *EPOCHS)
+    model.rename(tmp_path / "moved")
+    weights_file = tmp_path / "moved" / "model.safetensors"
+    before = weights_file.read_bytes()
+    weights_file.write_bytes(before[:-2] + bytes([before[-2] ^ 1]) + before[-1:])
+    code, said = call(tmp_path / "moved", files, out, *EPOCHS)
+    assert code == 2
+    assert "another run: weights of the base changed since" in said
+    weights_file.write_bytes(before)
+    monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained again"))
+    assert call(tmp_path / "moved", files, out, *EPOCHS)[0] == 0
 
 
 def weights(folder):

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import lora
-from jaxlora.io import library, library_files, shards
+from jaxlora.io import library, trust
 from jaxlora.io.library import Origin
 from jaxlora.lora import LoraWeight
 
@@ -66,8 +66,11 @@ def read(folder):
 
 
 def edit(folder, change):
+    """Changes library.json, and the hash of what it says with it."""
     raw = read(folder)
     change(raw)
+    del raw["sha256"]
+    raw["sha256"] = trust.json_hash(raw)
     (folder / "library.json").write_text(json.dumps(raw))
 
 
@@ -270,9 +273,9 @@ def first(raw):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.update(version=2), "version 2, expected 1"),
-        (lambda raw: raw.update(version=True), "version True, expected 1"),
-        (lambda raw: raw.pop("version"), "version None, expected 1"),
+        (lambda raw: raw.update(version=3), "version 3, expected 2"),
+        (lambda raw: raw.update(version=True), "version True, expected 2"),
+        (lambda raw: raw.pop("version"), "version None, expected 2"),
         (lambda raw: raw.update(base=[1]), r"base is \[1\], expected"),
         (lambda raw: raw.update(experts={}), "experts is no list"),
         (lambda raw: raw.update(experts=[3]), "experts is no list of objects"),
@@ -334,7 +337,7 @@ def rewrite(folder, **changes):
     """Changes tensors of the first expert, and its hash with them."""
     entry = library.entries(folder).experts[0]
     save_file(load_file(folder / entry.file) | changes, folder / entry.file)
-    digest = library_files.digest(folder / entry.file)
+    digest = trust.file_hash(folder / entry.file)
     edit(folder, lambda raw: first(raw).update(sha256=digest))
 
 
@@ -359,8 +362,7 @@ def test_a_file_that_lies(folder, changes, message):
 def test_what_a_killed_writer_left_is_ignored_and_removed(folder):
     for name in (
         "expert-0.safetensors",
-        ".expert.1.tmp",
-        ".library.json.1.tmp",
+        ".0123456789abcdef.tmp",
         "mine",
     ):
         (folder / name).write_text("half")
@@ -376,7 +378,7 @@ def test_a_disk_that_is_full_leaves_the_library_as_it_was(folder, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         library.append(folder, adapter(4), "three")
     assert (files(folder), read(folder)) == before

@@ -12,6 +12,8 @@ import tyro
 from jaxlora.commands.flags.parsing import at_least
 from jaxlora.train.training import Training
 
+RESERVED = ("losses.csv", "training.json", "library.json")
+"""What lies beside adapters, in a library or in the folder of a run."""
 Remat = Literal["auto", "on", "off"]
 """Whether layers are recomputed in the backward pass."""
 
@@ -69,11 +71,19 @@ def adapter_names(sources: Sequence[str]) -> list[str]:
       sources: as they were given.
 
     Raises:
-      ValueError: if there is no source, or two would have one name.
+      ValueError: if there is no source, a name is not one for a folder of an adapter,
+        or two would have one name.
     """
     if not sources:
         raise ValueError("No --data was given, expected a file at least.")
     stems = [_name(source) for source in sources]
+    for stem, source in zip(stems, sources, strict=True):
+        # A dot hides a folder, and ours are hidden; a record is no adapter.
+        if stem.startswith(".") or stem.casefold() in RESERVED:
+            raise ValueError(
+                f"--data {source} would give an adapter the name {stem!r}, which is "
+                f"kept for files of the run; rename it."
+            )
     if twice := sorted({x for x in stems if stems.count(x) > 1}):
         raise ValueError(
             f"Two data files would both be adapter {twice[0]!r}, as an adapter has the "

@@ -18,6 +18,12 @@ from jaxlora.names import unknown
 
 _ROOT = Path(__file__).parents[2]
 _WHOLE = "*"
+_CARRIERS = frozenset(
+    f"jaxlora.{name}"
+    for name in ("files", "locks", "io.checkpoint", "io.errors", "io.trust")
+)
+"""Modules that carry values to the disk and back, and check that they are the same: how
+they do it decides no value, and trained bases survive a change of it."""
 
 
 class _Name(NamedTuple):
@@ -74,7 +80,7 @@ def _closure(modules: tuple[str, ...], root: Path) -> dict[str, list[_Name]]:
     reached: dict[str, list[_Name]] = {}
     while waiting:
         module = waiting.pop()
-        if module in reached:
+        if module in reached or module in _CARRIERS:
             continue
         # The names are hashed too: a re-export may come to mean another module.
         reached[module] = sorted(set(_imported(module, root)))

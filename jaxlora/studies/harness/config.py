@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jaxlora.io import trust
 from jaxlora.names import hint, some
 
 T = TypeVar("T")
@@ -169,6 +170,8 @@ def read(kind: type[T], path: Path, study: str) -> T:
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no JSON: {error}.") from None
+    if isinstance(content, dict) and "sha256" in content:
+        trust.check_json(path, content)
     if isinstance(content, dict) and "study" in content:
         if content["study"] != study:
             raise ValueError(

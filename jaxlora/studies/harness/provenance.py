@@ -15,6 +15,8 @@ from typing import Any
 import jax
 
 import jaxlora
+from jaxlora.io import library
+from jaxlora.tree import Tree
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -62,6 +64,20 @@ def program() -> dict[str, Any]:
     """What decides, beside its code and inputs, what a program computes."""
     versions = [metadata.version(name) for name in ("jax", "flax", "optax")]
     return {"versions": versions, "backend": jax.default_backend()}
+
+
+def base(params: Tree, config: Any) -> dict[str, Any]:
+    """What a run on a base must find again to go on: its bytes, not its place.
+
+    Args:
+      params: of the base.
+      config: of the decoder.
+    """
+    return {
+        "weights of the base": library.base_identity(params),
+        "configuration of the base": dataclasses.asdict(config),
+        "version of jaxlora": jaxlora.__version__,
+    }
 
 
 def device() -> str:

@@ -1,5 +1,6 @@
 """What a study ends in: a table of rows, and a summary of everything else."""
 
+import gzip
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import COLUMNS
 from jaxlora.files import write_text
+from jaxlora.io import tensors, trust
 
 
 class Results(NamedTuple):
@@ -33,6 +35,36 @@ def table(study: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def write_rows(out: Path, rows: pd.DataFrame) -> None:
     """Writes results.csv."""
     write_text(out / "results.csv", rows.to_csv(index=False))
+
+
+def write_summary(out: Path, summary: Mapping[str, Any]) -> None:
+    """Writes results.json, with its hash and that of results.csv."""
+    fields = json.loads(to_json(summary))
+    fields["rows_sha256"] = trust.file_hash(out / "results.csv")
+    fields["sha256"] = trust.json_hash(fields)
+    write_text(out / "results.json", to_json(fields))
+
+
+def rows_file(folder: Path) -> Path:
+    """Returns results.csv, or results.csv.gz; results.json must know what is in it.
+
+    Args:
+      folder: of a finished study.
+
+    Raises:
+      ValueError: naming the file that was changed or damaged since it was written.
+    """
+    packed, plain = folder / "results.csv.gz", folder / "results.csv"
+    path = plain if plain.exists() else packed
+    if not path.is_file() or not (folder / "results.json").is_file():
+        return path
+    summary = tensors.read_json(folder / "results.json", limit=2**28)
+    if "sha256" in summary:
+        trust.check_json(folder / "results.json", summary)
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path == packed else content
+        trust.check_bytes(path, content, summary["rows_sha256"])
+    return path
 
 
 def with_condition(

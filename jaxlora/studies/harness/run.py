@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jaxlora.files import write_text
+from jaxlora import files, locks
+from jaxlora.io import trust
 from jaxlora.studies.harness import provenance, results, store
-from jaxlora.studies.harness.config import plain
+from jaxlora.studies.harness.config import flat, plain
 from jaxlora.studies.harness.results import Results
 from jaxlora.studies.harness.store import Outcome
 
@@ -33,20 +34,34 @@ class Study(Generic[C]):
     """Hash of the predictions, which may not change once a block is known."""
     revision: str | None = None
     """The commit in which the predictions were written down."""
+    model: str = ""
+    """Hash of the bytes of the checkpoint and adapters, if there are any."""
     people: Sequence[Any] = ()
     """Records of a user's facts, if there are any."""
     free: Sequence[str] = ()
     """Dotted fields of the config that say how it is run, not what comes out."""
 
-    def claim(self, out: Path) -> None:
-        """Makes ``out`` the folder of this study, or refuses it with a ValueError."""
-        identity = {
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to share a folder, as ``study.json`` holds it."""
+        return {
             "study": self.name,
             "config": plain(self.config),
             "people": store.digest(self.people),
             "predictions": self.predictions,
+            "model": self.model,
             "code": self.code,
         }
+
+    def key(self) -> str:
+        """A hash of what decides the results, which every block carries."""
+        identity = self.identity()
+        fields = flat(identity["config"])
+        decisive = {x: y for x, y in fields.items() if x not in self.free}
+        return trust.json_hash(identity | {"config": decisive})
+
+    def claim(self, out: Path) -> None:
+        """Makes ``out`` the folder of this study, or refuses it with a ValueError."""
+        identity = self.identity()
         facts = getattr(self.config, "facts", None)
         store.claim(out, identity, kind=type(self.config), free=self.free, facts=facts)
 
@@ -95,6 +110,10 @@ class Run(Generic[C]):
     origin: dict[str, Any]
     """Versions, device and revision of the code."""
 
+    def key(self, path: Path) -> str:
+        """The key of a file of the run: of the study and its place in the folder."""
+        return f"{self.study.key()}/{path.relative_to(self.out).as_posix()}"
+
     @property
     def config(self) -> C:
         """The study's configuration."""
@@ -120,8 +139,15 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else.
     """
+    with locks.folder(out):
+        return _run(study, out, cache, work, progress)
+
+
+def _run(study: Study[C], out: Path, cache: Path, work, progress) -> Results:
     started = time.monotonic()
     study.claim(out)
+    for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
+        files.sweep(folder)
     cache.mkdir(parents=True, exist_ok=True)
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
     origin = provenance.here()
@@ -136,7 +162,7 @@ def run(
     timings["blocks_resumed"] = clock.resumed
     ended.summary["timings"] = timings
     results.write_rows(out, ended.rows)
-    write_text(out / "results.json", results.to_json(ended.summary))
+    results.write_summary(out, ended.summary)
     return ended
 
 
@@ -151,16 +177,17 @@ def ask(
       columns: of its items.
       make: what asks the questions of the block.
     """
-    outcome = store.load(path, columns)
+    key = this.key(path)
+    outcome = store.load(path, columns, key)
     if outcome is not None:
         this.clock.resumed += 1
         this.clock.blocks += 1
         return outcome
     with this.clock.time("evaluate"):
         outcome = make()
-    store.save(path, outcome)
+    store.save(path, outcome, key)
     # What is stored is what counts: a resumed run must see the same numbers.
-    stored = store.load(path, columns)
+    stored = store.load(path, columns, key)
     assert stored is not None, path
     this.clock.blocks += 1
     return stored

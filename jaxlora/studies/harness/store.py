@@ -1,7 +1,8 @@
 """The output folder: blocks as they are finished, so that a study can go on.
 
-Every file is written under a temporary name and renamed. A folder belongs to
-one study with one configuration; ``study.json`` says which.
+Every file is written whole or not at all, with its hash and the key of its study and
+its place. A folder belongs to one study with one configuration; ``study.json`` says
+which.
 """
 
 import hashlib
@@ -13,8 +14,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from jaxlora import locks
 from jaxlora.files import write_text
+from jaxlora.io import trust
+from jaxlora.io.trust import DamagedError
 from jaxlora.studies.harness.config import current, flat
+
+DECISIVE = {
+    "code": "jaxlora",
+    "predictions": "the predictions file",
+    "model": "the model or an adapter",
+}
+"""Hashes that may not change while a run lasts, and what they are of."""
 
 
 class OccupiedError(ValueError):
@@ -61,12 +72,17 @@ def claim(
         stored["config"] = current(kind, stored["config"])
         _compare(out, stored, identity, free, facts)
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or _holds_files(out)):
         raise OccupiedError(
             f"Output folder {out} exists and holds no {identity['study']} study; "
             f"choose another --out, or empty it."
         )
     write_text(path, json.dumps(identity, indent=2))
+
+
+def _holds_files(out: Path) -> bool:
+    # The lock of this run is no file of somebody else.
+    return any(path.name != locks.NAME for path in out.iterdir())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -89,8 +105,8 @@ def _compare(out: Path, stored, identity, free: Sequence[str], facts: object) ->
             f"not {identity['study']!r}; choose another --out."
         )
     _compare_configs(out, flat(stored["config"]), flat(identity["config"]), free)
-    for name, what in (("code", "jaxlora"), ("predictions", "the predictions file")):
-        if stored.get(name) != identity[name]:
+    for name, what in DECISIVE.items():
+        if stored.get(name, "") != identity[name]:
             raise OccupiedError(
                 f"Output folder {out} was begun before {what} changed, and a run may "
                 f"not mix the two; choose another --out."
@@ -115,33 +131,57 @@ def _compare_configs(out: Path, old, new, free: Sequence[str]) -> None:
         )
 
 
-def save(path: Path, outcome: Outcome) -> None:
-    """Stores the items and notes of a block."""
+def save(path: Path, outcome: Outcome, key: str = "") -> None:
+    """Stores the items and notes of a block.
+
+    Args:
+      path: of the block.
+      outcome: what the block gave.
+      key: of the study and the block.
+    """
     items = outcome.items.to_json(orient="split", double_precision=10)
-    write_text(path, f'{{"notes": {json.dumps(outcome.notes)},\n"items": {items}}}')
+    text = f'{{"notes": {json.dumps(outcome.notes)},\n"items": {items}}}'
+    write_text(path, trust.wrap(text, key))
 
 
-def load(path: Path, columns: Sequence[str]) -> Outcome | None:
-    """Reads a stored block, or None; a damaged one is recomputed, not trusted.
+def load(path: Path, columns: Sequence[str], key: str = "") -> Outcome | None:
+    """Reads a stored block, or None; a damaged one is asked again, not trusted.
 
     Args:
       path: of the block.
       columns: that its items must have.
+      key: as it was stored with.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        table = io.StringIO(json.dumps(content["items"]))
-        items = pd.read_json(table, orient="split")
-        notes = dict(content["notes"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    content = _content(path, key)
+    if content is None:
         return None
-    return Outcome(items, notes) if tuple(items.columns) == tuple(columns) else None
+    table = io.StringIO(json.dumps(content["items"]))
+    items = pd.read_json(table, orient="split")
+    same = tuple(items.columns) == tuple(columns)
+    return Outcome(items, dict(content["notes"])) if same else None
 
 
-def remembered(path: Path, make: Callable[[], Any]) -> Any:
-    """Returns what a JSON file of the run holds, or makes and stores it."""
+def remembered(path: Path, make: Callable[[], Any], key: str = "") -> Any:
+    """Returns what a JSON file of the run holds, or makes and stores it.
+
+    Args:
+      path: of the file.
+      make: gives what it shall hold.
+      key: of the study and the file.
+    """
+    content = _content(path, key)
+    if content is None:
+        write_text(path, trust.dumps(make(), key))
+        content = trust.loads(path, key)
+    return content
+
+
+def _content(path: Path, key: str) -> Any:
+    """What a sealed file holds; None if it is missing, or damaged, which is said."""
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
-        write_text(path, json.dumps(make()))
-        return json.loads(path.read_text(encoding="utf-8"))
+        return trust.loads(path, key)
+    except DamagedError as error:
+        trust.say(f"{error}; it is made again.")
+        return None

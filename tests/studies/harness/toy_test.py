@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxlora import locks
 from jaxlora.evaluate.predictions import Claim, Prediction
 from jaxlora.evaluate.schema import COLUMNS, Address, Arm, Method, Metric, Split
 from jaxlora.report.grid import Grid, markdown_table
@@ -170,3 +171,27 @@ def test_killed_it_goes_on_and_ends_the_same(tmp_path):
     ended = run(root)
     assert 2 <= ended.summary["timings"]["blocks_resumed"] < 6
     assert csv(root) == csv(tmp_path / "whole")
+
+
+def test_two_runs_do_not_share_an_output_folder(tmp_path):
+    with (
+        locks.folder(tmp_path / "out"),
+        pytest.raises(locks.BusyError, match="process"),
+    ):
+        run(tmp_path)
+    run(tmp_path)
+
+
+def test_damaged_and_swapped_blocks_are_asked_again(tmp_path, capsys):
+    whole = run(tmp_path)
+    blocks = sorted((tmp_path / "out" / "blocks").iterdir())
+    swapped = blocks[1].read_bytes()
+    blocks[2].write_bytes(swapped)
+    blocks[3].write_bytes(blocks[3].read_bytes().replace(b"1", b"0", 1))
+    capsys.readouterr()
+    again = run(tmp_path)
+    assert again.summary["timings"]["blocks_resumed"] == 4
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all("is not what was written" in line for line in said)
+    pd.testing.assert_frame_equal(again.rows, whole.rows)

@@ -15,7 +15,8 @@ from jaxlora.train.training import Training
 
 STUDY = "two-hop-text"
 # How a study is run, not what it finds: they may differ when a run is resumed.
-FREE = ("train.together", "ask.batch", "ask.candidates_at_once")
+# A model may have moved: its bytes count.
+FREE = ("model", "train.together", "ask.batch", "ask.candidates_at_once")
 DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
 SEES = {name: merge.preset(name).data for name in merge.names()}
 SEES |= {name: route.describe(name).data for name in route.names()}

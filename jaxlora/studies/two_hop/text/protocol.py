@@ -13,6 +13,7 @@ from jaxlora import lora
 from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Arm, Cell, Method, Split
+from jaxlora.io import trust
 from jaxlora.studies import harness
 from jaxlora.studies.harness import (
     Criterion,
@@ -76,6 +77,7 @@ def run(
         code=CODE,
         predictions=predictions.digest(claims),
         revision=revision,
+        model=trust.folders_hash((config.model, *config.adapter)),
         people=[r for some in given.people for p in some for r in p] if given else (),
         free=FREE,
     )

@@ -203,7 +203,8 @@ def real(
             for group, (hop1, hop2) in zip(groups, hops, strict=True)
         ]
 
-    known = remembered(this.out / "known.json", measure)
+    path = this.out / "known.json"
+    known = remembered(path, measure, this.key(path))
     split = [
         part
         for group, hops in zip(groups, known, strict=True)
@@ -223,8 +224,9 @@ def roles(
     """Which of a user's adapters is which expert, measured once and stored."""
     if not this.config.adapter:
         return None
+    path = this.out / "skills.json"
     measured = remembered(
-        this.out / "skills.json", lambda: skills(source.loaded(), this.config, people)
+        path, lambda: skills(source.loaded(), this.config, people), this.key(path)
     )
     by_folder = {folder: Skill(*values) for folder, values in measured.items()}
     return roles_of(this.config, by_folder)

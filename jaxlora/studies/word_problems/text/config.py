@@ -16,7 +16,8 @@ STUDY = "word problems, text"
 ENGLISH = "english"
 """What stands for problems of our own in place of a file."""
 LEVELS = ("easy", "medium", "hard")
-FREE = ("train.together", "ask.batch")
+# A model may have moved: its bytes count.
+FREE = ("model", "train.together", "ask.batch")
 """How a study is run, not what it finds: they may differ when a run is resumed."""
 # A library of two on a checkpoint: no data are collected for merges or gates.
 METHODS = tuple(

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlora import lora, models
 from jaxlora.evaluate.schema import Arm, Method
-from jaxlora.io import tensors
+from jaxlora.io import tensors, trust
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, DecoderConfig, architectures, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -81,7 +81,10 @@ def run(
     for ready in prepared.values():
         _check_prompts(config, shapes, words, ready.data)
     files = problems.digests(config)
-    study = Study(name=STUDY, config=config, code=CODE, people=files, free=FREE)
+    model = trust.folders_hash([config.model]) if config.model else ""
+    study = Study(
+        name=STUDY, config=config, code=CODE, model=model, people=files, free=FREE
+    )
 
     def work(this: Run[ProblemsConfig]) -> Results:
         @functools.cache

@@ -1,0 +1,187 @@
+"""What we wrote is what we read: a SHA-256 and a key with everything that comes back.
+
+A folder has a manifest with the hash of every file; a JSON file begins with the hash of
+all that follows. Both hold the key of their entry, and the hash is over the key too, so
+that a file that was swapped with that of another entry is as bad as a flipped bit. This
+is against damage, not against somebody who computes a hash anew.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlora.io.errors import PathError
+
+MANIFEST = "manifest.json"
+"""Name of the file that lists all others of a folder."""
+
+
+class DamagedError(PathError):
+    """A file is not the one that was written."""
+
+
+def say(sentence: str) -> None:
+    """Tells the user of damage that costs only time, in one line.
+
+    Args:
+      sentence: what is damaged, and what is done about it.
+    """
+    print(f"jaxlora: {sentence}", file=sys.stderr)
+
+
+def seal(folder: Path, key: str) -> None:
+    """Writes the manifest of a folder.
+
+    Args:
+      folder: complete, and to be forced to the disk by ``files.new_folder``.
+      key: of the entry.
+    """
+    hashes = {name: file_hash(folder / name) for name in _files(folder)}
+    (folder / MANIFEST).write_bytes(dumps(hashes, key).encode())
+
+
+def check(folder: Path, key: str) -> None:
+    """Refuses a folder of which a file is not what was written.
+
+    Args:
+      folder: that :func:`seal` sealed.
+      key: of the entry that it must be.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    for name, wanted in loads(folder / MANIFEST, key).items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise DamagedError(path, f"{path} is missing, or no file any more")
+        if file_hash(path) != wanted:
+            raise DamagedError(
+                path, f"{path} has another SHA-256 than {MANIFEST} gives it"
+            )
+
+
+def dumps(content: Any, key: str) -> str:
+    """Returns content as JSON with its hash, for :func:`loads`.
+
+    Args:
+      content: JSON-able.
+      key: of the entry.
+    """
+    return wrap(json.dumps(content), key)
+
+
+def wrap(text: str, key: str) -> str:
+    """As :func:`dumps`, of content that is JSON already.
+
+    Args:
+      text: the content.
+      key: of the entry.
+    """
+    sha256 = hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
+    head = json.dumps({"key": key, "sha256": sha256})
+    return f'{head[:-1]},\n"content": {text}}}\n'
+
+
+def loads(path: Path, key: str) -> Any:
+    """Reads a file with the text of :func:`dumps`.
+
+    Args:
+      path: the file.
+      key: of the entry that it must be.
+
+    Raises:
+      DamagedError: if it is missing, or any byte of it is another one.
+    """
+    try:
+        text = path.read_bytes().decode()  # as text, Python would mend line ends
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedError(path, f"{path} is missing") from None
+    except UnicodeDecodeError:
+        raise DamagedError(path, f"{path} is no text in UTF-8") from None
+    content = text.partition('\n"content": ')[2][:-2]
+    if text != wrap(content, key):
+        raise DamagedError(
+            path, f"{path} is not what was written: changed, or of another entry"
+        )
+    return json.loads(content)
+
+
+def json_hash(fields: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of the values of a JSON object, in whatever layout.
+
+    Args:
+      fields: JSON-able; no ``sha256`` among them.
+
+    >>> json_hash({"a": 1, "b": [2]}) == json_hash({"b": (2,), "a": 1})
+    True
+    """
+    text = json.dumps(fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def folders_hash(folders: Iterable[Path | str]) -> str:
+    """SHA-256, in hex, of names and bytes of all files that lie in folders.
+
+    Args:
+      folders: of a checkpoint and its adapters; where they lie does not count.
+    """
+    places = [sorted(Path(folder).glob("*")) for folder in folders]
+    hashes = [[[x.name, file_hash(x)] for x in some if x.is_file()] for some in places]
+    return json_hash({"folders": hashes})
+
+
+def check_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Refuses a JSON object that is not what its ``sha256`` says.
+
+    Args:
+      path: of the file, for the message.
+      fields: that it holds.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    rest = {name: value for name, value in fields.items() if name != "sha256"}
+    if fields.get("sha256") != json_hash(rest):
+        raise DamagedError(
+            path,
+            f"{path} has another sha256 than it says: it was changed or damaged since "
+            f"it was written; restore it, or take sha256 out to use it as it is.",
+        )
+
+
+def check_bytes(path: Path, content: bytes, sha256: str) -> None:
+    """Refuses content that has another hash.
+
+    Args:
+      path: of the file, for the message.
+      content: that it holds.
+      sha256: that it must have, in hex.
+
+    Raises:
+      DamagedError: naming the file.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedError(
+            path,
+            f"{path} has another SHA-256 than when it was written: it was changed or "
+            f"damaged; restore it, or run the study again.",
+        )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256, in hex, of a file.
+
+    Args:
+      path: the file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return sorted(name for name in names if name != MANIFEST)
