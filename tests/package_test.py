@@ -16,6 +16,7 @@ ROOT = pathlib.Path(jaxlora.__file__).parent
 FLOORS = {
     "files": 0,
     "names": 0,
+    "strangers": 0,
     "tree": 0,
     "registry": 1,
     "lora": 1,
