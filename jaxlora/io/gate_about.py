@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlora.io import header, tensors
+from jaxlora.io import tensors
 from jaxlora.io.library_entries import Scalar
+from jaxlora.strangers import data
 
 VERSION = 1
 """Of the format; another one is refused."""
@@ -77,7 +78,7 @@ def loads(text: str) -> About:
     Raises:
       ValueError: if it is another text.
     """
-    raw = json.loads(text, object_pairs_hook=header.unique)
+    raw = data.loads(text)
     fields = {field.name for field in dataclasses.fields(About)} - {"base_fingerprint"}
     known = {"version", _STORED_FINGERPRINT, *fields}
     # A field that is not known may change what the gate means: refuse it.

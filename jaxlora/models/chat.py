@@ -1,8 +1,8 @@
 r"""Conversations to text, by the chat template that comes with a checkpoint.
 
-Templates are Jinja, in the dialect of Hugging Face (:mod:`jaxlora.strangers.templates`).
-They are foreign code, so they run in a process that has little memory and time
-(:mod:`jaxlora.strangers.child`), beside a sandbox that keeps them from Python.
+Templates are Jinja, in the dialect of Hugging Face. They are foreign code, so they run
+in a process that has little memory and time (:mod:`jaxlora.strangers.child`), and there
+in a sandbox that keeps them from Python (:mod:`jaxlora.strangers.templates`).
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxlora.strangers.child import Child, LimitError
+from jaxlora.strangers.child import LimitError, shared
 
 Message = Mapping[str, Any]
 """{"role": "user", "content": "..."}."""
@@ -114,7 +114,7 @@ class _Worker:
         if self.harm:
             raise ValueError(self.harm)
         try:
-            return _child().ask("render", seconds, template=self.template, **variables)
+            return shared().ask("render", seconds, template=self.template, **variables)
         except LimitError as error:
             self.harm = f"The chat template is refused on this conversation: {error}."
             raise ValueError(self.harm) from None
@@ -125,8 +125,3 @@ class _Worker:
 @functools.lru_cache(maxsize=16)
 def _worker(template: str) -> _Worker:
     return _Worker(template)
-
-
-@functools.cache
-def _child() -> Child:
-    return Child()

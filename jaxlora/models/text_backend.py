@@ -85,7 +85,7 @@ class Limited:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of ids."""
-        return self.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
+        return self._call("decode", [[list(ids)], skip_special_tokens])[0]
 
     def decode_batch(
         self, sequences: Sequence[list[int]], *, skip_special_tokens: bool

@@ -29,6 +29,7 @@ from jaxlora.report import (
 from jaxlora.report.grid import markdown_table
 from jaxlora.report.regimes_readings import Book
 from jaxlora.report.templates import template
+from jaxlora.strangers import data
 
 FIGURES: dict[str, Callable[[Book], Figure]] = {
     "figure-regimes.png": regimes_figure.regimes,
@@ -57,7 +58,7 @@ def make(
     source, target = Path(folder), Path(folder if out is None else out)
     packed = source / "results.csv.gz"
     rows = pd.read_csv(packed if packed.exists() else source / "results.csv")
-    results = json.loads((source / "results.json").read_text(encoding="utf-8"))
+    results = data.read(source / "results.json", finite=False)
     return save(rows, results, target)
 
 

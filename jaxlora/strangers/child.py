@@ -8,6 +8,7 @@ Requests and replies are JSON, each behind its length.
 """
 
 import contextlib
+import functools
 import os
 import select
 import subprocess
@@ -103,6 +104,12 @@ class Child:
         return process.returncode
 
 
+@functools.cache
+def shared() -> Child:
+    """The process of all requests of which none relies on another."""
+    return Child()
+
+
 def _exchange(process: subprocess.Popen[bytes], seconds: float, request: Any) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -110,9 +117,10 @@ def _exchange(process: subprocess.Popen[bytes], seconds: float, request: Any) ->
     process.stdin.write(data)
     process.stdin.flush()
     # Its own clock ends it sooner, unless it waits without working.
-    if os.name == "posix" and not select.select(
-        [process.stdout], [], [], PATIENCE * (1 + seconds)
-    )[0]:
+    if (
+        os.name == "posix"
+        and not select.select([process.stdout], [], [], PATIENCE * (1 + seconds))[0]
+    ):
         raise EOFError
     return unpacked(process.stdout, _REPLY_BYTES)
 

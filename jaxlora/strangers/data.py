@@ -22,13 +22,12 @@ DIGITS = 40
 """Of an integer. Files of tokenizers spell "no limit" as 10**30."""
 
 
-def loads(text: str, *, unique: bool = True, containers: int = CONTAINERS) -> Any:
+def loads(text: str, *, finite: bool = True, containers: int = CONTAINERS) -> Any:
     """Returns the value of a JSON text.
 
     Args:
       text: JSON.
-      unique: refuse an object that holds a key twice; which of them counts would
-        depend on the reader.
+      finite: refuse NaN and infinity, which some of our own files hold.
       containers: lists and objects that it may have.
 
     Raises:
@@ -47,10 +46,10 @@ def loads(text: str, *, unique: bool = True, containers: int = CONTAINERS) -> An
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique if unique else None,
+            object_pairs_hook=_unique,
             parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_constant,
+            parse_float=_finite if finite else float,
+            parse_constant=_constant if finite else float,
         )
     except RecursionError:
         raise ValueError(_DEEP) from None
@@ -65,15 +64,21 @@ def loads(text: str, *, unique: bool = True, containers: int = CONTAINERS) -> An
 
 
 def read(
-    path: Path | str, *, most: int = BYTES, unique: bool = True, what: str = "JSON"
+    path: Path | str,
+    *,
+    most: int = BYTES,
+    what: str = "JSON",
+    finite: bool = True,
+    containers: int = CONTAINERS,
 ) -> Any:
     """Returns the value of a JSON file.
 
     Args:
       path: of the file.
       most: bytes that it may have.
-      unique: as of :func:`loads`.
       what: was expected, for messages.
+      finite: as of :func:`loads`.
+      containers: as of :func:`loads`.
 
     Raises:
       ValueError: naming the file, if it is larger, is no UTF-8 or no JSON, or as
@@ -86,14 +91,14 @@ def read(
     if len(text) > most:
         raise ValueError(f"{path} has more than {most} bytes, expected {what}.")
     try:
-        return loads(text.decode("utf-8"), unique=unique)
+        return loads(text.decode("utf-8"), finite=finite, containers=containers)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is no JSON: byte {error.object[error.start]:#04x} at offset "
+            f"{path} is not JSON: byte {error.object[error.start]:#04x} at offset "
             f"{error.start} is no UTF-8; expected {what}."
         ) from None
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}; expected {what}.") from None
+        raise ValueError(f"{path} is not JSON: {error}; expected {what}.") from None
 
 
 _DEEP = f"values are nested more than {DEPTH} deep"

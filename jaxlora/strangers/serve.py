@@ -8,6 +8,7 @@ import faulthandler
 import os
 import re
 import signal
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -99,11 +100,14 @@ def _broken(clause: str) -> bytes:
     return packed({"error": clause, "broken": True})
 
 
-def _match(kept: dict[str, Any], pattern: str, text: str) -> bool:
-    """Does a regular expression match all of a text?"""
-    if pattern not in kept:
-        kept[pattern] = re.compile(pattern)
-    return kept[pattern].fullmatch(text) is not None
+def _match(kept: dict[str, Any], pattern: str, text: str) -> tuple[bool, float]:
+    """Does a regular expression match all of a text, and what time did that take?"""
+    begin = time.process_time()
+    try:
+        matched = re.fullmatch(pattern, text) is not None
+        return matched, time.process_time() - begin
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _render(kept: dict[str, Any], **arguments: Any) -> list[tuple[str, str]]:

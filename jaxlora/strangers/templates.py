@@ -84,13 +84,14 @@ def render(
       ValueError: if the template is no Jinja, is refused for what it does, or refuses
         the conversation.
     """
+    day = datetime.date.fromisoformat(today)
     checked = [_checked(message, i) for i, message in enumerate(messages)]
     variables: dict[str, Any] = {
         "messages": checked,
         "add_generation_prompt": add_generation_prompt,
         "tools": None,
         "documents": None,
-        "strftime_now": functools.partial(_strftime, datetime.date.fromisoformat(today)),
+        "strftime_now": functools.partial(_strftime, day),
         METER: Fuel(),
     }
     compiled = _compiled(template)

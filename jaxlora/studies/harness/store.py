@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxlora.files import write_text
+from jaxlora.strangers import data
 from jaxlora.studies.harness.config import current, flat
 
 
@@ -67,11 +68,11 @@ def claim(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+        stored = data.read(path, what="what a run has written")
+    except ValueError as error:
         raise ValueError(
-            f"{path} is not readable JSON, so this folder cannot be resumed; choose "
-            f"another --out."
+            f"{str(error).rstrip('.')}; this folder cannot be resumed, choose another "
+            f"--out."
         ) from None
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise ValueError(f"{path} names no study and config; choose another --out.")
@@ -125,7 +126,7 @@ def load(path: Path, columns: Sequence[str]) -> Outcome | None:
       columns: that its items must have.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _ours(path)
         table = io.StringIO(json.dumps(content["items"]))
         items = pd.read_json(table, orient="split")
         notes = dict(content["notes"])
@@ -137,7 +138,12 @@ def load(path: Path, columns: Sequence[str]) -> Outcome | None:
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
     """Returns what a JSON file of the run holds, or makes and stores it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        return _ours(path)
+    except (FileNotFoundError, ValueError):
         write_text(path, json.dumps(make()))
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _ours(path)
+
+
+def _ours(path: Path) -> Any:
+    """A block may be long, and numbers that are not defined are NaN in it."""
+    return data.read(path, most=2**28, finite=False, containers=2**23)
