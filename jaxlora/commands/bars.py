@@ -18,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from jaxlora.strangers.text import visible
+
 Move: TypeAlias = Callable[[str, int, int], None]
 """``move(text, done, total)``."""
 MoveStage: TypeAlias = Callable[[str, int, int, str], None]
@@ -41,7 +43,7 @@ def bar(name: str) -> Iterator[Move]:
         with _progress(console, TaskProgressColumn(), transient=True) as progress:
             task = progress.add_task(name, total=None, text="")
             yield lambda text, done, total: progress.update(
-                task, completed=done, total=total, text=escape(text)
+                task, completed=done, total=total, text=escape(visible(text))
             )
     else:
         lines = _Lines(console, time.monotonic())
@@ -71,7 +73,7 @@ def stages(console: Console, names: Mapping[str, str]) -> Iterator[MoveStage]:
             if stage not in tasks:
                 tasks[stage] = progress.add_task(names[stage], total=total, text="")
             progress.update(
-                tasks[stage], completed=done, total=total, text=escape(text)
+                tasks[stage], completed=done, total=total, text=escape(visible(text))
             )
 
         yield move
@@ -99,4 +101,4 @@ class _Lines:
     def show(self, line: str) -> None:
         if time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()
-            self._console.print(line, markup=False)  # ties[peft] is a name
+            self._console.print(visible(line), markup=False)  # ties[peft] is a name

@@ -18,6 +18,7 @@ from jaxlora.report import route_map, route_numbers
 from jaxlora.report.figures import png
 from jaxlora.report.route_numbers import Panels
 from jaxlora.reuse import Reuse, calls, decode
+from jaxlora.strangers.text import cells
 from jaxlora.tasks import prompts, token_ids
 
 PROG = "jaxlora routes"
@@ -95,7 +96,7 @@ def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
     """Writes what is asked for of (weights by site, texts of tokens, experts)."""
     if given.csv is not None:
         rows = route_numbers.rows(*shown)
-        files.write_text(given.csv, rows.to_csv(index=False))
+        files.write_text(given.csv, cells(rows).to_csv(index=False))
         line(console, f"{given.csv}: {len(rows)} weights")
     if given.out is not None:
         chart = route_map.chart(*shown, panels=given.panels, title=title)

@@ -16,11 +16,13 @@ from jaxlora.strangers.child import LimitError, shared
 LONGEST = 2000
 """Characters of a pattern."""
 
-SECONDS = 1.0
+SECONDS = 2.0
 """Processor time that the patterns of one adapter may take."""
 
-SECONDS_PER_MODULE = 0.01
+SECONDS_PER_MODULE = 0.0005
 """And so much more for each module."""
+
+_ASKING = 1e-4  # seconds of a request, in which nothing is matched
 
 _PLAIN = re.compile(r"[\w.-]*")
 # Names and dots, alternatives that are not repeated, and one character repeated.
@@ -125,7 +127,7 @@ def _answer(
     repeats = pattern.count("*") + pattern.count("+")
     if len(text) > _SHORT or repeats > _REPEATS or not _TAME.fullmatch(pattern):
         matched, taken = shared().ask("match", seconds, pattern=expression, text=text)
-        return matched, taken
+        return matched, taken + _ASKING
     begin = time.thread_time()
     matched = re.fullmatch(expression, text) is not None
     return matched, time.thread_time() - begin

@@ -113,10 +113,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
+    length = len(digits.removeprefix("-"))
+    if length > DIGITS:
         raise ValueError(
-            f"the number {digits[:8]}... has {len(digits)} digits, expected at most "
-            f"{DIGITS}"
+            f"the number {digits[:8]}... has {length} digits, expected at most {DIGITS}"
         )
     return int(digits)
 

@@ -40,3 +40,12 @@ def cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def cells(table: Any) -> Any:
+    """Returns a data frame whose text, labels included, is no formula.
+
+    Args:
+      table: of pandas, before it is written as CSV.
+    """
+    return table.map(cell).rename(index=cell, columns=cell)

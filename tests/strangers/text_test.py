@@ -24,8 +24,11 @@ def test_what_acts_is_written_out(given, expected):
 @given(st.text())
 def test_nothing_that_is_left_acts(value):
     shown = text.visible(value)
-    assert all(char.isprintable() or char in "\t\n" or char.isspace() for char in
-               shown if ord(char) < 256)
+    assert all(
+        char.isprintable() or char in "\t\n" or char.isspace()
+        for char in shown
+        if ord(char) < 256
+    )
     shown.encode()
 
 

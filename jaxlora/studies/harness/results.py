@@ -12,6 +12,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import COLUMNS
 from jaxlora.files import write_text
+from jaxlora.strangers.text import cells
 
 
 class Results(NamedTuple):
@@ -32,7 +33,7 @@ def table(study: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_rows(out: Path, rows: pd.DataFrame) -> None:
     """Writes results.csv."""
-    write_text(out / "results.csv", rows.to_csv(index=False))
+    write_text(out / "results.csv", cells(rows).to_csv(index=False))
 
 
 def with_condition(
