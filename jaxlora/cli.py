@@ -25,6 +25,7 @@ from jaxlora.commands.catalog import (
     members,
 )
 from jaxlora.names import near
+from jaxlora.strangers.text import visible
 
 Command = Callable[[Sequence[str]], int]
 
@@ -118,7 +119,7 @@ def _sentence(entry: Entry, error: Exception) -> str | None:
 
 
 def _say(sentence: str) -> int:
-    print(f"jaxlora: {sentence}", file=sys.stderr)
+    print(f"jaxlora: {visible(sentence)}", file=sys.stderr)
     return 2
 
 

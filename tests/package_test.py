@@ -18,6 +18,7 @@ FLOORS = {
     "locks": 0,
     "names": 0,
     "stopping": 0,
+    "strangers": 0,
     "tree": 0,
     "registry": 1,
     "lora": 1,

@@ -24,6 +24,7 @@ from rich.progress import (
 
 from jaxlora import stopping
 from jaxlora.commands import talk
+from jaxlora.strangers.text import visible
 
 Move: TypeAlias = Callable[[str, int, int], None]
 """``move(text, done, total)``."""
@@ -115,7 +116,8 @@ def _shown(
             lines.show(stage, done, total, text)
             if stage not in tasks:
                 tasks[stage] = progress.add_task(names[stage], total=None, text="")
-            words = escape(", ".join(filter(None, (lines.left(stage), text))))
+            words = ", ".join(filter(None, (lines.left(stage), text)))
+            words = escape(visible(words))
             known = total or None
             progress.update(tasks[stage], completed=done, total=known, text=words)
 
@@ -180,6 +182,7 @@ class _Lines:
             self._say(f"{self._names[stage]} {share}  {', '.join(words)}")
 
     def _say(self, line: str) -> None:
+        line = visible(line)
         talk.current().note(line)
         if not self.silent:
             self._console.print(line, markup=False, soft_wrap=True)

@@ -43,9 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     ]
     with bars.bar("datasets") as move:
         for i, (sizes, seed) in enumerate(asked):
-            folder = builder.write(
-                sizes, seed, given.out, people, anew=given.force
-            )
+            folder = builder.write(sizes, seed, given.out, people, anew=given.force)
             world = builder.read(folder)
             counts = ", ".join(f"{name} {len(x)}" for name, x in world.splits.items())
             console.print(

@@ -24,6 +24,7 @@ from jaxlora.commands.flags import (
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
+from jaxlora.strangers.text import visible
 from jaxlora.tasks import jsonl, prompts
 from jaxlora.tasks.text import Record
 
@@ -129,9 +130,11 @@ def _encode(record: Record, tokenizer: Tokenizer, reuse: Reuse) -> list[int]:
 
 def _print(answers: Sequence[tuple[Record, Continuation]]) -> None:
     console = Console(soft_wrap=True, highlight=False)
+    # What a model was trained to write may act on a terminal; a pipe gets it as it is.
+    shown = visible if console.is_terminal else str
     for record, answer in answers:
-        console.print(Text(record.messages[-1]["content"], style="bold cyan"))
-        console.print(Text(answer.text))
+        console.print(Text(shown(record.messages[-1]["content"]), style="bold cyan"))
+        console.print(Text(shown(answer.text)))
         if not answer.ended:
             console.print(Text(f"[cut at {answer.tokens} tokens]", style="dim"))
         console.print()

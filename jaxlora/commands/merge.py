@@ -15,6 +15,7 @@ from jaxlora.commands.flags import merge_fields, outputs, parsing
 from jaxlora.io import adapter_folders, collection, collection_about, collection_data
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
+from jaxlora.strangers.text import cells
 
 PROG = "jaxlora merge"
 DESCRIPTION = """\
@@ -128,7 +129,7 @@ def _report(
     console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
 ) -> None:
     table = report.table(fidelity, experts)
-    files.write_text(folder / TABLE, table.to_csv())
+    files.write_text(folder / TABLE, cells(table).to_csv())
     report.figure(fidelity, folder / FIGURE, experts)
     merge_tables.fidelity(console, table)
     printing.line(console, f"{folder}: {TABLE}, {FIGURE}")

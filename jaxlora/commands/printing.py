@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora.strangers.text import visible
+
 
 def console() -> Console:
     """Standard output; of any width where no terminal bounds it."""
@@ -29,7 +31,7 @@ def table(
     for i, head in enumerate(heads):
         out.add_column(head, no_wrap=i == 0)
     for row in rows:
-        out.add_row(*map(Text, row))
+        out.add_row(*(Text(visible(cell)) for cell in row))
     console.print(out)
 
 
@@ -41,7 +43,7 @@ def facts(rows: Mapping[str, str]) -> None:
     """
     out = Table(show_header=False, box=None)
     for name, value in rows.items():
-        out.add_row(name, Text(value))
+        out.add_row(visible(name), Text(visible(value)))
     Console().print(out)
 
 
@@ -74,7 +76,7 @@ def line(console: Console, text: str) -> None:
       console: where to.
       text: the words.
     """
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def say(notes: Iterable[str]) -> None:
@@ -84,4 +86,4 @@ def say(notes: Iterable[str]) -> None:
       notes: the sentences.
     """
     for note in notes:
-        print(f"jaxlora: {note}", file=sys.stderr)
+        print(f"jaxlora: {visible(note)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from jaxlora.models.config import DecoderConfig
 from jaxlora.report import formats, route_map, route_numbers
 from jaxlora.report.route_numbers import Panels
 from jaxlora.reuse import Reuse, calls, decode
+from jaxlora.strangers.text import cells
 from jaxlora.tasks import prompts, token_ids
 
 PROG = "jaxlora routes"
@@ -97,7 +98,7 @@ def _write(console: Console, given: Arguments, shown: Any, title: str) -> None:
     """Writes what is asked for of (weights by site, texts of tokens, experts)."""
     if given.table is not None:
         rows = route_numbers.rows(*shown)
-        formats.tabulate(rows, given.table)
+        formats.tabulate(cells(rows), given.table)
         line(console, f"{given.table}: {len(rows)} weights")
     if given.figure is not None:
         chart = route_map.chart(*shown, panels=given.panels, title=title)

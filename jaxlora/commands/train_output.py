@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora.files import write_text
+from jaxlora.strangers.text import cells, visible
 from jaxlora.studies.harness import provenance
 from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
@@ -35,8 +36,8 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
             f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]
         )
         console.print(
-            f"{name}: {count['examples']} examples in {count['rows']} rows of {length} "
-            f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
+            f"{visible(name)}: {count['examples']} examples in {count['rows']} rows of "
+            f"{length} tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
             + (f"; left out or cut: {left}" if left else "")
         )
         if count["asked_apart"]:
@@ -46,7 +47,7 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
                 "not learn to answer"
             )
         if count["first_error"]:
-            console.print(f"  first of them: {count['first_error']}")
+            console.print(f"  first of them: {visible(count['first_error'])}")
 
 
 @contextlib.contextmanager
@@ -84,7 +85,9 @@ def write(
     table = pd.concat(columns).rename_axis("update").reset_index()
     table = table[np.isfinite(table["loss"])]  # an adapter may end before others
     order = ["adapter", "update", "loss", "gradient_norm"]
-    text = table.to_csv(columns=order, index=False, float_format="%.6g", na_rep="nan")
+    # Names are of files, and an adapter may be called "=1+1".
+    table = cells(table[order])
+    text = table.to_csv(index=False, float_format="%.6g", na_rep="nan")
     write_text(out / LOSSES, text)
     record = {**facts, "resumed_at": trained.resumed, **provenance.here()}
     write_text(out / RECORD, json.dumps(record, indent=2) + "\n")

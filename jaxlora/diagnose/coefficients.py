@@ -15,6 +15,7 @@ from jaxlora import files
 from jaxlora.diagnose import predictor
 from jaxlora.diagnose.features import NAMES
 from jaxlora.diagnose.predictor import Coefficients
+from jaxlora.strangers import data
 
 FILE = Path(__file__).with_name("coefficients.json")
 """The shipped ones."""
@@ -126,7 +127,7 @@ def read(path: Path) -> Shipped:
     Raises:
       ValueError: if it is of other features than this version computes.
     """
-    plain = json.loads(path.read_text(encoding="utf-8"))
+    plain = data.read(path, what="coefficients")
     about = plain.pop("about")
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value

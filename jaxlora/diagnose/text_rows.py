@@ -12,6 +12,7 @@ import numpy as np
 from jaxlora.diagnose.effects import Asked, Lesson
 from jaxlora.diagnose.features import Ask
 from jaxlora.evaluate.answers import normalise
+from jaxlora.models import text_backend
 from jaxlora.models.tokenizer import Tokenizer, bucket
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
@@ -174,7 +175,7 @@ def check_words(record: Record, tokenizer: Tokenizer) -> None:
     Raises:
       ValueError: with file and line, naming the first such words.
     """
-    unknown = getattr(tokenizer.backend.model, "unk_token", None)
+    unknown = text_backend.unknown(tokenizer.backend)
     for turn in record.messages:
         words = turn["content"]
         ids, spans = tokenizer.encode_spans(words, special=False)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
 from jaxlora.names import near
+from jaxlora.strangers import data
 
 
 class Claim(StrEnum):
@@ -96,19 +97,7 @@ def load(path: str | Path) -> tuple[Prediction, ...]:
         library, method, claim, split or metric that does not exist, lacks one, or
         has a bound that does not fit its claim. The message names file and entry.
     """
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x} "
-            f"at offset {error.start}; save the file as UTF-8."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: expected JSON, but {error.msg.lower()} at "
-            f"column {error.colno}."
-        ) from None
-    return parse(records, source=str(path))
+    return parse(data.read(path, what="a list of predictions"), source=str(path))
 
 
 def parse(records: Any, source: str = "predictions") -> tuple[Prediction, ...]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxlora.io import header, tensors, trust
+from jaxlora.io import tensors, trust
 from jaxlora.io.library_entries import Scalar
+from jaxlora.strangers import data
 
 VERSION = 2
 """Of the format, with hashes; the first, without them, is read as well."""
@@ -105,7 +106,7 @@ def loads(text: str) -> About:
     Raises:
       ValueError: if it is another text.
     """
-    raw = json.loads(text, object_pairs_hook=header.unique)
+    raw = data.loads(text)
     fields = {field.name for field in dataclasses.fields(About)} - {"base_fingerprint"}
     known = {"version", _STORED_FINGERPRINT, *fields}
     # A field that is not known may change what the gate means: refuse it.

@@ -8,9 +8,7 @@ tensor, what was found and what was expected. Values are then read by safetensor
 https://github.com/huggingface/safetensors#format
 """
 
-import collections
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxlora.io.errors import PathError
+from jaxlora.strangers import data
 
 DTYPES: Mapping[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -41,7 +40,7 @@ _BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-_MAX_BRACKETS = 2**18  # of which a tensor has three; each is an object in memory
+_CONTAINERS = 2**18  # of which a tensor has three; each is an object in memory
 _MAX_AXES = 8
 _MAX_NAME = 1000
 _ADVICE = (
@@ -144,29 +143,10 @@ def bad(path: Path, what: str) -> ValueError:
     )
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An ``object_pairs_hook`` that refuses an object with one key twice.
-
-    Args:
-      pairs: key and value of each field, as ``json.loads`` reads them.
-
-    Raises:
-      ValueError: naming the key.
-    """
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice[:80]!r} is there twice, expected once")
-    return fields
-
-
 def _tensors(path: Path, text: bytes) -> dict[str, Any]:
-    # Counted before parsing: a parsed header takes many times the memory of its text.
-    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
-        raise bad(path, "its header nests or lists more than any checkpoint has")
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        header = data.loads(text.decode("utf-8"), containers=_CONTAINERS)
+    except ValueError as error:
         raise bad(path, f"its header is no JSON in UTF-8 ({error})") from None
     if not isinstance(header, dict):
         raise bad(path, f"its header is a {type(header).__name__}, expected an object")
@@ -177,7 +157,7 @@ def _tensors(path: Path, text: bytes) -> dict[str, Any]:
     return header
 
 
-def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
+def _entry(path: Path, name: str, fields: Any, begin: int) -> Entry:
     shown = f"tensor {name[:200]!r}"
     # Names are printed in errors, where control characters would act on a terminal.
     if not name.isprintable() or len(name) > _MAX_NAME:
@@ -194,7 +174,7 @@ def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
         raise bad(path, f"{shown} has no shape of up to {_MAX_AXES} whole numbers")
     if not _is_sizes(offsets) or len(offsets) != 2:
         raise bad(path, f"{shown} has no data_offsets of two whole numbers")
-    entry = Entry(tuple(shape), dtype, data + offsets[0])
+    entry = Entry(tuple(shape), dtype, begin + offsets[0])
     if offsets[1] - offsets[0] != _nbytes(entry):
         raise bad(
             path,

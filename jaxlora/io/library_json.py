@@ -49,8 +49,7 @@ def read(folder: Path) -> Entries:
             f"{folder} has no {INDEX}, expected a library; jaxlora.io.library writes "
             f"one, and adapters of PEFT are read by jaxlora.io.collection."
         )
-    # Two readers could disagree on which of two equal keys counts.
-    raw = tensors.read_json(path, unique=True)
+    raw = tensors.read_json(path)
     with naming(path):
         return _entries(raw)
 

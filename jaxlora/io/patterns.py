@@ -1,28 +1,34 @@
-r"""Regular expressions of strangers, matched within a time limit.
+r"""Regular expressions of strangers, read as :mod:`re` reads them, in bounded time.
 
-``target_modules`` and the keys of ``rank_pattern`` are regular expressions, and a
-matcher that tries one way after the other can be kept busy for years: ``(a+)+b`` on a
-module name of 40 letters. The matcher here is that of the ``regex`` package, which
-reads the syntax of :mod:`re` and stops when told to.
+``target_modules`` and the keys of ``rank_pattern`` are regular expressions of Python,
+and its matcher, which tries one way after the other, can be kept busy for years:
+``(a+)+b`` on a module name of 40 letters. Most are names, which are compared; those
+that can try few ways are matched here; all others in a process that the operating
+system ends (:mod:`jaxlora.strangers.child`).
 """
 
 import dataclasses
 import re
 import time
-import warnings
 
-import regex
+from jaxlora.strangers.child import LimitError, shared
 
 LONGEST = 2000
 """Characters of a pattern."""
 
 SECONDS = 2.0
-"""Time that the patterns of one adapter may take."""
+"""Processor time that the patterns of one adapter may take."""
 
-SECONDS_PER_MODULE = 0.01
+SECONDS_PER_MODULE = 0.0005
 """And so much more for each module."""
 
+_ASKING = 1e-4  # seconds of a request, in which nothing is matched
+
 _PLAIN = re.compile(r"[\w.-]*")
+# Names and dots, alternatives that are not repeated, and one character repeated.
+_TAME = re.compile(r"(?:[\w./|()^$-]|\\[.dw]|(?:\.|\\[dw])[*+])*", re.ASCII)
+_REPEATS = 2
+_SHORT = 200
 
 
 @dataclasses.dataclass
@@ -31,10 +37,8 @@ class Budget:
 
     seconds: float = SECONDS
     """Time that is left."""
-    programs: dict[str, regex.Pattern[str] | None] = dataclasses.field(
-        default_factory=dict
-    )
-    """Patterns that were read already; None if it is text, but for dots."""
+    answers: dict[tuple[str, str], bool] = dataclasses.field(default_factory=dict)
+    """What was asked already, by expression and text."""
 
 
 def matches(pattern: str, text: str, budget: Budget) -> bool:
@@ -51,8 +55,9 @@ def matches(pattern: str, text: str, budget: Budget) -> bool:
     >>> matches(r".*\.(q|v)_proj", "layers.0.q_proj", Budget())
     True
     """
-    program = _program(pattern, budget)
-    return _same(pattern, text) if program is None else _run(program, text, budget)
+    if _PLAIN.fullmatch(pattern):
+        return _same(pattern, text)
+    return _asked(pattern, pattern, text, budget)
 
 
 def ends(pattern: str, text: str, budget: Budget) -> bool:
@@ -69,13 +74,12 @@ def ends(pattern: str, text: str, budget: Budget) -> bool:
     >>> ends("q_proj", "layers.0.q_proj", Budget()), ends("proj", "q_proj", Budget())
     (True, False)
     """
-    program = _program(pattern, budget)
-    if program is None:
-        start = len(text) - len(pattern)
-        at_a_dot = start == 0 or (start > 0 and text[start - 1] == ".")
-        return at_a_dot and _same(pattern, text[start:])
-    starts = [0, *(i + 1 for i, char in enumerate(text) if char == ".")]
-    return any(_run(program, text, budget, start) for start in starts)
+    if not _PLAIN.fullmatch(pattern):
+        # As PEFT spells it.
+        return _asked(pattern, rf"(.*\.)?({pattern})$", text, budget)
+    start = len(text) - len(pattern)
+    at_a_dot = start == 0 or (start > 0 and text[start - 1] == ".")
+    return at_a_dot and _same(pattern, text[start:])
 
 
 def _same(pattern: str, text: str) -> bool:
@@ -87,44 +91,43 @@ def _same(pattern: str, text: str) -> bool:
     )
 
 
-def _run(program: regex.Pattern[str], text: str, budget: Budget, start: int = 0):
-    begin = time.perf_counter()
-    try:
-        if budget.seconds <= 0:
-            raise TimeoutError
-        match = program.fullmatch(text, start, timeout=budget.seconds)
-    except TimeoutError:
-        raise ValueError(
-            f"the pattern {program.pattern[:100]!r} takes too long to match the names "
-            f"of the modules, expected one without nested repetitions, or fewer of them"
-        ) from None
-    # The time is shared by all patterns, or a thousand slow ones would add up.
-    budget.seconds -= time.perf_counter() - begin
-    return match is not None
-
-
-def _program(pattern: str, budget: Budget) -> regex.Pattern[str] | None:
-    if pattern not in budget.programs:
-        begin = time.perf_counter()
-        budget.programs[pattern] = _compiled(pattern)
-        budget.seconds -= time.perf_counter() - begin
-    return budget.programs[pattern]
-
-
-def _compiled(pattern: str) -> regex.Pattern[str] | None:
-    if _PLAIN.fullmatch(pattern):
-        return None
-    # Compiling takes time as well, which no limit stops.
+def _asked(pattern: str, expression: str, text: str, budget: Budget) -> bool:
+    """Does the expression that is made of a pattern match all of a text?"""
+    key = expression, text
+    if key in budget.answers:
+        return budget.answers[key]
     if len(pattern) > LONGEST:
         raise ValueError(
             f"a pattern has {len(pattern)} characters, expected at most {LONGEST}"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on syntax that may change one day
-            re.compile(pattern)  # as PEFT reads it
-            return regex.compile(pattern)
-    except (re.error, regex.error, RecursionError, OverflowError, MemoryError) as error:
+        if budget.seconds <= 0:
+            raise LimitError("it needs more time than is allowed")
+        matched, seconds = _answer(pattern, expression, text, budget.seconds)
+    except LimitError as error:
+        raise ValueError(
+            f"the pattern {pattern[:100]!r} takes too long to match the names of the "
+            f"modules ({error}), expected one without nested repetitions, or fewer of "
+            f"them"
+        ) from None
+    except (ValueError, re.error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{pattern[:100]!r} is no regular expression ({str(error)[:100]})"
         ) from None
+    # The time is shared by all patterns, or a thousand slow ones would add up.
+    budget.seconds -= seconds
+    budget.answers[key] = matched
+    return matched
+
+
+def _answer(
+    pattern: str, expression: str, text: str, seconds: float
+) -> tuple[bool, float]:
+    """Does it match, and what processor time that took."""
+    repeats = pattern.count("*") + pattern.count("+")
+    if len(text) > _SHORT or repeats > _REPEATS or not _TAME.fullmatch(pattern):
+        matched, taken = shared().ask("match", seconds, pattern=expression, text=text)
+        return matched, taken + _ASKING
+    begin = time.thread_time()
+    matched = re.fullmatch(expression, text) is not None
+    return matched, time.thread_time() - begin

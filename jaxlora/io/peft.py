@@ -138,7 +138,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     """
     folder = _folder(folder, name)
     with naming(folder):
-        raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES, unique=True)
+        raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
         check(raw)
         stored = tensors.open_file(_weights(folder))
         pairs, copies = peft_keys.pairs(stored.entries)

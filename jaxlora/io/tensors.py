@@ -8,7 +8,6 @@ can run code.
 """
 
 import dataclasses
-import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from jaxlora.io import header
 from jaxlora.io.errors import PathError
 from jaxlora.io.header import DTYPES, Entry
+from jaxlora.strangers import data
 
 INDEX_BYTES = 200 * 2**20
 """An index larger than this is no index."""
@@ -148,34 +148,23 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def read_json(path: Path, *, limit: int = 2**24, unique: bool = False) -> dict:
+def read_json(path: Path, *, limit: int = data.BYTES) -> dict[str, Any]:
     """Returns the object that a JSON file holds.
 
     Args:
       path: the file.
       limit: bytes that it may have.
-      unique: refuse objects that hold one key twice; which one counts would depend on
-        the reader.
 
     Raises:
-      ValueError: if there is no such file, it is larger than ``limit`` bytes, or it
-        does not hold one JSON object.
+      ValueError: if there is no such file, or it does not hold one JSON object within
+        the bounds of :mod:`jaxlora.strangers.data`.
     """
     if not path.is_file():
         raise PathError(path, f"There is no file {str(path)!r}.")
-    # Before reading: JSON takes many times its size in memory.
-    if path.stat().st_size > limit:
-        raise PathError(
-            path, f"{path} has more than {limit} bytes; it is no {path.name}."
-        )
     try:
-        text = path.read_text(encoding="utf-8")
-        hook = header.unique if unique else None
-        read = json.loads(text, object_pairs_hook=hook)
-    except (ValueError, RecursionError) as error:
-        raise PathError(
-            path, f"{path} is not JSON: {error}; it is damaged or cut short."
-        ) from None
+        read = data.read(path, most=limit, what=f"{path.name} as published")
+    except ValueError as error:
+        raise PathError(path, str(error)) from None
     if not isinstance(read, dict):
         raise PathError(
             path, f"{path} holds a {type(read).__name__}, expected an object."

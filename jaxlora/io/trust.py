@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxlora.io.errors import PathError
+from jaxlora.strangers import data
 
 MANIFEST = "manifest.json"
 """Name of the file that lists all others of a folder."""
+MOST = 2**28
+"""Bytes that are read of a file; no longer one was written by us."""
 
 
 class DamagedError(PathError):
@@ -96,7 +99,8 @@ def loads(path: Path, key: str) -> Any:
       DamagedError: if it is missing, or any byte of it is another one.
     """
     try:
-        text = path.read_bytes().decode()  # as text, Python would mend line ends
+        with path.open("rb") as file:  # as text, Python would mend line ends
+            text = file.read(MOST).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedError(path, f"{path} is missing") from None
     except UnicodeDecodeError:
@@ -106,7 +110,7 @@ def loads(path: Path, key: str) -> Any:
         raise DamagedError(
             path, f"{path} is not what was written: changed, or of another entry"
         )
-    return json.loads(content)
+    return data.loads(content, finite=False, containers=2**23)
 
 
 def json_hash(fields: Mapping[str, Any]) -> str:

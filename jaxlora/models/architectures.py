@@ -12,6 +12,7 @@ DeepSeek-R1-Distill checkpoints are of type ``qwen2`` or ``llama``.
 import math
 from typing import Any
 
+from jaxlora.io.tensors import short
 from jaxlora.models.config import DecoderConfig, RopeScaling
 from jaxlora.models.fields import (
     ACTIVATIONS,
@@ -90,7 +91,8 @@ def dtype(raw: Raw) -> str | None:
     name = str(given).removeprefix("torch.")
     if name not in ("float32", "bfloat16", "float16"):
         raise ValueError(
-            f"config.json has dtype {given!r}, expected float32, bfloat16 or float16."
+            f"config.json has dtype {short(given)}, expected float32, bfloat16 or "
+            f"float16."
         )
     return name
 
@@ -100,11 +102,12 @@ def _refuse(raw: Raw) -> None:
     for field, what in FALSY.items():
         if raw.get(field):
             raise ValueError(
-                f"config.json has {field} {raw[field]!r}: {what} are not supported."
+                f"config.json has {field} {short(raw[field])}: {what} are not "
+                f"supported."
             )
     if kind != "qwen2" and raw.get("attention_bias"):
         raise ValueError(
-            f"config.json has attention_bias {raw['attention_bias']!r}, which for "
+            f"config.json has attention_bias {short(raw['attention_bias'])}, which for "
             f"{kind} means {UNBIASED}: not supported."
         )
 
@@ -121,7 +124,7 @@ def _local(raw: Raw) -> tuple[bool, ...]:
         names = {"full_attention": False, "sliding_attention": True}
         if not isinstance(given, list) or not set(map(str, given)) <= set(names):
             raise ValueError(
-                f"config.json has layer_types {given!r}, expected a list of "
+                f"config.json has layer_types {short(given)}, expected a list of "
                 f"{' and '.join(names)}; others are not supported."
             )
         if len(given) != layers:
@@ -155,8 +158,8 @@ def _rotary(raw: Raw, local: tuple[bool, ...]) -> dict[str, Any]:
         given = _object(new, "full_attention") | old
         if new and not {"full_attention", "sliding_attention"} & set(new):
             raise ValueError(
-                f"config.json has rope_parameters {new}, expected one set for each of "
-                f"full_attention and sliding_attention."
+                f"config.json has rope_parameters {short(new)}, expected one set for "
+                f"each of full_attention and sliding_attention."
             )
     elif {"full_attention", "sliding_attention"} & set(given):
         raise ValueError(
@@ -171,7 +174,7 @@ def _rotary(raw: Raw, local: tuple[bool, ...]) -> dict[str, Any]:
     if _scaling(near, raw) or (scaling and local and not apart):
         raise ValueError(
             f"config.json stretches the rotary positions of sliding layers "
-            f"({near or given}); only layers with full attention can have that."
+            f"({short(near or given)}); only layers with full attention can have that."
         )
     rope = {"rope_theta": theta, "rope_scaling": scaling}
     return rope | ({"local_rope_theta": near_theta} if local else {})
@@ -181,7 +184,7 @@ def _object(raw: Raw, field: str) -> Raw:
     value = raw.get(field) or {}
     if not isinstance(value, dict):
         raise ValueError(
-            f"config.json has rope parameters {value!r} ({field}), not an object."
+            f"config.json has rope parameters {short(value)} ({field}), not an object."
         )
     return value
 
@@ -191,8 +194,8 @@ def _scaling(given: Raw, raw: Raw) -> RopeScaling | None:
     partial = given.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
         raise ValueError(
-            f"config.json has partial_rotary_factor {partial}: rotary positions on a "
-            f"part of each head are not supported."
+            f"config.json has partial_rotary_factor {short(partial)}: rotary positions "
+            f"on a part of each head are not supported."
         )
     if kind == "default":
         return None
@@ -208,8 +211,9 @@ def _scaling(given: Raw, raw: Raw) -> RopeScaling | None:
             original_length=size(given, "original_max_position_embeddings", length),
         )
     raise ValueError(
-        f"config.json has rope type {kind!r}, which is not supported; supported are "
-        f"default, linear and llama3. If it was added for longer contexts, remove it."
+        f"config.json has rope type {short(kind)}, which is not supported; supported "
+        f"are default, linear and llama3. If it was added for longer contexts, remove "
+        f"it."
     )
 
 
@@ -218,7 +222,7 @@ def _activation(raw: Raw, field: str) -> Any:
     name = raw[field] or DEFAULTS[raw["model_type"]][field]
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"config.json has {field} {name!r}, which is not supported; supported are "
-            f"{', '.join(ACTIVATIONS)}."
+            f"config.json has {field} {short(name)}, which is not supported; supported "
+            f"are {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[name]

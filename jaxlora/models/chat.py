@@ -1,24 +1,17 @@
-"""Conversations to text, by the chat template that comes with a checkpoint.
+r"""Conversations to text, by the chat template that comes with a checkpoint.
 
-Templates are Jinja, in the dialect of Hugging Face: ``messages``,
-``add_generation_prompt``, ``bos_token`` and the other special tokens,
-``raise_exception``, ``strftime_now``, ``tojson``, loop controls, and the
-``generation`` tag, whose content is passed through.
+Templates are Jinja, in the dialect of Hugging Face. They are foreign code, so they run
+in a process that has little memory and time (:mod:`jaxlora.strangers.child`), and there
+in a sandbox that keeps them from Python (:mod:`jaxlora.strangers.templates`).
 """
 
+import dataclasses
 import datetime
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import nodes
-from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-
-from jaxlora.models.text_fuel import METER, Fuel
-from jaxlora.models.text_sandbox import Sandbox
+from jaxlora.strangers.child import LimitError, shared
 
 Message = Mapping[str, Any]
 """{"role": "user", "content": "..."}."""
@@ -36,19 +29,10 @@ PLAIN = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 """For models without a template, where the caller asks: ``User: ...``, a line each."""
-LENGTH = 200_000
-"""Characters of a template at most; those in use have some thousands."""
-
-
-class Generation(Extension):
-    """``{% generation %}...{% endgeneration %}`` is what stands between."""
-
-    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Returns the statements up to the end tag."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+SECONDS = 1.5
+"""Processor time of one request, which takes some milliseconds."""
+CHARACTERS = 200_000
+"""Characters of conversations that add another second."""
 
 
 def render(
@@ -62,93 +46,82 @@ def render(
     r"""Returns the text of a conversation.
 
     Args:
-      template: Jinja source; it is foreign code, and runs without access to Python and
-        with bounded work (:mod:`.text_sandbox`).
+      template: Jinja source.
       messages: turns, in order; each has a role and a content, both strings.
       add_generation_prompt: append what opens the assistant's turn?
       special_tokens: bos_token, eos_token and so on, as the template names them.
       today: what ``strftime_now`` prints.
 
     Raises:
-      ValueError: if the template is no Jinja, is refused for what it does, or refuses
-        the conversation.
+      ValueError: if the template is no Jinja, is refused for what it does or takes, or
+        refuses the conversation.
 
     >>> render(PLAIN, [{"role": "user", "content": "Hi"}])
     'User: Hi\nAssistant:'
     """
-    checked = [_checked(message, i) for i, message in enumerate(messages)]
-    variables: dict[str, Any] = {
-        "messages": checked,
-        "add_generation_prompt": add_generation_prompt,
-        "tools": None,
-        "documents": None,
-        "strftime_now": functools.partial(_strftime, today),
-        METER: Fuel(),
-    }
-    compiled = _compiled(template)
+    asked = [(len(messages), add_generation_prompt)]
+    (text,) = beginnings(
+        template, messages, asked, special_tokens=special_tokens, today=today
+    )
+    if isinstance(text, ValueError):
+        raise text
+    return text
+
+
+def beginnings(
+    template: str,
+    messages: Sequence[Message],
+    asked: Sequence[tuple[int, bool]],
+    *,
+    special_tokens: Mapping[str, str] | None = None,
+    today: datetime.date = TODAY,
+) -> list[str | ValueError]:
+    """Renders beginnings of a conversation, all in one request.
+
+    Args:
+      template: Jinja source.
+      messages: turns, in order.
+      asked: of each rendering, how many turns, and whether the assistant's next one is
+        opened.
+      special_tokens: as of :func:`render`.
+      today: as of :func:`render`.
+
+    Returns:
+      The text of each, or why there is none.
+    """
+    size = sum(len(str(message.get("content", ""))) for message in messages)
     try:
-        return compiled.render({**(special_tokens or {}), **variables})
-    except _RefusedError as error:
-        raise ValueError(
-            f"The chat template refuses this conversation of roles "
-            f"{', '.join(m['role'] for m in checked) or 'none'}: {_one_line(error)}"
-        ) from None
-    except Exception as error:  # foreign code may raise anything
-        raise ValueError(_failed(error)) from None
+        parts = _worker(template).ask(
+            SECONDS + size * len(asked) / CHARACTERS,
+            messages=list(map(dict, messages)),
+            asked=asked,
+            special_tokens=dict(special_tokens or {}),
+            today=today.isoformat(),
+        )
+    except ValueError as error:
+        return [error] * len(asked)
+    return [text if kind == "text" else ValueError(text) for kind, text in parts]
 
 
-class _RefusedError(TemplateError):
-    """What a template raises on purpose."""
+@dataclasses.dataclass
+class _Worker:
+    """One template in the process that all share; what harmed once is not run again."""
+
+    template: str
+    harm: str = ""
+
+    def ask(self, seconds: float, **variables: Any) -> list[tuple[str, str]]:
+        if self.harm:
+            raise ValueError(self.harm)
+        try:
+            return shared().ask("render", seconds, template=self.template, **variables)
+        except LimitError as error:
+            self.harm = f"The chat template is refused on this conversation: {error}."
+            raise ValueError(self.harm) from None
+        except TypeError as error:
+            raise ValueError(f"A message holds what is no JSON ({error}).") from None
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(template: str) -> Any:
-    if len(template) > LENGTH:
-        raise ValueError(
-            f"The chat template has {len(template)} characters, expected at most "
-            f"{LENGTH}; is this file a template?"
-        )
-    sandbox = Sandbox((Generation,), raise_exception=_raise)
-    try:
-        return sandbox.compiled(template)
-    except Exception as error:  # deep nesting raises RecursionError, MemoryError, ...
-        raise ValueError(_failed(error)) from None
-
-
-def _failed(error: Exception) -> str:
-    if isinstance(error, TemplateSyntaxError):
-        return (
-            f"The chat template is no valid Jinja, line {error.lineno}: "
-            f"{_one_line(error.message)}"
-        )
-    if isinstance(error, SecurityError):
-        return f"The chat template is refused as unsafe: {_one_line(error)}"
-    return (
-        f"The chat template fails on this conversation "
-        f"({type(error).__name__}): {_one_line(error)}"
-    )
-
-
-def _one_line(error: Any) -> str:
-    shown = " ".join(str(error).split()).rstrip(".")[:300] or "no reason given"
-    return f"{shown}."
-
-
-def _raise(message: object) -> None:
-    raise _RefusedError(str(message)[:300])
-
-
-def _strftime(today: datetime.date, form: str) -> str:
-    if re.sub(r"%-?[a-zA-Z%]", "", form).count("%") or len(form) > 100:
-        raise SecurityError(f"{form[:20]!r} is no plain format of a date")
-    return datetime.datetime.combine(today, datetime.time()).strftime(form)
-
-
-def _checked(message: Message, index: int) -> dict[str, Any]:
-    for field in ("role", "content"):
-        if not isinstance(message.get(field), str):
-            raise ValueError(
-                f"Message {index} has {field} {message.get(field)!r:.60}, expected a "
-                f'string, as in {{"role": "user", "content": "Hello"}}.'
-            )
-    return dict(message)
+def _worker(template: str) -> _Worker:
+    return _Worker(template)

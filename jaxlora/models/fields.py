@@ -1,8 +1,9 @@
 """Fields of ``config.json``: defaults by model type, and checked reading."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
+
+from jaxlora.io.tensors import short
 
 Raw: TypeAlias = dict[str, Any]
 
@@ -111,24 +112,39 @@ def text_config(raw: Raw) -> Raw:
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ValueError(
-            f"config.json has model_type {kind!r} (architectures "
-            f"{raw.get('architectures')}), which is not supported; supported are "
-            f"{', '.join(DEFAULTS)}, and gemma3 (its text model)."
+            f"config.json has model_type {short(kind)} (architectures "
+            f"{short(raw.get('architectures'))}), which is not supported; supported "
+            f"are {', '.join(DEFAULTS)}, and gemma3 (its text model)."
         )
     return DEFAULTS[kind] | raw
 
 
+MOST = {
+    "num_hidden_layers": 2**12,
+    "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12,
+    "head_dim": 2**16,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "vocab_size": 2**24,
+}
+"""The largest sizes, some times those of any model; others are below 2**31."""
+_FLOATS = (1e-30, 1e30)
+
+
 def size(raw: Raw, field: str, default: int | None = None, *, least: int = 1) -> int:
-    """Returns a whole number of at least ``least``; null and absent are the default.
+    """Returns a whole number from ``least`` on; null and absent are the default.
 
     Raises:
       ValueError: if it is none.
     """
     value = raw.get(field)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    most = MOST.get(field, 2**31 - 1)
+    if type(value) is not int or not least <= value <= most:
         raise ValueError(
-            f"config.json has {field} {value!r}, expected a whole number from {least}."
+            f"config.json has {field} {short(value)}, expected a whole number from "
+            f"{least} to {most}."
         )
     return value
 
@@ -143,9 +159,11 @@ def positive(raw: Raw, field: str, default: float | None = None) -> float:
     if value is None and default is not None:
         return default
     fine = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fine or not 0 < value < math.inf:
+    least, most = _FLOATS
+    if not fine or not least <= value <= most:
         raise ValueError(
-            f"config.json has {field} {value!r}, expected a positive number."
+            f"config.json has {field} {short(value)}, expected a positive number, at "
+            f"least {least} and at most {most}."
         )
     return float(value)
 
@@ -158,5 +176,7 @@ def flag(raw: Raw, field: str) -> bool:
     """
     value = raw.get(field)
     if not isinstance(value, bool | None):
-        raise ValueError(f"config.json has {field} {value!r}, expected true or false.")
+        raise ValueError(
+            f"config.json has {field} {short(value)}, expected true or false."
+        )
     return bool(value)

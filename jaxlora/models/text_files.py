@@ -4,16 +4,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import tokenizers
-
 from jaxlora.io import tensors
+from jaxlora.models.text_backend import MAIN, Limited
 
-MAIN = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def backend(folder: pathlib.Path) -> tokenizers.Tokenizer:
+def backend(folder: pathlib.Path) -> Limited:
     """Returns what ``tokenizer.json`` describes, without padding or truncation."""
     path = folder / MAIN
     if not path.is_file():
@@ -27,16 +25,7 @@ def backend(folder: pathlib.Path) -> tokenizers.Tokenizer:
             f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
             f"tokenizer; there is {', '.join(files[:8]) or 'nothing'}."
         )
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(
-            f"{path} is no tokenizer ({str(error)[:200]}); expected the file as "
-            f"published: is the download whole?"
-        ) from None
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
+    return Limited(path)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -47,7 +36,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def special_ids(
-    folder: pathlib.Path, backend: tokenizers.Tokenizer, named: Mapping[str, Any]
+    folder: pathlib.Path, backend: Limited, named: Mapping[str, Any]
 ) -> dict[str, int]:
     """The ids of the special tokens that have a name; a token is a string or object."""
     ids = {}

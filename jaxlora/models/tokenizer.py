@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tokenizers
 
+from jaxlora.io import tensors
 from jaxlora.models import chat, text_files
+from jaxlora.models.text_backend import Backend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Tokenizer:
     """A vocabulary, its special tokens and its chat template."""
 
-    backend: tokenizers.Tokenizer
+    backend: Backend
     """What ``tokenizer.json`` describes."""
     vocab_size: int
     """Largest token id + 1; a model may have more, unused, rows."""
@@ -95,6 +96,24 @@ class Tokenizer:
         Raises:
           ValueError: if there is no template, or as :func:`.chat.render`.
         """
+        (text,) = self.beginnings(messages, [(len(messages), add_generation_prompt)])
+        if isinstance(text, ValueError):
+            raise text
+        return text
+
+    def beginnings(
+        self, messages: Sequence[chat.Message], asked: Sequence[tuple[int, bool]]
+    ) -> list[str | ValueError]:
+        """Renders beginnings of a conversation, or says why not; see :mod:`.chat`.
+
+        Args:
+          messages: turns, in order.
+          asked: of each rendering, how many turns, and whether the assistant's next
+            one is opened.
+
+        Raises:
+          ValueError: if there is no template.
+        """
         if self.chat_template is None:
             raise ValueError(
                 f"The tokenizer has no chat template ({text_files.CONFIG} or "
@@ -102,11 +121,8 @@ class Tokenizer:
                 f"the instruct model, train on prompt/answer records, or set "
                 f"chat_template to chat.PLAIN."
             )
-        return chat.render(
-            self.chat_template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            special_tokens=self.special_tokens,
+        return chat.beginnings(
+            self.chat_template, messages, asked, special_tokens=self.special_tokens
         )
 
 
@@ -141,15 +157,11 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
     named = ids | {name: some[0] for name, some in first.items() if some}
     return Tokenizer(
         backend=backend,
-        vocab_size=max(backend.get_vocab().values()) + 1,
+        vocab_size=backend.vocab_size,
         bos_id=bos[0] if bos else None,
         eos_ids=tuple(dict.fromkeys(eos)),
         pad_id=pad[0],
-        special_ids=frozenset(
-            i
-            for i, token in backend.get_added_tokens_decoder().items()
-            if token.special
-        ),
+        special_ids=backend.special_ids,
         special_tokens={k: backend.id_to_token(i) or "" for k, i in named.items()},
         chat_template=text_files.template(folder, config),
     )
@@ -239,9 +251,9 @@ def _ids(named: Mapping[str, Any], field: str) -> tuple[int, ...]:
     """One id, several or none; old checkpoints say -1 for none."""
     value = named.get(field)
     some = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(i) is int for i in some):
+    if not all(type(i) is int and i < 2**31 for i in some):
         raise ValueError(
-            f"The configuration of the checkpoint has {field} {value!r:.60}, expected "
-            f"a token id or a list of them."
+            f"The configuration of the checkpoint has {field} {tensors.short(value)}, "
+            f"expected a token id or a list of them."
         )
     return tuple(i for i in some if i >= 0)

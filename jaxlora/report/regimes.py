@@ -29,6 +29,7 @@ from jaxlora.report import (
 from jaxlora.report.grid import markdown_table
 from jaxlora.report.regimes_readings import Book
 from jaxlora.report.templates import template
+from jaxlora.strangers import data
 from jaxlora.studies.harness.results import rows_file
 from jaxlora.tasks.two_hop import arrows
 
@@ -59,8 +60,8 @@ def make(
     """
     source, target = Path(folder), Path(folder if out is None else out)
     rows = pd.read_csv(rows_file(source))
-    summary = json.loads((source / "results.json").read_text(encoding="utf-8"))
-    return save(rows, summary, target)
+    results = data.read(source / "results.json", finite=False)
+    return save(rows, results, target)
 
 
 def save(

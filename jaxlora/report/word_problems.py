@@ -38,6 +38,7 @@ from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.report.templates import template
 from jaxlora.report.word_problems_facts import Forms
 from jaxlora.report.word_problems_readings import Book
+from jaxlora.strangers import data
 
 FIGURES: dict[str, Callable[[Book], Figure]] = {
     "overlap.png": word_problems_figure.overlap,
@@ -70,7 +71,7 @@ def make(
     source, target = Path(folder), Path(folder if out is None else out)
     packed = source / "results.csv.gz"
     rows = pd.read_csv(packed if packed.exists() else source / "results.csv")
-    results = json.loads((source / "results.json").read_text(encoding="utf-8"))
+    results = data.read(source / "results.json", finite=False)
     facts = word_problems_facts.read(None if two_hop is None else Path(two_hop))
     return save(rows, results, target, facts)
 

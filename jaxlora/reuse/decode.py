@@ -206,9 +206,12 @@ def stops(tokenizer: Tokenizer, how: TextDecoding) -> tuple[int, ...]:
     """
     if not how.until or how.thought is not None:
         return ()
-    every = [[i] for i in range(tokenizer.vocab_size)]
-    texts = tokenizer.backend.decode_batch(every, skip_special_tokens=False)
-    return tuple(i for i, t in enumerate(texts) if any(s in t for s in how.until))
+    ids = sorted(set(tokenizer.backend.get_vocab().values()))
+    texts = tokenizer.backend.decode_batch(
+        [[i] for i in ids], skip_special_tokens=False
+    )
+    pairs = zip(ids, texts, strict=True)
+    return tuple(i for i, text in pairs if any(s in text for s in how.until))
 
 
 def cut(text: str, until: Sequence[str]) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxlora.files import write_text
+from jaxlora.strangers import data
 
 SHOWN = 60
 """Characters of a bad line or value that a message repeats."""
+LINE = 2**24
+"""Bytes of one line."""
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -31,7 +34,8 @@ def read(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     empty = True
     try:
         with open(name, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            lines = iter(lambda: file.readline(LINE + 1), b"")
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     empty = False
                     yield number, parse(line, f"{name}:{number}")
@@ -122,14 +126,18 @@ def parse(line: bytes, where: str) -> dict[str, Any]:
     Raises:
       ValueError: if it is not UTF-8, not JSON, or not an object.
     """
+    if len(line) > LINE:
+        raise ValueError(
+            f"{where}: the line has more than {LINE} bytes; expected one object a line."
+        )
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        value = data.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: byte 0x{line[error.start]:02x} at column {error.start + 1} is "
             f"not UTF-8; expected a file saved as UTF-8."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         got = shorten(line.decode("utf-8-sig").strip())
         raise ValueError(
             f"{where}: not JSON ({error}), got {got}; expected one object a line, "

@@ -6,6 +6,8 @@ from jaxlora.models.tokenizer import Tokenizer
 
 Turn = dict[str, str]
 Span = tuple[int, int]
+Beginnings = dict[tuple[int, bool], str | ValueError]
+"""By number of turns, and whether the assistant's next one is opened."""
 
 
 def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Span]]:
@@ -27,15 +29,18 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     Raises:
       ValueError: if the template refuses the conversation.
     """
-    text = tokenizer.render(messages, add_generation_prompt=False)
+    shown = _beginnings(messages, tokenizer)
+    text = shown[len(messages), False]
+    if isinstance(text, ValueError):
+        raise text
     spans, cursor = [], 0
     for i, turn in enumerate(messages):
         assistant = turn["role"] == "assistant"
         # The exact way first: what is new after a turn is that turn.
-        span = _by_prefix(text, messages, i, tokenizer) if assistant and i else None
+        span = _by_prefix(text, shown, i) if assistant and i else None
         if span is None:
             if assistant and i:
-                cursor = _opened(text, messages[:i], cursor, tokenizer)
+                cursor = _opened(text, shown, i, cursor)
             span = _by_words(text, turn["content"].strip(), cursor, tokenizer)
         if span is not None:
             cursor = span[1]
@@ -43,14 +48,20 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     return text, spans
 
 
-def _by_prefix(
-    text: str, messages: Sequence[Turn], i: int, tokenizer: Tokenizer
-) -> Span | None:
-    try:
-        before = tokenizer.render(messages[:i], add_generation_prompt=False)
-        opened = tokenizer.render(messages[:i])
-        upto = tokenizer.render(messages[: i + 1], add_generation_prompt=False)
-    except ValueError:
+def _beginnings(messages: Sequence[Turn], tokenizer: Tokenizer) -> Beginnings:
+    """All that is asked for below, in one request."""
+    asked = {(len(messages), False)}
+    for i, turn in enumerate(messages):
+        if turn["role"] == "assistant" and i:
+            asked |= {(i, False), (i, True), (i + 1, False)}
+    return dict(zip(asked, tokenizer.beginnings(messages, [*asked]), strict=True))
+
+
+def _by_prefix(text: str, shown: Beginnings, i: int) -> Span | None:
+    before, opened, upto = shown[i, False], shown[i, True], shown[i + 1, False]
+    if not (
+        isinstance(before, str) and isinstance(opened, str) and isinstance(upto, str)
+    ):
         return None  # the template refuses a part of what it accepts
     # Later turns changed what earlier ones look like.
     if not (text.startswith(before) and text.startswith(upto)):
@@ -62,15 +73,12 @@ def _by_prefix(
     return (start, len(upto)) if start < len(upto) else None
 
 
-def _opened(
-    text: str, before: Sequence[Turn], cursor: int, tokenizer: Tokenizer
-) -> int:
+def _opened(text: str, shown: Beginnings, i: int, cursor: int) -> int:
     """Where the next turn of the assistant begins: its role may hold its words too."""
-    try:
-        closed = tokenizer.render(before, add_generation_prompt=False)
-        opening = tokenizer.render(before)[len(closed) :].splitlines(keepends=True)
-    except ValueError:
+    closed, opened = shown[i, False], shown[i, True]
+    if isinstance(closed, ValueError) or isinstance(opened, ValueError):
         return cursor
+    opening = opened[len(closed) :].splitlines(keepends=True)
     while opening:  # the last lines may be more than the opening (a <think>, say)
         start = text.find("".join(opening), cursor)
         if start >= 0:

@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxlora.strangers import data
+
 EXAMPLE = "[[1, 5, 7], [1, 6, 8]]"
 """What such a file holds."""
+BYTES = 2**28
+"""Of such a file."""
 
 
 def read(path: Path) -> np.ndarray:
@@ -67,13 +71,9 @@ def check(path: Path, tokens: np.ndarray, vocabulary: int) -> None:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return data.read(path, most=BYTES, what=f"token ids, as in {EXAMPLE}")
     except OSError as error:
         raise ValueError(
             f"Cannot read {path}: {error.strerror or error}; expected a JSON file of "
             f"token ids, as in {EXAMPLE}."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}); expected token ids, as in {EXAMPLE}."
         ) from None

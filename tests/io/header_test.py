@@ -80,7 +80,7 @@ def test_order_and_gaps(path):
         (b'{"\xff\xfe": 1}', "no JSON in UTF-8 .*can't decode"),
         (b'{"a": ' + b"9" * 5000 + b"}", "no JSON in UTF-8"),
         (b'{"a": ' + b"[" * 100_000, "no JSON in UTF-8"),
-        (b"[" * 300_000, "nests or lists more than any checkpoint"),
+        (b"[" * 300_000, "nests or lists more than 262144"),
         (b'{"a": {"dtype": "F32"', "no JSON in UTF-8"),
         (b"", "its header says it has 0 bytes"),
     ],
@@ -115,9 +115,8 @@ def test_file_that_became_shorter(path):
 
 def test_json_with_one_key_twice(tmp_path):
     (tmp_path / "x.json").write_text('{"a": {"b": 1, "b": 2}}')
-    assert tensors.read_json(tmp_path / "x.json") == {"a": {"b": 2}}
     with pytest.raises(ValueError, match="'b' is there twice"):
-        tensors.read_json(tmp_path / "x.json", unique=True)
+        tensors.read_json(tmp_path / "x.json")
 
 
 def test_json_with_a_number_of_many_digits(tmp_path):

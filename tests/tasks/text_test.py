@@ -1,6 +1,7 @@
 """Learnt are the answers and the tokens that end them, whatever the template does."""
 
 import dataclasses
+import pathlib
 
 import hypothesis
 import numpy as np
@@ -13,6 +14,7 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
 
+DATA = pathlib.Path(__file__).parents[1] / "data" / "tokenizer"
 SUM = Record(
     messages=(
         {"role": "user", "content": "Ann has 3 pens and 4. How many?"},
@@ -173,7 +175,7 @@ def test_an_assistant_that_speaks_first(chatml):
 
 
 def test_an_end_token_around_the_text_is_not_doubled(plain):
-    backend = tokenizers.Tokenizer.from_str(plain.backend.to_str())
+    backend = tokenizers.Tokenizer.from_file(str(DATA / "plain" / "tokenizer.json"))
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )

@@ -1,6 +1,5 @@
 """Flags that studies share, and how a config comes from the command line."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ from jaxlora import route
 from jaxlora.commands.flags import parsing
 from jaxlora.io.errors import naming
 from jaxlora.names import flag_hint
+from jaxlora.strangers import data
 from jaxlora.studies.harness.config import from_plain
 from jaxlora.studies.two_hop.config import METHODS
 from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
@@ -100,7 +100,7 @@ def read_config(path: Path, source: Source = TWO_HOP) -> Any:
       ValueError: if there is none, naming what was found instead.
     """
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = data.read(path, what="the results.json of a run", finite=False)
     except FileNotFoundError:
         raise ValueError(
             f"No file {path}; expected the results.json of a run."
@@ -109,8 +109,6 @@ def read_config(path: Path, source: Source = TWO_HOP) -> Any:
         raise ValueError(
             f"Cannot read {path}: {error.strerror}; expected the results.json of a run."
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}.") from None
     if not isinstance(results, dict) or not isinstance(results.get("config"), dict):
         raise ValueError(f"{path} has no 'config'; expected the results.json of a run.")
     if results.get("study") != source.study:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from jaxlora.io import trust
 from jaxlora.names import hint, some
+from jaxlora.strangers import data
 
 T = TypeVar("T")
 
@@ -163,13 +164,11 @@ def read(kind: type[T], path: Path, study: str) -> T:
       ValueError: if it is neither, naming a field that does not exist or fit.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = data.read(path, what="a JSON file of options")
     except OSError as error:
         raise ValueError(
             f"Cannot read {path}: {error.strerror}; expected a JSON file of options."
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}.") from None
     if isinstance(content, dict) and "sha256" in content:
         trust.check_json(path, content)
     if isinstance(content, dict) and "study" in content:

@@ -14,6 +14,7 @@ from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import COLUMNS
 from jaxlora.files import write_text
 from jaxlora.io import tensors, trust
+from jaxlora.strangers.text import cells
 
 
 class Results(NamedTuple):
@@ -34,7 +35,7 @@ def table(study: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_rows(out: Path, rows: pd.DataFrame) -> None:
     """Writes results.csv."""
-    write_text(out / "results.csv", rows.to_csv(index=False))
+    write_text(out / "results.csv", cells(rows).to_csv(index=False))
 
 
 def write_summary(out: Path, summary: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from jaxlora import locks
 from jaxlora.files import write_text
 from jaxlora.io import trust
 from jaxlora.io.trust import DamagedError
+from jaxlora.strangers import data
 from jaxlora.studies.harness.config import current, flat
 
 DECISIVE = {
@@ -87,11 +88,11 @@ def _holds_files(out: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+        stored = data.read(path, what="what a run has written")
+    except ValueError as error:
         raise OccupiedError(
-            f"{path} is not readable JSON, so this folder cannot be resumed; choose "
-            f"another --out."
+            f"{str(error).rstrip('.')}; this folder cannot be resumed, choose another "
+            f"--out."
         ) from None
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise OccupiedError(f"{path} names no study and config; choose another --out.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlora.files import write_text
+from jaxlora.strangers import data
 from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
 from jaxlora.theory import CLAIMS, PROGRAMS, Claim, Load, Rule, Sizes, interval
 from jaxlora.theory.measure import GATES
@@ -147,9 +148,9 @@ def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
       ValueError: if the file is no list of predictions.
     """
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["predictions"]
+        records = data.read(path)["predictions"]
         return {name_of(r["claim"], r["item"], r["condition"]): r for r in records}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no file of predictions ({error}); expected an object with a "
             f"list 'predictions' of claim, item, condition, predicted, lo and hi."
@@ -158,7 +159,7 @@ def committed(path: Path = PREDICTIONS) -> dict[str, dict[str, Any]]:
 
 def digest(path: Path = PREDICTIONS) -> str:
     """Returns the SHA-256, in hex, of the committed predictions as canonical JSON."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = data.read(path)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,7 +3,7 @@
 A chat template comes with the checkpoint, so it is foreign code. Jinja's sandbox keeps
 it from attributes that lead to Python, but not from filling memory or never ending.
 Here every value that is built, printed, compared or looped over is paid for
-(:mod:`.text_fuel`). Filters, tests and methods of which the cost cannot be told
+(:mod:`.fuel`). Filters, tests and methods of which the cost cannot be told
 beforehand do not exist.
 """
 
@@ -15,7 +15,7 @@ from jinja2.ext import Extension
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jaxlora.models import text_fuel
+from jaxlora.strangers import fuel as text_fuel
 
 BITS = 1024
 """Size of the largest product of integers."""

@@ -1,0 +1,80 @@
+"""What is asked of a tokenizer, within the limited process that holds it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tokenizers
+from tokenizers import Tokenizer
+
+
+def load(path: str) -> Tokenizer:
+    """Reads a tokenizer.json, without padding or truncation.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    try:
+        loaded = tokenizers.Tokenizer.from_file(path)
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(str(error)[:200]) from None
+    loaded.no_truncation()
+    loaded.no_padding()
+    return loaded
+
+
+def facts(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what is asked of every tokenizer: its special ids, size and unknown.
+
+    Args:
+      tokenizer: as :func:`load` gives it.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return {
+        "size": max(tokenizer.get_vocab().values(), default=-1) + 1,
+        "special": [i for i, token in added.items() if token.special],
+        "unk_token": unknown if isinstance(unknown, str) else None,
+    }
+
+
+def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
+    """Returns ids, and characters [start, stop) of each.
+
+    Args:
+      tokenizer: as :func:`load` gives it.
+      text: to be encoded.
+      special: add what stands around a text?
+    """
+    encoded = _plain(tokenizer.encode, text, add_special_tokens=special)
+    return encoded.ids, encoded.offsets
+
+
+def decode(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], skip: bool) -> list:
+    """Returns the text of each row of ids.
+
+    Args:
+      tokenizer: as :func:`load` gives it.
+      rows: of ids.
+      skip: leave special tokens out?
+    """
+    return [_plain(tokenizer.decode, row, skip_special_tokens=skip) for row in rows]
+
+
+def _plain(method: Callable[..., Any], *given: Any, **how: Any) -> Any:
+    try:
+        return method(*given, **how)
+    except Exception as error:  # a missing unk, for one, is a plain Exception
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+
+
+METHODS: Mapping[str, Callable[..., Any]] = {
+    "encode": encode,
+    "decode": decode,
+    "vocab": lambda tokenizer: tokenizer.get_vocab(),
+    "id": lambda tokenizer, token: tokenizer.token_to_id(token),
+    "token": lambda tokenizer, index: tokenizer.id_to_token(index),
+}
+"""What can be called, by name."""

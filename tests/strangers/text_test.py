@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxlora.strangers import text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\rb\x08", r"a\rb\x08"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("a\u200bb\ufeff", r"a\u200bb\ufeff"),
+        ("a\ud800", r"a\ud800"),
+        ("a\tb\nc é 名", "a\tb\nc é 名"),
+    ],
+)
+def test_what_acts_is_written_out(given, expected):
+    assert text.visible(given) == expected
+
+
+@given(st.text())
+def test_nothing_that_is_left_acts(value):
+    shown = text.visible(value)
+    assert all(
+        char.isprintable() or char in "\t\n" or char.isspace()
+        for char in shown
+        if ord(char) < 256
+    )
+    shown.encode()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_is_a_formula(name):
+    assert text.cell(name) == "'" + name
+
+
+@pytest.mark.parametrize("value", [-1, -1.5, None, "", "a=b", "-1.5e3", "+2", "nan"])
+def test_numbers_and_plain_names_stay(value):
+    assert text.cell(value) is value
