@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jaxlora import lora, reuse
+from jaxlora import reuse
 from jaxlora.commands import flags, loading, printing
 from jaxlora.commands.flags import Dtype, Merge, Merging, Model
 from jaxlora.models import pretrained
@@ -56,8 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     flags.check_new_folder(given.out)
     loaded = loading.load(given.model, folders, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):
-        fused = lora.fuse(loaded.base, loaded.adapter)
-        pretrained.save(given.out, loaded.model, fused, like=given.model)
+        what = {"adapter": loaded.adapter, "like": given.model}
+        pretrained.save(given.out, loaded.model, loaded.base, **what)
     names, dtype = " + ".join(x.name for x in folders), loaded.model.config.param_dtype
     printing.line(Console(), f"{given.out}: {given.model.name} and {names}, {dtype}")
     return 0

@@ -1,7 +1,6 @@
 """``jaxlora inspect``: what adapters are, and how alike; no base model is needed."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -70,8 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     names = collection_about.names(given.adapters)
     flags.check_out(given.json, given.figure)
     with bars.bar("inspecting") as move:
-        reading = functools.partial(move, "reading")
-        library = collection.read(given.adapters, names=names, progress=reading)
+        library = collection.open_folders(given.adapters, names=names)
         groups = spectra.measure(library.library, library.ranks, move)
     console = printing.console()
     _show(console, library, groups)
@@ -101,7 +99,10 @@ def _show(console: Console, library: Collection, groups: Mapping[str, Group]) ->
         table(console, heads, [row[: len(heads)] for row in rows])
     if len(library.names) > 1:
         _cosines(console, library.names, shown)
+    squares = {name: group.energy for name, group in groups.items()}
     for note in collection_about.notes(library):
+        line(console, note)
+    for note in collection_about.nothing(library, squares):
         line(console, note)
 
 

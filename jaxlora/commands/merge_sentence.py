@@ -1,10 +1,12 @@
 """What a merge did, in one sentence: strength, direction, and how experts overlap."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxlora.io import collection_about
+from jaxlora.io.collection import Collection
 from jaxlora.merge.groups import Totals
 
 SMALL = 0.01
@@ -51,6 +53,36 @@ def sentence(
     if len(present) > 1:
         parts.append(_overlap(totals.overlap))
     return f"{lead}: {'; '.join(parts)}"
+
+
+def nothing(
+    library: Collection, weights: Sequence[float], grams: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Says which adapters, and which modules of them or of their merge, are zero.
+
+    Args:
+      library: the adapters.
+      weights: one for each of them; 0 leaves an adapter out.
+      grams: by group, ``groups.products`` [L, 1 + E, 1 + E].
+    """
+    squares = {name: np.diagonal(x, axis1=1, axis2=2).T for name, x in grams.items()}
+    kept = np.asarray(weights) != 0
+    of_experts = {
+        name: np.where(kept[:, None], x[1:], 1) for name, x in squares.items()
+    }
+    yield from collection_about.nothing(library, of_experts)
+    zero = [
+        path
+        for name, paths in library.modules.items()
+        for path, square in zip(paths, squares[name][0], strict=True)
+        if square == 0
+    ]
+    if zero:
+        count = sum(map(len, library.modules.values()))
+        yield (
+            f"The merge is zero in {len(zero)} of {count} modules, which are not "
+            f"written: {collection_about.few(zero)}."
+        )
 
 
 def _strengths(present: Sequence[tuple[str, float]]) -> str:
