@@ -122,6 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
     printing.say(merge_sentence.nothing(library, weights, grams))
+    printing.say(merge_sentence.too_large(weights, totals))
     if given.report is not None:
         _report(console, given.report, groups.together(parts), library.names)
     return 0

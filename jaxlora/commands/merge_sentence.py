@@ -11,6 +11,8 @@ from jaxlora.merge.groups import Totals
 
 SMALL = 0.01
 """A direction that is off by less is that of the exact sum."""
+LARGE = 1.5
+"""A merge this many times the weighted norms of its experts, added up, is remarked."""
 ORTHOGONAL = 0.1
 """Experts whose cosines are smaller hardly see each other."""
 NAMED = 4
@@ -80,8 +82,24 @@ def nothing(
     if zero:
         count = sum(map(len, library.modules.values()))
         yield (
-            f"The merge is zero in {len(zero)} of {count} modules, which are not "
-            f"written: {collection_about.few(zero)}."
+            f"The merge is zero in {len(zero)} of {count} modules: "
+            f"{collection_about.few(zero)}."
+        )
+
+
+def too_large(weights: Sequence[float], totals: Totals) -> Iterator[str]:
+    """Says that a merge is much larger than all that went into it.
+
+    Args:
+      weights: one for each expert.
+      totals: the merge beside them.
+    """
+    together = float(np.abs(weights) @ totals.norms)
+    if together and totals.merged > LARGE * together:
+        yield (
+            f"The merge is {totals.merged / together:.1f} times as large as all "
+            f"adapters added up: the method divides by small singular values, as where "
+            f"ranks fill the layer; compare with `--method mean` before use."
         )
 
 

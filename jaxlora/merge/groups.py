@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxlora import lora, spectra
 from jaxlora.lora import LoraWeight
+from jaxlora.merge import magnitude
 from jaxlora.merge.compose import Merge
 from jaxlora.merge.fidelity import Fidelity, fidelity
 from jaxlora.tree import unflatten
@@ -98,7 +99,8 @@ def each(
       An iterator over (group, its experts a [E, L, D, R], their merge a [L, D, R]).
 
     Raises:
-      ValueError: as the merge, before anything is read or computed.
+      ValueError: as the merge, before anything is read or computed; and on the way, if
+        adapters differ in size beyond float32.
     """
     key = jax.random.key(seed)
     _check(merge, source, weights, key, rank)
@@ -122,12 +124,15 @@ def joint(merge: Merge) -> bool:
 def _at_once(merge: Merge, source: Source, weights, key, rank: int | None):
     library, _, data = source
     library = {name: library[name] for name in library}
+    powers = magnitude.exponents(merge, library, weights)
     run = jax.jit(merge, static_argnames="rank")
     tree = None if data is None else unflatten(data)
-    adapter = run(library, weights, key=key, rank=rank, data=tree)
+    small = magnitude.divided(library, powers)
+    adapter = run(small, weights, key=key, rank=rank, data=tree)
     merged = jax.block_until_ready(lora.sites(adapter))
     for name in list(library):
-        yield name, library.pop(name), merged.pop(name)
+        result = magnitude.restored(merged.pop(name), powers)
+        yield name, library.pop(name), result
 
 
 def _in_turn(merge: Merge, source: Source, weights, rank: int | None, progress):
@@ -139,9 +144,11 @@ def _in_turn(merge: Merge, source: Source, weights, rank: int | None, progress):
         most = None if rank is None else min(rank, len(weights) * shapes[name].rank)
         arrays = None if data is None else data[name]
         group = library[name]
-        merged = jax.block_until_ready(_merged(group, weights, arrays, merge, most))
-        yield name, group, merged
-        del group, merged  # before the next group is read
+        powers = magnitude.exponents(merge, {name: group}, weights)
+        small = magnitude.divided(group, powers)
+        merged = jax.block_until_ready(_merged(small, weights, arrays, merge, most))
+        yield name, group, magnitude.restored(merged, powers)
+        del group, small, merged  # before the next group is read
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
