@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlora.io import collection_sites, peft
@@ -91,7 +93,8 @@ def read(
     library = {}
     for done, site in enumerate(opened.library):
         progress(done, len(opened.library))
-        library[site] = opened.library[site]
+        site_arrays = jax.tree.map(jnp.asarray, opened.library[site])
+        library[site] = jax.block_until_ready(site_arrays)  # else copies wait
     progress(len(library), len(library))
     return dataclasses.replace(opened, library=library)
 

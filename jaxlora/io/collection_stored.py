@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.io.library_arrays import padded
+from jaxlora.io.library_arrays import filled
 from jaxlora.io.peft import PeftFile
 from jaxlora.lora import LoraWeight
 
@@ -28,6 +28,8 @@ class Stored(Mapping[str, LoraWeight]):
     def __getitem__(self, site: str) -> LoraWeight:
         """Returns a [E, L, D, R], b [E, L, R, F], scale [E, L]; zeros where absent.
 
+        They are of NumPy: JAX compiles a program for each shape that it takes in.
+
         Raises:
           ValueError: if a value is NaN or infinite, or a file was changed.
         """
@@ -36,7 +38,7 @@ class Stored(Mapping[str, LoraWeight]):
         # PEFT stores factors as [out, in].
         parts = ((place, part.a.T, part.b.T, part.scale) for place, part in modules)
         lead = len(self.files), len(self.modules[site])
-        return padded(lead, self._sizes(site), self._dtype(site), parts)
+        return filled(lead, self._sizes(site), self._dtype(site), parts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.modules)
