@@ -248,15 +248,25 @@ def fuse(base: Tree, adapter: Adapter) -> Tree:
     adapted = sites(adapter)
 
     def add(name: str, leaf: jax.Array) -> jax.Array:
-        return _fuse_site(leaf, adapted[name]) if name in adapted else leaf
+        return fuse_kernel(leaf, adapted[name]) if name in adapted else leaf
 
     return named.map_named(add, base)
 
 
 @jax.jit
-def _fuse_site(kernel: jax.Array, weight: LoraWeight) -> jax.Array:
+def fuse_kernel(kernel: jax.Array, weight: LoraWeight) -> jax.Array:
+    """Adds a delta into one kernel, as :func:`fuse` does.
+
+    Args:
+      kernel: [..., D, F].
+      weight: a [..., D, R], b [..., R, F], scale [...].
+
+    >>> w = LoraWeight(jnp.ones((2, 1)), jnp.ones((1, 3)), jnp.asarray(0.5))
+    >>> fuse_kernel(jnp.ones((2, 3)), w).tolist()
+    [[1.5, 1.5, 1.5], [1.5, 1.5, 1.5]]
+    """
     if kernel.ndim > 2:  # one layer after another: float32 copies are of one layer
-        return jax.lax.map(lambda pair: _fuse_site(*pair), (kernel, weight))
+        return jax.lax.map(lambda pair: fuse_kernel(*pair), (kernel, weight))
     return (kernel.astype(jnp.float32) + delta(weight)).astype(kernel.dtype)
 
 

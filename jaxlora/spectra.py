@@ -5,13 +5,10 @@ is split into a and b, or on its scale and padding.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
 
 
@@ -77,9 +74,10 @@ def measure(
       progress: called with (group, groups measured, groups in all).
     """
     groups = {}
-    for done, (name, weight) in enumerate(library.items()):
+    for done, name in enumerate(library):
         progress(name, done, len(library))
-        singular, gram = (np.asarray(x, np.float64) for x in _measured(weight))
+        weight = library[name]
+        singular, gram = _measured(weight)
         groups[name] = Group(
             shape=(weight.a.shape[-2], weight.b.shape[-1]),
             ranks=ranks[name],
@@ -87,6 +85,7 @@ def measure(
             singular=singular,
             gram=gram,
         )
+        del weight  # before the next group is read
     return groups
 
 
@@ -117,19 +116,47 @@ def _ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(y > 0, x / y, np.nan)
 
 
-@jax.jit
-def _measured(weight: LoraWeight) -> tuple[jax.Array, jax.Array]:
-    """Singular values [E, L, K] and inner products [E, E], a layer at a time."""
-    layers = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), weight)
-    singular, gram = jax.lax.map(_layer, layers)
-    return jnp.moveaxis(singular, 0, 1), jnp.sum(gram, 0)
+def inner_products(
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], scales: np.ndarray
+) -> np.ndarray:
+    """Inner products [N, N] of deltas ``scale a b`` of any ranks, in float64.
+
+    Args:
+      a: N of them, [D, R].
+      b: [R, F].
+      scales: [N].
+
+    >>> a, b = np.ones((3, 1)), np.ones((1, 2))
+    >>> inner_products([a, a], [b, b], np.asarray([1.0, 2.0])).tolist()
+    [[6.0, 12.0], [12.0, 24.0]]
+    """
+    left = np.concatenate(a, 1).astype(np.float64)
+    right = np.concatenate(b, 0).astype(np.float64)
+    product = (left.T @ left) * (right @ right.T)
+    # tr(delta_x^T delta_y) sums the R_x x R_y block of x and y, see spectrum.inner.
+    starts = np.cumsum([0, *(x.shape[1] for x in a[:-1])])
+    blocks = np.add.reduceat(np.add.reduceat(product, starts, 0), starts, 1)
+    return blocks * scales[:, None] * scales
 
 
-def _layer(experts: LoraWeight) -> tuple[jax.Array, jax.Array]:
-    # The balanced form: inner products of factors of very unequal size lose digits.
-    u, s, vt = spectrum.svd(experts)
-    balanced = LoraWeight(u * s[:, None, :], vt, jnp.ones(s.shape[:1], jnp.float32))
-    rows = jax.lax.map(
-        lambda x: jax.vmap(spectrum.inner, (None, 0))(x, balanced), balanced
-    )
-    return s, rows
+def _measured(weight: LoraWeight) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values [E, L, K] and inner products [E, E], a layer at a time.
+
+    On the host, in float64: a program for each shape would take longer to compile than
+    to run.
+    """
+    a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
+    singular, gram = [], np.zeros((len(scale), len(scale)))
+    for layer in range(scale.shape[1]):
+        here = a[:, layer], b[:, layer], scale[:, layer].astype(np.float64)
+        singular.append(_singular(*here))
+        gram += inner_products(*here)
+    return np.stack(singular, 1), gram
+
+
+def _singular(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Singular values [E, K] of deltas, K = min(D, R, F), from a core of R x R."""
+    left = np.linalg.qr(a.astype(np.float64), mode="r")
+    right = np.linalg.qr(b.mT.astype(np.float64), mode="r")
+    core = scale[:, None, None] * (left @ right.mT)
+    return np.linalg.svd(core, compute_uv=False)

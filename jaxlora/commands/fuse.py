@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jaxlora import lora, reuse
+from jaxlora import reuse
 from jaxlora.commands import flags, loading, printing
 from jaxlora.commands.flags import Dtype, Merge, Merging, Model, outputs
 from jaxlora.io import adapter_folders
@@ -59,9 +59,9 @@ def run(arguments: Sequence[str]) -> int:
     outputs.check_folder(given.force, given.out, outputs.CHECKPOINT)
     loaded = loading.load(given.model, asked, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):
-        fused = lora.fuse(loaded.base, loaded.adapter)
+        what = {"adapter": loaded.adapter, "like": given.model}
         with outputs.replaced(given.out) as new:
-            pretrained.save(new, loaded.model, fused, like=given.model)
+            pretrained.save(new, loaded.model, loaded.base, **what)
     names, dtype = " + ".join(x.name for x in folders), loaded.model.config.param_dtype
     printing.line(Console(), f"{given.out}: {given.model.name} and {names}, {dtype}")
     return 0

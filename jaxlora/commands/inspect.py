@@ -1,7 +1,6 @@
 """``jaxlora inspect``: what adapters are, and how alike; no base model is needed."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -76,8 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     formats.check(given.figure, formats.FIGURES, "figure")
     printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("inspecting") as move:
-        reading = functools.partial(move, "reading")
-        library = collection.read(folders, names=names, progress=reading)
+        library = collection.open_folders(folders, names=names)
         groups = spectra.measure(library.library, library.ranks, move)
     console = printing.console()
     _show(console, library, groups)
@@ -113,7 +111,10 @@ def _show(console: Console, library: Collection, groups: Mapping[str, Group]) ->
         table(console, heads, [row[: len(heads)] for row in rows])
     if len(library.names) > 1:
         _cosines(console, library.names, shown)
+    squares = {name: group.energy for name, group in groups.items()}
     for note in collection_about.notes(library):
+        line(console, note)
+    for note in collection_about.nothing(library, squares):
         line(console, note)
 
 

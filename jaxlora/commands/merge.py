@@ -1,21 +1,40 @@
 """``jaxlora merge``: one PEFT adapter of several, with no base model at hand."""
 
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
+import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
 from jaxlora import files
-from jaxlora.commands import bars, flags, merge_choice, merge_tables, printing
+from jaxlora.commands import (
+    bars,
+    flags,
+    merge_choice,
+    merge_sentence,
+    merge_tables,
+    printing,
+)
 from jaxlora.commands.flags import merge_fields, outputs, parsing
-from jaxlora.io import adapter_folders, collection, collection_about, collection_data
-from jaxlora.merge import Fidelity, Merge, groups
+from jaxlora.io import (
+    adapter_folders,
+    collection,
+    collection_about,
+    collection_data,
+    collection_out,
+)
+from jaxlora.io.collection import Collection
+from jaxlora.lora import LoraWeight
+from jaxlora.merge import Fidelity, Merge, fidelity, groups
 from jaxlora.report import fidelity as report
 from jaxlora.strangers.text import cells
+
+Made: TypeAlias = Iterator[tuple[str, LoraWeight, LoraWeight]]
+"""Groups, their experts and their merge."""
 
 PROG = "jaxlora merge"
 DESCRIPTION = """\
@@ -25,6 +44,9 @@ No base model is needed; adapters may differ in rank, alpha and modules. Weights
 the method takes them: `sum` adds each adapter times its weight, `mean` divides by their
 sum. `--list` says which to try first, and when; with `--all` it shows every method,
 with a name its fields and where it is from.
+
+In memory is one group of modules at a time, such as q_proj of every layer; methods that
+draw, or that rank entries of the whole model, hold all adapters and the result.
 
 fields, of the methods that have them:
   --density D           share of entries that is kept
@@ -95,42 +117,52 @@ def run(arguments: Sequence[str]) -> int:
     names, weights = _check(given, folders, merge)
     printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("merging") as move:
-        reading = functools.partial(move, "reading")
-        library = collection.read(folders, names=names, progress=reading)
+        library = collection.open_folders(folders, names=names)
         printing.say(collection_about.notes(library))
         if merge.by_layer:
             collection_about.check_layers(library)
         data = None
         if given.statistics is not None:
             data = collection_data.read_data(given.statistics, library)
-        adapter = groups.merge_groups(
-            merge,
-            library.library,
-            weights,
-            seed=given.seed,
-            rank=given.rank,
-            data=data,
-            progress=move,
-        )
-        move(f"writing {given.out}", 0, 1)
-        with outputs.replaced(given.out) as new:
-            collection.write(new, adapter, library)
-        totals = groups.totals(adapter, library.library, weights)
+        source = groups.Source(library.library, library.shapes, data)
+        chosen = {"seed": given.seed, "rank": given.rank}
+        made = groups.each(merge, source, weights, **chosen, progress=move)
+        grams, parts = _write(given, library, made, weights)
     console = printing.console()
+    totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
+    printing.say(merge_sentence.nothing(library, weights, grams))
+    printing.say(merge_sentence.too_large(weights, totals))
     if given.report is not None:
-        with bars.bar("measuring") as move:
-            fidelity = groups.measure(adapter, library.library, weights, move)
-        _report(console, given.report, fidelity, library.names)
+        _report(console, given.report, groups.together(parts), library.names)
     return 0
 
 
+def _write(
+    given: Arguments, library: Collection, made: Made, weights: Sequence[float]
+) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
+    """Writes and measures one group after the other; keeps numbers, no factors."""
+    grams, parts = {}, []
+    with (
+        outputs.replaced(given.out) as new,
+        collection_out.writing(new, library) as put,
+    ):
+        for name, group, merged in made:
+            put(name, merged)
+            grams[name] = groups.products(merged, group, weights)
+            if given.report is not None:
+                part = fidelity({name: merged}, {name: group}, weights)
+                parts.append(jax.block_until_ready(part))
+            del group, merged  # before the next group is read
+    return grams, parts
+
+
 def _report(
-    console: Console, folder: Path, fidelity: Fidelity, experts: Sequence[str]
+    console: Console, folder: Path, measured: Fidelity, experts: Sequence[str]
 ) -> None:
-    table = report.table(fidelity, experts)
+    table = report.table(measured, experts)
     files.write_text(folder / TABLE, cells(table).to_csv())
-    report.figure(fidelity, folder / FIGURE, experts)
+    report.figure(measured, folder / FIGURE, experts)
     merge_tables.fidelity(console, table)
     printing.line(console, f"{folder}: {TABLE}, {FIGURE}")
 

@@ -1,14 +1,18 @@
 """What a merge did, in one sentence: strength, direction, and how experts overlap."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxlora.io import collection_about
+from jaxlora.io.collection import Collection
 from jaxlora.merge.groups import Totals
 
 SMALL = 0.01
 """A direction that is off by less is that of the exact sum."""
+LARGE = 1.5
+"""A merge this many times the weighted norms of its experts, added up, is remarked."""
 ORTHOGONAL = 0.1
 """Experts whose cosines are smaller hardly see each other."""
 NAMED = 4
@@ -51,6 +55,52 @@ def sentence(
     if len(present) > 1:
         parts.append(_overlap(totals.overlap))
     return f"{lead}: {'; '.join(parts)}"
+
+
+def nothing(
+    library: Collection, weights: Sequence[float], grams: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Says which adapters, and which modules of them or of their merge, are zero.
+
+    Args:
+      library: the adapters.
+      weights: one for each of them; 0 leaves an adapter out.
+      grams: by group, ``groups.products`` [L, 1 + E, 1 + E].
+    """
+    squares = {name: np.diagonal(x, axis1=1, axis2=2).T for name, x in grams.items()}
+    kept = np.asarray(weights) != 0
+    of_experts = {
+        name: np.where(kept[:, None], x[1:], 1) for name, x in squares.items()
+    }
+    yield from collection_about.nothing(library, of_experts)
+    zero = [
+        path
+        for name, paths in library.modules.items()
+        for path, square in zip(paths, squares[name][0], strict=True)
+        if square == 0
+    ]
+    if zero:
+        count = sum(map(len, library.modules.values()))
+        yield (
+            f"The merge is zero in {len(zero)} of {count} modules: "
+            f"{collection_about.few(zero)}."
+        )
+
+
+def too_large(weights: Sequence[float], totals: Totals) -> Iterator[str]:
+    """Says that a merge is much larger than all that went into it.
+
+    Args:
+      weights: one for each expert.
+      totals: the merge beside them.
+    """
+    together = float(np.abs(weights) @ totals.norms)
+    if together and totals.merged > LARGE * together:
+        yield (
+            f"The merge is {totals.merged / together:.1f} times as large as all "
+            f"adapters added up: the method divides by small singular values, as where "
+            f"ranks fill the layer; compare with `--method mean` before use."
+        )
 
 
 def _strengths(present: Sequence[tuple[str, float]]) -> str:

@@ -1,10 +1,11 @@
-"""PEFT adapters as a library, and an adapter as a PEFT folder, without the base.
+"""PEFT adapters as a library, without the base.
 
 Nothing is known of the model, so sites are told by names: modules whose paths differ
 only in their numbers and whose shapes are equal, such as
 ``model.layers.*.self_attn.q_proj``, stacked on L in the order of the numbers. Ranks are
 padded with zeros to the largest of the site, and a module that an adapter lacks is zero
-with scale 1. The values of one site are read at a time.
+with scale 1. The values of one site are read at a time; :mod:`collection_out` writes an
+adapter back.
 """
 
 import dataclasses
@@ -12,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.io import collection_sites, peft, peft_out
+from jaxlora.io import collection_sites, peft
 from jaxlora.io.collection_sites import Module
-from jaxlora.io.library_arrays import padded
-from jaxlora.io.peft import PeftAdapter, PeftFile, PeftModule
+from jaxlora.io.collection_stored import Stored
+from jaxlora.io.peft import PeftFile
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.names import check_several
 
@@ -29,8 +32,11 @@ Progress: TypeAlias = Callable[[int, int], None]
 class Collection:
     """Adapters of one base, read from their folders."""
 
-    library: dict[str, LoraWeight]
-    """By site: a [E, L, D, R], b [E, L, R, F], scale [E, L]."""
+    library: Mapping[str, LoraWeight]
+    """By site: a [E, L, D, R], b [E, L, R, F], scale [E, L]; in memory, or read anew
+    whenever a site is asked for."""
+    shapes: Mapping[str, LoraWeight]
+    """By site: shapes and types of these arrays."""
     modules: dict[str, tuple[str, ...]]
     """By site: the module path of each of the L."""
     names: tuple[str, ...]
@@ -82,6 +88,28 @@ def read(
       Factors in their stored type where all of a site have the same one, else float32.
 
     Raises:
+      ValueError: as :func:`open_folders`, or a value is NaN or infinite.
+    """
+    opened = open_folders(folders, names=names)
+    library = {}
+    for done, site in enumerate(opened.library):
+        progress(done, len(opened.library))
+        site_arrays = jax.tree.map(jnp.asarray, opened.library[site])
+        library[site] = jax.block_until_ready(site_arrays)  # else copies wait
+    progress(len(library), len(library))
+    return dataclasses.replace(opened, library=library)
+
+
+def open_folders(
+    folders: Sequence[Path | str], *, names: Sequence[str] | None = None
+) -> Collection:
+    """As :func:`read`, but the values of a site are read when it is asked for.
+
+    Args:
+      folders: each holds adapter_config.json and adapter_model.safetensors.
+      names: of the adapters, by default those of their folders.
+
+    Raises:
       ValueError: if there is no folder, a name is there twice, one of them is no
         readable adapter, or they are of different bases: a module has other features
         in or out, or is an embedding in one and a linear layer in another.
@@ -94,50 +122,20 @@ def read(
     # read.
     files = [peft.open_folder(path) for path in paths]
     known = collection_sites.union(files)
-    sites = collection_sites.sites(known)
-    library = {}
-    for done, (site, modules) in enumerate(sites.items()):
-        progress(done, len(sites))
-        library[site] = _read_site(files, modules, known[modules[0]])
-    progress(len(sites), len(sites))
+    stored = Stored(files, collection_sites.sites(known))
     return Collection(
-        library=library,
-        modules=sites,
+        library=stored,
+        shapes=stored.shapes(),
+        modules=dict(stored.modules),
         names=chosen,
-        ranks={site: _ranks(files, modules) for site, modules in sites.items()},
+        ranks={site: stored.ranks(site) for site in stored},
         base_names=tuple(file.base_name for file in files),
         targets=_targets(files, known),
         embeddings=frozenset(
-            site for site, paths in sites.items() if known[paths[0]].embedding
+            site for site, paths in stored.modules.items() if known[paths[0]].embedding
         ),
         copies=tuple(sorted({path for file in files for path in file.copies})),
     )
-
-
-def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
-    """Writes an adapter as a PEFT folder whose every scale is 1 (alpha = rank).
-
-    Scales of the adapter are multiplied into ``b``. Trailing ranks that are zero in
-    both factors are cut off, and a module in which nothing is left is not written;
-    ranks that differ are named in ``rank_pattern``.
-
-    Args:
-      folder: new, or empty.
-      adapter: LoraWeights [L, D, R] by site, of the sites of ``like``.
-      like: says which module is which.
-
-    Raises:
-      ValueError: if the folder holds something, the adapter is zero everywhere or not
-        finite, or its sites or shapes are not those of ``like``.
-    """
-    modules: dict[str, PeftModule] = {}
-    for site, weight in adapter.items():
-        modules |= _unstack(site, weight, like)
-    every = {path for paths in like.modules.values() for path in paths}
-    # Short names would also adapt the modules that are left out here.
-    short = like.targets is not None and every == modules.keys()
-    written = PeftAdapter(modules=modules, base_name=like.base_name)
-    peft_out.write(Path(folder), written, targets=like.targets if short else None)
 
 
 def _names(paths: Sequence[Path], names: Sequence[str] | None) -> tuple[str, ...]:
@@ -161,34 +159,6 @@ def _names(paths: Sequence[Path], names: Sequence[str] | None) -> tuple[str, ...
     return tuple(chosen)
 
 
-def _ranks(files: Sequence[PeftFile], paths: Sequence[str]) -> np.ndarray:
-    ranks = np.zeros((len(files), len(paths)), int)
-    for e, file in enumerate(files):
-        for i, path in enumerate(paths):
-            ranks[e, i] = file.modules[path].rank if path in file.modules else 0
-    return ranks
-
-
-def _read_site(
-    files: Sequence[PeftFile], paths: Sequence[str], known: Module
-) -> LoraWeight:
-    """Fills the arrays of one site; beside them one module is in memory."""
-    places = [
-        ((e, i), file, path)
-        for e, file in enumerate(files)
-        for i, path in enumerate(paths)
-        if path in file.modules
-    ]
-    headers = [file.modules[path] for _, file, path in places]
-    dtypes = {header.dtype for header in headers}
-    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-    sizes = (known.d, max(header.rank for header in headers), known.f)
-    modules = ((place, file.read(path)) for place, file, path in places)
-    # PEFT stores factors as [out, in].
-    parts = ((place, part.a.T, part.b.T, part.scale) for place, part in modules)
-    return padded((len(files), len(paths)), sizes, dtype, parts)
-
-
 def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
     """The union of the adapters' lists, if each means the modules that it should."""
     lists = [file.targets for file in files]
@@ -202,45 +172,3 @@ def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
 
 def _means(name: str, path: str) -> bool:
     return path == name or path.endswith(f".{name}")
-
-
-def _unstack(site: str, weight: LoraWeight, like: Collection) -> dict[str, PeftModule]:
-    _check_site(site, weight, like)
-    a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
-    modules = {}
-    for i, path in enumerate(like.modules[site]):
-        pair = _scaled(a[i], b[i], scale[i])
-        if not all(np.isfinite(x.astype(np.float32)).all() for x in pair):
-            raise ValueError(f"The adapter holds NaN or infinity in {path!r}.")
-        # Padding of the library is no rank of the adapter.
-        rank = peft_out.used(*pair)
-        if rank:
-            down, up = (
-                np.ascontiguousarray(x) for x in (pair[0].T[:rank], pair[1].T[:, :rank])
-            )
-            modules[path] = PeftModule(down, up, 1.0, site in like.embeddings)
-    return modules
-
-
-def _check_site(site: str, weight: LoraWeight, like: Collection) -> None:
-    if site not in like.modules:
-        raise ValueError(
-            f"The adapter has a site {site!r}, expected one of "
-            f"{', '.join(map(repr, list(like.modules)[:8]))}."
-        )
-    layers, r = len(like.modules[site]), weight.rank
-    d, f = like.library[site].a.shape[-2], like.library[site].b.shape[-1]
-    shapes = weight.a.shape, weight.b.shape, weight.scale.shape
-    expected = (layers, d, r), (layers, r, f), (layers,)
-    if shapes != expected:
-        raise ValueError(
-            f"Site {site!r} has a, b, scale of shapes {shapes}, expected {expected}."
-        )
-
-
-def _scaled(a: np.ndarray, b: np.ndarray, scale: np.ndarray):
-    # Multiplied by 1 the factors would still become float32.
-    if scale == 1:
-        return a, b
-    with np.errstate(over="ignore"):  # infinity is an error later, with its module
-        return a, b.astype(np.float32) * scale.astype(np.float32)

@@ -1,7 +1,9 @@
 """What is said of adapters: a short name for each folder, and what to know of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
@@ -49,6 +51,45 @@ def notes(library: Collection) -> Iterator[str]:
             f"Copies of base weights that PEFT saved along are left out: "
             f"{', '.join(library.copies[:4])}."
         )
+
+
+def nothing(library: Collection, squares: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Says which adapters have deltas of zero, all of them or in some modules.
+
+    Args:
+      library: the adapters.
+      squares: by site, squared norms of the deltas [E, L].
+    """
+    for e, name in enumerate(library.names):
+        adapted, zero = 0, []
+        for site, paths in library.modules.items():
+            there = library.ranks[site][e] > 0
+            adapted += int(there.sum())
+            zero += [paths[i] for i in np.flatnonzero(there & (squares[site][e] == 0))]
+        if zero and len(zero) == adapted:
+            yield (
+                f"Adapter {name} changes nothing: its delta is zero in all {adapted} "
+                f"modules, as before training, where B is zero."
+            )
+        elif zero:
+            yield (
+                f"Adapter {name} has a delta of zero in {len(zero)} of {adapted} "
+                f"modules: {few(zero)}."
+            )
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are.
+
+    Args:
+      names: any.
+      most: how many are named.
+
+    >>> few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check_layers(library: Collection) -> None:

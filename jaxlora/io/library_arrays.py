@@ -89,6 +89,27 @@ def padded(
     dtype: np.dtype,
     parts: Iterable[Part],
 ) -> LoraWeight:
+    """As :func:`filled`, as arrays of JAX.
+
+    Args:
+      lead: axes before those of a factor, such as [E, L].
+      sizes: D, R (the largest rank) and F.
+      dtype: of the factors.
+      parts: where each goes among the first axes, its a, b and scale.
+
+    Returns:
+      a [*lead, D, R], b [*lead, R, F], scale [*lead].
+    """
+    weight = jax.tree.map(jnp.asarray, filled(lead, sizes, dtype, parts))
+    return jax.block_until_ready(weight)  # else copies of many sites wait in a queue
+
+
+def filled(
+    lead: tuple[int, ...],
+    sizes: tuple[int, int, int],
+    dtype: np.dtype,
+    parts: Iterable[Part],
+) -> LoraWeight:
     """Fills a site's arrays with factors of any rank, padded with zeros.
 
     Args:
@@ -100,7 +121,7 @@ def padded(
         of them is in memory. Where there is none, a and b are 0 and scale is 1.
 
     Returns:
-      a [*lead, D, R], b [*lead, R, F], scale [*lead].
+      a [*lead, D, R], b [*lead, R, F], scale [*lead], of NumPy.
     """
     d, rank, f = sizes
     a, b = np.zeros((*lead, d, rank), dtype), np.zeros((*lead, rank, f), dtype)
@@ -109,8 +130,7 @@ def padded(
     for where, down, up, factor in parts:
         r = down.shape[-1]
         a[where][..., :r], b[where][..., :r, :], scale[where] = down, up, factor
-    weight = LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
-    return jax.block_until_ready(weight)  # else copies of many sites wait in a queue
+    return LoraWeight(a, b, scale)  # pyrefly: ignore
 
 
 def _part(i: int, file: Tensors, site: str) -> Part:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxlora.files import write_text
 from jaxlora.io import shards
+from jaxlora.io.header import Entry
 from jaxlora.io.peft import WEIGHTS, PeftAdapter
 from jaxlora.io.peft_checks import CONFIG
 
@@ -33,23 +34,46 @@ def write(
     Raises:
       ValueError: if the folder holds something, or the adapter is empty.
     """
+    with shards.new_folder(folder) as new:
+        fill(new, adapter, targets=targets)
+
+
+def fill(
+    folder: Path, adapter: PeftAdapter, *, targets: Iterable[str] | None = None
+) -> None:
+    """As :func:`write`, into a folder that exists.
+
+    Args:
+      folder: where the two files go.
+      adapter: its modules may be read from elsewhere: each is asked for anew
+        whenever it is looked at.
+      targets: entries of target_modules; by default every module path in full.
+
+    Raises:
+      ValueError: if the adapter is empty.
+    """
     if not adapter.modules:
         raise ValueError(
             "The adapter has no module to write: every factor of it is zero."
         )
     chosen = adapter.modules if targets is None else targets
     raw = config(adapter) | {"target_modules": sorted(chosen)}
-    factors: dict[str, np.ndarray] = {}
+    entries: dict[str, Entry] = {}
+    places: dict[str, tuple[str, str]] = {}
     for path, module in sorted(adapter.modules.items()):
         key = f"base_model.model.{path}.lora_"
         form = "embedding_{}" if module.embedding else "{}.weight"
-        factors[key + form.format("A")] = module.a
-        factors[key + form.format("B")] = module.b
-    entries = {name: shards.entry_of(values) for name, values in factors.items()}
-    with shards.new_folder(folder) as new:
-        shards.write_file(new / WEIGHTS, entries, factors.__getitem__)
-        text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
-        write_text(new / CONFIG, text)
+        for part, values in {"a": module.a, "b": module.b}.items():
+            name = key + form.format(part.upper())
+            entries[name], places[name] = shards.entry_of(values), (path, part)
+
+    def read(name: str) -> np.ndarray:
+        path, part = places[name]
+        return getattr(adapter.modules[path], part)
+
+    shards.write_file(folder / WEIGHTS, entries, read)
+    text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
+    write_text(folder / CONFIG, text)
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:

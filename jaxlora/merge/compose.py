@@ -88,6 +88,12 @@ class Merge:
         parts = *self.prepare, *self.steps, self.reduction
         return any(getattr(part, "by_layer", False) for part in parts)
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether twice the deltas give twice the merge: no part denies it."""
+        parts = *self.prepare, *self.steps, self.reduction
+        return all(getattr(part, "homogeneous", True) for part in parts)
+
     def __call__(
         self,
         library: Library,

@@ -9,15 +9,16 @@ program.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import lora
+from jaxlora import lora, spectra
 from jaxlora.lora import LoraWeight
+from jaxlora.merge import magnitude
 from jaxlora.merge.compose import Merge
 from jaxlora.merge.fidelity import Fidelity, fidelity
 from jaxlora.tree import unflatten
@@ -33,7 +34,7 @@ _SITE = "site"
 
 def merge_groups(
     merge: Merge,
-    library: Groups,
+    library: Mapping[str, LoraWeight],
     weights: Sequence[float],
     *,
     seed: int = 0,
@@ -58,25 +59,96 @@ def merge_groups(
     Raises:
       ValueError: as the merge, before anything is computed.
     """
+    shapes = jax.eval_shape(lambda x: x, dict(library))
+    source = Source(library, shapes, data)
+    made = each(merge, source, weights, seed=seed, rank=rank, progress=progress)
+    return {name: merged for name, _, merged in made}
+
+
+class Source(NamedTuple):
+    """Where the groups of a library come from."""
+
+    library: Mapping[str, LoraWeight]
+    """By group, a [E, L, D, R]; a group may be read whenever it is asked for."""
+    shapes: Mapping[str, LoraWeight]
+    """By group: shapes and types of these arrays."""
+    data: Mapping[str, jax.Array] | None = None
+    """By group, [E, L, ...], for merges that see data."""
+
+
+def each(
+    merge: Merge,
+    source: Source,
+    weights: Sequence[float],
+    *,
+    seed: int = 0,
+    rank: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> Iterator[tuple[str, LoraWeight, LoraWeight]]:
+    """As :func:`merge_groups`: gives one group after the other, and keeps none.
+
+    Args:
+      merge: any; where it is :func:`joint`, all groups are in memory.
+      source: the library.
+      weights: one for each of the E experts.
+      seed: of the key, for merges that draw.
+      rank: of the result; None keeps what the merge gives.
+      progress: called before each group.
+
+    Returns:
+      An iterator over (group, its experts a [E, L, D, R], their merge a [L, D, R]).
+
+    Raises:
+      ValueError: as the merge, before anything is read or computed; and on the way, if
+        adapters differ in size beyond float32.
+    """
     key = jax.random.key(seed)
-    _check(merge, library, weights, key, rank, data)
+    _check(merge, source, weights, key, rank)
     array = jnp.asarray(weights, jnp.float32)
-    if merge.draws or merge.scope == "model":
-        # A key is folded by the position of a site among all, so none may be left out.
-        progress(f"{len(library)} groups at once", 0, 1)
-        run = jax.jit(merge, static_argnames="rank")
-        tree = None if data is None else unflatten(data)
-        adapter = run(library, array, key=key, rank=rank, data=tree)
-        return jax.block_until_ready(lora.sites(adapter))
-    rank = merge.result_rank(rank, library, len(weights))
-    out = {}
-    for done, (name, group) in enumerate(library.items()):
-        progress(name, done, len(library))
+    if joint(merge):
+        progress(f"{len(source.shapes)} groups at once", 0, 1)
+        return _at_once(merge, source, array, key, rank)
+    return _in_turn(merge, source, array, rank, progress)
+
+
+def joint(merge: Merge) -> bool:
+    """Whether a merge must be given all groups at once.
+
+    Args:
+      merge: any.
+    """
+    # A key is folded by the position of a site among all, so none may be left out.
+    return merge.draws or merge.scope == "model"
+
+
+def _at_once(merge: Merge, source: Source, weights, key, rank: int | None):
+    library, _, data = source
+    library = {name: library[name] for name in library}
+    powers = magnitude.exponents(merge, library, weights)
+    run = jax.jit(merge, static_argnames="rank")
+    tree = None if data is None else unflatten(data)
+    small = magnitude.divided(library, powers)
+    adapter = run(small, weights, key=key, rank=rank, data=tree)
+    merged = jax.block_until_ready(lora.sites(adapter))
+    for name in list(library):
+        result = magnitude.restored(merged.pop(name), powers)
+        yield name, library.pop(name), result
+
+
+def _in_turn(merge: Merge, source: Source, weights, rank: int | None, progress):
+    library, shapes, data = source
+    rank = merge.result_rank(rank, shapes, len(weights))
+    for done, name in enumerate(shapes):
+        progress(name, done, len(shapes))
         # A group of small ranks may have less than the rank of the others.
-        most = None if rank is None else min(rank, len(weights) * group.rank)
+        most = None if rank is None else min(rank, len(weights) * shapes[name].rank)
         arrays = None if data is None else data[name]
-        out[name] = jax.block_until_ready(_merged(group, array, arrays, merge, most))
-    return out
+        group = library[name]
+        powers = magnitude.exponents(merge, {name: group}, weights)
+        small = magnitude.divided(group, powers)
+        merged = jax.block_until_ready(_merged(small, weights, arrays, merge, most))
+        yield name, group, magnitude.restored(merged, powers)
+        del group, small, merged  # before the next group is read
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -85,17 +157,18 @@ def _merged(group, weights, data, merge: Merge, rank: int | None) -> LoraWeight:
     return merge({_SITE: group}, weights, rank=rank, data=tree)[_SITE]
 
 
-def _check(merge, library: Groups, weights, key, rank, data) -> None:
+def _check(merge: Merge, source: Source, weights, key, rank) -> None:
     """Traces a merge, which refuses what it cannot do.
 
     Of groups of equal shapes one stands for all.
     """
-    shapes = {
-        name: jax.tree.map(jnp.shape, (group, data and data[name]))
-        for name, group in library.items()
+    _, shapes, data = source
+    kinds = {
+        name: jax.tree.map(lambda x: x.shape, (group, data and data[name]))
+        for name, group in shapes.items()
     }
-    chosen = {str(shape): name for name, shape in shapes.items()}.values()
-    some = {name: library[name] for name in chosen}
+    chosen = {str(kind): name for name, kind in kinds.items()}.values()
+    some = {name: shapes[name] for name in chosen}
     tree = None if data is None else unflatten({name: data[name] for name in chosen})
     # Weights stay values, which are checked only if they are known.
     run = functools.partial(merge, weights=weights, rank=rank)
@@ -161,14 +234,46 @@ def totals(adapter: Groups, library: Groups, weights: Sequence[float]) -> Totals
       library: what was merged, by group, a [E, L, D, R].
       weights: one for each of the E experts.
     """
+    grams = [products(adapter[name], library[name], weights) for name in library]
+    return sum_up(grams, weights)
+
+
+def products(
+    merged: LoraWeight, group: LoraWeight, weights: Sequence[float]
+) -> np.ndarray:
+    """Inner products of a merged delta and of experts, by layer, in float64.
+
+    Args:
+      merged: the merge of one group, a [L, D, R'].
+      group: its experts, a [E, L, D, R].
+      weights: one for each of the E experts; 0 is a delta of zero.
+
+    Returns:
+      [L, 1 + E, 1 + E], the merge first.
+    """
+    present = np.asarray(weights) != 0
+    merged, group = jax.tree.map(np.asarray, (merged, group))
+    return np.stack(
+        [
+            _gram(
+                jax.tree.map(lambda x, i=layer: x[i], merged),
+                jax.tree.map(lambda x, i=layer: x[:, i], group),
+                present,
+            )
+            for layer in range(group.scale.shape[1])
+        ]
+    )
+
+
+def sum_up(grams: Iterable[np.ndarray], weights: Sequence[float]) -> Totals:
+    """What the inner products of a merge and its adapters say.
+
+    Args:
+      grams: :func:`products` of each group.
+      weights: one for each of the E experts.
+    """
+    gram = np.concatenate(list(grams)).sum(0)
     present = np.asarray(weights, np.float64)
-    gram = np.zeros((len(present) + 1,) * 2)
-    for name in library:
-        group, merged = jax.tree.map(np.asarray, (library[name], adapter[name]))
-        for layer in range(group.scale.shape[1]):
-            experts = jax.tree.map(lambda x, i=layer: x[:, i], group)
-            result = jax.tree.map(lambda x, i=layer: x[i], merged)
-            gram += _gram(result, experts, present != 0)
     products, inner = gram[0, 1:], gram[1:, 1:]
     norm, exact = np.sqrt(gram[0, 0]), np.sqrt(max(0.0, present @ inner @ present))
     w = np.concatenate([[1.0], -present])
@@ -202,16 +307,11 @@ def _overlap(inner: np.ndarray) -> float:
 def _gram(merged: LoraWeight, experts: LoraWeight, present: np.ndarray) -> np.ndarray:
     """Inner products [1 + E, 1 + E] of a merged delta and of experts, at one layer."""
     keep = present[:, None, None]
-    a = [merged.a, *np.where(keep, experts.a, 0)]
-    b = [merged.b, *np.where(keep, experts.b, 0)]
-    left = np.concatenate(a, 1).astype(np.float64)
-    right = np.concatenate(b, 0).astype(np.float64)
-    product = (left.T @ left) * (right @ right.T)
-    # tr(delta_x^T delta_y) sums the R_x x R_y block of x and y, see spectrum.inner.
-    starts = np.cumsum([0, *(x.shape[1] for x in a[:-1])])
-    blocks = np.add.reduceat(np.add.reduceat(product, starts, 0), starts, 1)
-    scales = np.concatenate([[merged.scale], np.where(present, experts.scale, 0)])
-    return blocks * scales[:, None] * scales
+    return spectra.inner_products(
+        [merged.a, *np.where(keep, experts.a, 0)],
+        [merged.b, *np.where(keep, experts.b, 0)],
+        np.concatenate([[merged.scale], np.where(present, experts.scale, 0)]),
+    )
 
 
 def measure(
@@ -228,10 +328,21 @@ def measure(
       weights: one for each of the E experts.
       progress: called before each group.
     """
-    quantities: dict[str, dict[str, jax.Array]] = {}
+    parts = []
     for done, name in enumerate(library):
         progress(name, done, len(library))
-        group = fidelity({name: adapter[name]}, {name: library[name]}, weights)
-        for quantity, sites in vars(jax.block_until_ready(group)).items():
+        parts.append(fidelity({name: adapter[name]}, {name: library[name]}, weights))
+    return together(jax.block_until_ready(parts))
+
+
+def together(parts: Sequence[Fidelity]) -> Fidelity:
+    """The fidelity of all groups, of what was measured group by group.
+
+    Args:
+      parts: each of other groups.
+    """
+    quantities: dict[str, dict[str, jax.Array]] = {}
+    for part in parts:
+        for quantity, sites in vars(part).items():
             quantities.setdefault(quantity, {}).update(sites)
     return Fidelity(**quantities)

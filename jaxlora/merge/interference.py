@@ -10,7 +10,7 @@ Cheng et al., Whoever Started the Interference Should End It (arXiv 2503.08099).
 
 import dataclasses
 import functools
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,9 @@ def wudi(side: Side = "inputs", tolerance: float = TOLERANCE) -> Reduction:
     The weights are relative. Where the experts' input directions are independent the
     loss falls to 0 whatever the weights, and each expert is kept in full on its own
     inputs: ``U_e^T x = U_e^T delta_e``. The result has rank E * R at most, and does not
-    depend on an orthonormal change of coordinates.
+    depend on an orthonormal change of coordinates. Where the ranks sum to more than D
+    they are not independent, and the minimum may be many times larger than its experts:
+    it divides by singular values as small as ``tolerance``.
 
     Args:
       side: ``outputs`` is the same on the transposed deltas, as in mttl.
@@ -142,6 +144,8 @@ class _Wudi(Reduction):
 
 @dataclasses.dataclass(frozen=True)
 class _WudiSteps(Reduction):
+    homogeneous: ClassVar[bool] = False  # Adam's steps have a size of their own
+
     steps: int
     learning_rate: float
     divide: bool

@@ -42,6 +42,8 @@ class Reduction:
     """What the method must see."""
     draws: ClassVar[bool] = False
     """Whether the result depends on the key."""
+    homogeneous: ClassVar[bool] = True
+    """Whether twice the deltas give twice the result."""
 
     def check(self, weights: np.ndarray) -> None:
         """Refuses weights [E], finite numbers, that the method cannot take.

@@ -95,8 +95,7 @@ def _breadcrumbs(
 
 
 def _sce(density: float = 0.1, space: str = "core") -> Merge:
-    # One expert does not vary, so that nothing of it would be selected below 1.
-    laws = _laws(space, density == 1)
+    laws = _laws(space, True)  # one expert does not vary, and is kept as it is
     steps = select_by_variance(density), weigh_by_energy()
     signs = elect_sign(weighted=False), disjoint_mean()
     return chain(*steps, *signs, space=space, laws=laws)

@@ -142,7 +142,7 @@ def _mergekit_breadcrumbs(density: float = 0.9, outliers: float = 0.01) -> Merge
 def _mergekit_sce(density: float = 1.0) -> Merge:
     steps = select_by_variance(density), weigh_by_energy()
     signs = elect_sign(weighted=False), disjoint_mean()
-    laws = _with_identity(DENSE, density)
+    laws = DENSE | {"identity"}
     return chain(*steps, *signs, space="delta", laws=laws)
 
 

@@ -98,7 +98,11 @@ class Drop:
 
 @dataclasses.dataclass(frozen=True)
 class SelectByVariance:
-    """Keeps the entries in which the experts differ most, for all of them alike."""
+    """Keeps the entries in which the experts differ most, for all of them alike.
+
+    A single expert differs from nobody and is kept as it is. mergekit gives zero there
+    below density 1.
+    """
 
     density: float
 
@@ -114,7 +118,9 @@ class SelectByVariance:
             differ = jnp.sum(variance > 0, axis=(-2, -1))
             bits = {name: as_bits(variance)}
             count = {name: share(self.density, differ)}
-            mask[name] = largest(bits, count, "leaf")[name] & (variance > 0)
+            alone = jnp.sum(here, axis=0, keepdims=True) <= 1
+            varies = largest(bits, count, "leaf")[name] & (variance > 0)
+            mask[name] = varies | alone
         return x if self.density >= 1 else _masked(x, mask)
 
 

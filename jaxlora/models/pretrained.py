@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.files import write_text
 from jaxlora.io import shards, tensors
 from jaxlora.io.tensors import Tensors
+from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import architectures, config_out, fields, names, stream
 from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
@@ -182,6 +185,7 @@ def save(
     model: Decoder,
     base: Tree,
     *,
+    adapter: Adapter | None = None,
     like: Path | str | None = None,
     max_shard_bytes: int = shards.MAX_SHARD_BYTES,
 ) -> None:
@@ -191,14 +195,20 @@ def save(
       folder: new, or empty.
       model: the decoder.
       base: its parameters, every leaf addressable by this process.
+      adapter: to be fused into them, as ``lora.fuse`` does, when each is written: the
+        sum is never in memory as a whole.
       like: the checkpoint that ``model`` was read from: its config.json, tokenizer and
         generation settings are taken over.
       max_shard_bytes: bytes of one file at most.
 
     Raises:
       ValueError: if the folder holds something, no Hugging Face architecture computes
-        what the decoder does, or the parameters or ``like`` do not fit the decoder.
+        what the decoder does, the parameters, the adapter or ``like`` do not fit the
+        decoder, or a sum is not finite.
     """
+    adapted = {} if adapter is None else lora.sites(adapter)
+    if adapter is not None:
+        lora.check(base, adapter)
     leaves = named.flatten(base)
     shapes = _shapes(model)
     _check_base(leaves, shapes)
@@ -213,8 +223,10 @@ def save(
 
     def read(name: str) -> np.ndarray:
         place = places[name]
-        leaf = leaves[place.leaf]
-        part = np.asarray(leaf if place.layer is None else leaf[place.layer])
+        part = _of_layer(leaves[place.leaf], place)
+        if place.leaf in adapted:
+            part = _fused(name, part, _of_layer(adapted[place.leaf], place))
+        part = np.asarray(part)
         return part.T if place.turned else part
 
     with shards.new_folder(Path(folder)) as new:
@@ -224,6 +236,20 @@ def save(
         for file in COPIED:
             if like is not None and (Path(like) / file).is_file():
                 shutil.copyfile(Path(like) / file, new / file)
+
+
+def _of_layer(tree: Tree, place: Place) -> Tree:
+    return tree if place.layer is None else jax.tree.map(lambda x: x[place.layer], tree)
+
+
+def _fused(name: str, kernel: jax.Array, weight: LoraWeight) -> jax.Array:
+    total = lora.fuse_kernel(kernel, weight)
+    if not jnp.isfinite(total).all():
+        raise ValueError(
+            f"The sum of {name!r} and its update is beyond {total.dtype} and is not "
+            f"written; expected an adapter of smaller scale or weight."
+        )
+    return total
 
 
 def _check_base(leaves: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:

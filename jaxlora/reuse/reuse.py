@@ -33,6 +33,7 @@ from jaxlora import tree as named
 from jaxlora.io.adapter_folders import bases, expand, other_bases
 from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, Library, LoraWeight
+from jaxlora.merge import magnitude
 from jaxlora.models import adapters as peft
 from jaxlora.models import pretrained
 from jaxlora.models.config import DecoderConfig as DecoderConfig
@@ -118,8 +119,7 @@ def build(
         lora.check(base, adapter)
     if how.merge is not None:
         library = lora.stack(_same_sites(adapters))
-        combine = functools.partial(merges.preset(how.merge), weights=how.weights)
-        return Reuse(model, base, jax.jit(combine)(library, key=key))
+        return Reuse(model, base, _merged(how, library, key))
     if how.route is None:
         return Reuse(model, base, adapters[0] if adapters else None)
     way = how.way().fit(len(adapters))
@@ -136,6 +136,17 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
     """Fields as callers give them; weights as a tuple, so that it is hashable."""
     fixed = None if weights is None else tuple(weights)
     return Combination(weights=fixed, **others)
+
+
+def _merged(how: Combination, library: Library, key: jax.Array | None) -> Adapter:
+    merge, experts = merges.preset(how.merge), lora.num_experts(library)
+    weights = [1.0] * experts if how.weights is None else how.weights
+    powers = magnitude.exponents(merge, lora.sites(library), weights)
+    combine = jax.jit(functools.partial(merge, weights=how.weights))
+    adapter = combine(magnitude.divided(library, powers), key=key)
+    adapter = magnitude.restored(adapter, powers)
+    magnitude.check_finite(adapter)
+    return adapter
 
 
 def _library(

@@ -1,17 +1,21 @@
 """``jaxlora fuse`` writes a checkpoint with the logits of base and adapter."""
 
+import dataclasses
 import json
 import os
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxlora import cli, models
+from jaxlora import cli, lora, models
 from jaxlora.commands import fuse
-from jaxlora.models import pretrained, tokenizer
+from jaxlora.io import peft, peft_out
+from jaxlora.io.peft import PeftAdapter
+from jaxlora.models import adapters, pretrained, tokenizer
 
 TOLERANCE = 2e-4  # of the reference, in float32; found: 3e-6
 SUM = ("--merge", "sum", "--weights", "0.6", "0.5", "-0.3")
@@ -59,6 +63,30 @@ def test_the_sum_has_the_logits_of_the_adapter(
     assert text[0].encode("Ann's wife?") == text[1].encode("Ann's wife?")
     assert text[0].chat_template == text[1].chat_template
     assert os.listdir(tmp_path / "deep") == ["fused"]
+
+
+def test_the_tensors_are_those_of_the_sum_in_memory(hf, tmp_path):
+    folder, out = hf / "llama", tmp_path / "fused"
+    words = [str(folder / name) for name in ("base", "plain")]
+    assert cli.main(["fuse", *words, "--out", str(out)]) == 0
+    model, base = pretrained.load(folder / "base")
+    want = lora.fuse(base, adapters.load(folder / "plain", base))
+    pretrained.save(tmp_path / "want", model, want, like=folder / "base")
+    got, want = (load_file(x / "model.safetensors") for x in (out, tmp_path / "want"))
+    chex.assert_trees_all_equal(got, want)
+
+
+def test_a_sum_beyond_the_type_is_not_written(hf, tmp_path, capsys):
+    folder = hf / "llama"
+    plain = peft.read(folder / "plain")
+    huge = {x: dataclasses.replace(m, scale=3e37) for x, m in plain.modules.items()}
+    huge = {x: dataclasses.replace(m, b=1e6 * m.b) for x, m in huge.items()}
+    peft_out.write(tmp_path / "huge", PeftAdapter(modules=huge))
+    words = [str(folder / "base"), str(tmp_path / "huge"), "--out", str(tmp_path / "x")]
+    assert cli.main(["fuse", *words]) == 2
+    said = capsys.readouterr()
+    assert "is beyond float32 and is not written" in said.err
+    assert [x.name for x in tmp_path.iterdir()] == ["huge"]
 
 
 def test_dtype_is_that_of_the_checkpoint(hf, tmp_path, reference):

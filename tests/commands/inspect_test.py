@@ -1,9 +1,12 @@
 """``jaxlora inspect`` measures deltas, whatever their gauge."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
+from jax import monitoring
 
 from jaxlora import cli, spectra
 from jaxlora.commands import inspect
@@ -12,6 +15,7 @@ from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.report import spectra_figure
 
 RTOL = 1e-4  # singular values of factors in float32
+COMPILED = "backend_compile_duration"
 PATHS = ("m.0.q", "m.1.q", "m.0.up")
 
 
@@ -112,6 +116,55 @@ def test_the_tables_say_so(three, capsys):
     ):
         assert words in shown
     assert said.err == ""
+
+
+def test_a_delta_of_zero_is_said(three, tmp_path, capsys):
+    fresh = peft.read(tmp_path / "one")
+    zero = {p: dataclasses.replace(m, b=0 * m.b) for p, m in fresh.modules.items()}
+    peft_out.write(tmp_path / "zero", PeftAdapter(modules=zero))
+    some = dict(fresh.modules) | {PATHS[0]: zero[PATHS[0]]}
+    peft_out.write(tmp_path / "some", PeftAdapter(modules=some))
+    folders = [three[0], str(tmp_path / "zero"), str(tmp_path / "some")]
+    assert cli.main(["inspect", *folders]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Adapter zero changes nothing: its delta is zero in all 3 modules" in shown
+    assert "Adapter some has a delta of zero in 1 of 3 modules: m.0.q." in shown
+    assert "Adapter one" not in shown
+
+
+def test_shapes_compile_no_program(tmp_path):
+    rng = np.random.default_rng(0)
+    modules = {
+        f"m.x{i}": PeftModule(rng.random((2, 5 + i)), rng.random((3 + i, 2)), 1.0)
+        for i in range(6)
+    }
+    modules = {
+        path: dataclasses.replace(m, a=m.a.astype("f4"), b=m.b.astype("f4"))
+        for path, m in modules.items()
+    }
+    peft_out.write(tmp_path / "x", PeftAdapter(modules=modules))
+    compiled = []
+    monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: event.endswith(COMPILED) and compiled.append(event)
+    )
+    assert cli.main(["inspect", str(tmp_path / "x")]) == 0
+    assert not compiled
+    jax.jit(lambda x: x + 1)(np.ones(3))  # the listener hears what is compiled
+    assert compiled
+
+
+def test_huge_and_tiny_deltas_have_numbers(tmp_path):
+    sizes = {"m.x": 1e30, "m.y": 1e-30}
+    modules = {
+        path: PeftModule(
+            np.full((1, 4), size, np.float32), np.ones((3, 1), np.float32), 1e7
+        )
+        for path, size in sizes.items()
+    }
+    peft_out.write(tmp_path / "x", PeftAdapter(modules=modules))
+    library = collection.open_folders([tmp_path / "x"])
+    for name, group in spectra.measure(library.library, library.ranks).items():
+        assert group.norms[0] == pytest.approx(sizes[name] * 1e7 * np.sqrt(12))
 
 
 def test_many_pairs_are_summed_up(tmp_path, capsys):

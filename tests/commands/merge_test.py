@@ -1,5 +1,6 @@
 """``jaxlora merge`` writes the adapter that PEFT made, and nothing where it cannot."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -13,10 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, lora, merge, models
 from jaxlora.commands import merge as command
-from jaxlora.commands import merge_tables, printing
+from jaxlora.commands import merge_sentence, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.io import collection, peft_out
+from jaxlora.io import collection, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
+from jaxlora.merge import groups
 from jaxlora.models import adapters, pretrained
 
 TOLERANCE = 1e-4  # of logits, absolute, in float32; found: 5e-6
@@ -147,6 +149,45 @@ def test_the_summary_says_what_came_out(llama, tmp_path, capsys):
     assert "pattern -0.5 2-8 7.071 -0.5" in shown
     assert "rslora 0 8 left out -" in shown
     assert said.err == ""
+
+
+def changed(source, folder, **fields):
+    """Writes an adapter whose first module has other fields."""
+    modules = dict(peft.read(source).modules)
+    first = min(modules)
+    modules[first] = dataclasses.replace(modules[first], **fields)
+    peft_out.write(folder, PeftAdapter(modules=modules))
+    return str(folder)
+
+
+def test_zeros_and_excess_are_said(small, tmp_path, capsys):
+    nought = np.zeros((20, 6), np.float32)
+    zero = changed(small / "plain", tmp_path / "zero", b=nought)
+    words = ["merge", zero, "--method", "mean", "--out", str(tmp_path / "m")]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().err
+    path = "model.layers.0.self_attn.q_proj"
+    assert f"Adapter zero has a delta of zero in 1 of 2 modules: {path}." in said
+    assert f"The merge is zero in 1 of 2 modules: {path}." in said
+
+
+def test_what_float32_does_not_hold_is_refused(small, tmp_path, capsys):
+    b = np.full((20, 6), 1e8, np.float32)
+    huge = changed(small / "plain", tmp_path / "huge", scale=3e37, b=b)
+    before = sorted(tmp_path.iterdir())
+    words = ["merge", huge, "--method", "sum", "--out", str(tmp_path / "m")]
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert "An adapter has deltas of about 2**15" in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_excess_over_all_adapters_is_said():
+    totals = groups.Totals(5, 1, 0, 1, np.ones(2), np.ones(2), 0.0)
+    (text,) = merge_sentence.too_large([1.0, -0.25], totals)
+    assert "4.0 times as large as all adapters added up" in text
+    assert not list(merge_sentence.too_large([2.0, -2.0], totals))
 
 
 def test_a_report_is_a_table_and_files(small, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlora import lora
-from jaxlora.io import collection, peft, peft_out
+from jaxlora.io import collection, collection_out, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import LoraWeight
 
@@ -90,7 +90,7 @@ def test_numbers_within_a_name_are_part_of_it_and_shapes_part_groups(tmp_path):
         "layers.*.k[4x5]": ("layers.0.k", "layers.2.k"),
         "layers.*.k[4x6]": ("layers.1.k",),
     }
-    collection.write(tmp_path / "y", read.adapter(0), read)
+    collection_out.write(tmp_path / "y", read.adapter(0), read)
     assert peft.read(tmp_path / "y").modules.keys() == modules.keys()
 
 
@@ -113,7 +113,7 @@ def test_types_are_kept_where_they_agree(tmp_path):
 
 
 def test_written_with_scale_one_and_read_back(llama, tmp_path):
-    collection.write(tmp_path / "out", llama.adapter(1), llama)
+    collection_out.write(tmp_path / "out", llama.adapter(1), llama)
     raw = config(tmp_path / "out")
     assert raw["alpha_pattern"] == raw["rank_pattern"] != {}
     assert raw["lora_alpha"] == raw["r"]
@@ -127,11 +127,11 @@ def test_written_with_scale_one_and_read_back(llama, tmp_path):
 
 
 def test_short_names_where_they_mean_the_same(llama, tmp_path):
-    collection.write(tmp_path / "all", llama.adapter(0), llama)
+    collection_out.write(tmp_path / "all", llama.adapter(0), llama)
     assert config(tmp_path / "all")["target_modules"] == [
         f"{name}_proj" for name in ("down", "gate", "k", "o", "q", "up", "v")
     ]
-    collection.write(tmp_path / "some", llama.adapter(1), llama)
+    collection_out.write(tmp_path / "some", llama.adapter(1), llama)
     assert config(tmp_path / "some")["target_modules"] == sorted(
         peft.read(LLAMA / "pattern").modules
     )
@@ -152,7 +152,7 @@ def test_full_names_where_short_ones_might_mean_more(fields, tmp_path):
     path.write_text(json.dumps(config(folder) | fields))
     read = collection.read([folder])
     assert read.targets is None
-    collection.write(tmp_path / "out", read.adapter(0), read)
+    collection_out.write(tmp_path / "out", read.adapter(0), read)
     assert config(tmp_path / "out")["target_modules"] == ["layers.0.q.a"]
 
 
@@ -160,7 +160,7 @@ def test_a_path_that_ends_another_keeps_its_own_rank(tmp_path):
     modules = {"layers.0.q": module(4, 4, 3), "vision.layers.0.q": module(4, 4, 2)}
     modules["vision.layers.1.q"] = module(4, 4, 2)
     read = collection.read([write(tmp_path / "in", modules)])
-    collection.write(tmp_path / "out", read.adapter(0), read)
+    collection_out.write(tmp_path / "out", read.adapter(0), read)
     found = peft.read(tmp_path / "out").modules
     assert {path: m.a.shape[0] for path, m in found.items()} == {
         "layers.0.q": 3,
@@ -175,7 +175,7 @@ def test_base_names_are_kept(tmp_path):
     three = write(tmp_path / "three", {"q": module(4, 5)}, base_name="/disk/b")
     read = collection.read([one, two, three])
     assert read.base_names == (None, "a/b", "/disk/b")
-    collection.write(tmp_path / "out", read.adapter(0), read)
+    collection_out.write(tmp_path / "out", read.adapter(0), read)
     assert config(tmp_path / "out")["base_model_name_or_path"] == "a/b"
 
 
@@ -244,14 +244,14 @@ def test_progress(tmp_path):
 )
 def test_adapter_that_cannot_be_written(llama, change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        collection.write(tmp_path / "out", change(llama.adapter(0)), llama)
+        collection_out.write(tmp_path / "out", change(llama.adapter(0)), llama)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_not_overwritten(llama, tmp_path):
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ValueError, match="exists already"):
-        collection.write(tmp_path, llama.adapter(0), llama)
+        collection_out.write(tmp_path, llama.adapter(0), llama)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import models
-from jaxlora.io import collection, peft, peft_out
+from jaxlora.io import collection, collection_out, peft, peft_out
 from jaxlora.models import adapters, pretrained
 
 LLAMA = Path(__file__).parents[1] / "data" / "hf" / "llama"
@@ -74,7 +74,7 @@ def test_written_from_a_collection_it_is_the_same(tmp_path):
     read = collection.read([THEIRS])
     assert read.embeddings == {TABLE}
     assert read.copies == (TABLE,)
-    collection.write(tmp_path / "out", read.adapter(0), read)
+    collection_out.write(tmp_path / "out", read.adapter(0), read)
     before, after = (peft.read(folder).modules for folder in (THEIRS, tmp_path / "out"))
     for path, module in before.items():
         assert after[path].scale == 1

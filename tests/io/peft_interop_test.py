@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxlora import lora
-from jaxlora.io import collection, peft_out
+from jaxlora.io import collection, collection_out, peft_out
 from jaxlora.io import peft as ours
 
 torch = pytest.importorskip("torch")
@@ -63,7 +63,7 @@ def test_an_embedding_goes_there_and_back(family, copy, tmp_path):
     peft_out.write(tmp_path / "ours", ours.read(tmp_path / "theirs"))
     assert np.abs(loaded(family, tmp_path / "ours") - expected).max() < CLOSE
     found = collection.read([tmp_path / "theirs"])
-    collection.write(tmp_path / "one", found.adapter(0), found)
+    collection_out.write(tmp_path / "one", found.adapter(0), found)
     assert np.abs(loaded(family, tmp_path / "one") - expected).max() < CLOSE
 
 
@@ -71,7 +71,7 @@ def test_an_embedding_goes_there_and_back(family, copy, tmp_path):
 def test_an_adapter_of_a_collection_computes_the_same(name, tmp_path):
     names = ("plain", "rslora", "pattern")
     read = collection.read([DATA / "llama" / folder for folder in names])
-    collection.write(tmp_path / "out", read.adapter(names.index(name)), read)
+    collection_out.write(tmp_path / "out", read.adapter(names.index(name)), read)
     stored = load_file(DATA / "llama" / "reference.safetensors")
     got = loaded("llama", tmp_path / "out")
     assert np.abs(got - stored[name]).max() < CLOSE
@@ -90,7 +90,7 @@ def test_a_sum_of_mixed_ranks_computes_the_sum(tmp_path):
             np.concatenate(list(np.asarray(weight.b)), axis=-2),
             np.ones(weight.scale.shape[1:], np.float32),
         )
-    collection.write(tmp_path / "out", summed, read)
+    collection_out.write(tmp_path / "out", summed, read)
     model = base("llama")
     state = model.state_dict()
     for folder in names:

@@ -352,3 +352,20 @@ def test_refuses_data_that_do_not_fit(method, what, data):
 def test_refuses_fields_out_of_range(make, fields, message):
     with pytest.raises(ValueError, match=message):
         getattr(merge, make)(**fields)
+
+
+@pytest.mark.parametrize(("d", "f", "rank"), [(8, 6, 16), (6, 8, 16), (16, 16, 16)])
+def test_ranks_that_fill_the_layer_give_the_least_squares(d, f, rank):
+    rng = np.random.default_rng(rank)
+    a, b = rng.standard_normal((2, d, rank)), rng.standard_normal((2, rank, f))
+    parts = (jnp.asarray(x, jnp.float32) for x in (a, b, np.ones(2)))
+    library = {"k": lora.LoraWeight(*parts)}
+    merged = jax.jit(merge.preset("wudi"))(library, jnp.ones(2))["k"]
+    deltas = a @ b
+    norms = np.linalg.norm(deltas, axis=(1, 2), keepdims=True)
+    left = np.concatenate((deltas / norms).swapaxes(1, 2))
+    right = np.concatenate(deltas.swapaxes(1, 2) @ deltas / norms)
+    want = np.linalg.lstsq(left, right, rcond=1e-5)[0]
+    assert np.linalg.norm(want) > norms.max()  # larger than either, and so it must be
+    size = np.linalg.norm(want)
+    np.testing.assert_allclose(lora.delta(merged) / size, want / size, atol=1e-4)

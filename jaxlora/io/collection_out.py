@@ -1,0 +1,156 @@
+"""An adapter written as a PEFT folder, site by site.
+
+What a file of safetensors holds is listed at its start, and which ranks are kept is
+known at the end. Factors are therefore set aside in a file without a name, and copied
+from there one tensor at a time: in memory is one site.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+
+from jaxlora.io import peft_out, shards
+from jaxlora.io.collection import Collection
+from jaxlora.io.peft import PeftAdapter, PeftModule
+from jaxlora.lora import Adapter, LoraWeight
+
+Put: TypeAlias = Callable[[str, LoraWeight], None]
+"""``put(site, weight)`` of a weight [L, D, R]."""
+
+
+def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
+    """Writes an adapter as a PEFT folder whose every scale is 1 (alpha = rank).
+
+    Scales of the adapter are multiplied into ``b``. Trailing ranks that are zero in
+    both factors are cut off, and a module in which nothing is left is not written;
+    ranks that differ are named in ``rank_pattern``.
+
+    Args:
+      folder: new, or empty.
+      adapter: LoraWeights [L, D, R] by site, of the sites of ``like``.
+      like: says which module is which.
+
+    Raises:
+      ValueError: if the folder holds something, the adapter is zero everywhere or not
+        finite, or its sites or shapes are not those of ``like``.
+    """
+    with writing(folder, like) as put:
+        for site, weight in adapter.items():
+            put(site, weight)
+
+
+@contextlib.contextmanager
+def writing(folder: Path | str, like: Collection) -> Iterator[Put]:
+    """As :func:`write`, of sites that are given one after the other.
+
+    Args:
+      folder: new, or empty; it is there once the block has ended well.
+      like: says which module is which.
+
+    Raises:
+      ValueError: as :func:`write`.
+    """
+    with (
+        shards.new_folder(Path(folder)) as new,
+        tempfile.TemporaryFile(dir=new) as file,
+    ):
+        spool = _Spool(file)
+
+        def put(site: str, weight: LoraWeight) -> None:
+            for path, module in _modules(site, weight, like):
+                spool.add(path, module)
+
+        yield put
+        file.flush()
+        every = {path for paths in like.modules.values() for path in paths}
+        # Short names would also adapt the modules that are left out here.
+        short = like.targets is not None and every == spool.keys()
+        adapter = PeftAdapter(modules=spool, base_name=like.base_name)
+        peft_out.fill(new, adapter, targets=like.targets if short else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Array:
+    at: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class _Spool(Mapping[str, PeftModule]):
+    """Modules of scale 1 in a file; one that is asked for is mapped, not read."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._modules: dict[str, tuple[_Array, _Array, bool]] = {}
+
+    def add(self, path: str, module: PeftModule) -> None:
+        a, b = self._append(module.a), self._append(module.b)
+        self._modules[path] = a, b, module.embedding
+
+    def _append(self, values: np.ndarray) -> _Array:
+        place = _Array(self._file.tell(), values.shape, values.dtype)
+        plain = np.ascontiguousarray(values).reshape(-1)
+        self._file.write(plain.view(np.uint8).data)
+        return place
+
+    def __getitem__(self, path: str) -> PeftModule:
+        a, b, embedding = self._modules[path]
+        return PeftModule(self._mapped(a), self._mapped(b), 1.0, embedding)
+
+    def _mapped(self, x: _Array) -> np.ndarray:
+        # The map ends with the array, and so do its pages in memory.
+        return np.memmap(self._file, x.dtype, "r", x.at, x.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+def _modules(
+    site: str, weight: LoraWeight, like: Collection
+) -> Iterator[tuple[str, PeftModule]]:
+    _check_site(site, weight, like)
+    a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
+    for i, path in enumerate(like.modules[site]):
+        pair = _scaled(a[i], b[i], scale[i])
+        if not all(np.isfinite(x.astype(np.float32, copy=False)).all() for x in pair):
+            raise ValueError(
+                f"The adapter holds NaN or infinity in {path!r} and is not written; "
+                f"what it is made of may be beyond float32 (a scale of 1e38, say)."
+            )
+        # Padding of the library is no rank of the adapter.
+        rank = peft_out.used(*pair)
+        if rank:
+            down, up = pair[0].T[:rank], pair[1].T[:, :rank]
+            yield path, PeftModule(down, up, 1.0, site in like.embeddings)
+
+
+def _check_site(site: str, weight: LoraWeight, like: Collection) -> None:
+    if site not in like.modules:
+        raise ValueError(
+            f"The adapter has a site {site!r}, expected one of "
+            f"{', '.join(map(repr, list(like.modules)[:8]))}."
+        )
+    layers, r = len(like.modules[site]), weight.rank
+    d, f = like.shapes[site].a.shape[-2], like.shapes[site].b.shape[-1]
+    shapes = weight.a.shape, weight.b.shape, weight.scale.shape
+    expected = (layers, d, r), (layers, r, f), (layers,)
+    if shapes != expected:
+        raise ValueError(
+            f"Site {site!r} has a, b, scale of shapes {shapes}, expected {expected}."
+        )
+
+
+def _scaled(a: np.ndarray, b: np.ndarray, scale: np.ndarray):
+    # Multiplied by 1 the factors would still become float32.
+    if scale == 1:
+        return a, b
+    with np.errstate(over="ignore"):  # infinity is an error later, with its module
+        return a, b.astype(np.float32) * scale.astype(np.float32)
