@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxlora import files
 from jaxlora.commands import bars, flags, merge_choice, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
-from jaxlora.io import collection, collection_about, collection_data
+from jaxlora.io import collection, collection_about, collection_data, origin
 from jaxlora.merge import Fidelity, Merge, groups
 from jaxlora.report import fidelity as report
 
@@ -94,6 +94,8 @@ def run(arguments: Sequence[str]) -> int:
         reading = functools.partial(move, "reading")
         library = collection.read(given.adapters, names=names, progress=reading)
         printing.say(collection_about.notes(library))
+        for base in sorted({name for name in library.base_names if name}):
+            printing.say(origin.notes(base))
         if merge.by_layer:
             collection_about.check_layers(library)
         data = None

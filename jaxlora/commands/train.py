@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import tyro
 
 from jaxlora import lora, parallel
-from jaxlora.commands import bars, flags, train_output
+from jaxlora.commands import bars, flags, printing, train_output
 from jaxlora.commands.flags import Dtype, Several
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
+from jaxlora.io import origin
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -106,6 +107,7 @@ def run(arguments: Sequence[str]) -> int:
     words = tokenizer.load(given.model)
     model, base = _load(given)
     tokenizer.check(words, model.config.vocab_size)
+    printing.say(origin.notes(given.model))
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

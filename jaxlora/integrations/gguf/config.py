@@ -141,14 +141,19 @@ def _scaling(
             f"The file's {architecture}.rope.scaling.type is {rule!r:.40}, expected "
             f"none or linear, or Llama 3's rope_freqs; others are not supported."
         )
-    return {"rope_type": "linear", "factor": _required(model, "rope.scaling.factor", float)}
+    return {
+        "rope_type": "linear",
+        "factor": _required(model, "rope.scaling.factor", float),
+    }
 
 
 def _gemma(model: Model, raw: dict[str, Any]) -> dict[str, Any]:
     kind_, heads = raw["model_type"], raw["num_attention_heads"]
     large = raw["num_hidden_layers"] == _LARGE_LAYERS[kind_]
     fields = {
-        "query_pre_attn_scalar": raw["hidden_size"] // heads if large else raw["head_dim"],
+        "query_pre_attn_scalar": raw["hidden_size"] // heads
+        if large
+        else raw["head_dim"],
         "hidden_activation": "gelu_pytorch_tanh",
         "sliding_window": _required(model, "attention.sliding_window", int),
         "attn_logit_softcapping": _number(model, "attn_logit_softcapping", float),

@@ -81,7 +81,8 @@ class _Cursor:
         count = self.number("Q", f"the number of {what}")
         if count > MOST[what]:
             raise bad(
-                self.path, f"it says it has {count} {what}, expected at most {MOST[what]}"
+                self.path,
+                f"it says it has {count} {what}, expected at most {MOST[what]}",
             )
         return count
 
@@ -164,7 +165,9 @@ def _value(cursor: _Cursor, kind: int, name: str) -> Any:
     if kind == ARRAY:
         return _array(cursor, name)
     if kind not in SCALARS:
-        raise bad(cursor.path, f"the key {name!r} has the type {kind}, which is unknown")
+        raise bad(
+            cursor.path, f"the key {name!r} has the type {kind}, which is unknown"
+        )
     dtype = np.dtype(SCALARS[kind])
     return np.frombuffer(cursor.take(dtype.itemsize, name), dtype)[0].item()
 

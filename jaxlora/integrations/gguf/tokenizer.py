@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
-from tokenizers import processors
+from tokenizers import (
+    AddedToken,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from jaxlora.integrations.gguf.header import Metadata
 
@@ -30,7 +36,7 @@ SPLITS: Mapping[str, str | None] = {
     "deepseek-r1-qwen": _QWEN2,
 }
 """Patterns that split a text, by ``tokenizer.ggml.pre``; None for GPT-2's."""
-_CONTROL, _USER, _BYTE, _UNKNOWN = 3, 4, 6, 2
+_UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # numbers of the types of tokens
 SPACE = "▁"
 
 
@@ -71,9 +77,9 @@ def _backend(
             f"bytes) or llama (SentencePiece); take the model's own checkpoint."
         )
     kinds = _kinds(metadata, len(tokens))
-    make = _byte_level if kind == "gpt2" else _sentencepiece
+    build = _byte_level if kind == "gpt2" else _sentencepiece
     try:
-        backend = make(metadata, tokens, kinds)
+        backend = build(metadata, tokens, kinds)
     except Exception as error:  # the library raises plain Exception
         if isinstance(error, ValueError):
             raise
@@ -81,14 +87,12 @@ def _backend(
             f"The file's vocabulary makes no tokenizer ({str(error)[:200]}); it is "
             f"damaged."
         ) from None
-    marks = (_CONTROL, _USER)
     backend.add_special_tokens(
         [_added(t) for t, k in zip(tokens, kinds, strict=True) if k == _CONTROL]
     )
     backend.add_tokens(
         [_added(t) for t, k in zip(tokens, kinds, strict=True) if k == _USER]
     )
-    assert backend.get_vocab_size() == len(tokens), marks
     _frame(backend, metadata, special, tokens)
     return backend
 
@@ -127,9 +131,7 @@ def _byte_level(
 
 def _split(name: str) -> list[Any]:
     pattern = SPLITS[name]
-    bytes_ = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=pattern is None
-    )
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
     if name == "smollm":
         return [pre_tokenizers.Digits(individual_digits=True), bytes_]
     if pattern is None:
@@ -144,7 +146,8 @@ def _sentencepiece(
     scores = _list(metadata, "scores", float)
     if len(scores) != len(tokens):
         raise ValueError(
-            f"The file has {len(scores)} scores for {len(tokens)} tokens; it is damaged."
+            f"The file has {len(scores)} scores for {len(tokens)} tokens; it is "
+            f"damaged."
         )
     unknown = [t for t, k in zip(tokens, kinds, strict=True) if k == _UNKNOWN]
     model = models.BPE(
