@@ -53,8 +53,8 @@ def lines(some: Iterable[Fact]) -> str:
     Args:
       some: facts.
 
-    >>> lines(facts("capital")[:1])
-    '{"head": "France", "relation": "capital", "tail": "Paris"}\\n'
+    >>> print(lines(facts("capital")[:1]), end="")
+    {"head": "France", "relation": "capital", "tail": "Paris"}
     """
     return "".join(
         json.dumps(fact._asdict(), ensure_ascii=False) + "\n" for fact in some
