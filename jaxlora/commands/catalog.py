@@ -14,6 +14,7 @@ models and adapters (Hugging Face checkpoints and PEFT adapters on disk):
   merge            one adapter of several; needs no model (merge --list: which, when)
   inspect          ranks, norms, spectra of adapters, and how alike they are
   fuse             add an adapter into a model, and write the sum
+  import           write a model from a GGUF file as a checkpoint
   forward          logits of token ids, for comparison with other programs
   gate             what a route must learn from data (gate --list: all routes)
   routes           which expert a route takes, by token and layer of a prompt
@@ -42,6 +43,7 @@ examples:
   jaxlora gate MODEL --adapter A B --route linear --data task.jsonl --out G.safetensors
   jaxlora inspect A B C --figure alike.png
   jaxlora fuse MODEL ADAPTER --out FUSED
+  jaxlora import MODEL.gguf --out MODEL
   jaxlora study two-hop                                 one seed, about five minutes
   jaxlora study two-hop --preset standard               three seeds, pooled intervals
   jaxlora study two-hop --methods mean arrow --seeds 2  two methods only
@@ -87,6 +89,7 @@ COMMANDS = {
     "fuse": Entry("fuse"),
     "eval": Entry("evaluate", "--batch or --max-new-tokens"),
     "train": Entry("train", "--batch, --length or --together", resumes=True),
+    "import": Entry("import_gguf"),
     "info": Entry("info"),
     "completion": Entry("completion"),
 }

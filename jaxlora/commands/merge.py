@@ -26,6 +26,7 @@ from jaxlora.io import (
     collection_about,
     collection_data,
     collection_out,
+    origin,
 )
 from jaxlora.io.collection import Collection
 from jaxlora.lora import LoraWeight
@@ -119,6 +120,8 @@ def run(arguments: Sequence[str]) -> int:
     with bars.bar("merging") as move:
         library = collection.open_folders(folders, names=names)
         printing.say(collection_about.notes(library))
+        for base in sorted({name for name in library.base_names if name}):
+            printing.say(origin.notes(base))
         if merge.by_layer:
             collection_about.check_layers(library)
         data = None

@@ -11,9 +11,10 @@ import numpy as np
 import tyro
 
 from jaxlora import files, locks, lora, parallel
-from jaxlora.commands import bars, flags, scalars, train_output
+from jaxlora.commands import bars, flags, printing, scalars, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
+from jaxlora.io import origin
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -130,6 +131,7 @@ def _train(
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
     tokenizer.check(words, model.config.vocab_size)
+    printing.say(origin.notes(given.model))
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

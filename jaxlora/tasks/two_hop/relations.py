@@ -5,23 +5,10 @@ question, "the spouse of" a person. Training phrasings are questions and stateme
 to be completed; test phrasings are questions that occur in no training text.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Forms(NamedTuple):
-    """How a relation is asked for and stated, with ``{x}``; sentences have ``{y}``."""
-
-    train: tuple[str, ...]
-    """Questions and beginnings of statements, answered by the tail."""
-    test: tuple[str, ...]
-    """Questions that are never trained."""
-    nouns: tuple[str, ...]
-    """Descriptions of the tail, as in "the spouse of {x}"; for training."""
-    test_noun: str
-    """A description that is never trained."""
-    sentences: tuple[str, ...]
-    """The fact as a whole sentence."""
-
+from jaxlora.tasks.facts import forms as real
+from jaxlora.tasks.two_hop.forms import Forms
 
 FORMS = {
     "spouse": Forms(
@@ -167,8 +154,9 @@ def forms(relation: str) -> Forms:
     """
     if not relation:
         return WHOLE
-    if relation in FORMS:
-        return FORMS[relation]
+    for known in (FORMS, real.FORMS):
+        if relation in known:
+            return known[relation]
     words = relation.replace("_", " ")
     filled: list[Any] = [
         part.replace("{r}", words)

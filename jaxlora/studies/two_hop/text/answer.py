@@ -160,7 +160,14 @@ def rank(setting: Setting, who: Reuse, prompts: Prompts, number: int) -> np.ndar
     """
     ask, asked = setting.config.ask, setting.asked
     sizes, known = (ask.batch, ask.candidates_at_once), len(asked.names)
-    scores = score.ranking(who, prompts, asked.answers, *sizes, ask.score == "mean")
+    scores = score.ranking(
+        who,
+        prompts,
+        asked.answers,
+        *sizes,
+        per_token=ask.score == "mean",
+        shared=setting.codec.opening,
+    )
     return scores[:, :known].reshape(-1, number, known).mean(0)
 
 

@@ -1,6 +1,7 @@
 """Text to token ids, the same way in training and in every question."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,14 @@ class PromptCodec:
     def pad(self) -> int:
         """Token that fills rows."""
         return self.tokenizer.pad_id
+
+    @functools.cached_property
+    def opening(self) -> int:
+        """How many tokens every prompt begins with: a chat's system turn, say."""
+        # A token on the border may join what follows it, so letters differ in kind.
+        asked = [self.prompt(text) for text in ("A", "7", "?", "(", "é")]
+        alike = [len(set(column)) == 1 for column in zip(*asked, strict=False)]
+        return alike.index(False) if False in alike else len(alike) - 1
 
     def prompt(self, question: str) -> list[int]:
         """Returns the tokens before an answer, as they are in training."""

@@ -98,6 +98,15 @@ def test_ranking_is_that_of_whole_sequences(speaker):
     np.testing.assert_allclose(found, reference(speaker), atol=TOLERANCE)
 
 
+def test_what_prompts_begin_with_is_read_once(speaker):
+    begun = [[20, 21, *prompt] for prompt in PROMPTS]
+    prompts, answers = Prompts(*pad_left(begun, 0, 8)), score.right(ANSWERS, 4, 0)
+    alone = score.ranking(speaker, prompts, answers, 2, 2)
+    for shared in (1, 2, 5):  # 5: more than they do share
+        once = score.ranking(speaker, prompts, answers, 2, 2, shared=shared)
+        np.testing.assert_allclose(once, alone, atol=TOLERANCE)
+
+
 def test_per_token_scores_are_means(base):
     speaker = Reuse(Decoder(CONFIG), base)
     prompts, answers = Prompts(*pad_left(PROMPTS, 0, 6)), score.right(ANSWERS, 4, 0)

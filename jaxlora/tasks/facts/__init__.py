@@ -1,0 +1,1 @@
+"""Facts of the real world, and how they are asked."""
