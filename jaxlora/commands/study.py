@@ -45,9 +45,10 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
     console = study_output.console()
     people = protocol.own_people(given.config)
-    study_output.warn(console, deciding.warnings(given.config, people))
+    few = deciding.warnings(given.config, people)
     with bars.stages(console, STAGES) as move:
-        results = protocol.run(given.config, given.out, given.cache_dir, move)
+        progress = study_output.warned(console, few, move)
+        results = protocol.run(given.config, given.out, given.cache_dir, progress)
     images = leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out, images=images)
     if set(given.config.all_methods) - set(map(str, USUAL)):

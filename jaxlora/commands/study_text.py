@@ -52,13 +52,17 @@ def run(arguments: Sequence[str]) -> int:
     if given.memory:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
-    study_output.warn(console, deciding.warnings(study))
+    few = deciding.warnings(study)
     with bars.bar("two-hop") as move:
         results = protocol.run(
             study,
             given.out,
             given.cache_dir,
-            lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
+            study_output.warned(
+                console,
+                few,
+                lambda stage, done, total, text: move(f"{stage}: {text}", done, total),
+            ),
         )
     closing = closing_of(results.summary)
     written = study_output.write(console, results, given.out, closing=closing)
