@@ -150,7 +150,7 @@ def _measured(weight: LoraWeight) -> tuple[np.ndarray, np.ndarray]:
     for layer in range(scale.shape[1]):
         here = a[:, layer], b[:, layer], scale[:, layer].astype(np.float64)
         singular.append(_singular(*here))
-        gram += inner_products(*here)
+        gram += inner_products(list(here[0]), list(here[1]), here[2])
     return np.stack(singular, 1), gram
 
 
@@ -158,5 +158,5 @@ def _singular(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Singular values [E, K] of deltas, K = min(D, R, F), from a core of R x R."""
     left = np.linalg.qr(a.astype(np.float64), mode="r")
     right = np.linalg.qr(b.mT.astype(np.float64), mode="r")
-    core = scale[:, None, None] * (left @ right.mT)
+    core = scale[:, None, None] * (left @ np.asarray(right).mT)
     return np.linalg.svd(core, compute_uv=False)

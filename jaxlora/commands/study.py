@@ -45,9 +45,10 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse_config(Arguments, "jaxlora study two-hop", arguments)
     console = study_output.console()
     people = protocol.own_people(given.config)
-    study_output.warn(console, deciding.warnings(given.config, people))
+    few = deciding.warnings(given.config, people)
     with scalars.stages(STAGES, given.out) as move:
-        how = (given.config, given.out, given.cache_dir, move)
+        progress = study_output.warned(console, few, move)
+        how = (given.config, given.out, given.cache_dir, progress)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
     leaderboard.save(results.summary, given.out)

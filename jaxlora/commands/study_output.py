@@ -72,15 +72,27 @@ def write(
     return written
 
 
-def warn(console: Console, sentences: Sequence[str]) -> None:
-    """Says, before anything is trained, what this study cannot decide.
+def warned(
+    console: Console, sentences: Sequence[str], move: Callable[..., None]
+) -> Callable[..., None]:
+    """A function that reports progress, and first says what cannot be decided.
+
+    A study that is refused never moves, and is not warned of; one that starts moves
+    before it trains.
 
     Args:
       console: where to.
       sentences: one for each number of questions that is too small.
+      move: reports progress.
     """
-    for sentence in sentences:
-        console.print(f"Too few to decide: {sentence}", style="yellow", markup=False)
+    left = [f"Too few to decide: {sentence}" for sentence in sentences]
+
+    def first(*given: Any) -> None:
+        while left:
+            console.print(left.pop(0), style="yellow", markup=False)
+        move(*given)
+
+    return first
 
 
 def took(console: Console, results: Any, written: Path) -> None:

@@ -61,11 +61,12 @@ def run(arguments: Sequence[str]) -> int:
     if given.memory:
         console.print(memory.table(_memory(study)), highlight=False)
         return 0
-    study_output.warn(console, deciding.warnings(study))
+    few = deciding.warnings(study)
     named = adapter_folders.bases([Path(folder) for folder in study.adapter])
     printing.say(adapter_folders.other_bases(named, study.model))
     with scalars.stages(STAGES, given.out) as move:
-        how = (study, given.out, given.cache_dir, move)
+        progress = study_output.warned(console, few, move)
+        how = (study, given.out, given.cache_dir, progress)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
     closing = closing_of(results.summary)

@@ -52,11 +52,12 @@ class Stored(Mapping[str, LoraWeight]):
         for site, paths in self.modules.items():
             lead, dtype = (len(self.files), len(paths)), self._dtype(site)
             d, r, f = self._sizes(site)
-            out[site] = LoraWeight(
+            shapes: Any = (
                 jax.ShapeDtypeStruct((*lead, d, r), dtype),
                 jax.ShapeDtypeStruct((*lead, r, f), dtype),
                 jax.ShapeDtypeStruct(lead, jnp.float32),
             )
+            out[site] = LoraWeight(*shapes)
         return out
 
     def ranks(self, site: str) -> np.ndarray:

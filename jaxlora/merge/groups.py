@@ -308,8 +308,8 @@ def _gram(merged: LoraWeight, experts: LoraWeight, present: np.ndarray) -> np.nd
     """Inner products [1 + E, 1 + E] of a merged delta and of experts, at one layer."""
     keep = present[:, None, None]
     return spectra.inner_products(
-        [merged.a, *np.where(keep, experts.a, 0)],
-        [merged.b, *np.where(keep, experts.b, 0)],
+        [np.asarray(merged.a), *np.where(keep, experts.a, 0)],
+        [np.asarray(merged.b), *np.where(keep, experts.b, 0)],
         np.concatenate([[merged.scale], np.where(present, experts.scale, 0)]),
     )
 

@@ -90,7 +90,7 @@ def _vectors(axes: Axes) -> None:
 
 
 def _cells(axes: Axes, image: AxesImage) -> None:
-    values = np.ma.masked_invalid(image.get_array())
+    values = np.ma.masked_invalid(np.ma.asarray(image.get_array()))
     left, right, bottom, top = image.get_extent()
     x, y = (
         np.linspace(left, right, values.shape[1] + 1),
@@ -121,7 +121,7 @@ def _rewritten(text: str, prefix: str) -> str:
 
 
 def _head(body: str) -> str:
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body).groups()
+    ((width, height),) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     # Points, as matplotlib counts; 96 pixels are 72 points.
     style = f"width: {float(width) * 4 / 3:.0f}px"
     head = f'<svg viewBox="0 0 {width} {height}" style="{style}" aria-hidden="true">'

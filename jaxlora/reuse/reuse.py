@@ -139,7 +139,7 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
 
 
 def _merged(how: Combination, library: Library, key: jax.Array | None) -> Adapter:
-    merge, experts = merges.preset(how.merge), lora.num_experts(library)
+    merge, experts = merges.preset(str(how.merge)), lora.num_experts(library)
     weights = [1.0] * experts if how.weights is None else how.weights
     powers = magnitude.exponents(merge, lora.sites(library), weights)
     combine = jax.jit(functools.partial(merge, weights=how.weights))

@@ -100,6 +100,7 @@ def run(
 
     def work(this: Run[TwoHopConfig]) -> Results:
         log = Log()
+        this.progress("pretrain", 0, config.pretrain.max_steps, "")
         for coverage in config.all_coverages:
             for base in _bases(this, coverage, people):
                 _ask_base(this, log, coverage, base)

@@ -89,7 +89,7 @@ def ranking(
         for some in followed.values():
             each = _follow_all(who, past, some, concurrent)
             # Several tokens of one candidate may lie on one path.
-            np.add.at(total, (slice(None), some.candidate), each)
+            np.add.at(total.T, some.candidate, each.T)
         out.append(total[:used])
     total = np.concatenate(out)
     return total / answers.mask.sum(axis=-1)[None] if per_token else total
