@@ -117,7 +117,7 @@ def test_criteria_verdicts_and_what_was_left_out_are_told(ran):
 
 def test_the_texts_that_were_generated_are_kept(ran):
     (path,) = ran.out.rglob("seed0-2-combination-mean.json")
-    notes = json.loads(path.read_text())["notes"]["generated"]
+    notes = json.loads(path.read_text())["content"]["notes"]["generated"]
     assert [told["split"] for told in notes] == ["hop 1", "hop 2", "two-hop"]
     assert [len(told["texts"]) for told in notes] == [3, 3, 3]
 
@@ -125,7 +125,7 @@ def test_the_texts_that_were_generated_are_kept(ran):
 def test_held_out_targets_write_for_the_other_half(ran):
     """The first of three people is asked the expert of the others, and so on."""
     (path,) = ran.out.rglob("*seed0-A-C-of-others-none.json")
-    told = json.loads(path.read_text())
+    told = json.loads(path.read_text())["content"]
     notes = {x["split"]: x for x in told["notes"]["generated"]}["two-hop"]
     assert all(len(notes[name]) == 3 for name in ("texts", "exact", "contains"))
 
