@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora.commands import talk
+
 
 def console() -> Console:
     """Standard output; of any width where no terminal bounds it."""
@@ -78,10 +80,13 @@ def line(console: Console, text: str) -> None:
 
 
 def say(notes: Iterable[str]) -> None:
-    """Prints sentences on stderr, where they are in the way of no pipe.
+    """Prints sentences on stderr, where they are in the way of no pipe; not with -q.
 
     Args:
       notes: the sentences.
     """
     for note in notes:
-        print(f"jaxlora: {note}", file=sys.stderr)
+        if talk.current().level < 0:
+            talk.current().note(f"jaxlora: {note}")
+        else:
+            print(f"jaxlora: {note}", file=sys.stderr)

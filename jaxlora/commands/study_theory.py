@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     fields = [f.name for f in dataclasses.fields(TheoryConfig)]
     config = TheoryConfig(**{name: getattr(given, name) for name in fields})
     console = study_output.console(120)
-    with bars.bar("theory") as move:
+    with bars.bar("theory", log=given.out) as move:
         results = protocol.run(config, given.out, given.cache_dir, move)
     images = theory.save(results.summary, given.out)
     written = theory.write(results.summary, given.out, images)
