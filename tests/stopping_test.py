@@ -111,35 +111,40 @@ with stopping.handled() as asked:
 """
 
 
-def start(*words):
+@contextlib.contextmanager
+def started(*words):
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert child.stdout.readline() == "ready\n"
-    return child
+    with child:
+        try:
+            assert child.stdout.readline() == "ready\n"
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_before_anything_is_begun_a_signal_ends_the_process(number, code):
-    child = start("import")
-    time.sleep(0.1)
-    child.send_signal(number)
-    _, said = child.communicate(timeout=60)
+    with started("import") as child:
+        time.sleep(0.1)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
     assert child.returncode == code
     assert said.startswith("jaxlora: Stopped before anything was begun")
     assert "Traceback" not in said
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    child = start("work")
-    child.send_signal(signal.SIGINT)
-    assert "Stopping after the step" in child.stderr.readline()
-    time.sleep(2 * stopping.TWICE)
-    assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    with started("work") as child:
+        child.send_signal(signal.SIGINT)
+        assert "Stopping after the step" in child.stderr.readline()
+        time.sleep(2 * stopping.TWICE)
+        assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert said == "jaxlora: Ended at once; what was saved before is kept.\n"

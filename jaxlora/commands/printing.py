@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora.commands import talk
 from jaxlora.strangers.text import visible
 
 
@@ -80,10 +81,14 @@ def line(console: Console, text: str) -> None:
 
 
 def say(notes: Iterable[str]) -> None:
-    """Prints sentences on stderr, where they are in the way of no pipe.
+    """Prints sentences on stderr, where they are in the way of no pipe; not with -q.
 
     Args:
       notes: the sentences.
     """
     for note in notes:
-        print(f"jaxlora: {visible(note)}", file=sys.stderr)
+        line = f"jaxlora: {visible(note)}"
+        if talk.current().level < 0:
+            talk.current().note(line)
+        else:
+            print(line, file=sys.stderr)

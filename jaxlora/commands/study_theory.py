@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     fields = [f.name for f in dataclasses.fields(TheoryConfig)]
     config = TheoryConfig(**{name: getattr(given, name) for name in fields})
     console = study_output.console(120)
-    with bars.bar("theory") as move:
+    with bars.bar("theory", log=given.out) as move:
         how = (config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora.commands import talk
 from jaxlora.files import write_text
 from jaxlora.strangers.text import cells, visible
 from jaxlora.studies.harness import provenance
@@ -30,7 +31,9 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
       length: tokens of a row.
       updates: of each adapter.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    quiet = talk.current().level < 0
+    how = {"soft_wrap": True, "highlight": False, "markup": False}
+    console = Console(stderr=True, quiet=quiet, **how)
     for name, count in counts.items():
         left = ", ".join(
             f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]

@@ -66,7 +66,11 @@ def _work(this: Run[TheoryConfig]) -> Results:
         running = [pool.submit(_measure, config, case) for case, _ in plan]
         for i, (case, records) in enumerate(plan):
             items = running[i].result()
-            this.progress("evaluate", i + 1, len(plan) + 1, str(case.condition))
+            try:
+                this.progress("evaluate", i + 1, len(plan) + 1, str(case.condition))
+            except KeyboardInterrupt:  # or the pool would go on with all that wait
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             _judge(config, items, records, rows, outcomes)
     this.progress("decoder", len(plan), len(plan) + 1, "trained decoders")
     with this.clock.time("decoder"):
