@@ -7,17 +7,18 @@ way back trailing ranks that are zero in both factors are cut off again, and a l
 which nothing is left is not written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.io import peft, peft_out
-from jaxlora.io.peft import PeftAdapter, PeftModule
+from jaxlora.io.peft import Header, PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import names
 from jaxlora.tree import Tree
@@ -38,7 +39,8 @@ def load(folder: Path | str, base: Tree, *, name: str | None = None) -> Adapter:
       ValueError: if the files are damaged, the adapter is more than low-rank updates,
         or it does not fit the base.
     """
-    return from_peft(peft.read(Path(folder), name=name), base)
+    file = peft.open_folder(Path(folder), name=name)
+    return _stacked(file.modules, file.read, base)
 
 
 def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
@@ -47,19 +49,37 @@ def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
     Raises:
       ValueError: naming a module that the base lacks, or whose shapes do not fit.
     """
+    return _stacked(adapter.modules, adapter.modules.__getitem__, base)
+
+
+def _stacked(
+    modules: Mapping[str, PeftModule | Header],
+    read: Callable[[str], PeftModule],
+    base: Tree,
+) -> Adapter:
     kernels = named.flatten(base)
-    layers: dict[str, dict[int, PeftModule]] = {}
-    for path, module in adapter.modules.items():
+    layers: dict[str, dict[int, str]] = {}
+    for path, module in modules.items():
         if module.embedding:
             raise _outside(path)
         site, layer = _place(path, kernels)
         if layer in layers.setdefault(site, {}):
             raise ValueError(f"The adapter holds layer {layer} of {site!r} twice.")
-        _check_shapes(path, module, kernels[site].shape)
-        layers[site][layer] = module
+        layers[site][layer] = path
+    # The modules of one site are read at a time.
     return named.unflatten(
-        {site: _stack(layers[site], kernels[site].shape) for site in sorted(layers)}
+        {
+            site: _site(layers[site], read, kernels[site].shape)
+            for site in sorted(layers)
+        }
     )
+
+
+def _site(paths: Mapping[int, str], read: Callable[[str], PeftModule], kernel):
+    modules = {layer: read(path) for layer, path in paths.items()}
+    for layer, path in paths.items():
+        _check_shapes(path, modules[layer], kernel)
+    return jax.block_until_ready(_stack(modules, kernel))  # else copies wait
 
 
 def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
