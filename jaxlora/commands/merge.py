@@ -26,7 +26,7 @@ from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
 from jaxlora.report import fidelity as report
 
-Made: TypeAlias = Iterator[tuple[str, LoraWeight, LoraWeight]]
+Merges: TypeAlias = Iterator[tuple[str, LoraWeight, LoraWeight]]
 """Groups, their experts and their merge."""
 
 PROG = "jaxlora merge"
@@ -116,8 +116,8 @@ def run(arguments: Sequence[str]) -> int:
             data = collection_data.read_data(given.data, library)
         source = groups.Source(library.library, library.shapes, data)
         chosen = {"seed": given.seed, "rank": given.rank}
-        made = groups.each(merge, source, weights, **chosen, progress=move)
-        grams, parts = _write(given, library, made, weights)
+        merges = groups.each(merge, source, weights, **chosen, progress=move)
+        grams, parts = _write(given, library, merges, weights)
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
@@ -129,12 +129,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _write(
-    given: Arguments, library: Collection, made: Made, weights: Sequence[float]
+    given: Arguments, library: Collection, merges: Merges, weights: Sequence[float]
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
     with collection_out.writing(given.out, library) as put:
-        for name, group, merged in made:
+        for name, group, merged in merges:
             put(name, merged)
             grams[name] = groups.products(merged, group, weights)
             if given.report is not None:
