@@ -34,7 +34,7 @@ from jaxlora.merge import Fidelity, Merge, fidelity, groups
 from jaxlora.report import fidelity as report
 from jaxlora.strangers.text import cells
 
-Made: TypeAlias = Iterator[tuple[str, LoraWeight, LoraWeight]]
+Merges: TypeAlias = Iterator[tuple[str, LoraWeight, LoraWeight]]
 """Groups, their experts and their merge."""
 
 PROG = "jaxlora merge"
@@ -129,8 +129,8 @@ def run(arguments: Sequence[str]) -> int:
             data = collection_data.read_data(given.statistics, library)
         source = groups.Source(library.library, library.shapes, data)
         chosen = {"seed": given.seed, "rank": given.rank}
-        made = groups.each(merge, source, weights, **chosen, progress=move)
-        grams, parts = _write(given, library, made, weights)
+        merges = groups.each(merge, source, weights, **chosen, progress=move)
+        grams, parts = _write(given, library, merges, weights)
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _write(
-    given: Arguments, library: Collection, made: Made, weights: Sequence[float]
+    given: Arguments, library: Collection, merges: Merges, weights: Sequence[float]
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
@@ -150,7 +150,7 @@ def _write(
         outputs.replaced(given.out) as new,
         collection_out.writing(new, library) as put,
     ):
-        for name, group, merged in made:
+        for name, group, merged in merges:
             put(name, merged)
             grams[name] = groups.products(merged, group, weights)
             if given.report is not None:

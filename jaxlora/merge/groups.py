@@ -61,8 +61,8 @@ def merge_groups(
     """
     shapes = jax.eval_shape(lambda x: x, dict(library))
     source = Source(library, shapes, data)
-    made = each(merge, source, weights, seed=seed, rank=rank, progress=progress)
-    return {name: merged for name, _, merged in made}
+    merges = each(merge, source, weights, seed=seed, rank=rank, progress=progress)
+    return {name: merged for name, _, merged in merges}
 
 
 class Source(NamedTuple):
