@@ -35,9 +35,9 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
             f"{count[key]} {key.replace('_', ' ')}" for key in LEFT_OUT if count[key]
         )
         console.print(
-            f"{visible(name)}: {count['examples']} examples in {count['rows']} rows of {length} "
-            f"tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} updates"
-            + (f"; left out or cut: {left}" if left else "")
+            f"{visible(name)}: {count['examples']} examples in {count['rows']} rows of "
+            f"{length} tokens, {100 * count['efficiency']:.0f}% full; "
+            f"{updates[name]} updates" + (f"; left out or cut: {left}" if left else "")
         )
         if count["asked_apart"]:
             console.print(
