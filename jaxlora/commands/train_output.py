@@ -40,8 +40,8 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
         )
         console.print(
             f"{visible(name)}: {count['examples']} examples in {count['rows']} rows of "
-            f"{length} tokens, {100 * count['efficiency']:.0f}% full; {updates[name]} "
-            f"updates" + (f"; left out or cut: {left}" if left else "")
+            f"{length} tokens, {100 * count['efficiency']:.0f}% full; "
+            f"{updates[name]} updates" + (f"; left out or cut: {left}" if left else "")
         )
         if count["asked_apart"]:
             console.print(

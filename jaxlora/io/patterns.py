@@ -16,7 +16,7 @@ from jaxlora.strangers.child import LimitError, shared
 LONGEST = 2000
 """Characters of a pattern."""
 
-SECONDS = 2.0
+SECONDS = 1.0
 """Processor time that the patterns of one adapter may take."""
 
 SECONDS_PER_MODULE = 0.0005

@@ -48,7 +48,7 @@ def special_ids(
         index = backend.token_to_id(token) if isinstance(token, str) else None
         if index is None:
             raise ValueError(
-                f"{folder}: the {name} is {token!r}, which is no token of {MAIN}; are "
+                f"{folder}: the {name} is {tensors.short(token)}, which is no token of {MAIN}; are "
                 f"the files of one tokenizer?"
             )
         ids[name] = index
@@ -71,7 +71,7 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
         named = {entry["name"]: entry["template"] for entry in given}
     except (TypeError, KeyError):
         raise ValueError(
-            f"{folder} has the chat_template {given!r:.60}, expected a string, or a "
+            f"{folder} has the chat_template {tensors.short(given)}, expected a string, or a "
             f"list of objects with a name and a template."
         ) from None
     if len(named) > 1 and "default" not in named:

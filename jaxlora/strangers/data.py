@@ -54,9 +54,9 @@ def loads(text: str, *, finite: bool = True, containers: int = CONTAINERS) -> An
     except RecursionError:
         raise ValueError(_DEEP) from None
     except json.JSONDecodeError as error:
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at")
         raise ValueError(
-            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column "
-            f"{error.colno}"
+            f"{what} at line {error.lineno}, column {error.colno}"
         ) from None
     if brackets > DEPTH:
         _check_depth(value)

