@@ -293,7 +293,7 @@ def test_a_run_that_fails_leaves_the_older_file(hf, tmp_path, monkeypatch, capsy
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 10 bytes.")
 
     monkeypatch.setattr(models, "apply", apply)
-    words = ["--tokens", str(ids), "--out", str(out), "--batch", "1"]
+    words = ["--tokens", str(ids), "--out", str(out), "--batch", "1", "--force"]
     assert cli.main(["forward", str(hf / "llama" / "base"), *words]) == 2
     assert "lower --batch" in capsys.readouterr().err
     assert calls
