@@ -48,8 +48,8 @@ def special_ids(
         index = backend.token_to_id(token) if isinstance(token, str) else None
         if index is None:
             raise ValueError(
-                f"{folder}: the {name} is {tensors.short(token)}, which is no token of {MAIN}; are "
-                f"the files of one tokenizer?"
+                f"{folder}: the {name} is {tensors.short(token)}, which is no token of "
+                f"{MAIN}; are the files of one tokenizer?"
             )
         ids[name] = index
     return ids
@@ -71,8 +71,8 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
         named = {entry["name"]: entry["template"] for entry in given}
     except (TypeError, KeyError):
         raise ValueError(
-            f"{folder} has the chat_template {tensors.short(given)}, expected a string, or a "
-            f"list of objects with a name and a template."
+            f"{folder} has the chat_template {tensors.short(given)}, expected a "
+            f"string, or a list of objects with a name and a template."
         ) from None
     if len(named) > 1 and "default" not in named:
         raise ValueError(

@@ -6,7 +6,6 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
-
 MOST = 50
 """Tokens of a character: it may become 18 others, and each of them four bytes."""
 
