@@ -9,6 +9,7 @@ kept; remove the folder, or set JAX_ENABLE_COMPILATION_CACHE=0, to compile every
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -26,6 +27,10 @@ import pytest
 
 # Reads all builtins when it is first imported; a doctest leaves its last value there.
 import tyro  # noqa: F401
+
+# A run in the background ignores Ctrl-C, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache/jax"
 CACHE_BYTES = 512 * 2**20
