@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 FLAGS = """
---length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 48
+--length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 24
 """.split()  # noqa: SIM905
 SAVED = re.compile(r"Stopped: update (\d+) of \d+ is saved")
 
@@ -123,11 +123,14 @@ def storm(
     began = time.monotonic()
     subprocess.run([*command, "--out", str(folder / "whole")], check=True)
     lasts, rng = time.monotonic() - began, random.Random(0)
+    places = [(i + rng.random()) / moments for i in range(moments)]
+    rng.shuffle(places)
     expected, out = files(folder / "whole"), folder / "cut"
     starts, bad, ended = list[Start](), list[str](), 0
     while len(starts) < moments or out.exists():
         more = len(starts) < moments
-        wait = rng.uniform(0.1, lasts) if more else 24 * 3600.0
+        # Spread evenly over the time that a run takes, in no order.
+        wait = 0.1 + lasts * places.pop() if more else 24 * 3600.0
         this = start([*command, "--out", str(out)], number, wait)
         if text := wrong(this, number, out):
             bad.append(f"at {wait:.2f} s: {text}")
