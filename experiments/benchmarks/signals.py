@@ -25,6 +25,8 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 FLAGS = """
 --length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 24
 """.split()  # noqa: SIM905
+LATE = 5.0
+"""Seconds that a process may still need to end when its work is done."""
 SAVED = re.compile(r"Stopped: update (\d+) of \d+ is saved")
 
 
@@ -59,6 +61,8 @@ def start(command: Sequence[str], number: int, wait: float) -> Start:
       number: of the signal.
       wait: seconds before.
     """
+    # In the background of a shell SIGINT is ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -84,6 +88,9 @@ def wrong(this: Start, number: int, out: Path) -> str:
         return f"exit code {this.code}"
     if "Traceback" in this.said or "Segmentation" in this.said:
         return "a traceback"
+    heard = "Stopping after the step" in this.said or this.seconds < LATE
+    if this.code == 0 and not heard:
+        return "the signal was swallowed"
     if this.code and (saved := SAVED.search(this.said)):
         steps = [x.name for x in (out / ".checkpoint").iterdir() if x.name.isdigit()]
         # The last chunk of updates may be longer than what is left of them.
@@ -151,12 +158,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", nargs="+")
     parser.add_argument("--moments", type=int, default=40)
+    parser.add_argument("--signals", nargs="+", default=[x.name for x in CODES])
     given = parser.parse_args()
     words = ["train", "--model", given.model, "--data", *given.data, *FLAGS]
     command = [sys.executable, "-m", "jaxlora.cli", *words]
     print("| signal | what was said | moments | exit codes | seconds to the end |")
     print("|---|---|--:|---|--:|")
-    for number in CODES:
+    for number in (signal.Signals[name] for name in given.signals):
         with tempfile.TemporaryDirectory() as folder:
             starts, bad, ended = storm(command, Path(folder), number, given.moments)
         kinds = collections.defaultdict(list)
