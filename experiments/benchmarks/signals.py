@@ -23,8 +23,10 @@ from typing import NamedTuple
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 FLAGS = """
---length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 48
+--length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 24
 """.split()  # noqa: SIM905
+LATE = 5.0
+"""Seconds that a process may still need to end when its work is done."""
 SAVED = re.compile(r"Stopped: update (\d+) of \d+ is saved")
 
 
@@ -59,6 +61,8 @@ def start(command: Sequence[str], number: int, wait: float) -> Start:
       number: of the signal.
       wait: seconds before.
     """
+    # In the background of a shell SIGINT is ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -84,6 +88,9 @@ def wrong(this: Start, number: int, out: Path) -> str:
         return f"exit code {this.code}"
     if "Traceback" in this.said or "Segmentation" in this.said:
         return "a traceback"
+    heard = "Stopping after the step" in this.said or this.seconds < LATE
+    if this.code == 0 and not heard:
+        return "the signal was swallowed"
     if this.code and (saved := SAVED.search(this.said)):
         steps = [x.name for x in (out / ".checkpoint").iterdir() if x.name.isdigit()]
         # The last chunk of updates may be longer than what is left of them.
@@ -123,11 +130,14 @@ def storm(
     began = time.monotonic()
     subprocess.run([*command, "--out", str(folder / "whole")], check=True)
     lasts, rng = time.monotonic() - began, random.Random(0)
+    places = [(i + rng.random()) / moments for i in range(moments)]
+    rng.shuffle(places)
     expected, out = files(folder / "whole"), folder / "cut"
     starts, bad, ended = list[Start](), list[str](), 0
     while len(starts) < moments or out.exists():
         more = len(starts) < moments
-        wait = rng.uniform(0.1, lasts) if more else 24 * 3600.0
+        # Spread evenly over the time that a run takes, in no order.
+        wait = 0.1 + lasts * places.pop() if more else 24 * 3600.0
         this = start([*command, "--out", str(out)], number, wait)
         if text := wrong(this, number, out):
             bad.append(f"at {wait:.2f} s: {text}")
@@ -148,12 +158,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", nargs="+")
     parser.add_argument("--moments", type=int, default=40)
+    parser.add_argument("--signals", nargs="+", default=[x.name for x in CODES])
     given = parser.parse_args()
     words = ["train", "--model", given.model, "--data", *given.data, *FLAGS]
     command = [sys.executable, "-m", "jaxlora.cli", *words]
     print("| signal | what was said | moments | exit codes | seconds to the end |")
     print("|---|---|--:|---|--:|")
-    for number in CODES:
+    for number in (signal.Signals[name] for name in given.signals):
         with tempfile.TemporaryDirectory() as folder:
             starts, bad, ended = storm(command, Path(folder), number, given.moments)
         kinds = collections.defaultdict(list)

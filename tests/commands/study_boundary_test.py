@@ -59,12 +59,13 @@ def test_a_run_leaves_rows_figures_tables_and_a_page(made):
 def test_it_ends_with_the_finding_regimes_predictions_paths_and_time(made):
     text = " ".join((made / "printed.txt").read_text().split())
     for part in (
-        "base 10/10",
         "B->C practises",
         "ways of training and asking",
         "Took ",
     ):
         assert part in text, part
+    assert "base 0/10" not in text  # progress is no part of what can be piped
+    assert "base 0/10" in (made / "out" / "log.txt").read_text()
     assert "No prediction was written down before this run" in text
     assert "report.html" in text
 

@@ -65,3 +65,5 @@ def test_what_is_wrong_is_seen(signals, tmp_path):
     assert wrong(130, "Stopped: update 8 of 20 is saved; ...") == ""
     assert wrong(130, "?").startswith("said")
     assert wrong(0, "") == ""
+    late = signals.Start(1.0, 0, "", 2 * signals.LATE)
+    assert "swallowed" in signals.wrong(late, signal.SIGINT, tmp_path)
