@@ -133,9 +133,9 @@ def _write(
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
-    with collection_out.writing(given.out, library) as put:
+    with collection_out.writing(given.out, library) as write_site:
         for name, group, merged in merges:
-            put(name, merged)
+            write_site(name, merged)
             grams[name] = groups.products(merged, group, weights)
             if given.report is not None:
                 part = fidelity({name: merged}, {name: group}, weights)
