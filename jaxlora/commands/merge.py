@@ -148,10 +148,10 @@ def _write(
     grams, parts = {}, []
     with (
         outputs.replaced(given.out) as new,
-        collection_out.writing(new, library) as put,
+        collection_out.writing(new, library) as write_site,
     ):
         for name, group, merged in merges:
-            put(name, merged)
+            write_site(name, merged)
             grams[name] = groups.products(merged, group, weights)
             if given.report is not None:
                 part = fidelity({name: merged}, {name: group}, weights)

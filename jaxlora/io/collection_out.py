@@ -19,8 +19,8 @@ from jaxlora.io.collection import Collection
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 
-Put: TypeAlias = Callable[[str, LoraWeight], None]
-"""``put(site, weight)`` of a weight [L, D, R]."""
+WriteSite: TypeAlias = Callable[[str, LoraWeight], None]
+"""``write_site(site, weight)`` of a weight [L, D, R]."""
 
 
 def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
@@ -39,13 +39,13 @@ def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
       ValueError: if the folder holds something, the adapter is zero everywhere or not
         finite, or its sites or shapes are not those of ``like``.
     """
-    with writing(folder, like) as put:
+    with writing(folder, like) as write_site:
         for site, weight in adapter.items():
-            put(site, weight)
+            write_site(site, weight)
 
 
 @contextlib.contextmanager
-def writing(folder: Path | str, like: Collection) -> Iterator[Put]:
+def writing(folder: Path | str, like: Collection) -> Iterator[WriteSite]:
     """As :func:`write`, of sites that are given one after the other.
 
     Args:
@@ -61,11 +61,11 @@ def writing(folder: Path | str, like: Collection) -> Iterator[Put]:
     ):
         spool = _Spool(file)
 
-        def put(site: str, weight: LoraWeight) -> None:
+        def write_site(site: str, weight: LoraWeight) -> None:
             for path, module in _modules(site, weight, like):
                 spool.add(path, module)
 
-        yield put
+        yield write_site
         file.flush()
         every = {path for paths in like.modules.values() for path in paths}
         # Short names would also adapt the modules that are left out here.
