@@ -6,6 +6,7 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
+from jaxlora.strangers.text import line
 
 MOST = 50
 """Tokens of a character: it may become 18 others, and each of them four bytes."""
@@ -23,7 +24,7 @@ def load(path: str) -> Tokenizer:
     try:
         loaded = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
-        raise ValueError(str(error)[:200]) from None
+        raise ValueError(line(error)) from None
     loaded.no_truncation()
     loaded.no_padding()
     return loaded
@@ -78,7 +79,7 @@ def _plain(method: Callable[..., Any], *given: Any, **how: Any) -> Any:
     try:
         return method(*given, **how)
     except Exception as error:  # a missing unk, for one, is a plain Exception
-        raise ValueError(" ".join(str(error).split())[:200]) from None
+        raise ValueError(line(error)) from None
 
 
 METHODS: Mapping[str, Callable[..., Any]] = {

@@ -37,8 +37,8 @@ def results(counts):
 
 def check(lines):
     for line in lines:
-        assert line["ended"] in ("read", "refused"), (line, print(line["text"]))
-        assert line["text"].isprintable() or "\n" in line["text"].strip()[:0], line
+        assert line["ended"] in ("read", "refused"), line["text"]
+        assert line["text"].isprintable(), line
         assert len(line["text"]) < 1500, line
         assert line["seconds"] <= SECONDS, line
         assert line["kib"] <= KIB, line

@@ -130,7 +130,7 @@ def load(path: Path, columns: Sequence[str]) -> Outcome | None:
         table = io.StringIO(json.dumps(content["items"]))
         items = pd.read_json(table, orient="split")
         notes = dict(content["notes"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Outcome(items, notes) if tuple(items.columns) == tuple(columns) else None
 
