@@ -191,7 +191,7 @@ def _named(*names):
         ({"tokenizer_config": {"eos_token": "</s>"}}, "eos_token is '</s>', which is"),
         (
             {"tokenizer_config": _named("a", "b")},
-            "templates ..a., .b.., expected one that",
+            "templates ..a., .b.., expected",
         ),
         ({"tokenizer_config": {"chat_template": 3}}, "chat_template 3, expected a"),
         ({"tokenizer_config": {"chat_template": ["x"]}}, r"chat_template \['x'\]"),
