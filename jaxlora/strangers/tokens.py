@@ -1,11 +1,13 @@
 """What is asked of a tokenizer, within the limited process that holds it."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
 from tokenizers import Tokenizer
 
+from jaxlora.strangers.messages import digits
 from jaxlora.strangers.text import line
 
 MOST = 50
@@ -45,8 +47,8 @@ def facts(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
-    """Returns ids, and characters [start, stop) of each.
+def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[str, str]:
+    """Returns ids, and characters [start, stop) of each, both by :func:`.digits`.
 
     Args:
       tokenizer: as :func:`load` gives it.
@@ -61,7 +63,8 @@ def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
         raise ValueError(
             f"it makes {len(encoded.ids)} tokens of {len(text)} characters"
         )
-    return encoded.ids, encoded.offsets
+    ends = itertools.chain.from_iterable(encoded.offsets)
+    return digits(encoded.ids), digits(ends)
 
 
 def decode(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], skip: bool) -> list:
