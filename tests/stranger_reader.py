@@ -25,6 +25,7 @@ from jaxlora.evaluate import predictions
 from jaxlora.io import library_json, peft, tensors
 from jaxlora.models import chat, pretrained
 from jaxlora.models import tokenizer as tokenizers
+from jaxlora.strangers import child
 from jaxlora.studies.harness import store
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.tasks import jsonl, token_ids
@@ -91,11 +92,14 @@ def ending(kind, number):
     """Makes a folder, reads it, and says how that ended."""
     rng = random.Random(f"{kind} {number}")
     folder = Path(tempfile.mkdtemp()) / "x"
+    # What a child has used is known when it has ended: each case has one of its own.
+    child.shared.cache_clear()
     before = sum(os.times()[:4])
     try:
         stranger_files.KINDS[kind](folder, rng)
         before = sum(os.times()[:4])
         globals()[f"read_{kind}"](folder)
+        child.shared.cache_clear()
     except ValueError as error:
         ended, text = "refused", str(error).replace(str(folder), "X")
     except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jaxlora.strangers.child import MEMORY, Child, LimitError
+from jaxlora.strangers.messages import undigits
 
 MAIN = "tokenizer.json"
 SECONDS = 1.5
@@ -81,7 +82,9 @@ class Limited:
     def encode(self, sequence: str, *, add_special_tokens: bool) -> Encoded:
         """Returns ids, and the characters that each stands for."""
         ids, offsets = self._call("encode", [sequence, add_special_tokens])
-        return Encoded(ids, [(start, stop) for start, stop in offsets])
+        ends = undigits(offsets)
+        spans = list(zip(ends[::2], ends[1::2], strict=True))
+        return Encoded(list(undigits(ids)), spans)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of ids."""

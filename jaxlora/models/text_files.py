@@ -67,16 +67,23 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
     given = config.get("chat_template") if stored is None else stored
     if given is None or isinstance(given, str):
         return given
-    try:
-        named = {entry["name"]: entry["template"] for entry in given}
-    except (TypeError, KeyError):
+    named = _named(given)
+    if not named or any(not isinstance(x, str) for x in (*named, *named.values())):
         raise ValueError(
             f"{folder} has the chat_template {tensors.short(given)}, expected a "
             f"string, or a list of objects with a name and a template."
-        ) from None
+        )
     if len(named) > 1 and "default" not in named:
         raise ValueError(
-            f"{folder} has the chat templates {', '.join(named)}, expected one that is "
-            f"named default."
+            f"{folder} has the chat templates {tensors.short(list(named))}, expected "
+            f"one that is named default."
         )
-    return named.get("default", next(iter(named.values()), None))
+    return named.get("default", next(iter(named.values())))
+
+
+def _named(given: Any) -> dict[Any, Any]:
+    """Templates by name, or none if they are not given so."""
+    try:
+        return {entry["name"]: entry["template"] for entry in given}
+    except (TypeError, KeyError):
+        return {}

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlora.strangers.messages import packed, unpacked
+from jaxlora.strangers.text import line
 
 REQUEST_BYTES = 2**29
 """Of one request."""
-_SHOWN = 200
 
 
 def main(memory: int) -> None:
@@ -90,8 +90,7 @@ def answer(work: Callable[..., Any], kept: dict[str, Any], arguments: Mapping) -
     except ValueError as error:
         return packed({"error": str(error), "broken": False})
     except BaseException as error:  # a panic of Rust is no Exception
-        shown = " ".join(str(error).split())[:_SHOWN]
-        return _broken(f"its library fails ({type(error).__name__}: {shown})")
+        return _broken(f"its library fails ({type(error).__name__}: {line(error)})")
 
 
 def _broken(clause: str) -> bytes:

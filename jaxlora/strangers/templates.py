@@ -19,6 +19,7 @@ from jinja2.parser import Parser
 
 from jaxlora.strangers.fuel import METER, Fuel
 from jaxlora.strangers.sandbox import Sandbox
+from jaxlora.strangers.text import line
 
 LENGTH = 200_000
 """Characters of a template at most; those in use have some thousands."""
@@ -141,7 +142,7 @@ def _failed(error: Exception) -> str:
 
 
 def _one_line(error: Any) -> str:
-    shown = " ".join(str(error).split()).rstrip(".")[:300] or "no reason given"
+    shown = line(error).rstrip(".") or "no reason given"
     return f"{shown}."
 
 

@@ -24,6 +24,19 @@ def visible(shown: str) -> str:
     return _ACTS.sub(lambda match: ascii(match[0])[1:-1], shown)
 
 
+def line(error: Any, most: int = 300) -> str:
+    r"""Returns the message of an error in one visible line.
+
+    Args:
+      error: of a library, which repeats what is in a file.
+      most: characters of it.
+
+    >>> print(line(ValueError("no \n\x1b[2J token")))
+    no \x1b[2J token
+    """
+    return visible(" ".join(str(error).split()))[:most]
+
+
 def cell(value: Any) -> Any:
     """Returns a cell of a CSV file that no spreadsheet takes for a formula.
 

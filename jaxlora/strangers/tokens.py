@@ -1,10 +1,14 @@
 """What is asked of a tokenizer, within the limited process that holds it."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
 from tokenizers import Tokenizer
+
+from jaxlora.strangers.messages import digits
+from jaxlora.strangers.text import line
 
 MOST = 50
 """Tokens of a character: it may become 18 others, and each of them four bytes."""
@@ -22,7 +26,7 @@ def load(path: str) -> Tokenizer:
     try:
         loaded = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
-        raise ValueError(str(error)[:200]) from None
+        raise ValueError(line(error)) from None
     loaded.no_truncation()
     loaded.no_padding()
     return loaded
@@ -43,8 +47,8 @@ def facts(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
-    """Returns ids, and characters [start, stop) of each.
+def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[str, str]:
+    """Returns ids, and characters [start, stop) of each, both by :func:`.digits`.
 
     Args:
       tokenizer: as :func:`load` gives it.
@@ -59,7 +63,8 @@ def encode(tokenizer: Tokenizer, text: str, special: bool) -> tuple[Any, Any]:
         raise ValueError(
             f"it makes {len(encoded.ids)} tokens of {len(text)} characters"
         )
-    return encoded.ids, encoded.offsets
+    ends = itertools.chain.from_iterable(encoded.offsets)
+    return digits(encoded.ids), digits(ends)
 
 
 def decode(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], skip: bool) -> list:
@@ -77,7 +82,7 @@ def _plain(method: Callable[..., Any], *given: Any, **how: Any) -> Any:
     try:
         return method(*given, **how)
     except Exception as error:  # a missing unk, for one, is a plain Exception
-        raise ValueError(" ".join(str(error).split())[:200]) from None
+        raise ValueError(line(error)) from None
 
 
 METHODS: Mapping[str, Callable[..., Any]] = {

@@ -1,6 +1,7 @@
 import contextlib
 import re
 import time
+import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -117,3 +118,35 @@ def test_patterns_that_are_refused(pattern, message):
     with pytest.raises(ValueError, match=message) as caught:
         matches(pattern, "a", Budget())
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(?:a){4000000000}", "a"),
+        ("(?:(?:(?:a){9999}){9999}){9999}", "a"),
+        ("q_proj{s<=1:[a-z]}", "q_projx"),  # one letter more, to other libraries
+        ("q_proj{s<=1:[a-z]}", "q_proj{s<=1:a}"),
+        ("[[:alpha:]]", "a]"),
+        ("[[:alpha:]]", "b"),
+        ("[a-z&&[aeiou]]", "&]"),
+        ("[a||b]", "|"),
+        ("(?i)[k-l]_proj", "\u212a_proj"),
+        ("(?i)straße", "STRASSE"),
+        (r"\Aq_proj\Z", "q_proj"),
+        ("(?:(?:a|b)*+)c", "ababc"),
+        ("a)(b", "ab"),
+    ],
+)
+def test_what_other_libraries_read_otherwise(pattern, text):
+    """As re reads it, in little memory, or refused where it does not."""
+    for ask, expression in ((matches, pattern), (ends, rf"(.*\.)?({pattern})$")):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = re.fullmatch(expression, text) is not None
+        except re.error:
+            with pytest.raises(ValueError, match="is no regular expression"):
+                ask(pattern, text, Budget())
+        else:
+            assert ask(pattern, text, Budget()) is expected

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlora.models import RopeScaling, architectures
+from jaxlora.models import RopeScaling, architectures, fields
 from jaxlora.models.architectures import from_json
 
 DATA = Path(__file__).parents[1] / "data" / "hf"
@@ -305,3 +305,23 @@ def test_dtype(fields, expected):
 def test_dtype_that_is_none():
     with pytest.raises(ValueError, match="dtype 'int8', expected float32"):
         architectures.dtype(LLAMA | {"dtype": "int8"})
+
+
+@pytest.mark.parametrize(
+    "value", [10**6 * 10**6, 2**63, 10**39, True, "4", 4.0, -1, []]
+)
+@pytest.mark.parametrize("field", [*fields.MOST, "max_position_embeddings"])
+def test_sizes_are_bounded_before_they_are_used(field, value):
+    with pytest.raises(
+        ValueError, match=f"config.json has {field} .*, expected a whole"
+    ):
+        architectures.from_json({"model_type": "qwen3", field: value})
+
+
+@pytest.mark.parametrize("value", [10**39, 1e300, 1e-300, 0, -1.0, True, "1", []])
+@pytest.mark.parametrize("field", ["rms_norm_eps", "rope_theta"])
+def test_numbers_are_bounded_before_they_are_used(field, value):
+    with pytest.raises(
+        ValueError, match=f"config.json has {field} .*, expected a posit"
+    ):
+        architectures.from_json({"model_type": "llama", field: value})

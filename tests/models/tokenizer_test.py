@@ -189,7 +189,10 @@ def _named(*names):
         ({"tokenizer_config": "{"}, "tokenizer_config.json is not JSON"),
         ({"tokenizer_config": "[]"}, "holds a list, expected an object"),
         ({"tokenizer_config": {"eos_token": "</s>"}}, "eos_token is '</s>', which is"),
-        ({"tokenizer_config": _named("a", "b")}, "templates a, b, expected one that"),
+        (
+            {"tokenizer_config": _named("a", "b")},
+            "templates ..a., .b.., expected",
+        ),
         ({"tokenizer_config": {"chat_template": 3}}, "chat_template 3, expected a"),
         ({"tokenizer_config": {"chat_template": ["x"]}}, r"chat_template \['x'\]"),
         ({"tokenizer_config": {"chat_template": [{"name": "x"}]}}, "a template"),

@@ -1,6 +1,8 @@
 """What a stranger's work may take is bounded by the operating system, and said."""
 
+import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 
 from jaxlora.strangers.child import Child, LimitError, shared
 
+DATA = pathlib.Path(__file__).parents[1] / "data" / "tokenizer"
 MEMORY = "needs more memory than is allowed"
 TIME = "needs more time than is allowed"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "asked": [[1, True]]}
@@ -64,11 +67,16 @@ def test_it_goes_on_in_a_new_process(child):
     assert number(child) != before
 
 
-def test_memory_is_bounded():
-    grow = "{% set x = 'a' * 9999999 %}{{ [x, x, x, x, x, x]|map('upper')|list }}"
-    small = Child(2**26)
+def test_memory_is_bounded(tmp_path):
+    """Each of sixty replacements doubles the text."""
+    doubling = {"type": "Replace", "pattern": {"Regex": "."}, "content": "aa"}
+    raw = json.loads((DATA / "plain" / "tokenizer.json").read_text())
+    raw["normalizer"] = {"type": "Sequence", "normalizers": [doubling] * 60}
+    (tmp_path / "x.json").write_text(json.dumps(raw))
+    child = Child(2**28)
+    child.ask("load", 5.0, path=str(tmp_path / "x.json"))
     with pytest.raises(LimitError, match=MEMORY):
-        small.ask("render", 5.0, template=grow, **CHAT)
+        child.ask("call", 60.0, method="encode", arguments=["a" * 100, True])
 
 
 def test_time_is_processor_time_of_each_request(child):

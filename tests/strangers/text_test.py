@@ -1,5 +1,7 @@
 import unicodedata
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,3 +43,9 @@ def test_no_cell_is_a_formula(name):
 @pytest.mark.parametrize("value", [-1, -1.5, None, "", "a=b", "-1.5e3", "+2", "nan"])
 def test_numbers_and_plain_names_stay(value):
     assert text.cell(value) is value
+
+
+def test_a_table_keeps_its_numbers():
+    table = pd.DataFrame({"=a": ["-x", "b"], "n": [-1.5, np.nan]}, index=["@i", "j"])
+    out = text.cells(table).to_csv(float_format="%.6g")
+    assert out == ",'=a,n\n'@i,'-x,-1.5\nj,b,\n"
