@@ -114,6 +114,18 @@ def test_own_adapters_are_told_with_their_roles(folder, tmp_path, capsys, monkey
     assert "shuffled answers: experts with shuffled answers: needs training" in said
 
 
+def test_a_library_is_its_adapters(folder, tmp_path, capsys):
+    for name in ("bo", "ann", "city"):
+        (tmp_path / "lib" / name).mkdir(parents=True)
+        (tmp_path / "lib" / name / "adapter_config.json").write_text("{}")
+    library = tmp_path / "lib"
+    wanted = tuple(str(library / name) for name in ("ann", "bo", "city"))
+    for words in (["--adapter", str(library)], [f"--adapter={library}"]):
+        found = study_text.parse([*words, "--facts", "f", "--model", str(folder)])
+        assert found.adapter == wanted
+        assert "3 adapters, in this order: ann, bo, city." in capsys.readouterr().err
+
+
 def test_a_config_file_sets_the_defaults_and_flags_outdo_it(tmp_path):
     path = tmp_path / "options.json"
     path.write_text('{"people": 7, "seeds": 4, "lora": {"rank": 3}}')
