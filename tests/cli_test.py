@@ -32,7 +32,7 @@ def test_help_names_every_command(capsys):
         (["generate", "--help"], "--top-k INT"),
         (["fuse", "--help"], "ADAPTER..."),
         (["merge", "--help"], "--density D"),
-        (["inspect", "--help"], "--figure FILE.png"),
+        (["inspect", "--help"], "--table FILE"),
         (["eval", "--help"], "--metric {exact,number}"),
         (["gate", "--help"], "--out FILE.safetensors"),
         (["diagnose", "--help"], "--ask {direct,written}"),

@@ -87,7 +87,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     file = parsing.value_of("--config", arguments)
     start = TextConfig() if file is None else config.read(TextConfig, Path(file), STUDY)
     default = Arguments(**_fields(start))
-    words = adapters.expand_words(arguments)
+    words, notes = adapters.expand_words(arguments)
+    printing.say(notes)
     return flags.parse(Arguments, PROG, words, default=default, every=every)
 
 

@@ -95,6 +95,8 @@ def test_a_base_that_fails_is_exit_code_1(folder, tmp_path):
 def test_own_adapters_are_told_with_their_roles(folder, tmp_path, capsys, monkeypatch):
     told = {"x": [0, 1, 0], "y": [1, 0, 0], "z": [0, 0, 0]}
     monkeypatch.setattr(resources, "skills", lambda *_: told)
+    named = dict.fromkeys(told) | {"z": "org/another"}
+    monkeypatch.setattr(study_text.adapter_folders, "bases", lambda _: named)
     lines = []
     for i in range(3):
         lines.append({"head": f"Ann {i}", "relation": "spouse", "tail": f"Bo {i}"})
@@ -104,11 +106,24 @@ def test_own_adapters_are_told_with_their_roles(folder, tmp_path, capsys, monkey
     words += ["--facts", str(tmp_path / "facts.jsonl"), "--familiarity", "F"]
     words += ["--gates.min-own", "0.9", "--out", str(tmp_path / "out")]
     assert study_text.run([*words, "--cache-dir", str(tmp_path / "cache")]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "The adapter z is of org/another, by its config, and not of" in warned
     assert "Adapters (hop1 measured; hop2 measured)" in said
     assert "- hop1: y" in said
     assert "- no role: z" in said
     assert "shuffled answers: experts with shuffled answers: needs training" in said
+
+
+def test_a_library_is_its_adapters(folder, tmp_path, capsys):
+    for name in ("bo", "ann", "city"):
+        (tmp_path / "lib" / name).mkdir(parents=True)
+        (tmp_path / "lib" / name / "adapter_config.json").write_text("{}")
+    library = tmp_path / "lib"
+    wanted = tuple(str(library / name) for name in ("ann", "bo", "city"))
+    for words in (["--adapter", str(library)], [f"--adapter={library}"]):
+        found = study_text.parse([*words, "--facts", "f", "--model", str(folder)])
+        assert found.adapter == wanted
+        assert "3 adapters, in this order: ann, bo, city." in capsys.readouterr().err
 
 
 def test_a_config_file_sets_the_defaults_and_flags_outdo_it(tmp_path):

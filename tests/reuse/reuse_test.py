@@ -221,6 +221,10 @@ def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
 
     monkeypatch.setattr(module.pretrained, "load", load)
     monkeypatch.setattr(module.peft, "load", lambda path, base: made[path.name])
+    named = {"a": "org/model", "b": "org/chat"}
+    monkeypatch.setattr(
+        module, "bases", lambda paths: {x.name: named[x.name] for x in paths}
+    )
     found = reuse.load(
         tmp_path / "model",
         [tmp_path / "a", tmp_path / "b"],
@@ -231,6 +235,8 @@ def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
     )
     assert told == [("model", 3, 4), ("a", 0, 2), ("b", 1, 2)]
     close(logits(found), fused(base, [(1, made["a"]), (-1, made["b"])]))
+    (note,) = found.notes
+    assert "b is of org/chat" in note
 
 
 def test_a_bad_request_is_refused_before_reading(tmp_path, monkeypatch):

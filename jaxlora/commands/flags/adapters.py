@@ -140,7 +140,7 @@ Merge = Annotated[Merging, tyro.conf.arg(name="")]
 Combine = Annotated[Combining, tyro.conf.arg(name="")]
 
 
-def expand_words(words: Sequence[str]) -> list[str]:
+def expand_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Puts the adapters of libraries in their place after each ``--adapter``.
 
     For flags that are checked, and counted, as they are read.
@@ -148,17 +148,27 @@ def expand_words(words: Sequence[str]) -> list[str]:
     Args:
       words: of a command that takes no words without a flag.
 
-    >>> expand_words(["--adapter", "a", "b", "--facts", "f"])
-    ['--adapter', 'a', '--adapter', 'b', '--facts', 'f']
+    Returns:
+      The words, and what to say of libraries.
+
+    >>> expand_words(["--adapter=a", "b", "--facts", "f"])
+    (['--adapter', 'a', '--adapter', 'b', '--facts', 'f'], [])
     """
+    apart = [x for word in words for x in _apart(word)]
     out: list[str] = []
-    for word in parsing.spread("--adapter", words, positional=False):
-        if out and out[-1] == "--adapter" and not word.startswith("-"):
-            each = [("--adapter", str(path)) for path in adapter_folders.expand([word])]
-            out += [x for pair in each for x in pair][1:]
-        else:
+    notes: list[str] = []
+    for word in parsing.spread("--adapter", apart, positional=False):
+        if out[-1:] != ["--adapter"] or word.startswith("-"):
             out.append(word)
-    return out
+            continue
+        folders = map(str, adapter_folders.expand([word]))
+        out += [x for folder in folders for x in ("--adapter", folder)][1:]
+        notes += adapter_folders.notes([word])
+    return out, notes
+
+
+def _apart(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--adapter=") else [word]
 
 
 def check_top_k(top_k: int | None) -> None:

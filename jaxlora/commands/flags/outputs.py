@@ -125,13 +125,19 @@ def replaced(folder: Path) -> Iterator[Path]:
         return
     folder = folder.resolve()  # a link stays a link
     new, old = (folder.with_name(f".{folder.name}.{x}.tmp") for x in ("new", "old"))
+    for spare in (new, old):  # of a run that was killed
+        shutil.rmtree(spare, ignore_errors=True)
     try:
         yield new
         folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for spare in (new, old):
-            shutil.rmtree(spare, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def remove(folder: Path, kind: Kind) -> None:

@@ -81,6 +81,20 @@ def test_a_folder_is_replaced_with_force_only_when_the_new_is_complete(tmp_path)
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_the_old_folder_comes_back_if_the_new_cannot_take_its_place(tmp_path):
+    old = adapter(tmp_path / "a")
+    adapter(tmp_path / ".a.new.tmp", "of a run that was killed")
+
+    def nothing():
+        with outputs.replaced(old) as new:
+            assert not new.exists()  # and it is never made
+
+    with pytest.raises(FileNotFoundError):
+        nothing()
+    assert (old / "adapter_config.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [old]
+
+
 def test_a_new_or_empty_folder_needs_no_other_name(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "new"):

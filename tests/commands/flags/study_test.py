@@ -111,7 +111,7 @@ def test_underscores_do_for_hyphens():
         (["--lora.rank", "0"], "LoRA rank is 0, expected 1 to"),
         (["--lora.alpha", "nan"], "alpha is nan"),
         (["--lora.targets", "nonsense"], "Pattern 'nonsense' matches none"),
-        (["--lora.targets", "layers/.*_prj/kernel"], "such as 'layers/"),
+        (["--lora.targets", "layers/.*_prj/kernel"], "one of 'layers/"),
         (["--lora.dtype", "int3"], "lora.dtype is 'int3'"),
         (["--arrow-top-k", "3"], "arrow_top_k is 3"),
         (["--arrow-temperature", "0"], "--arrow-temperature is 0.0"),
