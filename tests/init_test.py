@@ -10,7 +10,8 @@ import jaxlora
 
 ROOT = pathlib.Path(jaxlora.__file__).parents[1]
 # Not for import: what reads the command line, and helpers of the parts.
-INNER = {"cli", "commands", "files", "names", "registry"}
+INNER = {"cli", "commands", "files", "locks", "names", "registry", "stopping"}
+INNER |= {"strangers"}
 
 
 def said(code, folder="/"):

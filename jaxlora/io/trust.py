@@ -100,7 +100,7 @@ def loads(path: Path, key: str) -> Any:
     """
     try:
         with path.open("rb") as file:  # as text, Python would mend line ends
-            text = file.read(MOST).decode()
+            text = file.read(min(MOST, path.stat().st_size)).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedError(path, f"{path} is missing") from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ reads integers that no float or array can hold. Here each of these is one senten
 import collections
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def read(
     """
     # Before reading: a value takes many times its text in memory.
     with Path(path).open("rb") as file:
-        text = file.read(most + 1)
+        # As many bytes are set aside as are asked for. A pipe has no size.
+        size = os.fstat(file.fileno()).st_size or most
+        text = file.read(min(size, most) + 1)
     if len(text) > most:
         raise ValueError(f"{path} has more than {most} bytes, expected {what}.")
     try:

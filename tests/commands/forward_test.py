@@ -198,7 +198,7 @@ def test_dtype_is_that_of_weights_and_activations(run, reference):
         ('[["1"]]', 'entry 0 of row 0 is "1"'),
         (f"[[{10**30}]]", "entry 0 of row 0 is 1000000000"),
         ("[1, 2]", "no rows of token ids, expected a list of lists"),
-        ("[[]]", "row 0 has 0 token ids"),
+        ("[[]]", "row 0 has no token id"),
         ("[]", "no rows of token ids"),
         ("{}", "no rows of token ids"),
         ("[[1, 2", "is not JSON"),

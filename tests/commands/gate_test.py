@@ -19,6 +19,7 @@ from jaxlora.io import gate_file
 from jaxlora.models import statistics, tokenizer
 from jaxlora.tasks import text as records
 from jaxlora.train import packed, session
+from lines import overridden
 
 FLAGS = ["--length", "48", "--batch", "4", "--learning-rate", "0.05", "--warmup", "0"]
 ADAPTERS = ("plain", "plain2")
@@ -62,7 +63,7 @@ def call(speaking, hf):
         argv += ["--route", name, "--data", *data, "--out", str(out), *FLAGS, *words]
         said, printed = io.StringIO(), io.StringIO()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
-            code = cli.main(argv)
+            code = cli.main(overridden(argv))
         return code, said.getvalue(), printed.getvalue()
 
     return run
@@ -336,7 +337,7 @@ def test_every_route_with_a_gate_can_be_planned(speaking):
         ),
         ("--adapter A B --route linear --data a --batch 0", "--batch is 0, expected"),
         ("--adapter A B --route linear --data a --clip -1", "--clip is -1.0, expected"),
-        ("--adapter A B --route linear --data a --epochs 0", "epochs=0.0"),
+        ("--adapter A B --route linear --data a --epochs 0", "--epochs is 0.0"),
         ("--adapter A B --route linear --data a --learn-rate 1", "--learning-rate?"),
         ("--adapter A B --route linear --data a --out a", "a.jsonl exists already"),
         ("--adapter A B --route linear --data a --out .", "is a folder"),
@@ -359,7 +360,10 @@ def test_a_bad_request_is_one_sentence_and_writes_nothing(
     flags = [str(places.get(word, word)) for word in words.split()]
     before = sorted(tmp_path.rglob("*"))
     out = [] if "--out" in flags else ["--out", "gate.safetensors"]
-    assert cli.main(["gate", str(speaking("plain")), *FLAGS, *out, *flags]) == 2
+    assert (
+        cli.main(overridden(["gate", str(speaking("plain")), *FLAGS, *out, *flags]))
+        == 2
+    )
     said = capsys.readouterr()
     assert expected in said.err
     assert "Traceback" not in said.err

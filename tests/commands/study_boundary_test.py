@@ -15,12 +15,14 @@ from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import PRESETS
 from jaxlora.studies.boundary.design import NEW
 from jaxlora.studies.harness.config import flat, plain
+from lines import overridden
 
 
 @pytest.fixture(scope="module")
 def words(flags):
     """The tiny study: one base, one method, hardly any resamples."""
-    return [*flags, "--resamples", "2", "--seeds", "1", "--map-seeds", "0"]
+    more = ["--resamples", "2", "--seeds", "1", "--map-seeds", "0"]
+    return overridden([*flags, *more])
 
 
 def few(config, every=design.points):
@@ -115,7 +117,7 @@ def test_bad_input_is_refused_before_anything_happens(
     words, refused, tmp_path, more, expected
 ):
     folders = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "c")]
-    given = more if more[0] in ("--preset", "--from") else [*words, *more]
+    given = more if more[0] in ("--preset", "--from") else overridden([*words, *more])
     text = refused("study", "boundary", *folders, *given)
     assert expected in text
     assert "Traceback" not in text

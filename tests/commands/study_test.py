@@ -13,10 +13,11 @@ from jaxlora import cli
 from jaxlora.evaluate import schema
 from jaxlora.studies.harness.config import flat
 from jaxlora.studies.two_hop.symbols import answer
+from lines import overridden
 
 
 def study(*words) -> int:
-    return cli.main(["study", "two-hop", *map(str, words)])
+    return cli.main(["study", "two-hop", *overridden([*map(str, words)])])
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,9 @@ def test_a_full_disk_keeps_finished_blocks(made, flags, tmp_path, capsys, monkey
 def test_another_configuration_is_refused_and_nothing_is_touched(made, flags, refused):
     folders = ["--out", str(made / "out"), "--cache-dir", str(made / "cache")]
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
-    said = refused("study", "two-hop", *flags, *folders, "--lora.rank", "3")
+    said = refused(
+        "study", "two-hop", *overridden([*flags, *folders, "--lora.rank", "3"])
+    )
     assert "lora.rank is 2 there and 3 here" in said
     assert {p: p.stat().st_mtime_ns for p in made.rglob("*")} == before
 

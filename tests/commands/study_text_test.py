@@ -16,6 +16,7 @@ from jaxlora.studies.two_hop import items
 from jaxlora.studies.two_hop.text import answer, codec, experts, resources
 from jaxlora.studies.two_hop.text.config import METHODS
 from jaxlora.tasks.two_hop.experts import Expert
+from lines import overridden
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FLAGS = """
@@ -89,7 +90,7 @@ def test_a_run_leaves_tables_figures_and_a_page(folder, tmp_path, capsys):
 def test_a_base_that_fails_is_exit_code_1(folder, tmp_path):
     words = ["--model", str(folder), *FLAGS, "--gates.min-context", "1"]
     words += ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path)]
-    assert study_text.run(words) == 1
+    assert study_text.run(overridden(words)) == 1
 
 
 def test_own_adapters_are_told_with_their_roles(folder, tmp_path, capsys, monkeypatch):
@@ -102,10 +103,11 @@ def test_own_adapters_are_told_with_their_roles(folder, tmp_path, capsys, monkey
         lines.append({"head": f"Ann {i}", "relation": "spouse", "tail": f"Bo {i}"})
         lines.append({"head": f"Bo {i}", "relation": "home", "tail": f"Rome {i}"})
     (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    words = ["--model", str(folder), *FLAGS, "--adapter", "x", "y", "--adapter", "z"]
+    words = ["--model", str(folder), *FLAGS, "--adapter", "x", "y", "z"]
     words += ["--facts", str(tmp_path / "facts.jsonl"), "--familiarity", "F"]
     words += ["--gates.min-own", "0.9", "--out", str(tmp_path / "out")]
-    assert study_text.run([*words, "--cache-dir", str(tmp_path / "cache")]) == 0
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    assert study_text.run(overridden([*words, *cache])) == 0
     said, warned = capsys.readouterr()
     assert "The adapter z is of org/another, by its config, and not of" in warned
     assert "Adapters (hop1 measured; hop2 measured)" in said

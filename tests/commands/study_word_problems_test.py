@@ -25,6 +25,7 @@ from jaxlora.studies.harness.config import flat, plain
 from jaxlora.studies.word_problems import answer, bases, experts, questions, worlds
 from jaxlora.studies.word_problems.bases import Base
 from jaxlora.studies.word_problems.config import PRESETS
+from lines import overridden
 
 FLAGS = """
 --resamples 2 --seeds 1 --map-seeds 0 --methods mean --overlaps 0 1
@@ -208,7 +209,8 @@ def test_bad_input_is_refused_before_anything_happens(
     monkeypatch.setattr(bases, "train", lambda *_: pytest.fail("it trained"))
     folders = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "c")]
     given = more.split()
-    given = given if given[0] in ("--preset", "--from") else [*FLAGS.split(), *given]
+    if given[0] not in ("--preset", "--from"):
+        given = overridden([*FLAGS.split(), *given])
     assert expected in refused("study", "word-problems", *folders, *given)
 
 

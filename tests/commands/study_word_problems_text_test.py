@@ -13,6 +13,7 @@ from jaxlora.evaluate.schema import Arm
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.word_problems.text import answer, learning, protocol
 from jaxlora.studies.word_problems.text.config import METHODS
+from lines import overridden
 from tests import checkpoints
 
 FLAGS = """
@@ -53,7 +54,7 @@ def _no_models(monkeypatch):
 
 def words(folder, tmp_path, *more):
     out = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
-    return ["--model", str(folder), *FLAGS, *more, *out]
+    return overridden(["--model", str(folder), *FLAGS, *more, *out])
 
 
 def test_a_run_leaves_rows_and_tables(folder, tmp_path, capsys):

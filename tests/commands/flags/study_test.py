@@ -99,7 +99,7 @@ def test_underscores_do_for_hyphens():
         (["--world.coverage", "1.5"], "--world.coverage is 1.5, expected a share in"),
         (["--coverages", "0.5", "-1"], "coverage is -1.0"),
         (["--coverages", "half"], "--coverages is 'half', expected a number"),
-        (["--world.people", "11"], "11 people in each of 4 familiar cells need 44"),
+        (["--world.people", "13"], "13 people in each of 4 familiar cells need 52"),
         (["--world.people", "2"], "people is 2, expected at least 3"),
         (["--model.mlp", "big"], "--model.mlp is 'big', expected plain or gated"),
         (["--model.num-heads", "3"], "--model.num-heads is 3 and num_kv_heads 4"),
@@ -136,8 +136,8 @@ def test_bad_flags_are_refused_before_anything_happens(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b'{"study": "two-hop"', "is no JSON"),
-        (b"\xff\xfe", "is no JSON"),
+        (b'{"study": "two-hop"', "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
         (b"[1]", "has no 'config'"),
         (b'{"study": "two-hop"}', "has no 'config'"),
         (

@@ -307,10 +307,11 @@ def test_programs_are_compiled_once_for_all_groups(tiny, tmp_path, ran):
     """A second seed has other people, and the same shapes."""
     from jaxlora.studies.two_hop.text import score
 
-    before = score._scores._cache_size()
+    programs = (score._begin, score._read, score._follow)
+    before = [program._cache_size() for program in programs]
     more = dataclasses.replace(tiny, first_seed=1, methods=("mean",))
     protocol.run(more, tmp_path / "out", tmp_path / "cache")
-    assert score._scores._cache_size() == before
+    assert [program._cache_size() for program in programs] == before
 
 
 def test_bad_input_leaves_no_folder(tiny, tmp_path):
