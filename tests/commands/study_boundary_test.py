@@ -26,7 +26,7 @@ def words(flags):
 
 
 def few(config, every=design.points):
-    """The points of a configuration, with new facts alone, where B->C practises."""
+    """The points of a configuration, with new facts alone, where B→C practises."""
     return tuple(
         dataclasses.replace(x, cells=NEW, regimes=x.regimes[1:2], full=False)
         for x in every(config)
@@ -61,7 +61,7 @@ def test_a_run_leaves_rows_figures_tables_and_a_page(made):
 def test_it_ends_with_the_finding_regimes_predictions_paths_and_time(made):
     text = " ".join((made / "printed.txt").read_text().split())
     for part in (
-        "B->C practises",
+        "B→C practises",
         "ways of training and asking",
         "Took ",
     ):

@@ -674,7 +674,7 @@ def models_there(speaking, hf, tmp_path_factory):
         ("--model M --data empty.jsonl --skip-bad", "empty.jsonl is empty"),
         ("--model M --data long.jsonl", "long: No example is left to train on: 2 are"),
         ("--model M --data A x/A", "Two data files would both be adapter 'sums'"),
-        ("--model M --data A --data A", "Two data files would both be adapter 'sums'"),
+        ("--model M --data A A", "Two data files would both be adapter 'sums'"),
         ("--model M --data list.jsonl", "list.jsonl:2: got [1], expected an object"),
         ("--model gone --data A", "gone"),
         ("--model MUTE --data A", "has no tokenizer.json"),

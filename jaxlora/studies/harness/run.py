@@ -61,9 +61,15 @@ class Study(Generic[C]):
 
     def claim(self, out: Path) -> None:
         """Makes ``out`` the folder of this study, or refuses it with a ValueError."""
-        identity = self.identity()
+        store.claim(out, self.identity(), **self._named())
+
+    def check(self, out: Path) -> None:
+        """As :meth:`claim`, and leaves no trace, not that of a lock either."""
+        store.check(out, self.identity(), **self._named())
+
+    def _named(self) -> dict[str, Any]:
         facts = getattr(self.config, "facts", None)
-        store.claim(out, identity, kind=type(self.config), free=self.free, facts=facts)
+        return {"kind": type(self.config), "free": self.free, "facts": facts}
 
 
 @dataclasses.dataclass
@@ -139,6 +145,7 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else.
     """
+    study.check(out)
     with locks.folder(out):
         return _run(study, out, cache, work, progress)
 

@@ -67,6 +67,32 @@ def claim(
       OccupiedError: if the folder holds another study or configuration, naming the
         fields that differ, or other files.
     """
+    check(out, identity, kind=kind, free=free, facts=facts)
+    path = out / "study.json"
+    if not path.exists():
+        write_text(path, json.dumps(identity, indent=2))
+
+
+def check(
+    out: Path,
+    identity: Mapping[str, Any],
+    *,
+    kind: type,
+    free: Sequence[str] = (),
+    facts: object = None,
+) -> None:
+    """As :func:`claim`, and leaves no trace.
+
+    Args:
+      out: as there.
+      identity: as there.
+      kind: as there.
+      free: as there.
+      facts: as there.
+
+    Raises:
+      OccupiedError: as there.
+    """
     path = out / "study.json"
     if path.exists():
         stored = _read(path)
@@ -78,7 +104,6 @@ def claim(
             f"Output folder {out} exists and holds no {identity['study']} study; "
             f"choose another --out, or empty it."
         )
-    write_text(path, json.dumps(identity, indent=2))
 
 
 def _holds_files(out: Path) -> bool:

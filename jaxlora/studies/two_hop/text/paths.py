@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 Tokens: TypeAlias = tuple[int, ...]
+LEAST = 32
+"""M, unless more tokens follow one prefix: most groups share it."""
 
 
 class Paths(NamedTuple):
@@ -79,7 +81,7 @@ def _paths(
     number = {leaf: p for p, leaf in enumerate(leaves)}
     most = max(map(len, wanted.values()))
     # A power of two, so that groups of people share compiled programs.
-    m = max(8, 1 << (most - 1).bit_length())
+    m = max(LEAST, 1 << (most - 1).bit_length())
     p = -(-len(leaves) // multiple) * multiple
     tokens = np.array([*leaves, *[leaves[-1]] * (p - len(leaves))], np.int32)
     targets = np.zeros((*tokens.shape, m), np.int32)

@@ -80,7 +80,9 @@ def ranking(
     followed = paths.plan(rows, concurrent)
     first = jnp.asarray([row[0] for row in rows])
     opening, cut = _cut(prompts, shared)
-    read = functools.partial(_read, who.model, max(followed, default=0), who.base)
+    # As long as any answer of the study, so that groups share one program.
+    longest = answers.tokens.shape[1] - 1
+    read = functools.partial(_read, who.model, longest, who.base)
     begun = _begin(who.model, who.base, who.arguments(), jnp.asarray(opening))
     out = []
     for part, used in _batches(cut, batch):
