@@ -1,10 +1,12 @@
 """Signals at random moments: exit codes, what is said, and whether a run ends the same.
 
     python experiments/benchmarks/signals.py MODEL DATA.jsonl... --moments 40
+    python experiments/benchmarks/signals.py --moments 20      (a tiny two-hop study)
 
-A training is started again and again with the same --out, and gets SIGINT or SIGTERM at
-a random moment of each start, until it ends; its adapters are compared, byte by byte,
-with those of a training that was left alone. Then the next one begins.
+A training, or a study, is started again and again with the same --out, and gets SIGINT
+or SIGTERM at a random moment of each start, until it ends; its adapters and losses, or
+its rows, are compared, byte by byte, with those of a run that was left alone. Then the
+next one begins.
 """
 
 import argparse
@@ -23,10 +25,21 @@ from typing import NamedTuple
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 FLAGS = """
---length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 24
+--length 96 --batch 4 --rank 4 --learning-rate 1e-2 --warmup 0 --epochs 96
 """.split()  # noqa: SIM905
 LATE = 5.0
 """Seconds that a process may still need to end when its work is done."""
+STUDY = """
+study two-hop --world.entities 16 --world.relations 6 --world.pairs 1 --world.people 3
+--world.context-rows 8 --methods mean --retention-items 8 --resamples 50
+--model.hidden-size 16 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2
+--model.head-dim 8 --model.mlp-size 32 --model.max-length 9 --model.unroll 1
+--pretrain.batch 16 --pretrain.extra-batch 8 --pretrain.warmup 5 --pretrain.chunk 20
+--pretrain.max-steps 200 --pretrain.format-steps 200 --pretrain.min-one-hop 0
+--pretrain.min-two-hop 0 --pretrain.min-copy 0 --pretrain.min-format 0 --lora.rank 2
+--lora.targets layers/attn/[qv]_proj/kernel --experts.steps 5 --experts.full-steps 2
+--experts.min-own 0
+""".split()  # noqa: SIM905
 SAVED = re.compile(r"Stopped: update (\d+) of \d+ is saved")
 
 
@@ -48,6 +61,8 @@ class Start(NamedTuple):
             return "import: nothing begun"
         if SAVED.search(self.said):
             return "an update is saved"
+        if "Stopped: saved are" in self.said:
+            return "base, experts or blocks are saved"
         if "earlier start" in self.said:
             return "loading: an earlier start's update is kept"
         return "loading: nothing saved" if "nothing was saved" in self.said else "other"
@@ -109,8 +124,15 @@ def left_over(folder: Path) -> list[str]:
 
 def files(out: Path) -> dict[str, bytes]:
     """What must be equal: adapters and losses."""
-    every = [*out.glob("*/*.safetensors"), out / "losses.csv"]
+    every = [*out.glob("*/*.safetensors"), *out.glob("losses.csv")]
+    every += out.glob("results.csv")
     return {str(path.relative_to(out)): path.read_bytes() for path in every}
+
+
+def placed(command: Sequence[str], out: Path) -> list[str]:
+    """A command with its folders; a study's cache is fresh for each run."""
+    cache = ["--cache-dir", str(out.with_name(f"{out.name}-cache"))]
+    return [*command, "--out", str(out), *cache * ("study" in command)]
 
 
 def storm(
@@ -127,8 +149,14 @@ def storm(
     Returns:
       Starts, what was wrong, and how many runs ended, each compared.
     """
-    began = time.monotonic()
-    subprocess.run([*command, "--out", str(folder / "whole")], check=True)
+    for name in ("cold", "whole"):  # the second finds its programs in JAX's cache
+        began = time.monotonic()
+        subprocess.run(
+            placed(command, folder / name),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     lasts, rng = time.monotonic() - began, random.Random(0)
     places = [(i + rng.random()) / moments for i in range(moments)]
     rng.shuffle(places)
@@ -138,7 +166,7 @@ def storm(
         more = len(starts) < moments
         # Spread evenly over the time that a run takes, in no order.
         wait = 0.1 + lasts * places.pop() if more else 24 * 3600.0
-        this = start([*command, "--out", str(out)], number, wait)
+        this = start(placed(command, out), number, wait)
         if text := wrong(this, number, out):
             bad.append(f"at {wait:.2f} s: {text}")
         starts += [this] * more
@@ -147,6 +175,7 @@ def storm(
             bad += ["not bit-equal"] * (files(out) != expected)
             bad += left_over(out)
             shutil.rmtree(out)
+            shutil.rmtree(out.with_name("cut-cache"), ignore_errors=True)
         elif not out.exists() and not more:
             break
     return starts, bad, ended
@@ -155,12 +184,14 @@ def storm(
 def main() -> None:
     """Prints a table for each signal."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("data", nargs="+")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("data", nargs="*")
     parser.add_argument("--moments", type=int, default=40)
     parser.add_argument("--signals", nargs="+", default=[x.name for x in CODES])
     given = parser.parse_args()
-    words = ["train", "--model", given.model, "--data", *given.data, *FLAGS]
+    words = STUDY
+    if given.model:
+        words = ["train", "--model", given.model, "--data", *given.data, *FLAGS]
     command = [sys.executable, "-m", "jaxlora.cli", *words]
     print("| signal | what was said | moments | exit codes | seconds to the end |")
     print("|---|---|--:|---|--:|")
