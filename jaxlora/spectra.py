@@ -169,5 +169,8 @@ def _measured(weight: LoraWeight) -> tuple[np.ndarray, np.ndarray]:
 
 def _root(gram: np.ndarray) -> np.ndarray:
     """``r`` with ``r^T r = gram`` [..., R, R]: in float64 the squares lose no digit."""
-    values, vectors = np.linalg.eigh(gram)
-    return np.sqrt(np.maximum(values, 0))[..., :, None] * vectors.mT
+    try:  # several times faster, of full rank only
+        return np.linalg.cholesky(gram, upper=True)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(gram)
+        return np.sqrt(np.maximum(values, 0))[..., :, None] * vectors.mT
