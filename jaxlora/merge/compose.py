@@ -91,6 +91,8 @@ class Merge:
     @property
     def homogeneous(self) -> bool:
         """Whether twice the deltas give twice the merge: no part denies it."""
+        if self.space.startswith("factor") and self.scope == "model":
+            return False  # entries of a and of b compete: their ratio counts
         parts = *self.prepare, *self.steps, self.reduction
         return all(getattr(part, "homogeneous", True) for part in parts)
 
