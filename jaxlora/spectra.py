@@ -151,26 +151,10 @@ def _measured(weight: LoraWeight) -> tuple[np.ndarray, np.ndarray]:
     to run.
     """
     a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
-<<<<<<< HEAD
-    singular, gram = [], np.zeros((len(scale), len(scale)))
-    for layer in range(scale.shape[1]):
-        here = a[:, layer], b[:, layer], scale[:, layer].astype(np.float64)
-        singular.append(_singular(*here))
-        gram += inner_products(list(here[0]), list(here[1]), here[2])
-    return np.stack(singular, 1), gram
-
-
-def _singular(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Singular values [E, K] of deltas, K = min(D, R, F), from a core of R x R."""
-    left = np.linalg.qr(a.astype(np.float64), mode="r")
-    right = np.linalg.qr(b.mT.astype(np.float64), mode="r")
-    core = scale[:, None, None] * (left @ np.asarray(right).mT)
-    return np.linalg.svd(core, compute_uv=False)
-=======
     e, layers = scale.shape
     singular, products = [], np.zeros((e, e))
     for layer in range(layers):
-        left, right = _grams(a[:, layer], b[:, layer])
+        left, right = _grams(list(a[:, layer]), list(b[:, layer]))
         left, right = (x.reshape(e, -1, e, x.shape[0] // e) for x in (left, right))
         size = scale[:, layer].astype(np.float64)
         products += size[:, None] * size * np.einsum("erfs,erfs->ef", left, right)
@@ -190,4 +174,3 @@ def _root(gram: np.ndarray) -> np.ndarray:
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(gram)
         return np.sqrt(np.maximum(values, 0))[..., :, None] * vectors.mT
->>>>>>> w-merges
