@@ -148,6 +148,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     # Not isinstance: true is an int to Python.
     if type(value) is not kind:
         raise ValueError(f"{where} is {value!r}, expected {kind.__name__}.")
+    if kind is int and abs(value) >= 2**63:
+        raise ValueError(f"{where} is {value}, expected a whole number below 2**63.")
     return value
 
 
