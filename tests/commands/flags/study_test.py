@@ -136,8 +136,8 @@ def test_bad_flags_are_refused_before_anything_happens(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b'{"study": "two-hop"', "is no JSON"),
-        (b"\xff\xfe", "is no JSON"),
+        (b'{"study": "two-hop"', "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
         (b"[1]", "has no 'config'"),
         (b'{"study": "two-hop"}', "has no 'config'"),
         (

@@ -152,8 +152,8 @@ def test_a_run_does_not_mix_old_and_new(tmp_path, what):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b'{"study": "two-hop", "conf', "not readable JSON"),
-        (b"\xff\xfe\x00", "not readable JSON"),
+        (b'{"study": "two-hop", "conf', "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
         (b"[]", "names no study and config"),
         (b'{"study": "two-hop"}', "names no study and config"),
     ],

@@ -104,7 +104,7 @@ def test_refuses(fields, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "holds no options"),
         ('{"study": "two-hop", "config": {}}', "is of the study 'two-hop'"),
         ('{"peopel": 3}', "did you mean people"),
