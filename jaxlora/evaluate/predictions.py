@@ -97,7 +97,8 @@ def load(path: str | Path) -> tuple[Prediction, ...]:
         library, method, claim, split or metric that does not exist, lacks one, or
         has a bound that does not fit its claim. The message names file and entry.
     """
-    return parse(data.read(path, what="a list of predictions"), source=str(path))
+    records = data.read(path, what="a list of predictions", finite=False)
+    return parse(records, source=str(path))
 
 
 def parse(records: Any, source: str = "predictions") -> tuple[Prediction, ...]:
@@ -325,7 +326,7 @@ def _bound(claim: Claim, bound: Any, source: str) -> float | None:
             raise ValueError(f"{source}: claim reported takes no bound, got {bound!r}.")
         return None
     number = isinstance(bound, int | float) and not isinstance(bound, bool)
-    if not number or not math.isfinite(bound):
+    if not number or not abs(bound) <= 1e300:  # nor NaN, nor what no float can hold
         raise ValueError(
             f"{source}: claim {claim} needs a finite number as its bound, got "
             f"{bound!r}."

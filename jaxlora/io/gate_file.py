@@ -62,8 +62,9 @@ def save(path: Path, state: Tree, about: About) -> None:
     _states(path, arrays, len(about.experts))
     rows = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
     text = gate_about.dumps(about)
-    sealed = {_KEY: text, _HASH: gate_about.file_hash(text, rows)}
-    write_whole(path, safetensors.save(rows, metadata=sealed))
+    # In one field, because safetensors writes several in an order of its own each time.
+    sealed = f"{text}\n{gate_about.file_hash(text, rows)}"
+    write_whole(path, safetensors.save(rows, metadata={_KEY: sealed}))
 
 
 def load(path: Path) -> GateFile:
@@ -192,15 +193,14 @@ def _about(path: Path) -> tuple[About, str, str | None]:
             f"{path} is a safetensors file, but no gate: its metadata have no {_KEY}; "
             f"`jaxlora gate` makes one."
         )
-    text = metadata[_KEY]
+    text, _, sha256 = metadata[_KEY].partition("\n")
     try:
         about = gate_about.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise _bad(path, f"its {_KEY} cannot be used ({error})") from None
-    sha256 = metadata.get(_HASH)
-    if sha256 is None and gate_about.version(text) > 1:
+    if not sha256 and gate_about.version(text) > 1:
         raise _bad(path, f"its {_HASH} is missing: it was damaged")
-    return about, text, sha256
+    return about, text, sha256 or None
 
 
 def _states(path: Path, arrays: Mapping[str, np.ndarray], experts: int) -> Tree:

@@ -185,7 +185,7 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
             return tokenizer.encode(tokenizer.render(item.asked), special=False)
         text = _plain_prompt(item)
     except ValueError as error:
-        raise ValueError(f"{item.where}: {error}") from None
+        raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     ids = tokenizer.encode(text)
     # Some tokenizers put an eos after every text, where the answer shall come.
     added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
@@ -233,7 +233,7 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
             return text_spans.locate(item.messages, tokenizer)
         asked = _plain_prompt(item)
     except ValueError as error:
-        raise ValueError(f"{item.where}: {error}") from None
+        raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     text = asked + item.answer
     return text, [(len(asked), len(text))] if item.answer else []
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxlora.io import trust
+from jaxlora.io.tensors import short
 from jaxlora.names import hint, some
 from jaxlora.strangers import data
 
@@ -144,6 +145,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"{where} is {value!r}, expected a path or null.")
         return Path(value)
+    if type(value) is int and kind in (int, float) and abs(value) >= 2**63:
+        raise ValueError(f"{where} is {short(value)}, expected a number below 2**63.")
     if kind is float and type(value) is int:
         return float(value)
     # Not isinstance: true is an int to Python.

@@ -39,6 +39,10 @@ def test_no_group_is_read_too():
     [
         ({"methods": {"mean": 1}}, r"methods is \{'mean': 1\}, expected a list"),
         ({"always": 3}, "always is 3, expected a group of fields"),
+        (
+            {"always": {"confidence": 10**400}},
+            r"confidence is 10+\.\.\.0+, expected a number below",
+        ),
         ({"always": {"confidence": {}}}, r"always\.confidence is \{\}, expected float"),
     ],
 )
