@@ -10,7 +10,7 @@ import jaxlora
 
 ROOT = pathlib.Path(jaxlora.__file__).parents[1]
 # Not for import: what reads the command line, and helpers of the parts.
-INNER = {"cli", "commands", "files", "names", "registry"}
+INNER = {"cli", "commands", "files", "names", "strangers", "registry"}
 
 
 def said(code, folder="/"):
