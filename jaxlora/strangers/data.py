@@ -86,13 +86,7 @@ def read(
         :func:`loads`.
       OSError: if it cannot be read.
     """
-    # Before reading: a value takes many times its text in memory.
-    with Path(path).open("rb") as file:
-        # As many bytes are set aside as are asked for. A pipe has no size.
-        size = os.fstat(file.fileno()).st_size or most
-        text = file.read(min(size, most) + 1)
-    if len(text) > most:
-        raise ValueError(f"{path} has more than {most} bytes, expected {what}.")
+    text = b"".join(_parts(Path(path), most, what))
     try:
         return loads(text.decode("utf-8"), finite=finite, containers=containers)
     except UnicodeDecodeError as error:
@@ -104,6 +98,18 @@ def read(
         raise ValueError(f"{path} is not JSON: {error}; expected {what}.") from None
 
 
+def _parts(path: Path, most: int, what: str) -> Iterator[bytes]:
+    """In parts: a pipe has no size, and a buffer of the largest would be allocated."""
+    size = 0
+    with path.open("rb") as file:
+        while part := file.read(_PART):
+            size += len(part)
+            if size > most:
+                raise ValueError(f"{path} has more than {most} bytes, expected {what}.")
+            yield part
+
+
+_PART = 2**16
 _DEEP = f"values are nested more than {DEPTH} deep"
 
 
