@@ -39,6 +39,7 @@ from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.variables import gate_state
+from jaxlora.reuse import zeros
 from jaxlora.reuse.combination import Combination, check
 from jaxlora.tree import Tree
 
@@ -217,7 +218,9 @@ def load(
         with naming(path):  # of several adapters, say which
             adapters.append(peft.load(path, base))
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
-    return build(model, base, adapters[:many], **given, **combining)
+    built = build(model, base, adapters[:many], **given, **combining)
+    named_after = {str(x): y for x, y in zip(adapter_folders, adapters, strict=False)}
+    return dataclasses.replace(built, notes=(*built.notes, *zeros.notes(named_after)))
 
 
 def _refuse_path(name: str, folders: Any) -> None:
