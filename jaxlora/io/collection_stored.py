@@ -6,6 +6,7 @@ whatever the size of the files.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +53,12 @@ class Stored(Mapping[str, LoraWeight]):
         for site, paths in self.modules.items():
             lead, dtype = (len(self.files), len(paths)), self._dtype(site)
             d, r, f = self._sizes(site)
-            out[site] = LoraWeight(
+            sizes: tuple[Any, ...] = (
                 jax.ShapeDtypeStruct((*lead, d, r), dtype),
                 jax.ShapeDtypeStruct((*lead, r, f), dtype),
                 jax.ShapeDtypeStruct(lead, jnp.float32),
             )
+            out[site] = LoraWeight(*sizes)
         return out
 
     def ranks(self, site: str) -> np.ndarray:

@@ -138,7 +138,7 @@ def _times(x: jax.Array, power: int) -> jax.Array:
 def _sizes(weight: LoraWeight, present: np.ndarray) -> np.ndarray:
     """log2 of the largest a, b and scale of each expert, [3, E]; -inf for zeros."""
 
-    def largest(x: jax.Array) -> np.ndarray:
+    def largest(x: np.ndarray) -> np.ndarray:
         size = [abs(np.asarray(x[e], np.float32)).max() for e in present]
         return np.log2(np.asarray(size, np.float64))
 

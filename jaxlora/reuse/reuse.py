@@ -118,7 +118,7 @@ def build(
         lora.check(base, adapter)
     if how.merge is not None:
         library = lora.stack(_same_sites(adapters))
-        return Reuse(model, base, _merged(how, library, key))
+        return Reuse(model, base, _merged(how.merge, how.weights, library, key))
     if how.route is None:
         return Reuse(model, base, adapters[0] if adapters else None)
     way = how.way().fit(len(adapters))
@@ -137,11 +137,13 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
     return Combination(weights=fixed, **others)
 
 
-def _merged(how: Combination, library: Library, key: jax.Array | None) -> Adapter:
-    merge, experts = merges.preset(how.merge), lora.num_experts(library)
-    weights = [1.0] * experts if how.weights is None else how.weights
+def _merged(
+    name: str, given: Sequence[float] | None, library: Library, key: jax.Array | None
+) -> Adapter:
+    merge = merges.preset(name)
+    weights = [1.0] * lora.num_experts(library) if given is None else given
     powers = magnitude.exponents(merge, lora.sites(library), weights)
-    combine = jax.jit(functools.partial(merge, weights=how.weights))
+    combine = jax.jit(functools.partial(merge, weights=given))
     adapter = combine(magnitude.divided(library, powers), key=key)
     adapter = magnitude.restored(adapter, powers)
     magnitude.check_finite(adapter)
