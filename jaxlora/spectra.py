@@ -6,10 +6,14 @@ is split into a and b, or on its scale and padding.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jaxlora.lora import LoraWeight
+
+Arrays: TypeAlias = Sequence[Any] | np.ndarray
+"""Matrices one after the other, of NumPy or JAX."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,9 +120,7 @@ def _ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(y > 0, x / y, np.nan)
 
 
-def inner_products(
-    a: Sequence[np.ndarray], b: Sequence[np.ndarray], scales: np.ndarray
-) -> np.ndarray:
+def inner_products(a: Arrays, b: Arrays, scales: np.ndarray) -> np.ndarray:
     """Inner products [N, N] of deltas ``scale a b`` of any ranks, in float64.
 
     Args:
@@ -137,7 +139,7 @@ def inner_products(
     return blocks * scales[:, None] * scales
 
 
-def _grams(a: Sequence[np.ndarray], b: Sequence[np.ndarray]):
+def _grams(a: Arrays, b: Arrays):
     """``a^T a`` and ``b b^T`` of all deltas side by side, in float64."""
     left = np.concatenate(a, 1).astype(np.float64)
     right = np.concatenate(b, 0).astype(np.float64)

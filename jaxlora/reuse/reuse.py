@@ -41,6 +41,7 @@ from jaxlora.models.decoder import Decoder
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.variables import gate_state
 from jaxlora.names import check_several
+from jaxlora.reuse import zeros
 from jaxlora.reuse.combination import Combination, check
 from jaxlora.tree import Tree
 
@@ -119,7 +120,7 @@ def build(
         lora.check(base, adapter)
     if how.merge is not None:
         library = lora.stack(_same_sites(adapters))
-        return Reuse(model, base, _merged(how, library, key))
+        return Reuse(model, base, _merged(how.merge, how.weights, library, key))
     if how.route is None:
         return Reuse(model, base, adapters[0] if adapters else None)
     way = how.way().fit(len(adapters))
@@ -138,11 +139,13 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
     return Combination(weights=fixed, **others)
 
 
-def _merged(how: Combination, library: Library, key: jax.Array | None) -> Adapter:
-    merge, experts = merges.preset(str(how.merge)), lora.num_experts(library)
-    weights = [1.0] * experts if how.weights is None else how.weights
+def _merged(
+    name: str, given: Sequence[float] | None, library: Library, key: jax.Array | None
+) -> Adapter:
+    merge = merges.preset(name)
+    weights = [1.0] * lora.num_experts(library) if given is None else given
     powers = magnitude.exponents(merge, lora.sites(library), weights)
-    combine = jax.jit(functools.partial(merge, weights=how.weights))
+    combine = jax.jit(functools.partial(merge, weights=given))
     adapter = combine(magnitude.divided(library, powers), key=key)
     adapter = magnitude.restored(adapter, powers)
     magnitude.check_finite(adapter)
@@ -223,7 +226,9 @@ def load(
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
     built = build(model, base, adapters[:many], **given, **combining)
     notes = other_bases(bases((*folders, *common)), folder)
-    return dataclasses.replace(built, notes=(*notes, *built.notes))
+    read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
+    every = (*notes, *built.notes, *zeros.notes(read))
+    return dataclasses.replace(built, notes=every)
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -8,7 +8,6 @@ reads integers that no float or array can hold. Here each of these is one senten
 import collections
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

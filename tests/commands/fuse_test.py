@@ -76,6 +76,16 @@ def test_the_tensors_are_those_of_the_sum_in_memory(hf, tmp_path):
     chex.assert_trees_all_equal(got, want)
 
 
+def test_an_adapter_of_zeros_is_said(hf, tmp_path, capsys):
+    plain = peft.read(hf / "llama" / "plain")
+    zero = {x: dataclasses.replace(m, b=0 * m.b) for x, m in plain.modules.items()}
+    peft_out.write(tmp_path / "zero", PeftAdapter(modules=zero))
+    words = [str(hf / "llama" / "base"), str(tmp_path / "zero")]
+    assert cli.main(["fuse", *words, "--out", str(tmp_path / "x")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"Adapter {tmp_path / 'zero'} changes nothing: its delta is zero" in said
+
+
 def test_a_sum_beyond_the_type_is_not_written(hf, tmp_path, capsys):
     folder = hf / "llama"
     plain = peft.read(folder / "plain")
