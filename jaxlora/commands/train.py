@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from jaxlora import files, locks, lora, parallel
-from jaxlora.commands import bars, flags, printing, scalars, train_output
+from jaxlora.commands import bars, flags, printing, scalars, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.io import origin
@@ -185,8 +185,10 @@ def _check_new(given: Arguments, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
     out = given.out
     interrupted = (out / CHECKPOINT).is_dir()
-    # Losses are written as they come, so an interrupted run has some.
-    losses = None if interrupted else out / scalars.LOSSES
+    # Losses and a log are written as they come: a killed run has both, with or without
+    # a checkpoint. Losses alone are somebody else's.
+    begun = interrupted or (out / talk.LOG).exists()
+    losses = None if begun else out / scalars.LOSSES
     outputs.check_files(given.force, out / train_output.RECORD, losses)
     for name in names:  # those of an interrupted run are its own
         force = given.force or interrupted
