@@ -189,7 +189,9 @@ def _check_new(given: Arguments, names: Sequence[str]) -> None:
     # a checkpoint. Losses alone are somebody else's.
     begun = interrupted or (out / talk.LOG).exists()
     losses = None if begun else out / scalars.LOSSES
-    outputs.check_files(given.force, out / train_output.RECORD, losses)
+    # A run killed between its record and the end of its checkpoint is not over either.
+    record = None if interrupted else out / train_output.RECORD
+    outputs.check_files(given.force, record, losses)
     for name in names:  # those of an interrupted run are its own
         force = given.force or interrupted
         outputs.check_folder(force, out / name, outputs.ADAPTER)

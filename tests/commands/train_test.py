@@ -730,7 +730,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(speaking, files, tmp_path):
     flags = ["--model", str(speaking("plain")), "--data", *files, *FLAGS]
-    words = [sys.executable, "-c", CHILD, "train", *flags, "--epochs", "24"]
+    words = [sys.executable, "-c", CHILD, "train", *flags, "--epochs", "240"]
     start = functools.partial(
         subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
