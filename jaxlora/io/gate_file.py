@@ -2,9 +2,9 @@
 
 ``<site>/live`` and ``<site>/mark`` (the experts' fingerprints) are [E, L] (or [E]),
 ``<site>/keys`` or ``<site>/keys/<name>`` start with these axes. The header's metadata
-are one JSON text: route, experts in their order, base, and how the keys came about.
-Everything is checked on reading, nothing in a file is run, and it is written whole or
-not at all.
+are one text: a line of JSON (route, experts in their order, base, and how the keys came
+about), and the SHA-256 of it and of all arrays. Everything is checked on reading,
+nothing in a file is run, and it is written whole or not at all.
 """
 
 from collections.abc import Mapping, Sequence

@@ -31,8 +31,9 @@ _PARTS = "sampling", "adapters"
 
 
 def __getattr__(name: str) -> Any:
-    # Submodules are asked for here too, before they are imported: no name of ours.
-    for part in (_LIGHT[name],) if name in _LIGHT else _PARTS * name[0].isupper():
+    parts = _PARTS if name[0].isupper() else ()
+    # Python asks here for submodules too, before it imports them: no name of ours.
+    for part in (_LIGHT[name],) if name in _LIGHT else parts:
         module = importlib.import_module(f"{__name__}.{part}")
         if name in vars(module):
             return vars(module)[name]
