@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlora import models
 from jaxlora import tree as named
+from jaxlora.parallel import processes
 from jaxlora.reuse.reuse import Reuse
 
 
@@ -35,8 +36,9 @@ def logits(
             used = min(size, len(tokens) - start)
             # The last batch is filled up with its last row: one shape to compile.
             rows = np.minimum(np.arange(start, start + size), len(tokens) - 1)
-            part = jnp.asarray(tokens[rows], jnp.int32)
-            yield np.asarray(call(reuse.model, reuse.base, part, **extras))[:used]
+            part = reuse.rows(tokens[rows].astype(np.int32))
+            out = call(reuse.model, reuse.base, part, **extras)
+            yield processes.host(out)[:used]
             progress(start + used)
 
 

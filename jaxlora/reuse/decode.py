@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import models
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.names import check_several
+from jaxlora.parallel import processes
 from jaxlora.reuse.reuse import Reuse
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
@@ -159,12 +159,12 @@ def _generate(
     generated = models.generate(
         reuse.model,
         reuse.base,
-        models.Inputs(*map(jnp.asarray, padded)),
+        models.Inputs(*map(reuse.rows, padded)),
         decoding,
         key=key,
         **reuse.arguments(),
     )
-    return np.asarray(generated.tokens), np.asarray(generated.lengths)
+    return processes.host((generated.tokens, generated.lengths))
 
 
 def batches(

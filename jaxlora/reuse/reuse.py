@@ -25,6 +25,8 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlora import lora
 from jaxlora import merge as merges
@@ -65,6 +67,22 @@ class Reuse:
     """State of the route's gate for that library."""
     notes: tuple[str, ...] = ()
     """What a user should know of the adapters, in sentences."""
+    mesh: Mesh | None = None
+    """What the base is cut over; rows are cut over its ``data`` axis."""
+
+    def rows(self, values: np.ndarray) -> jax.Array:
+        """Puts rows [B, ...] where the model runs, cut over the mesh if there is one.
+
+        Args:
+          values: of NumPy; with many processes the same in all.
+        """
+        if self.mesh is None:
+            return jnp.asarray(values)
+        cut = PartitionSpec(
+            "data" if len(values) % self.mesh.shape["data"] == 0 else None
+        )
+        where = NamedSharding(self.mesh, cut)
+        return jax.make_array_from_callback(values.shape, where, lambda at: values[at])
 
     def arguments(self) -> dict[str, Tree]:
         """Keyword arguments of ``models.apply``, ``hidden``, ``extend``, ``generate``.
@@ -199,12 +217,13 @@ def load(
       dtype: type of params and activations; None is what the checkpoint says.
       progress: called after each tensor of the checkpoint, and before each adapter.
       **combining: fields of :class:`Combination`: merge and weights, or route, top_k
-        and temperature.
+        and temperature; and ``mesh``, which the base is cut over.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be,
         or a path stands where a list of folders is meant.
     """
+    mesh = combining.pop("mesh", None)
     # A bad request is refused before gigabytes are read.
     check_several("adapter_folders", adapter_folders)
     check_several("general_folders", general_folders)
@@ -216,6 +235,7 @@ def load(
         Path(folder),
         dtype=dtype,
         param_dtype=dtype,
+        mesh=mesh,
         progress=functools.partial(progress, Path(folder).name),
     )
     adapters: list[Adapter] = []
@@ -228,7 +248,20 @@ def load(
     notes = other_bases(bases((*folders, *common)), folder)
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
     every = (*notes, *built.notes, *zeros.notes(read))
-    return dataclasses.replace(built, notes=every)
+    return dataclasses.replace(_everywhere(built, mesh), notes=every)
+
+
+def _everywhere(reuse: Reuse, mesh: Mesh | None) -> Reuse:
+    """Puts adapters and gate on every device of a mesh."""
+    if mesh is None:
+        return reuse
+    where = NamedSharding(mesh, PartitionSpec())
+    # All processes read and merged the same: nothing has to be sent.
+    trees = jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, where, lambda at: x[at]),
+        jax.device_get(reuse.arguments()),
+    )
+    return dataclasses.replace(reuse, mesh=mesh, **trees)
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

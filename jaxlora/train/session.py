@@ -8,6 +8,7 @@ said of a gate: :class:`jaxlora.train.step.Part` is all that differs.
 import contextlib
 import dataclasses
 import functools
+import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlora import stopping
 from jaxlora.io import checkpoint
+from jaxlora.io.checkpoint import Saver
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
+from jaxlora.parallel import processes
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed
 from jaxlora.train.packed import Program, Run
@@ -36,6 +40,9 @@ SAVE_FIRST = 5.0
 """Seconds until the first checkpoint: what follows a compilation is worth keeping."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
+SAVE_SHARE = 0.02
+"""Of the time, at most, a run waits for its checkpoints; they come less often if need
+be."""
 BY_EXPERT = PartitionSpec("expert")
 BY_BATCH = PartitionSpec("expert", None, None, "data")
 
@@ -210,47 +217,57 @@ def _learn(
     most, chunk = max(totals), min(checkpoints.chunk, max(totals))
     padded = -(-most // chunk) * chunk
     history = np.full((2, len(data), padded), np.nan, np.float32)
+    processes.same(facts, "data, base or settings")
     if folder is not None:
         run, history = _resume(folder, run, history, facts)
     run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
     program = Program(model, training.optimizer(), _together(session), part)
     resumed, due = int(run.step), time.monotonic() + SAVE_FIRST
-    for start in range(resumed, padded, chunk):
-        end = start + chunk
-        rows = packed.batches(data, training, range(start, end))
-        rows = _place(rows, mesh, BY_BATCH)
-        run, report = packed.updates(program, base, run, plan, rows, libraries)
-        recent = history[:, :, start:end]
-        recent[:] = np.asarray([report.loss, report.norm])
-        _check_finite(recent, start, list(data), totals)
-        save = functools.partial(_save, folder, end, run, history, facts)
-        with _saved_if_stopped(save, f"update {min(end, most)} of {most} is saved"):
-            progress(min(end, most), most, recent)
-        if time.monotonic() > due or end == padded:
-            save()
-            due = time.monotonic() + SAVE_EVERY
+    with Saver(folder) as saver:
+        for start in range(resumed, padded, chunk):
+            end = start + chunk
+            rows = packed.batches(data, training, range(start, end))
+            rows = _place(rows, mesh, BY_BATCH)
+            run, report = packed.updates(program, base, run, plan, rows, libraries)
+            recent = history[:, :, start:end]
+            recent[:] = processes.host((report.loss, report.norm))
+            _check_finite(recent, start, list(data), totals)
+            save = functools.partial(saver.save, end, _state(run, history), facts)
+            with _saved_if_stopped(saver, save, min(end, most), most):
+                progress(min(end, most), most, recent)
+                if processes.told_to_stop(end // chunk):
+                    raise stopping.Stop(signal.SIGTERM)
+            if _is_due(due) or end == padded:
+                begun = time.monotonic()
+                save()
+                spent = time.monotonic() - begun
+                due = begun + max(SAVE_EVERY, spent / SAVE_SHARE)
     # An expert that ended early was carried along: its later updates are none.
     for e, total in enumerate(totals):
         history[:, e, total:] = np.nan
     loss, norm = history[:, :, :most]
-    return Trained(run.trained, loss, norm, min(resumed, most))
+    learned = run.trained if processes.count() == 1 else processes.host(run.trained)
+    return Trained(learned, loss, norm, min(resumed, most))
 
 
 @contextlib.contextmanager
-def _saved_if_stopped(save: Callable[[], bool], text: str) -> Iterator[None]:
+def _saved_if_stopped(
+    saver: Saver, save: Callable[[], None], done: int, total: int
+) -> Iterator[None]:
     """Saves a run whose report was answered by an interruption, and notes it there."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        if save():
-            stop.add_note(text)
+        save()
+        saver.wait()
+        if saver.saves:
+            stop.add_note(f"update {done} of {total} is saved")
         raise
 
 
-def _save(folder: Path | None, end: int, run: Run, history, facts) -> bool:
-    if folder is not None:
-        checkpoint.save(folder, end, _state(run, history), facts)
-    return folder is not None
+def _is_due(due: float) -> bool:
+    """Is it time to save? With many processes the clock of the first one counts."""
+    return processes.agreed(lambda: time.monotonic() > due)
 
 
 def _together(session: _Session) -> int:

@@ -36,7 +36,9 @@ def flags(**changed: str) -> list[str]:
 
 
 def test_a_job_set_has_one_pod_a_host_and_the_words_as_given():
-    done = call("jobset.sh", *flags(slices="2"), "--", "train", '--x="a\\b"', "--y", "1")
+    done = call(
+        "jobset.sh", *flags(slices="2"), "--", "train", '--x="a\\b"', "--y", "1"
+    )
     assert done.returncode == 0, done.stderr
     (jobs,) = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"]
     spec = jobs["template"]["spec"]
