@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
+from jaxlora import parallel
 from jaxlora.io import checkpoint
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
@@ -36,8 +37,8 @@ SAVE_FIRST = 5.0
 """Seconds until the first checkpoint: what follows a compilation is worth keeping."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
-BY_EXPERT = PartitionSpec("expert")
-BY_BATCH = PartitionSpec("expert", None, None, "data")
+BY_BATCH = PartitionSpec("expert", None, None, parallel.BATCH)
+"""Where rows [E, K, A, N, T] lie on a mesh."""
 
 Progress: TypeAlias = Callable[[int, int, np.ndarray], None]
 """Called with updates done, updates in all, and the losses and norms [2, E, K] of the
@@ -98,8 +99,8 @@ def train_experts(
       config: rank, scale and targets of every expert.
       training: how long and how fast; its length is that of the rows already.
       checkpoints: where the run is saved; by default nowhere.
-      mesh: cuts experts over ``expert`` and batches over ``data``; the base must lie
-        on it.
+      mesh: cuts experts over ``expert``, batches over ``data`` and ``fsdp``; the base
+        must lie on it as :func:`jaxlora.parallel.shardings` says.
       progress: called after each chunk of updates.
 
     Returns:
@@ -138,8 +139,8 @@ def train_gates(
       gates: G libraries and the states they start from.
       training: how long and how fast; its length is that of the rows already.
       checkpoints: where the run is saved; by default nowhere.
-      mesh: cuts gates over ``expert`` and batches over ``data``; the base must lie
-        on it.
+      mesh: cuts gates over ``expert``, batches over ``data`` and ``fsdp``; the base
+        must lie on it as :func:`jaxlora.parallel.shardings` says.
       progress: called after each chunk of updates.
 
     Returns:
@@ -160,7 +161,7 @@ def train_gates(
     run = packed.start_gates(gates.states, training.optimizer())
     facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
-    libraries = _place(gates.libraries, mesh, BY_EXPERT)
+    libraries = _on(mesh, gates.libraries)
     return _learn(session, GATE, run, facts, libraries)
 
 
@@ -212,14 +213,15 @@ def _learn(
     history = np.full((2, len(data), padded), np.nan, np.float32)
     if folder is not None:
         run, history = _resume(folder, run, history, facts)
-    run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
+    run, plan = _on(mesh, (run, training.plan(totals)))
     program = Program(model, training.optimizer(), _together(session), part)
     resumed, due = int(run.step), time.monotonic() + SAVE_FIRST
     for start in range(resumed, padded, chunk):
         end = start + chunk
         rows = packed.batches(data, training, range(start, end))
-        rows = _place(rows, mesh, BY_BATCH)
-        run, report = packed.updates(program, base, run, plan, rows, libraries)
+        rows = parallel.place(rows, mesh, BY_BATCH)
+        with parallel.using(mesh):
+            run, report = packed.updates(program, base, run, plan, rows, libraries)
         recent = history[:, :, start:end]
         recent[:] = np.asarray([report.loss, report.norm])
         _check_finite(recent, start, list(data), totals)
@@ -259,15 +261,10 @@ def _together(session: _Session) -> int:
     return session.training.together or default_together(len(session.data), tokens)
 
 
-def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
-    if mesh is None:
-        return jax.tree.map(jnp.asarray, tree)
-
-    def lay(leaf: Any) -> jax.Array:
-        where = spec if np.ndim(leaf) else PartitionSpec()
-        return jax.device_put(leaf, NamedSharding(mesh, where))
-
-    return jax.tree.map(lay, tree)
+def _on(mesh: Mesh | None, tree: Tree) -> Tree:
+    """Experts [E, ...] and their optimizer states, each on its devices."""
+    where = {} if mesh is None else parallel.expert_shardings(mesh, tree)
+    return parallel.place(tree, mesh, where)
 
 
 def _state(run: Run, history: Any) -> Tree:
