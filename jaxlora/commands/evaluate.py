@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
     outputs.check_files(given.force, given.out)
-    combining["mesh"] = mesh(given.mesh, data=("rows of --batch", given.batch))
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(1, given, "batch")
     tokens = token_ids.read(given.tokens)
     outputs.check_files(given.force, given.out)
-    combining["mesh"] = mesh(given.mesh, data=("rows of --batch", given.batch))
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reused = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     vocabulary, total = reused.model.config.vocab_size, len(tokens)
     token_ids.check(given.tokens, tokens, vocabulary)

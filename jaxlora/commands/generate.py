@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     asked = _asked(given)
     outputs.check_files(given.force, given.out)
     seed, adapters = given.sampling.seed, given.combine.adapter
-    combining["mesh"] = mesh(given.mesh, data=("rows of --batch", given.batch))
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]

@@ -247,14 +247,14 @@ def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     cut = _mesh(given)
     if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(given.data))
-    if cut is not None and cut.shape["data"] > 1:
+    if cut is not None and cut.shape["data"] * cut.shape["fsdp"] > 1:
         return training
     return training.fitted(max(len(part.tokens) for part in rows.values()))
 
 
 def _mesh(given: Arguments) -> Mesh | None:
-    batch = ("rows of --batch", given.training.batch)
-    return mesh(given.mesh, expert=("data files", len(given.data)), data=batch)
+    rows = {"rows of --batch": given.training.batch}
+    return mesh(given.mesh, expert={"data files": len(given.data)}, batch=rows)
 
 
 def _facts(given: Arguments, training: Training) -> dict[str, Any]:

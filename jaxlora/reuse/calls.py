@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import models
+from jaxlora import models, parallel
 from jaxlora import tree as named
 from jaxlora.parallel import processes
 from jaxlora.reuse.reuse import Reuse
@@ -37,7 +37,8 @@ def logits(
             # The last batch is filled up with its last row: one shape to compile.
             rows = np.minimum(np.arange(start, start + size), len(tokens) - 1)
             part = reuse.rows(tokens[rows].astype(np.int32))
-            out = call(reuse.model, reuse.base, part, **extras)
+            with parallel.using(reuse.mesh):
+                out = call(reuse.model, reuse.base, part, **extras)
             yield processes.host(out)[:used]
             progress(start + used)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxlora import models
+from jaxlora import models, parallel
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.names import check_several
@@ -156,14 +156,12 @@ def _generate(
     key: jax.Array | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """New tokens [B, N] of prompts and their mask [B, T], and how many, [B]."""
-    generated = models.generate(
-        reuse.model,
-        reuse.base,
-        models.Inputs(*map(reuse.rows, padded)),
-        decoding,
-        key=key,
-        **reuse.arguments(),
-    )
+    inputs = models.Inputs(*map(reuse.rows, padded))
+    extras = reuse.arguments()
+    with parallel.using(reuse.mesh):
+        generated = models.generate(
+            reuse.model, reuse.base, inputs, decoding, key=key, **extras
+        )
     return processes.host((generated.tokens, generated.lengths))
 
 

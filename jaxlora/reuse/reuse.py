@@ -26,9 +26,9 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxlora import lora
+from jaxlora import lora, parallel
 from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
@@ -76,13 +76,7 @@ class Reuse:
         Args:
           values: of NumPy; with many processes the same in all.
         """
-        if self.mesh is None:
-            return jnp.asarray(values)
-        cut = PartitionSpec(
-            "data" if len(values) % self.mesh.shape["data"] == 0 else None
-        )
-        where = NamedSharding(self.mesh, cut)
-        return jax.make_array_from_callback(values.shape, where, lambda at: values[at])
+        return parallel.place(values, self.mesh, PartitionSpec(parallel.BATCH))
 
     def arguments(self) -> dict[str, Tree]:
         """Keyword arguments of ``models.apply``, ``hidden``, ``extend``, ``generate``.
@@ -255,12 +249,8 @@ def _everywhere(reuse: Reuse, mesh: Mesh | None) -> Reuse:
     """Puts adapters and gate on every device of a mesh."""
     if mesh is None:
         return reuse
-    where = NamedSharding(mesh, PartitionSpec())
-    # All processes read and merged the same: nothing has to be sent.
-    trees = jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, where, lambda at: x[at]),
-        jax.device_get(reuse.arguments()),
-    )
+    host = jax.device_get(reuse.arguments())
+    trees = {k: parallel.place(v, mesh, PartitionSpec()) for k, v in host.items()}
     return dataclasses.replace(reuse, mesh=mesh, **trees)
 
 

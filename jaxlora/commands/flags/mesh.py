@@ -1,5 +1,6 @@
 """The flag that says how devices are laid out, ``--mesh``."""
 
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 import tyro
@@ -53,12 +54,12 @@ def sizes(text: str) -> dict[str, int]:
     return out
 
 
-def mesh(text: str, **divided: tuple[str, int]) -> Mesh | None:
+def mesh(text: str, **divided: Mapping[str, int]) -> Mesh | None:
     """The mesh of sizes, over the devices of all processes; None for one device.
 
     Args:
       text: as it was given.
-      **divided: by axis, the name and number of what its devices must divide.
+      **divided: what devices along an axis must divide, as ``parallel.check`` takes it.
 
     Raises:
       ValueError: as :func:`sizes`, if the devices are another number, or an axis does
@@ -66,22 +67,16 @@ def mesh(text: str, **divided: tuple[str, int]) -> Mesh | None:
 
     >>> mesh("") is None
     True
-    >>> mesh("expert=2,data=-1", expert=("data files", 3))
+    >>> mesh("expert=2,data=-1", expert={"data files": 3})
     Traceback (most recent call last):
         ...
-    ValueError: --mesh has expert=2, which does not divide 3 data files; 1 and 3 do.
+    ValueError: The mesh has expert=2, which does not divide 3 data files; 1 or 3 do.
     """
     asked = sizes(text)
     if not asked:
         return None
     built = parallel.mesh(**asked)
-    for axis, (name, number) in divided.items():
-        if number % built.shape[axis]:
-            fit = [str(n) for n in range(1, number + 1) if number % n == 0]
-            raise ValueError(
-                f"--mesh has {axis}={built.shape[axis]}, which does not divide "
-                f"{number} {name}; {', '.join(fit[:-1])} and {fit[-1]} do."
-            )
+    parallel.check(built.shape, **divided)
     return built
 
 
