@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 from jaxlora import stopping
 from jaxlora.commands import talk
@@ -245,7 +245,7 @@ def _taken(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     return rest, given
 
 
-def _number(name: str, text: str, kind: Callable[[str], float]):
+def _number(name: str, text: str, kind: Callable[[str], float]) -> Any:
     try:
         number = kind(text)
     except ValueError:

@@ -76,10 +76,9 @@ def detected(group: Group, wait: float) -> Group:
     # Private, but the only place where JAX says what initialize would do.
     from jax._src.clusters import ClusterEnv
 
-    known = dataclasses.astuple(group)
-    if None in known:
+    if None in dataclasses.astuple(group):
         seen = ClusterEnv.auto_detect_unset_distributed_params(
-            *known, None, None, int(wait)
+            group.coordinator, group.processes, group.process, None, None, int(wait)
         )
         group = Group(*seen[:3])
     if None in dataclasses.astuple(group):

@@ -1,7 +1,7 @@
 """The flag that says how devices are laid out, ``--mesh``."""
 
 from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 from jax.sharding import Mesh
@@ -72,7 +72,7 @@ def mesh(text: str, **divided: Mapping[str, int]) -> Mesh | None:
         ...
     ValueError: The mesh has expert=2, which does not divide 3 data files; 1 or 3 do.
     """
-    asked = sizes(text)
+    asked: dict[str, Any] = {**sizes(text)}
     if not asked:
         return None
     built = parallel.mesh(**asked)
