@@ -162,13 +162,12 @@ def _each(q, k, v, ids, softcap: float, interpret: bool) -> jax.Array:
         block_q_dq=size,
         block_kv_dq=size,
     )
-    with jax.ensure_compile_time_eval():
-        kernel = library.make_splash_mha_single_device(
-            mask,
-            block_sizes=blocks,
-            attn_logits_soft_cap=softcap or None,
-            interpret=interpret,
-        )
+    kernel = library.make_splash_mha_single_device(
+        mask,
+        block_sizes=blocks,
+        attn_logits_soft_cap=softcap or None,
+        interpret=interpret,
+    )
 
     def row(q, k, v, of_queries, of_keys):
         return kernel(q, k, v, library.SegmentIds(of_queries, of_keys))

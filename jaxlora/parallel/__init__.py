@@ -1,5 +1,6 @@
 """Meshes, and what lies where on them; see README.md beside this file."""
 
+from jaxlora.parallel.merging import merged as merged
 from jaxlora.parallel.mesh import BATCH as BATCH
 from jaxlora.parallel.mesh import check as check
 from jaxlora.parallel.mesh import mesh as mesh

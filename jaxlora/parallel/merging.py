@@ -6,7 +6,7 @@ has. No device ever holds the library.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +16,14 @@ from jaxlora.lora import Adapter, Library
 from jaxlora.parallel import layout
 
 
-class Merge(Protocol):
-    """As :class:`jaxlora.merge.Merge`; only what is needed of it here."""
-
-    @property
-    def scope(self) -> str: ...
-    @property
-    def draws(self) -> bool: ...
-    @property
-    def by_layer(self) -> bool: ...
-    def __call__(self, library: Library, weights: Any = None, **given: Any) -> Any: ...
-
-
-def merged(
-    merge: Merge, library: Library, weights: Any = None, **given: Any
-) -> Adapter:
+def merged(merge: Any, library: Library, weights: Any = None, **given: Any) -> Adapter:
     """Merges a library over the ``expert`` axis of the mesh in use; jit it.
 
     A merge that looks at the whole model at once, tells layers apart or draws runs as
     it does on one device: the compiler then gathers what it needs.
 
     Args:
-      merge: of :mod:`jaxlora.merge`.
+      merge: a :class:`jaxlora.merge.Merge`.
       library: [E, ...]; its sites have one axis L after E.
       weights: [E], or None.
       **given: ``key``, ``rank`` or ``data`` of the merge.

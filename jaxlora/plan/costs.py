@@ -8,8 +8,10 @@ and ``fsdp``, and nothing along ``expert``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import jax
 
 from jaxlora import lora
 from jaxlora.plan.hlo import Collective
@@ -39,10 +41,12 @@ def operations(work: Work) -> float:
     c, given = work.config, shapes(work)
     tokens = work.batch * work.length * work.accumulate
     kernels = sum(
-        math.prod(x.shape) for x in _leaves(given.base["layers"]) if len(x.shape) > 2
+        math.prod(x.shape)
+        for x in jax.tree.leaves(given.base["layers"])
+        if len(x.shape) > 2
     )
     factors, _ = lora.split(given.library)
-    adapter = sum(math.prod(x.shape) for x in _leaves(factors)) / work.experts
+    adapter = sum(math.prod(x.shape) for x in jax.tree.leaves(factors)) / work.experts
     head = c.hidden_size * c.vocab_size
     # Every pair of tokens twice, for scores and for values; half of them are masked,
     # but computed or not by the kernel that runs.
@@ -71,14 +75,14 @@ def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
     turns = work.accumulate * (work.experts // sizes.get("expert", 1) // here.experts)
     turns = max(1, turns if learns else 1)
     rows = here.batch * work.length * here.experts * turns * c.hidden_size * item
-    whole_ = {"tensor": sizes.get("tensor", 1)}
-    base = base_bytes(shapes(work).base, whole_)
+    only = {"tensor": sizes.get("tensor", 1)}
+    base = base_bytes(shapes(work).base, only)
     passes = 2 if learns else 1
     out = _of("all-gather", ("fsdp",), sizes, 1.0 * passes * turns * base, 1)
     sums = 2 * c.num_layers * c.passes * (passes + (learns and c.remat))
     out += _of("all-reduce", ("tensor",), sizes, sums * rows, 2)
     if learns:
-        only = {"expert": sizes.get("expert", 1), **whole_}
+        only = only | {"expert": sizes.get("expert", 1)}
         factors, _ = lora.split(shapes(work).library)
         gradient = work.accumulate * expert_bytes(factors, only)
         out += _of("all-reduce", ("data", "fsdp"), sizes, 1.0 * gradient, 2)
@@ -95,32 +99,31 @@ def _library(work: Work, sizes: Mapping[str, int]) -> int:
 
 
 def _of(
-    kind: str, axes: tuple[str, ...], sizes: Mapping[str, int], bytes_: float, n: int
-):
+    kind: str,
+    axes: Sequence[str],
+    sizes: Mapping[str, int],
+    size: float,
+    factor: int,
+) -> list[Traffic]:
+    """What a ring of devices sends of so many bytes; nothing where there is none."""
     group = math.prod(sizes.get(axis, 1) for axis in axes)
     if group == 1:
         return []
-    named = tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
-    return [Traffic(kind, named, 0, n * bytes_ * (group - 1) / group)]
+    cut = tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
+    return [Traffic(kind, cut, 0, factor * size * (group - 1) / group)]
 
 
-def summed(found: list[Collective]) -> list[Traffic]:
+def summed(every: Iterable[Collective]) -> list[Traffic]:
     """Collectives of a program, by kind and axes, the largest first.
 
     Args:
-      found: of :func:`jaxlora.plan.hlo.collectives`.
+      every: of :func:`jaxlora.plan.hlo.collectives`.
     """
     by: dict[tuple[str, tuple[str, ...]], list[Collective]] = {}
-    for each in found:
+    for each in every:
         by.setdefault((each.kind, each.axes), []).append(each)
     out = [
         Traffic(kind, axes, len(some), sum(x.received for x in some))
         for (kind, axes), some in by.items()
     ]
     return sorted(out, key=lambda x: -x.received)
-
-
-def _leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)

@@ -120,11 +120,10 @@ def _computations(text: str) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
-        if line and not line[0].isspace():
-            if match := _COMPUTATION.match(line):
-                current = out.setdefault(match[1], [])
-                continue
-        current.append(line)
+        if match := _COMPUTATION.match(line):
+            current = out.setdefault(match[1], [])
+        else:
+            current.append(line)
     return out
 
 

@@ -103,12 +103,12 @@ def _compiled(plain: Plan) -> Plan:
         peak = refused_bytes(str(error)) or plain.peak
         took = time.monotonic() - started
         return dataclasses.replace(plain, by="refused", peak=peak, took=took)
-    found = hlo.collectives(compiled.as_text(), mesh.shape)
+    traffic = costs.summed(hlo.collectives(compiled.as_text(), mesh.shape))
     return dataclasses.replace(
         plain,
         by="compiled",
         peak=peak_bytes(compiled),
-        traffic=tuple(costs.summed(found)),
+        traffic=tuple(traffic),
         took=time.monotonic() - started,
     )
 

@@ -25,7 +25,7 @@ class Chip(NamedTuple):
     teraflops: float
     """Dense bfloat16 products, at most; 10^12 operations a second."""
     gigabytes: float
-    """Sent and received by its links together with chips of one slice, 10^9 a second."""
+    """That its links carry to chips of the same slice; 10^9 bytes a second."""
     platform: str
 
 

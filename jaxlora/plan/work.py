@@ -79,7 +79,7 @@ class Work:
     """With its types; the kernel of attention is that of the platform."""
     experts: int = 1
     """E."""
-    lora: LoraConfig = LoraConfig(rank=16)
+    lora: LoraConfig = dataclasses.field(default_factory=lambda: LoraConfig(rank=16))
     batch: int = 8
     """Rows of a microbatch of one expert; of prompts, for a route."""
     length: int = 512
@@ -135,9 +135,9 @@ def model_of(name: str) -> DecoderConfig:
     >>> model_of("Qwen2.5-7B").num_layers
     28
     """
-    if known := MODELS.get(Path(name).name.lower().removesuffix("-instruct")):
-        if not Path(name).is_dir():
-            return known
+    known = MODELS.get(Path(name).name.lower().removesuffix("-instruct"))
+    if known is not None and not Path(name).is_dir():
+        return known
     if not Path(name).exists() and "/" not in name:
         raise ValueError(unknown("model", name, MODELS) + " Or give a folder.")
     return architectures.from_json(tensors.read_json(Path(name) / "config.json"))
