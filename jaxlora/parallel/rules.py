@@ -139,8 +139,8 @@ def fitting(
       axes: mesh axes by axis of the array; of several the last are dropped first.
       shape: of the array.
 
-    >>> fitting({"tensor": 2, "fsdp": 4}, [("tensor", "fsdp"), None], (6, 3))
-    PartitionSpec('tensor',)
+    >>> tuple(fitting({"tensor": 2, "fsdp": 4}, [("tensor", "fsdp"), None], (6, 3)))
+    ('tensor',)
     """
 
     def kept(axis: Axis, size: int) -> Axis:

@@ -6,6 +6,7 @@ of the MLP. A compiler needs some room beside that, and saves some by fusing.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -197,6 +198,7 @@ def activations(
     return kept + residuals(single, config, batch, length)
 
 
+@functools.lru_cache(maxsize=256)  # a second of tracing each
 def residuals(
     decoder: DecoderConfig, config: LoraConfig, batch: int, length: int
 ) -> int:
