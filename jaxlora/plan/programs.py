@@ -1,6 +1,5 @@
 """The programs that are planned, on a mesh: those that run, with abstract arrays."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -96,17 +95,5 @@ def _at(mesh: Mesh, tree: Tree, spec: PartitionSpec) -> Tree:
     return jax.tree.map(lay, tree)
 
 
-def _shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+def _shape(size: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(size, dtype)
-
-
-def small(work: Work, layers: int) -> Work:
-    """The same work on fewer layers.
-
-    Args:
-      work: the program.
-      layers: L.
-    """
-    local = work.config.local_layers[:layers]
-    config = dataclasses.replace(work.config, num_layers=layers, local_layers=local)
-    return dataclasses.replace(work, config=config)

@@ -20,7 +20,7 @@ from jaxlora.train import packed
 from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
-_QWEN = {
+_QWEN: dict[str, Any] = {
     "mlp": "gated",
     "activation": "silu",
     "positions": "rope",

@@ -14,7 +14,6 @@ from jaxlora.plan import topology
 from jaxlora.plan.topology import Topology
 from jaxlora.plan.work import MODELS, Work, model_of, rank_check
 
-
 Model: TypeAlias = Annotated[
     str,
     tyro.conf.arg(
