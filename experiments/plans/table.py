@@ -75,7 +75,11 @@ def row(key: tuple[str, str, str], *, compiled: bool) -> dict[str, Any]:
     )
     work = Work(config=config, experts=int(experts), lora=LoraConfig(rank=16))
     where = plan.describe(name, compiled=compiled)
-    work, sizes = best(work, where)
+    try:
+        work, sizes = best(work, where)
+    except ValueError:  # fewer rows, experts and heads than chips
+        none = dict.fromkeys(COLUMNS, "") | dict(zip(KEY, key, strict=True))
+        return none | {"chips": where.count, "fits": "no mesh", "by": "formula"}
     return line(key, plan.plan(work, where, sizes))
 
 
@@ -155,6 +159,8 @@ def cell(row: dict[str, Any] | None) -> str:
     """Peak a chip, mesh and experts at once; **no** where it does not fit."""
     if row is None:
         return ""
+    if row["fits"] == "no mesh":
+        return "too many chips"
     mark = "" if row["by"] == "formula" else "*"
     peak = f"{float(row['peak_gib']):.1f}{mark}"
     peak = peak if row["fits"] == "yes" else f"**no** ({peak})"

@@ -10,7 +10,7 @@ from jaxlora import merge, models, parallel
 from jaxlora import tree as named
 from jaxlora.models import Decoder
 from jaxlora.parallel import merging
-from jaxlora.plan.work import Work, route_of, shapes
+from jaxlora.plan.work import Shapes, Work, route_of, shapes
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed, session
 from jaxlora.tree import Tree
@@ -27,12 +27,13 @@ def lower(work: Work, mesh: Mesh) -> Any:
       ``jax.stages.Lowered``.
     """
     programs = {"train": _train, "route": _route, "merge": _merge}
+    given = shapes(work)  # outside of the mesh, whose devices cannot run anything
     with jax.numpy_dtype_promotion("standard"), parallel.using(mesh):
-        return programs[work.task](work, mesh)
+        return programs[work.task](work, given, mesh)
 
 
-def _train(work: Work, mesh: Mesh) -> Any:
-    given, training = shapes(work), work.training
+def _train(work: Work, given: Shapes, mesh: Mesh) -> Any:
+    training = work.training
     run = packed.Run(given.library, given.opt_state, _shape((), jnp.int32))
     plan = jax.eval_shape(lambda: training.plan([1] * work.experts))
     size = (work.experts, 1, work.accumulate, work.batch, work.length)
@@ -48,8 +49,8 @@ def _train(work: Work, mesh: Mesh) -> Any:
     )
 
 
-def _route(work: Work, mesh: Mesh) -> Any:
-    given, model = shapes(work), Decoder(work.config, route_of(work))
+def _route(work: Work, given: Shapes, mesh: Mesh) -> Any:
+    model = Decoder(work.config, route_of(work))
 
     def answer(base: Tree, library: Tree, gate: Tree, tokens: jax.Array) -> jax.Array:
         x = models.hidden(model, base, tokens, library=library, gate=gate)
@@ -64,12 +65,11 @@ def _route(work: Work, mesh: Mesh) -> Any:
     )
 
 
-def _merge(work: Work, mesh: Mesh) -> Any:
+def _merge(work: Work, given: Shapes, mesh: Mesh) -> Any:
     how = merge.preset(work.method or "mean")
-    library = shapes(work).library
     run = jax.jit(lambda library: merging.merged(how, library))
     # Merges are float32 and know nothing of a base: other axes of the mesh are idle.
-    return run.lower(_at(mesh, library, PartitionSpec("expert")))
+    return run.lower(_at(mesh, given.library, PartitionSpec("expert")))
 
 
 def _base(mesh: Mesh, tree: Tree) -> Tree:

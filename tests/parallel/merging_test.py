@@ -14,7 +14,8 @@ from jaxlora.plan import hlo
 
 E = 4
 # A linear merge in factors, one in the core frame, one that sees the whole model.
-METHODS = ("mean", "ties", pytest.param("tsv", marks=pytest.mark.slow))
+SLOW = ("ties", "tsv")
+METHODS = ("mean", *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW))
 
 
 @pytest.fixture(scope="module")
