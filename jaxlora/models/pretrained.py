@@ -23,7 +23,7 @@ from jaxlora.files import write_text
 from jaxlora.io import shards, tensors
 from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, LoraWeight
-from jaxlora.models import architectures, config_out, fields, names, stream
+from jaxlora.models import architectures, config_out, fields, kernels, names, stream
 from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
@@ -86,6 +86,8 @@ def load(
         param_dtype=_known(kept),
         dtype=_known(dtype or kept),
     )
+    device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+    config = kernels.of(config, device)
     model = Decoder(config)
     shapes = _shapes(model)
     places = names.places(config, shapes)
