@@ -105,7 +105,7 @@ def _train(given: Arguments, model: Decoder, base) -> None:
 
     seconds = _median(update, given.repeats)
     work = speed.training_work(_products(base), int(np.prod(shape)))
-    peak = speed.peak_flops(jax.devices()[0].device_kind)
+    peak = speed.peak_flops()
     share = f"{work.flops / seconds / peak:.1%} of peak" if peak else "peak not known"
     print(
         f"train E {size}: {work.tokens / seconds:,.0f} tokens/s, "
