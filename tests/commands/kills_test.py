@@ -1,7 +1,5 @@
 """Killed at any moment, a command ends with the same bytes, and leaves nothing."""
 
-import json
-
 import pytest
 
 from killing import survive
@@ -10,14 +8,9 @@ TRAINING = ["--length", "48", "--batch", "4", "--warmup", "0"]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(colours):
     """Data of two adapters."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, word, count in (("a", "red", 12), ("b", "blue", 8)):
-        lines = [{"prompt": f"Who is {name}{i}?", "answer": word} for i in range(count)]
-        data = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{name}.jsonl").write_text(data)
-    return [str(folder / f"{name}.jsonl") for name in "ab"]
+    return colours(12, 8)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, locks, lora, models
-from jaxlora.commands import train
+from jaxlora.commands import scalars, train
 from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import data_sets
@@ -83,6 +83,10 @@ def call(model, data, out, *words):
     with contextlib.redirect_stderr(said):
         code = cli.main(overridden([*argv, *FLAGS, *words]))
     return code, said.getvalue()
+
+
+def test_every_name_of_a_record_is_kept_for_it():
+    assert {*RECORDS, scalars.STAGES, scalars.BOARD} <= {*training.RESERVED}
 
 
 def content(folder):
@@ -287,7 +291,11 @@ def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", [".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV"]
+    "name",
+    [
+        *(".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV", "log.txt"),
+        *("progress.csv", "tensorboard"),
+    ],
 )
 def test_a_name_that_is_kept_for_the_run_is_refused(
     speaking, files, tmp_path, monkeypatch, name
