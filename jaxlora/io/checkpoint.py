@@ -136,8 +136,7 @@ def _key(step: Path) -> str:
 
 def _turn(folder: Path) -> AbstractContextManager[None]:
     """The lock of an entry, for the time of a save or a restore."""
-    # A cache may be read by those who may not write it.
-    if folder.is_dir() and not os.access(folder, os.W_OK):
+    if not locks.writable(folder):
         return nullcontext()
     return locks.held(folder / locks.NAME, folder, wait=True)
 

@@ -157,9 +157,9 @@ def colours(tmp_path_factory):
 
     def write(a, b):
         folder = tmp_path_factory.mktemp("data")
-        for name, answer, count in (("a", "red", a), ("b", "blue", b)):
+        for name, word, count in (("a", "red", a), ("b", "blue", b)):
             texts = [f"Who is {name}{i}?" for i in range(count)]
-            lines = [json.dumps({"prompt": x, "answer": answer}) for x in texts]
+            lines = [json.dumps({"prompt": x, "answer": word}) for x in texts]
             (folder / f"{name}.jsonl").write_text("\n".join([*lines, ""]))
         return [str(folder / f"{name}.jsonl") for name in "ab"]
 

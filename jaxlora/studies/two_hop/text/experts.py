@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import lora
+from jaxlora import locks, lora
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
@@ -93,17 +93,18 @@ def train(
     opt = recipe.train.optimizer()
     target = jax.eval_shape(lambda x: _fresh(base, recipe.lora, opt, x).trained, keys)
     folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
-    restored = checkpoint.restore(folder, target)
-    if restored is None:
-        sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
-        order = [_order(n, recipe.train, seed, place) for n, place in sizes]
-        part = folder.with_name(f"{folder.name}.part")
-        how = (part, progress)
-        library, losses = _fit(model, base, keys, sets, order, recipe, *how)
-        checkpoint.save(folder, 0, library, {"losses": losses})
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        library, losses = restored[1], restored[2]["losses"]
+    with locks.making(folder):
+        restored = checkpoint.restore(folder, target)
+        if restored is None:
+            sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
+            order = [_order(n, recipe.train, seed, place) for n, place in sizes]
+            part = folder.with_name(f"{folder.name}.part")
+            how = (part, progress)
+            library, losses = _fit(model, base, keys, sets, order, recipe, *how)
+            checkpoint.save(folder, 0, library, {"losses": losses})
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            library, losses = restored[1], restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
     return Trained(adapters, dict(zip(names, losses, strict=True)))
 
