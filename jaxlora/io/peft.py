@@ -20,12 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlora.io import peft_keys, tensors
+from jaxlora.io import peft_keys, tensors, trust
 from jaxlora.io.errors import PathError, naming
 from jaxlora.io.peft_checks import CONFIG, check
 from jaxlora.io.peft_config import CONFIG_BYTES, Config
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
+
+SEAL = "adapter"
+"""Key of the manifest of an adapter that we wrote."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     """
     folder = _folder(folder, name)
     with naming(folder):
+        trust.check_sealed(folder, SEAL)
         raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
         check(raw)
         stored = tensors.open_file(_weights(folder))

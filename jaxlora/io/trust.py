@@ -68,6 +68,33 @@ def check(folder: Path, key: str) -> None:
         pass
 
 
+def check_sealed(folder: Path, key: str) -> None:
+    """As :func:`check`, of a folder that others may have written: if it is sealed.
+
+    Args:
+      folder: with or without a manifest; that of another program is not looked at.
+      key: of the entry.
+
+    Raises:
+      DamagedError: naming the file, and what to do with it.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            ours = file.read(BRIEF).startswith(_head(key).encode())
+    except OSError:  # none, or a folder
+        return
+    if ours:
+        try:
+            check(folder, key)
+        except DamagedError as error:
+            raise DamagedError(
+                error.path,
+                f"{error}: changed or damaged since it was written; restore it, or "
+                f"remove {path} to use the folder as it is.",
+            ) from None
+
+
 @contextlib.contextmanager
 def checking(folder: Path, key: str) -> Iterator[None]:
     """As :func:`check`, beside a block that reads the folder, so that it costs no time.
@@ -117,8 +144,7 @@ def wrap(text: str, key: str) -> str:
       key: of the entry.
     """
     sha256 = hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
-    head = json.dumps({"key": key, "sha256": sha256})
-    return f'{head[:-1]},\n"content": {text}}}\n'
+    return f'{_head(key)}"{sha256}",\n"content": {text}}}\n'
 
 
 def loads(path: Path, key: str) -> Any:
@@ -216,6 +242,11 @@ def file_hash(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head(key: str) -> str:
+    """What a text of ours begins with, up to its hash."""
+    return f'{{"key": {json.dumps(key)}, "sha256": '
 
 
 def _compare(path: Path, sha256: str, wanted: str) -> None:

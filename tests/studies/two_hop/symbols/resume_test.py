@@ -23,11 +23,12 @@ def given(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_it_still_ends_the_same(given, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_ten_times_it_still_ends_the_same(given, tmp_path, number):
     """SIGKILL leaves no time to tidy up: whatever is on the disk must do."""
     words = ["study", "two-hop", "--from", str(given)]
     words += ["--out", "OUT/out", "--cache-dir", "OUT/cache"]
-    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"]))
+    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"], number))
 
 
 @pytest.fixture
