@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from jaxlora.io import module_names
+
 WEIGHTS = "adapter_model.safetensors"
 """The file with the tensors."""
 
@@ -22,7 +24,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     """Returns ``{module path: {"A": tensor, "B": tensor}}`` and ``{path: tensor}``.
 
     The second holds copies of base weights, which PEFT saves beside the update of an
-    embedding or a head.
+    embedding or a head. Paths are without the names of training wrappers.
 
     Args:
       keys: names of the tensors of one file.
@@ -36,11 +38,15 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     factors: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     adapters = set()
+    first: dict[str, str] = {}
     for key in keys:
-        match = _KEY.fullmatch(key) or _COPY.fullmatch(key)
+        plain = module_names.unwrapped(key)
+        match = _KEY.fullmatch(plain) or _COPY.fullmatch(plain)
         if match is None:
             raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
+        # Of two spellings of one module, the first one stands for both.
         path = _path(match["module"])
+        path = first.setdefault(module_names.canonical(path), path)
         if match.re is _COPY:
             copies[path] = key
             continue
@@ -63,8 +69,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     return factors, copies
 
 
-def _path(module: str) -> str:
-    path = module.removeprefix("base_model.model.")
+def _path(path: str) -> str:
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise ValueError(
             f"{WEIGHTS} has a tensor of {path[:80]!r}, expected names joined by dots, "
