@@ -16,6 +16,18 @@ _KEY = re.compile(
     r"(?:\.(?P<name>[^.]+))??(?(table)|\.weight)"
 )
 _COPY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
+_FOREIGN = {
+    r"\.(?:lora_)?alpha$": "a scalar alpha beside the factors, as other trainers write "
+    "it; PEFT has alpha in adapter_config.json, and none in a tensor",
+    r"\.lora_(?:down|up)\b": "lora_down or lora_up, as of Kohya's trainers, expected "
+    "lora_A and lora_B of PEFT",
+    r"\.lora_[ab]\b": "lora_a or lora_b, as of MLX and torchtune, expected lora_A and "
+    "lora_B of PEFT",
+    r"\.lora\.(?:down|up)\b": "lora.down or lora.up, as of old diffusers, expected "
+    "lora_A and lora_B of PEFT",
+    r"\.(?:hada_w|lokr_w|oft_|vera_lambda|boft_)": "of another method than LoRA",
+}
+"""Tensors of other programs, by a mark of their names."""
 _PATH = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 _MAX_PATH = 256
 
@@ -100,6 +112,9 @@ def _check(factors: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) 
 
 
 def _odd(key: str) -> str:
+    for mark, what in _FOREIGN.items():
+        if re.search(mark, key):
+            return what
     if "lora_magnitude_vector" in key:
         return "a magnitude of DoRA, which is not supported"
     if "lora_" in key and key.endswith(".bias"):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxlora.io import module_names
 from jaxlora.io.module_names import canonical as canonical
 from jaxlora.models.config import DecoderConfig
 
@@ -45,7 +46,6 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The two tensors that may be one."""
 
 _BUFFER = re.compile(r"(?:.*\.)?(?:rotary_emb\.\w+|masked_bias)")
-_VISION = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..*")
 
 
 class Place(NamedTuple):
@@ -97,7 +97,7 @@ def is_ignored(name: str, *, vision: bool = False) -> bool:
     >>> is_ignored("model.layers.0.self_attn.rotary_emb.inv_freq")
     True
     """
-    seen = vision and _VISION.fullmatch(name) is not None
+    seen = vision and module_names.is_seen(canonical(name))
     return seen or _BUFFER.fullmatch(name) is not None
 
 

@@ -227,7 +227,8 @@ def load(
     built = build(model, base, adapters[:many], **given, **combining)
     notes = other_bases(bases((*folders, *common)), folder)
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
-    every = (*notes, *built.notes, *zeros.notes(read))
+    out = (note for path in (*folders, *common) for note in peft.left_out(path))
+    every = (*notes, *out, *built.notes, *zeros.notes(read))
     return dataclasses.replace(built, notes=every)
 
 
