@@ -234,6 +234,25 @@ def delta(weight: LoraWeight) -> jax.Array:
     return weight.scale.astype(jnp.float32)[..., None, None] * product
 
 
+def computed(weight: LoraWeight, dtype: Any) -> LoraWeight:
+    """Returns factors in the type that they are computed with, beside activations.
+
+    How an adapter is stored saves memory, and never costs precision: factors are
+    widened to the type of the activations. Wider ones stay as they are.
+
+    Args:
+      weight: a [..., D, R], b [..., R, F], of one type.
+      dtype: of the activations.
+
+    >>> w = LoraWeight(jnp.ones((2, 1), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16), 1)
+    >>> computed(w, jnp.float32).a.dtype, computed(w, jnp.bfloat16).b.dtype
+    (dtype('float32'), dtype(bfloat16))
+    """
+    if jnp.dtype(dtype).itemsize <= weight.a.dtype.itemsize:
+        return weight
+    return LoraWeight(weight.a.astype(dtype), weight.b.astype(dtype), weight.scale)
+
+
 def fuse(base: Tree, adapter: Adapter) -> Tree:
     """Adds every delta into its kernel; the sum is rounded once, to the kernel's dtype.
 

@@ -14,7 +14,7 @@ from jaxlora import files, locks, lora, parallel
 from jaxlora.commands import bars, flags, printing, scalars, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
-from jaxlora.io import origin
+from jaxlora.io import origin, tensors
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -131,7 +131,7 @@ def _train(
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
     tokenizer.check(words, model.config.vocab_size)
-    printing.say(origin.notes(given.model))
+    printing.say([*tensors.notes(given.model), *origin.notes(given.model)])
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

@@ -205,15 +205,16 @@ def _weights(folder: Path) -> Path:
 
 
 def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
+    keys = pair["A"], pair["B"]
+    named = keys[0].rpartition(".lora_")[0]
     # PEFT ignores such tensors; to use them here would be another adapter.
-    if not config.is_target(path):
+    if not config.is_target(named):
         raise ValueError(
             f"The adapter holds {path!r}, which target_modules "
             f"{config.shown('target_modules')} does not match; PEFT would ignore it."
         )
-    keys = pair["A"], pair["B"]
     a, b = (stored.entries[key].shape for key in keys)
-    rank = config.rank_of(path)
+    rank = config.rank_of(named)
     _check_shapes(path, a, b, rank)
     for key in keys:
         tensors.check_dtype(key, stored.entries[key])
@@ -221,7 +222,7 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     # Float16 becomes float32: its range is too small for sums of adapters.
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
-    return Header(rank, a[1], b[0], config.scale_of(path), table, dtype, keys)
+    return Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
 
 
 def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> None:

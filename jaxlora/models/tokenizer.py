@@ -5,6 +5,7 @@ open a text); the other files name the special tokens and hold the chat template
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxlora.io import tensors
-from jaxlora.models import chat, text_files
+from jaxlora.models import chat, text_files, turn_end
 from jaxlora.models.text_backend import Backend
 
 
@@ -27,7 +28,7 @@ class Tokenizer:
     bos_id: int | None
     """Opens a text."""
     eos_ids: tuple[int, ...]
-    """Any of them ends a text or a turn; the first ends what is trained."""
+    """Any of them ends a text; what ends an answer as well is in ``end_ids``."""
     pad_id: int
     """Fills rows; the eos, or 0, where none is named."""
     special_ids: frozenset[int] = frozenset()
@@ -36,6 +37,21 @@ class Tokenizer:
     """bos_token and so on: the text of each, as templates ask for it."""
     chat_template: str | None = None
     """Jinja source."""
+
+    @functools.cached_property
+    def turn_end(self) -> str:
+        """The mark that the chat template puts after an answer; empty without one."""
+        return self._mark[0]
+
+    @functools.cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: every eos, and the mark of the chat template."""
+        token = self._mark[1]
+        return self.eos_ids + ((token,) if token not in (None, *self.eos_ids) else ())
+
+    @functools.cached_property
+    def _mark(self) -> tuple[str, int | None]:
+        return turn_end.mark(self) if self.chat_template else ("", None)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Returns token ids.

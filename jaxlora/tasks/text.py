@@ -127,7 +127,7 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
       ValueError: with file and line, if the conversation cannot be rendered, or the
         tokenizer has no token to end an answer with.
     """
-    if not tokenizer.eos_ids:
+    if not tokenizer.end_ids:
         raise ValueError(
             "The tokenizer names no eos_token, expected one to end answers with; add "
             "it to tokenizer_config.json or eos_token_id to generation_config.json."
@@ -137,7 +137,7 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
     rendered = bool(item.messages and tokenizer.chat_template)
     # Encoded as a whole: pieces would be merged into other tokens at their borders.
     ids, offsets = tokenizer.encode_spans(text, special=not rendered)
-    closing = tokenizer.special_ids.union(tokenizer.eos_ids)
+    closing = tokenizer.special_ids.union(tokenizer.end_ids)
     ends = np.array([i in closing for i in ids], bool)
     answer = _learnt(text, spans, np.asarray(offsets, int).reshape(-1, 2), ends)
     last = spans[-1][1] if spans else 0
@@ -189,7 +189,7 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
     ids = tokenizer.encode(text)
     # Some tokenizers put an eos after every text, where the answer shall come.
     added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
-    return ids[:-1] if added and ids[-1] in tokenizer.eos_ids else ids
+    return ids[:-1] if added and ids[-1] in tokenizer.end_ids else ids
 
 
 def asked_apart(records: Sequence[Record], tokenizer: Tokenizer) -> bool:
@@ -219,9 +219,9 @@ def _ended(
 ) -> tuple[list[int], np.ndarray]:
     """Ends an answer with an eos, unless one was put around the text already."""
     # Some tokenizers add an eos to every text.
-    if ids and ids[-1] in tokenizer.eos_ids:
+    if ids and ids[-1] in tokenizer.end_ids:
         return ids, np.append(answer[:-1], True)
-    return [*ids, tokenizer.eos_ids[0]], np.append(answer, True)
+    return [*ids, tokenizer.end_ids[0]], np.append(answer, True)
 
 
 def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:

@@ -101,7 +101,8 @@ def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span 
     stop = start + len(words)
     rest = text[stop:].lstrip()
     # The end token belongs to the turn: the model must learn to stop.
-    ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.eos_ids}
+    ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.end_ids}
+    ends |= {tokenizer.turn_end}
     ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
     closings = [end for end in ends if end and rest.startswith(end)]
     if closings:

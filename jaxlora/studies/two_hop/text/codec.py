@@ -26,7 +26,7 @@ class PromptCodec:
     @property
     def stop(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return self.tokenizer.eos_ids
+        return self.tokenizer.end_ids
 
     @property
     def pad(self) -> int:
