@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import jaxlora
 from jaxlora import stopping
-from jaxlora.commands import pages, talk
+from jaxlora.commands import pages, processes, talk
 from jaxlora.commands.catalog import (
     COMMANDS,
     HELP,
@@ -23,6 +23,7 @@ from jaxlora.commands.catalog import (
     TEXT_STUDIES,
     Entry,
     members,
+    named,
 )
 from jaxlora.names import near
 from jaxlora.strangers.text import visible
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry = _entry(words)
     with stopping.handled() as asked, talk.heard(speech):
         try:
-            return _run(words, asked)
+            return _run(given, words, asked)
         except SystemExit as ended:  # --help, or flags that tyro explained and refused
             return ended.code if isinstance(ended.code, int) else 2
         except BrokenPipeError:  # the reader of a pipe (head) has seen enough
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(_stopped(entry, stop))
             return stopping.code_of(stop)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            if processes.is_child() and _lost(error):
+                _say(processes.LOST[0].upper() + processes.LOST[1:])
+                return processes.AGAIN
             sentence = _sentence(entry, error)
             if sentence is None:
                 raise
@@ -57,13 +61,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def process() -> NoReturn:
     """Runs the command line of this process, and ends it."""
-    stopping.leave(main())
+    code = main()
+    stopping.leave(code, at_once=processes.is_child() and code != 0)
 
 
-def _run(words: list[str], asked: stopping.Asked) -> int:
+def _run(given: list[str], words: list[str], asked: stopping.Asked) -> int:
     if (text := _text(words)) is not None:
         print(text, end="")
         return 0
+    entry = _entry(words)
+    words, others = processes.split(words, os.environ if entry.many else {})
+    if others is None:
+        return _call(words, asked)
+    if not entry.many:
+        raise ValueError(_alone(words))
+    if not processes.is_child():
+        asked.at_once = False
+        return processes.watch(given, asked)
+    with processes.entered(others, resumes=entry.resumes):
+        return _call(words, asked)
+
+
+def _call(words: list[str], asked: stopping.Asked) -> int:
     command, rest = _find(words)
     # While modules are imported a signal ends the process; from here on it is read
     # where a command can stop.
@@ -116,6 +135,24 @@ def _sentence(entry: Entry, error: Exception) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return _out_of_memory(entry, text)
     return None
+
+
+def _lost(error: Exception) -> bool:
+    """Does an error say that another process of the run is gone?"""
+    return importlib.import_module("jaxlora.parallel.processes").is_loss(error)
+
+
+def _alone(words: Sequence[str]) -> str:
+    """The sentence for a command that is no part of a run of several processes.
+
+    >>> _alone(["inspect", "A"])
+    '`jaxlora inspect` is one process, and takes no --processes, --process or ...'
+    """
+    several = ", ".join(name for name, entry in COMMANDS.items() if entry.many)
+    return (
+        f"`jaxlora {named(list(words))}` is one process, and takes no --processes, "
+        f"--process or --coordinator; those that may be several are {several}."
+    )
 
 
 def _say(sentence: str) -> int:

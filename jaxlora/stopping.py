@@ -101,7 +101,7 @@ def code_of(error: KeyboardInterrupt) -> int:
     return CODES[getattr(error, "number", signal.SIGINT)]
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: int, *, at_once: bool = False) -> NoReturn:
     """Ends the process with a code; after a signal without the interpreter's end.
 
     Threads of XLA that still run while the interpreter is taken down end in a
@@ -109,10 +109,12 @@ def leave(code: int) -> NoReturn:
 
     Args:
       code: of the exit.
+      at_once: without the interpreter's end, whatever the code: other processes of a
+        run then learn of it, instead of being waited for.
     """
     for number in CODES:
         signal.signal(number, signal.SIG_IGN)  # all is done; nothing is left to stop
-    if code in CODES.values():
+    if at_once or code in CODES.values():
         _flush()
         os._exit(code)
     sys.exit(code)

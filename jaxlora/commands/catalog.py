@@ -65,6 +65,8 @@ class Entry(NamedTuple):
     """What needs less memory, when memory runs out."""
     resumes: bool = False
     """Does the same command go on where it stopped?"""
+    many: bool = False
+    """May it be several processes, on a mesh over all their devices?"""
 
 
 COMMANDS = {
@@ -79,16 +81,16 @@ COMMANDS = {
     "data two-hop": Entry("data"),
     "data word-problems": Entry("data_word_problems"),
     "data questions": Entry("questions"),
-    "forward": Entry("forward", "--batch or the length of rows"),
-    "generate": Entry("generate", "--batch or --max-new-tokens"),
+    "forward": Entry("forward", "--batch or the length of rows", many=True),
+    "generate": Entry("generate", "--batch or --max-new-tokens", many=True),
     "gate": Entry("gate", "--batch, --length or --together", resumes=True),
     "routes": Entry("routes", "the length of the prompt"),
     "diagnose": Entry("diagnose", "the length of rows"),
     "merge": Entry("merge", "the number of adapters or --rank"),
     "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),
-    "eval": Entry("evaluate", "--batch or --max-new-tokens"),
-    "train": Entry("train", "--batch, --length or --together", resumes=True),
+    "eval": Entry("evaluate", "--batch or --max-new-tokens", many=True),
+    "train": Entry("train", "--batch, --length or --together", resumes=True, many=True),
     "import": Entry("import_gguf"),
     "info": Entry("info"),
     "completion": Entry("completion"),

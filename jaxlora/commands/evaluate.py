@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxlora.commands import bars, flags, loading, printing
+from jaxlora.commands import bars, flags, loading, printing, talk
 from jaxlora.commands.flags import Combine, Combining, Dtype, outputs
+from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
@@ -60,6 +61,7 @@ class Arguments:
     force: flags.Force = False
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
+    mesh: MeshSizes = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -74,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
     outputs.check_files(given.force, given.out)
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)
@@ -89,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     pairs = zip(asked.records, texts, strict=True)
     judged = [answers.METRICS[given.metric](t.text, r.answer) for r, t in pairs]
-    if given.out:
+    if given.out and talk.current().writes:
         rows = zip(asked.records, texts, judged, strict=True)
         jsonl.write(given.out, itertools.starmap(_row, rows))
     printing.facts(_facts(given, asked, texts, judged))

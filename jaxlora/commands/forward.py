@@ -1,17 +1,20 @@
 """``jaxlora forward``: token ids in, logits out, for comparison with other programs."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import tyro
 from rich.console import Console
 
 from jaxlora import files
-from jaxlora.commands import bars, flags, loading, printing
+from jaxlora.commands import bars, flags, loading, printing, talk
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model, outputs
+from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.reuse import calls
 from jaxlora.tasks import token_ids
 
@@ -53,6 +56,7 @@ class Arguments:
     dtype: Dtype = "auto"
     batch: int = 8
     """Rows at once; fewer need less memory."""
+    mesh: MeshSizes = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -62,11 +66,14 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(1, given, "batch")
     tokens = token_ids.read(given.tokens)
     outputs.check_files(given.force, given.out)
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reused = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     vocabulary, total = reused.model.config.vocab_size, len(tokens)
     token_ids.check(given.tokens, tokens, vocabulary)
     shape = (*tokens.shape, vocabulary)
-    with files.opened(given.out) as file, bars.bar("forward") as move:
+    # Of many processes, all compute, and the first one writes.
+    out = given.out if talk.current().writes else None
+    with opened(out) as file, bars.bar("forward") as move:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         parts = calls.logits(
@@ -80,3 +87,8 @@ def run(arguments: Sequence[str]) -> int:
             file.write(np.ascontiguousarray(part, "<f4").data)
     printing.line(Console(), f"{given.out}: logits {list(shape)}")
     return 0
+
+
+def opened(path: Path | None) -> AbstractContextManager[BinaryIO]:
+    """As :func:`jaxlora.files.opened`; without a path, what is written is dropped."""
+    return open(os.devnull, "wb") if path is None else files.opened(path)

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, loading
+from jaxlora.commands import bars, flags, loading, talk
 from jaxlora.commands.flags import (
     Combine,
     Combining,
@@ -21,6 +21,7 @@ from jaxlora.commands.flags import (
     Several,
     outputs,
 )
+from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
@@ -69,6 +70,7 @@ class Arguments:
     sampling: Sample = dataclasses.field(default_factory=Sampling)
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
+    mesh: MeshSizes = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -79,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     asked = _asked(given)
     outputs.check_files(given.force, given.out)
     seed, adapters = given.sampling.seed, given.combine.adapter
+    combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
     tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]
@@ -94,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     answers = list(zip(asked, texts, strict=True))
     _print(answers)
-    if given.out:
+    if given.out and talk.current().writes:
         rows = ({"messages": list(r.messages), **text._asdict()} for r, text in answers)
         jsonl.write(given.out, rows)
     return 0

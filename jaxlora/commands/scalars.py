@@ -47,7 +47,7 @@ def board(folder: Path) -> Iterator[Add]:
     Args:
       folder: of the run; nothing is written before the first scalar.
     """
-    if not talk.current().board:
+    if not talk.current().board or not talk.current().writes:
         yield lambda *_: None
         return
     writers: list[Any] = []
@@ -83,6 +83,8 @@ class Losses:
           total: in all.
           recent: of the chunk; its first update is what ``done`` and K say.
         """
+        if not talk.current().writes:
+            return
         length = recent.shape[2]
         start = (done - 1) // length * length
         if not self._begun:

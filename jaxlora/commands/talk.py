@@ -50,6 +50,8 @@ class Talk:
     """-1 quiet, 0 as usual, 1 verbose."""
     board: bool = False
     """Scalars for TensorBoard too?"""
+    writes: bool = True
+    """Does this process write files? Of several of one run, the first does."""
     path: Path | None = None
     """Of the log, once there is a folder for it."""
     lines: list[str] = dataclasses.field(default_factory=list)
@@ -71,7 +73,8 @@ class Talk:
 
     def keep(self, folder: Path) -> None:
         """Begins, or goes on with, the log in a folder; once."""
-        if self.path is None and self.lines:  # none are of a caller without a command
+        # No lines are of a caller without a command.
+        if self.writes and self.path is None and self.lines:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / LOG
             self.note("")

@@ -4,15 +4,18 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 
-from jaxlora import files, locks, lora, parallel
+from jaxlora import files, locks, lora
 from jaxlora.commands import bars, flags, printing, scalars, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
+from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.io import origin, tensors
 from jaxlora.lora import ALL_LINEAR, LoraConfig
@@ -87,12 +90,7 @@ class Arguments:
     skip_bad: bool = False
     """Leave out lines that cannot be read, and count them."""
     dtype: Dtype = "auto"
-    data_devices: int = 1
-    """Devices along the batch."""
-    fsdp_devices: int = 1
-    """Devices along which the base is cut."""
-    expert_devices: int = 1
-    """Devices along the adapters."""
+    mesh: MeshSizes = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -113,10 +111,12 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
-    with locks.folder(given.out):
+    alone = locks.folder(given.out) if talk.current().writes else nullcontext()
+    with alone:
         # Again: another run may have ended since.
         _check_new(given, names)
-        files.sweep(given.out)
+        if talk.current().writes:
+            files.sweep(given.out)
         trained = _train(given, names, config, started)
     train_output.show(given.out, trained, names, time.monotonic() - started)
     return 0
@@ -148,6 +148,13 @@ def _train(
             mesh=_mesh(given),
             progress=progress,
         )
+    if talk.current().writes:
+        _write(given, names, trained, (training, counts, started))
+    return trained
+
+
+def _write(given: Arguments, names: Sequence[str], trained: Trained, facts) -> None:
+    training, counts, started = facts
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
@@ -157,7 +164,6 @@ def _train(
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)
     files.remove(given.out / CHECKPOINT)
-    return trained
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -170,19 +176,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ValueError: if a flag does not exist, or a number is out of range.
     """
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
-    flags.at_least(1, given, "rank", "data_devices", "fsdp_devices", "expert_devices")
-    batch = given.training.batch
-    if len(given.data) % given.expert_devices or batch % given.data_devices:
-        raise ValueError(
-            f"{len(given.data)} data files on {given.expert_devices} --expert-devices, "
-            f"and --batch {batch} on {given.data_devices} --data-devices: "
-            f"expected both to divide without a rest."
-        )
+    flags.at_least(1, given, "rank")
+    sizes(given.mesh)
     return given
 
 
 def _check_new(given: Arguments, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
+    if not talk.current().writes:
+        return
     out = given.out
     interrupted = (out / CHECKPOINT).is_dir()
     # Losses and a log are written as they come: a killed run has both, with or without
@@ -242,18 +244,17 @@ def _watched(out: Path, updates: Mapping[str, int]) -> Iterator[session.Progress
 
 def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     training = given.training
-    if given.expert_devices > 1:  # they are cut over devices, all at once
+    cut = _mesh(given)
+    if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(given.data))
-    if given.data_devices > 1:
+    if cut is not None and cut.shape["data"] * cut.shape["fsdp"] > 1:
         return training
     return training.fitted(max(len(part.tokens) for part in rows.values()))
 
 
-def _mesh(given: Arguments):
-    sizes = (given.data_devices, given.fsdp_devices, given.expert_devices)
-    if sizes == (1, 1, 1):
-        return None
-    return parallel.mesh(data=sizes[0], fsdp=sizes[1], expert=sizes[2])
+def _mesh(given: Arguments) -> Mesh | None:
+    rows = {"rows of --batch": given.training.batch}
+    return mesh(given.mesh, expert={"data files": len(given.data)}, batch=rows)
 
 
 def _facts(given: Arguments, training: Training) -> dict[str, Any]:

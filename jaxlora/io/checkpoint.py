@@ -3,6 +3,10 @@
 A cache entry is a folder named by the hash of everything that made it. A step is
 written under a temporary name, sealed with the hashes of its files and renamed, so that
 a killed run leaves the last whole steps; two are kept, and a damaged one is never used.
+
+Of many processes the first one reads and writes, and all take part: arrays are gathered
+before, and sent after. So processes need no folder that all of them see, and a run goes
+on with any number of them, on any mesh.
 """
 
 import errno
@@ -12,17 +16,20 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxlora import files, locks
 from jaxlora import tree as named
 from jaxlora.io import trust
 from jaxlora.io.trust import DamagedError
+from jaxlora.parallel import processes
 from jaxlora.tree import Tree
 
 KEPT = 2
@@ -49,13 +56,74 @@ def save(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
     Args:
       folder: the cache entry; other processes may save and restore it, too.
       step: number of the step, from 0.
-      tree: arrays; PRNG keys as key data.
+      tree: arrays; PRNG keys as key data. With many processes, all call this.
       meta: JSON-able facts that travel with the arrays.
 
     Raises:
       OSError: if the disk is full or the folder cannot be written; the last whole step
         is left as it was.
     """
+    if processes.count() > 1:
+        tree = processes.host(tree)
+    if processes.first():
+        _write(folder, step, tree, meta)
+
+
+class Saver:
+    """Saves steps of a run that goes on meanwhile; leaving it waits for the last one.
+
+    >>> with Saver(None) as saver:  # nowhere
+    ...     saver.save(1, {}, {})
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+        self.saves = folder is not None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[None] | None = None
+
+    def save(self, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
+        """As :func:`save`, but returns as soon as the arrays are copied to the host.
+
+        Args:
+          step: number of the step, from 0.
+          tree: arrays, which may be donated afterwards.
+          meta: JSON-able facts that travel with the arrays.
+
+        Raises:
+          OSError: if the save before this one failed.
+        """
+        if self._folder is None:
+            return
+        self.wait()
+        # Copies: on a CPU an array of NumPy may be a view of what is donated next.
+        copied = jax.tree.map(np.array, processes.host(tree))
+        if processes.first():
+            self._last = self._thread.submit(_write, self._folder, step, copied, meta)
+
+    def wait(self) -> None:
+        """Returns when the last save is done.
+
+        Raises:
+          OSError: if it failed.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            # Of two errors, the one that ended the run counts.
+            with suppress(OSError) if kind else nullcontext():
+                self.wait()
+        finally:
+            self._thread.shutdown()
+
+
+def _write(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
     # Shapes and types are stored as text, so that they can be compared before reading.
     facts = {"meta": dict(meta), "leaves": _leaves(tree)}
     path = folder / str(step)
@@ -84,12 +152,34 @@ def restore(
       made_by: what ``meta`` must be, if the name of the folder does not say it.
 
     Returns:
-      Step, tree and meta.
+      Step, tree and meta. With many processes, all call this, and leaves without a
+      sharding are arrays of NumPy.
 
     Raises:
       ValueError: if it was made by something else, or a stored leaf has another shape
         or type than ``target``; orbax would cast a wrong type silently.
     """
+    if processes.count() == 1:
+        return _read(folder, _placed(target), made_by)
+    trees: list[Tree] = []
+
+    def read() -> list[Any] | None:
+        stored = _read(folder, _placed(target, here=True), made_by)
+        if stored is None:
+            return None
+        trees.append(processes.host(stored[1]))
+        return [stored[0], stored[2]]
+
+    about = processes.agreed(read)
+    if about is None:
+        return None
+    tree = processes.shared(trees[0] if trees else None, target)
+    return about[0], jax.tree.map(_on_devices, tree, target), about[1]
+
+
+def _read(
+    folder: Path, target: Tree, made_by: Mapping[str, Any] | None
+) -> tuple[int, Tree, dict[str, Any]] | None:
     if not folder.is_dir():
         return None
     with _turn(folder):
@@ -98,7 +188,7 @@ def restore(
             path = steps.pop()
             try:
                 with trust.checking(path, _key(path)):
-                    return _read(path, target, made_by)
+                    return _read_step(path, target, made_by)
             except DamagedError as error:
                 instead = (
                     f"step {steps[-1].name} is used" if steps else "it is made again"
@@ -109,14 +199,14 @@ def restore(
     return None
 
 
-def _read(path: Path, target: Tree, made_by: Mapping[str, Any] | None):
+def _read_step(path: Path, target: Tree, made_by: Mapping[str, Any] | None):
     """Step, tree and meta of a step, whose files are being checked meanwhile."""
     facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
     # Facts first: they say whether the arrays can be read into ``target``.
     if made_by is not None:
         _check_made_by(path.parent, facts["meta"], made_by)
     _check(path.parent, facts["leaves"], _leaves(target))
-    wanted = ocp.args.StandardRestore(_placed(target))
+    wanted = ocp.args.StandardRestore(target)
     with _orbax() as reader:
         state = reader.restore((path / STATE).absolute(), args=wanted)
     return int(path.name), state, facts["meta"]
@@ -207,18 +297,36 @@ def _check(folder: Path, stored: dict[str, str], wanted: dict[str, str]) -> None
             )
 
 
-def _placed(target: Tree) -> Tree:
-    """Gives every abstract leaf a sharding: by default the first device."""
+def _placed(target: Tree, *, here: bool = False) -> Tree:
+    """Gives every abstract leaf a sharding: by default the first device.
+
+    Args:
+      target: abstract arrays.
+      here: on a device of this process, whatever their shardings are.
+    """
     # Orbax restores onto the devices that the arrays were saved from, which may be
     # gone.
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def on_device(leaf: Any) -> jax.ShapeDtypeStruct:
-        where = getattr(leaf, "sharding", None) or here
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        where = None if here else getattr(leaf, "sharding", None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where or device)
 
     return jax.tree.map(on_device, target)
 
 
+def _on_devices(values: np.ndarray, leaf: Any) -> Any:
+    where = getattr(leaf, "sharding", None)
+    if where is None:
+        return values
+    return jax.make_array_from_callback(values.shape, where, lambda at: values[at])
+
+
 def _orbax() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    options: dict[str, Any] = {}
+    if processes.count() > 1:  # the others neither write nor wait
+        only = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+        )
+        options["multiprocessing_options"] = only
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)

@@ -27,6 +27,7 @@ from jaxlora.io.library_entries import Origin as Origin
 from jaxlora.io.library_json import INDEX as INDEX
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.names import check_several
+from jaxlora.parallel import processes
 from jaxlora.tree import Tree
 
 
@@ -199,7 +200,7 @@ def base_identity(params: Tree) -> str:
     """
     digest = hashlib.sha256()
     for name, leaf in sorted(tree.flatten(params).items()):
-        values = np.ascontiguousarray(leaf)
+        values = np.ascontiguousarray(processes.host(leaf))
         head = json.dumps([name, list(values.shape), values.dtype.name])
         # Name, shape and type are hashed too: equal bytes may be another parameter.
         digest.update(head.encode() + b"\n")

@@ -25,6 +25,7 @@ from jaxlora.models.decoder import Decoder, Output, logits
 from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of
 from jaxlora.models.routing import POOLED
 from jaxlora.models.variables import spread, variables
+from jaxlora.parallel import layout
 from jaxlora.tree import Tree
 
 
@@ -125,8 +126,21 @@ def unembed(model: Decoder, base: Tree, x: jax.Array) -> jax.Array:
     Returns:
       [..., V] float32.
     """
-    tied = model.config.tie_head
-    return logits(model.config, x, base["embed"]["embedding"] if tied else base["head"])
+    return logits(model.config, x, head(model, base))
+
+
+def head(model: Decoder, base: Tree) -> jax.Array:
+    """The matrix that makes logits, [D, V], or [V, D] if it is the embedding table.
+
+    On a mesh it is gathered along ``fsdp``.
+
+    Args:
+      model: a decoder.
+      base: params tree.
+    """
+    if model.config.tie_head:
+        return layout.gathered(base["embed"]["embedding"], "embed/embedding")
+    return layout.gathered(base["head"], "head")
 
 
 def extend(

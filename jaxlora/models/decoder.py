@@ -19,6 +19,7 @@ from jaxlora.models.layers import (
 from jaxlora.models.mlp import MEMORY, Memory, Mlp, declare, output, projector
 from jaxlora.models.routing import POOLED, RoutingInputs, weigh
 from jaxlora.models.view import view_of
+from jaxlora.parallel import layout
 from jaxlora.route import ROUTER, Route
 
 
@@ -60,6 +61,7 @@ class Attention(nn.Module):
         k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
         v = project("v_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
         q, k, v = (z.reshape(b, t, -1, c.head_dim) for z in (q, k, v))
+        q, k, v = (layout.by_batch(z, b, None, "tensor", None) for z in (q, k, v))
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         return q, k, v
@@ -113,13 +115,14 @@ class Layer(nn.Module):
         h = RMSNorm(c, name="attn_norm")(x)
         h, stored = Attention(c, r, name="attn")(h, stored, routing, layer, view)
         x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
+        x = layout.by_batch(x, view.positions.shape[0])
         h = RMSNorm(c, name="mlp_norm")(x)
         if memory is None:
             h = Mlp(c, r, name="mlp")(h, routing)
         else:
             h = Memory(c, r, name=MEMORY)(h, routing, memory)
         x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
-        return (x, stored), None
+        return (layout.by_batch(x, view.positions.shape[0]), stored), None
 
 
 class Output(NamedTuple):
@@ -160,7 +163,7 @@ class Decoder(nn.Module):
         cache, view = view_of(c, route, inputs, cache)
         plain = cache is None and inputs.positions is None
         x = self._embed(inputs.tokens, None if plain else view.positions)
-        x = x.reshape(b * t, -1)
+        x = layout.by_batch(x.reshape(b * t, -1), b)
         if route is not None and route.per == "model":
             weights = weigh(self, route, ROUTER, x, RoutingInputs(None, view.pool))
             labels = jnp.broadcast_to(weights, (c.num_layers, *weights.shape))
@@ -188,7 +191,10 @@ class Decoder(nn.Module):
             embedding_init=nn.initializers.normal(c.embed_std),
             name="embed",
         )
-        x = embed(tokens)
+        # Each device looks all rows up in its columns of the table, and then sends
+        # away those of other devices: rows are smaller than the table.
+        x = embed(layout.constrain(tokens, "data", None))
+        x = layout.constrain(x, "data", None, "fsdp")
         if c.embed_scale != 1.0:
             x = x * jnp.asarray(c.embed_scale, dtype)
         if c.positions == "learned":
@@ -205,7 +211,11 @@ class Decoder(nn.Module):
     def _layers(self, carry, labels, view: View, memory):
         c = self.config
         axis = 0 if self.route is None else 1
-        layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+        layer = Layer
+        if c.remat:
+            layer = nn.remat(Layer, prevent_cse=False)
+        elif layout.gathers():
+            layer = nn.remat(Layer, prevent_cse=False, policy=layout.saved)
         stack = nn.scan(
             layer,
             variable_axes={

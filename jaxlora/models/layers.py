@@ -15,6 +15,7 @@ import numpy as np
 from jaxlora.lora import LoraWeight, computed
 from jaxlora.models.config import DecoderConfig, RopeScaling
 from jaxlora.models.routing import RoutingInputs, weigh
+from jaxlora.parallel import layout
 from jaxlora.route import Route
 
 
@@ -43,13 +44,14 @@ class Projection(nn.Module):
         param_dtype = jnp.dtype(self.config.param_dtype)
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-        y = x @ kernel.astype(dtype)
+        where = f"{self.name}/kernel"
+        y = x @ layout.gathered(kernel.astype(dtype), where)
         if self.use_bias:
             zeros = nn.initializers.zeros_init()
             bias = self.param("bias", zeros, (self.features,), param_dtype)
             y = y + bias.astype(dtype)[None, :]
         if self.has_variable("lora", "kernel"):
-            weight = self.get_variable("lora", "kernel")
+            weight = layout.gathered_weight(self.get_variable("lora", "kernel"), where)
             y = y + self._update(weight, x, routing or RoutingInputs())
         return y
 
@@ -62,7 +64,8 @@ class Projection(nn.Module):
         if weights is None:
             weights = weigh(self, self.route, "kernel", x, routing)
         self.sow("routes", "kernel", weights)  # a no-op unless it is asked for
-        return self.route.mix(weight, x, weights)
+        # Those chosen would be fetched from the devices that have them.
+        return self.route.mix(weight, x, weights, dense=layout.cuts_experts())
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:

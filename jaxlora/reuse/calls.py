@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import models
+from jaxlora import models, parallel
 from jaxlora import tree as named
+from jaxlora.parallel import processes
 from jaxlora.reuse.reuse import Reuse
 
 
@@ -35,8 +36,10 @@ def logits(
             used = min(size, len(tokens) - start)
             # The last batch is filled up with its last row: one shape to compile.
             rows = np.minimum(np.arange(start, start + size), len(tokens) - 1)
-            part = jnp.asarray(tokens[rows], jnp.int32)
-            yield np.asarray(call(reuse.model, reuse.base, part, **extras))[:used]
+            part = reuse.rows(tokens[rows].astype(np.int32))
+            with parallel.using(reuse.mesh):
+                out = call(reuse.model, reuse.base, part, **extras)
+            yield processes.host(out)[:used]
             progress(start + used)
 
 

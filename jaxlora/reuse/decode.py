@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import models
+from jaxlora import models, parallel
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.names import check_several
+from jaxlora.parallel import processes
 from jaxlora.reuse.reuse import Reuse
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
@@ -156,15 +156,13 @@ def _generate(
     key: jax.Array | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """New tokens [B, N] of prompts and their mask [B, T], and how many, [B]."""
-    generated = models.generate(
-        reuse.model,
-        reuse.base,
-        models.Inputs(*map(jnp.asarray, padded)),
-        decoding,
-        key=key,
-        **reuse.arguments(),
-    )
-    return np.asarray(generated.tokens), np.asarray(generated.lengths)
+    inputs = models.Inputs(*map(reuse.rows, padded))
+    extras = reuse.arguments()
+    with parallel.using(reuse.mesh):
+        generated = models.generate(
+            reuse.model, reuse.base, inputs, decoding, key=key, **extras
+        )
+    return processes.host((generated.tokens, generated.lengths))
 
 
 def batches(

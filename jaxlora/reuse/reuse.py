@@ -25,8 +25,10 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxlora import lora
+from jaxlora import lora, parallel
 from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
@@ -65,6 +67,16 @@ class Reuse:
     """State of the route's gate for that library."""
     notes: tuple[str, ...] = ()
     """What a user should know of the adapters, in sentences."""
+    mesh: Mesh | None = None
+    """What the base is cut over; rows are cut over its ``data`` axis."""
+
+    def rows(self, values: np.ndarray) -> jax.Array:
+        """Puts rows [B, ...] where the model runs, cut over the mesh if there is one.
+
+        Args:
+          values: of NumPy; with many processes the same in all.
+        """
+        return parallel.place(values, self.mesh, PartitionSpec(parallel.BATCH))
 
     def arguments(self) -> dict[str, Tree]:
         """Keyword arguments of ``models.apply``, ``hidden``, ``extend``, ``generate``.
@@ -207,12 +219,13 @@ def load(
       dtype: type of params and activations; None is what the checkpoint says.
       progress: called after each tensor of the checkpoint, and before each adapter.
       **combining: fields of :class:`Combination`: merge and weights, or route, top_k
-        and temperature.
+        and temperature; and ``mesh``, which the base is cut over.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be,
         or a path stands where a list of folders is meant.
     """
+    mesh = combining.pop("mesh", None)
     # A bad request is refused before gigabytes are read.
     check_several("adapter_folders", adapter_folders)
     check_several("general_folders", general_folders)
@@ -224,6 +237,7 @@ def load(
         Path(folder),
         dtype=dtype,
         param_dtype=dtype,
+        mesh=mesh,
         progress=functools.partial(progress, Path(folder).name),
     )
     adapters: list[Adapter] = []
@@ -237,7 +251,16 @@ def load(
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
     out = (note for path in (*folders, *common) for note in peft.left_out(path))
     every = (*notes, *out, *built.notes, *zeros.notes(read))
-    return dataclasses.replace(built, notes=every)
+    return dataclasses.replace(_everywhere(built, mesh), notes=every)
+
+
+def _everywhere(reuse: Reuse, mesh: Mesh | None) -> Reuse:
+    """Puts adapters and gate on every device of a mesh."""
+    if mesh is None:
+        return reuse
+    host = jax.device_get(reuse.arguments())
+    trees = {k: parallel.place(v, mesh, PartitionSpec()) for k, v in host.items()}
+    return dataclasses.replace(reuse, mesh=mesh, **trees)
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

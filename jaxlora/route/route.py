@@ -159,7 +159,14 @@ class Route:
         """
         return self.weigh(state, x, labels).weights
 
-    def mix(self, weight: LoraWeight, x: jax.Array, weights: jax.Array) -> jax.Array:
+    def mix(
+        self,
+        weight: LoraWeight,
+        x: jax.Array,
+        weights: jax.Array,
+        *,
+        dense: bool = False,
+    ) -> jax.Array:
         """The update of weighted experts, as :func:`jaxlora.route.mix`.
 
         Of many experts of which few are kept, only those are multiplied.
@@ -168,6 +175,7 @@ class Route:
           weight: one site of the library; a [E, D, R], b [E, R, F], scale [E].
           x: inputs [N, D].
           weights: [N, E], as :meth:`weights` gives them.
+          dense: multiply all experts in any case, as where they lie on many devices.
 
         Returns:
           [N, F] in the dtype of x.
@@ -176,7 +184,7 @@ class Route:
         if k is None or self.gate.data == "labels" or self.mixing == "factors":
             return mix(weight, x, weights, self.mixing)
         # Below this many experts two dense products are faster than gathering.
-        if weights.shape[-1] < chosen.SPARSE * k:
+        if dense or weights.shape[-1] < chosen.SPARSE * k:
             return mix(weight, x, weights)
         return chosen.mix_chosen(weight, x, weights, k)
 

@@ -10,7 +10,7 @@ The base may be bfloat16; what learns and optimizer state are float32.
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from flax import struct
 from jaxlora import lora
 from jaxlora.lora import Adapter, Library, LoraConfig
 from jaxlora.models import Decoder
+from jaxlora.parallel import layout
 from jaxlora.tasks import packing
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.step import ADAPTER, GATE, Fit, Part, Sums, step, sums
@@ -171,12 +172,41 @@ def updates(
         return part.join(fit.params, fixed), fit.opt_state, report
 
     experts = (run.trained, run.opt_state, plan, rows, held)
-    if together >= rows.tokens.shape[0]:
-        trained, opt_state, report = jax.vmap(expert)(experts)
-    else:
+    trained, opt_state, report = over_experts(expert, experts, together)
+    after = Run(trained, opt_state, run.step + rows.tokens.shape[1])
+    # As it came: the next call must not find it elsewhere, and compile again.
+    return layout.by_expert(after), report
+
+
+def over_experts(fn: Callable[[Any], Any], experts: Tree, together: int) -> Any:
+    """Maps over the leading axis E of a tree, some experts at once.
+
+    On a mesh whose ``expert`` axis has m devices each has E / m experts, and all of
+    them work on as many at once.
+
+    Args:
+      fn: of one expert.
+      experts: arrays [E, ...].
+      together: experts at once.
+    """
+    every = jax.vmap(fn, spmd_axis_name="expert")
+    count = len(jax.tree.leaves(experts)[0])
+    if together >= count:
+        return every(experts)
+    devices = layout.sizes().get("expert", 1)
+    if devices == 1:
         size = together if together > 1 else None
-        trained, opt_state, report = jax.lax.map(expert, experts, batch_size=size)
-    return Run(trained, opt_state, run.step + rows.tokens.shape[1]), report
+        return jax.lax.map(fn, experts, batch_size=size)
+
+    def turn(x: jax.Array) -> jax.Array:
+        # Expert e is on device e // (E / m), and stays there.
+        return jnp.swapaxes(x.reshape(devices, -1, *x.shape[1:]), 0, 1)
+
+    size = max(1, together // devices)
+    mapped = jax.lax.map(every, jax.tree.map(turn, experts), batch_size=size)
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1).reshape(count, *x.shape[2:]), mapped
+    )
 
 
 def _gradient(value: Sums, free: Tree, batch: Rows) -> tuple[Report, Tree]:

@@ -8,6 +8,7 @@ said of a gate: :class:`jaxlora.train.step.Part` is all that differs.
 import contextlib
 import dataclasses
 import functools
+import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxlora import parallel, stopping
 from jaxlora.io import checkpoint
+from jaxlora.io.checkpoint import Saver
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
+from jaxlora.parallel import processes
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed
 from jaxlora.train.packed import Program, Run
@@ -36,8 +40,11 @@ SAVE_FIRST = 5.0
 """Seconds until the first checkpoint: what follows a compilation is worth keeping."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
-BY_EXPERT = PartitionSpec("expert")
-BY_BATCH = PartitionSpec("expert", None, None, "data")
+SAVE_SHARE = 0.02
+"""Of the time, at most, a run waits for its checkpoints; they come less often if need
+be."""
+BY_BATCH = PartitionSpec("expert", None, None, parallel.BATCH)
+"""Where rows [E, K, A, N, T] lie on a mesh."""
 
 Progress: TypeAlias = Callable[[int, int, np.ndarray], None]
 """Called with updates done, updates in all, and the losses and norms [2, E, K] of the
@@ -98,8 +105,8 @@ def train_experts(
       config: rank, scale and targets of every expert.
       training: how long and how fast; its length is that of the rows already.
       checkpoints: where the run is saved; by default nowhere.
-      mesh: cuts experts over ``expert`` and batches over ``data``; the base must lie
-        on it.
+      mesh: cuts experts over ``expert``, batches over ``data`` and ``fsdp``; the base
+        must lie on it as :func:`jaxlora.parallel.shardings` says.
       progress: called after each chunk of updates.
 
     Returns:
@@ -138,8 +145,8 @@ def train_gates(
       gates: G libraries and the states they start from.
       training: how long and how fast; its length is that of the rows already.
       checkpoints: where the run is saved; by default nowhere.
-      mesh: cuts gates over ``expert`` and batches over ``data``; the base must lie
-        on it.
+      mesh: cuts gates over ``expert``, batches over ``data`` and ``fsdp``; the base
+        must lie on it as :func:`jaxlora.parallel.shardings` says.
       progress: called after each chunk of updates.
 
     Returns:
@@ -160,7 +167,7 @@ def train_gates(
     run = packed.start_gates(gates.states, training.optimizer())
     facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
-    libraries = _place(gates.libraries, mesh, BY_EXPERT)
+    libraries = _on(mesh, gates.libraries)
     return _learn(session, GATE, run, facts, libraries)
 
 
@@ -210,47 +217,93 @@ def _learn(
     most, chunk = max(totals), min(checkpoints.chunk, max(totals))
     padded = -(-most // chunk) * chunk
     history = np.full((2, len(data), padded), np.nan, np.float32)
+    processes.same(facts, "data, base or settings")
     if folder is not None:
         run, history = _resume(folder, run, history, facts)
-    run, plan = _place((run, training.plan(totals)), mesh, BY_EXPERT)
+    run, plan = _on(mesh, (run, training.plan(totals)))
     program = Program(model, training.optimizer(), _together(session), part)
-    resumed, due = int(run.step), time.monotonic() + SAVE_FIRST
-    for start in range(resumed, padded, chunk):
-        end = start + chunk
-        rows = packed.batches(data, training, range(start, end))
-        rows = _place(rows, mesh, BY_BATCH)
-        run, report = packed.updates(program, base, run, plan, rows, libraries)
-        recent = history[:, :, start:end]
-        recent[:] = np.asarray([report.loss, report.norm])
-        _check_finite(recent, start, list(data), totals)
-        save = functools.partial(_save, folder, end, run, history, facts)
-        with _saved_if_stopped(save, f"update {min(end, most)} of {most} is saved"):
-            progress(min(end, most), most, recent)
-        if time.monotonic() > due or end == padded:
-            save()
-            due = time.monotonic() + SAVE_EVERY
+    resumed, pace = int(run.step), _Pace()
+    with Saver(folder) as saver:
+        for start in range(resumed, padded, chunk):
+            end = start + chunk
+            rows = _rows(session, range(start, end))
+            with parallel.using(mesh):
+                run, report = packed.updates(program, base, run, plan, rows, libraries)
+            recent = history[:, :, start:end]
+            recent[:] = processes.host((report.loss, report.norm))
+            _check_finite(recent, start, list(data), totals)
+            save = functools.partial(saver.save, end, _state(run, history), facts)
+            with _saved_if_stopped(saver, save, min(end, most), most):
+                progress(min(end, most), most, recent)
+                if processes.told_to_stop(end // chunk):
+                    raise stopping.Stop(signal.SIGTERM)
+            if pace.is_due() or end == padded:
+                pace.time(save)
     # An expert that ended early was carried along: its later updates are none.
     for e, total in enumerate(totals):
         history[:, e, total:] = np.nan
     loss, norm = history[:, :, :most]
-    return Trained(run.trained, loss, norm, min(resumed, most))
+    learned = run.trained if processes.count() == 1 else processes.host(run.trained)
+    return Trained(learned, loss, norm, min(resumed, most))
 
 
 @contextlib.contextmanager
-def _saved_if_stopped(save: Callable[[], bool], text: str) -> Iterator[None]:
+def _saved_if_stopped(
+    saver: Saver, save: Callable[[], None], done: int, total: int
+) -> Iterator[None]:
     """Saves a run whose report was answered by an interruption, and notes it there."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        if save():
-            stop.add_note(text)
+        save()
+        saver.wait()
+        if saver.saves:
+            stop.add_note(f"update {done} of {total} is saved")
         raise
 
 
-def _save(folder: Path | None, end: int, run: Run, history, facts) -> bool:
-    if folder is not None:
-        checkpoint.save(folder, end, _state(run, history), facts)
-    return folder is not None
+class _Pace:
+    """When a run is saved next: now and then, and never for much of its time."""
+
+    def __init__(self):
+        self._due = time.monotonic() + SAVE_FIRST
+
+    def is_due(self) -> bool:
+        """Is it time? With many processes the clock of the first one counts."""
+        return processes.agreed(lambda: time.monotonic() > self._due)
+
+    def time(self, save: Callable[[], None]) -> None:
+        """Saves, and sets the next time by how long the run was kept waiting."""
+        begun = time.monotonic()
+        save()
+        spent = time.monotonic() - begun
+        self._due = begun + max(SAVE_EVERY, spent / SAVE_SHARE)
+
+
+def _rows(session: _Session, steps: range) -> Rows:
+    """Rows [E, K, A, N, T] of some updates; a process reads those of its experts."""
+    data, training, mesh = session.data, session.training, session.mesh
+    if mesh is None or processes.count() == 1:
+        return parallel.place(packed.batches(data, training, steps), mesh, BY_BATCH)
+    names = list(data)
+    length = data[names[0]].tokens.shape[1]
+    lead = (len(names), len(steps), training.accumulate)
+    shape = (*lead, training.batch, length)
+    where = NamedSharding(mesh, BY_BATCH)
+
+    @functools.cache
+    def some(start: int, stop: int) -> Rows:
+        few = {name: data[name] for name in names[start:stop]}
+        return packed.batches(few, training, steps)
+
+    def column(i: int) -> Any:
+        def part(at: Any) -> np.ndarray:
+            start, stop, _ = at[0].indices(len(names))
+            return some(start, stop)[i][(slice(None), *at[1:])]
+
+        return jax.make_array_from_callback(shape, where, part)
+
+    return Rows(*map(column, range(len(Rows._fields))))
 
 
 def _together(session: _Session) -> int:
@@ -259,15 +312,10 @@ def _together(session: _Session) -> int:
     return session.training.together or default_together(len(session.data), tokens)
 
 
-def _place(tree: Tree, mesh: Mesh | None, spec: PartitionSpec) -> Tree:
-    if mesh is None:
-        return jax.tree.map(jnp.asarray, tree)
-
-    def lay(leaf: Any) -> jax.Array:
-        where = spec if np.ndim(leaf) else PartitionSpec()
-        return jax.device_put(leaf, NamedSharding(mesh, where))
-
-    return jax.tree.map(lay, tree)
+def _on(mesh: Mesh | None, tree: Tree) -> Tree:
+    """Experts [E, ...] and their optimizer states, each on its devices."""
+    where = {} if mesh is None else parallel.expert_shardings(mesh, tree)
+    return parallel.place(tree, mesh, where)
 
 
 def _state(run: Run, history: Any) -> Tree:

@@ -21,7 +21,10 @@ from flax import struct
 
 from jaxlora import lora, route
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, Inputs, hidden, unembed
+from jaxlora.models import Decoder, Inputs, hidden
+from jaxlora.models.calls import head
+from jaxlora.models.decoder import logits
+from jaxlora.parallel import BATCH, layout
 from jaxlora.route import State
 from jaxlora.tasks.packing import Rows
 from jaxlora.tree import Tree
@@ -63,7 +66,8 @@ def cross_entropy(
       library: [E, ...], for a model with a route.
       gate: state of the route.
       pad: id of the padding token, which is never attended to; for a ``Batch`` only.
-      chunk: tokens whose logits are in memory at once; 0 chooses by V.
+      chunk: tokens whose logits are in memory at once, on each device over which
+        rows are cut; 0 chooses by V.
 
     Returns:
       Two scalars, float32.
@@ -75,14 +79,18 @@ def cross_entropy(
     inputs = _inputs(batch, pad)
     x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
     size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
+    parts = layout.batch_parts()
+    parts = parts if len(targets) % parts == 0 else 1
+    many = targets.size > size * parts
     # A sum over [B T] rounds otherwise than one over [B, T]: each kind of rows keeps
     # the order in which its published results were summed.
-    if isinstance(batch, Rows) or targets.size > size:
+    if isinstance(batch, Rows) or many:
         x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
         weights = weights.reshape(-1)
-    summed = functools.partial(_summed, model, base)
-    if targets.size > size:
-        summed = functools.partial(_by_chunks, summed, size)
+    # Gathered here, before the loop over chunks.
+    summed = functools.partial(_summed, model, head(model, base))
+    if many:
+        summed = functools.partial(_by_chunks, summed, size, parts)
     return summed(x, targets, weights), jnp.sum(weights)
 
 
@@ -100,17 +108,25 @@ def _inputs(batch: Batch | Rows, pad: int | None) -> Inputs:
     return Inputs(tokens, jnp.not_equal(tokens, pad))
 
 
-def _summed(model, base, x, targets, weights) -> jax.Array:
-    scores = unembed(model, base, x)
+def _summed(model, head, x, targets, weights) -> jax.Array:
+    scores = logits(model.config, x, head)
     each = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
     return jnp.sum(each * weights)
 
 
-def _by_chunks(summed, size: int, *arrays: jax.Array) -> jax.Array:
-    """Adds ``summed`` of ``size`` tokens at a time; arrays [N, ...]."""
-    extra = -arrays[0].shape[0] % size
-    padded = [jnp.pad(x, [(0, extra), *[(0, 0)] * (x.ndim - 1)]) for x in arrays]
-    chunks = tuple(x.reshape(-1, size, *x.shape[1:]) for x in padded)
+def _by_chunks(summed, size: int, parts: int, *arrays: jax.Array) -> jax.Array:
+    """Adds ``summed`` of ``size`` tokens a part at a time; arrays [N, ...]."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        # Each chunk has tokens of every part: no device waits, nor sends any away.
+        x = x.reshape(parts, -1, *x.shape[1:])
+        extra = -x.shape[1] % size
+        x = jnp.pad(x, [(0, 0), (0, extra), *[(0, 0)] * (x.ndim - 2)])
+        x = jnp.moveaxis(x.reshape(parts, -1, size, *x.shape[2:]), 1, 0)
+        x = x.reshape(-1, parts * size, *x.shape[3:])
+        return layout.constrain(x, None, BATCH, *(None,) * (x.ndim - 2))
+
+    chunks = tuple(map(cut, arrays))
     # The backward pass computes a chunk's logits again: kept, they would all add up.
     again = jax.checkpoint(summed)
 

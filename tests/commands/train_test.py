@@ -554,7 +554,7 @@ def test_float32_adapters_of_a_bfloat16_base(speaking, files, tmp_path, seen):
 def test_over_eight_devices(library, speaking, files, tmp_path, seen, monkeypatch):
     monkeypatch.setattr(session, "ONE_BY_ONE", 1)  # not over devices
     out = tmp_path / "library"
-    devices = ["--expert-devices", "2", "--data-devices", "2", "--fsdp-devices", "2"]
+    devices = ["--mesh", "expert=2,data=2,fsdp=2"]
     assert call(speaking("plain"), files, out, "--steps", "2", *devices)[0] == 0
     program, base, _, _, rows, _ = seen[0]
     assert program.together == 2
@@ -695,9 +695,12 @@ def models_there(speaking, hf, tmp_path_factory):
         ("--model M --data A --clip -1", "--clip is -1.0, expected a number, 0"),
         ("--model M --data A --weight-decay nan", "--weight-decay is nan"),
         ("--model M --data A --seed -1", "--seed is -1, expected 0 or more"),
-        ("--model M --data A --expert-devices 8", "1 data files on 8 --expert-dev"),
-        ("--model M --data A --data-devices 8", "--batch 4 on 8 --data-devices"),
-        ("--model M --data A --fsdp-devices 3", "expected a product of 8"),
+        ("--model M --data A --mesh expert=8", "does not divide 1 data files"),
+        ("--model M --data A --mesh data=8", "does not divide 4 rows of --batch; 1, 2"),
+        ("--model M --data A --mesh fsdp=3", "expected a product of 8"),
+        ("--model M --data A --mesh experts=8", "did you mean expert?"),
+        ("--model M --data A --mesh data=x", "expected a number from 1 on, or -1"),
+        ("--model M --data A --mesh data=2,data=4", "names data twice"),
         ("--model M --data A --learn-rate 1", "Did you mean --learning-rate?"),
         ("--model M --data A --out long.jsonl", "long.jsonl is a file, expected a"),
     ],

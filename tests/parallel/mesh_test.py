@@ -8,7 +8,7 @@ from jaxlora import parallel
 
 def test_sizes_names_and_types():
     mesh = parallel.mesh(data=2, expert=4)
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 1, "expert": 4}
+    assert dict(mesh.shape) == {"expert": 4, "data": 2, "fsdp": 1, "tensor": 1}
     assert set(mesh.axis_types) == {AxisType.Auto}
     assert mesh.devices.size == jax.device_count() == 8
     assert len(set(mesh.devices.flat)) == 8
@@ -17,9 +17,9 @@ def test_sizes_names_and_types():
 @pytest.mark.parametrize(
     ("sizes", "want"),
     [
-        ({"expert": -1}, (1, 1, 1, 8)),
-        ({"data": -1, "fsdp": 2, "tensor": 2}, (2, 2, 2, 1)),
-        ({"fsdp": 8, "expert": -1}, (1, 8, 1, 1)),
+        ({"expert": -1}, (8, 1, 1, 1)),
+        ({"data": -1, "fsdp": 2, "tensor": 2}, (1, 2, 2, 2)),
+        ({"fsdp": 8, "expert": -1}, (1, 1, 8, 1)),
     ],
 )
 def test_minus_one_is_the_rest(sizes, want):

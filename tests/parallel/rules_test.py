@@ -45,10 +45,10 @@ def test_axes_of_each_kind_of_leaf(mesh):
 
 def test_axis_that_does_not_divide_stays_whole(mesh):
     found = specs(mesh, layers__mlp__up_proj__kernel=(4, 6, 7), head=(8, 7))
-    assert found["layers/mlp/up_proj/kernel"] == (None, None, None)
-    assert found["head"] == ("fsdp", None)
+    assert found["layers/mlp/up_proj/kernel"] == ()
+    assert found["head"] == ("fsdp",)
 
 
 def test_axis_of_one_device_is_not_named():
     found = specs(parallel.mesh(data=-1), head=(8, 8))
-    assert found["head"] == (None, None)
+    assert found["head"] == ()

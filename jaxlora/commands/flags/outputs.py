@@ -18,6 +18,8 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from jaxlora.commands import talk
+
 Force = Annotated[
     tyro.conf.FlagCreatePairsOff[bool],
     tyro.conf.arg(help="Write over what exists; otherwise that is refused."),
@@ -87,6 +89,8 @@ def check_files(force: bool, *paths: Path | None) -> None:
         file.
       OSError: if its folder is not writable.
     """
+    if not talk.current().writes:
+        return
     given = [path for path in paths if path is not None]
     for i, path in enumerate(given):
         if path.is_dir():

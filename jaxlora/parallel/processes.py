@@ -1,0 +1,223 @@
+"""Many processes of one run: who they are, what all know, and who writes.
+
+Every process runs the same program. The first one reads and writes what is shared, and
+the others learn what came of it; arrays of all are gathered. The engine is JAX's own:
+its coordination service and its collectives. With one process all of this is nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxlora.parallel import roll_call
+from jaxlora.tree import Tree
+
+T = TypeVar("T")
+
+HEARTBEAT = 60
+"""Seconds after which a host that is silent counts as lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The processes of a run; what is None is left to JAX to find out."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+
+
+def start(group: Group, wait: float) -> Group:
+    """Makes this process one of a run; call it before anything else of JAX.
+
+    Args:
+      group: what is known of the run.
+      wait: seconds for all processes to come.
+
+    Returns:
+      What was found out of it.
+
+    Raises:
+      ValueError: naming who did not come, or if JAX sees no cluster.
+    """
+    group = detected(group, wait)
+    address, processes, process = dataclasses.astuple(group)
+    if processes > 1:
+        roll_call.take(address, processes, process, wait)
+        jax.distributed.initialize(
+            address,
+            processes,
+            process,
+            initialization_timeout=max(60, int(wait)),
+            heartbeat_timeout_seconds=HEARTBEAT,
+        )
+    return group
+
+
+def detected(group: Group, wait: float) -> Group:
+    """Fills in what JAX's own detection knows: Cloud TPU, GKE, Slurm, MPI.
+
+    Args:
+      group: what is known; if it is complete, nothing is looked for.
+      wait: seconds.
+
+    Raises:
+      ValueError: if something stays unknown.
+    """
+    # Private, but the only place where JAX says what initialize would do.
+    from jax._src.clusters import ClusterEnv
+
+    if None in dataclasses.astuple(group):
+        seen = ClusterEnv.auto_detect_unset_distributed_params(
+            group.coordinator, group.processes, group.process, None, None, int(wait)
+        )
+        group = Group(*seen[:3])
+    if None in dataclasses.astuple(group):
+        raise ValueError(
+            "JAX sees no cluster here (Cloud TPU, GKE, Slurm or MPI), so give every "
+            "process --coordinator HOST:PORT, --processes N and its --process I."
+        )
+    return group
+
+
+def count() -> int:
+    """How many processes the run has."""
+    # Asked before JAX is at work, too: this must not start it.
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def first() -> bool:
+    """Is this the process that writes?"""
+    return count() == 1 or jax.process_index() == 0
+
+
+def agreed(make: Callable[[], T]) -> T:
+    """What the first process makes of a function, in all processes.
+
+    Args:
+      make: returns what JSON can hold; it is called in the first process only.
+
+    Raises:
+      ValueError: in all processes, if ``make`` raised a ValueError or an OSError.
+      OSError: likewise.
+    """
+    if count() == 1:
+        return make()
+    sent = _send(_made(make) if first() else None)
+    if "errno" in sent:
+        raise OSError(sent["errno"], sent["error"], sent["filename"])
+    if "error" in sent:
+        raise ValueError(sent["error"])
+    return sent["value"]
+
+
+def same(value: Any, what: str) -> None:
+    """Refuses a run whose processes disagree.
+
+    Args:
+      value: JSON-able, and equal in all processes.
+      what: its name, for the message.
+
+    Raises:
+      ValueError: in all processes, naming those that differ from the first.
+    """
+    if count() == 1:
+        return
+    here = json.dumps(value, sort_keys=True, default=str).encode()
+    sums = np.frombuffer(hashlib.sha256(here).digest(), np.uint32)
+    every = np.asarray(multihost_utils.process_allgather(sums))
+    differ = [str(i) for i, other in enumerate(every) if (other != every[0]).any()]
+    if differ:
+        raise ValueError(
+            f"The {what} of process {', '.join(differ)} differ from those of process 0;"
+            f" give every host the same files and the same command."
+        )
+
+
+def host(tree: Tree) -> Tree:
+    """Arrays of NumPy, complete in every process.
+
+    Args:
+      tree: arrays, wherever they lie.
+    """
+    return jax.tree.map(_fetched, tree)
+
+
+def shared(tree: Tree | None, shapes: Tree) -> Tree:
+    """Arrays of the first process, in all.
+
+    Args:
+      tree: arrays of NumPy in the first process; anything in the others.
+      shapes: of the arrays, the same in all processes.
+    """
+    if count() == 1:
+        return tree
+    if not first():
+        tree = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+    def send(x: Any) -> np.ndarray:
+        # Leaf by leaf: each is complete on every device for a moment.
+        return np.asarray(multihost_utils.broadcast_one_to_all(x))
+
+    return jax.tree.map(send, tree)
+
+
+def told_to_stop(step: int) -> bool:
+    """Was a process of the run sent SIGTERM? All learn it at the same step.
+
+    Args:
+      step: 1, 2, 3 ...: the number of this call, in every process.
+    """
+    return count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Does an error say that another process is gone?
+
+    Args:
+      error: that JAX raised.
+    """
+    text = str(error)
+    signs = (
+        "Gloo",
+        "closed by peer",
+        "coordination service",
+        "heartbeat",
+        "UNAVAILABLE",
+    )
+    return count() > 1 and any(sign in text for sign in signs)
+
+
+def _fetched(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        if not x.is_fully_replicated:
+            return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        x = x.addressable_data(0)
+    return np.asarray(x)
+
+
+def _made(make: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"value": make()}
+    except OSError as error:
+        name = None if error.filename is None else str(error.filename)
+        return {"errno": error.errno, "error": error.strerror, "filename": name}
+    except ValueError as error:
+        return {"error": str(error)}
+
+
+def _send(value: dict[str, Any] | None) -> dict[str, Any]:
+    """JSON of the first process, in all: its length, and then its bytes."""
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = text if first() else np.zeros(length, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text)).tobytes())

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Stands for gcloud, uv, git and sleep in the tests of tpu/pod.sh, by the name it is called by.
+# $FAKE holds a request, its workers (a folder each) and a bucket. Files there make trouble:
+#   states     lines that describe gives in turn; the last one stays
+#   workers    how many a node has (1)
+#   preempted  the machines are gone
+#   hang       ssh hangs; both until their request is deleted
+#   refuse     create is refused
+#   deaf       delete does not work
+set -u
+case ${0##*/} in
+  sleep) exec /bin/sleep 0.1 ;;
+  uv) [ "$1" = pip ] || { mkdir -p .venv/bin; cp "$FAKE/job" .venv/bin/jaxlora; }; exit ;;
+  python3) exit ;;
+  git) mkdir -p "$FAKE/jaxlora"; exec tar czf "$6" -C "$FAKE" jaxlora ;;
+esac
+printf '%s\n' "$*" >> "$FAKE/calls"
+after() { # FLAG: its value, as FLAG VALUE or FLAG=VALUE
+  local word last=''
+  for word in "${words[@]}"; do
+    [ "$last" != "$1" ] || printf '%s\n' "$word"
+    [[ $word != "$1="* ]] || printf '%s\n' "${word#*=}"
+    last=$word
+  done
+}
+words=("$@")
+request=$FAKE/request
+case "$*" in
+  *"queued-resources create"*)
+    [ ! -e "$FAKE/refuse" ] || { echo "ERROR: quota" >&2; exit 1; }
+    touch "$request" ;;
+  *"queued-resources delete"*)
+    [ ! -e "$FAKE/deaf" ] || { echo "ERROR: try later" >&2; exit 1; }
+    rm -rf "$request" "$FAKE/preempted" "$FAKE/hang" "$FAKE"/machine-* ;;
+  *"queued-resources describe"*|*"tpu-vm describe"*"value(state)"*)
+    [ -e "$request" ] || { echo "ERROR: NOT_FOUND: no such thing" >&2; exit 1; }
+    if [ -e "$FAKE/preempted" ]; then echo SUSPENDED; exit; fi
+    echo "a note of gcloud" >&2
+    line=$(head -n 1 "$FAKE/states"); rest=$(tail -n +2 "$FAKE/states")
+    [ -z "$rest" ] || echo "$rest" > "$FAKE/states"
+    echo "$line" ;;
+  *"tpu-vm describe"*) cat "$FAKE/workers" ;;
+  *"tpu-vm ssh"*)
+    [ ! -e "$FAKE/preempted" ] && [ -e "$request" ] || exit 255
+    [ ! -e "$FAKE/hang" ] || exec /bin/sleep 30
+    which=$(after --worker)
+    [ "$which" != all ] || which=$(seq 0 $(($(cat "$FAKE/workers") - 1)))
+    for i in $which; do
+      machine=$FAKE/machine-$5-$i; mkdir -p "$machine"; cd "$machine" || exit 1
+      HOME=$machine bash -c "$(after --command)" || exit 1
+    done ;;
+  *"tpu-vm scp"*)
+    [ ! -e "$FAKE/preempted" ] || exit 255
+    from=$5 to=$6
+    [ "$from" != --recurse ] || { from=$6 to=$7; }
+    if [[ $to == *:* ]]; then
+      for ((i = 0; i < $(cat "$FAKE/workers"); i++)); do
+        mkdir -p "$FAKE/machine-${to%%:*}-$i"; cp "$from" "$FAKE/machine-${to%%:*}-$i/${to#*:}"
+      done
+    else cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"; fi ;;
+  *"storage rsync"*)
+    from=${words[-2]} to=${words[-1]}
+    from=${from/gs:\//$FAKE/bucket} to=${to/gs:\//$FAKE/bucket}
+    [ -d "$from" ] || exit 1
+    mkdir -p "$to"; cp -r "$from/." "$to" ;;
+esac

@@ -1,0 +1,116 @@
+"""What tpu/jobset.sh prints for GKE, and tpu/slurm.sh starts."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+import yaml
+
+TPU = pathlib.Path(__file__).parents[2] / "tpu"
+JOBSET = {
+    "name": "lora",
+    "image": "registry/jaxlora",
+    "accelerator": "tpu-v5p-slice",
+    "topology": "2x4x4",
+    "hosts": "8",
+    "chips": "4",
+    "claim": "results",
+}
+
+
+def call(script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    return subprocess.run(
+        ["bash", str(TPU / script), *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=clean | env,
+    )
+
+
+def flags(**changed: str) -> list[str]:
+    given = {k: v for k, v in (JOBSET | changed).items() if v}
+    return [word for k, v in given.items() for word in (f"--{k}", v)]
+
+
+def test_a_job_set_has_one_pod_a_host_and_the_words_as_given():
+    done = call(
+        "jobset.sh", *flags(slices="2"), "--", "train", '--x="a\\b"', "--y", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    (jobs,) = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"]
+    spec = jobs["template"]["spec"]
+    assert (jobs["replicas"], spec["parallelism"], spec["completions"]) == (2, 8, 8)
+    pod = spec["template"]["spec"]
+    words = ["jaxlora", "train", '--x="a\\b"', "--y", "1", "--processes", "auto"]
+    assert pod["containers"][0]["command"] == words
+    assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x4x4"
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([*flags(claim=""), "--", "a"], "option --claim is missing"),
+        ([*flags(topology="v5p-64"), "--", "a"], "--topology is 'v5p-64'"),
+        ([*flags(hosts="4"), "--", "a"], "has 32 chips, got 4 hosts of 4"),
+        ([*flags(chips="four"), "--", "a"], "--chips is 'four', expected a number"),
+        (flags(), "nothing to run"),
+        (["--color"], "no option '--color'"),
+    ],
+)
+def test_a_bad_job_set_is_one_sentence(words, says):
+    done = call("jobset.sh", *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """The programs of Slurm, which note or run what they are given."""
+    for name, text in {
+        "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@" || exit; done',
+        "jaxlora": 'echo "$*"; exit ${CODE:-0}',
+        "scontrol": 'echo "scontrol $*"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    return {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}
+
+
+def test_tasks_of_slurm_are_processes_of_one_run(tools):
+    done = call("slurm.sh", "train", "a b", **tools)
+    assert done.stdout == "train a b --processes auto\n" * 2
+    assert done.returncode == 0
+
+
+def test_tasks_of_slurm_that_run_alone_get_their_number(tools):
+    done = call("slurm.sh", "study", "--share", "{worker}/{workers}", **tools)
+    assert done.stdout == "study --share 0/2\nstudy --share 1/2\n"
+
+
+@pytest.mark.parametrize("code", ["75", "2"])
+def test_only_what_was_stopped_is_requeued(tools, code):
+    done = call("slurm.sh", "train", CODE=code, **tools)
+    assert done.returncode == int(code)
+    assert ("scontrol requeue 7" in done.stdout) == (code == "75")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        ("SLURM_JOB_ID", "not within a Slurm job"),
+        ("SLURM_NTASKS", "no number of tasks"),
+    ],
+)
+def test_a_half_set_environment_of_slurm_is_said(tools, left_out, says):
+    del tools[left_out]
+    done = call("slurm.sh", "train", **tools)
+    assert done.returncode == 2
+    assert says in done.stderr

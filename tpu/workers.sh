@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# What tpu/pod.sh does on the workers: install, start, follow, fetch. It has set the variables.
+# shellcheck disable=SC2154 # where, nodes, store ... are of pod.sh
+
+members=() # "node worker" of every worker, in order
+find_members() {
+  local node number i
+  members=()
+  for node in "${nodes[@]}"; do
+    number=$(count "$node") || return 1
+    [[ $number =~ ^[1-9][0-9]*$ ]] || return 1
+    for ((i = 0; i < number; i++)); do members+=("$node $i"); done
+  done
+}
+everywhere() { # SECONDS COMMAND: on all nodes at once
+  local node children=() code=0
+  for node in "${nodes[@]}"; do on "$node" all "$1" "$2" & children+=($!); done
+  for node in "${children[@]}"; do wait "$node" || code=1; done
+  return $code
+}
+setup() {
+  local top folder node try
+  top=$(cd "$(dirname "$0")/.." && pwd)
+  folder=$(mktemp -d)
+  for_seconds 120 git -C "$top" archive --prefix=jaxlora/ --output "$folder/jaxlora.tar.gz" HEAD ||
+    die "$top is not a git checkout."
+  # The Python of the usual images is too old: uv brings its own. The worker expands $HOME.
+  # shellcheck disable=SC2016
+  local steps='tar xzf jaxlora.tar.gz && python3 -m pip install -q --user uv && cd jaxlora && export PATH=$HOME/.local/bin:$PATH && uv venv -q --clear --python 3.12 .venv && uv pip install -q -e ".[tpu]"'
+  [ -z "$before" ] || steps="$steps && { $before; }"
+  for ((try = 1; ; try++)); do
+    for node in "${nodes[@]}"; do
+      call gcloud compute tpus tpu-vm scp "$folder/jaxlora.tar.gz" "$node:jaxlora.tar.gz" "${where[@]}" --worker=all || continue 2
+    done && everywhere "$install" "$steps" && break
+    case $(state) in ACTIVE|UNKNOWN) ;; *) rm -rf "$folder"; return "$LOST" ;; esac
+    [ "$try" -lt "$misses" ] || { say "setup failed $try times; see above."; rm -rf "$folder"; return 1; }
+    pause "$poll" # a new machine may not let us in at once
+  done
+  rm -rf "$folder"
+}
+start() { # WORDS: on each worker, in a session of its own, which outlives a lost connection
+  local alone='' i=0 member word words job sync back last children=() code=0
+  [[ $* != *\{worker* ]] || alone=1
+  find_members || return "$LOST"
+  [ -n "$alone" ] || [ "${#members[@]}" -eq 1 ] || [[ " $* " == *" --processes "* ]] || set -- "$@" --processes auto
+  for member in "${members[@]}"; do
+    words=''
+    for word in "$@"; do
+      word=${word//\{workers\}/${#members[@]}}
+      words+=$(printf '%q ' "${word//\{worker\}/$i}")
+    done
+    job=".venv/bin/jaxlora $words>> run.log 2>&1; code=\$?;"
+    back='' last=''
+    if [ -n "$store" ] && { [ -n "$alone" ] || [ "$i" -eq 0 ]; }; then
+      sync="gcloud storage rsync -q --recursive --delete-unmatched-destination-objects results $store/worker-$i >> sync.log 2>&1"
+      back="mkdir -p results; gcloud storage rsync -q --recursive $store/worker-$i results >> sync.log 2>&1;"
+      job="(while sleep 120; do $sync; done) & copier=\$!; $job"
+      last="kill \$copier; $sync;"
+    fi
+    job="$job $last echo \$code > run.code"
+    # A job that runs already is left alone.
+    on "${member% *}" "${member#* }" "$patience" "cd jaxlora && { [ -e run.pid ] && kill -0 \$(cat run.pid) 2>/dev/null; } || { rm -f run.code run.log; $back setsid nohup sh -c $(printf %q "$job") < /dev/null > /dev/null 2>&1 & echo \$! > run.pid; }" & children+=($!)
+    i=$((i + 1))
+  done
+  for member in "${children[@]}"; do wait "$member" || code=1; done
+  return $code
+}
+follow() { # 0, the code of the command, or LOST
+  local member text seen failed code head
+  [ -z "$dry" ] || { on "${nodes[0]}" 0 "$patience" 'tail -F jaxlora/run.log'; return; }
+  [ "${#members[@]}" -gt 0 ] || find_members || return "$LOST"
+  for member in "${members[@]}"; do
+    seen=0 failed=0
+    while :; do
+      if text=$(ask gcloud compute tpus tpu-vm ssh "${member% *}" "${where[@]}" --worker="${member#* }" --command \
+          "cd jaxlora && alive=\$(kill -0 \$(cat run.pid) 2>/dev/null && echo - || echo dead) && code=\$(cat run.code 2>/dev/null || echo \$alive) && size=\$(cat run.log 2>/dev/null | wc -c) && echo \"@ \$code \$size\" && cat run.log 2>/dev/null | head -c \$size | tail -c +$((seen + 1))") &&
+         [[ $text == *"@ "* ]]; then
+        failed=0
+        text="@ ${text#*@ }" # without the notes of gcloud
+        head=${text%%$'\n'*}
+        read -r _ code seen <<< "$head"
+        [ "$text" = "$head" ] || printf '%s\n' "${text#*$'\n'}"
+        [ "$code" = - ] || break
+      else
+        failed=$((failed + 1))
+        case $(state) in
+          ACTIVE|UNKNOWN) [ "$failed" -lt "$misses" ] || { say "no answer of ${member% *}, worker ${member#* }, to $failed calls."; return "$LOST"; } ;;
+          *) return "$LOST" ;;
+        esac
+      fi
+      pause "$poll"
+    done
+    # Without a code: the machine was restarted, or somebody ended the job.
+    [ "$code" != dead ] || { say "the job on ${member% *}, worker ${member#* }, is gone without an end."; return "$LOST"; }
+    [ "$code" -eq 0 ] || { say "\`jaxlora\` ended with $code on ${member% *}, worker ${member#* }."; return "$code"; }
+  done
+}
+fetch() {
+  local member i=0
+  find_members || return 1
+  for member in "${members[@]}"; do
+    # Of workers of one run only the first has results; of those that run alone, each.
+    for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || [ "$i" -gt 0 ] || return 1
+    call gcloud compute tpus tpu-vm scp "${member% *}:jaxlora/run.log" "run-$name-$i.log" "${where[@]}" --worker="${member#* }" || true
+    i=$((i + 1))
+  done
+}
