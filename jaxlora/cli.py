@@ -18,6 +18,7 @@ from jaxlora import stopping
 from jaxlora.commands import pages, processes, talk
 from jaxlora.commands.catalog import (
     COMMANDS,
+    GROUPS,
     HELP,
     LIGHT,
     TEXT_STUDIES,
@@ -208,7 +209,7 @@ def _find(words: list[str]) -> tuple[Command, list[str]]:
     if entry.module:
         module = importlib.import_module(f"jaxlora.commands.{entry.module}")
         return module.run, words[1 if words[0] in COMMANDS else 2 :]
-    if words in (["study"], ["data"]):
+    if len(words) == 1 and words[0] in GROUPS:
         names = members(words[0])
         there = f"there are {', '.join(names[:-1])} and {names[-1]}"
         raise ValueError(f"`jaxlora {words[0]}` needs a name; {there}.")
@@ -229,7 +230,7 @@ def _no_command(words: Sequence[str]) -> str:
             else (": options follow the command, as in `jaxlora merge A B --out DIR`.")
         )
         return f"No option {words[0]} before a command{hint}"
-    name = " ".join(words[: 2 if words[0] in ("study", "data") else 1])
+    name = " ".join(words[: 2 if words[0] in GROUPS else 1])
     tries = (" ".join(words[:2]), words[0])
     nearest = [match for word in tries for match in near(word, COMMANDS)]
     nearest.sort(key=lambda match: -max(_alike(match, word) for word in tries))

@@ -36,11 +36,12 @@ FLOORS = {
     "train": 5,
     "evaluate": 5,
     "diagnose": 5,
-    "studies": 6,
-    "integrations": 6,
-    "report": 7,
-    "commands": 8,
-    "cli": 9,
+    "plan": 6,
+    "studies": 7,
+    "integrations": 7,
+    "report": 8,
+    "commands": 9,
+    "cli": 10,
 }
 # Imports of one study's inside by another; what studies share is in studies/harness.
 CROSSINGS = 0

@@ -30,6 +30,11 @@ studies:
   data two-hop     write the worlds of a study as a dataset (array_record)
   data word-problems  write word problems with solutions in steps (JSON lines too)
   data questions   count the questions in a file, and look up their bridges
+  plan train       memory, traffic and time of a step of training, for TPUs or GPUs that
+                   need not be here
+  plan route       the same of prompts with a routed library
+  plan merge       the same of merging one
+  plan study       the same of a study of a language model
   info             versions, devices, and where caches are
   completion       bash or zsh: a script that completes commands and flags
 
@@ -42,6 +47,7 @@ examples:
   jaxlora merge A B C --method ties --density 0.2 --out MERGED
   jaxlora gate MODEL --adapter A B --route linear --data task.jsonl --out G.safetensors
   jaxlora inspect A B C --figure alike.png
+  jaxlora plan train --model qwen2.5-7b --topology v5e:4x4
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora import MODEL.gguf --out MODEL
   jaxlora study two-hop                                 one seed, about five minutes
@@ -92,6 +98,10 @@ COMMANDS = {
     "eval": Entry("evaluate", "--batch or --max-new-tokens", many=True),
     "train": Entry("train", "--batch, --length or --together", resumes=True, many=True),
     "import": Entry("import_gguf"),
+    "plan train": Entry("plan_train"),
+    "plan route": Entry("plan_route"),
+    "plan merge": Entry("plan_merge"),
+    "plan study": Entry("plan_study"),
     "info": Entry("info"),
     "completion": Entry("completion"),
 }
@@ -108,6 +118,8 @@ LIGHT = {
 }
 """Words, all that there are, which are answered without JAX."""
 SHELLS = ("bash", "zsh")
+GROUPS = ("study", "data", "plan")
+"""First words of commands of two."""
 
 
 def named(words: list[str]) -> str:

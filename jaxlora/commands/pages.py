@@ -15,7 +15,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxlora.commands.catalog import COMMANDS, TEXT_STUDIES, group_help, named
+from jaxlora.commands.catalog import (
+    COMMANDS,
+    GROUPS,
+    TEXT_STUDIES,
+    group_help,
+    named,
+)
 from jaxlora.files import write_text
 
 FOLDER = Path(__file__).parent / "help_pages"
@@ -48,7 +54,7 @@ def answer(words: Sequence[str]) -> str | None:
     """
     if words[-1] not in _ASK:
         return None
-    if len(words) == 2 and words[0] in ("study", "data"):
+    if len(words) == 2 and words[0] in GROUPS:
         return group_help(words[0])
     name = named(list(words))
     between = words[len(name.split()) : -1]

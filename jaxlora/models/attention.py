@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlora.models.config import DecoderConfig
 from jaxlora.route import Pool
 
 
@@ -27,6 +26,8 @@ class View(NamedTuple):
     """[], the first slot that this call writes; none without a cache."""
     pool: Pool | None = None
     """Which tokens make a sequence, for a route by sequence; else none."""
+    segments: tuple[jax.Array, jax.Array] | None = None
+    """Of queries and of keys, [B, T]: what ``seen`` is made of; none with a cache."""
 
 
 class LayerPosition(NamedTuple):
@@ -105,40 +106,3 @@ def attend(
     out = jnp.einsum("bghts,bgsk->bghtk", share.astype(v.dtype), v)
     out = jnp.where(jnp.any(allowed, axis=-1, keepdims=True), out, 0)
     return jnp.swapaxes(out.reshape(b, heads, t, width), 1, 2)
-
-
-def flash(q, k, v, allowed: jax.Array | None, *, scale: float) -> jax.Array:
-    """As :func:`attend` by ``jax.nn.dot_product_attention``; None is causal.
-
-    On a GPU that is cuDNN's fused kernel, which never holds the scores; elsewhere JAX
-    has its XLA form only.
-    """
-    gpu = jax.default_backend() in ("gpu", "cuda")
-    mask = None if allowed is None else allowed[:, None]
-    return jax.nn.dot_product_attention(
-        q,
-        jnp.swapaxes(k, 1, 2),
-        jnp.swapaxes(v, 1, 2),
-        mask=mask,
-        is_causal=allowed is None,
-        scale=scale,
-        implementation="cudnn" if gpu else "xla",
-    )
-
-
-def flashes(config: DecoderConfig, length: int = 0, *, causal: bool = True) -> bool:
-    """Does a model of this config use :func:`flash` on this backend?
-
-    Args:
-      config: of the decoder.
-      length: T; cuDNN's gradient with a mask is for even ones only.
-      causal: is there no other mask?
-    """
-    if config.attention != "auto":
-        return config.attention == "flash"
-    if jax.default_backend() not in ("gpu", "cuda") or config.attn_softcap:
-        return False
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
-    widest = 256 if float(capability) >= 9 else 128  # Hopper, or older
-    fits = config.head_dim <= widest and config.head_dim % 8 == 0
-    return config.dtype == "bfloat16" and fits and (causal or length % 2 == 0)

@@ -119,10 +119,12 @@ class DecoderConfig:
     """Type of activations; norms, softmax and logits are always float32."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the base parameters."""
-    attention: Literal["auto", "plain", "flash"] = "auto"
-    """flash: ``jax.nn.dot_product_attention``; plain: scores in memory. auto takes
-    flash on a GPU in bfloat16, unless a soft cap or cuDNN's limits forbid it: heads of
-    at most 128 (256 from Hopper on), and an even length where there is a mask."""
+    attention: Literal["auto", "plain", "flash", "cudnn", "splash"] = "auto"
+    """The program that computes it. auto is what :func:`jaxlora.models.kernels.on`
+    takes for the devices that a checkpoint is loaded to, and else plain, with scores in
+    memory: cudnn on a GPU in bfloat16 (heads of at most 128, or 256 from Hopper on, and
+    no soft cap), splash on a TPU (heads of a multiple of 128, no local layers). flash
+    is XLA's form of ``jax.nn.dot_product_attention``."""
     remat: bool = False
     """Recompute each layer in the backward pass: less memory, a third more time."""
     unroll: int = 1
@@ -146,10 +148,10 @@ class DecoderConfig:
             raise ValueError(
                 f"window is {self.window}, expected >= 1: some layers are local."
             )
-        if self.attention == "flash" and self.attn_softcap:
+        if self.attention in ("flash", "cudnn") and self.attn_softcap:
             raise ValueError(
-                "attention is 'flash', but attn_softcap is set, which it cannot do; "
-                "use 'auto' or 'plain'."
+                f"attention is {self.attention!r}, but attn_softcap is set, which it "
+                f"cannot do; use 'auto' or 'plain'."
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(

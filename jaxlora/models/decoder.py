@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora.models.attention import LayerPosition, View, attend, flash, flashes
+from jaxlora.models import kernels
+from jaxlora.models.attention import LayerPosition, View, attend
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.inputs import Inputs
@@ -80,8 +81,13 @@ class Attention(nn.Module):
         allowed = view.seen
         if layer.local is not None and view.near is not None and allowed is not None:
             allowed = jnp.where(layer.local, view.near, allowed)
-        if view.start is None and flashes(c, q.shape[1], causal=allowed is None):
-            return flash(q, k, v, allowed, scale=scale)
+        causal, cached = allowed is None, view.segments is None
+        kernel = kernels.chosen(c, q.shape[1], causal=causal, cached=cached)
+        if kernel == "splash" and view.segments is not None:
+            cap = c.attn_softcap
+            return kernels.splash(q, k, v, view.segments, scale=scale, softcap=cap)
+        if kernel in ("flash", "cudnn"):
+            return kernels.flash(q, k, v, allowed, scale=scale, fused=kernel == "cudnn")
         if allowed is None:
             allowed = jnp.tril(jnp.ones((1, q.shape[1], k.shape[2]), bool))
         return attend(q, k, v, allowed, scale=scale, softcap=c.attn_softcap)

@@ -28,6 +28,7 @@ from jaxlora.models import (
     beside,
     config_out,
     fields,
+    kernels,
     mismatch,
     names,
     stream,
@@ -97,6 +98,8 @@ def load(
         param_dtype=_known(kept),
         dtype=_known(dtype or kept),
     )
+    device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+    config = kernels.of(config, device)
     model = Decoder(config)
     shapes = _shapes(model)
     places = names.places(config, shapes)

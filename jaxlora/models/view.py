@@ -42,6 +42,7 @@ def view_of(
         near=near(queries, keys, first, c.window) if local else None,
         start=start,
         pool=_pool(route, queries, keys, start),
+        segments=(queries, keys) if start is None else None,
     )
 
 

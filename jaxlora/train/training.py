@@ -113,15 +113,20 @@ class Training:
         return optimizer(weight_decay=self.weight_decay, clip=self.clip)
 
 
-def faster(config: DecoderConfig, remat: Literal["auto", "on", "off"]) -> DecoderConfig:
+def faster(
+    config: DecoderConfig,
+    remat: Literal["auto", "on", "off"],
+    platform: str | None = None,
+) -> DecoderConfig:
     """Choices that change time and memory of training, not values.
 
     Args:
       config: of the model as it was read.
       remat: are layers computed again in the backward pass? auto: from width 1024 on.
+      platform: of the devices that will train; by default JAX's own.
     """
     auto = remat == "auto" and config.hidden_size >= 1024
-    cpu = jax.default_backend() == "cpu"
+    cpu = (platform or jax.default_backend()) == "cpu"
     return dataclasses.replace(
         config,
         remat=remat == "on" or auto,

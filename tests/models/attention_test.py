@@ -1,7 +1,6 @@
 """Who sees whom, and the softmax, against loops in NumPy."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlora.models import DecoderConfig
-from jaxlora.models.attention import attend, flash, flashes, near, seen
+from jaxlora.models.attention import attend, near, seen
+from jaxlora.models.kernels import flash
 
 B, T, S, H, G, K = 3, 4, 6, 6, 2, 4
 ATOL = 1e-5  # float32, outputs of order 1
@@ -142,42 +141,3 @@ def test_scores_of_bfloat16_are_not_rounded():
     v = jnp.asarray([[[[0.0, 0.0], [1.0, 1.0]]]], jnp.bfloat16)
     got = attending(q, k, v, jnp.ones((1, 1, 2), bool), scale=1.0)
     np.testing.assert_allclose(got.astype(jnp.float32), 1 / (1 + np.exp(-1)), rtol=0.01)
-
-
-def test_flash_is_for_bfloat16_on_a_gpu_unless_told_otherwise(monkeypatch):
-    def chosen(**fields):
-        return flashes(DecoderConfig(**fields))
-
-    assert not chosen()
-    assert not chosen(dtype="bfloat16")
-    assert chosen(attention="flash")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    device = types.SimpleNamespace(compute_capability="9.0")
-    monkeypatch.setattr(jax, "devices", lambda: [device])
-    assert not chosen()
-    assert chosen(dtype="bfloat16")
-    assert not chosen(dtype="bfloat16", attn_softcap=30.0)
-    assert not chosen(dtype="bfloat16", attention="plain")
-    assert chosen(attention="flash")
-
-
-@pytest.mark.parametrize(
-    ("capability", "width", "length", "causal", "expected"),
-    [
-        ("9.0", 256, 7, True, True),
-        ("10.0", 256, 8, False, True),
-        ("9.0", 256, 7, False, False),  # a gradient that cuDNN does not have
-        ("8.0", 256, 8, True, False),  # Gemma 3 on an A100
-        ("8.0", 128, 8, True, True),
-        ("9.0", 264, 8, True, False),
-        ("9.0", 60, 8, True, False),
-    ],
-)
-def test_flash_is_left_where_cudnn_refuses(
-    monkeypatch, capability, width, length, causal, expected
-):
-    device = types.SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "devices", lambda: [device])
-    config = DecoderConfig(dtype="bfloat16", head_dim=width)
-    assert flashes(config, length, causal=causal) == expected

@@ -143,7 +143,7 @@ def test_a_library_is_cut_as_its_kernels_are(base):
         None,
         ("tensor", "fsdp"),
     )
-    assert tuple(where["layers/mlp/up_proj/kernel/scale"].spec) == ("expert", None)
+    assert tuple(where["layers/mlp/up_proj/kernel/scale"].spec) == ("expert",)
 
 
 KEY = jax.random.key(0)

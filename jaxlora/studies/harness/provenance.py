@@ -73,9 +73,12 @@ def base(params: Tree, config: Any) -> dict[str, Any]:
       params: of the base.
       config: of the decoder.
     """
+    facts = dataclasses.asdict(config)
+    if facts.get("attention") in ("cudnn", "splash"):  # of the place
+        facts["attention"] = "auto"
     return {
         "weights of the base": library.base_identity(params),
-        "configuration of the base": dataclasses.asdict(config),
+        "configuration of the base": facts,
         "version of jaxlora": jaxlora.__version__,
     }
 

@@ -1,0 +1,129 @@
+"""Operations and traffic by formula: what the compiler does not count, or not here.
+
+XLA counts the body of a loop once, so operations come from the shapes: two for each
+parameter and token, forward; as many backward for a frozen base, whose own gradient
+nobody needs, and twice as many for what learns. Traffic is that of the design: weights
+gathered along ``fsdp``, sums of activations along ``tensor``, gradients along ``data``
+and ``fsdp``, and nothing along ``expert``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+
+from jaxlora import lora
+from jaxlora.plan.hlo import Collective
+from jaxlora.plan.memory import base_bytes, expert_bytes, share, size
+from jaxlora.plan.work import Work, shapes
+
+
+class Traffic(NamedTuple):
+    """All collectives of a kind along some axes."""
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    """Of the compiled program, where loops count once; 0 by formula."""
+    received: float
+    """Bytes that a chip receives in one step."""
+
+
+def operations(work: Work) -> float:
+    """Floating-point operations of one step, on all chips together.
+
+    Args:
+      work: the program; a merge has none that count.
+    """
+    if work.task == "merge":
+        return 0.0
+    c, given = work.config, shapes(work)
+    tokens = work.batch * work.length * work.accumulate
+    kernels = sum(
+        math.prod(x.shape)
+        for x in jax.tree.leaves(given.base["layers"])
+        if len(x.shape) > 2
+    )
+    factors, _ = lora.split(given.library)
+    adapter = sum(math.prod(x.shape) for x in jax.tree.leaves(factors)) / work.experts
+    head = c.hidden_size * c.vocab_size
+    # Every pair of tokens twice, for scores and for values; half of them are masked,
+    # but computed or not by the kernel that runs.
+    pairs = 2 * work.length * c.num_heads * c.head_dim * c.num_layers
+    if work.task == "route":
+        each = kernels * c.passes + pairs + work.experts * adapter
+        return 2.0 * tokens * each + 2.0 * work.batch * head
+    again = 1 if c.remat else 0
+    layers = (2 + again) * kernels * c.passes + (3 + again) * pairs
+    each = layers + (3 + again) * adapter + 3 * head  # the head is computed again
+    return 2.0 * tokens * work.experts * each
+
+
+def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
+    """What a chip receives in one step, by formula.
+
+    Args:
+      work: the program.
+      sizes: of the axes of the mesh.
+    """
+    if work.task == "merge":
+        return _of("all-to-all", ("expert",), sizes, 1.0 * _library(work, sizes), 1)
+    c, here = work.config, share(work, sizes)
+    item = 2 if c.dtype == "bfloat16" else 4
+    learns = work.task == "train"
+    turns = work.accumulate * (work.experts // sizes.get("expert", 1) // here.experts)
+    turns = max(1, turns if learns else 1)
+    rows = here.batch * work.length * here.experts * turns * c.hidden_size * item
+    only = {"tensor": sizes.get("tensor", 1)}
+    base = base_bytes(shapes(work).base, only)
+    passes = 2 if learns else 1
+    out = _of("all-gather", ("fsdp",), sizes, 1.0 * passes * turns * base, 1)
+    sums = 2 * c.num_layers * c.passes * (passes + (learns and c.remat))
+    out += _of("all-reduce", ("tensor",), sizes, sums * rows, 2)
+    if learns:
+        only = only | {"expert": sizes.get("expert", 1)}
+        factors, _ = lora.split(shapes(work).library)
+        gradient = work.accumulate * expert_bytes(factors, only)
+        out += _of("all-reduce", ("data", "fsdp"), sizes, 1.0 * gradient, 2)
+        return out
+    # Updates of experts on other devices are added at every site.
+    sites = lora.sites(shapes(work).library).values()
+    wide = sum(site.b.shape[-1] for site in sites) * c.num_layers
+    answers = here.batch * work.length * wide * item
+    return out + _of("all-reduce", ("expert",), sizes, 1.0 * answers, 2)
+
+
+def _library(work: Work, sizes: Mapping[str, int]) -> int:
+    return size(shapes(work).library) // sizes.get("expert", 1)
+
+
+def _of(
+    kind: str,
+    axes: Sequence[str],
+    sizes: Mapping[str, int],
+    size: float,
+    factor: int,
+) -> list[Traffic]:
+    """What a ring of devices sends of so many bytes; nothing where there is none."""
+    group = math.prod(sizes.get(axis, 1) for axis in axes)
+    if group == 1:
+        return []
+    cut = tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
+    return [Traffic(kind, cut, 0, factor * size * (group - 1) / group)]
+
+
+def summed(every: Iterable[Collective]) -> list[Traffic]:
+    """Collectives of a program, by kind and axes, the largest first.
+
+    Args:
+      every: of :func:`jaxlora.plan.hlo.collectives`.
+    """
+    by: dict[tuple[str, tuple[str, ...]], list[Collective]] = {}
+    for each in every:
+        by.setdefault((each.kind, each.axes), []).append(each)
+    out = [
+        Traffic(kind, axes, len(some), sum(x.received for x in some))
+        for (kind, axes), some in by.items()
+    ]
+    return sorted(out, key=lambda x: -x.received)

@@ -1,0 +1,112 @@
+"""The programs that are planned, on a mesh: those that run, with abstract arrays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlora import merge, models, parallel
+from jaxlora import tree as named
+from jaxlora.models import Decoder
+from jaxlora.parallel import merging
+from jaxlora.plan.work import Work, route_of, shapes
+from jaxlora.tasks.packing import Rows
+from jaxlora.train import packed, session
+from jaxlora.tree import Tree
+
+
+def lower(work: Work, mesh: Mesh) -> Any:
+    """Traces a program for a mesh; ``.compile()`` then asks the compiler of its chips.
+
+    Args:
+      work: for the platform of the mesh, see :meth:`Work.on`.
+      mesh: its devices need not be here.
+
+    Returns:
+      ``jax.stages.Lowered``.
+    """
+    programs = {"train": _train, "route": _route, "merge": _merge}
+    with jax.numpy_dtype_promotion("standard"), parallel.using(mesh):
+        return programs[work.task](work, mesh)
+
+
+def _train(work: Work, mesh: Mesh) -> Any:
+    given, training = shapes(work), work.training
+    run = packed.Run(given.library, given.opt_state, _shape((), jnp.int32))
+    plan = jax.eval_shape(lambda: training.plan([1] * work.experts))
+    size = (work.experts, 1, work.accumulate, work.batch, work.length)
+    ints = (_shape(size, jnp.int32),) * 4
+    rows = Rows(ints[0], ints[1], _shape(size, jnp.float32), *ints[2:])
+    program = packed.Program(Decoder(work.config), training.optimizer(), work.at_once)
+    return packed.updates.lower(
+        program,
+        _base(mesh, given.base),
+        _experts(mesh, run),
+        _experts(mesh, plan),
+        _at(mesh, rows, session.BY_BATCH),
+    )
+
+
+def _route(work: Work, mesh: Mesh) -> Any:
+    given, model = shapes(work), Decoder(work.config, route_of(work))
+
+    def answer(base: Tree, library: Tree, gate: Tree, tokens: jax.Array) -> jax.Array:
+        x = models.hidden(model, base, tokens, library=library, gate=gate)
+        return models.unembed(model, base, x[:, -1])
+
+    tokens = _shape((work.batch, work.length), jnp.int32)
+    return jax.jit(answer).lower(
+        _base(mesh, given.base),
+        _experts(mesh, given.library),
+        _experts(mesh, given.gate),
+        _at(mesh, tokens, PartitionSpec(parallel.BATCH)),
+    )
+
+
+def _merge(work: Work, mesh: Mesh) -> Any:
+    how = merge.preset(work.method or "mean")
+    library = shapes(work).library
+    run = jax.jit(lambda library: merging.merged(how, library))
+    # Merges are float32 and know nothing of a base: other axes of the mesh are idle.
+    return run.lower(_at(mesh, library, PartitionSpec("expert")))
+
+
+def _base(mesh: Mesh, tree: Tree) -> Tree:
+    return _placed(tree, parallel.shardings(mesh, tree))
+
+
+def _experts(mesh: Mesh, tree: Tree) -> Tree:
+    return _placed(tree, parallel.expert_shardings(mesh, tree))
+
+
+def _placed(tree: Tree, where: dict[str, NamedSharding]) -> Tree:
+    return named.map_named(
+        lambda name, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[name]),
+        tree,
+    )
+
+
+def _at(mesh: Mesh, tree: Tree, spec: PartitionSpec) -> Tree:
+    def lay(x: Any) -> jax.ShapeDtypeStruct:
+        where = NamedSharding(mesh, spec if x.ndim else PartitionSpec())
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    return jax.tree.map(lay, tree)
+
+
+def _shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(size, dtype)
+
+
+def small(work: Work, layers: int) -> Work:
+    """The same work on fewer layers.
+
+    Args:
+      work: the program.
+      layers: L.
+    """
+    local = work.config.local_layers[:layers]
+    config = dataclasses.replace(work.config, num_layers=layers, local_layers=local)
+    return dataclasses.replace(work, config=config)

@@ -1,0 +1,187 @@
+"""Which meshes there are for some work, which fits, and what would.
+
+All of it by formula: a mesh takes milliseconds, and the best is compiled afterwards.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from jaxlora.parallel.mesh import AXES, check
+from jaxlora.plan import costs, memory, topology
+from jaxlora.plan.topology import Topology
+from jaxlora.plan.work import Work
+
+SHARE = 0.4
+"""Of a chip's peak that products reach, where nothing else is said."""
+
+
+class Ranked(NamedTuple):
+    """A mesh, by formula."""
+
+    sizes: dict[str, int]
+    peak: int
+    """Bytes a chip."""
+    fits: bool
+    seconds: float
+    """Of a step: operations, or traffic if that takes longer; 0 where unknown."""
+
+
+def numbers(work: Work) -> dict[str, dict[str, int]]:
+    """What each axis of a mesh has to divide.
+
+    Args:
+      work: the program.
+    """
+    c = work.config
+    if work.task == "merge":
+        return {"expert": {"experts": work.experts}}
+    heads = {"heads": c.num_heads, "key heads": c.num_kv_heads}
+    return {
+        "expert": {"experts": work.experts},
+        "batch": {"rows of a batch": work.batch},
+        "tensor": heads | {"hidden units of the MLP": c.mlp_size},
+    }
+
+
+def check_mesh(work: Work, sizes: Mapping[str, int]) -> None:
+    """Refuses a mesh that cuts the work into unequal parts.
+
+    Args:
+      work: the program.
+      sizes: of the axes of the mesh.
+
+    Raises:
+      ValueError: naming what is not divided, and sizes that do.
+    """
+    check(sizes, **numbers(work))
+    if work.at_once % sizes.get("expert", 1):
+        raise ValueError(
+            f"{work.at_once} experts train together, which expert="
+            f"{sizes['expert']} devices do not divide; give a multiple to --together."
+        )
+
+
+def meshes(work: Work, count: int) -> Iterator[dict[str, int]]:
+    """The meshes of some number of devices that divide the work.
+
+    Args:
+      work: the program.
+      count: of devices.
+    """
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    for shape in itertools.product(divisors, repeat=len(AXES)):
+        if math.prod(shape) != count:
+            continue
+        sizes = dict(zip(AXES, shape, strict=True))
+        if work.task == "merge" and sizes["expert"] != count:
+            continue
+        try:
+            check_mesh(work, sizes)
+        except ValueError:
+            continue
+        yield sizes
+
+
+def rank(work: Work, where: Topology) -> list[Ranked]:
+    """Every mesh that divides the work: what fits first, then by time, then by memory.
+
+    Args:
+      work: for the platform of the topology.
+      where: the devices.
+
+    Raises:
+      ValueError: if none divides it.
+    """
+    every = [ranked(work, where, sizes) for sizes in meshes(work, where.count)]
+    if not every:
+        raise ValueError(
+            f"No mesh of {where.count} devices divides {work.experts} experts, "
+            f"{work.batch} rows and {work.config.num_kv_heads} key heads; give numbers "
+            f"that have factors in common with {where.count}."
+        )
+    return sorted(every, key=lambda x: (not x.fits, round(x.seconds, 4), x.peak))
+
+
+def ranked(work: Work, where: Topology, sizes: dict[str, int]) -> Ranked:
+    """One mesh, by formula.
+
+    Args:
+      work: for the platform of the topology.
+      where: the devices.
+      sizes: of the axes.
+    """
+    peak = sum(memory.estimate(work, sizes).values())
+    fits = where.chip is None or peak <= where.chip.gib * 2**30
+    return Ranked(sizes, peak, fits, seconds(work, where, sizes))
+
+
+def seconds(
+    work: Work, where: Topology, sizes: Mapping[str, int], share: float = SHARE
+) -> float:
+    """Of a step: operations at a share of the peak, or traffic if that takes longer.
+
+    Args:
+      work: the program.
+      where: the devices; 0 comes of those without numbers.
+      sizes: of the axes.
+      share: of the peak.
+    """
+    if where.chip is None or math.isnan(where.chip.teraflops):
+        return 0.0
+    peak = where.chip.teraflops * 1e12 * share * where.count
+    sent = sum(x.received for x in costs.traffic(work, sizes))
+    return max(costs.operations(work) / peak, sent / (where.chip.gigabytes * 1e9))
+
+
+def largest_batch(
+    work: Work, where: Topology, sizes: Mapping[str, int], scale: float = 1.0
+) -> int:
+    """The most rows of a batch that fit; 0 if none do.
+
+    Args:
+      work: for the platform of the topology.
+      where: the devices.
+      sizes: of the axes.
+      scale: of the formula, such as what the compiler needed over what it said.
+    """
+    rows = sizes.get("data", 1) * sizes.get("fsdp", 1)
+    assert where.chip is not None
+
+    def fits(times: int) -> bool:
+        less = dataclasses.replace(work, batch=rows * times)
+        need = sum(memory.estimate(less, sizes).values()) * scale
+        return need <= where.chip.gib * 2**30
+
+    high = work.batch // rows
+    while high and not fits(high):
+        high //= 2
+    return high * rows
+
+
+def smallest(work: Work, where: Topology) -> tuple[str, dict[str, int]] | None:
+    """The smallest slice of the same kind on which some mesh fits, by formula.
+
+    Args:
+      work: for the platform of the topology.
+      where: the devices, of which there are too few.
+    """
+    kind = where.kind
+    names = [f"{kind}:{shape}" for shape in topology.SHAPES.get(kind, ())]
+    if kind == "h100":
+        names = [f"h100:{2**n}" for n in range(9)]
+    for name in names:
+        other = topology.describe(name, compiled=False)
+        if other.count <= where.count:
+            continue
+        fine = [
+            x
+            for x in (ranked(work, other, m) for m in meshes(work, other.count))
+            if x.fits
+        ]
+        if fine:
+            best = min(fine, key=lambda x: (x.seconds, x.peak))
+            return name, best.sizes
+    return None

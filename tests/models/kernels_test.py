@@ -1,0 +1,90 @@
+"""Which program computes attention where, and the TPU's own beside ours."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora.models import DecoderConfig
+from jaxlora.models.attention import attend, seen
+from jaxlora.models.kernels import chosen, of, on, splash
+
+WIDE = {"head_dim": 128, "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "platform", "capability", "kernel"),
+    [
+        (WIDE, "cpu", 0.0, "auto"),
+        (WIDE, "gpu", 8.0, "cudnn"),
+        (WIDE | {"dtype": "float32"}, "gpu", 9.0, "auto"),
+        (WIDE | {"attn_softcap": 30.0}, "gpu", 9.0, "auto"),
+        (WIDE | {"attention": "plain"}, "gpu", 9.0, "plain"),
+        (WIDE | {"head_dim": 256}, "gpu", 9.0, "cudnn"),
+        (WIDE | {"head_dim": 256}, "gpu", 8.0, "auto"),  # Gemma 3 on an A100
+        (WIDE | {"head_dim": 264}, "gpu", 9.0, "auto"),
+        (WIDE | {"head_dim": 60}, "gpu", 9.0, "auto"),
+        (WIDE, "tpu", 0.0, "splash"),
+        (WIDE | {"dtype": "float32", "attn_softcap": 30.0}, "tpu", 0.0, "splash"),
+        (WIDE | {"head_dim": 64}, "tpu", 0.0, "auto"),
+        (WIDE | {"attention": "plain"}, "tpu", 0.0, "plain"),
+        (
+            WIDE | {"num_layers": 2, "local_layers": (True, False), "window": 4},
+            "tpu",
+            0.0,
+            "auto",
+        ),
+    ],
+)
+def test_the_kernel_follows_the_platform(fields, platform, capability, kernel):
+    assert on(DecoderConfig(**fields), platform, capability).attention == kernel
+
+
+def test_the_kernel_of_this_machine_is_plain():
+    assert of(DecoderConfig(**WIDE), jax.devices()[0]).attention == "auto"
+    config = DecoderConfig(**WIDE)
+    assert chosen(config, 128, causal=True, cached=False) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "length", "causal", "cached", "expected"),
+    [
+        ("cudnn", 7, True, False, "cudnn"),
+        ("cudnn", 8, False, False, "cudnn"),
+        ("cudnn", 7, False, False, "plain"),  # a gradient that cuDNN does not have
+        ("cudnn", 8, True, True, "plain"),
+        ("splash", 256, False, False, "splash"),
+        ("splash", 200, False, False, "plain"),
+        ("splash", 256, False, True, "plain"),
+        ("flash", 7, False, False, "flash"),
+        ("plain", 256, True, False, "plain"),
+    ],
+)
+def test_a_call_that_a_kernel_cannot_do_is_plain(
+    kernel, length, causal, cached, expected
+):
+    config = DecoderConfig(attention=kernel)
+    assert chosen(config, length, causal=causal, cached=cached) == expected
+
+
+@pytest.mark.slow
+def test_the_kernel_of_a_tpu_equals_attention():
+    """Values and gradients, without a TPU: JAX's kernel as it is written."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (1, 128, 2, 128))
+    k, v = (jax.random.normal(key, (1, 1, 128, 128)) for key in keys[1:3])
+    ids = jnp.where(jnp.arange(128) < 50, 1, 2)[None]
+    weight = jax.random.normal(keys[3], q.shape)
+    allowed = seen(ids, ids, 0)
+
+    def slopes(fn):
+        def value(args):
+            out = fn(*args)
+            return jnp.sum(weight * out), out
+
+        return jax.grad(value, has_aux=True)((q, k, v))
+
+    got = slopes(lambda *x: splash(*x, (ids, ids), scale=0.1, interpret=True))
+    want = slopes(lambda *x: attend(*x, allowed, scale=0.1))
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
