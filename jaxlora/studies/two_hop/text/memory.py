@@ -24,7 +24,7 @@ from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.train.step import CHUNK_FLOATS
-from jaxlora.train.training import Training
+from jaxlora.train.training import Training, at_once, faster
 from jaxlora.tree import Tree
 
 TRAINING = ("base", "experts", "gradients", "optimizer", "activations", "logits")
@@ -55,7 +55,7 @@ def estimate(
     base, expert = _shapes(Decoder(decoder), config.lora)
     factors, _ = jax.eval_shape(lora.split, expert)
     moments = jax.eval_shape(optax.scale_by_adam().init, factors)
-    concurrent, ask = config.train.together or experts, config.ask
+    concurrent, ask = config.train.together or at_once(decoder, experts), config.ask
     slots = longest + max(ask.new_tokens, ask.written_tokens)
     prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
     # Logits of a chunk of tokens, and their gradient; float32.
@@ -151,7 +151,9 @@ def _shapes(model: Decoder, config: LoraConfig) -> tuple[Tree, Tree]:
 
 
 def _activations(decoder: DecoderConfig, config: LoraConfig, train: Training) -> int:
-    """What all layers keep under remat, and all that one layer computes again."""
+    """What all layers keep; under remat, little, and all that one computes again."""
+    if not faster(decoder, "auto").remat:
+        return residuals(decoder, config, train.batch, train.length)
     kept = dataclasses.replace(decoder, remat=True)
     single = dataclasses.replace(
         decoder, remat=False, num_layers=1, local_layers=decoder.local_layers[:1]
