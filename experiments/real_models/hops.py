@@ -137,16 +137,16 @@ def main() -> None:
     loaded = resources.load(config, lambda *_: None)
     every = resources.given(config, people.real(given.pairs))
     groups: tuple[Group, ...] = people.sample(every, given.people, 0)
-    parts = []
+    parts: list[pd.DataFrame] = []
+    given.out.mkdir(parents=True, exist_ok=True)
     for pair, group in zip(given.pairs, groups, strict=True):
         ready = resources.setting(loaded, config, [group], group, 0, {})
         parts.append(ask(ready).assign(pair=pair))
         seconds = time.monotonic() - started
         print(f"{pair}: {seconds:.0f} s so far", flush=True)
-    frame = pd.concat(parts, ignore_index=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "hops.csv", frame.to_csv(index=False))
-    write_text(given.out / "hops.md", table(frame))
+        frame = pd.concat(parts, ignore_index=True)
+        write_text(given.out / "hops.csv", frame.to_csv(index=False))
+        write_text(given.out / "hops.md", table(frame))
     print(table(frame))
 
 

@@ -96,16 +96,16 @@ def main() -> None:
     started = time.monotonic()
     model, base = pretrained.load(given.model)
     prompts, who = codec.load(given.model, chat=True), Reuse(model, base)
-    parts = []
+    parts: list[pd.DataFrame] = []
+    given.out.mkdir(parents=True, exist_ok=True)
     for name in given.relations:
         parts.append(relation(who, prompts, name))
         seconds = time.monotonic() - started
         share = parts[-1]["together"].mean()
         print(f"{name}: {share:.2f} together, {seconds:.0f} s so far", flush=True)
-    frame = pd.concat(parts, ignore_index=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "knows.csv", frame.to_csv(index=False))
-    write_text(given.out / "knows.md", table(frame))
+        frame = pd.concat(parts, ignore_index=True)
+        write_text(given.out / "knows.csv", frame.to_csv(index=False))
+        write_text(given.out / "knows.md", table(frame))
     print(table(frame))
 
 
