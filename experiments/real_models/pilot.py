@@ -3,7 +3,7 @@
     python experiments/real_models/pilot.py MODEL --config FILE.json --out FOLDER
 
 Trains the first-hop expert of the study's people (seed 0) at every rank and learning
-rate, and asks it its own facts in held-out phrasings. Writes pilot.csv and pilot.md.
+rate, and asks it its own facts in held-out phrasings. Writes pilot.csv.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def main() -> None:
     (group,) = people.sample([every], config.people, 0)
     ready = resources.setting(loaded, config, [group], group, 0, {})
     before = float(np.mean(answer.right(ready, who(ready), questions.RANKED[0])))
-    lines = [{"rank": 0, "rate": 0.0, "own": before, "loss": np.nan, "s": 0}]
+    start = {"rank": 0, "rate": 0.0, "updates": 0, "own": before}
+    lines = [start | {"loss": np.nan, "s": 0}]
     for rank, rate in itertools.product(given.ranks, given.rates):
         started = time.monotonic()
         recipe = experts.Recipe(
@@ -61,8 +62,8 @@ def main() -> None:
         seconds = time.monotonic() - started
         asked = ready._replace(adapters=trained.adapters)
         own, loss = answer.own_facts(asked, *names), trained.losses[Expert.HOP1]
-        numbers = {"rank": rank, "rate": rate, "own": own, "loss": loss}
-        lines.append(numbers | {"s": round(seconds)})
+        numbers = {"rank": rank, "rate": rate, "updates": recipe.train.steps}
+        lines.append(numbers | {"own": own, "loss": loss, "s": round(seconds)})
         print(lines[-1], flush=True)
     write_text(given.out / "pilot.csv", pd.DataFrame(lines).to_csv(index=False))
 

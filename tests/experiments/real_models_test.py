@@ -16,7 +16,7 @@ from jaxlora.studies.harness import config as harness
 from jaxlora.studies.two_hop.text.config import STUDY, TextConfig
 
 HERE = pathlib.Path(__file__).parents[2] / "experiments" / "real_models"
-NAMES = ("adapter_tasks", "knows", "hops", "retention")
+NAMES = ("adapter_tasks", "knows", "hops", "retention", "figure")
 
 
 @pytest.fixture
@@ -114,3 +114,20 @@ def test_a_false_first_fact_has_another_answer(scripts):
     assert [x.bridge for x in false] == [records[i].bridge for i in (1, 2, 0)]
     assert [x.prompt for x in false] == [x.prompt for x in records]
     assert [x.answer for x in false] == [records[i].answer for i in (1, 2, 0)]
+
+
+def test_seeds_are_pooled_by_people(scripts, tmp_path):
+    figure = scripts["figure"]
+    for seed, value, n in ((1, 0.25, 8), (2, 0.75, 4)):
+        line = ("R", "OO", "base", "none", "two-hop", "accuracy", value, n, "{}")
+        names = "familiarity knows library method split metric value n condition"
+        row = dict(zip(names.split(), line, strict=True))
+        rows = pd.DataFrame([row | {"seed": seed}, row | {"seed": "all"}])
+        (tmp_path / f"seed{seed}").mkdir()
+        rows.to_csv(tmp_path / f"seed{seed}" / "results.csv.gz", index=False)
+    rows = figure.runs(tmp_path)
+    assert len(rows) == 2
+    both = figure.pooled(rows, figure.NEW, figure.BARS[0])
+    assert (both.value, both.n) == (5 / 12, 12)
+    assert figure.pooled(rows, ["R-II"], figure.BARS[0]) is None
+    assert "| base | 0.42 [0.19, 0.68] | 0.42 [0.19, 0.68] |" in figure.table(rows)

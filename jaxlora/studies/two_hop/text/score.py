@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import models
-from jaxlora.models import Decoder, cache
+from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.models.cache import Cache
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import branches
@@ -80,22 +80,35 @@ def ranking(
     trees = branches.plan(rows, concurrent)
     first = jnp.asarray([row[0] for row in rows])
     opening, cut = _cut(prompts, shared)
+    if trees:
+        slots = prompts.tokens.shape[1] + len(trees[0].tokens)
+        _check_window(who.model.config, slots)
     begun = _begin(who.model, who.base, who.arguments(), jnp.asarray(opening))
     given = (who.model, who.base, who.arguments(), begun)
     out = []
     for part, used in _batches(cut, batch):
-        total = np.zeros((batch, len(rows)))
+        start, total = None, np.zeros((batch, len(rows)))
         for tree in trees:
             nodes = tree.tokens, tree.depth, tree.sees, tree.targets
             start, each = _read(*given, *part, first, *nodes)
             # Several tokens of one candidate may be on one branch.
             scores = np.asarray(each, np.float64)[:, *tree.place]
             np.add.at(total.T, tree.candidate, scores.T)
-        if not trees:
+        if start is None:
             start = _start(*given, *part, first)
         out.append((total + np.asarray(start, np.float64))[:used])
     total = np.concatenate(out)
     return total / answers.mask.sum(axis=-1)[None] if per_token else total
+
+
+def _check_window(config: DecoderConfig, slots: int) -> None:
+    """Refuses a tree in which a token is further from the prompt than it would be."""
+    if any(config.local_layers) and slots > config.window:
+        raise ValueError(
+            f"Prompt and candidates are {slots} tokens side by side, expected no more "
+            f"than the window of the model's local layers, {config.window}; lower "
+            f"--ask.candidates-at-once."
+        )
 
 
 def text(
