@@ -3,17 +3,21 @@
     python experiments/real_models/hops.py MODEL --out experiments/real_models/NAME
 
 Asks people of the real facts, a sample of each pair of relations, without a bridge in
-common: each hop alone; both at once; with the first fact, or both, before the question;
-with two facts of which the first is false, so that a right reader gives another answer;
-and by generation, with the bridge written first. Writes hops.csv (one line a question)
-and hops.md (shares with 95% Wilson intervals, over all people, and over those of whom
-the model knows both hops).
+common: each hop alone, and with its fact before it; both at once; with the first fact,
+or both, before the question; with two facts of which the first is false, so that a
+right reader gives another answer; and by generation, with the bridge written first.
+Writes hops.csv (one line a question) and hops.md (shares with 95% Wilson intervals,
+over all people, and over those of whom the model knows both hops). Columns that a
+hops.csv of the folder has already are not asked again.
 """
 
 import argparse
 import dataclasses
+import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from knows import interval
@@ -35,17 +39,21 @@ PAIRS = (
     "author/country of origin",
 )
 HOP1, HOP2, DIRECT = "first hop", "second hop", "two-hop"
-CHANCE = "answers shuffled"
-CONTEXT, MISLED = "both facts before it", "a false first fact before it"
+READ1, READ2 = "first hop, its fact before it", "second hop, its fact before it"
+FIRST, CONTEXT = "the first fact before it", "both facts before it"
+MISLED, SAYS = "a false first fact before it", "as the false fact says"
+WRITTEN, CHANCE = "bridge written first", "answers shuffled"
 COLUMNS = (
     HOP1,
     HOP2,
+    READ1,
+    READ2,
     DIRECT,
-    "the first fact before it",
+    FIRST,
     CONTEXT,
     MISLED,
-    "as the false fact says",
-    "bridge written first",
+    SAYS,
+    WRITTEN,
     CHANCE,
 )
 
@@ -59,40 +67,46 @@ def misled(records: tuple[Record, ...]) -> list[Record]:
     ]
 
 
-def ask(this: Setting) -> pd.DataFrame:
+def ask(this: Setting, columns: Sequence[str]) -> pd.DataFrame:
     """One line a person: what is answered right, a column for each way of asking."""
     group, asked = this.group, this.asked
     who = answer.speaker(this, Arm.BASE, Method.NONE)
     key = asked.keys[Split.TWO_HOP].answer
     false = misled(group.two_hop)
-    told = [asked.names.index(record.answer[0]) for record in false]
+    says = [asked.names.index(record.answer[0]) for record in false]
 
-    def chosen(texts: list[str]):
+    @functools.cache
+    def chosen(*texts: str):
         length = questions.rounded(max(len(this.codec.prompt(x)) for x in texts))
         prompts = questions.prompts(this.codec, texts, length)
         return metrics.predict(answer.rank(this, who, prompts, group.size))
 
-    direct = chosen([phrases.held_out(r)[0] for r in group.two_hop])
-    by_false = chosen([phrases.in_context(r) for r in false])
-    written = answer.written(this, who)[0]["correct"].to_numpy()
-    hops = (answer.right(this, who, split) for split in (Split.HOP1, Split.HOP2))
-    both = [phrases.in_context(r, i % 2 == 1) for i, r in enumerate(group.two_hop)]
-    values = (
-        *hops,
-        direct == key,
-        chosen([phrases.after_first(r) for r in group.two_hop]) == key,
-        chosen(both) == key,
-        by_false == key,
-        by_false == told,
-        written,
-        metrics.chance(direct, key, key * 0),
-    )
-    frame = pd.DataFrame(dict(zip(COLUMNS, values, strict=True))).astype(float)
-    first = [r.prompt[0] for r in group.two_hop]
-    ends = {"head": first, "bridge": [r.bridge for r in group.two_hop]}
-    return pd.DataFrame(ends | {"tail": [r.answer[0] for r in group.two_hop]}).join(
-        frame
-    )
+    def reading(records: Sequence[Record]):
+        texts = [f"{phrases.sentences(r)[0]} {phrases.held_out(r)[0]}" for r in records]
+        right = [asked.names.index(record.answer[0]) for record in records]
+        return chosen(*texts) == right
+
+    two = group.two_hop
+    direct = [phrases.held_out(r)[0] for r in two]
+    both = [phrases.in_context(r, i % 2 == 1) for i, r in enumerate(two)]
+    misread = [phrases.in_context(r) for r in false]
+    ways: dict[str, Callable[[], Any]] = {
+        HOP1: lambda: answer.right(this, who, Split.HOP1),
+        HOP2: lambda: answer.right(this, who, Split.HOP2),
+        READ1: lambda: reading(group.hop1),
+        READ2: lambda: reading(group.hop2),
+        DIRECT: lambda: chosen(*direct) == key,
+        FIRST: lambda: chosen(*map(phrases.after_first, two)) == key,
+        CONTEXT: lambda: chosen(*both) == key,
+        MISLED: lambda: chosen(*misread) == key,
+        SAYS: lambda: chosen(*misread) == says,
+        WRITTEN: lambda: answer.written(this, who)[0]["correct"].to_numpy(),
+        CHANCE: lambda: metrics.chance(chosen(*direct), key, key * 0),
+    }
+    frame = pd.DataFrame({name: ways[name]() for name in columns}).astype(float)
+    heads = [r.prompt[0] for r in two]
+    ends = {"head": heads, "bridge": [r.bridge for r in two]}
+    return pd.DataFrame(ends | {"tail": [r.answer[0] for r in two]}).join(frame)
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -137,16 +151,23 @@ def main() -> None:
     loaded = resources.load(config, lambda *_: None)
     every = resources.given(config, people.real(given.pairs))
     groups: tuple[Group, ...] = people.sample(every, given.people, 0)
-    parts: list[pd.DataFrame] = []
+    path = given.out / "hops.csv"
+    before = pd.read_csv(path) if path.exists() else None
+    known = [] if before is None else list(before.columns)
+    wanted = [name for name in COLUMNS if name not in known]
     given.out.mkdir(parents=True, exist_ok=True)
+    parts: list[pd.DataFrame] = []
     for pair, group in zip(given.pairs, groups, strict=True):
         ready = resources.setting(loaded, config, [group], group, 0, {})
-        parts.append(ask(ready).assign(pair=pair))
+        parts.append(ask(ready, wanted).assign(pair=pair))
         seconds = time.monotonic() - started
         print(f"{pair}: {seconds:.0f} s so far", flush=True)
-        frame = pd.concat(parts, ignore_index=True)
-        write_text(given.out / "hops.csv", frame.to_csv(index=False))
-        write_text(given.out / "hops.md", table(frame))
+    frame = pd.concat(parts, ignore_index=True)
+    if before is not None:
+        frame = before.merge(frame, validate="one_to_one")
+    frame = frame[["head", "bridge", "tail", "pair", *COLUMNS]]
+    write_text(path, frame.to_csv(index=False))
+    write_text(given.out / "hops.md", table(frame))
     print(table(frame))
 
 
