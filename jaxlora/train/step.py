@@ -52,6 +52,7 @@ def cross_entropy(
     gate: Tree | None = None,
     pad: int | None = None,
     chunk: int = 0,
+    most: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy of the targets in nats, and the sum of their weights.
 
@@ -68,6 +69,8 @@ def cross_entropy(
       pad: id of the padding token, which is never attended to; for a ``Batch`` only.
       chunk: tokens whose logits are in memory at once, on each device over which
         rows are cut; 0 chooses by V.
+      most: logits are computed of so many tokens of a row, those of most weight; it is
+        the caller's to know that no row has more of a weight above 0. 0 for all.
 
     Returns:
       Two scalars, float32.
@@ -78,6 +81,10 @@ def cross_entropy(
     _, targets, weights = map(jnp.asarray, batch[:3])
     inputs = _inputs(batch, pad)
     x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
+    if 0 < most < targets.shape[-1]:
+        weights, places = jax.lax.top_k(weights, most)
+        targets = jnp.take_along_axis(targets, places, axis=-1)
+        x = jnp.take_along_axis(x, places[..., None], axis=-2)
     size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
     parts = layout.batch_parts()
     parts = parts if len(targets) % parts == 0 else 1
@@ -181,6 +188,7 @@ def sums(
     fixed: Tree,
     held: dict[str, Tree],
     pad: int | None = None,
+    most: int = 0,
 ) -> Sums:
     """Returns the cross-entropy as a function of what learns, and of a batch.
 
@@ -190,11 +198,12 @@ def sums(
       fixed: the rest of it, as ``part.split`` gives it.
       held: all other arguments of :func:`cross_entropy` by name: base, library.
       pad: id of the padding token, for a :class:`Batch`.
+      most: tokens of a row that have a weight, at most; 0 for all.
     """
 
     def value(free: Tree, batch: Batch | Rows) -> tuple[jax.Array, jax.Array]:
         given: Any = held | {part.name: part.join(free, fixed)}
-        return cross_entropy(model, batch=batch, pad=pad, **given)
+        return cross_entropy(model, batch=batch, pad=pad, most=most, **given)
 
     return value
 

@@ -6,7 +6,18 @@ import pytest
 
 from jaxlora import cli
 
-SMALL = "--model small --experts 4 --rank 2 --batch 4 --length 8".split()
+SMALL = [
+    "--model",
+    "small",
+    "--experts",
+    "4",
+    "--rank",
+    "2",
+    "--batch",
+    "4",
+    "--length",
+    "8",
+]
 
 
 def said_by(capsys, *words):
@@ -20,7 +31,7 @@ def numbers(text, name):
 
 
 def test_training_by_formula(capsys):
-    words = "train --model qwen2.5-7b --topology v5p-8 --formula".split()
+    words = ["train", "--model", "qwen2.5-7b", "--topology", "v5p-8", "--formula"]
     code, out, err = said_by(capsys, *words)
     assert (code, err) == (0, "")
     assert "training 8 experts of rank 16, 8 x 512 tokens each, on v5p:2x2x1" in out
@@ -56,7 +67,7 @@ def test_without_the_compiler_the_plan_is_by_formula(capsys, monkeypatch):
 
 
 def test_a_merge_is_compiled_for_this_machine(capsys):
-    code, out, err = said_by(
+    code, out, _err = said_by(
         capsys, "merge", *SMALL, "--topology", "cpu:4", "--mesh", "expert=4"
     )
     assert code == 0
@@ -81,7 +92,7 @@ def test_a_folder_needs_no_weights(capsys, tmp_path):
     qwen |= {"intermediate_size": 96, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
     qwen |= {"max_position_embeddings": 64, "tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(qwen))
-    words = "--topology v5e-4 --formula --batch 4 --length 16".split()
+    words = ["--topology", "v5e-4", "--formula", "--batch", "4", "--length", "16"]
     code, out, _ = said_by(capsys, "train", "--model", tmp_path, *words)
     assert code == 0
     assert "v5e:2x2 (4 chips, 15.75 GiB each)" in out

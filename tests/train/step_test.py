@@ -49,6 +49,15 @@ def test_padding_is_never_attended_to(model, base):
     assert abs(seen - want) > 1e-3
 
 
+def test_logits_of_the_weighted_tokens_alone_are_the_same_loss(model, base):
+    few = jax.jit(lambda base: cross_entropy(model, base, BATCH, pad=0, most=2))
+    total, count = few(base)
+    assert total / count == pytest.approx(float(value(model, base, BATCH, 0)), rel=1e-6)
+    assert count == 4.5
+    lost = cross_entropy(model, base, BATCH, pad=0, most=1)
+    assert float(lost[1]) == 3.0  # the caller's to know
+
+
 def test_rows_that_are_not_packed_need_a_pad(model, base):
     with pytest.raises(ValueError, match="Got a Batch and no pad; give the id"):
         cross_entropy(model, base, BATCH)

@@ -18,7 +18,7 @@ from jaxlora.plan.memory import size
 from jaxlora.plan.work import Work, shapes
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.text.config import TextConfig
-from jaxlora.train.training import faster
+from jaxlora.train.training import at_once, faster
 from jaxlora.tree import Tree
 
 TRAINING = (*memory.ARRAYS, *memory.BESIDE)
@@ -43,7 +43,7 @@ def work(decoder: DecoderConfig, config: TextConfig, experts: int) -> Work:
         batch=train.batch,
         length=train.length,
         accumulate=train.accumulate,
-        together=train.together,
+        together=train.together or at_once(decoder, experts),
     )
 
 
@@ -72,14 +72,14 @@ def estimate(
     )
     slots = longest + max(ask.new_tokens, ask.written_tokens)
     prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
-    at_once = ask.candidates_at_once
+    candidates = ask.candidates_at_once
     parts = memory.estimate(training, {}) | {
         # A library of three, and the largest merge of it.
         "adapters asked": 3 * size(single) + _merged(config, single),
         # Of the prompts, and once more for every candidate answered at once.
-        "keys and values": (1 + at_once) * size(prompts),
+        "keys and values": (1 + candidates) * size(prompts),
         # Of the tokens of all candidates at once (names have up to 16 tokens).
-        "logits asked": 4 * 16 * ask.batch * at_once * decoder.vocab_size,
+        "logits asked": 4 * 16 * ask.batch * candidates * decoder.vocab_size,
     }
     totals = {"training": TRAINING, "asking": ASKING}
     return parts | {k: sum(parts[x] for x in names) for k, names in totals.items()}

@@ -116,7 +116,8 @@ def setting(
     model, base, prompts, _ = loaded
     phrasings = config.ask.phrasings
     sizes = questions.shapes(prompts, groups, phrasings)
-    asked = questions.ask(prompts, group, sizes, phrasings, known)
+    library = questions.library_of(groups, group)
+    asked = questions.ask(prompts, library, sizes, phrasings, known)
     first = questions.by_phrasing(group.two_hop, phrasings)[0]
     prompts.check(first, asked.names)
     return Setting(config, model, base, prompts, group, asked, sizes, seed)
@@ -167,6 +168,13 @@ def generated(config: TextConfig, seed: int) -> tuple[Group, ...]:
     return people.generate(cells, config.people, config.pairs, seed)
 
 
+def facts_of(config: TextConfig) -> Given | None:
+    """The people of a user's file, or of the real facts that come along; or nobody."""
+    if config.real:
+        return people.real(config.real)
+    return people.read(config.facts, config.allow_ties) if config.facts else None
+
+
 def given(config: TextConfig, facts: Given | None) -> tuple[Group, ...]:
     """A user's people, before it is known what the base knows of them."""
     cell = Cell(f"{config.familiarity}-OO")
@@ -197,7 +205,11 @@ def real(
         return groups, []
 
     def measure() -> list[dict[str, Any]]:
-        hops = [knowledge(source.loaded(), config, groups, g) for g in groups]
+        hops = []
+        for i, group in enumerate(groups):
+            text = f"what the base knows of {group.size} people"
+            this.progress("questions", i, len(groups), text)
+            hops.append(knowledge(source.loaded(), config, groups, group))
         return [
             {"pair": group.pair, "hop1": hop1, "hop2": hop2}
             for group, (hop1, hop2) in zip(groups, hops, strict=True)

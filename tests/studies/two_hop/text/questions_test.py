@@ -27,7 +27,7 @@ def groups():
 @pytest.fixture(scope="module")
 def asked(codec, groups):
     sizes = questions.shapes(codec, groups, 2)
-    return questions.ask(codec, groups[0], sizes, 2, {})
+    return questions.ask(codec, groups[:1], sizes, 2, {})
 
 
 def test_candidates_are_answers_then_bridges(groups, asked):
