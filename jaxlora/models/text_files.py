@@ -6,8 +6,11 @@ from typing import Any
 
 from jaxlora.io import tensors
 from jaxlora.models.text_backend import MAIN, Limited
+from jaxlora.strangers import data
 
 CONFIG = "tokenizer_config.json"
+TEMPLATE = 2**22
+"""Bytes of a file with a chat template; the longest has a hundredth of it."""
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -59,10 +62,7 @@ def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
     """Returns the chat template, the one named default where there are several."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}).") from None
+        return data.text(path, most=TEMPLATE, what="a chat template")
     stored = read(folder / "chat_template.json").get("chat_template")
     given = config.get("chat_template") if stored is None else stored
     if given is None or isinstance(given, str):
