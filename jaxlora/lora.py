@@ -244,7 +244,8 @@ def computed(weight: LoraWeight, dtype: Any) -> LoraWeight:
       weight: a [..., D, R], b [..., R, F], of one type.
       dtype: of the activations.
 
-    >>> w = LoraWeight(jnp.ones((2, 1), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16), 1)
+    >>> a, b = jnp.ones((2, 1), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16)
+    >>> w = LoraWeight(a, b, jnp.asarray(1.0))
     >>> computed(w, jnp.float32).a.dtype, computed(w, jnp.bfloat16).b.dtype
     (dtype('float32'), dtype(bfloat16))
     """
