@@ -245,7 +245,7 @@ def computed(weight: LoraWeight, dtype: Any) -> LoraWeight:
       dtype: of the activations.
 
     >>> a, b = jnp.ones((2, 1), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16)
-    >>> w = LoraWeight(a, b, 1)
+    >>> w = LoraWeight(a, b, jnp.asarray(1.0))
     >>> computed(w, jnp.float32).a.dtype, computed(w, jnp.bfloat16).b.dtype
     (dtype('float32'), dtype(bfloat16))
     """

@@ -84,7 +84,9 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     _check(given)
     probes = probing.read(given.probe)
-    records = [tasks_text.read(source).records for source in given.data]
+    read = [tasks_text.read(source) for source in given.data]
+    printing.say(note for source in read for note in source.notes)
+    records = [source.records for source in read]
     setting = _setting(given, probes, records)
     with bars.bar("asking") as move:
         bases, experts = _knows(setting, move)

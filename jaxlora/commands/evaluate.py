@@ -72,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(0, given, "records")
     source, skip = given.data, given.skip_bad
     read = text.read(source, skip_bad=skip, tests=True)
+    printing.say(read.notes)
     first = read.records[: given.records or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped

@@ -19,7 +19,7 @@ from jaxlora.commands import (
 )
 from jaxlora.commands.flags import outputs
 from jaxlora.commands.gate_plan import PROG, Arguments
-from jaxlora.commands.printing import line, table
+from jaxlora.commands.printing import line, say, table
 from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
@@ -89,6 +89,7 @@ def run(arguments: Sequence[str]) -> int:
 def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Result:
     """Measures or trains a gate, and writes its file."""
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
+    say(note for read in data.values() for note in read.notes)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
     tokenizer = decode.load_tokenizer(given.model, reuse)
     make = _measured if plan.training is None else _trained

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, loading, talk
+from jaxlora.commands import bars, flags, loading, printing, talk
 from jaxlora.commands.flags import (
     Combine,
     Combining,
@@ -26,7 +26,7 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
 from jaxlora.strangers.text import visible
-from jaxlora.tasks import jsonl, prompts
+from jaxlora.tasks import jsonl, prompts, record_fields
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora generate"
@@ -115,6 +115,8 @@ def _asked(given: Arguments) -> list[Record]:
     records = [prompts.plain(prompt) for prompt in given.prompt]
     if given.prompts is not None:
         records = prompts.read(given.prompts)
+        odd = (name for record in records for name in record.unread)
+        printing.say(record_fields.notes(odd, str(given.prompts)))
     if not given.system:
         return records
     turn = {"role": "system", "content": given.system}

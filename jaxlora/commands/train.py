@@ -127,6 +127,7 @@ def _train(
 ) -> Trained:
     sources = zip(names, given.data, strict=True)
     data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
+    printing.say(note for read in data.values() for note in read.notes)
     words = tokenizer.load(given.model)
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read

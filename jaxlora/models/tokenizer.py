@@ -47,7 +47,9 @@ class Tokenizer:
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer: every eos, and the mark of the chat template."""
         token = self._mark[1]
-        return self.eos_ids + ((token,) if token not in (None, *self.eos_ids) else ())
+        if token is None or token in self.eos_ids:
+            return self.eos_ids
+        return (*self.eos_ids, token)
 
     @functools.cached_property
     def _mark(self) -> tuple[str, int | None]:
@@ -105,20 +107,27 @@ class Tokenizer:
         return out
 
     def render(
-        self, messages: Sequence[chat.Message], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[chat.Message],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Returns a conversation as text, to be encoded with ``special=False``.
 
         Raises:
           ValueError: if there is no template, or as :func:`.chat.render`.
         """
-        (text,) = self.beginnings(messages, [(len(messages), add_generation_prompt)])
+        asked = [(len(messages), add_generation_prompt)]
+        (text,) = self.beginnings(messages, asked, tools)
         if isinstance(text, ValueError):
             raise text
         return text
 
     def beginnings(
-        self, messages: Sequence[chat.Message], asked: Sequence[tuple[int, bool]]
+        self,
+        messages: Sequence[chat.Message],
+        asked: Sequence[tuple[int, bool]],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[str | ValueError]:
         """Renders beginnings of a conversation, or says why not; see :mod:`.chat`.
 
@@ -126,6 +135,7 @@ class Tokenizer:
           messages: turns, in order.
           asked: of each rendering, how many turns, and whether the assistant's next
             one is opened.
+          tools: what the assistant may call.
 
         Raises:
           ValueError: if there is no template.
@@ -138,7 +148,11 @@ class Tokenizer:
                 f"chat_template to chat.PLAIN."
             )
         return chat.beginnings(
-            self.chat_template, messages, asked, special_tokens=self.special_tokens
+            self.chat_template,
+            messages,
+            asked,
+            special_tokens=self.special_tokens,
+            tools=tools,
         )
 
 

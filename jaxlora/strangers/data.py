@@ -87,7 +87,7 @@ def read(
     """
     held = b"".join(_parts(Path(path), most, what))
     try:
-        return loads(held.decode("utf-8"), finite=finite, containers=containers)
+        return loads(held.decode("utf-8-sig"), finite=finite, containers=containers)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not JSON: byte {error.object[error.start]:#04x} at offset "

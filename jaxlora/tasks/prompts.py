@@ -49,9 +49,13 @@ def read(path: Path) -> list[Record]:
 
 
 def _record(fields: dict, where: str) -> Record:
-    if "prompt" in fields and not {"answer", "completion"} & set(fields):
-        prompt = jsonl.text(fields, "prompt", where, EXPECTED)
-        return Record(messages=(_turn(prompt),), where=where)
+    if "prompt" in fields and not {"answer", "completion", "response"} & set(fields):
+        prompt = fields["prompt"]
+        # As turns, or as what a user says.
+        if not isinstance(prompt, list):
+            prompt = [_turn(jsonl.text(fields, "prompt", where, EXPECTED))]
+        rest = {name: x for name, x in fields.items() if name != "prompt"}
+        return record({"messages": prompt} | rest, where)
     # A record of training data: its answer is left out.
     training = record(fields, where)
     if not training.asked:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.tasks import text_spans
+from jaxlora.tasks import record_turns, text_spans
 from jaxlora.tasks.text_sources import FORMS as FORMS
 from jaxlora.tasks.text_sources import Read as Read
 from jaxlora.tasks.text_sources import Record as Record
@@ -182,7 +182,9 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
         raise ValueError(f"{item.where}: plain text has no prompt; expected {FORMS}.")
     try:
         if tokenizer.chat_template:
-            return tokenizer.encode(tokenizer.render(item.asked), special=False)
+            _check_shown(item, tokenizer.chat_template)
+            asked = tokenizer.render(item.asked, tools=item.tools)
+            return tokenizer.encode(asked, special=False)
         text = _plain_prompt(item)
     except ValueError as error:
         raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
@@ -230,17 +232,38 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
         return item.text, [(0, len(item.text))]
     try:
         if tokenizer.chat_template:
-            return text_spans.locate(item.messages, tokenizer)
+            _check_shown(item, tokenizer.chat_template)
+            return text_spans.locate(item, tokenizer)
         asked = _plain_prompt(item)
     except ValueError as error:
         raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     text = asked + item.answer
-    return text, [(len(asked), len(text))] if item.answer else []
+    learnt = item.answer and len(item.messages) - 1 not in item.unlearnt
+    return text, [(len(asked), len(text))] if learnt else []
+
+
+def _check_shown(item: Record, template: str) -> None:
+    """Refuses what a template would leave out in silence."""
+    names = {x for turn in item.messages for x in record_turns.shown(turn)}
+    for name in (*names, *(["tools"] if item.tools else ())):
+        spellings = record_turns.spellings(name)
+        if not any(x in template for x in spellings):
+            raise ValueError(
+                f"the record has {name!r}, which the chat template does not show "
+                f"(it has none of {', '.join(spellings)}); take a template that does, "
+                f"or leave it out."
+            )
 
 
 def _plain_prompt(item: Record) -> str:
     """What stands before the answer where there is no chat template."""
     roles = [turn["role"] for turn in item.asked]
+    beside = [x for turn in item.messages for x in record_turns.shown(turn)]
+    if item.tools or beside:
+        raise ValueError(
+            f"{', '.join((*beside, *(['tools'] if item.tools else ())))} of a "
+            f"conversation need a chat template that shows them, and there is none."
+        )
     # Without a template there is no agreed way to write several turns.
     if [role for role in roles if role != "system"] != ["user"]:
         raise ValueError(
