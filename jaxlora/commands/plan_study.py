@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxlora.commands import flags, plan_output, printing
-from jaxlora.commands.flags.planning import Devices
+from jaxlora.commands.flags.planning import Devices, Model
 from jaxlora.plan.work import model_of
 from jaxlora.studies.harness import config
 from jaxlora.studies.two_hop.text import memory
@@ -37,9 +37,7 @@ class Arguments:
         tyro.conf.Positional[Literal["two-hop-text"]], tyro.conf.arg(metavar="STUDY")
     ]
     """two-hop-text."""
-    model: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """Folder with a config.json, or qwen2.5-1.5b, qwen2.5-7b, qwen2.5-14b,
-    llama-3.1-8b."""
+    model: Model
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """JSON file of the study's options, as study two-hop takes it."""
     experts: int = len(Expert)

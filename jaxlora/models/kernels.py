@@ -169,7 +169,7 @@ def _each(q, k, v, ids, softcap: float, interpret: bool) -> jax.Array:
         interpret=interpret,
     )
 
-    def row(q, k, v, of_queries, of_keys):
+    def row(q, k, v, of_queries, of_keys) -> Any:
         return kernel(q, k, v, library.SegmentIds(of_queries, of_keys))
 
     return jax.vmap(row)(q, k, v, *ids)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxlora import tree as named
 from jaxlora.lora import LoraWeight
@@ -35,13 +35,13 @@ def sizes() -> Mapping[str, int]:
     return mesh.shape
 
 
-def constrain(x: jax.Array, *axes: Axis) -> jax.Array:
+def constrain(x: jax.Array, *axes: Any) -> jax.Array:
     """Lays an array out on the mesh in use.
 
     Args:
       x: any array.
       *axes: mesh axes of each of its axes; those that do not cut it evenly are left
-        out, and None means whole along all of them.
+        out, None means whole along all of them, and ``UNCONSTRAINED`` wherever it is.
 
     >>> constrain(jax.numpy.ones((4, 2)), "data", None).shape
     (4, 2)
@@ -74,7 +74,8 @@ def gathered_weight(weight: LoraWeight, name: str) -> LoraWeight:
     axes = rules.used_axes(name)
     if len(axes) != 2:
         return weight
-    lead = ("expert",) * (weight.a.ndim - 2)
+    # Wherever the experts are: gates of many libraries train side by side, too.
+    lead = (PartitionSpec.UNCONSTRAINED,) * (weight.a.ndim - 2)
     a = constrain(weight.a, *lead, axes[0], None)
     return LoraWeight(a, constrain(weight.b, *lead, None, axes[1]), weight.scale)
 

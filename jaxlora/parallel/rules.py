@@ -130,7 +130,7 @@ def _last(mesh: Any, axes: Sequence[Axis], shape: Sequence[int]) -> PartitionSpe
 
 
 def fitting(
-    sizes: Mapping[str, int], axes: Sequence[Axis], shape: Sequence[int]
+    sizes: Mapping[str, int], axes: Sequence[Any], shape: Sequence[int]
 ) -> PartitionSpec:
     """The spec of an array, without the mesh axes that do not cut it evenly.
 
@@ -139,11 +139,13 @@ def fitting(
       axes: mesh axes by axis of the array; of several the last are dropped first.
       shape: of the array.
 
-    >>> fitting({"tensor": 2, "fsdp": 4}, [("tensor", "fsdp"), None], (6, 3))
-    PartitionSpec('tensor',)
+    >>> tuple(fitting({"tensor": 2, "fsdp": 4}, [("tensor", "fsdp"), None], (6, 3)))
+    ('tensor',)
     """
 
-    def kept(axis: Axis, size: int) -> Axis:
+    def kept(axis: Any, size: int) -> Any:
+        if axis is PartitionSpec.UNCONSTRAINED:
+            return axis
         several = (axis,) if isinstance(axis, str) else axis or ()
         live = [name for name in several if sizes.get(name, 1) > 1]
         # Whole where it cannot be cut evenly: padding would change shapes.

@@ -6,6 +6,7 @@ of the MLP. A compiler needs some room beside that, and saves some by fusing.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from jaxlora import lora, models
 from jaxlora import tree as named
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.models.kernels import LANES
 from jaxlora.parallel import rules
 from jaxlora.plan.work import Shapes, Work, shapes
 from jaxlora.train.step import CHUNK_FLOATS
@@ -188,6 +190,12 @@ def activations(
       batch: rows.
       length: tokens of a row.
     """
+    # Each row keeps as much as any other: two traces serve all batches.
+    first, second = (_kept(decoder, config, rows, length) for rows in (1, 2))
+    return first + (batch - 1) * (second - first)
+
+
+def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -> int:
     kept = residuals(decoder, config, batch, length)
     if not decoder.remat:
         return kept
@@ -197,6 +205,7 @@ def activations(
     return kept + residuals(single, config, batch, length)
 
 
+@functools.lru_cache(maxsize=256)  # a second of tracing each
 def residuals(
     decoder: DecoderConfig, config: LoraConfig, batch: int, length: int
 ) -> int:
@@ -211,6 +220,10 @@ def residuals(
       batch: rows.
       length: tokens of a row.
     """
+    if decoder.attention == "cudnn":  # which is not here; it keeps as much
+        fits = length % LANES == 0
+        kernel = "splash" if fits else "plain"
+        decoder = dataclasses.replace(decoder, attention=kernel)
     model, key = Decoder(decoder), jax.random.key(0)
     base = jax.eval_shape(lambda: models.init(key, model))
     adapter = jax.eval_shape(lambda x: lora.init(key, x, config), base)

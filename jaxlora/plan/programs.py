@@ -1,6 +1,5 @@
 """The programs that are planned, on a mesh: those that run, with abstract arrays."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from jaxlora import merge, models, parallel
 from jaxlora import tree as named
 from jaxlora.models import Decoder
 from jaxlora.parallel import merging
-from jaxlora.plan.work import Work, route_of, shapes
+from jaxlora.plan.work import Shapes, Work, route_of, shapes
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed, session
 from jaxlora.tree import Tree
@@ -28,12 +27,13 @@ def lower(work: Work, mesh: Mesh) -> Any:
       ``jax.stages.Lowered``.
     """
     programs = {"train": _train, "route": _route, "merge": _merge}
+    given = shapes(work)  # outside of the mesh, whose devices cannot run anything
     with jax.numpy_dtype_promotion("standard"), parallel.using(mesh):
-        return programs[work.task](work, mesh)
+        return programs[work.task](work, given, mesh)
 
 
-def _train(work: Work, mesh: Mesh) -> Any:
-    given, training = shapes(work), work.training
+def _train(work: Work, given: Shapes, mesh: Mesh) -> Any:
+    training = work.training
     run = packed.Run(given.library, given.opt_state, _shape((), jnp.int32))
     plan = jax.eval_shape(lambda: training.plan([1] * work.experts))
     size = (work.experts, 1, work.accumulate, work.batch, work.length)
@@ -49,8 +49,8 @@ def _train(work: Work, mesh: Mesh) -> Any:
     )
 
 
-def _route(work: Work, mesh: Mesh) -> Any:
-    given, model = shapes(work), Decoder(work.config, route_of(work))
+def _route(work: Work, given: Shapes, mesh: Mesh) -> Any:
+    model = Decoder(work.config, route_of(work))
 
     def answer(base: Tree, library: Tree, gate: Tree, tokens: jax.Array) -> jax.Array:
         x = models.hidden(model, base, tokens, library=library, gate=gate)
@@ -65,12 +65,11 @@ def _route(work: Work, mesh: Mesh) -> Any:
     )
 
 
-def _merge(work: Work, mesh: Mesh) -> Any:
+def _merge(work: Work, given: Shapes, mesh: Mesh) -> Any:
     how = merge.preset(work.method or "mean")
-    library = shapes(work).library
     run = jax.jit(lambda library: merging.merged(how, library))
     # Merges are float32 and know nothing of a base: other axes of the mesh are idle.
-    return run.lower(_at(mesh, library, PartitionSpec("expert")))
+    return run.lower(_at(mesh, given.library, PartitionSpec("expert")))
 
 
 def _base(mesh: Mesh, tree: Tree) -> Tree:
@@ -96,17 +95,5 @@ def _at(mesh: Mesh, tree: Tree, spec: PartitionSpec) -> Tree:
     return jax.tree.map(lay, tree)
 
 
-def _shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+def _shape(size: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(size, dtype)
-
-
-def small(work: Work, layers: int) -> Work:
-    """The same work on fewer layers.
-
-    Args:
-      work: the program.
-      layers: L.
-    """
-    local = work.config.local_layers[:layers]
-    config = dataclasses.replace(work.config, num_layers=layers, local_layers=local)
-    return dataclasses.replace(work, config=config)

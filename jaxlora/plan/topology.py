@@ -93,7 +93,7 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
       ValueError: if there is no such topology; names those that there are.
 
     >>> describe("v5e-16", compiled=False).name, describe("v5p-8", compiled=False).count
-    (('v5e:4x4'), 4)
+    ('v5e:4x4', 4)
     """
     if not name:
         return _here()

@@ -20,7 +20,7 @@ from jaxlora.train import packed
 from jaxlora.train.training import Training, faster
 from jaxlora.tree import Tree
 
-_QWEN = {
+_QWEN: dict[str, Any] = {
     "mlp": "gated",
     "activation": "silu",
     "positions": "rope",
@@ -150,7 +150,9 @@ def shapes(work: Work) -> Shapes:
     Args:
       work: the program.
     """
-    model, key = Decoder(work.config), jax.random.key(0)
+    # Any kernel of attention will do, and some are not on this machine.
+    plain = dataclasses.replace(work.config, attention="auto")
+    model, key = Decoder(plain), jax.random.key(0)
     base = jax.eval_shape(lambda: models.init(key, model))
     keys = jax.eval_shape(lambda: jax.random.split(key, work.experts))
     opt = work.training.optimizer()

@@ -119,3 +119,14 @@ def test_a_chip_works_on_its_share():
     assert all_["base"] == half["base"]
     assert memory.estimate(WORK, {"fsdp": 2})["gathered"] > 0
     assert all_["gathered"] == 0
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_every_row_keeps_as_much(remat):
+    config = dataclasses.replace(TINY, remat=remat)
+    five = memory.activations(config, LORA, 5, 8)
+    direct = memory.residuals(config, LORA, 5, 8)
+    if remat:
+        single = dataclasses.replace(TINY, num_layers=1)
+        direct += memory.residuals(single, LORA, 5, 8)
+    assert five == direct

@@ -73,6 +73,7 @@ def test_traffic_is_along_the_axes_that_cut_something():
     assert [x.axes for x in costs.traffic(route, {"expert": 8})] == [("expert",)]
 
 
+@pytest.mark.slow
 def test_the_largest_batch_and_the_smallest_slice_fit():
     seven = dataclasses.replace(
         model_of("qwen2.5-7b"), dtype="bfloat16", param_dtype="bfloat16", remat=True

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
 import tyro
@@ -12,19 +12,38 @@ from jaxlora.commands.flags.parsing import at_least
 from jaxlora.lora import LoraConfig
 from jaxlora.plan import topology
 from jaxlora.plan.topology import Topology
-from jaxlora.plan.work import Work, model_of, rank_check
+from jaxlora.plan.work import MODELS, Work, model_of, rank_check
+
+Model: TypeAlias = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="DIR",
+        help="Folder with a config.json, of which no weights are read; or one of "
+        f"{', '.join(MODELS)}.",
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices:
     """What a program is planned for."""
 
-    topology: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
-    """v5e:4x4, v5p:2x4x4, v6e:2x4 or the cloud's v5e-16; h100:8; cpu:8; or this
-    machine."""
-    mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = "auto"
-    """Such as expert=8,fsdp=2, of expert, data, fsdp and tensor, -1 for the rest; auto
-    ranks those that divide the work."""
+    topology: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="NAME",
+            help="v5e:4x4, v5p:2x4x4, v6e:2x4, or the cloud's v5e-16; h100:8; cpu:8. "
+            "If not given, this machine.",
+        ),
+    ] = ""
+    mesh: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="AXIS=N,...",
+            help="Such as expert=8,fsdp=2, of expert, data, fsdp and tensor, -1 for "
+            "the rest; auto ranks those that divide the work.",
+        ),
+    ] = "auto"
     share: float = 0.4
     """Of a chip's peak that products reach, for the time of a step."""
     formula: bool = False
@@ -46,9 +65,7 @@ class Devices:
 class Shape:
     """The shapes of a program."""
 
-    model: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """Folder with a config.json, of which no weights are read; or qwen2.5-1.5b,
-    qwen2.5-7b, qwen2.5-14b, llama-3.1-8b, small."""
+    model: Model
     experts: int = 8
     """E, adapters in one program."""
     rank: int = 16
