@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import jaxlora
 from jaxlora import stopping
-from jaxlora.commands import pages, processes, talk
+from jaxlora.commands import pages, processes, profiling, programs, talk
 from jaxlora.commands.catalog import (
     COMMANDS,
     GROUPS,
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def process() -> NoReturn:
     """Runs the command line of this process, and ends it."""
+    programs.keep(on=talk.NO_PROGRAMS not in sys.argv)
     code = main()
     stopping.leave(code, at_once=processes.is_child() and code != 0)
 
@@ -89,7 +90,8 @@ def _call(words: list[str], asked: stopping.Asked) -> int:
     # where a command can stop.
     asked.at_once = False
     stopping.check()
-    return command(rest)
+    with profiling.traced(talk.current()):
+        return command(rest)
 
 
 def _stopped(entry: Entry, stop: KeyboardInterrupt) -> str:
@@ -152,7 +154,8 @@ def _alone(words: Sequence[str]) -> str:
     several = ", ".join(name for name, entry in COMMANDS.items() if entry.many)
     return (
         f"`jaxlora {named(list(words))}` is one process, and takes no --processes, "
-        f"--process or --coordinator; those that may be several are {several}."
+        f"--process or --coordinator; those that may be several are {several}. A "
+        f"two-hop study is spread over machines by --share I/N."
     )
 
 

@@ -19,18 +19,21 @@ def start(
     words: list[str], port: int, processes: int = 2, only: tuple[int, ...] = ()
 ) -> list[subprocess.Popen[str]]:
     """Starts ``jaxlora WORDS`` as so many processes, or some of them."""
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ENVIRONMENT
     more = ["--coordinator", f"localhost:{port}", "--processes", str(processes)]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "jaxlora.cli", *words, *more, "--process", str(i)],
-            env=env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for i in only or range(processes)
-    ]
+    numbers = only or range(processes)
+    return [alone([*words, *more, "--process", str(i)]) for i in numbers]
+
+
+def alone(words: list[str]) -> subprocess.Popen[str]:
+    """Starts ``jaxlora WORDS``, with four devices of the CPU."""
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ENVIRONMENT
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxlora.cli", *words],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def ended(

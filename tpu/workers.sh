@@ -65,6 +65,15 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
   for member in "${children[@]}"; do wait "$member" || code=1; done
   return $code
 }
+blame() { # MEMBER: sets member and code to those of another worker that failed by itself
+  local other text
+  for other in "${members[@]}"; do
+    [ "$other" != "$1" ] || continue
+    text=$(ask gcloud compute tpus tpu-vm ssh "${other% *}" "${where[@]}" --worker="${other#* }" --command 'cat jaxlora/run.code') || continue
+    text=$(tail -n 1 <<< "$text")
+    case $text in ''|*[!0-9]*|0|75) ;; *) member=$other code=$text; return ;; esac
+  done
+}
 follow() { # 0, the code of the command, or LOST
   local member text seen failed code head
   [ -z "$dry" ] || { on "${nodes[0]}" 0 "$patience" 'tail -F jaxlora/run.log'; return; }
@@ -92,6 +101,8 @@ follow() { # 0, the code of the command, or LOST
     done
     # Without a code: the machine was restarted, or somebody ended the job.
     [ "$code" != dead ] || { say "the job on ${member% *}, worker ${member#* }, is gone without an end."; return "$LOST"; }
+    # 75 is also of a process whose others ended: what ended these counts.
+    [ "$code" -ne 75 ] || blame "$member"
     [ "$code" -eq 0 ] || { say "\`jaxlora\` ended with $code on ${member% *}, worker ${member#* }."; return "$code"; }
   done
 }

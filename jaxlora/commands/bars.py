@@ -4,7 +4,9 @@ Each report is also where a signal is read: between compiled chunks, and nowhere
 """
 
 import contextlib
+import contextvars
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,6 +35,10 @@ MoveStage: TypeAlias = Callable[[str, int, int, str], None]
 
 EVERY = 10.0
 """Seconds between two lines where there is no terminal, and in the log."""
+BEAT = 60.0
+"""Seconds without a report after which a line says that the run is alive."""
+READING = ("loading", "packing")
+"""Stages that no profile is made of."""
 COMPILING = "compiling ..."
 """What a bar says until the first call of a program has ended."""
 
@@ -105,7 +111,8 @@ def _shown(
     lines.silent = level < 0
     if level or not console.is_terminal:
         lines.every = 0.0 if level > 0 else EVERY
-        yield _checked(lines.show, log)
+        with _heartbeat(lines):
+            yield _checked(lines.show, log)
         return
     lines.silent = True
     count = TaskProgressColumn() if percent else MofNCompleteColumn()
@@ -124,11 +131,33 @@ def _shown(
         yield _checked(move, log)
 
 
+@contextlib.contextmanager
+def _heartbeat(lines: "_Lines") -> Iterator[None]:
+    """Says now and then that a run is alive, while it compiles or computes for long."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT / 4):
+            lines.beat()
+
+    # The log is a variable of the context.
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(beat,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _checked(show: MoveStage, log: Path | None) -> MoveStage:
     def move(stage: str, done: int, total: int, text: str) -> None:
         if log is not None and total:
             talk.current().keep(log)
         show(stage, done, total, text)
+        if done and stage not in READING and talk.current().traced is not None:
+            talk.current().traced.report()
         stopping.check()
 
     return move
@@ -157,6 +186,8 @@ class _Lines:
         self._last = dict.fromkeys(names, start)
         self._begun: dict[str, tuple[float, int]] = {}
         self._now: dict[str, tuple[int, int]] = {}
+        self._heard, self._printed = ("", ""), time.monotonic()
+        self._reported = self._printed
         self.every, self.silent = EVERY, False
 
     def left(self, stage: str) -> str:
@@ -168,6 +199,7 @@ class _Lines:
     def show(self, stage: str, done: int, total: int, text: str) -> None:
         """Prints, or notes, where a stage is, if its last line is old enough."""
         now = time.monotonic()
+        self._heard, self._reported = (stage, text), now
         if done < self._now.get(stage, (0, 0))[0] or stage not in self._begun:
             self._begun[stage] = (now, done)  # also of the next base, or group
         if total == 0:  # it has not begun, and says so once
@@ -181,7 +213,16 @@ class _Lines:
             words = filter(None, (text, self.left(stage)))
             self._say(f"{self._names[stage]} {share}  {', '.join(words)}")
 
+    def beat(self) -> None:
+        """Says what the last report was, if there was no line for long."""
+        now, (stage, text) = time.monotonic(), self._heard
+        if stage and now - self._printed >= BEAT:
+            minutes, seconds = divmod(round(now - self._reported), 60)
+            silent = f"no report for {minutes}:{seconds:02d}"
+            self._say(f"{self._names[stage]}: {text} ({silent}; still at work)")
+
     def _say(self, line: str) -> None:
+        self._printed = time.monotonic()
         line = visible(line)
         talk.current().note(line)
         if not self.silent:

@@ -27,6 +27,7 @@ studies:
   study boundary   where merged experts compose, where they do not: a map of regimes
   study word-problems  problems that need two experts, with shared templates or not;
                    with --model DIR, on a language model
+  report           join the shares of a study that several machines did
   data two-hop     write the worlds of a study as a dataset (array_record)
   data word-problems  write word problems with solutions in steps (JSON lines too)
   data questions   count the questions in a file, and look up their bridges
@@ -84,6 +85,7 @@ COMMANDS = {
     "study word-problems": Entry(
         "study_word_problems", "--pretrain.batch or --experts.at-once", resumes=True
     ),
+    "report": Entry("report", "--pretrain.batch or --seeds", resumes=True),
     "data two-hop": Entry("data"),
     "data word-problems": Entry("data_word_problems"),
     "data questions": Entry("questions"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from jaxlora.commands import scalars, study_output
 from jaxlora.commands.flags import Force
 from jaxlora.commands.flags import study as flags
+from jaxlora.commands.flags.outputs import Share
 from jaxlora.evaluate.schema import USUAL
 from jaxlora.report import leaderboard
 from jaxlora.report.grid import rich_table
@@ -35,6 +36,7 @@ class Arguments:
     out: Path = Path("results/two-hop")
     """Folder for tables, figures and the page; one configuration a folder."""
     force: Force = False
+    share: Share = ""
     cache_dir: Path = dataclasses.field(default_factory=flags.cache_dir)
     """Folder of trained bases and experts, shared between runs."""
     config: flags.Config = dataclasses.field(default_factory=TwoHopConfig)
@@ -48,9 +50,12 @@ def run(arguments: Sequence[str]) -> int:
     few = deciding.warnings(given.config, people)
     with scalars.stages(STAGES, given.out) as move:
         progress = study_output.warned(console, few, move)
-        how = (given.config, given.out, given.cache_dir, progress)
+        cache = study_output.cache(given.cache_dir, given.out, given.share)
+        how = (given.config, given.out, cache, progress, given.share)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    if given.share:
+        return study_output.shared(console, given.share, given.out)
     leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out)
     if set(given.config.all_methods) - set(map(str, USUAL)):

@@ -9,6 +9,7 @@ from rich.console import Console
 from jaxlora.commands.flags import outputs
 from jaxlora.files import write_text
 from jaxlora.report import figures, page, tables
+from jaxlora.studies.harness import share as shares
 from jaxlora.studies.harness.store import OccupiedError
 
 R = TypeVar("R")
@@ -70,6 +71,34 @@ def write(
     write_text(out / "tables.md", markdown + closing)
     console.print(tables.terminal(results.rows, results.summary))
     return written
+
+
+def cache(usual: Path, out: Path, share: str) -> Path:
+    """Where bases and experts go: those of a share beside its blocks, to be joined.
+
+    Args:
+      usual: for a complete study.
+      out: folder of the study.
+      share: empty for a complete study.
+    """
+    return out / shares.CACHE if share else usual
+
+
+def shared(console: Console, share: str, out: Path) -> int:
+    """Says that a share is done, and what is to be done with it; the exit code.
+
+    Args:
+      console: where to.
+      share: as it was given.
+      out: its folder.
+    """
+    console.print(
+        f"Share {share} is done, in {out}. When all are: jaxlora report SHARE... --out "
+        f"DIR, with the folders of all shares.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
 
 
 def warned(

@@ -12,6 +12,7 @@ from rich.text import Text
 from jaxlora import route
 from jaxlora.commands import flags, printing, scalars, study_output
 from jaxlora.commands.flags import adapters, parsing
+from jaxlora.commands.flags.outputs import Share
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.io import adapter_folders
 from jaxlora.studies.harness import config
@@ -46,6 +47,7 @@ class Arguments(TextConfig):
     out: Path = Path("results/two-hop-text")
     """Folder for tables, figures and the page; one configuration a folder."""
     force: flags.Force = False
+    share: Share = ""
     cache_dir: Path = dataclasses.field(default_factory=cache_dir)
     """Folder of trained experts, shared between runs."""
     memory: bool = False
@@ -65,9 +67,12 @@ def run(arguments: Sequence[str]) -> int:
     printing.say(adapter_folders.other_bases(named, study.model))
     with scalars.stages(STAGES, given.out) as move:
         progress = study_output.warned(console, few, move)
-        how = (study, given.out, given.cache_dir, progress)
+        cache = study_output.cache(given.cache_dir, given.out, given.share)
+        how = (study, given.out, cache, progress, given.share)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    if given.share:
+        return study_output.shared(console, given.share, given.out)
     closing = closing_of(results.summary)
     written = study_output.write(console, results, given.out, closing=closing)
     console.print(Text(closing))

@@ -1,7 +1,8 @@
 """What commands say beside their results: how much of it, and a log of all of it.
 
-Three words belong to every command, and are taken out before its own flags are read:
-``-q`` (no progress and no notes), ``-v`` (a line for each report), ``--tensorboard``.
+Some words belong to every command, and are taken out before its own flags are read:
+``-q`` (no progress and no notes), ``-v`` (a line for each report), ``--tensorboard``,
+``--profile DIR`` and ``--no-program-cache``.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+PROFILE, NO_PROGRAMS = "--profile", "--no-program-cache"
 WORDS = {"-q": -1, "--quiet": -1, "-v": 1, "--verbose": 1}
 BOARD = "--tensorboard"
 LOG = "log.txt"
@@ -38,6 +40,22 @@ HELP = """\
   -q, -v            No progress and no notes; or a line for each report.
   --tensorboard     Scalars for TensorBoard, too, where numbers are kept in --out
                     as they come: training and studies.
+  --profile DIR     Trace half a minute of the run, for xprof or TensorBoard.
+  --no-program-cache
+                    Compile anew; otherwise programs of earlier runs are used
+                    (JAX_COMPILATION_CACHE_DIR, else the user's cache folder).
+"""
+MANY = """\
+
+ several processes: the same command on every host, over all their devices
+ ------------------------------------------------------------------------------
+  --processes N|auto
+                    How many; auto finds all of this out on Cloud TPU, GKE, Slurm
+                    and MPI. Or JAX_NUM_PROCESSES.
+  --process I       Which of them this is, from 0. Or JAX_PROCESS_ID.
+  --coordinator HOST:PORT
+                    Of process 0, which writes. Or JAX_COORDINATOR_ADDRESS.
+  --wait SECONDS    For all to come (default: 300).
 """
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -52,10 +70,21 @@ class Talk:
     """Scalars for TensorBoard too?"""
     writes: bool = True
     """Does this process write files? Of several of one run, the first does."""
+    profile: Path | None = None
+    """Folder of a trace, if one is wanted."""
+    traced: Any = None
+    """What hears of each report of progress while a trace is made."""
     path: Path | None = None
     """Of the log, once there is a folder for it."""
     lines: list[str] = dataclasses.field(default_factory=list)
     """What was said before."""
+
+    def say(self, text: str) -> None:
+        """Prints a sentence on stderr; with ``-q`` it only goes to the log."""
+        if self.level < 0:
+            self.note(text)
+        else:
+            print(text, file=sys.stderr)
 
     def note(self, text: str) -> None:
         """Adds lines to the log, each with its time."""
@@ -90,18 +119,32 @@ def current() -> Talk:
     return _TALK.get() or Talk()
 
 
-def split(words: Sequence[str]) -> tuple[list[str], Talk]:
+def split(given: Sequence[str]) -> tuple[list[str], Talk]:
     """Takes the words of this module out of a command line.
 
     >>> words, talk = split(["train", "-q", "--out", "x", "--tensorboard"])
     >>> words, talk.level, talk.board
     (['train', '--out', 'x'], -1, True)
     """
-    rest = [word for word in words if word not in (*WORDS, BOARD)]
+    words, profile = _value(PROFILE, given)
+    rest = [x for x in words if x not in (*WORDS, BOARD, NO_PROGRAMS)]
     level = next((WORDS[word] for word in reversed(words) if word in WORDS), 0)
     talk = Talk(level, BOARD in words)
-    talk.note(f"$ {shlex.join(['jaxlora', *words])}")
+    talk.profile = None if profile is None else Path(profile)
+    talk.note(f"$ {shlex.join(['jaxlora', *given])}")
     return rest, talk
+
+
+def _value(flag: str, words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Takes a flag and its value out of words; without a value it stays, as wrong."""
+    value, rest = None, list(words)
+    for i, word in enumerate(words):
+        name, equals, text = word.partition("=")
+        if name == flag and (equals or words[i + 1 : i + 2]):
+            value = text if equals else words[i + 1]
+            del rest[i : i + (1 if equals else 2)]
+            break
+    return rest, value
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ import tyro
 from jax.sharding import Mesh
 
 from jaxlora import files, locks, lora
-from jaxlora.commands import bars, flags, printing, scalars, talk, train_output
+from jaxlora import tree as named
+from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, outputs
 from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
@@ -138,7 +139,7 @@ def _train(
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     train_output.say(counts, next(iter(rows.values())).tokens.shape[1], updates)
     made_by = provenance.base(base, model.config) | {"code": CODE}
-    with _watched(given.out, updates) as progress:
+    with _watched(given.out, updates, _work(given, base, rows)) as progress:
         trained = session.train_experts(
             model,
             base,
@@ -227,20 +228,35 @@ def _pack(given: Arguments, data: Mapping[str, Read], words: Tokenizer, context:
 
 
 @contextlib.contextmanager
-def _watched(out: Path, updates: Mapping[str, int]) -> Iterator[session.Progress]:
-    """A bar, and losses as they come."""
+def _watched(
+    out: Path, updates: Mapping[str, int], work: speed.Work
+) -> Iterator[session.Progress]:
+    """A bar, and losses and speed as they come."""
     who = ", ".join(updates) if len(updates) < 4 else f"{len(updates)} adapters"
     with (
         scalars.board(out) as add,
         bars.bar("training", first=f"{who}: {bars.COMPILING}", log=out) as move,
     ):
-        losses = scalars.Losses(out, updates, add)
+        losses, meter = scalars.Losses(out, updates, add), speed.Meter(work)
 
         def progress(done: int, total: int, recent: np.ndarray) -> None:
             losses(done, total, recent)
-            move(f"{who}: loss {scalars.mean(recent):.3f}", done, total)
+            now = meter(done)
+            for name, value in ({} if now is None else now.scalars()).items():
+                add(name, value, done)
+            pace = "" if now is None else f", {now.words()}"
+            move(f"{who}: loss {scalars.mean(recent):.3f}{pace}", done, total)
 
         yield progress
+
+
+def _work(given: Arguments, base: Tree, rows: Mapping[str, Rows]) -> speed.Work:
+    sizes = {name: leaf.size for name, leaf in named.flatten(base).items()}
+    if "head" in sizes:  # else the embedding is the head, and a product
+        del sizes["embed/embedding"]
+    size = given.training.batch * given.training.accumulate * len(rows)
+    length = next(iter(rows.values())).tokens.shape[1]
+    return speed.training_work(sum(sizes.values()), size * length)
 
 
 def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:

@@ -65,6 +65,26 @@ def test_the_same_command_is_done_at_once_and_says_the_same(
     assert "--preset standard" in said.out.splitlines()[-2] + said.out.splitlines()[-1]
 
 
+def test_shares_joined_are_the_study_that_was_not_divided(
+    flags, tmp_path, capsys, monkeypatch
+):
+    two = [*flags, "--seeds", "2"]
+    shares = [tmp_path / f"part-{i}" for i in range(2)]
+    for i, out in enumerate(shares):
+        assert study(*two, "--share", f"{i}/2", "--out", out) == 0
+        assert "jaxlora report" in capsys.readouterr().out
+        assert not (out / "results.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(answer, "answer", lambda *_: pytest.fail("computed again"))
+        words = [*map(str, shares), "--out", str(tmp_path / "joined")]
+        assert cli.main(["report", *words]) == 0
+    whole = ["--out", tmp_path / "whole", "--cache-dir", tmp_path / "cache"]
+    assert study(*two, *whole) == 0
+    assert same_rows(tmp_path / "joined", tmp_path / "whole")
+    seeds = pd.read_csv(tmp_path / "joined" / "results.csv")["seed"].dropna().unique()
+    assert len(seeds) > 2  # both, and what is pooled
+
+
 def test_from_results_repeats_the_run(made, tmp_path):
     results = made / "out" / "results.json"
     words = ["--from", results, "--out", tmp_path, "--cache-dir", made / "cache"]

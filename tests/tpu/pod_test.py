@@ -236,6 +236,15 @@ def test_workers_that_run_alone_get_their_number(cloud):
     assert not any("--processes" in line for line in starts)
 
 
+def test_of_workers_that_ended_each_other_the_one_that_failed_counts(cloud):
+    cloud.write("workers", "2\n")
+    cloud.job("case $PWD in *-1/jaxlora) exit 2 ;; *) /bin/sleep 0.5; exit 75 ;; esac")
+    done = cloud.up()
+    assert done.returncode == 2, done.stderr
+    assert "`jaxlora` ended with 2 on lora, worker 1" in done.stderr
+    assert len(cloud.calls("queued-resources create")) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -24,6 +24,14 @@ Force = Annotated[
     tyro.conf.FlagCreatePairsOff[bool],
     tyro.conf.arg(help="Write over what exists; otherwise that is refused."),
 ]
+Share = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="I/N",
+        help="Do every N-th independent cell only, from the I-th on (from 0), on one "
+        "of N machines, each with an --out of its own; `jaxlora report` joins them.",
+    ),
+]
 
 
 class Kind(NamedTuple):
@@ -45,7 +53,17 @@ STUDY = Kind(
     "study.json",
     (
         *("*.json", "*.csv", "*.md", "*.html", "*.png", "*.svg", "*.pdf"),
-        *("*.log", "*.txt", "*.tmp", "*.lock", "blocks", "tensorboard", "events.*"),
+        *(
+            "*.log",
+            "*.txt",
+            "*.tmp",
+            "*.lock",
+            "blocks",
+            "groups",
+            "cache",
+            "tensorboard",
+            "events.*",
+        ),
     ),
 )
 

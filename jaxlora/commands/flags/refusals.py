@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxlora.commands import talk
+from jaxlora.commands.catalog import COMMANDS
 from jaxlora.commands.flags.help_text import WIDTH, common, common_first, tidy
 from jaxlora.commands.flags.synonyms import meant
 from jaxlora.names import flag_hint, hint
@@ -71,7 +72,10 @@ def parse(
         if ended.code:
             raise ValueError(sentence(err.getvalue(), prog, known)) from None
         text = common_first(tidy(out.getvalue()), common(prog, known))
-        print(text + talk.HELP * (prog in talk.LONG), end="")
+        entry = COMMANDS.get(prog.removeprefix("jaxlora "))
+        text += talk.HELP * (prog in talk.LONG)
+        text += talk.MANY * (entry is not None and entry.many)
+        print(text, end="")
         raise
 
 

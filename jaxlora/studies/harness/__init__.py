@@ -11,4 +11,5 @@ from jaxlora.studies.harness.run import Run as Run
 from jaxlora.studies.harness.run import Study as Study
 from jaxlora.studies.harness.run import ask as ask
 from jaxlora.studies.harness.run import run as run
+from jaxlora.studies.harness.share import Share as Share
 from jaxlora.studies.harness.store import Outcome as Outcome

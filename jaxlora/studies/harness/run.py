@@ -12,6 +12,7 @@ from jaxlora.io import trust
 from jaxlora.studies.harness import provenance, results, store
 from jaxlora.studies.harness.config import flat, plain
 from jaxlora.studies.harness.results import Results
+from jaxlora.studies.harness.share import Share
 from jaxlora.studies.harness.store import Outcome
 
 C = TypeVar("C")
@@ -118,6 +119,8 @@ class Run(Generic[C]):
     clock: Clock
     origin: dict[str, Any]
     """Versions, device and revision of the code."""
+    share: Share = dataclasses.field(default_factory=Share)
+    """Of the study's cells; anything but all of them is not summed up."""
 
     def key(self, path: Path) -> str:
         """The key of a file of the run: of the study and its place in the folder."""
@@ -135,6 +138,7 @@ def run(
     cache: Path,
     work: Callable[[Run[C]], Results],
     progress: Progress = lambda *_: None,
+    share: Share = Share(),  # noqa: B008
 ) -> Results:
     """Runs, or goes on with, a study; writes results.csv and results.json.
 
@@ -144,16 +148,17 @@ def run(
       cache: folder of trained bases and experts, shared between studies.
       work: asks everything, block by block with :func:`ask`, and sums it up.
       progress: called as the study moves on.
+      share: of the study's cells; of a part, only the blocks are written.
 
     Raises:
       ValueError: if ``out`` holds something else.
     """
     study.check(out)
     with locks.folder(out):
-        return _run(study, out, cache, work, progress)
+        return _run(study, out, cache, work, progress, share)
 
 
-def _run(study: Study[C], out: Path, cache: Path, work, progress) -> Results:
+def _run(study: Study[C], out: Path, cache: Path, work, progress, share) -> Results:
     started = time.monotonic()
     study.claim(out)
     for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
@@ -164,13 +169,15 @@ def _run(study: Study[C], out: Path, cache: Path, work, progress) -> Results:
     with provenance.compile_time() as compiled:
         clock, kept = Clock(compiled), _Kept(progress)
         with kept.noted(clock):
-            ended = work(Run(study, out, cache, kept, clock, origin))
+            ended = work(Run(study, out, cache, kept, clock, origin, share))
     total = time.monotonic() - started
     seconds = clock.seconds | {"compile": compiled.seconds, "total": total}
     timings: dict[str, float] = {f"{k}_s": round(s, 1) for k, s in seconds.items()}
     timings["peak_memory_gib"] = round(provenance.peak_memory_gib(), 2)
     timings["blocks_resumed"] = clock.resumed
     ended.summary["timings"] = timings
+    if not share.complete:
+        return ended
     results.write_rows(out, ended.rows)
     results.write_summary(out, ended.summary)
     return ended

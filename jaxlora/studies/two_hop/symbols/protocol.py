@@ -5,7 +5,8 @@ An interrupted study goes on where it stopped and ends with the same rows.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -23,6 +24,7 @@ from jaxlora.studies.harness import (
     provenance,
     results,
 )
+from jaxlora.studies.harness import share as shares
 from jaxlora.studies.harness.criteria import bare
 from jaxlora.studies.harness.samples import per_seed
 from jaxlora.studies.two_hop import arms
@@ -72,6 +74,7 @@ def run(
     out: Path,
     cache: Path,
     progress: harness.Progress = lambda *_: None,
+    share: str = "",
 ) -> Results:
     """Runs, or goes on with, a study; writes results.csv and results.json.
 
@@ -81,11 +84,14 @@ def run(
       cache: folder of trained bases and experts, shared between studies.
       progress: called with (stage, done, total, text) as the study moves on; the
         stages are pretrain, experts and questions.
+      share: ``I/N`` does every N-th cell only, coverage by coverage and seed by seed.
 
     Raises:
       ValueError: if ``out`` holds something else, or a file given is not usable.
     """
     config = common.settled(config)
+    cells = list(itertools.product(config.all_coverages, config.numbers))
+    part = shares.read(share, len(cells))
     claims, people = claimed(config), own_people(config)
     _check(config, people)
     study = Study(
@@ -101,13 +107,15 @@ def run(
     def work(this: Run[TwoHopConfig]) -> Results:
         log = Log()
         this.progress("pretrain", 0, config.pretrain.max_steps, "")
-        for coverage in config.all_coverages:
-            for base in _bases(this, coverage, people):
+        for coverage, mine in itertools.groupby(part.of(cells), lambda x: x[0]):
+            for base in _bases(this, coverage, [seed for _, seed in mine], people):
                 _ask_base(this, log, coverage, base)
+        if not part.complete:
+            return Results(results.table(STUDY, []), {})
         with this.clock.time("statistics"):
             return summary.finish(this, log, claims)
 
-    return harness.run(study, out, cache, work, progress)
+    return harness.run(study, out, cache, work, progress, part)
 
 
 def own_people(config: TwoHopConfig) -> tuple[Record, ...]:
@@ -157,9 +165,12 @@ def _revision(config: TwoHopConfig, claims: tuple[Prediction, ...]) -> str | Non
 
 
 def _bases(
-    this: Run[TwoHopConfig], coverage: float, people: tuple[Record, ...]
+    this: Run[TwoHopConfig],
+    coverage: float,
+    numbers: Sequence[int],
+    people: tuple[Record, ...],
 ) -> Iterator[Base]:
-    config, numbers = this.config, this.config.numbers
+    config = this.config
     concurrent = config.seeds_at_once
     if concurrent == 0:
         # One CPU is busy with one base; an accelerator has room for all of them.

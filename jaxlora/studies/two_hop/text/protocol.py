@@ -24,6 +24,7 @@ from jaxlora.studies.harness import (
     code,
     provenance,
 )
+from jaxlora.studies.harness import share as shares
 from jaxlora.studies.two_hop import arms, items
 from jaxlora.studies.two_hop import config as common
 from jaxlora.studies.two_hop.items import OldAnswers
@@ -54,6 +55,7 @@ def run(
     out: Path,
     cache: Path,
     progress: harness.Progress = lambda *_: None,
+    share: str = "",
 ) -> Results:
     """Runs, or goes on with, a study; writes results.csv and results.json.
 
@@ -63,11 +65,13 @@ def run(
       cache: folder of trained experts, shared between studies.
       progress: called with (stage, done, total, text) as the study moves on; the
         stages are loading, experts and questions.
+      share: ``I/N`` does every N-th seed only.
 
     Raises:
       ValueError: if ``out`` holds something else, or a file given is not usable.
     """
     config = common.settled(config)
+    part = shares.read(share, len(config.numbers))
     given = resources.facts_of(config)
     claims, revision = _claims(config)
     _check(config, given)
@@ -83,7 +87,7 @@ def run(
     )
 
     work = functools.partial(_ask_all, given=given, claims=claims)
-    return harness.run(study, out, cache, work, progress)
+    return harness.run(study, out, cache, work, progress, part)
 
 
 def _claims(config: TextConfig) -> tuple[tuple[Prediction, ...], str | None]:
@@ -118,11 +122,13 @@ def _ask_all(
     real, known = resources.real(this, source)
     source = source._replace(roles=resources.roles(this, source, real))
     cells: dict[Cell, None] = {}
-    for seed in config.numbers:
+    for seed in this.share.of(config.numbers):
         drawn = people.sample(real, config.people, seed) if config.real else real
         groups = (*resources.generated(config, seed), *drawn)
         cells |= dict.fromkeys(group.cell for group in groups)
         _ask_seed(this, log, source, seed, groups)
+    if not this.share.complete:
+        return Results(pd.DataFrame(), {})
     missing = left_out(config, source.present) + resources.nobody(given, real)
     with this.clock.time("statistics"):
         ended = summary.finish(this, log, claims, tuple(cells), missing)

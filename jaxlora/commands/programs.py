@@ -1,0 +1,32 @@
+"""Compiled programs, kept between runs: the second start of a command is quick."""
+
+import os
+import platform
+from pathlib import Path
+
+import platformdirs
+
+PLACE = "JAX_COMPILATION_CACHE_DIR"
+"""JAX's own variable for the folder."""
+SWITCH = "JAX_ENABLE_COMPILATION_CACHE"
+
+
+def folder() -> Path:
+    """Where programs are kept, unless the environment says so."""
+    # By host: a program for the instructions of one CPU may not run on another one.
+    name = platform.node() or "here"
+    return Path(platformdirs.user_cache_dir("jaxlora"), "programs", name)
+
+
+def keep(*, on: bool) -> None:
+    """Sets the environment for JAX; call it before JAX is imported.
+
+    What the environment says already is left as it is.
+
+    Args:
+      on: should programs be kept?
+    """
+    if not on:
+        os.environ[SWITCH] = "false"
+    elif PLACE not in os.environ:
+        os.environ[PLACE] = str(folder())
