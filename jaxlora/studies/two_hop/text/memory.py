@@ -56,7 +56,9 @@ def estimate(
     factors, _ = jax.eval_shape(lora.split, expert)
     moments = jax.eval_shape(optax.scale_by_adam().init, factors)
     concurrent, ask = config.train.together or at_once(decoder, experts), config.ask
-    slots = longest + max(ask.new_tokens, ask.written_tokens)
+    # Candidates are read side by side after a prompt; two tokens each, shared or not.
+    nodes = 2 * ask.candidates_at_once
+    slots = longest + max(ask.new_tokens, ask.written_tokens, nodes)
     prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
     # Logits of a chunk of tokens, and their gradient; float32.
     tokens = min(config.train.batch * config.train.length, CHUNK_FLOATS // vocabulary)
@@ -69,10 +71,10 @@ def estimate(
         "logits": concurrent * 2 * 4 * max(1, tokens) * vocabulary,
         # A library of three, and the largest merge of it.
         "adapters asked": 3 * size(expert) + _merged(config, expert),
-        # Of the prompts, and once more for every candidate answered at once.
-        "keys and values": (1 + ask.candidates_at_once) * size(prompts),
-        # Of the tokens of all candidates at once (names have up to 16 tokens).
-        "logits asked": 4 * 16 * ask.batch * ask.candidates_at_once * vocabulary,
+        # Before a call, and after it.
+        "keys and values": 2 * size(prompts),
+        # Of a part of the candidates, and of those of one prompt at least.
+        "logits asked": 4 * max(CHUNK_FLOATS, nodes * vocabulary),
     }
     totals = {"training": TRAINING, "asking": ASKING}
     return parts | {k: sum(parts[x] for x in names) for k, names in totals.items()}
