@@ -19,13 +19,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from knows import interval
 
 from jaxlora.evaluate import metrics
 from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.files import write_text
-from jaxlora.studies.two_hop.text import answer, questions, resources
+from jaxlora.studies.two_hop.text import answer, questions, resources, score
+from jaxlora.studies.two_hop.text import reading as reads
 from jaxlora.studies.two_hop.text.answer import Setting
 from jaxlora.studies.two_hop.text.config import AskConfig, TextConfig
 from jaxlora.tasks.two_hop import people, phrases
@@ -41,6 +43,7 @@ PAIRS = (
 HOP1, HOP2, DIRECT = "first hop", "second hop", "two-hop"
 READ1, READ2 = "first hop, its fact before it", "second hop, its fact before it"
 FIRST, CONTEXT = "the first fact before it", "both facts before it"
+TEXT = "both facts before it, generated"
 MISLED, SAYS = "a false first fact before it", "as the false fact says"
 WRITTEN, CHANCE = "bridge written first", "answers shuffled"
 COLUMNS = (
@@ -51,6 +54,7 @@ COLUMNS = (
     DIRECT,
     FIRST,
     CONTEXT,
+    TEXT,
     MISLED,
     SAYS,
     WRITTEN,
@@ -86,6 +90,14 @@ def ask(this: Setting, columns: Sequence[str]) -> pd.DataFrame:
         right = [asked.names.index(record.answer[0]) for record in records]
         return chosen(*texts) == right
 
+    def generated(texts: Sequence[str]):
+        """The last name in the text is the answer, as where bridges are written."""
+        prompts = questions.prompts(this.codec, texts, this.sizes.long)
+        batch, new = this.config.ask.batch, this.config.ask.written_tokens
+        rows = score.text(who, prompts, batch, new, this.codec.stop, this.codec.pad)
+        said = (this.codec.text(ids) for ids in rows)
+        return np.array([reads.read(x, "", asked.names).last for x in said])
+
     two = group.two_hop
     direct = [phrases.held_out(r)[0] for r in two]
     both = [phrases.in_context(r, i % 2 == 1) for i, r in enumerate(two)]
@@ -98,6 +110,7 @@ def ask(this: Setting, columns: Sequence[str]) -> pd.DataFrame:
         DIRECT: lambda: chosen(*direct) == key,
         FIRST: lambda: chosen(*map(phrases.after_first, two)) == key,
         CONTEXT: lambda: chosen(*both) == key,
+        TEXT: lambda: generated(both) == key,
         MISLED: lambda: chosen(*misread) == key,
         SAYS: lambda: chosen(*misread) == says,
         WRITTEN: lambda: answer.written(this, who)[0]["correct"].to_numpy(),

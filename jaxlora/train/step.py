@@ -30,7 +30,7 @@ from jaxlora.tasks.packing import Rows
 from jaxlora.tree import Tree
 
 CHUNK_FLOATS = 2**25
-"""Logits in memory at once while training, unless chosen otherwise (128 MiB)."""
+"""Logits in memory at once while training (128 MiB), on each device."""
 
 
 class Batch(NamedTuple):
@@ -51,7 +51,6 @@ def cross_entropy(
     library: Library | None = None,
     gate: Tree | None = None,
     pad: int | None = None,
-    chunk: int = 0,
     most: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy of the targets in nats, and the sum of their weights.
@@ -67,8 +66,6 @@ def cross_entropy(
       library: [E, ...], for a model with a route.
       gate: state of the route.
       pad: id of the padding token, which is never attended to; for a ``Batch`` only.
-      chunk: tokens whose logits are in memory at once, on each device over which
-        rows are cut; 0 chooses by V.
       most: logits are computed of so many tokens of a row, those of most weight; it is
         the caller's to know that no row has more of a weight above 0. 0 for all.
 
@@ -85,7 +82,7 @@ def cross_entropy(
         weights, places = jax.lax.top_k(weights, most)
         targets = jnp.take_along_axis(targets, places, axis=-1)
         x = jnp.take_along_axis(x, places[..., None], axis=-2)
-    size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
+    size = max(1, CHUNK_FLOATS // model.config.vocab_size)
     parts = layout.batch_parts()
     parts = parts if len(targets) % parts == 0 else 1
     many = targets.size > size * parts

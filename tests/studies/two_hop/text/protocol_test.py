@@ -202,7 +202,9 @@ def own(tiny, ran, tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     group = people.generate(("F-OO",), 3, 1, seed=0)[0]
     loaded = resources.load(tiny, lambda *_: None)
-    made = experts.train(experts.Learner(*loaded[:3]), group, 0, tiny, ran.cache)
+    names = protocol.wanted(tiny)
+    learner = experts.Learner(*loaded[:3])
+    made = experts.train(learner, [group], 0, tiny, ran.cache, names=names)
     folders = []
     for role in (Expert.HOP1, Expert.HOP2, Expert.TARGET):
         folder = root / str(role)
