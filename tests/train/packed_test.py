@@ -18,7 +18,7 @@ from jaxlora import lora, parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, adapters, apply, init, pretrained
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import step
+from jaxlora.train import step as train_step
 from jaxlora.train.packed import Program, Run, start, updates
 from jaxlora.train.step import cross_entropy
 from jaxlora.train.training import Plan, optimizer, rate
@@ -291,7 +291,7 @@ def test_learned_positions_restart_in_every_example(one):
 
 def test_chunks_of_logits_add_up(net, one, monkeypatch):
     rows, adapter, want = one
-    monkeypatch.setattr(step, "CHUNK_FLOATS", 5 * V)  # five do not divide the tokens
+    monkeypatch.setattr(train_step, "CHUNK_FLOATS", 5 * V)  # five do not divide the tokens
     # Not the compiled function: a program of the usual chunks would serve it.
     got = sloped.__wrapped__(MODEL, net, rows, adapter)
     close(got, want, 1e-5)
