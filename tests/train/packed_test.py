@@ -291,7 +291,8 @@ def test_learned_positions_restart_in_every_example(one):
 
 def test_chunks_of_logits_add_up(net, one, monkeypatch):
     rows, adapter, want = one
-    monkeypatch.setattr(train_step, "CHUNK_FLOATS", 5 * V)  # five do not divide the tokens
+    # Five do not divide the tokens.
+    monkeypatch.setattr(train_step, "CHUNK_FLOATS", 5 * V)
     # Not the compiled function: a program of the usual chunks would serve it.
     got = sloped.__wrapped__(MODEL, net, rows, adapter)
     close(got, want, 1e-5)
