@@ -39,7 +39,7 @@ setup() {
   rm -rf "$folder"
 }
 start() { # WORDS: on each worker, in a session of its own, which outlives a lost connection
-  local alone='' i=0 member word words job sync back last children=() code=0
+  local alone='' only='' i=0 member word words job sync back last children=() code=0
   [[ $* != *\{worker* ]] || alone=1
   find_members || return "$LOST"
   [ -n "$alone" ] || [ "${#members[@]}" -eq 1 ] || [[ " $* " == *" --processes "* ]] || set -- "$@" --processes auto
@@ -49,7 +49,9 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
       word=${word//\{workers\}/${#members[@]}}
       words+=$(printf '%q ' "${word//\{worker\}/$i}")
     done
-    job=".venv/bin/jaxlora $words>> run.log 2>&1; code=\$?;"
+    # A worker of a slice that runs alone must not wait for the chips of the others.
+    [ -z "$alone" ] || [ "${#members[@]}" -eq 1 ] || only='TPU_PROCESS_BOUNDS=1,1,1 TPU_CHIPS_PER_PROCESS_BOUNDS=2,2,1 '
+    job="$only.venv/bin/jaxlora $words>> run.log 2>&1; code=\$?;"
     back='' last=''
     if [ -n "$store" ] && { [ -n "$alone" ] || [ "$i" -eq 0 ]; }; then
       sync="gcloud storage rsync -q --recursive --delete-unmatched-destination-objects results $store/worker-$i >> sync.log 2>&1"

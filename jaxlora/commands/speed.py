@@ -6,22 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxlora.plan import topology
 from jaxlora.studies.harness import provenance
 
-PEAKS: Mapping[str, float] = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-}
-"""FLOP/s of dense bfloat16 products, as the makers give them, by the name's start."""
+PEAKS: Mapping[str, float] = {"NVIDIA A100": 312e12, "NVIDIA H200": 989e12}
+"""FLOP/s of dense bfloat16 products of chips that are not planned for, by name."""
 
 
 class Work(NamedTuple):
@@ -84,7 +73,7 @@ class Meter:
         if before is None or done <= before[1] or now <= before[0]:
             return None
         pace = (done - before[1]) / (now - before[0])
-        peak = peak_flops(jax.devices()[0].device_kind) * jax.device_count()
+        peak = peak_flops()
         share = pace * self._work.flops / peak if peak else None
         return Speed(pace * self._work.tokens, share, memory_gib())
 
@@ -106,17 +95,14 @@ def training_work(params: int, tokens: int) -> Work:
     return Work(tokens, 4.0 * params * tokens)
 
 
-def peak_flops(kind: str) -> float:
-    """Peak FLOP/s of a device; 0 if it is not known.
-
-    Args:
-      kind: the device's name for itself.
-
-    >>> peak_flops("NVIDIA H100 80GB HBM3"), peak_flops("cpu")
-    (989000000000000.0, 0.0)
-    """
-    fit = [name for name in PEAKS if kind.startswith(name)]
-    return PEAKS[max(fit, key=len)] if fit else 0.0
+def peak_flops() -> float:
+    """Peak FLOP/s of all devices together, as their makers give it; 0 if not known."""
+    here = topology.describe("")
+    flops = here.chip.teraflops * 1e12 if here.chip else 0.0
+    if not flops > 0:  # NaN where the plan has no numbers
+        kind = jax.devices()[0].device_kind
+        flops = next((PEAKS[name] for name in PEAKS if kind.startswith(name)), 0.0)
+    return flops * here.count
 
 
 def memory_gib() -> float:

@@ -1,15 +1,12 @@
 """The flag that says how devices are laid out, ``--mesh``."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import tyro
-from jax.sharding import Mesh
 
-from jaxlora import parallel
-from jaxlora.names import near
+from jaxlora.parallel.written import mesh as mesh
+from jaxlora.parallel.written import sizes as sizes
 
-AXES = ("data", "fsdp", "tensor", "expert")
 MeshSizes: TypeAlias = Annotated[
     str,
     tyro.conf.arg(
@@ -18,67 +15,3 @@ MeshSizes: TypeAlias = Annotated[
         "on one of them is the rest. If not given, one device.",
     ),
 ]
-
-
-def sizes(text: str) -> dict[str, int]:
-    """Reads sizes of axes.
-
-    Args:
-      text: as it was given.
-
-    Raises:
-      ValueError: naming what is no axis, or no size.
-
-    >>> sizes("expert=4,fsdp=-1")
-    {'expert': 4, 'fsdp': -1}
-    """
-    out: dict[str, int] = {}
-    for part in filter(None, text.replace(" ", ",").split(",")):
-        axis, _, size = part.partition("=")
-        if axis not in AXES:
-            close = near(axis, AXES)
-            hint = f"did you mean {close[0]}?" if close else f"axes are {_listed()}."
-            raise ValueError(f"--mesh {text!r} has no known axis {axis!r}; {hint}")
-        try:
-            number = int(size)
-        except ValueError:
-            number = 0
-        if number < 1 and number != -1:
-            raise ValueError(
-                f"--mesh {text!r} gives {axis} the size {size!r}, expected a number "
-                f"from 1 on, or -1 for the rest, as in {axis}=2."
-            )
-        if axis in out:
-            raise ValueError(f"--mesh {text!r} names {axis} twice, expected once.")
-        out[axis] = number
-    return out
-
-
-def mesh(text: str, **divided: Mapping[str, int]) -> Mesh | None:
-    """The mesh of sizes, over the devices of all processes; None for one device.
-
-    Args:
-      text: as it was given.
-      **divided: what devices along an axis must divide, as ``parallel.check`` takes it.
-
-    Raises:
-      ValueError: as :func:`sizes`, if the devices are another number, or an axis does
-        not divide; it says which sizes do.
-
-    >>> mesh("") is None
-    True
-    >>> mesh("expert=2,data=-1", expert={"data files": 3})
-    Traceback (most recent call last):
-        ...
-    ValueError: The mesh has expert=2, which does not divide 3 data files; 1 or 3 do.
-    """
-    asked: dict[str, Any] = {**sizes(text)}
-    if not asked:
-        return None
-    built = parallel.mesh(**asked)
-    parallel.check(built.shape, **divided)
-    return built
-
-
-def _listed() -> str:
-    return f"{', '.join(AXES[:-1])} and {AXES[-1]}"

@@ -48,8 +48,8 @@ def texts(
     practised = [
         text
         for record in records
-        for whole in _wholes(record, record.prompt[0] in heads, study, heads)
-        for text in phrases.written(whole, most)
+        for example in _wholes(record, record.prompt[0] in heads, study, heads)
+        for text in phrases.written(example, most)
     ]
     return asked + practised
 

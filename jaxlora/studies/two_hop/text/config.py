@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Method
 from jaxlora.lora import LoraConfig
+from jaxlora.parallel import written
 from jaxlora.studies.harness.config import at_least, distinct, share
 from jaxlora.studies.two_hop.config import CommonConfig, check_top_k
 from jaxlora.tasks.two_hop import people
@@ -17,7 +18,7 @@ from jaxlora.train.training import Training
 STUDY = "two-hop-text"
 # How a study is run, not what it finds: they may differ when a run is resumed.
 # A model may have moved: its bytes count.
-FREE = ("model", "train.together", "ask.batch", "ask.candidates_at_once")
+FREE = ("model", "mesh", "train.together", "ask.batch", "ask.candidates_at_once")
 DATA = {"own": "statistics of each expert's own data", "target": "solved target tasks"}
 SEES = {name: merge.preset(name).data for name in merge.names()}
 SEES |= {name: route.describe(name).data for name in route.names()}
@@ -103,6 +104,8 @@ class TextConfig(CommonConfig):
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the base's parameters and activations; adapters are float32."""
+    mesh: str = ""
+    """Devices along data, fsdp, tensor and expert, as in fsdp=2,data=2; one if none."""
     adapter: tuple[str, ...] = ()
     """Folders of PEFT adapters to evaluate; nothing is trained. Needs --facts."""
     hop1: str = ""
@@ -151,6 +154,7 @@ class TextConfig(CommonConfig):
     def __post_init__(self):
         super().__post_init__()
         at_least(self, 0, "phrasings")
+        written.sizes(self.mesh)
         _data_free(self.all_methods)
         distinct("methods", self.all_methods, METHODS)
         distinct("cells", self.cells, tuple(map(str, people.GENERATED)))

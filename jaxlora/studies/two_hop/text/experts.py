@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import locks, lora
+from jaxlora import locks, lora, parallel
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
+from jaxlora.parallel import processes
 from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.tasks.packing import Rows
@@ -104,7 +105,8 @@ def train(
     opt = recipe.train.optimizer()
     target = jax.eval_shape(lambda x: _fresh(base, recipe.lora, opt, x).trained, keys)
     folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
-    with locks.making(folder):
+    # Of many processes the first holds the entry: all read and write it in step.
+    with locks.making(*([folder] if processes.first() else [])):
         restored = checkpoint.restore(folder, target)
         if restored is None:
             sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
@@ -115,7 +117,7 @@ def train(
             checkpoint.save(folder, 0, library, {"losses": losses})
             shutil.rmtree(part, ignore_errors=True)
         else:
-            library, losses = restored[1], restored[2]["losses"]
+            library, losses = _beside(base, restored[1]), restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
     return Trained(adapters, dict(zip(names, losses, strict=True)))
 
@@ -142,7 +144,7 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
     losses: list[float] = []
     restored = checkpoint.restore(part, jax.eval_shape(lambda: run))
     if restored is not None:
-        run, losses = restored[1], restored[2]["losses"]
+        run, losses = _beside(base, restored[1]), restored[2]["losses"]
     saved = time.monotonic()
     for start in range(int(run.step), steps, CHUNK):
         batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
@@ -158,6 +160,14 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
             checkpoint.save(part, done, run, {"losses": losses})
             saved = time.monotonic()
     return run.trained, losses
+
+
+def _beside(base: Tree, tree: Tree) -> Tree:
+    """Puts what came from a checkpoint on the mesh of the base, if it is on one."""
+    mesh = getattr(jax.tree.leaves(base)[0].sharding, "mesh", None)
+    if mesh is None:
+        return tree
+    return parallel.place(tree, mesh, parallel.expert_shardings(mesh, tree))
 
 
 def _order(rows: int, config: Training, seed: int, expert: int) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from jaxlora import lora
+from jaxlora import lora, parallel
 from jaxlora.evaluate import predictions
 from jaxlora.evaluate.predictions import Prediction
 from jaxlora.evaluate.schema import Arm, Cell, Method, Split
 from jaxlora.io import trust
+from jaxlora.parallel import written
 from jaxlora.studies import harness
 from jaxlora.studies.harness import (
     Criterion,
@@ -87,7 +88,8 @@ def run(
     )
 
     work = functools.partial(_ask_all, given=given, claims=claims)
-    return harness.run(study, out, cache, work, progress, part)
+    with parallel.using(written.mesh(config.mesh)):
+        return harness.run(study, out, cache, work, progress, part)
 
 
 def _claims(config: TextConfig) -> tuple[tuple[Prediction, ...], str | None]:

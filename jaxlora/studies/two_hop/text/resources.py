@@ -10,6 +10,7 @@ from jaxlora.io import tensors
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, architectures, pretrained, tokenizer
 from jaxlora.models import adapters as stored
+from jaxlora.parallel import written
 from jaxlora.studies.harness import Progress, Run
 from jaxlora.studies.harness.store import remembered
 from jaxlora.studies.two_hop.config import check_lora
@@ -85,7 +86,11 @@ def load(config: TextConfig, progress: Progress) -> Loaded:
         progress("loading", done // unit, max(1, total // unit), name)
 
     model, base = pretrained.load(
-        config.model, dtype=config.dtype, param_dtype=config.dtype, progress=loading
+        config.model,
+        dtype=config.dtype,
+        param_dtype=config.dtype,
+        mesh=written.mesh(config.mesh),
+        progress=loading,
     )
     adapters = [stored.load(folder, base) for folder in config.adapter]
     if adapters:  # one rank and the same sites, or a sentence that says which differ
