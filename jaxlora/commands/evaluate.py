@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxlora.commands import bars, flags, loading, printing
-from jaxlora.commands.flags import Combine, Combining, Dtype, outputs
+from jaxlora.commands.flags import Combine, Combining, Dtype, Words, outputs
 from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
@@ -60,6 +60,7 @@ class Arguments:
     force: flags.Force = False
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -76,7 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     bad += read.skipped
     outputs.check_files(given.force, given.out)
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, reuse, given.combine.adapter, **words)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)
     total = len(asked.prompts)
     with bars.bar("asking") as move:

@@ -19,6 +19,7 @@ from jaxlora.commands.flags import (
     Sample,
     Sampling,
     Several,
+    Words,
     outputs,
 )
 from jaxlora.models.tokenizer import Tokenizer
@@ -69,6 +70,7 @@ class Arguments:
     sampling: Sample = dataclasses.field(default_factory=Sampling)
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -80,7 +82,8 @@ def run(arguments: Sequence[str]) -> int:
     outputs.check_files(given.force, given.out)
     seed, adapters = given.sampling.seed, given.combine.adapter
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
-    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, reuse, adapters, **words)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]
     with bars.bar("decoding") as move:
         texts = decode.continuations(

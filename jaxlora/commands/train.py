@@ -12,12 +12,13 @@ import tyro
 
 from jaxlora import files, locks, lora, parallel
 from jaxlora.commands import bars, flags, printing, scalars, talk, train_output
-from jaxlora.commands.flags import Dtype, Several, outputs
+from jaxlora.commands.flags import Dtype, Several, Words, outputs
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.io import origin, tensors
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import words as sources
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
@@ -76,7 +77,8 @@ class Arguments:
     rslora: bool = False
     """The scale is alpha / sqrt(rank) instead."""
     targets: Annotated[Several, tyro.conf.arg(metavar="REGEX...")] = ()
-    """Kernels to adapt: regular expressions on full names; every linear one if none."""
+    """Kernels to adapt: names as of PEFT (q_proj v_proj), all-linear, or regular
+    expressions on full names; every linear one if none."""
     training: Annotated[Learning, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Learning
     )
@@ -87,6 +89,7 @@ class Arguments:
     skip_bad: bool = False
     """Leave out lines that cannot be read, and count them."""
     dtype: Dtype = "auto"
+    tokenizer: Words = None
     data_devices: int = 1
     """Devices along the batch."""
     fsdp_devices: int = 1
@@ -125,13 +128,13 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
 def _train(
     given: Arguments, names: Sequence[str], config: LoraConfig, started: float
 ) -> Trained:
-    sources = zip(names, given.data, strict=True)
-    data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
+    named = zip(names, given.data, strict=True)
+    data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in named}
     printing.say(note for read in data.values() for note in read.notes)
-    words = tokenizer.load(given.model)
+    words = tokenizer.load(*sources.source(given.model, asked=given.tokenizer)[:2])
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
-    tokenizer.check(words, model.config.vocab_size)
+    words = tokenizer.fitted(words, model.config.vocab_size)
     printing.say([*tensors.notes(given.model), *origin.notes(given.model)])
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
@@ -153,6 +156,8 @@ def _train(
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
                 adapters.save(new, adapter, base_name=str(given.model))
+                # As trainers do: whoever uses the adapter asks as it was trained.
+                sources.bring(given.tokenizer, new)
         adapters.check(given.out / name, adapter)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
