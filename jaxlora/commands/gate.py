@@ -24,7 +24,7 @@ from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import Reuse
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
@@ -91,7 +91,8 @@ def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Resul
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     say(note for read in data.values() for note in read.notes)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
-    tokenizer = decode.load_tokenizer(given.model, reuse)
+    words = {"tokenizer": given.tokenizer}
+    tokenizer = loading.words(given.model, reuse, given.adapter, **words)
     make = _measured if plan.training is None else _trained
     result = make(given, plan, data, reuse, tokenizer)
     about = About(

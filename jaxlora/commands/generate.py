@@ -19,6 +19,7 @@ from jaxlora.commands.flags import (
     Sample,
     Sampling,
     Several,
+    Words,
     outputs,
 )
 from jaxlora.commands.flags.mesh import MeshSizes, mesh
@@ -71,6 +72,7 @@ class Arguments:
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
     mesh: MeshSizes = ""
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -83,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
     seed, adapters = given.sampling.seed, given.combine.adapter
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
-    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, reuse, adapters, **words)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]
     with bars.bar("decoding") as move:
         texts = decode.continuations(

@@ -72,6 +72,7 @@ class Limited:
         facts = self._ask("load", 1 + size / 2**22, path=str(path.resolve()))
         self.vocab_size: int = facts["size"]
         self.special_ids = frozenset(facts["special"])
+        self.added_ids = frozenset(facts["added"])
         self.unk_token: str | None = facts["unk_token"]
         if not 0 < self.vocab_size <= LARGEST:
             raise ValueError(

@@ -37,6 +37,8 @@ class Tokenizer:
     """bos_token and so on: the text of each, as templates ask for it."""
     chat_template: str | None = None
     """Jinja source."""
+    rows: int | None = None
+    """V of the model that reads the ids; None if it is not known."""
 
     @functools.cached_property
     def turn_end(self) -> str:
@@ -64,7 +66,8 @@ class Tokenizer:
             for rendered chats, which hold it already.
 
         Raises:
-          ValueError: if the text cannot be written as UTF-8.
+          ValueError: if the text cannot be written as UTF-8, or needs a token for
+            which the model has no row.
         """
         return self.encode_spans(text, special)[0]
 
@@ -81,6 +84,14 @@ class Tokenizer:
                 f"that can be written as UTF-8; was it given in another encoding?"
             )
         encoded = self.backend.encode(text, add_special_tokens=special)
+        beyond = [i for i in encoded.ids if self.rows is not None and i >= self.rows]
+        if beyond:
+            token = self.backend.id_to_token(beyond[0])
+            raise ValueError(
+                f"The text {text[:40]!r} holds {token!r}, token {beyond[0]}, for which "
+                f"a model of vocabulary {self.rows} has no row; leave it out, or take "
+                f"the tokenizer of this model."
+            )
         return encoded.ids, encoded.offsets
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -156,26 +167,29 @@ class Tokenizer:
         )
 
 
-def load(folder: str | pathlib.Path) -> Tokenizer:
+def load(
+    folder: str | pathlib.Path, rest: str | pathlib.Path | None = None
+) -> Tokenizer:
     """Reads the tokenizer of a checkpoint folder.
 
     Special tokens are those of ``tokenizer_config.json``, else of
     ``special_tokens_map.json``, else the ids of ``config.json``; every eos of
     ``generation_config.json`` ends a text too.
 
+    Args:
+      folder: of a checkpoint, or of an adapter that brings files of a tokenizer.
+      rest: the checkpoint, whose files are read where the folder has none.
+
     Raises:
-      ValueError: if ``tokenizer.json`` is missing or broken, a special token is not
-        in it, an id is no number, or there are named chat templates and none is the
-        default.
+      ValueError: if ``tokenizer.json`` is missing or broken, a bos or eos is not in it,
+        an id is no number, or there are named chat templates and none is the default.
     """
     folder = pathlib.Path(folder).expanduser()
-    backend = text_files.backend(folder)
-    config = text_files.read(folder / text_files.CONFIG)
-    mapped = {**text_files.read(folder / "special_tokens_map.json"), **config}
-    model, generation = (
-        text_files.read(folder / name)
-        for name in ("config.json", "generation_config.json")
-    )
+    files = text_files.Files(folder, None if rest is None else pathlib.Path(rest))
+    backend = text_files.backend(files)
+    config = files.read(text_files.CONFIG)
+    mapped = {**files.read("special_tokens_map.json"), **config}
+    model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")
     eos = eos or _ids(model, "eos_token_id")
@@ -193,24 +207,28 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
         pad_id=pad[0],
         special_ids=backend.special_ids,
         special_tokens={k: backend.id_to_token(i) or "" for k, i in named.items()},
-        chat_template=text_files.template(folder, config),
+        chat_template=text_files.template(files, config),
     )
 
 
-def check(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raises unless a model of ``vocab_size`` V can read the tokenizer's ids.
+def fitted(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
+    """Returns the tokenizer for a model of ``vocab_size`` V.
 
-    A model may have more rows than there are tokens, and need not know special tokens
-    that no text has (Gemma 3's images).
+    A model may have more rows than there are tokens, and none for tokens that were
+    added and that no text has (padding, images, thoughts): only a text that needs such
+    a token is refused.
 
     Raises:
-      ValueError: if a token of text or an end token has no row, or an end token is
-        none of the vocabulary.
+      ValueError: if a token of the vocabulary itself has no row, or no end token has
+        one, or an end token is none of the vocabulary.
     """
-    used = {*tokenizer.eos_ids, tokenizer.bos_id, tokenizer.pad_id}
-    special = tokenizer.special_ids - used
-    vocab = tokenizer.backend.get_vocab()
-    beyond = {i: t for t, i in vocab.items() if i >= vocab_size and i not in special}
+    backend = tokenizer.backend
+    added = getattr(backend, "added_ids", tokenizer.special_ids)
+    vocab = backend.get_vocab()
+    beyond = {i: t for t, i in vocab.items() if i >= vocab_size and i not in added}
+    ends = tokenizer.eos_ids
+    if ends and min(ends) >= vocab_size:
+        beyond |= {i: backend.id_to_token(i) or "" for i in ends}
     if beyond:
         worst = max(beyond)
         raise ValueError(
@@ -218,13 +236,16 @@ def check(tokenizer: Tokenizer, vocab_size: int) -> None:
             f"the last is {beyond[worst]!r} with id {worst}; expected ids below "
             f"{vocab_size}: is this the tokenizer of another model?"
         )
-    unknown = [i for i in tokenizer.eos_ids if tokenizer.backend.id_to_token(i) is None]
+    unknown = [i for i in ends if backend.id_to_token(i) is None]
     if unknown:
         raise ValueError(
             f"The end tokens {unknown} of the model's configuration are not in "
             f"{text_files.MAIN}, whose ids are below {tokenizer.vocab_size}; is this "
             f"the tokenizer of another model?"
         )
+    # Padding is seen by nothing, but has a row.
+    pad = tokenizer.pad_id if tokenizer.pad_id < vocab_size else 0
+    return dataclasses.replace(tokenizer, pad_id=pad, rows=vocab_size)
 
 
 def pad_left(

@@ -240,19 +240,22 @@ def _continuation(
     return Continuation(cut(words, how.until), len(ids), ended)
 
 
-def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
+def load_tokenizer(
+    folder: Path, reuse: Reuse, *, chat: bool = True, rest: Path | None = None
+) -> Tokenizer:
     """Reads the tokenizer of a checkpoint.
 
     Args:
-      folder: holds tokenizer.json.
+      folder: holds tokenizer.json, or what an adapter brings of it.
       reuse: the model that it is for.
       chat: keep its chat template, if it has one.
+      rest: the checkpoint, whose files are read where the folder has none.
 
     Raises:
       ValueError: if there is none, or it is of another vocabulary than the model.
     """
-    tokenizer = tokenizers.load(folder)
-    tokenizers.check(tokenizer, reuse.model.config.vocab_size)
+    tokenizer = tokenizers.load(folder, rest)
+    tokenizer = tokenizers.fitted(tokenizer, reuse.model.config.vocab_size)
     return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
 
 

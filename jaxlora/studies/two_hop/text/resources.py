@@ -1,5 +1,6 @@
 """What a run on text works with: the checkpoint, its tokenizer and its adapters."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def check(config: TextConfig) -> None:
     """
     shapes = decoder(config)
     known = codec.load(config.model, config.chat)
-    tokenizer.check(known.tokenizer, shapes.vocab_size)
+    tokenizer.fitted(known.tokenizer, shapes.vocab_size)
     check_lora(Decoder(shapes), config.lora)
 
 
@@ -96,6 +97,8 @@ def load(config: TextConfig, progress: Progress) -> Loaded:
     if adapters:  # one rank and the same sites, or a sentence that says which differ
         adapters = lora.unstack(lora.stack(adapters))
     prompts = codec.load(config.model, config.chat)
+    known = tokenizer.fitted(prompts.tokenizer, model.config.vocab_size)
+    prompts = dataclasses.replace(prompts, tokenizer=known)
     by_folder = dict(zip(config.adapter, adapters, strict=True))
     return Loaded(model, base, prompts, by_folder)
 
