@@ -10,6 +10,7 @@ import tyro
 
 from jaxlora import locks
 from jaxlora.commands import flags
+from jaxlora.commands.flags import outputs
 from jaxlora.strangers import data
 from jaxlora.studies.harness import share
 from jaxlora.studies.two_hop.symbols.config import STUDY as SYMBOLS
@@ -40,6 +41,7 @@ class Arguments:
     """Folders, each the --out of one share."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the joined study; new, or of an earlier join."""
+    force: flags.Force = False
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,6 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         )
     module, option = MODULES[_study(given.shares[0])]
     with locks.folder(given.out):
+        if given.force and (given.out / "study.json").exists():
+            outputs.remove(given.out, outputs.STUDY)
         share.join(given.shares, given.out)
     command = importlib.import_module(f"jaxlora.commands.{module}")
     words = [option, str(given.out / "study.json"), "--out", str(given.out)]

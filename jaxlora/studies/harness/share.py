@@ -85,7 +85,8 @@ def join(folders: Sequence[Path], out: Path) -> None:
       ValueError: if a folder is no study's, or shares are not of the same one.
     """
     first = _identity(folders[0])
-    for folder in folders[1:]:
+    earlier = [out] if (out / "study.json").is_file() else []
+    for folder in (*folders[1:], *earlier):
         other = _identity(folder)
         names = sorted(first.keys() | other.keys())
         differ = [name for name in names if first.get(name) != other.get(name)]
