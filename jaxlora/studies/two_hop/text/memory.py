@@ -155,7 +155,8 @@ def _shapes(model: Decoder, config: LoraConfig) -> tuple[Tree, Tree]:
 def _activations(decoder: DecoderConfig, config: LoraConfig, train: Training) -> int:
     """What all layers keep; under remat, little, and all that one computes again."""
     if not faster(decoder, "auto").remat:
-        return residuals(decoder, config, train.batch, train.length)
+        plain = dataclasses.replace(decoder, remat=False)
+        return residuals(plain, config, train.batch, train.length)
     kept = dataclasses.replace(decoder, remat=True)
     single = dataclasses.replace(
         decoder, remat=False, num_layers=1, local_layers=decoder.local_layers[:1]
