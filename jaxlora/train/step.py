@@ -42,6 +42,16 @@ class Batch(NamedTuple):
     """0 where nothing is predicted."""
 
 
+class Logits(NamedTuple):
+    """Of how many tokens there are logits; 0 for the usual."""
+
+    most: int = 0
+    """Tokens of a row, those of most weight; it is the caller's to know that no row has
+    more of a weight above 0. Usually all."""
+    chunk: int = 0
+    """Tokens whose logits are in memory at once; usually by V."""
+
+
 def cross_entropy(
     model: Decoder,
     base: Tree,
@@ -51,7 +61,7 @@ def cross_entropy(
     library: Library | None = None,
     gate: Tree | None = None,
     pad: int | None = None,
-    most: int = 0,
+    scored: Logits = Logits(),  # noqa: B008 (frozen)
 ) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy of the targets in nats, and the sum of their weights.
 
@@ -66,8 +76,7 @@ def cross_entropy(
       library: [E, ...], for a model with a route.
       gate: state of the route.
       pad: id of the padding token, which is never attended to; for a ``Batch`` only.
-      most: logits are computed of so many tokens of a row, those of most weight; it is
-        the caller's to know that no row has more of a weight above 0. 0 for all.
+      scored: of how many tokens there are logits.
 
     Returns:
       Two scalars, float32.
@@ -78,11 +87,11 @@ def cross_entropy(
     _, targets, weights = map(jnp.asarray, batch[:3])
     inputs = _inputs(batch, pad)
     x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
-    if 0 < most < targets.shape[-1]:
-        weights, places = jax.lax.top_k(weights, most)
+    if 0 < scored.most < targets.shape[-1]:
+        weights, places = jax.lax.top_k(weights, scored.most)
         targets = jnp.take_along_axis(targets, places, axis=-1)
         x = jnp.take_along_axis(x, places[..., None], axis=-2)
-    size = max(1, CHUNK_FLOATS // model.config.vocab_size)
+    size = scored.chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
     parts = layout.batch_parts()
     parts = parts if len(targets) % parts == 0 else 1
     many = targets.size > size * parts
@@ -200,7 +209,8 @@ def sums(
 
     def value(free: Tree, batch: Batch | Rows) -> tuple[jax.Array, jax.Array]:
         given: Any = held | {part.name: part.join(free, fixed)}
-        return cross_entropy(model, batch=batch, pad=pad, most=most, **given)
+        scored = Logits(most)
+        return cross_entropy(model, batch=batch, pad=pad, scored=scored, **given)
 
     return value
 

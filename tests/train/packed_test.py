@@ -18,9 +18,8 @@ from jaxlora import lora, parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, adapters, apply, init, pretrained
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import step as train_step
 from jaxlora.train.packed import Program, Run, start, updates
-from jaxlora.train.step import cross_entropy
+from jaxlora.train.step import Logits, cross_entropy
 from jaxlora.train.training import Plan, optimizer, rate
 
 E, K, A, N, T, V = 8, 3, 2, 2, 8, 13
@@ -257,10 +256,10 @@ def test_one_program_serves_other_rows_and_plans(net, done):
     assert updates._cache_size() == size
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 4))
 @functools.partial(jax.value_and_grad, argnums=3, has_aux=True)
-def sloped(model, base, rows, adapter):
-    return cross_entropy(model, base, rows, adapter=adapter)
+def sloped(model, base, rows, adapter, chunk):
+    return cross_entropy(model, base, rows, adapter=adapter, scored=Logits(chunk=chunk))
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +267,7 @@ def one(net, done):
     """Rows [N, T], an adapter, and their loss and gradient at once."""
     rows = jax.tree.map(lambda x: x[0, 0, 0], ROWS)
     adapter = lora.unstack(done[0].trained)[0]
-    return rows, adapter, sloped(MODEL, net, rows, adapter)
+    return rows, adapter, sloped(MODEL, net, rows, adapter, 0)
 
 
 def test_cross_entropy_equals_examples_one_by_one(net, one):
@@ -289,14 +288,13 @@ def test_learned_positions_restart_in_every_example(one):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_chunks_of_logits_add_up(net, one, monkeypatch):
+def test_chunks_of_logits_add_up(net, one):
     rows, adapter, want = one
-    # Five do not divide the tokens.
-    monkeypatch.setattr(train_step, "CHUNK_FLOATS", 5 * V)
-    # Not the compiled function: a program of the usual chunks would serve it.
-    got = sloped.__wrapped__(MODEL, net, rows, adapter)
+    got = sloped(MODEL, net, rows, adapter, 5)  # does not divide the tokens
     close(got, want, 1e-5)
-    in_fives = functools.partial(cross_entropy, MODEL, adapter=adapter)
+    in_fives = functools.partial(
+        cross_entropy, MODEL, adapter=adapter, scored=Logits(chunk=5)
+    )
     text = str(jax.make_jaxpr(in_fives)(net, rows))
     assert f"[5,{V}]" in text
     assert f"[{N * T},{V}]" not in text
@@ -305,14 +303,14 @@ def test_chunks_of_logits_add_up(net, one, monkeypatch):
 def test_remat_changes_nothing(net, one):
     rows, adapter, want = one
     model = Decoder(dataclasses.replace(TEXT, remat=True))
-    close(sloped(model, net, rows, adapter), want, 1e-5)
+    close(sloped(model, net, rows, adapter, 0), want, 1e-5)
 
 
 def test_float32_adapters_on_a_bfloat16_base(net, one):
     rows, adapter, ((want, _), _) = one
     model = Decoder(dataclasses.replace(TEXT, dtype="bfloat16", param_dtype="bfloat16"))
     base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), net)
-    (got, _), grads = sloped(model, base, rows, adapter)
+    (got, _), grads = sloped(model, base, rows, adapter, 0)
     assert got.dtype == jnp.float32
     assert 1e-6 < abs(got / want - 1) < 0.02
     for leaf in jax.tree.leaves(grads):

@@ -48,8 +48,8 @@ def texts(
     practised = [
         text
         for record in records
-        for example in _wholes(record, record.prompt[0] in heads, study, heads)
-        for text in phrases.written(example, most)
+        for asked_both in _both(record, record.prompt[0] in heads, study, heads)
+        for text in phrases.written(asked_both, most)
     ]
     return asked + practised
 
@@ -77,7 +77,7 @@ def documents(record: Record, most: int = 0) -> list[Text]:
     return notes[: most or None]
 
 
-def _wholes(
+def _both(
     record: Record, first: bool, study: set[str], heads: set[str]
 ) -> Iterator[Record]:
     """Two-hop questions of which the fact is one half, and a real fact the other."""
@@ -88,14 +88,14 @@ def _wholes(
     if first:
         for fact in after.get(tail, ()):
             if fact.relation not in study:
-                yield _whole(Fact(head, relation, tail), fact)
+                yield _two_hop(Fact(head, relation, tail), fact)
     else:
         for fact in before.get(head, ())[:2]:
             if fact.relation not in study and fact.head not in heads:
-                yield _whole(fact, Fact(head, relation, tail))
+                yield _two_hop(fact, Fact(head, relation, tail))
 
 
-def _whole(first: Fact, second: Fact) -> Record:
+def _two_hop(first: Fact, second: Fact) -> Record:
     return Record(
         kind="two_hop",
         prompt=(first.head, first.relation, second.relation),

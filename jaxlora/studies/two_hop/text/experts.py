@@ -30,7 +30,7 @@ from jaxlora.train.training import Training, at_once, faster
 from jaxlora.tree import Tree
 
 CHUNK = 20
-"""Updates between two looks at the progress."""
+"""Updates between two looks at the progress; a fifth of all if these are few."""
 SAVE_EVERY = 60.0
 """Seconds between two savings of experts that are in training."""
 # Taken on import: a file that is edited while a study runs is not what runs.
@@ -146,11 +146,13 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
     if restored is not None:
         run, losses = _beside(base, restored[1]), restored[2]["losses"]
     saved = time.monotonic()
-    for start in range(int(run.step), steps, CHUNK):
-        batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
+    # A few updates of a large model take minutes.
+    chunk = CHUNK if steps > 2 * CHUNK else -(-steps // 5)
+    for start in range(int(run.step), steps, chunk):
+        batch = _batch(sets, [chosen[start : start + chunk] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
         losses = np.asarray(metrics.loss[:, -1]).tolist()
-        done = min(start + CHUNK, steps)
+        done = min(start + chunk, steps)
         try:
             progress(done, steps, float(np.mean(losses)))
         except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from jaxlora.studies.two_hop.text import score
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.studies.two_hop.text.score import Candidates, Prompts
 from jaxlora.tasks.two_hop import phrases
+from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tasks.two_hop.records import Record, Vocab
 
@@ -71,9 +72,10 @@ def library_of(groups: Sequence[Group], group: Group) -> tuple[Group, ...]:
       groups: of one seed.
       group: one of them.
     """
-    if group.cell.familiarity != "R":
+    if Cell(group.cell).familiarity != "R":
         return (group,)
-    same = [x for x in groups if x.cell.familiarity == "R" and x.pair == group.pair]
+    real = [x for x in groups if Cell(x.cell).familiarity == "R"]
+    same = [x for x in real if x.pair == group.pair]
     return (group, *(x for x in same if x is not group))
 
 
