@@ -18,6 +18,7 @@ and ``jaxlora.<TAB>`` offers them:
     studies      whole experiments: configuration, protocol, predictions
     report       tables, figures and pages of studies
     parallel     meshes and shardings
+    plan         memory, traffic and time on devices that are not here
     integrations lm-evaluation-harness
     tree         names of leaves, patterns, maps over trees
     spectrum     singular values and inner products of deltas, from their factors

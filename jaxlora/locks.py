@@ -10,9 +10,12 @@ import contextlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from jaxlora import stopping
 
 try:
     import fcntl
@@ -23,10 +26,27 @@ KNOWN = fcntl is not None
 """Whether there are locks on this system."""
 NAME = ".lock"
 """Of the lock within a folder."""
+AGAIN = 0.2
+"""Seconds between two looks whether another process has made an entry."""
 
 
 class BusyError(ValueError):
-    """Another process is writing there."""
+    """Another process is writing there.
+
+    Args:
+      what: is written.
+      holder: the process, in words.
+    """
+
+    def __init__(self, what: Path, holder: str):
+        super().__init__(what, holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[0]} is being written by another run ({self.holder}); wait for "
+            f"it to end, or choose another output."
+        )
 
 
 @contextlib.contextmanager
@@ -75,6 +95,37 @@ def folder(path: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def making(*folders: Path) -> Iterator[None]:
+    """Holds entries of a cache while they are looked for and made, to make them once.
+
+    Whoever comes second says in a line for whom it waits, and then finds the entry; if
+    the first was killed, the second goes on from what it had saved. Entries that are
+    not ours to write are not held.
+
+    Args:
+      *folders: the entries.
+
+    Raises:
+      Stop: after a signal, while it waits.
+    """
+    with contextlib.ExitStack() as stack:
+        # In one order, or two processes would wait for each other.
+        for path in sorted(set(folders)):
+            if writable(path.parent):
+                stack.enter_context(_awaited(path))
+        yield
+
+
+def writable(folder: Path) -> bool:
+    """Whether a folder may be written into, or be made.
+
+    Args:
+      folder: of a cache, which others may read.
+    """
+    return not folder.is_dir() or os.access(folder, os.W_OK)
+
+
 def lock(descriptor: int, *, wait: bool) -> bool | None:
     """Locks an open file or folder until it is closed.
 
@@ -109,6 +160,25 @@ def is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def _awaited(folder: Path) -> Iterator[None]:
+    """Holds an entry, by a lock beside it, once no other process does."""
+    path, last = folder.with_name(f".{folder.name}{NAME}"), ""
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(path, folder))
+                break
+            except BusyError as busy:
+                if busy.holder != last:
+                    what = f"{folder} is made by another run ({busy.holder})"
+                    print(f"jaxlora: {what}; this one waits for it.", file=sys.stderr)
+                last = busy.holder
+            stopping.check()
+            time.sleep(AGAIN)
+        yield
+
+
 def _taken(path: Path, what: Path, wait: bool) -> int:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,10 +186,7 @@ def _taken(path: Path, what: Path, wait: bool) -> int:
         if lock(descriptor, wait=wait) is False:
             holder = _holder(os.pread(descriptor, 1000, 0))
             os.close(descriptor)
-            raise BusyError(
-                f"{what} is being written by another run ({holder}); wait for it to "
-                f"end, or choose another output."
-            )
+            raise BusyError(what, holder)
         # Its last owner may have removed the file before we locked it.
         if is_at(descriptor, path):
             return descriptor

@@ -11,6 +11,7 @@ Kalajdzievski, A Rank Stabilization Scaling Factor (arXiv 2312.03732), for rsLoR
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -24,6 +25,8 @@ from jaxlora.tree import Tree
 Adapter: TypeAlias = Any
 Library: TypeAlias = Any
 
+_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+_THEIRS = {"self_attn": "attn"}
 ALL_LINEAR = (r"(layers|memory)/.*_proj/kernel",)
 """Every linear layer of a decoder; a memory is an MLP that its layers share."""
 
@@ -123,7 +126,21 @@ def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
             f"The base has no kernel to adapt, expected a leaf called 'kernel' in "
             f"params; it has {', '.join(map(repr, named.flatten(base))) or 'no leaf'}."
         )
-    return named.match(patterns, kernels)
+    if isinstance(patterns, str):  # refused there, with the reason
+        return named.match(patterns, kernels)
+    return named.match([_pattern(x, kernels) for x in patterns], kernels)
+
+
+def _pattern(given: str, kernels: Sequence[str]) -> str:
+    """A target of PEFT as a pattern: a name such as q_proj, or all-linear."""
+    if given == "all-linear":
+        return ALL_LINEAR[0]
+    if not _NAME.fullmatch(given) or given in kernels:
+        return given
+    path = "/".join(_THEIRS.get(part, part) for part in given.split("."))
+    pattern = f"(?:.*/)?{path}/kernel"
+    # What matches nothing is said in the words that were given.
+    return pattern if any(re.fullmatch(pattern, x) for x in kernels) else given
 
 
 def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
@@ -232,6 +249,26 @@ def delta(weight: LoraWeight) -> jax.Array:
     a, b = weight.a.astype(jnp.float32), weight.b.astype(jnp.float32)
     product = jnp.matmul(a, b, precision="highest")
     return weight.scale.astype(jnp.float32)[..., None, None] * product
+
+
+def computed(weight: LoraWeight, dtype: Any) -> LoraWeight:
+    """Returns factors in the type that they are computed with, beside activations.
+
+    How an adapter is stored saves memory, and never costs precision: factors are
+    widened to the type of the activations. Wider ones stay as they are.
+
+    Args:
+      weight: a [..., D, R], b [..., R, F], of one type.
+      dtype: of the activations.
+
+    >>> a, b = jnp.ones((2, 1), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16)
+    >>> w = LoraWeight(a, b, jnp.asarray(1.0))
+    >>> computed(w, jnp.float32).a.dtype, computed(w, jnp.bfloat16).b.dtype
+    (dtype('float32'), dtype(bfloat16))
+    """
+    if jnp.dtype(dtype).itemsize <= weight.a.dtype.itemsize:
+        return weight
+    return LoraWeight(weight.a.astype(dtype), weight.b.astype(dtype), weight.scale)
 
 
 def fuse(base: Tree, adapter: Adapter) -> Tree:

@@ -1,5 +1,6 @@
 """Locks: one holder at a time, and none that outlives its process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,12 +9,12 @@ import threading
 
 import pytest
 
-from jaxlora import locks
+from jaxlora import locks, stopping
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from jaxlora import locks
+from jaxlora import locks, stopping
 with locks.folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -100,3 +101,47 @@ def test_those_who_wait_take_turns(tmp_path):
     assert len(most) == 100
     assert set(most) == {1}
     assert not list(tmp_path.iterdir())
+
+
+def test_who_comes_second_waits_for_what_the_first_makes(tmp_path, capsys, monkeypatch):
+    first, second = tmp_path / "b", tmp_path / "a"
+    done = []
+
+    def wait(_):  # the first ends while the second sleeps
+        done.append(1)
+        holder.close()
+
+    monkeypatch.setattr(locks.time, "sleep", wait)
+    with contextlib.ExitStack() as holder:
+        holder.enter_context(locks.making(first))
+        with locks.making(first, second):
+            assert len(os.listdir(tmp_path)) == 2
+    assert done == [1]
+    said = capsys.readouterr().err
+    assert f"{first} is made by another run (process {os.getpid()} on" in said
+    assert said.endswith("this one waits for it.\n")
+    assert said.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+def test_a_signal_ends_the_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks.time, "sleep", lambda _: pytest.fail("it waits"))
+
+    def stop():
+        raise stopping.Stop(signal.SIGTERM)
+
+    monkeypatch.setattr(stopping, "check", stop)
+    entry = tmp_path / "entry"
+    with (
+        locks.making(entry),
+        pytest.raises(stopping.Stop),
+        locks.making(tmp_path / "other", entry),
+    ):
+        pytest.fail("two make it")
+    assert not os.listdir(tmp_path)  # nor is the other one still held
+
+
+def test_a_cache_that_is_not_ours_to_write_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with locks.making(tmp_path / "entry"):
+        assert not os.listdir(tmp_path)

@@ -49,7 +49,7 @@ def read_base(folder):
 
 def read_tokenizer(folder):
     words = tokenizers.load(folder)
-    tokenizers.check(words, 256)
+    words = tokenizers.fitted(words, 256)
     for text in (CHAT[0]["content"], "a" * 60 + "!", "x\u202e é"):
         ids = words.encode(text)
         assert all(0 <= i < words.vocab_size for i in ids)

@@ -60,9 +60,10 @@ def main() -> None:
         if key not in asked and old and (given.only or old["by"] != "formula"):
             continue
         started = time.monotonic()
-        kept[key] = row(key, compiled=key in asked)
+        new = row(key, compiled=key in asked)
+        kept = read(path) | {key: new}  # another process may have compiled some
         took = time.monotonic() - started
-        print(*kept[key].values(), f"({took:.0f} s)", flush=True)
+        print(*new.values(), f"({took:.0f} s)", flush=True)
         write(path, kept)
     page(kept)
 

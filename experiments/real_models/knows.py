@@ -18,10 +18,11 @@ from jaxlora.evaluate import metrics
 from jaxlora.evaluate.statistics import wilson
 from jaxlora.files import write_text
 from jaxlora.models import pretrained
-from jaxlora.models.tokenizer import bucket, pad_left
+from jaxlora.models.tokenizer import pad_left
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import codec, score
 from jaxlora.studies.two_hop.text.codec import PromptCodec
+from jaxlora.studies.two_hop.text.questions import rounded
 from jaxlora.studies.two_hop.text.score import Prompts
 from jaxlora.tasks.facts import world
 from jaxlora.tasks.two_hop import facts as chains
@@ -29,7 +30,7 @@ from jaxlora.tasks.two_hop import phrases
 from jaxlora.tasks.two_hop.facts import Fact
 from jaxlora.tasks.two_hop.records import Record
 
-BATCH, PATHS = 16, 8
+BATCH, CANDIDATES = 16, 0
 
 
 def asked(fact: Fact) -> list[str]:
@@ -46,9 +47,9 @@ def relation(who: Reuse, prompts: PromptCodec, name: str) -> pd.DataFrame:
     answers = score.right(ids, max(map(len, ids)), prompts.pad)
     texts = [text for fact in every for text in asked(fact)]
     tokens = [prompts.prompt(text) for text in texts]
-    padded = Prompts(*pad_left(tokens, prompts.pad, bucket(max(map(len, tokens)))))
+    padded = Prompts(*pad_left(tokens, prompts.pad, rounded(max(map(len, tokens)))))
     options = {"shared": prompts.opening}
-    scores = score.ranking(who, padded, answers, BATCH, PATHS, **options)
+    scores = score.ranking(who, padded, answers, BATCH, CANDIDATES, **options)
     chosen = metrics.predict(scores)
     lines = [(fact, i) for fact in every for i in range(len(asked(fact)))]
     frame = pd.DataFrame([(*fact, i) for fact, i in lines])
@@ -95,16 +96,16 @@ def main() -> None:
     started = time.monotonic()
     model, base = pretrained.load(given.model)
     prompts, who = codec.load(given.model, chat=True), Reuse(model, base)
-    parts = []
+    parts: list[pd.DataFrame] = []
+    given.out.mkdir(parents=True, exist_ok=True)
     for name in given.relations:
         parts.append(relation(who, prompts, name))
         seconds = time.monotonic() - started
         share = parts[-1]["together"].mean()
         print(f"{name}: {share:.2f} together, {seconds:.0f} s so far", flush=True)
-    frame = pd.concat(parts, ignore_index=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "knows.csv", frame.to_csv(index=False))
-    write_text(given.out / "knows.md", table(frame))
+        frame = pd.concat(parts, ignore_index=True)
+        write_text(given.out / "knows.csv", frame.to_csv(index=False))
+        write_text(given.out / "knows.md", table(frame))
     print(table(frame))
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from jaxlora import diagnose
 from jaxlora.commands import bars, diagnose_tables, flags, loading, printing
-from jaxlora.commands.flags import Dtype, Folders, Model, Several
+from jaxlora.commands.flags import Dtype, Folders, Model, Several, Words
 from jaxlora.diagnose import Ask, effects, outlook, placement, text, text_rows
 from jaxlora.diagnose.features import order
 from jaxlora.diagnose.text import Knows, Moved
@@ -21,7 +21,7 @@ from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, LoraConfig
 from jaxlora.models import adapters as peft
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import Reuse
 from jaxlora.tasks import text as tasks_text
 from jaxlora.tasks.text import Record
 from jaxlora.tasks.two_hop import probes as probing
@@ -66,6 +66,7 @@ class Arguments:
     chat: bool = True
     """Use the chat template, if there is one."""
     dtype: Dtype = "auto"
+    tokenizer: Words = None
 
 
 class Setting(NamedTuple):
@@ -84,7 +85,9 @@ def run(arguments: Sequence[str]) -> int:
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     _check(given)
     probes = probing.read(given.probe)
-    records = [tasks_text.read(source).records for source in given.data]
+    read = [tasks_text.read(source) for source in given.data]
+    printing.say(note for source in read for note in source.notes)
+    records = [source.records for source in read]
     setting = _setting(given, probes, records)
     with bars.bar("asking") as move:
         bases, experts = _knows(setting, move)
@@ -124,7 +127,8 @@ def _setting(
     given: Arguments, probes: tuple[Probe, ...], records: Sequence[Sequence[Record]]
 ) -> Setting:
     base = loading.load(given.model, (), given.dtype)
-    tokenizer = decode.load_tokenizer(given.model, base, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, base, given.adapter, **words)
     length = base.model.config.max_length
     read = functools.partial(text_rows.rows_of, tokenizer=tokenizer, length=length)
     rows: list[Rows] = []

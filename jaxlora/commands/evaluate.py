@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxlora.commands import bars, flags, loading, printing, talk
-from jaxlora.commands.flags import Combine, Combining, Dtype, outputs
+from jaxlora.commands.flags import Combine, Combining, Dtype, Words, outputs
 from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
@@ -62,6 +62,7 @@ class Arguments:
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
     mesh: MeshSizes = ""
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -72,13 +73,15 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(0, given, "records")
     source, skip = given.data, given.skip_bad
     read = text.read(source, skip_bad=skip, tests=True)
+    printing.say(read.notes)
     first = read.records[: given.records or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
     outputs.check_files(given.force, given.out)
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
-    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, reuse, given.combine.adapter, **words)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)
     total = len(asked.prompts)
     with bars.bar("asking") as move:

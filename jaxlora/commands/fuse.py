@@ -19,7 +19,8 @@ DESCRIPTION = """\
 Adds an adapter into a model and writes the sum as a Hugging Face checkpoint.
 
 The new folder has the model's config.json and tokenizer, and loads wherever the model
-does. Sums are made in float32 and rounded once, to the type of the checkpoint.
+does; what is no part of a language model (a vision tower) is kept as it is. Sums are
+made in float32 and rounded once, to the type of the checkpoint.
 
 examples:
   jaxlora fuse MODEL ADAPTER --out FUSED

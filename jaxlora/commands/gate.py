@@ -19,12 +19,12 @@ from jaxlora.commands import (
 )
 from jaxlora.commands.flags import outputs
 from jaxlora.commands.gate_plan import PROG, Arguments
-from jaxlora.commands.printing import line, table
+from jaxlora.commands.printing import line, say, table
 from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import Reuse
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
@@ -89,8 +89,10 @@ def run(arguments: Sequence[str]) -> int:
 def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Result:
     """Measures or trains a gate, and writes its file."""
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
+    say(note for read in data.values() for note in read.notes)
     reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
-    tokenizer = decode.load_tokenizer(given.model, reuse)
+    words = {"tokenizer": given.tokenizer}
+    tokenizer = loading.words(given.model, reuse, given.adapter, **words)
     make = _measured if plan.training is None else _trained
     result = make(given, plan, data, reuse, tokenizer)
     about = About(

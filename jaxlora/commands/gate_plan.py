@@ -10,7 +10,7 @@ import tyro
 from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands import flags
-from jaxlora.commands.flags import Dtype, Folders, Model, Several, adapters
+from jaxlora.commands.flags import Dtype, Folders, Model, Several, Words, adapters
 from jaxlora.commands.flags.training import GateLearning, Remat
 from jaxlora.io import adapter_folders
 from jaxlora.registry import importable
@@ -70,6 +70,7 @@ class Arguments:
     skip_bad: bool = False
     """Leave out lines that cannot be read, and count them."""
     dtype: Dtype = "auto"
+    tokenizer: Words = None
     list: bool = False
     """Show every route: what it is, the data it needs, and where it is from."""
 

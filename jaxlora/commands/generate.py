@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import bars, flags, loading, talk
+from jaxlora.commands import bars, flags, loading, printing, talk
 from jaxlora.commands.flags import (
     Combine,
     Combining,
@@ -19,6 +19,7 @@ from jaxlora.commands.flags import (
     Sample,
     Sampling,
     Several,
+    Words,
     outputs,
 )
 from jaxlora.commands.flags.mesh import MeshSizes, mesh
@@ -26,7 +27,7 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
 from jaxlora.strangers.text import visible
-from jaxlora.tasks import jsonl, prompts
+from jaxlora.tasks import jsonl, prompts, record_fields
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora generate"
@@ -71,6 +72,7 @@ class Arguments:
     combine: Combine = dataclasses.field(default_factory=Combining)
     dtype: Dtype = "auto"
     mesh: MeshSizes = ""
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -83,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
     seed, adapters = given.sampling.seed, given.combine.adapter
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)
-    tokenizer = decode.load_tokenizer(given.model, reuse, chat=given.chat)
+    words = {"tokenizer": given.tokenizer, "chat": given.chat}
+    tokenizer = loading.words(given.model, reuse, adapters, **words)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]
     with bars.bar("decoding") as move:
         texts = decode.continuations(
@@ -115,6 +118,8 @@ def _asked(given: Arguments) -> list[Record]:
     records = [prompts.plain(prompt) for prompt in given.prompt]
     if given.prompts is not None:
         records = prompts.read(given.prompts)
+        odd = (name for record in records for name in record.unread)
+        printing.say(record_fields.notes(odd, str(given.prompts)))
     if not given.system:
         return records
     turn = {"role": "system", "content": given.system}

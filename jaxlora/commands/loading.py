@@ -9,9 +9,37 @@ import jax
 from jaxlora import reuse, route
 from jaxlora.commands import bars
 from jaxlora.commands.printing import say
-from jaxlora.io import adapter_folders, gate_file, origin
+from jaxlora.io import adapter_folders, gate_file, origin, tensors
 from jaxlora.io.gate_file import GateFile
-from jaxlora.reuse import Reuse
+from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import Reuse, decode
+from jaxlora.reuse import words as sources
+
+
+def words(
+    model: Path,
+    reuse: Reuse,
+    adapters: Sequence[Path] = (),
+    *,
+    tokenizer: Path | None = None,
+    chat: bool = True,
+) -> Tokenizer:
+    """Reads the tokenizer that a model is asked with, and says whose it is.
+
+    Args:
+      model: folder of a checkpoint.
+      reuse: the model, as loaded.
+      adapters: folders of PEFT adapters and of libraries.
+      tokenizer: the folder that a user names.
+      chat: keep its chat template, if it has one.
+
+    Raises:
+      ValueError: as ``decode.load_tokenizer``.
+    """
+    folders = adapter_folders.expand(adapters)
+    folder, rest, notes = sources.source(model, folders, asked=tokenizer)
+    say(notes)
+    return decode.load_tokenizer(folder, reuse, chat=chat, rest=rest)
 
 
 def load(
@@ -57,5 +85,5 @@ def load(
         raise ValueError(f"{error} It was made for {experts}, in this order.") from None
     if gate is not None:
         gate_file.check_base(gate, loaded.base)
-    say([*origin.notes(model), *loaded.notes])
+    say([*tensors.notes(model), *origin.notes(model), *loaded.notes])
     return loaded

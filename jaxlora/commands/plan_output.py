@@ -10,6 +10,7 @@ from jaxlora.commands.flags.planning import Devices
 from jaxlora.plan import memory, planning, search
 from jaxlora.plan.planning import Plan
 from jaxlora.plan.search import Ranked
+from jaxlora.plan.topology import Topology
 from jaxlora.plan.work import Work
 
 SHOWN = 8
@@ -36,12 +37,18 @@ def run(work: Work, given: Devices) -> int:
         ranked = search.rank(work.on(where.platform), where)
         meshes(console, ranked)
         asked = ranked[0].sizes
-    with bars.bar("compiling") as move:
-        move(where.name, 0, 1)
-        plan = planning.plan(work, where, asked, given.share)
-        move(where.name, 1, 1)
-    show(console, plan, given.share)
+    show(console, _planned(work, where, asked, given.share), given.share)
     return 0
+
+
+def _planned(work: Work, where: Topology, sizes, share: float) -> Plan:
+    if not where.devices:
+        return planning.plan(work, where, sizes, share)
+    with bars.bar("compiling") as move:
+        move(f"for {where.name}", 0, 1)
+        plan = planning.plan(work, where, sizes, share)
+        move(f"for {where.name}", 1, 1)
+    return plan
 
 
 def show(console: Console, plan: Plan, share: float) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxlora import reuse
 from jaxlora.commands import bars, flags, loading, printing, route_tables
-from jaxlora.commands.flags import Combine, Combining, Dtype, Model, outputs
+from jaxlora.commands.flags import Combine, Combining, Dtype, Model, Words, outputs
 from jaxlora.commands.printing import line
 from jaxlora.io import collection_about
 from jaxlora.models.config import DecoderConfig
@@ -66,6 +66,7 @@ class Arguments:
     seed: int = 0
     """Of a route that draws."""
     dtype: Dtype = "auto"
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -144,7 +145,8 @@ def _prompt(
     """Token ids, and the text of each; ids stand for themselves without a tokenizer."""
     tokenizer = None
     if row is None or (given.model / "tokenizer.json").exists():
-        tokenizer = decode.load_tokenizer(given.model, reused, chat=given.chat)
+        words = {"tokenizer": given.tokenizer, "chat": given.chat}
+        tokenizer = loading.words(given.model, reused, given.combine.adapter, **words)
     if tokenizer is not None and row is None:
         row = decode.encode(prompts.plain(given.prompt or ""), tokenizer)
     ids = row or []

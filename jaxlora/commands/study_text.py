@@ -18,7 +18,6 @@ from jaxlora.io import adapter_folders
 from jaxlora.studies.harness import config
 from jaxlora.studies.two_hop.text import deciding, memory, protocol, resources
 from jaxlora.studies.two_hop.text.config import METHODS, STUDY, TextConfig
-from jaxlora.tasks.two_hop.experts import Expert
 
 PROG = "jaxlora study two-hop"
 STAGES = {
@@ -119,5 +118,5 @@ def _study(given: Arguments) -> TextConfig:
 
 
 def _memory(study: TextConfig) -> dict[str, int]:
-    experts = len(study.adapter) or len(Expert)
+    experts = len(study.adapter) or len(protocol.wanted(study))
     return memory.estimate(resources.decoder(study), study, experts)

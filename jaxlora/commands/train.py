@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 from jaxlora import files, locks, lora
 from jaxlora import tree as named
 from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_output
-from jaxlora.commands.flags import Dtype, Several, outputs
+from jaxlora.commands.flags import Dtype, Several, Words, outputs
 from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
-from jaxlora.io import origin
+from jaxlora.io import origin, tensors
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import words as sources
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
 from jaxlora.tasks.packing import Rows
@@ -48,15 +49,18 @@ PROG = "jaxlora train"
 DESCRIPTION = """\
 Trains one LoRA adapter for each data file, all in one program.
 
-A data file has one JSON object a line: {"prompt", "answer"}, {"question", "answer"},
-{"messages": [...]} or {"text"}; a folder of them, or a prepared TFDS data set
-(tfds:NAME/CONFIG:SPLIT), is one data set too. Only answers are learnt. Each adapter is
+A data file has one JSON object a line, or is an array of them: {"prompt", "answer"},
+{"question", "answer"}, {"instruction", "input", "output"}, {"messages": [...]},
+ShareGPT's {"conversations": [...]} or {"text"}; a folder of them, or a prepared TFDS
+data set (tfds:NAME/CONFIG:SPLIT), is one data set too. Only answers are learnt, and of
+turns with "train": false or "weight": 0 none. Each adapter is
 written as OUT/NAME in the PEFT format, NAME being that of its file. Interrupted, the
 same command goes on where it stopped.
 
 examples:
   jaxlora train --model MODEL --data gsm8k.jsonl --out LIBRARY
   jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY --epochs 5
+  jaxlora train --model MODEL --data alpaca.json --out LIBRARY --targets q_proj v_proj
   jaxlora train --model MODEL --data FOLDER --out LIBRARY --rank 16 --length 1024 \\
       --batch 4 --accumulate 8
 """
@@ -80,7 +84,8 @@ class Arguments:
     rslora: bool = False
     """The scale is alpha / sqrt(rank) instead."""
     targets: Annotated[Several, tyro.conf.arg(metavar="REGEX...")] = ()
-    """Kernels to adapt: regular expressions on full names; every linear one if none."""
+    """Kernels to adapt: names as of PEFT (q_proj v_proj), all-linear, or regular
+    expressions on full names; every linear one if none."""
     training: Annotated[Learning, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Learning
     )
@@ -92,6 +97,7 @@ class Arguments:
     """Leave out lines that cannot be read, and count them."""
     dtype: Dtype = "auto"
     mesh: MeshSizes = ""
+    tokenizer: Words = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -126,13 +132,14 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
 def _train(
     given: Arguments, names: Sequence[str], config: LoraConfig, started: float
 ) -> Trained:
-    sources = zip(names, given.data, strict=True)
-    data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in sources}
-    words = tokenizer.load(given.model)
+    named = zip(names, given.data, strict=True)
+    data = {name: text.read(x, skip_bad=given.skip_bad) for name, x in named}
+    printing.say(note for read in data.values() for note in read.notes)
+    words = tokenizer.load(*sources.source(given.model, asked=given.tokenizer)[:2])
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
-    tokenizer.check(words, model.config.vocab_size)
-    printing.say(origin.notes(given.model))
+    words = tokenizer.fitted(words, model.config.vocab_size)
+    printing.say([*tensors.notes(given.model), *origin.notes(given.model)])
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
@@ -160,6 +167,8 @@ def _write(given: Arguments, names: Sequence[str], trained: Trained, facts) -> N
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
                 adapters.save(new, adapter, base_name=str(given.model))
+                # As trainers do: whoever uses the adapter asks as it was trained.
+                sources.bring(given.tokenizer, new)
         adapters.check(given.out / name, adapter)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}

@@ -138,7 +138,7 @@ def answered(
         example = example_of(record, tokenizer, model.config.max_length)
         start = int(example.answer.argmax())
         ids = example.tokens.tolist()
-        end = len(ids) - (ids[-1] in tokenizer.eos_ids and len(ids) - 1 > start)
+        end = len(ids) - (ids[-1] in tokenizer.end_ids and len(ids) - 1 > start)
         pairs.append((ids[:start], ids[start:end]))
     adapted = Adapted(adapter=adapter)
     scores = likelihood.score(model, base, pairs, adapted=adapted, progress=progress)

@@ -119,14 +119,15 @@ def parse(records: Any, source: str = "predictions") -> tuple[Prediction, ...]:
         raise ValueError(
             f"{source}: expected a list of predictions, got {type(records).__name__}."
         )
-    parsed: list[Prediction] = []
+    parsed: dict[str, Prediction] = {}
     for i, record in enumerate(records, start=1):
         prediction = _parse_one(record, f"{source}, prediction {i}")
-        if prediction in parsed:
-            first = parsed.index(prediction) + 1
+        key = _canonical(dataclasses.asdict(prediction))
+        if key in parsed:
+            first = list(parsed).index(key) + 1
             raise ValueError(f"{source}: prediction {i} repeats prediction {first}.")
-        parsed.append(prediction)
-    return tuple(parsed)
+        parsed[key] = prediction
+    return tuple(parsed.values())
 
 
 def digest(predictions: Iterable[Prediction]) -> str:

@@ -174,9 +174,8 @@ def _no_transfer(e: Evidence, t: Thresholds) -> Verdict | None:
         return None
     cause, why = _cause(e, t)
     kept = ", ".join(f"{name} {_show(x)}" for name, x in e.hops.items())
-    reason = (
-        f"{e.asked} {_show(e.two_hop)} is at most {_bar(e, t)}; kept: {kept}; {why}"
-    )
+    kept = kept and f"; kept: {kept}"
+    reason = f"{e.asked} {_show(e.two_hop)} is at most {_bar(e, t)}{kept}; {why}"
     return Verdict(Label.NO_TRANSFER, cause, reason)
 
 

@@ -183,34 +183,33 @@ def _read(
     if not folder.is_dir():
         return None
     with _turn(folder):
-        path = _newest(folder)
-        if path is None:
-            return None
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        # Facts first: they say whether the arrays can be read into ``target``.
-        if made_by is not None:
-            _check_made_by(folder, facts["meta"], made_by)
-        _check(folder, facts["leaves"], _leaves(target))
-        wanted = ocp.args.StandardRestore(target)
-        with _orbax() as reader:
-            state = reader.restore((path / STATE).absolute(), args=wanted)
-    return int(path.name), state, facts["meta"]
-
-
-def _newest(folder: Path) -> Path | None:
-    """The newest step whose files are what was written; others before it go."""
-    steps = _steps(folder)
-    while steps:
-        path = steps.pop()
-        try:
-            trust.check(path, _key(path))
-            return path
-        except DamagedError as error:
-            instead = f"step {steps[-1].name} is used" if steps else "it is made again"
-            trust.say(f"{error}; step {path.name} is dropped, and {instead}.")
-            with suppress(OSError):  # of a cache that is not ours to write
-                files.remove(path)
+        steps = _steps(folder)
+        while steps:
+            path = steps.pop()
+            try:
+                with trust.checking(path, _key(path)):
+                    return _read_step(path, target, made_by)
+            except DamagedError as error:
+                instead = (
+                    f"step {steps[-1].name} is used" if steps else "it is made again"
+                )
+                trust.say(f"{error}; step {path.name} is dropped, and {instead}.")
+                with suppress(OSError):  # of a cache that is not ours to write
+                    files.remove(path)
     return None
+
+
+def _read_step(path: Path, target: Tree, made_by: Mapping[str, Any] | None):
+    """Step, tree and meta of a step, whose files are being checked meanwhile."""
+    facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    # Facts first: they say whether the arrays can be read into ``target``.
+    if made_by is not None:
+        _check_made_by(path.parent, facts["meta"], made_by)
+    _check(path.parent, facts["leaves"], _leaves(target))
+    wanted = ocp.args.StandardRestore(target)
+    with _orbax() as reader:
+        state = reader.restore((path / STATE).absolute(), args=wanted)
+    return int(path.name), state, facts["meta"]
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -226,8 +225,7 @@ def _key(step: Path) -> str:
 
 def _turn(folder: Path) -> AbstractContextManager[None]:
     """The lock of an entry, for the time of a save or a restore."""
-    # A cache may be read by those who may not write it.
-    if folder.is_dir() and not os.access(folder, os.W_OK):
+    if not locks.writable(folder):
         return nullcontext()
     return locks.held(folder / locks.NAME, folder, wait=True)
 

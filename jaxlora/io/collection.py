@@ -53,6 +53,9 @@ class Collection:
     """Sites of embeddings; D is V there, and F is D."""
     copies: tuple[str, ...]
     """Modules whose base weight some adapter holds a copy of, which was not read."""
+    spellings: tuple[str, ...] = ()
+    """What the adapters put around the layers of the model; several, if they name its
+    modules differently, which have one name each here."""
 
     @property
     def base_name(self) -> str | None:
@@ -120,7 +123,8 @@ def open_folders(
     chosen = _names(paths, names)
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
-    files = [peft.open_folder(path) for path in paths]
+    opened = [peft.open_folder(path) for path in paths]
+    files = collection_sites.alike(opened)
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))
     return Collection(
@@ -135,6 +139,7 @@ def open_folders(
             site for site, paths in stored.modules.items() if known[paths[0]].embedding
         ),
         copies=tuple(sorted({path for file in files for path in file.copies})),
+        spellings=collection_sites.spellings(opened),
     )
 
 
@@ -167,7 +172,10 @@ def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
         return None
     union = {name for targets in lists if targets is not None for name in targets}
     used = {name for name in union if any(_means(name, path) for path in known)}
-    return tuple(sorted(used)) or None
+    # Full names mean nothing once modules are named as in another adapter.
+    if not all(any(_means(name, path) for name in used) for path in known):
+        return None
+    return tuple(sorted(used))
 
 
 def _means(name: str, path: str) -> bool:

@@ -46,11 +46,22 @@ def notes(library: Collection) -> Iterator[str]:
       library: the adapters.
     """
     yield from other_bases(dict(zip(library.names, library.base_names, strict=True)))
+    if len(library.spellings) > 1:
+        shown = ", ".join(_around(x) for x in library.spellings)
+        yield (
+            f"The adapters name the modules of one model in {len(library.spellings)} "
+            f"ways ({shown}); each module has one name here, as in "
+            f"{next(iter(library.modules.values()))[0]}."
+        )
     if library.copies:
         yield (
             f"Copies of base weights that PEFT saved along are left out: "
             f"{', '.join(library.copies[:4])}."
         )
+
+
+def _around(spelling: str) -> str:
+    return f"{spelling}.layers" if spelling else "layers"
 
 
 def nothing(library: Collection, squares: Mapping[str, np.ndarray]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Which modules of several adapters are one site, and stacked on L.
 
 Modules whose paths differ only in their numbers and whose shapes are equal are one
-site, such as ``model.layers.*.self_attn.q_proj``, in the order of the numbers.
+site, such as ``model.layers.*.self_attn.q_proj``, in the order of the numbers. Before,
+modules get one name each: adapters of one model may spell them differently.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jaxlora.io import module_names
 from jaxlora.io.peft import PeftFile
 
 _NUMBER = re.compile(r"(?:^|(?<=\.))\d{1,9}(?=\.|$)")
@@ -30,6 +32,46 @@ class Module:
     def __str__(self) -> str:
         kind = "an embedding" if self.embedding else "a linear layer"
         return f"{kind} from {self.d} to {self.f}"
+
+
+def spellings(files: Sequence[PeftFile]) -> tuple[str, ...]:
+    """Returns what each way of naming puts around layers, each once, sorted.
+
+    Args:
+      files: the opened adapters.
+    """
+    paths = {path for file in files for path in file.modules}
+    around = {module_names.prefix(path) for path in paths}
+    return tuple(sorted(x for x in around if x is not None))
+
+
+def alike(files: Sequence[PeftFile]) -> tuple[PeftFile, ...]:
+    """Gives every module the same name in all adapters.
+
+    Names stay as they are where no two adapters spell them differently; else they
+    become those of a plain language model, or, if a part of it sees, of its wrapper.
+
+    Args:
+      files: the opened adapters.
+    """
+    by_module: dict[str, set[str]] = {}
+    for path in {path for file in files for path in file.modules}:
+        by_module.setdefault(module_names.canonical(path), set()).add(path)
+    if len(spellings(files)) < 2 and all(len(x) == 1 for x in by_module.values()):
+        return tuple(files)
+    names = {x: x for x in by_module}
+    if any(map(module_names.is_seen, by_module)):
+        names = {x: module_names.in_wrapper(x) for x in by_module}
+
+    def renamed(file: PeftFile) -> PeftFile:
+        pairs = {
+            names[module_names.canonical(path)]: header
+            for path, header in file.modules.items()
+        }
+        copies = {names[module_names.canonical(path)] for path in file.copies}
+        return dataclasses.replace(file, modules=pairs, copies=tuple(sorted(copies)))
+
+    return tuple(map(renamed, files))
 
 
 def union(files: Sequence[PeftFile]) -> dict[str, Module]:

@@ -26,7 +26,9 @@ DTYPES: Mapping[str, np.dtype] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-"""Types that are weights; all others are quantised or no weights at all."""
+"""Types of weights, as they are in memory and are written."""
+READ = frozenset((*DTYPES, "F64"))
+"""Types of weights that are read; 64 bits become 32."""
 
 HEADER_BYTES = 2**23
 """A header larger than this is none: it would name 60,000 tensors."""
@@ -61,8 +63,13 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values; for the types in :data:`DTYPES` only."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        """Bytes of the values in the file."""
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
+
+    @property
+    def bits(self) -> int:
+        """Of one value."""
+        return _BITS[self.dtype]
 
 
 def read(path: Path) -> dict[str, Entry]:
@@ -109,13 +116,13 @@ def _check_places(path: Path, entries: Mapping[str, Entry], end: int, size: int)
                 f"tensor {name!r} begins at byte {entry.start}, expected {end}, where "
                 f"the one before it ends",
             )
-        end += _nbytes(entry)
+        end += entry.nbytes
     if end != size:
         raise bad(path, f"its tensors end at byte {end}, but the file has {size} bytes")
 
 
 def values(path: Path, name: str) -> np.ndarray:
-    """Reads one tensor, of a type in :data:`DTYPES`.
+    """Reads one tensor, of a type in :data:`READ`.
 
     Args:
       path: a safetensors file.
@@ -129,6 +136,22 @@ def values(path: Path, name: str) -> np.ndarray:
             return file.get_tensor(name)
     except SafetensorError as error:
         raise bad(path, f"tensor {name!r} cannot be read ({error})") from None
+
+
+def raw(path: Path, entry: Entry) -> np.ndarray:
+    """Reads the bytes of one tensor of any type, uint8.
+
+    Args:
+      path: a safetensors file.
+      entry: of the tensor.
+
+    Raises:
+      ValueError: if the file changed since its header was read.
+    """
+    read = np.fromfile(path, np.uint8, entry.nbytes, offset=entry.start)
+    if len(read) != entry.nbytes:
+        raise bad(path, "it is shorter than its header says")
+    return read
 
 
 def bad(path: Path, what: str) -> ValueError:
@@ -175,17 +198,17 @@ def _entry(path: Path, name: str, fields: Any, begin: int) -> Entry:
     if not _is_sizes(offsets) or len(offsets) != 2:
         raise bad(path, f"{shown} has no data_offsets of two whole numbers")
     entry = Entry(tuple(shape), dtype, begin + offsets[0])
-    if offsets[1] - offsets[0] != _nbytes(entry):
+    if offsets[1] - offsets[0] != entry.nbytes:
         raise bad(
             path,
             f"{shown} has the shape {entry.shape} of {dtype}, which is "
-            f"{_nbytes(entry)} bytes, but data_offsets {offsets}",
+            f"{entry.nbytes} bytes, but data_offsets {offsets}",
         )
     return entry
 
 
 def _place(pair: tuple[str, Entry]) -> tuple[int, int]:
-    return pair[1].start, _nbytes(pair[1])
+    return pair[1].start, pair[1].nbytes
 
 
 def _is_sizes(value: Any) -> bool:
@@ -194,7 +217,3 @@ def _is_sizes(value: Any) -> bool:
         type(size) is int and 0 <= size < 2**48
         for size in value
     )
-
-
-def _nbytes(entry: Entry) -> int:
-    return math.prod(entry.shape) * _BITS[entry.dtype] // 8

@@ -20,12 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlora.io import peft_keys, tensors
+from jaxlora.io import peft_keys, tensors, trust
 from jaxlora.io.errors import PathError, naming
 from jaxlora.io.peft_checks import CONFIG, check
 from jaxlora.io.peft_config import CONFIG_BYTES, Config
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
+
+SEAL = "adapter"
+"""Key of the manifest of an adapter that we wrote."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     """
     folder = _folder(folder, name)
     with naming(folder):
+        trust.check_sealed(folder, SEAL)
         raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
         check(raw)
         stored = tensors.open_file(_weights(folder))
@@ -201,15 +205,16 @@ def _weights(folder: Path) -> Path:
 
 
 def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
+    keys = pair["A"], pair["B"]
+    named = keys[0].rpartition(".lora_")[0]
     # PEFT ignores such tensors; to use them here would be another adapter.
-    if not config.is_target(path):
+    if not config.is_target(named):
         raise ValueError(
             f"The adapter holds {path!r}, which target_modules "
             f"{config.shown('target_modules')} does not match; PEFT would ignore it."
         )
-    keys = pair["A"], pair["B"]
     a, b = (stored.entries[key].shape for key in keys)
-    rank = config.rank_of(path)
+    rank = config.rank_of(named)
     _check_shapes(path, a, b, rank)
     for key in keys:
         tensors.check_dtype(key, stored.entries[key])
@@ -217,7 +222,7 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     # Float16 becomes float32: its range is too small for sums of adapters.
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
-    return Header(rank, a[1], b[0], config.scale_of(path), table, dtype, keys)
+    return Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
 
 
 def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> None:

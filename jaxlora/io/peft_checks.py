@@ -31,6 +31,21 @@ REFUSED = {
 }
 """Fields that must be absent, null, false or empty, and what they stand for."""
 
+HARMLESS = frozenset(
+    (
+        # Who, when and how; nothing of it is computed when an adapter is used.
+        *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode"),
+        *("lora_dropout", "runtime_config", "lora_dtype", "velora_config"),
+        *("lorap_lr_ratio", "lorap_emb_lr", "megatron_config", "megatron_core"),
+        # Of ways to begin, which init_lora_weights chooses; and of use_qalora.
+        *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+        "qalora_group_size",
+        "merge_weights",  # of releases before 0.3: when they are added
+    )
+)
+"""Fields that change nothing, whatever they hold."""
+_READ = frozenset(("peft_type", "r", "lora_alpha", "bias", "init_lora_weights"))
+
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base as it is."""
 
@@ -45,6 +60,7 @@ def check(raw: Raw) -> None:
       ValueError: naming the field, what it holds and what was expected.
     """
     _check_kind(raw)
+    _check_known(raw)
     for field, kind in _KINDS.items():
         kind(field, raw.get(field))
 
@@ -68,10 +84,34 @@ def _check_kind(raw: Raw) -> None:
     init = raw.get("init_lora_weights", True)
     # Types are compared, because 1 == True in Python and PEFT tells them apart.
     if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
+        raise ValueError(f"{CONFIG} has init_lora_weights {short(init)}{_why(init)}.")
+
+
+def _why(init: Any) -> str:
+    """What is wrong with a way to begin, and what to do."""
+    plain = isinstance(init, str) and init.lower()
+    if plain == "loftq":
+        return (
+            ", which begins on quantised base weights of its own: the adapter is for "
+            "that base only, which was saved beside it; add it there with PEFT "
+            "(merge_and_unload)"
+        )
+    if plain and plain.startswith(("pissa", "olora", "corda", "lora_ga")):
+        return (
+            ", which changes the base weights; save it as plain LoRA with PEFT's "
+            "path_initial_model_for_weight_conversion"
+        )
+    return ", expected one of those that are known to leave the base as it is"
+
+
+def _check_known(raw: Raw) -> None:
+    known = {*HARMLESS, *REFUSED, *_KINDS, *_READ}
+    odd = [field for field, value in raw.items() if value and field not in known]
+    if odd:
         raise ValueError(
-            f"{CONFIG} has init_lora_weights {short(init)}, which changes the base "
-            f"weights (or is not known); save it as plain LoRA with PEFT's "
-            f"path_initial_model_for_weight_conversion."
+            f"{CONFIG} has {short(odd[0])} {short(raw[odd[0]])}, a field that is not "
+            f"known: the adapter may be more than scale * b @ a, as of a newer release "
+            f"of PEFT; if it changes nothing, remove it."
         )
 
 

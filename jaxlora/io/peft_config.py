@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlora.io import patterns
+from jaxlora.io import module_names, patterns
 from jaxlora.io.patterns import Budget
 from jaxlora.io.peft_checks import CONFIG, Raw, check
 from jaxlora.io.tensors import short
@@ -24,6 +24,9 @@ MAX_RANK = 2**16
 
 class Config:
     """An adapter_config.json that was found to describe low-rank updates.
+
+    Modules are asked for as their tensors name them. Which of several names a pattern
+    means (of a compiled model, say, or of the plain one) is not known: any will do.
 
     Args:
       raw: what the file holds.
@@ -40,7 +43,7 @@ class Config:
         check(raw)
         # Lists of a thousand names are looked up for each of thousands of modules.
         self._listed = {
-            field: frozenset(raw[field])
+            field: frozenset({*raw[field], *map(module_names.unwrapped, raw[field])})
             for field in ("target_modules", "exclude_modules")
             if isinstance(raw.get(field), list)
         }
@@ -82,8 +85,8 @@ class Config:
         rank = self._first("rank_pattern", path, self._raw.get("r", 8))
         if type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise ValueError(
-                f"{CONFIG} gives {path!r} the rank {short(rank)}, expected a whole "
-                f"number from 1 to {MAX_RANK}."
+                f"{CONFIG} gives {module_names.unwrapped(path)!r} the rank "
+                f"{short(rank)}, expected a whole number from 1 to {MAX_RANK}."
             )
         return rank
 
@@ -106,8 +109,8 @@ class Config:
         number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
         if not number or not -most <= alpha <= most:
             raise ValueError(
-                f"{CONFIG} gives {path!r} the alpha {short(alpha)}, expected a number "
-                f"of at most {most:.1e}."
+                f"{CONFIG} gives {module_names.unwrapped(path)!r} the alpha "
+                f"{short(alpha)}, expected a number of at most {most:.1e}."
             )
         rank = self.rank_of(path)
         return alpha / (math.sqrt(rank) if self._raw.get("use_rslora") else rank)
@@ -126,24 +129,30 @@ class Config:
         True
         """
         raw = self._raw
-        if raw.get("exclude_modules") and self._names("exclude_modules", path):
+        names = module_names.spellings(path)
+        excluded = raw.get("exclude_modules")
+        # Its tensors are there: only what no name of it lets in was not adapted.
+        if excluded and all(self._names("exclude_modules", name) for name in names):
             return False
         chosen = raw.get("target_modules")
         # It depends on the model, which is not known here.
         if chosen == "all-linear":
             return True
-        if not chosen or not self._names("target_modules", path):
+        if not chosen or not any(self._names("target_modules", x) for x in names):
             return False
         layers = raw.get("layers_to_transform")
         # PEFT reads layers_to_transform only beside a list of names.
         if isinstance(chosen, str) or layers is None or layers == []:
             return True
-        return self._layer(path) in ([layers] if isinstance(layers, int) else layers)
+        layer = self._layer(module_names.unwrapped(path))
+        return layer in ([layers] if isinstance(layers, int) else layers)
 
     def _first(self, field: str, path: str, default: Any) -> Any:
-        for key, value in (self._raw.get(field) or {}).items():
-            if self._match(patterns.ends, field, key, path):
-                return value
+        keys = self._raw.get(field) or {}
+        for name in module_names.spellings(path) if keys else ():
+            for key, value in keys.items():
+                if self._match(patterns.ends, field, key, name):
+                    return value
         return default
 
     def _names(self, field: str, path: str) -> bool:

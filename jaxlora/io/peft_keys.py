@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from jaxlora.io import module_names
+
 WEIGHTS = "adapter_model.safetensors"
 """The file with the tensors."""
 
@@ -14,6 +16,18 @@ _KEY = re.compile(
     r"(?:\.(?P<name>[^.]+))??(?(table)|\.weight)"
 )
 _COPY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
+_FOREIGN = {
+    r"\.(?:lora_)?alpha$": "a scalar alpha beside the factors, as other trainers write "
+    "it; PEFT has alpha in adapter_config.json, and none in a tensor",
+    r"\.lora_(?:down|up)\b": "lora_down or lora_up, as of Kohya's trainers, expected "
+    "lora_A and lora_B of PEFT",
+    r"\.lora_[ab]\b": "lora_a or lora_b, as of MLX and torchtune, expected lora_A and "
+    "lora_B of PEFT",
+    r"\.lora\.(?:down|up)\b": "lora.down or lora.up, as of old diffusers, expected "
+    "lora_A and lora_B of PEFT",
+    r"\.(?:hada_w|lokr_w|oft_|vera_lambda|boft_)": "of another method than LoRA",
+}
+"""Tensors of other programs, by a mark of their names."""
 _PATH = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 _MAX_PATH = 256
 
@@ -22,7 +36,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     """Returns ``{module path: {"A": tensor, "B": tensor}}`` and ``{path: tensor}``.
 
     The second holds copies of base weights, which PEFT saves beside the update of an
-    embedding or a head.
+    embedding or a head. Paths are without the names of training wrappers.
 
     Args:
       keys: names of the tensors of one file.
@@ -36,11 +50,15 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     factors: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     adapters = set()
+    first: dict[str, str] = {}
     for key in keys:
-        match = _KEY.fullmatch(key) or _COPY.fullmatch(key)
+        plain = module_names.unwrapped(key)
+        match = _KEY.fullmatch(plain) or _COPY.fullmatch(plain)
         if match is None:
             raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
+        # Of two spellings of one module, the first one stands for both.
         path = _path(match["module"])
+        path = first.setdefault(module_names.canonical(path), path)
         if match.re is _COPY:
             copies[path] = key
             continue
@@ -63,8 +81,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     return factors, copies
 
 
-def _path(module: str) -> str:
-    path = module.removeprefix("base_model.model.")
+def _path(path: str) -> str:
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise ValueError(
             f"{WEIGHTS} has a tensor of {path[:80]!r}, expected names joined by dots, "
@@ -95,6 +112,9 @@ def _check(factors: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) 
 
 
 def _odd(key: str) -> str:
+    for mark, what in _FOREIGN.items():
+        if re.search(mark, key):
+            return what
     if "lora_magnitude_vector" in key:
         return "a magnitude of DoRA, which is not supported"
     if "lora_" in key and key.endswith(".bias"):

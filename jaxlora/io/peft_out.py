@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jaxlora.files import write_text
-from jaxlora.io import shards
+from jaxlora.io import shards, trust
 from jaxlora.io.header import Entry
-from jaxlora.io.peft import WEIGHTS, PeftAdapter
+from jaxlora.io.peft import SEAL, WEIGHTS, PeftAdapter
 from jaxlora.io.peft_checks import CONFIG
 
 
@@ -43,8 +43,10 @@ def fill(
 ) -> None:
     """As :func:`write`, into a folder that exists.
 
+    Beside the two files of PEFT is a manifest of their hashes, which PEFT ignores.
+
     Args:
-      folder: where the two files go.
+      folder: is empty.
       adapter: its modules may be read from elsewhere: each is asked for anew
         whenever it is looked at.
       targets: entries of target_modules; by default every module path in full.
@@ -74,6 +76,7 @@ def fill(
     shards.write_file(folder / WEIGHTS, entries, read)
     text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
     write_text(folder / CONFIG, text)
+    trust.seal(folder, SEAL)
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:

@@ -83,11 +83,12 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     Args:
       path: the file.
       entries: shape and type of each tensor.
-      read: gives the values of a tensor when its turn comes.
+      read: gives the values of a tensor when its turn comes; of a type that is none
+        of weights, its bytes as uint8.
     """
     # Readers map the file into memory, where a value must lie at a multiple of its
     # size.
-    order = sorted(entries, key=lambda name: -DTYPES[entries[name].dtype].itemsize)
+    order = sorted(entries, key=lambda name: -entries[name].bits)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name in order:
@@ -104,9 +105,17 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     with storage.opened(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            values = np.asarray(read(name), DTYPES[entries[name].dtype], order="C")
-            assert values.shape == entries[name].shape, name
-            file.write(values.reshape(-1).view(np.uint8).data)
+            file.write(_bytes(name, read(name), entries[name]).data)
+
+
+def _bytes(name: str, values: np.ndarray, entry: Entry) -> np.ndarray:
+    """What is written of a tensor, uint8."""
+    if entry.dtype not in DTYPES:
+        assert (values.dtype, values.size) == (np.uint8, entry.nbytes), name
+        return values
+    values = np.asarray(values, DTYPES[entry.dtype], order="C")
+    assert values.shape == entry.shape, name
+    return values.reshape(-1).view(np.uint8)
 
 
 def entry_of(values: Any) -> Entry:

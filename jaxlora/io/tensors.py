@@ -9,7 +9,7 @@ can run code.
 
 import dataclasses
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,18 @@ import numpy as np
 
 from jaxlora.io import header
 from jaxlora.io.errors import PathError
-from jaxlora.io.header import DTYPES, Entry
+from jaxlora.io.header import DTYPES as DTYPES
+from jaxlora.io.header import READ, Entry
 from jaxlora.strangers import data
 
+_QUANTISED = frozenset(
+    (
+        *("U8", "I8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3"),
+        *("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    )
+)
+"""Types that hold packed or scaled weights."""
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 INDEX_BYTES = 200 * 2**20
 """An index larger than this is no index."""
 
@@ -34,18 +43,21 @@ class Tensors:
     """Shape and type of each tensor."""
 
     def read(self, name: str, *, finite: bool = False) -> np.ndarray:
-        """Returns one tensor, in its stored type.
+        """Returns one tensor, in its stored type; of 64 bits, in float32.
 
         Args:
           name: a key of ``entries``.
           finite: check the values as well.
 
         Raises:
-          ValueError: if its type is no float of 16 or 32 bits, or ``finite`` and it
+          ValueError: if its type is no float of 16 to 64 bits, or ``finite`` and it
             holds NaN or infinity.
         """
         check_dtype(name, self.entries[name])
         values = header.values(self.files[name], name)
+        if values.dtype == np.float64:
+            with np.errstate(over="ignore"):  # infinity is looked for where it matters
+                values = values.astype(np.float32)
         # NumPy cannot test bfloat16 for NaN; float32 holds all its values.
         if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
             raise PathError(
@@ -66,11 +78,15 @@ def check_dtype(name: str, entry: Entry) -> None:
     Raises:
       ValueError: naming the tensor and its type.
     """
-    if entry.dtype not in DTYPES:
-        raise ValueError(
-            f"Tensor {name!r} is stored as {entry.dtype}, expected F32, BF16 or F16: "
-            f"quantised checkpoints are not supported; take the unquantised one."
-        )
+    if entry.dtype in READ:
+        return
+    why = "quantised checkpoints are not supported; take the unquantised one"
+    if entry.dtype not in _QUANTISED:
+        why = "that is no type of weights"
+    raise ValueError(
+        f"Tensor {name!r} is stored as {entry.dtype}, expected F32, BF16, F16 or F64: "
+        f"{why}."
+    )
 
 
 def open_file(path: Path) -> Tensors:
@@ -90,7 +106,8 @@ def open_folder(folder: Path) -> Tensors:
     """Reads the headers of a checkpoint, of one file or of many with an index.
 
     Args:
-      folder: with model.safetensors, or its shards and their index.
+      folder: with model.safetensors, or its shards and their index; of both the single
+        file counts, as in transformers, and :func:`notes` says so.
 
     Raises:
       ValueError: if there is no checkpoint of this kind, a shard is missing or damaged,
@@ -99,25 +116,70 @@ def open_folder(folder: Path) -> Tensors:
     if not folder.is_dir():
         raise ValueError(
             f"There is no folder {str(folder)!r}, expected a checkpoint: config.json "
-            f"and model.safetensors."
+            f"and {SINGLE}."
         )
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return _sharded(index)
-    if (folder / "model.safetensors").is_file():
-        return open_file(folder / "model.safetensors")
-    raise ValueError(f"{folder} has no model.safetensors" + _instead(folder))
+    if (folder / SINGLE).is_file():
+        return open_file(folder / SINGLE)
+    if (folder / INDEX).is_file():
+        return open_shards(folder / INDEX)
+    shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
+    if shards:
+        raise ValueError(
+            f"{folder} has shards ({', '.join(shards[:3])}) but no {INDEX}, which says "
+            f"what they hold; the download is incomplete."
+        )
+    raise ValueError(f"{folder} has no {SINGLE}" + _instead(folder))
 
 
-def _sharded(index: Path) -> Tensors:
+def notes(folder: Path) -> Iterator[str]:
+    """Says which of two sets of weights in one folder is read.
+
+    Args:
+      folder: of a checkpoint.
+
+    Raises:
+      ValueError: if its index is damaged.
+    """
+    if not (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
+        return
+    shards = sorted({*_weight_map(folder / INDEX).values()} - {SINGLE})
+    # Some programs write an index of one file, too.
+    if shards:
+        there = [name for name in shards if (folder / name).is_file()]
+        yield (
+            f"{folder} describes its weights twice: {SINGLE} is read, as transformers "
+            f"does, and {INDEX} is not, which names {len(shards)} other files"
+            + (f" ({', '.join(there[:2])}, ...)" if there else ", none of them there")
+            + "."
+        )
+
+
+def open_shards(index: Path) -> Tensors:
+    """Reads the headers of several files.
+
+    Args:
+      index: says which tensor is in which of them.
+
+    Raises:
+      ValueError: if one is missing or damaged, or lacks a tensor that the index
+        promises.
+    """
     promised = _weight_map(index)
     shards = sorted(set(promised.values()))
     # Named all at once: a download that broke off often lacks several.
     missing = [name for name in shards if not (index.parent / name).is_file()]
     if missing:
+        others = sorted(path.name for path in index.parent.glob("*.safetensors"))
+        odd = [name for name in others if name not in shards]
         raise ValueError(
             f"{index.parent} lacks {len(missing)} of {len(shards)} shards that "
-            f"{index.name} names: {', '.join(missing[:4])}; the download is incomplete."
+            f"{index.name} names: {', '.join(missing[:4])}; "
+            + (
+                f"there is {', '.join(odd[:4])}, which it does not name: it is the "
+                f"index of other weights, or the folder was saved into twice."
+                if odd
+                else "the download is incomplete."
+            )
         )
     opened = {name: open_file(index.parent / name) for name in shards}
     for tensor, shard in promised.items():

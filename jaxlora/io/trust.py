@@ -6,10 +6,12 @@ that a file that was swapped with that of another entry is as bad as a flipped b
 is against damage, not against somebody who computes a hash anew.
 """
 
+import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from jaxlora.strangers import data
 
 MANIFEST = "manifest.json"
 """Name of the file that lists all others of a folder."""
+BRIEF = 2**16
+"""Bytes of a file that is checked before anything is read: it says how to read."""
 MOST = 2**28
 """Bytes that are read of a file; no longer one was written by us."""
 
@@ -42,7 +46,11 @@ def seal(folder: Path, key: str) -> None:
       folder: complete, and to be forced to the disk by ``files.new_folder``.
       key: of the entry.
     """
-    hashes = {name: file_hash(folder / name) for name in _files(folder)}
+    names = _files(folder)
+    # Hashing holds no lock of Python: files are hashed side by side.
+    with ThreadPoolExecutor() as pool:
+        paths = (folder / name for name in names)
+        hashes = dict(zip(names, pool.map(file_hash, paths), strict=True))
     (folder / MANIFEST).write_bytes(dumps(hashes, key).encode())
 
 
@@ -56,14 +64,66 @@ def check(folder: Path, key: str) -> None:
     Raises:
       DamagedError: naming the file.
     """
-    for name, wanted in loads(folder / MANIFEST, key).items():
-        path = folder / name
+    with checking(folder, key):
+        pass
+
+
+def check_sealed(folder: Path, key: str) -> None:
+    """As :func:`check`, of a folder that others may have written: if it is sealed.
+
+    Args:
+      folder: with or without a manifest; that of another program is not looked at.
+      key: of the entry.
+
+    Raises:
+      DamagedError: naming the file, and what to do with it.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            ours = file.read(BRIEF).startswith(_head(key).encode())
+    except OSError:  # none, or a folder
+        return
+    if ours:
+        try:
+            check(folder, key)
+        except DamagedError as error:
+            raise DamagedError(
+                error.path,
+                f"{error}: changed or damaged since it was written; restore it, or "
+                f"remove {path} to use the folder as it is.",
+            ) from None
+
+
+@contextlib.contextmanager
+def checking(folder: Path, key: str) -> Iterator[None]:
+    """As :func:`check`, beside a block that reads the folder, so that it costs no time.
+
+    What the block made of the files counts only if it is left without an error; its
+    own error is in place of none of ours, since it may be of damaged bytes. Brief files
+    are checked before it begins.
+
+    Args:
+      folder: that :func:`seal` sealed.
+      key: of the entry that it must be.
+
+    Raises:
+      DamagedError: naming the file, when the block ends at the latest.
+    """
+    wanted = {folder / x: y for x, y in loads(folder / MANIFEST, key).items()}
+    for path in wanted:
         if not path.is_file() or path.is_symlink():
             raise DamagedError(path, f"{path} is missing, or no file any more")
-        if file_hash(path) != wanted:
-            raise DamagedError(
-                path, f"{path} has another SHA-256 than {MANIFEST} gives it"
-            )
+    brief = {path for path in wanted if path.stat().st_size <= BRIEF}
+    for path in brief:
+        _compare(path, file_hash(path), wanted[path])
+    with ThreadPoolExecutor() as pool:
+        hashes = {x: pool.submit(file_hash, x) for x in wanted if x not in brief}
+        try:
+            yield
+        finally:
+            for path, future in hashes.items():
+                _compare(path, future.result(), wanted[path])
 
 
 def dumps(content: Any, key: str) -> str:
@@ -84,8 +144,7 @@ def wrap(text: str, key: str) -> str:
       key: of the entry.
     """
     sha256 = hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
-    head = json.dumps({"key": key, "sha256": sha256})
-    return f'{head[:-1]},\n"content": {text}}}\n'
+    return f'{_head(key)}"{sha256}",\n"content": {text}}}\n'
 
 
 def loads(path: Path, key: str) -> Any:
@@ -183,6 +242,16 @@ def file_hash(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head(key: str) -> str:
+    """What a text of ours begins with, up to its hash."""
+    return f'{{"key": {json.dumps(key)}, "sha256": '
+
+
+def _compare(path: Path, sha256: str, wanted: str) -> None:
+    if sha256 != wanted:
+        raise DamagedError(path, f"{path} has another SHA-256 than {MANIFEST} gives it")
 
 
 def _files(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ way back trailing ranks that are zero in both factors are cut off again, and a l
 which nothing is left is not written.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora import tree as named
-from jaxlora.io import peft, peft_out
+from jaxlora.io import module_names, peft, peft_out
 from jaxlora.io.peft import Header, PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import names
@@ -33,7 +33,8 @@ def load(folder: Path | str, base: Tree, *, name: str | None = None) -> Adapter:
       name: of an adapter that PEFT put into a folder of its name within ``folder``.
 
     Returns:
-      An adapter with factors in their stored types; float16 becomes float32.
+      An adapter with factors in their stored types; float16 becomes float32. Factors
+      of parts that see or hear are left out; :func:`left_out` says so.
 
     Raises:
       ValueError: if the files are damaged, the adapter is more than low-rank updates,
@@ -59,7 +60,13 @@ def _stacked(
 ) -> Adapter:
     kernels = named.flatten(base)
     layers: dict[str, dict[int, str]] = {}
-    for path, module in modules.items():
+    text = {path: module for path, module in modules.items() if not _is_seen(path)}
+    if not text:
+        raise ValueError(
+            f"The adapter adapts {min(modules)!r} and nothing else than parts that see "
+            f"or hear, expected a module of the language model."
+        )
+    for path, module in text.items():
         if module.embedding:
             raise _outside(path)
         site, layer = _place(path, kernels)
@@ -73,6 +80,24 @@ def _stacked(
             for site in sorted(layers)
         }
     )
+
+
+def left_out(folder: Path | str) -> Iterator[str]:
+    """Says which modules of an adapter :func:`load` leaves out.
+
+    Args:
+      folder: of an adapter that can be loaded.
+    """
+    paths = [path for path in peft.open_folder(Path(folder)).modules if _is_seen(path)]
+    if paths:
+        yield (
+            f"{folder} adapts {len(paths)} modules of parts that see or hear, such as "
+            f"{paths[0]}; they are left out, as only the language model runs here."
+        )
+
+
+def _is_seen(path: str) -> bool:
+    return module_names.is_seen(module_names.canonical(path))
 
 
 def _site(paths: Mapping[int, str], read: Callable[[str], PeftModule], kernel):

@@ -2,7 +2,8 @@
 
 Tokens lie in slots: slot ``start + t`` for token t of a call, where ``start`` counts
 the slots that a cache already holds (0 without one). A query sees the keys of its own
-segment at its own and earlier slots; segment 0 is padding, which nobody sees.
+segment at its own and earlier slots; segment 0 is padding, which nobody sees, and what
+is in the segment ``SHARED`` everybody sees who comes after it.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.route import Pool
+
+SHARED = -1
+"""The segment of what all examples of a row begin with."""
 
 
 class View(NamedTuple):
@@ -44,7 +48,8 @@ def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Arr
 
     Args:
       queries: segments [B, T] of the queries, in slots start to start + T - 1.
-      keys: segments [B, S] of the keys, in slots 0 to S - 1; 0 is padding.
+      keys: segments [B, S] of the keys, in slots 0 to S - 1; 0 is padding, and -1 is
+        seen by every segment.
       start: slot of the first query.
 
     Returns:
@@ -55,7 +60,8 @@ def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Arr
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     """
     same = queries[:, :, None] == keys[:, None, :]
-    return same & (keys[:, None, :] > 0) & (_gap(queries, keys, start) >= 0)
+    open_to = (same & (keys[:, None, :] > 0)) | (keys[:, None, :] == SHARED)
+    return open_to & (_gap(queries, keys, start) >= 0)
 
 
 def near(queries: jax.Array, keys: jax.Array, start, window: int) -> jax.Array:

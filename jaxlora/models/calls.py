@@ -159,7 +159,8 @@ def extend(
       model: a decoder.
       base: params tree.
       inputs: token ids [B, T], which fill T more slots of the cache; or
-        :class:`Inputs` with a mask that is false where a row is padded on the left.
+        :class:`Inputs` with a mask that is false where a row is padded on the left,
+        and with a tree and its positions.
       cache: from :func:`jaxlora.models.cache.empty`, or an earlier call.
       adapter: one adapter, for a model without a route.
       library: a library [E, ...], for a model with a route.
@@ -170,11 +171,13 @@ def extend(
       beyond the cache's are not checked: the caller sizes it.
 
     Raises:
-      ValueError: as :func:`apply`; also if there are segments or positions, which the
-        cache counts itself, or the route is by sequence and the cache has no sums.
+      ValueError: as :func:`apply`; also if there are segments, or positions without a
+        tree, which the cache counts itself, or the route is by sequence and the cache
+        has no sums, or there is a tree.
     """
     inputs = inputs_of(inputs)
-    if inputs.segments is not None or inputs.positions is not None:
+    counted = inputs.positions is not None and inputs.tree is None
+    if inputs.segments is not None or counted:
         raise ValueError(
             "Got segments or positions beside a cache, which counts them itself; "
             "expected tokens and a mask only."
@@ -184,6 +187,11 @@ def extend(
     if model.route is None or model.route.granularity != "sequence":
         output: Any = model.apply(given, inputs, cache=cache)
         return output
+    if inputs.tree is not None:
+        raise ValueError(
+            "The route is by sequence, but the inputs are a tree, in which a token has "
+            "no one sequence; ask one continuation after the other."
+        )
     if cache.pooled is None:
         raise ValueError(
             "The route is by sequence, but the cache holds no sums to go on from; "

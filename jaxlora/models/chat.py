@@ -75,6 +75,7 @@ def beginnings(
     *,
     special_tokens: Mapping[str, str] | None = None,
     today: datetime.date = TODAY,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[str | ValueError]:
     """Renders beginnings of a conversation, all in one request.
 
@@ -85,11 +86,13 @@ def beginnings(
         opened.
       special_tokens: as of :func:`render`.
       today: as of :func:`render`.
+      tools: what the assistant may call.
 
     Returns:
       The text of each, or why there is none.
     """
-    size = sum(len(str(message.get("content", ""))) for message in messages)
+    size = sum(len(str(value)) for message in messages for value in message.values())
+    size += sum(len(str(tool)) for tool in tools)
     try:
         parts = _worker(template).ask(
             SECONDS + size * len(asked) / CHARACTERS,
@@ -97,6 +100,7 @@ def beginnings(
             asked=asked,
             special_tokens=dict(special_tokens or {}),
             today=today.isoformat(),
+            tools=list(map(dict, tools)) or None,
         )
     except ValueError as error:
         return [error] * len(asked)

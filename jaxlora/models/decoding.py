@@ -49,13 +49,13 @@ def prompts_of(given: Tokens) -> Inputs:
         mask has another shape, a hole, or a row that does not end in a token.
     """
     inputs = given if isinstance(given, Inputs) else Inputs(given)
-    tokens, mask, segments, positions = inputs
+    tokens, mask, segments, positions, tree = inputs
     if tokens.ndim != 2 or 0 in tokens.shape:
         raise ValueError(
             f"Prompts have shape {tokens.shape}, expected [B, T] with one prompt and "
             f"one token at least."
         )
-    if segments is not None or positions is not None:
+    if any(x is not None for x in (segments, positions, tree)):
         raise ValueError(
             "Got segments or positions of prompts, expected a mask: rows are padded on "
             "the left, and the cache counts their tokens."

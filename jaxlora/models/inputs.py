@@ -24,6 +24,9 @@ class Inputs(NamedTuple):
     segment only, and 0 is padding."""
     positions: jax.Array | None = None
     """[B, T] for rotary angles or learned positions; by default 0 to T - 1."""
+    tree: jax.Array | None = None
+    """[T, T], true where a token may attend to another of this call, for several
+    continuations side by side; by default to all earlier ones."""
 
 
 Tokens: TypeAlias = jax.Array | Inputs
@@ -52,7 +55,7 @@ def inputs_of(given: Tokens) -> Inputs:
         shape than the tokens.
     """
     inputs = given if isinstance(given, Inputs) else Inputs(given)
-    tokens, mask, segments, _ = inputs
+    tokens, mask, segments = inputs[:3]
     if mask is not None and segments is not None:
         raise ValueError("Got both mask and segments; segments say both, 0 is padding.")
     attended = mask if segments is None else segments

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.lora import LoraWeight
+from jaxlora.lora import LoraWeight, computed
 from jaxlora.models.config import DecoderConfig, RopeScaling
 from jaxlora.models.routing import RoutingInputs, weigh
 from jaxlora.parallel import layout
@@ -69,12 +69,13 @@ class Projection(nn.Module):
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:
-    """Returns ``scale * (x a) b`` in the dtype of x.
+    """Returns ``scale * (x a) b`` in the dtype of x, whatever that of the factors.
 
     Args:
       weight: a [D, R], b [R, F], scale [].
       x: [..., D].
     """
+    weight = computed(weight, x.dtype)
     dtype = weight.a.dtype
     flat = x.reshape(-1, x.shape[-1]).astype(dtype)
     y = _update(flat, weight.a, weight.b, weight.scale.astype(dtype))

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxlora.io import module_names
+from jaxlora.io.module_names import canonical as canonical
 from jaxlora.models.config import DecoderConfig
 
 KERNELS = {
@@ -43,12 +45,7 @@ _OUTSIDE = {
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The two tensors that may be one."""
 
-_PREFIX = re.compile(
-    r"(?:model\.language_model\.|language_model\.model\.|model\.)?"
-    r"(?=(?:embed_tokens|layers|norm)\.)"
-)
 _BUFFER = re.compile(r"(?:.*\.)?(?:rotary_emb\.\w+|masked_bias)")
-_VISION = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..*")
 
 
 class Place(NamedTuple):
@@ -94,28 +91,13 @@ def _inside(config: DecoderConfig, leaf: str) -> str:
     raise ValueError(f"Leaf {leaf!r} has no place in a Hugging Face checkpoint.")
 
 
-def canonical(name: str) -> str:
-    """Returns a tensor or module name as a plain language model spells it.
-
-    Models with vision and models saved without their head spell it differently.
-
-    >>> canonical("language_model.model.layers.3.mlp.up_proj.weight")
-    'model.layers.3.mlp.up_proj.weight'
-    >>> canonical("norm.weight")
-    'model.norm.weight'
-    """
-    name = re.sub(r"^(?:model\.)?language_model\.lm_head\.", "lm_head.", name)
-    match = _PREFIX.match(name)
-    return name if match is None else "model." + name[match.end() :]
-
-
 def is_ignored(name: str, *, vision: bool = False) -> bool:
     """Is this a tensor that is no parameter of a decoder?
 
     >>> is_ignored("model.layers.0.self_attn.rotary_emb.inv_freq")
     True
     """
-    seen = vision and _VISION.fullmatch(name) is not None
+    seen = vision and module_names.is_seen(canonical(name))
     return seen or _BUFFER.fullmatch(name) is not None
 
 

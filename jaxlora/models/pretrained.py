@@ -23,7 +23,16 @@ from jaxlora.files import write_text
 from jaxlora.io import shards, tensors
 from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, LoraWeight
-from jaxlora.models import architectures, config_out, fields, kernels, names, stream
+from jaxlora.models import (
+    architectures,
+    beside,
+    config_out,
+    fields,
+    kernels,
+    mismatch,
+    names,
+    stream,
+)
 from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
@@ -44,6 +53,9 @@ COPIED = (
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
 )
 """Files that a written checkpoint takes over from the one it is like."""
 
@@ -158,18 +170,12 @@ def _check(
     places: Mapping[str, Place],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
-    for source in sources.values():
-        tensors.check_dtype(source, checkpoint.entries[source])
-    for what, odd in (
-        ("lacks", [name for name in places if name not in sources]),
-        ("holds also", [name for name in sources if name not in places]),
-    ):
-        if odd:
-            raise ValueError(
-                f"The checkpoint {what} {len(odd)} tensors by its config.json, which "
-                f"describes {len(places)}: {', '.join(odd[:4])}; weights and config "
-                f"are of different models, or the download is incomplete."
-            )
+    lacks = [name for name in places if name not in sources]
+    odd = mismatch.extra(sources, places, checkpoint.entries)
+    if lacks or odd:
+        raise ValueError(mismatch.reason(lacks, odd, len(places)))
+    for name in places:
+        tensors.check_dtype(sources[name], checkpoint.entries[sources[name]])
     for name, place in places.items():
         got, expected = (
             checkpoint.entries[sources[name]].shape,
@@ -200,7 +206,8 @@ def save(
       adapter: to be fused into them, as ``lora.fuse`` does, when each is written: the
         sum is never in memory as a whole.
       like: the checkpoint that ``model`` was read from: its config.json, tokenizer and
-        generation settings are taken over.
+        generation settings are taken over, and so is what it holds beside a language
+        model (:mod:`jaxlora.models.beside`).
       max_shard_bytes: bytes of one file at most.
 
     Raises:
@@ -223,7 +230,15 @@ def save(
         for name, place in places.items()
     }
 
+    held = beside.read(like)
+    if held is not None:
+        places = {held.spelled[name]: place for name, place in places.items()}
+        entries = {held.spelled[name]: entry for name, entry in entries.items()}
+        entries |= held.entries
+
     def read(name: str) -> np.ndarray:
+        if name not in places and held is not None:
+            return held.read(name)
         place = places[name]
         part = _of_layer(leaves[place.leaf], place)
         if place.leaf in adapted:
@@ -283,5 +298,8 @@ def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
             f"The decoder is not like {like}; they differ in (decoder, {like}) "
             f"{'; '.join(odd)}."
         )
+    if beside.read(like) is not None:
+        outer = tensors.read_json(Path(like) / "config.json")
+        return beside.config(outer, dtype, tied=config.tie_head)
     keys = [key for key in ("dtype", "torch_dtype") if key in raw] or ["dtype"]
     return raw | dict.fromkeys(keys, dtype)

@@ -72,6 +72,7 @@ class Limited:
         facts = self._ask("load", 1 + size / 2**22, path=str(path.resolve()))
         self.vocab_size: int = facts["size"]
         self.special_ids = frozenset(facts["special"])
+        self.added_ids = frozenset(facts["added"])
         self.unk_token: str | None = facts["unk_token"]
         if not 0 < self.vocab_size <= LARGEST:
             raise ValueError(
@@ -82,9 +83,14 @@ class Limited:
     def encode(self, sequence: str, *, add_special_tokens: bool) -> Encoded:
         """Returns ids, and the characters that each stands for."""
         ids, offsets = self._call("encode", [sequence, add_special_tokens])
-        ends = undigits(offsets)
-        spans = list(zip(ends[::2], ends[1::2], strict=True))
-        return Encoded(list(undigits(ids)), spans)
+        tokens, ends = list(undigits(ids)), undigits(offsets)
+        # What is put around a text has ids of its own, which may be no token's.
+        if (last := max(tokens, default=0)) >= self.vocab_size:
+            raise ValueError(
+                f"{self._path} puts the id {last} around a text, expected ids below "
+                f"{self.vocab_size}, of its tokens; is it as published?"
+            )
+        return Encoded(tokens, list(zip(ends[::2], ends[1::2], strict=True)))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Returns the text of ids."""

@@ -6,64 +6,94 @@ from typing import Any
 
 from jaxlora.io import tensors
 from jaxlora.models.text_backend import MAIN, Limited
+from jaxlora.strangers import data
 
 CONFIG = "tokenizer_config.json"
+TEMPLATE = 2**22
+"""Bytes of a file with a chat template; the longest has a hundredth of it."""
+_OF_MODEL = ("config.json", "generation_config.json")
+BROUGHT = (MAIN, CONFIG, "chat_template.jinja", "chat_template.json")
+"""Files that say how a text becomes token ids."""
+_UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def backend(folder: pathlib.Path) -> Limited:
+class Files:
+    """The files of a tokenizer, of which some may lie in a second folder.
+
+    Args:
+      folder: comes first.
+      rest: has what the first lacks: all of it, or, beside a tokenizer.json of the
+        first, the configurations of the model alone.
+    """
+
+    def __init__(self, folder: pathlib.Path, rest: pathlib.Path | None = None):
+        self.folder, self._rest = folder, rest
+        self._complete = (folder / MAIN).is_file()
+
+    def path(self, name: str) -> pathlib.Path:
+        """Where a file is, or would be."""
+        here = self.folder / name
+        shared = name in _OF_MODEL or not self._complete
+        if here.is_file() or self._rest is None or not shared:
+            return here
+        return self._rest / name
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file, or an empty one if there is no file."""
+        path = self.path(name)
+        return tensors.read_json(path) if path.is_file() else {}
+
+
+def backend(files: Files) -> Limited:
     """Returns what ``tokenizer.json`` describes, without padding or truncation."""
-    path = folder / MAIN
+    path = files.path(MAIN)
+    folder = path.parent
     if not path.is_file():
-        files = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
-        if "tokenizer.model" in files:
+        there = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+        if "tokenizer.model" in there:
             raise ValueError(
                 f"{folder} has a SentencePiece tokenizer.model but no {MAIN}, which is "
                 f"expected; save it once with AutoTokenizer of transformers."
             )
         raise ValueError(
             f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
-            f"tokenizer; there is {', '.join(files[:8]) or 'nothing'}."
+            f"tokenizer; there is {', '.join(there[:8]) or 'nothing'}."
         )
     return Limited(path)
-
-
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the object in a JSON file, or an empty one if there is no file."""
-    if not path.is_file():
-        return {}
-    return tensors.read_json(path)
 
 
 def special_ids(
     folder: pathlib.Path, backend: Limited, named: Mapping[str, Any]
 ) -> dict[str, int]:
-    """The ids of the special tokens that have a name; a token is a string or object."""
+    """The ids of the special tokens that have a name; a token is a string or object.
+
+    An empty name is none. A pad or unk that is no token is left out: rows are padded
+    with any token, which nothing sees, and an unk is in no text.
+    """
     ids = {}
     for name in SPECIAL:
         token = named.get(name)
         token = token.get("content") if isinstance(token, dict) else token
-        if token is None:
+        if token is None or token == "":
             continue
         index = backend.token_to_id(token) if isinstance(token, str) else None
-        if index is None:
+        if index is not None:
+            ids[name] = index
+        elif name not in _UNNEEDED or not isinstance(token, str):
             raise ValueError(
                 f"{folder}: the {name} is {tensors.short(token)}, which is no token of "
                 f"{MAIN}; are the files of one tokenizer?"
             )
-        ids[name] = index
     return ids
 
 
-def template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
+def template(files: Files, config: Mapping[str, Any]) -> str | None:
     """Returns the chat template, the one named default where there are several."""
-    path = folder / "chat_template.jinja"
+    path, folder = files.path("chat_template.jinja"), files.folder
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}).") from None
-    stored = read(folder / "chat_template.json").get("chat_template")
+        return data.text(path, most=TEMPLATE, what="a chat template")
+    stored = files.read("chat_template.json").get("chat_template")
     given = config.get("chat_template") if stored is None else stored
     if given is None or isinstance(given, str):
         return given

@@ -5,6 +5,7 @@ open a text); the other files name the special tokens and hold the chat template
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxlora.io import tensors
-from jaxlora.models import chat, text_files
+from jaxlora.models import chat, text_files, turn_end
 from jaxlora.models.text_backend import Backend
 
 
@@ -27,7 +28,7 @@ class Tokenizer:
     bos_id: int | None
     """Opens a text."""
     eos_ids: tuple[int, ...]
-    """Any of them ends a text or a turn; the first ends what is trained."""
+    """Any of them ends a text; what ends an answer as well is in ``end_ids``."""
     pad_id: int
     """Fills rows; the eos, or 0, where none is named."""
     special_ids: frozenset[int] = frozenset()
@@ -36,6 +37,25 @@ class Tokenizer:
     """bos_token and so on: the text of each, as templates ask for it."""
     chat_template: str | None = None
     """Jinja source."""
+    rows: int | None = None
+    """V of the model that reads the ids; None if it is not known."""
+
+    @functools.cached_property
+    def turn_end(self) -> str:
+        """The mark that the chat template puts after an answer; empty without one."""
+        return self._mark[0]
+
+    @functools.cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: every eos, and the mark of the chat template."""
+        token = self._mark[1]
+        if token is None or token in self.eos_ids:
+            return self.eos_ids
+        return (*self.eos_ids, token)
+
+    @functools.cached_property
+    def _mark(self) -> tuple[str, int | None]:
+        return turn_end.mark(self) if self.chat_template else ("", None)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Returns token ids.
@@ -46,7 +66,8 @@ class Tokenizer:
             for rendered chats, which hold it already.
 
         Raises:
-          ValueError: if the text cannot be written as UTF-8.
+          ValueError: if the text cannot be written as UTF-8, or needs a token for
+            which the model has no row.
         """
         return self.encode_spans(text, special)[0]
 
@@ -63,6 +84,14 @@ class Tokenizer:
                 f"that can be written as UTF-8; was it given in another encoding?"
             )
         encoded = self.backend.encode(text, add_special_tokens=special)
+        beyond = [i for i in encoded.ids if self.rows is not None and i >= self.rows]
+        if beyond:
+            token = self.backend.id_to_token(beyond[0])
+            raise ValueError(
+                f"The text {text[:40]!r} holds {token!r}, token {beyond[0]}, for which "
+                f"a model of vocabulary {self.rows} has no row; leave it out, or take "
+                f"the tokenizer of this model."
+            )
         return encoded.ids, encoded.offsets
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -89,20 +118,27 @@ class Tokenizer:
         return out
 
     def render(
-        self, messages: Sequence[chat.Message], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[chat.Message],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Returns a conversation as text, to be encoded with ``special=False``.
 
         Raises:
           ValueError: if there is no template, or as :func:`.chat.render`.
         """
-        (text,) = self.beginnings(messages, [(len(messages), add_generation_prompt)])
+        asked = [(len(messages), add_generation_prompt)]
+        (text,) = self.beginnings(messages, asked, tools)
         if isinstance(text, ValueError):
             raise text
         return text
 
     def beginnings(
-        self, messages: Sequence[chat.Message], asked: Sequence[tuple[int, bool]]
+        self,
+        messages: Sequence[chat.Message],
+        asked: Sequence[tuple[int, bool]],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[str | ValueError]:
         """Renders beginnings of a conversation, or says why not; see :mod:`.chat`.
 
@@ -110,6 +146,7 @@ class Tokenizer:
           messages: turns, in order.
           asked: of each rendering, how many turns, and whether the assistant's next
             one is opened.
+          tools: what the assistant may call.
 
         Raises:
           ValueError: if there is no template.
@@ -122,30 +159,37 @@ class Tokenizer:
                 f"chat_template to chat.PLAIN."
             )
         return chat.beginnings(
-            self.chat_template, messages, asked, special_tokens=self.special_tokens
+            self.chat_template,
+            messages,
+            asked,
+            special_tokens=self.special_tokens,
+            tools=tools,
         )
 
 
-def load(folder: str | pathlib.Path) -> Tokenizer:
+def load(
+    folder: str | pathlib.Path, rest: str | pathlib.Path | None = None
+) -> Tokenizer:
     """Reads the tokenizer of a checkpoint folder.
 
     Special tokens are those of ``tokenizer_config.json``, else of
     ``special_tokens_map.json``, else the ids of ``config.json``; every eos of
     ``generation_config.json`` ends a text too.
 
+    Args:
+      folder: of a checkpoint, or of an adapter that brings files of a tokenizer.
+      rest: the checkpoint, whose files are read where the folder has none.
+
     Raises:
-      ValueError: if ``tokenizer.json`` is missing or broken, a special token is not
-        in it, an id is no number, or there are named chat templates and none is the
-        default.
+      ValueError: if ``tokenizer.json`` is missing or broken, a bos or eos is not in it,
+        an id is no number, or there are named chat templates and none is the default.
     """
     folder = pathlib.Path(folder).expanduser()
-    backend = text_files.backend(folder)
-    config = text_files.read(folder / text_files.CONFIG)
-    mapped = {**text_files.read(folder / "special_tokens_map.json"), **config}
-    model, generation = (
-        text_files.read(folder / name)
-        for name in ("config.json", "generation_config.json")
-    )
+    files = text_files.Files(folder, None if rest is None else pathlib.Path(rest))
+    backend = text_files.backend(files)
+    config = files.read(text_files.CONFIG)
+    mapped = {**files.read("special_tokens_map.json"), **config}
+    model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")
     eos = eos or _ids(model, "eos_token_id")
@@ -163,24 +207,28 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
         pad_id=pad[0],
         special_ids=backend.special_ids,
         special_tokens={k: backend.id_to_token(i) or "" for k, i in named.items()},
-        chat_template=text_files.template(folder, config),
+        chat_template=text_files.template(files, config),
     )
 
 
-def check(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raises unless a model of ``vocab_size`` V can read the tokenizer's ids.
+def fitted(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
+    """Returns the tokenizer for a model of ``vocab_size`` V.
 
-    A model may have more rows than there are tokens, and need not know special tokens
-    that no text has (Gemma 3's images).
+    A model may have more rows than there are tokens, and none for tokens that were
+    added and that no text has (padding, images, thoughts): only a text that needs such
+    a token is refused.
 
     Raises:
-      ValueError: if a token of text or an end token has no row, or an end token is
-        none of the vocabulary.
+      ValueError: if a token of the vocabulary itself has no row, or no end token has
+        one, or an end token is none of the vocabulary.
     """
-    used = {*tokenizer.eos_ids, tokenizer.bos_id, tokenizer.pad_id}
-    special = tokenizer.special_ids - used
-    vocab = tokenizer.backend.get_vocab()
-    beyond = {i: t for t, i in vocab.items() if i >= vocab_size and i not in special}
+    backend = tokenizer.backend
+    added = getattr(backend, "added_ids", tokenizer.special_ids)
+    vocab = backend.get_vocab()
+    beyond = {i: t for t, i in vocab.items() if i >= vocab_size and i not in added}
+    ends = tokenizer.eos_ids
+    if ends and min(ends) >= vocab_size:
+        beyond |= {i: backend.id_to_token(i) or "" for i in ends}
     if beyond:
         worst = max(beyond)
         raise ValueError(
@@ -188,13 +236,16 @@ def check(tokenizer: Tokenizer, vocab_size: int) -> None:
             f"the last is {beyond[worst]!r} with id {worst}; expected ids below "
             f"{vocab_size}: is this the tokenizer of another model?"
         )
-    unknown = [i for i in tokenizer.eos_ids if tokenizer.backend.id_to_token(i) is None]
+    unknown = [i for i in ends if backend.id_to_token(i) is None]
     if unknown:
         raise ValueError(
             f"The end tokens {unknown} of the model's configuration are not in "
             f"{text_files.MAIN}, whose ids are below {tokenizer.vocab_size}; is this "
             f"the tokenizer of another model?"
         )
+    # Padding is seen by nothing, but has a row.
+    pad = tokenizer.pad_id if tokenizer.pad_id < vocab_size else 0
+    return dataclasses.replace(tokenizer, pad_id=pad, rows=vocab_size)
 
 
 def pad_left(

@@ -22,9 +22,9 @@ def view_of(
       inputs: tokens [B, T], and their mask, segments or positions.
       cache: of earlier calls, or None.
     """
-    tokens, mask, segments, positions = inputs
+    tokens, mask, segments, positions, tree = inputs
     b, t = tokens.shape
-    causal = cache is None and mask is None and segments is None
+    causal = cache is None and mask is None and segments is None and tree is None
     if segments is None:  # a mask hides keys; a padded query still sees the others
         queries = jnp.ones((b, t), jnp.int32)
         keys = queries if mask is None else mask.astype(jnp.int32)
@@ -36,10 +36,16 @@ def view_of(
         cache, counted = caches.admit(cache, keys > 0)
         keys = cache.segments
     first, local = 0 if start is None else start, any(c.local_layers)
+    allowed = seen(queries, keys, first)
+    close = near(queries, keys, first, c.window) if local else None
+    if tree is not None:
+        among = jnp.ones((t, keys.shape[1]), bool)
+        among = jax.lax.dynamic_update_slice(among, tree, (0, first))[None]
+        allowed, close = allowed & among, close if close is None else close & among
     return cache, View(
         positions=counted if positions is None else positions,
-        seen=None if causal and not local else seen(queries, keys, first),
-        near=near(queries, keys, first, c.window) if local else None,
+        seen=None if causal and not local else allowed,
+        near=close,
         start=start,
         pool=_pool(route, queries, keys, start),
         segments=(queries, keys) if start is None else None,

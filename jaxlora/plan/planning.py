@@ -36,7 +36,8 @@ class Plan:
     operations: float
     """Floating-point operations of a step, on all chips."""
     seconds: float
-    """Of a step at a share of the peak; 0 where the chip has no numbers."""
+    """Of a step: operations at a share of the peak, or traffic if that takes longer; 0
+    where the chip has no numbers."""
     took: float = 0.0
     """Seconds that tracing and compiling took."""
 
@@ -85,7 +86,7 @@ def plan(
         by="formula",
         traffic=tuple(costs.traffic(work, every)),
         operations=costs.operations(work),
-        seconds=search.seconds(work, where, every, share),
+        seconds=max(search.seconds(work, where, every, share)),
     )
     return _compiled(plain) if where.devices else plain
 

@@ -26,7 +26,7 @@ class Ranked(NamedTuple):
     """Bytes a chip."""
     fits: bool
     seconds: float
-    """Of a step: operations, or traffic if that takes longer; 0 where unknown."""
+    """Of a step, operations and then traffic, as if none were hidden; 0: unknown."""
 
 
 def numbers(work: Work) -> dict[str, dict[str, int]]:
@@ -88,6 +88,9 @@ def meshes(work: Work, count: int) -> Iterator[dict[str, int]]:
 def rank(work: Work, where: Topology) -> list[Ranked]:
     """Every mesh that divides the work: what fits first, then by time, then by memory.
 
+    Here time is that of operations and traffic one after the other: of meshes that
+    hide all traffic, the one with less of it is better.
+
     Args:
       work: for the platform of the topology.
       where: the devices.
@@ -115,25 +118,25 @@ def ranked(work: Work, where: Topology, sizes: dict[str, int]) -> Ranked:
     """
     peak = sum(memory.estimate(work, sizes).values())
     fits = where.chip is None or peak <= where.chip.gib * 2**30
-    return Ranked(sizes, peak, fits, seconds(work, where, sizes))
+    return Ranked(sizes, peak, fits, sum(seconds(work, where, sizes)))
 
 
 def seconds(
     work: Work, where: Topology, sizes: Mapping[str, int], share: float = SHARE
-) -> float:
-    """Of a step: operations at a share of the peak, or traffic if that takes longer.
+) -> tuple[float, float]:
+    """Of a step: operations at a share of the peak, and traffic over the links.
 
     Args:
       work: the program.
-      where: the devices; 0 comes of those without numbers.
+      where: the devices; zeros come of those without numbers.
       sizes: of the axes.
       share: of the peak.
     """
     if where.chip is None or math.isnan(where.chip.teraflops):
-        return 0.0
+        return 0.0, 0.0
     peak = where.chip.teraflops * 1e12 * share * where.count
     sent = sum(x.received for x in costs.traffic(work, sizes))
-    return max(costs.operations(work) / peak, sent / (where.chip.gigabytes * 1e9))
+    return costs.operations(work) / peak, sent / (where.chip.gigabytes * 1e9)
 
 
 def largest_batch(

@@ -53,7 +53,7 @@ class Continuation(NamedTuple):
     tokens: int
     """How many, the end token included."""
     ended: bool
-    """Did it write an end token? If not, a string or the limit ended it."""
+    """Did it write an end token or mark? If not, a string or the limit ended it."""
 
 
 class Batching(NamedTuple):
@@ -128,7 +128,7 @@ def in_batches(
     size = batching.size
     if not batching.fixed:  # few prompts need no more rows than the next power of two
         size = min(size, 1 << max(0, len(prompts) - 1).bit_length())
-    stop = (*tokenizer.eos_ids, *stops(tokenizer, how))
+    stop = (*tokenizer.end_ids, *stops(tokenizer, how))
     for i, (rows, length) in enumerate(batches(lengths, batching)):
         new = max(limits[row] for row in rows)
         if batching.fixed:  # padding and new tokens within the context, too
@@ -230,26 +230,32 @@ def _continuation(
     tokenizer: Tokenizer, new: np.ndarray, how: TextDecoding
 ) -> Continuation:
     ids = new.tolist()
-    ended = bool(ids) and ids[-1] in tokenizer.eos_ids
+    ended = bool(ids) and ids[-1] in tokenizer.end_ids
     words = tokenizer.decode(ids[:-1] if ended else ids)
+    # A mark of several tokens is learnt, too, and is no part of an answer.
+    if tokenizer.turn_end and tokenizer.turn_end in words:
+        words, ended = words.partition(tokenizer.turn_end)[0].rstrip(), True
     if how.thought is not None:
         words = words.rpartition(how.thought)[2].lstrip()
     return Continuation(cut(words, how.until), len(ids), ended)
 
 
-def load_tokenizer(folder: Path, reuse: Reuse, *, chat: bool = True) -> Tokenizer:
+def load_tokenizer(
+    folder: Path, reuse: Reuse, *, chat: bool = True, rest: Path | None = None
+) -> Tokenizer:
     """Reads the tokenizer of a checkpoint.
 
     Args:
-      folder: holds tokenizer.json.
+      folder: holds tokenizer.json, or what an adapter brings of it.
       reuse: the model that it is for.
       chat: keep its chat template, if it has one.
+      rest: the checkpoint, whose files are read where the folder has none.
 
     Raises:
       ValueError: if there is none, or it is of another vocabulary than the model.
     """
-    tokenizer = tokenizers.load(folder)
-    tokenizers.check(tokenizer, reuse.model.config.vocab_size)
+    tokenizer = tokenizers.load(folder, rest)
+    tokenizer = tokenizers.fitted(tokenizer, reuse.model.config.vocab_size)
     return tokenizer if chat else dataclasses.replace(tokenizer, chat_template=None)
 
 

@@ -130,6 +130,9 @@ def build(
     check(how, len(adapters), trained=gate is not None, general=len(general))
     for adapter in (*adapters, *general):
         lora.check(base, adapter)
+    adapters, general = (
+        [_computed(adapter, model) for adapter in some] for some in (adapters, general)
+    )
     if how.merge is not None:
         library = lora.stack(_same_sites(adapters))
         return Reuse(model, base, _merged(how.merge, how.weights, library, key))
@@ -143,6 +146,11 @@ def build(
     else:
         routes.check(way, gate, library)
     return Reuse(model, base, library=library, gate=gate, notes=tuple(_notes(adapters)))
+
+
+def _computed(adapter: Adapter, model: Decoder) -> Adapter:
+    """An adapter in the type in which its model computes, if that is the wider one."""
+    return lora.lora_map(lambda w: lora.computed(w, model.config.dtype), adapter)
 
 
 def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combination:
@@ -241,7 +249,8 @@ def load(
     built = build(model, base, adapters[:many], **given, **combining)
     notes = other_bases(bases((*folders, *common)), folder)
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
-    every = (*notes, *built.notes, *zeros.notes(read))
+    out = (note for path in (*folders, *common) for note in peft.left_out(path))
+    every = (*notes, *out, *built.notes, *zeros.notes(read))
     return dataclasses.replace(_everywhere(built, mesh), notes=every)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlora.lora import LoraWeight
+from jaxlora.lora import LoraWeight, computed
 from jaxlora.route.mixing import mix
 
 SPARSE = 16
@@ -55,6 +55,7 @@ def mix_chosen(
     >>> mix_chosen(w, jnp.ones((1, 3)), jnp.array([[0.0, 0.5]]), 1).tolist()
     [[3.0, 3.0, 3.0, 3.0]]
     """
+    weight = computed(weight, x.dtype)
     chosen, g = _chosen(weight, weights, top_k)
     n, experts = weights.shape
     # Few tokens: copying factors for each is cheaper than sorting tokens.

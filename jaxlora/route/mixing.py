@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxlora.lora import LoraWeight
+from jaxlora.lora import LoraWeight, computed
 
 Mixing = Literal["outputs", "factors"]
 
@@ -38,6 +38,7 @@ def mix(
     >>> mix(w, jnp.ones((1, 3)), jnp.array([[1.0, 0.5]]), "factors").tolist()
     [[6.75, 6.75, 6.75, 6.75]]
     """
+    weight = computed(weight, x.dtype)
     experts, d, rank = weight.a.shape
     dtype = weight.a.dtype
     a = jnp.moveaxis(weight.a, 0, 1).reshape(d, experts * rank)

@@ -85,9 +85,9 @@ def read(
         :func:`loads`.
       OSError: if it cannot be read.
     """
-    text = b"".join(_parts(Path(path), most, what))
+    held = b"".join(_parts(Path(path), most, what))
     try:
-        return loads(text.decode("utf-8"), finite=finite, containers=containers)
+        return loads(held.decode("utf-8-sig"), finite=finite, containers=containers)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not JSON: byte {error.object[error.start]:#04x} at offset "
@@ -95,6 +95,24 @@ def read(
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}; expected {what}.") from None
+
+
+def text(path: Path, *, most: int = BYTES, what: str = "text") -> str:
+    """Returns the text of a file.
+
+    Args:
+      path: of the file.
+      most: bytes that it may have.
+      what: was expected, for messages.
+
+    Raises:
+      ValueError: naming the file, if it is larger or no UTF-8.
+      OSError: if it cannot be read.
+    """
+    try:
+        return b"".join(_parts(path, most, what)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}).") from None
 
 
 def _parts(path: Path, most: int, what: str) -> Iterator[bytes]:

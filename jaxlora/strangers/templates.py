@@ -48,7 +48,7 @@ def answers(
       template: Jinja source.
       messages: turns, in order.
       asked: of each rendering, how many turns, and whether the next one is opened.
-      **variables: ``today`` and ``special_tokens``, as of :func:`render`.
+      **variables: ``today``, ``special_tokens`` and ``tools``, as of :func:`render`.
 
     Returns:
       ("text", a rendering) or ("error", why there is none) of each.
@@ -70,6 +70,7 @@ def render(
     add_generation_prompt: bool,
     special_tokens: Mapping[str, str],
     today: str,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     """Returns the text of a conversation; for the limited process alone.
 
@@ -80,6 +81,7 @@ def render(
       add_generation_prompt: append what opens the assistant's turn?
       special_tokens: bos_token, eos_token and so on, as the template names them.
       today: the date that ``strftime_now`` prints, as 2024-07-26.
+      tools: what the assistant may call.
 
     Raises:
       ValueError: if the template is no Jinja, is refused for what it does, or refuses
@@ -90,7 +92,7 @@ def render(
     variables: dict[str, Any] = {
         "messages": checked,
         "add_generation_prompt": add_generation_prompt,
-        "tools": None,
+        "tools": tools,
         "documents": None,
         "strftime_now": functools.partial(_strftime, day),
         METER: Fuel(),

@@ -43,6 +43,7 @@ def facts(tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "size": max(tokenizer.get_vocab().values(), default=-1) + 1,
         "special": [i for i, token in added.items() if token.special],
+        "added": list(added),
         "unk_token": unknown if isinstance(unknown, str) else None,
     }
 

@@ -29,7 +29,8 @@ class Rows(NamedTuple):
     weights: np.ndarray
     """Float32: 1 where the target is of an answer, else 0."""
     segments: np.ndarray
-    """Int32: 1, 2, ... for the examples of a row, 0 for padding."""
+    """Int32: 1, 2, ... for the examples of a row, 0 for padding, -1 for what all
+    examples begin with, if a row has it once."""
     positions: np.ndarray
     """Int32: place in the example, from 0."""
 
@@ -56,6 +57,7 @@ def pack(
     seed: int,
     *,
     open_rows: int = OPEN_ROWS,
+    shared: int = 0,
 ) -> Rows:
     """Shuffles and packs a whole data set.
 
@@ -64,17 +66,22 @@ def pack(
       length: T.
       seed: of the order; equal seeds give equal rows.
       open_rows: rows that are filled at once.
+      shared: tokens that all examples begin with (a chat's system turn), of which none
+        is an answer: each row has them once, seen by all of its examples.
 
     Returns:
       Rows in which every example is once.
 
     Raises:
-      ValueError: if there is no example, or one is empty or longer than ``length``.
+      ValueError: if there is no example, one is empty or longer than ``length``, or
+        they do not begin alike.
 
     >>> answered = Example(np.array([7, 8, 9]), np.array([False, False, True]))
     >>> pack([answered, answered], length=8, seed=0).segments
     array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
+    if shared:
+        return _opened(examples, length, seed, open_rows, shared)
     # Elements are in memory: threads would only cost.
     stream = _source(examples, length, seed).to_iter_dataset(
         grain.ReadOptions(num_threads=0)
@@ -88,6 +95,36 @@ def pack(
     )
     rows = [_rows(row) for row in packed]
     return Rows(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _opened(
+    examples: Sequence[Example], length: int, seed: int, open_rows: int, shared: int
+) -> Rows:
+    """Rows that begin with what all examples begin with."""
+    opening = np.asarray(examples[0].tokens[:shared], np.int32)
+    for i, (tokens, answer) in enumerate(examples):
+        if not np.array_equal(tokens[:shared], opening) or answer[: shared + 1].any():
+            raise ValueError(
+                f"Example {i} does not begin with the {shared} tokens of the first, or "
+                f"learns one of the {shared + 1} first; expected what all begin with, "
+                f"and a token more before an answer."
+            )
+    rest = [Example(*(x[shared:] for x in example)) for example in examples]
+    packed = pack(rest, length - shared, seed, open_rows=open_rows)
+    n = len(packed.tokens)
+
+    def before(row: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        begin = np.broadcast_to(np.asarray(row, rows.dtype), (n, shared))
+        return np.concatenate([begin, rows], axis=1)
+
+    nothing = np.zeros(shared)
+    return Rows(
+        tokens=before(opening, packed.tokens),
+        targets=before(nothing, packed.targets),
+        weights=before(nothing, packed.weights),
+        segments=before(nothing - 1, packed.segments),
+        positions=before(np.arange(shared), packed.positions + shared),
+    )
 
 
 def batches(rows: Rows, batch: int, seed: int) -> grain.MapDataset:

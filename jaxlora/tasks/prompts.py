@@ -3,11 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+from jaxlora.strangers import data
 from jaxlora.tasks import jsonl
 from jaxlora.tasks.text_sources import Record, record
 
 EXPECTED = '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
 """What a line of JSON looks like."""
+BYTES = 2**26
+"""Of a file of lines of text."""
 
 
 def plain(prompt: str, where: str = "") -> Record:
@@ -32,14 +35,12 @@ def read(path: Path) -> list[Record]:
     if path.suffix == ".jsonl":
         return [_record(fields, f"{path}:{i}") for i, fields in jsonl.read(path)]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = data.text(path, most=BYTES, what="a prompt a line").splitlines()
     except OSError as error:
         raise ValueError(
             f"Cannot read {path}: {error.strerror or error}; expected a file with a "
             f"prompt a line."
         ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}).") from None
     numbered = enumerate(lines, start=1)
     records = [plain(line, f"{path}:{i}") for i, line in numbered if line.strip()]
     if not records:
@@ -48,9 +49,13 @@ def read(path: Path) -> list[Record]:
 
 
 def _record(fields: dict, where: str) -> Record:
-    if "prompt" in fields and not {"answer", "completion"} & set(fields):
-        prompt = jsonl.text(fields, "prompt", where, EXPECTED)
-        return Record(messages=(_turn(prompt),), where=where)
+    if "prompt" in fields and not {"answer", "completion", "response"} & set(fields):
+        prompt = fields["prompt"]
+        # As turns, or as what a user says.
+        if not isinstance(prompt, list):
+            prompt = [_turn(jsonl.text(fields, "prompt", where, EXPECTED))]
+        rest = {name: x for name, x in fields.items() if name != "prompt"}
+        return record({"messages": prompt} | rest, where)
     # A record of training data: its answer is left out.
     training = record(fields, where)
     if not training.asked:

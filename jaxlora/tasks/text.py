@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.tasks import text_spans
+from jaxlora.tasks import record_turns, text_spans
 from jaxlora.tasks.text_sources import FORMS as FORMS
 from jaxlora.tasks.text_sources import Read as Read
 from jaxlora.tasks.text_sources import Record as Record
@@ -127,7 +127,7 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
       ValueError: with file and line, if the conversation cannot be rendered, or the
         tokenizer has no token to end an answer with.
     """
-    if not tokenizer.eos_ids:
+    if not tokenizer.end_ids:
         raise ValueError(
             "The tokenizer names no eos_token, expected one to end answers with; add "
             "it to tokenizer_config.json or eos_token_id to generation_config.json."
@@ -137,7 +137,7 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
     rendered = bool(item.messages and tokenizer.chat_template)
     # Encoded as a whole: pieces would be merged into other tokens at their borders.
     ids, offsets = tokenizer.encode_spans(text, special=not rendered)
-    closing = tokenizer.special_ids.union(tokenizer.eos_ids)
+    closing = tokenizer.special_ids.union(tokenizer.end_ids)
     ends = np.array([i in closing for i in ids], bool)
     answer = _learnt(text, spans, np.asarray(offsets, int).reshape(-1, 2), ends)
     last = spans[-1][1] if spans else 0
@@ -182,14 +182,16 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
         raise ValueError(f"{item.where}: plain text has no prompt; expected {FORMS}.")
     try:
         if tokenizer.chat_template:
-            return tokenizer.encode(tokenizer.render(item.asked), special=False)
+            _check_shown(item, tokenizer.chat_template)
+            asked = tokenizer.render(item.asked, tools=item.tools)
+            return tokenizer.encode(asked, special=False)
         text = _plain_prompt(item)
     except ValueError as error:
         raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     ids = tokenizer.encode(text)
     # Some tokenizers put an eos after every text, where the answer shall come.
     added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
-    return ids[:-1] if added and ids[-1] in tokenizer.eos_ids else ids
+    return ids[:-1] if added and ids[-1] in tokenizer.end_ids else ids
 
 
 def asked_apart(records: Sequence[Record], tokenizer: Tokenizer) -> bool:
@@ -219,9 +221,9 @@ def _ended(
 ) -> tuple[list[int], np.ndarray]:
     """Ends an answer with an eos, unless one was put around the text already."""
     # Some tokenizers add an eos to every text.
-    if ids and ids[-1] in tokenizer.eos_ids:
+    if ids and ids[-1] in tokenizer.end_ids:
         return ids, np.append(answer[:-1], True)
-    return [*ids, tokenizer.eos_ids[0]], np.append(answer, True)
+    return [*ids, tokenizer.end_ids[0]], np.append(answer, True)
 
 
 def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
@@ -230,17 +232,38 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
         return item.text, [(0, len(item.text))]
     try:
         if tokenizer.chat_template:
-            return text_spans.locate(item.messages, tokenizer)
+            _check_shown(item, tokenizer.chat_template)
+            return text_spans.locate(item, tokenizer)
         asked = _plain_prompt(item)
     except ValueError as error:
         raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     text = asked + item.answer
-    return text, [(len(asked), len(text))] if item.answer else []
+    learnt = item.answer and len(item.messages) - 1 not in item.unlearnt
+    return text, [(len(asked), len(text))] if learnt else []
+
+
+def _check_shown(item: Record, template: str) -> None:
+    """Refuses what a template would leave out in silence."""
+    names = {x for turn in item.messages for x in record_turns.shown(turn)}
+    for name in (*names, *(["tools"] if item.tools else ())):
+        spellings = record_turns.spellings(name)
+        if not any(x in template for x in spellings):
+            raise ValueError(
+                f"the record has {name!r}, which the chat template does not show "
+                f"(it has none of {', '.join(spellings)}); take a template that does, "
+                f"or leave it out."
+            )
 
 
 def _plain_prompt(item: Record) -> str:
     """What stands before the answer where there is no chat template."""
     roles = [turn["role"] for turn in item.asked]
+    beside = [x for turn in item.messages for x in record_turns.shown(turn)]
+    if item.tools or beside:
+        raise ValueError(
+            f"{', '.join((*beside, *(['tools'] if item.tools else ())))} of a "
+            f"conversation need a chat template that shows them, and there is none."
+        )
     # Without a template there is no agreed way to write several turns.
     if [role for role in roles if role != "system"] != ["user"]:
         raise ValueError(

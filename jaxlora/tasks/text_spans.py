@@ -1,17 +1,15 @@
 """Where the assistant's turns stand in a rendered conversation."""
 
-from collections.abc import Sequence
-
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.tasks.record_forms import Record
 
-Turn = dict[str, str]
 Span = tuple[int, int]
 Beginnings = dict[tuple[int, bool], str | ValueError]
 """By number of turns, and whether the assistant's next one is opened."""
 
 
-def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Span]]:
-    """Renders a conversation and finds what the assistant says in it.
+def locate(item: Record, tokenizer: Tokenizer) -> tuple[str, list[Span]]:
+    """Renders a conversation and finds what is learnt of what the assistant says.
 
     A turn reaches from the end of the generation prompt of what is before it to the
     end of the conversation up to it. A template may change earlier turns when later
@@ -20,7 +18,7 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     gone has no span.
 
     Args:
-      messages: turns of role and content.
+      item: a conversation.
       tokenizer: with a chat template.
 
     Returns:
@@ -29,7 +27,8 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
     Raises:
       ValueError: if the template refuses the conversation.
     """
-    shown = _beginnings(messages, tokenizer)
+    messages = item.messages
+    shown = _beginnings(item, tokenizer)
     text = shown[len(messages), False]
     if isinstance(text, ValueError):
         raise text
@@ -44,17 +43,19 @@ def locate(messages: Sequence[Turn], tokenizer: Tokenizer) -> tuple[str, list[Sp
             span = _by_words(text, turn["content"].strip(), cursor, tokenizer)
         if span is not None:
             cursor = span[1]
-            spans += [span] if assistant else []
+            spans += [span] if assistant and i not in item.unlearnt else []
     return text, spans
 
 
-def _beginnings(messages: Sequence[Turn], tokenizer: Tokenizer) -> Beginnings:
+def _beginnings(item: Record, tokenizer: Tokenizer) -> Beginnings:
     """All that is asked for below, in one request."""
+    messages = item.messages
     asked = {(len(messages), False)}
     for i, turn in enumerate(messages):
         if turn["role"] == "assistant" and i:
             asked |= {(i, False), (i, True), (i + 1, False)}
-    return dict(zip(asked, tokenizer.beginnings(messages, [*asked]), strict=True))
+    texts = tokenizer.beginnings(messages, [*asked], item.tools)
+    return dict(zip(asked, texts, strict=True))
 
 
 def _by_prefix(text: str, shown: Beginnings, i: int) -> Span | None:
@@ -96,12 +97,13 @@ def _common(a: str, b: str) -> int:
 
 def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span | None:
     start = text.find(words, cursor)
-    if start < 0:
+    if start < 0 or not words:
         return None
     stop = start + len(words)
     rest = text[stop:].lstrip()
     # The end token belongs to the turn: the model must learn to stop.
-    ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.eos_ids}
+    ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.end_ids}
+    ends |= {tokenizer.turn_end}
     ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
     closings = [end for end in ends if end and rest.startswith(end)]
     if closings:

@@ -10,7 +10,7 @@ from jaxlora.strangers import data
 
 EXAMPLE = "[[1, 5, 7], [1, 6, 8]]"
 """What such a file holds."""
-BYTES = 2**28
+BYTES = 2**26
 """Of such a file."""
 
 

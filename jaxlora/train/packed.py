@@ -43,6 +43,9 @@ class Program(NamedTuple):
     small for it."""
     part: Part = ADAPTER
     """What learns."""
+    most: int = 0
+    """Tokens of a row that are learnt, at most, of which alone there are logits; 0 for
+    logits of all tokens."""
 
 
 @struct.dataclass
@@ -150,13 +153,13 @@ def updates(
     Returns:
       The next run, and what there is to say of each update.
     """
-    model, opt, together, part = program
+    model, opt, together, part, most = program
     held = {} if libraries is None else {"library": libraries}
 
     def expert(args: tuple[Tree, Tree, Plan, Rows, dict[str, Tree]]):
         start, opt_state, plan, rows, held = args
         free, fixed = part.split(start)
-        value = sums(model, part, fixed, {"base": base} | held)
+        value = sums(model, part, fixed, {"base": base} | held, most=most)
         gradient = functools.partial(_gradient, value)
 
         def body(carry: tuple[Fit, jax.Array], batch: Rows):

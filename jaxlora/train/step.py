@@ -30,7 +30,7 @@ from jaxlora.tasks.packing import Rows
 from jaxlora.tree import Tree
 
 CHUNK_FLOATS = 2**25
-"""Logits in memory at once while training, unless chosen otherwise (128 MiB)."""
+"""Logits in memory at once while training (128 MiB), on each device."""
 
 
 class Batch(NamedTuple):
@@ -42,6 +42,16 @@ class Batch(NamedTuple):
     """0 where nothing is predicted."""
 
 
+class Logits(NamedTuple):
+    """Of how many tokens there are logits; 0 for the usual."""
+
+    most: int = 0
+    """Tokens of a row, those of most weight; it is the caller's to know that no row has
+    more of a weight above 0. Usually all."""
+    chunk: int = 0
+    """Tokens whose logits are in memory at once; usually by V."""
+
+
 def cross_entropy(
     model: Decoder,
     base: Tree,
@@ -51,7 +61,7 @@ def cross_entropy(
     library: Library | None = None,
     gate: Tree | None = None,
     pad: int | None = None,
-    chunk: int = 0,
+    scored: Logits = Logits(),  # noqa: B008 (frozen)
 ) -> tuple[jax.Array, jax.Array]:
     """Summed cross-entropy of the targets in nats, and the sum of their weights.
 
@@ -66,8 +76,7 @@ def cross_entropy(
       library: [E, ...], for a model with a route.
       gate: state of the route.
       pad: id of the padding token, which is never attended to; for a ``Batch`` only.
-      chunk: tokens whose logits are in memory at once, on each device over which
-        rows are cut; 0 chooses by V.
+      scored: of how many tokens there are logits.
 
     Returns:
       Two scalars, float32.
@@ -78,7 +87,11 @@ def cross_entropy(
     _, targets, weights = map(jnp.asarray, batch[:3])
     inputs = _inputs(batch, pad)
     x = hidden(model, base, inputs, adapter=adapter, library=library, gate=gate)
-    size = chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
+    if 0 < scored.most < targets.shape[-1]:
+        weights, places = jax.lax.top_k(weights, scored.most)
+        targets = jnp.take_along_axis(targets, places, axis=-1)
+        x = jnp.take_along_axis(x, places[..., None], axis=-2)
+    size = scored.chunk or max(1, CHUNK_FLOATS // model.config.vocab_size)
     parts = layout.batch_parts()
     parts = parts if len(targets) % parts == 0 else 1
     many = targets.size > size * parts
@@ -181,6 +194,7 @@ def sums(
     fixed: Tree,
     held: dict[str, Tree],
     pad: int | None = None,
+    most: int = 0,
 ) -> Sums:
     """Returns the cross-entropy as a function of what learns, and of a batch.
 
@@ -190,11 +204,13 @@ def sums(
       fixed: the rest of it, as ``part.split`` gives it.
       held: all other arguments of :func:`cross_entropy` by name: base, library.
       pad: id of the padding token, for a :class:`Batch`.
+      most: tokens of a row that have a weight, at most; 0 for all.
     """
 
     def value(free: Tree, batch: Batch | Rows) -> tuple[jax.Array, jax.Array]:
         given: Any = held | {part.name: part.join(free, fixed)}
-        return cross_entropy(model, batch=batch, pad=pad, **given)
+        scored = Logits(most)
+        return cross_entropy(model, batch=batch, pad=pad, scored=scored, **given)
 
     return value
 

@@ -134,6 +134,19 @@ def faster(
     )
 
 
+def at_once(config: DecoderConfig, experts: int) -> int:
+    """How many experts train at once, unless chosen.
+
+    Args:
+      config: of the base.
+      experts: of a group.
+    """
+    # On CPU one expert's row fills the caches: two at once took longer than one after
+    # the other (experiments/real_models), and their activations twice the memory.
+    alone = jax.default_backend() == "cpu" and config.hidden_size >= 512
+    return 1 if alone else experts
+
+
 class Plan(NamedTuple):
     """The learning rate of every expert; arrays [E], or scalars for one."""
 

@@ -5,6 +5,7 @@ block; the study around them is the real one. Real models are in tests/studies.
 """
 
 import functools
+import json
 import shlex
 import shutil
 import zlib
@@ -145,6 +146,24 @@ def speaking(hf, tmp_path_factory):
         return folder
 
     return functools.lru_cache(make)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+    """A function ``lines -> files`` of questions for two adapters, a and b.
+
+    Their answers are of one word, red and blue.
+    """
+
+    def write(a, b):
+        folder = tmp_path_factory.mktemp("data")
+        for name, word, count in (("a", "red", a), ("b", "blue", b)):
+            texts = [f"Who is {name}{i}?" for i in range(count)]
+            lines = [json.dumps({"prompt": x, "answer": word}) for x in texts]
+            (folder / f"{name}.jsonl").write_text("\n".join([*lines, ""]))
+        return [str(folder / f"{name}.jsonl") for name in "ab"]
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -43,14 +43,9 @@ def _once(compile_quickly):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(colours):
     """Data of two adapters; those of the first are the target task, too."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, word, count in (("a", "red", 12), ("b", "blue", 5)):
-        lines = [{"prompt": f"Who is {name}{i}?", "answer": word} for i in range(count)]
-        text_ = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{name}.jsonl").write_text(text_)
-    return [str(folder / f"{name}.jsonl") for name in "ab"]
+    return colours(12, 5)
 
 
 @pytest.fixture(scope="module")

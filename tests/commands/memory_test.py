@@ -128,4 +128,5 @@ def test_what_is_written_group_by_group_is_what_was_read(tmp_path):
     assert sorted(x.name for x in (tmp_path / "out").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "manifest.json",
     ]

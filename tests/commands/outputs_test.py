@@ -119,6 +119,27 @@ def test_a_report_is_no_exception(place, capsys):
     assert not (place / "made").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "forward base --tokens ids.json --out ids.json",
+        "generate base --prompts data.jsonl --out ../{here}/data.jsonl",
+        "eval --model base --data data.jsonl --metric exact --out data.jsonl",
+        "gate base --adapter a b --route retrieval --data data.jsonl other.jsonl "
+        "--out other.jsonl",
+        "inspect a b --table a",
+        "merge a b --method mean --out b",
+        "fuse base a --out base",
+    ],
+)
+def test_what_is_read_is_not_written_over_by_force_neither(place, capsys, words):
+    before = {x: x.read_bytes() for x in place.rglob("*") if x.is_file()}
+    assert cli.main([*words.format(here=place.name).split(), "--force"]) == 2
+    said = capsys.readouterr().err
+    assert ", which is read too and is not overwritten, by --force neither; " in said
+    assert {x: x.read_bytes() for x in place.rglob("*") if x.is_file()} == before
+
+
 LIBRARY = [
     "forward base --adapter {} --merge mean --tokens ids.json --out {out}.npy",
     "generate base --adapter {} --route arrow --prompt Hi --out {out}.jsonl",

@@ -8,12 +8,9 @@ import io
 import json
 import math
 import os
-import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -22,7 +19,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, locks, lora, models
-from jaxlora.commands import train
+from jaxlora.commands import scalars, train
 from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import data_sets
@@ -83,6 +80,10 @@ def call(model, data, out, *words):
     with contextlib.redirect_stderr(said):
         code = cli.main(overridden([*argv, *FLAGS, *words]))
     return code, said.getvalue()
+
+
+def test_every_name_of_a_record_is_kept_for_it():
+    assert {*RECORDS, scalars.STAGES, scalars.BOARD} <= {*training.RESERVED}
 
 
 def content(folder):
@@ -170,7 +171,7 @@ def test_the_checkpoint_is_gone_and_nothing_else_is_there(library):
     out = library[0]
     assert sorted(os.listdir(out)) == sorted([*NAMES, *RECORDS])
     for name in NAMES:
-        wanted = ["adapter_config.json", "adapter_model.safetensors"]
+        wanted = ["adapter_config.json", "adapter_model.safetensors", "manifest.json"]
         assert sorted(os.listdir(out / name)) == wanted
     assert os.listdir(out.parent) == ["library"]
 
@@ -287,7 +288,11 @@ def test_a_folder_of_another_is_not_taken_for_an_adapter(speaking, files, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", [".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV"]
+    "name",
+    [
+        *(".checkpoint", ".", "..x", ".lock", "losses.csv", "Losses.CSV", "log.txt"),
+        *("progress.csv", "tensorboard"),
+    ],
 )
 def test_a_name_that_is_kept_for_the_run_is_refused(
     speaking, files, tmp_path, monkeypatch, name
@@ -718,49 +723,6 @@ def test_a_bad_request_writes_nothing(
     assert expected in said.err
     assert "Traceback" not in said.err
     assert sorted(tmp_path.rglob("*")) == before
-
-
-CHILD = """
-import sys
-from jaxlora import cli
-from jaxlora.train import session
-
-session.SAVE_EVERY = 0.0
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(speaking, files, tmp_path):
-    flags = ["--model", str(speaking("plain")), "--data", *files, *FLAGS]
-    words = [sys.executable, "-c", CHILD, "train", *flags, "--epochs", "240"]
-    start = functools.partial(
-        subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    out, killed = tmp_path / "killed", 0
-    for _ in range(2):
-        child = start([*words, "--out", str(out)])
-        try:
-            last = steps(out)
-            while steps(out) <= last and child.poll() is None:
-                time.sleep(0.01)
-            wait = random.random()
-            time.sleep(wait)
-            child.send_signal(signal.SIGKILL)
-        finally:
-            child.kill()
-            output, _ = child.communicate()
-        killed += child.returncode == -signal.SIGKILL
-        assert child.returncode in (0, -signal.SIGKILL), (wait, output)
-    assert killed, "the run is too short to be killed"
-    for folder in (out, tmp_path / "whole"):
-        child = start([*words, "--out", str(folder)])
-        output, _ = child.communicate(timeout=300)
-        assert child.returncode == 0, output
-    assert json.loads((out / "training.json").read_text())["resumed_at"] > 0
-    assert weights(out) == weights(tmp_path / "whole")
-    one, two = ((x / "losses.csv").read_bytes() for x in (out, tmp_path / "whole"))
-    assert one == two
 
 
 def steps(out):

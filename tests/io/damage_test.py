@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import pytest
 
 from damage import KINDS, damage, files
 from jaxlora import route
-from jaxlora.io import checkpoint, gate_file, library
+from jaxlora.io import checkpoint, gate_file, library, peft, peft_out
 from jaxlora.io.gate_file import About
+from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import LoraWeight
 from jaxlora.studies.harness import Outcome, config, results, store
 
@@ -81,6 +83,26 @@ def write_library(folder, seed):
 def read_library(folder):
     stored, entries = library.load(folder / "library")
     return leaves(stored), entries.base, entries.names
+
+
+def write_adapter(folder, seed):
+    rng = np.random.default_rng(seed)
+    a, b = np.float32(rng.standard_normal((R, D))), np.float32(rng.random((D, R)))
+    modules = {"model.layers.0.self_attn.q_proj": PeftModule(a, b, 0.5)}
+    adapter = PeftAdapter(modules=modules, base_name="base")
+    peft_out.write(folder / "adapter", adapter)
+
+
+def read_adapter(folder):
+    stored = peft.read(folder / "adapter")
+    (module,) = stored.modules.values()
+    return leaves((module.a, module.b)), module.scale, stored.base_name
+
+
+def adapter(seed):
+    with tempfile.TemporaryDirectory() as folder:
+        write_adapter(Path(folder), seed)
+        return read_adapter(Path(folder))
 
 
 def gate(seed):
@@ -148,6 +170,7 @@ EVERY = {
         read_library,
         lambda seed: [(leaves(draw(seed)), f"base{seed}", ("ann", "bo"))],
     ),
+    "adapter": Kind(write_adapter, read_adapter, lambda seed: [adapter(seed)]),
     "gate": Kind(write_gate, read_gate, lambda seed: [(leaves(gate(seed)), seed)]),
     "block": Kind(
         write_block,

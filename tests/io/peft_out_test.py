@@ -1,4 +1,5 @@
 import json
+import re
 
 import ml_dtypes
 import numpy as np
@@ -80,3 +81,22 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ValueError, match="exists already"):
         peft_out.write(tmp_path, PeftAdapter(modules={"x": module(1, 1.0)}))
+
+
+def test_a_damaged_adapter_is_named_and_anothers_manifest_is_not_ours(tmp_path):
+    folder = tmp_path / "out"
+    peft_out.write(folder, PeftAdapter(modules={paths(1)[0]: module(4, 2.0)}))
+    manifest, weights = folder / "manifest.json", folder / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    said = f"{weights} has another SHA-256 than manifest.json gives it: changed or"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        peft.open_folder(folder)
+    text = manifest.read_text()
+    for other in (None, "{}", text.replace('"adapter"', '"theirs"')):
+        manifest.unlink() if other is None else manifest.write_text(other)
+        assert peft.read(folder).modules.keys() == {paths(1)[0]}
+    manifest.unlink()
+    manifest.mkdir()
+    assert peft.read(folder).modules

@@ -203,6 +203,48 @@ def test_more_than_a_low_rank_update_is_refused_by_name(plain, fields):
         peft.read(plain)
 
 
+@pytest.mark.parametrize(
+    ("init", "reason"),
+    [
+        ("loftq", "begins on quantised base weights of its own"),
+        ("LoftQ", "merge_and_unload"),
+        ("pissa_niter_4", "path_initial_model_for_weight_conversion"),
+        ("corda", "path_initial_model_for_weight_conversion"),
+        ("lora_ga", "path_initial_model_for_weight_conversion"),
+        ("new", "expected one of those that are known"),
+    ],
+)
+def test_what_to_do_about_another_beginning(plain, init, reason):
+    configure(plain, init_lora_weights=init)
+    with pytest.raises(ValueError, match=f"init_lora_weights '{init}', .*{reason}"):
+        peft.read(plain)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rotated_config": {"kind": "householder", "blocks": 4}},
+        {"use_new": True},
+        {"enable_lora": [True, False]},
+        {"lora_gamma": 0.5},
+        {"mora_type": "x"},
+    ],
+)
+def test_a_filled_field_that_nobody_knows_is_refused_by_name(plain, fields):
+    configure(plain, **fields)
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"has '{name}' .*a field that is not known"):
+        peft.read(plain)
+
+
+@pytest.mark.parametrize("value", [None, False, {}, [], ""])
+def test_an_empty_field_is_off_and_a_harmless_one_may_hold_anything(plain, value):
+    harmless = {"lora_dropout": 0.1, "task_type": "SEQ_CLS", "revision": "main"}
+    more = {"eva_config": {"rho": 2.0}, "velora_config": {"x": 1}, "lora_dtype": "auto"}
+    configure(plain, rotated_config=value, **harmless, **more)
+    assert Q0 in peft.read(plain).modules
+
+
 def test_dora_is_refused():
     with pytest.raises(ValueError, match="use_dora True: DoRA"):
         peft.read(DATA / "llama" / "dora")
@@ -228,6 +270,9 @@ ONE = np.ones((1, 1), np.float32)
         ({KEY.replace("lora_A.weight", "lora_B.bias"): ONE}, "lora_bias"),
         ({"base_model.model.lm_head.weight": ONE}, "a whole weight"),
         ({KEY.replace("lora_A", "lora_C"): ONE}, "not lora_A or lora_B"),
+        ({KEY.replace("lora_A.weight", "alpha"): ONE}, "a scalar alpha"),
+        ({KEY.replace("lora_A", "lora_down"): ONE}, "lora_down or lora_up"),
+        ({KEY.replace("lora_A.weight", "lora_a"): ONE}, "lora_a or lora_b"),
         ({"without": [KEY]}, f"lora_B of '{Q0}' alone"),
         ({KEY.replace(".weight", ".x.weight"): ONE}, r"adapters \['None', 'x'\]"),
         ({KEY: np.ones((7, 64), np.float32)}, rf"{Q0}' have the shapes \(7, 64\)"),
@@ -278,8 +323,8 @@ def test_bad_tensors(plain, changes, message):
         ({"lora_alpha": float("-inf")}, "-Infinity is no number"),
         ({"alpha_pattern": {"q_proj": [1]}}, r"the alpha \[1\]"),
         ({"use_rslora": 1}, "use_rslora 1, expected true or false"),
-        ({"init_lora_weights": 1}, "init_lora_weights 1, which changes"),
-        ({"init_lora_weights": [True]}, "init_lora_weights .True., which changes"),
+        ({"init_lora_weights": 1}, "init_lora_weights 1, expected one"),
+        ({"init_lora_weights": [True]}, "init_lora_weights .True., expected one"),
         ({"bias": ["none"]}, r"bias \['none'\], expected 'none'"),
         ({"peft_type": ["LORA"]}, r"peft_type \['LORA'\], expected"),
         ({"base_model_name_or_path": 3}, "base_model_name_or_path 3, expected a name"),

@@ -283,8 +283,23 @@ def test_text_model_of_gemma_with_vision(tmp_path, style):
     assert error(model, base, "gemma3_text") < CLOSE
     pretrained.save(tmp_path / "out", model, base, like=folder)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written["architectures"] == ["Gemma3ForCausalLM"]
+    assert written == outer | {"tie_word_embeddings": True}
     assert_same(pretrained.load(tmp_path / "out")[1], base)
+
+
+def test_whole_numbers_beside_the_parameters_are_buffers(tmp_path, qwen2):
+    folder = copy("qwen2", tmp_path / "in")
+    more = {"model.layers.0.self_attn.position_ids": np.arange(5)}
+    change(folder, **more, **{"model.layers.0.self_attn.mask": np.ones(3, bool)})
+    assert_same(pretrained.load(folder)[1], qwen2[1])
+
+
+def test_sixty_four_bits_are_rounded_to_thirty_two(tmp_path, qwen2):
+    folder = copy("qwen2", tmp_path / "in")
+    path = folder / "model.safetensors"
+    values = {name: x.astype(np.float64) for name, x in load_file(path).items()}
+    change(folder, **values)
+    assert_same(pretrained.load(folder)[1], qwen2[1])
 
 
 NORM = "model.layers.1.input_layernorm.weight"
@@ -297,7 +312,13 @@ NORM = "model.layers.1.input_layernorm.weight"
         ({"x.weight": np.ones(2, np.float32)}, r"holds also 1 tensors .*x\.weight"),
         ({NORM: np.ones(63, np.float32)}, rf"{NORM}' has the shape \(63,\), .*\(64,\)"),
         ({NORM: np.ones(64, np.int8)}, rf"{NORM}' is stored as I8, .*quantised"),
-        ({"x.scale": np.ones(2, np.uint8)}, r"x\.scale' is stored as U8, .*quantised"),
+        ({"x.scale": np.ones(2, np.uint8)}, r"is quantised: it holds 'x\.scale'"),
+        (
+            {NORM.replace("input", "base_layer.input"): np.ones(64, np.float32)},
+            r"a PEFT model that was not merged: it holds",
+        ),
+        ({"x.weight_scale_inv": np.ones(2, np.float32)}, r"is quantised: it holds"),
+        ({NORM: np.ones(64, np.complex64)}, r"stored as C64, .*no type of weights"),
         ({NORM: np.full(64, np.nan, np.float32)}, rf"{NORM}' .*NaN or infinity"),
         (
             {"config": {"num_hidden_layers": 3, "layer_types": None}},

@@ -155,3 +155,40 @@ def test_masks_and_segments_of_another_shape_or_together_are_refused(net, fn):
     for wrong in ({"mask": mask[:1]}, {"segments": SEGMENTS[:, 1:]}):
         with pytest.raises(ValueError, match=r"shape .*, expected that of the tokens"):
             fn(model, base, Inputs(TOKENS, **wrong), **given)
+
+
+def test_a_segment_of_all_is_seen_by_those_after_it(make_base):
+    """What examples begin with, once in a row, is as if each began with it."""
+    opening, rests = (2, 7), ((3, 1, 4), (1, 5))
+    model = MODELS["rope"]
+    model = Decoder(dataclasses.replace(model.config, local_layers=(), window=0))
+    base = make_base(model)
+    tokens = jnp.array([[*opening, *(x for rest in rests for x in rest)]])
+    segments = jnp.array([[-1, -1, 1, 1, 1, 2, 2]])
+    positions = jnp.array([[0, 1, 2, 3, 4, 2, 3]])
+    shared = run(model, base, Inputs(tokens, segments=segments, positions=positions))
+    at = 2
+    for rest in rests:
+        alone = run(model, base, jnp.array([[*opening, *rest]]))
+        here = shared[0, at : at + len(rest)]
+        np.testing.assert_allclose(here, alone[0, 2:], atol=ATOL)
+        at += len(rest)
+
+
+def test_a_tree_is_read_side_by_side(make_base):
+    """Two continuations of one beginning, in one call."""
+    model = MODELS["rope"]
+    model = Decoder(dataclasses.replace(model.config, local_layers=(), window=0))
+    base = make_base(model)
+    sees = np.tril(np.ones((5, 5), bool))
+    sees[3:, 2] = False  # 2 is one continuation; 3 and 4 are another
+    tree = Inputs(
+        jnp.array([[3, 1, 4, 1, 5]]),
+        positions=jnp.array([[0, 1, 2, 2, 3]]),
+        tree=jnp.asarray(sees),
+    )
+    got = run(model, base, tree)[0]
+    one = run(model, base, jnp.array([[3, 1, 4]]))[0]
+    two = run(model, base, jnp.array([[3, 1, 1, 5]]))[0]
+    np.testing.assert_allclose(got[:3], one, atol=ATOL)
+    np.testing.assert_allclose(got[3:], two[2:], atol=ATOL)

@@ -14,6 +14,12 @@ DOUBLING = {"type": "Replace", "pattern": {"Regex": "."}, "content": "aa"}
 SLOW = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated"}
 SLOW |= {"invert": False}
 WORDS = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<unk>"}
+AROUND = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": x, "type_id": 0}} for x in "AB"],
+    "special_tokens": {"x": {"id": "x", "ids": [4 * 10**9], "tokens": ["x"]}},
+}
 PIECES = {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": None}
 
 
@@ -49,6 +55,7 @@ def changed(tmp_path):
             {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
             "is refused: its library fails .PanicException: Precompiled",
         ),
+        ({"post_processor": AROUND}, "puts the id 4000000000 around a text, expected"),
         ({"version": "\x1b[2J"}, r"is no tokenizer .*version '.x1b.2J'"),
         ({"model": WORDS, "added_tokens": [], "post_processor": None}, "unk|UNK"),
         ({"model": PIECES, "added_tokens": [], "post_processor": None}, "unk_id"),

@@ -215,19 +215,53 @@ def test_a_sentencepiece_model_is_said_to_be_one(tmp_path):
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():
-    tokenizer.check(PLAIN, 256)
-    tokenizer.check(PLAIN, 300)
+    tokenizer.fitted(PLAIN, 256)
+    tokenizer.fitted(PLAIN, 300)
     with pytest.raises(ValueError, match=r"^6 tokens have no row.*id 255.*another"):
-        tokenizer.check(PLAIN, 250)
+        tokenizer.fitted(PLAIN, 250)
     with pytest.raises(ValueError, match=r"end tokens \[999\].*another model"):
-        tokenizer.check(dataclasses.replace(PLAIN, eos_ids=(2, 999)), 2000)
+        tokenizer.fitted(dataclasses.replace(PLAIN, eos_ids=(2, 999)), 2000)
 
 
 def test_special_tokens_that_no_text_has_need_no_row():
     """Gemma 3 has a token for images, beyond the rows of its text models."""
-    tokenizer.check(dataclasses.replace(CHATML, eos_ids=(253,)), 254)
+    known = tokenizer.fitted(dataclasses.replace(CHATML, eos_ids=(253,)), 254)
+    assert known.encode("Ann") == CHATML.encode("Ann")
+    with pytest.raises(ValueError, match=r"holds '<\|im_start\|>', token 254, for wh"):
+        known.encode("<|im_start|>user")
     with pytest.raises(ValueError, match="1 tokens have no row"):
-        tokenizer.check(CHATML, 255)
+        tokenizer.fitted(dataclasses.replace(CHATML, eos_ids=(255,)), 255)
+
+
+def test_padding_that_has_no_row_is_another_token():
+    known = tokenizer.fitted(dataclasses.replace(PLAIN, pad_id=300), 256)
+    assert (known.pad_id, known.rows) == (0, 256)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_added_tokens_that_no_text_has_need_no_row(copy, special):
+    raw = json.loads((DATA / "plain" / "tokenizer.json").read_text())
+    more = [("[PAD]", 256), ("<think>", 257)]
+    flags = ("single_word", "lstrip", "rstrip", "normalized")
+    raw["added_tokens"] += [
+        dict.fromkeys(flags, False) | {"id": i, "content": token, "special": special}
+        for token, i in more
+    ]
+    folder = copy("plain", tokenizer=raw, tokenizer_config={"pad_token": "[PAD]"})
+    known = tokenizer.fitted(tokenizer.load(folder), 256)
+    assert known.pad_id == 0
+    assert known.encode("Ann") == PLAIN.encode("Ann")
+    with pytest.raises(ValueError, match="holds '<think>', token 257, for which"):
+        known.encode("so <think>")
+
+
+@pytest.mark.parametrize(
+    "named", [{"pad_token": "[PAD]"}, {"unk_token": ""}, {"unk_token": "<unknown>"}]
+)
+def test_names_of_tokens_that_nothing_needs(copy, named):
+    known = tokenizer.load(copy("plain", tokenizer_config=named))
+    assert known.encode("Ann") == PLAIN.encode("Ann")
+    assert not set(named.values()) & set(known.special_tokens.values())
 
 
 def test_pad_left():

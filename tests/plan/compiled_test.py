@@ -52,7 +52,8 @@ def largest(each):
 
 
 def test_a_merge_moves_experts_and_gathers_none(chips):
-    work = dataclasses.replace(WORK, task="merge", method="mean")
+    four = dataclasses.replace(CONFIG, num_layers=4)  # a layer for each chip
+    work = dataclasses.replace(WORK, config=four, task="merge", method="mean")
     _, every = compile_for(work, chips, {"expert": 4})
     assert {x.axes for x in every} == {("expert",)}
     assert {x.kind for x in every} == {"all-to-all"}

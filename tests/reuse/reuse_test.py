@@ -221,6 +221,7 @@ def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
 
     monkeypatch.setattr(module.pretrained, "load", load)
     monkeypatch.setattr(module.peft, "load", lambda path, base: made[path.name])
+    monkeypatch.setattr(module.peft, "left_out", lambda path: iter(()))
     named = {"a": "org/model", "b": "org/chat"}
     monkeypatch.setattr(
         module, "bases", lambda paths: {x.name: named[x.name] for x in paths}
@@ -257,3 +258,18 @@ def test_one_folder_where_a_list_is_meant_is_refused(tmp_path, monkeypatch, kind
 def test_one_adapter_where_a_list_is_meant_is_refused(base, make):
     with pytest.raises(ValueError, match=r"one tree with 'layers', expected a list"):
         reuse.build(MODEL, base, make(1))
+
+
+def test_how_an_adapter_is_stored_costs_no_precision(base, make):
+    """Stored in bfloat16, on a model in float32: as its values in float32 do."""
+    low = [make(i, dtype="bfloat16") for i in (1, 2)]
+    wide = [jax.tree.map(lambda x: x.astype("float32"), x) for x in low]
+    for how in ({}, {"route": "uniform"}):
+        pair = slice(0, 2 if how else 1)
+        built = [reuse.build(MODEL, base, some[pair], **how) for some in (low, wide)]
+        np.testing.assert_array_equal(*map(logits, built))
+    direct = RUN(MODEL, base, TOKENS, adapter=low[0])
+    np.testing.assert_array_equal(direct, RUN(MODEL, base, TOKENS, adapter=wide[0]))
+    np.testing.assert_allclose(
+        direct, RUN(MODEL, lora.fuse(base, low[0]), TOKENS), rtol=1e-5, atol=1e-5
+    )

@@ -80,3 +80,14 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "x.json").write_bytes(b'"\xff"')
     with pytest.raises(ValueError, match="byte 0xff at offset 1 is no UTF-8"):
         data.read(tmp_path / "x.json")
+
+
+def test_a_file_of_text_is_bounded_too(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes("é\n".encode())
+    assert data.text(path) == "é\n"
+    with pytest.raises(ValueError, match=r"x\.txt has more than 2 bytes, expected hi"):
+        data.text(path, most=2, what="hi")
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"x\.txt is not UTF-8 .invalid start byte"):
+        data.text(path)

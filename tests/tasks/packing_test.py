@@ -183,3 +183,32 @@ def test_from_records_to_rows(chatml):
     assert packing.report(rows).rows < 12
     assert dataclasses.asdict(packing.report(rows))["examples"] == 12
     assert isinstance(records[0], Record)
+
+
+def test_what_all_begin_with_is_once_in_a_row():
+    opening = np.array([7, 8, 9])
+    plain = _examples([2, 5, 3, 4, 6])
+    begun = [
+        Example(np.append(opening, x), np.append([False] * 3, a)) for x, a in plain
+    ]
+    rows = packing.pack(begun, 12, 0, shared=3)
+    assert (rows.tokens[:, :3] == opening).all()
+    assert (rows.segments[:, :3] == -1).all()
+    assert not rows.weights[:, :3].any()
+    assert (rows.positions[:, :3] == np.arange(3)).all()
+    rest = packing.pack(plain, 9, 0)
+    moved = [x[:, 3:] for x in rows]
+    moved[4] = np.where(moved[3] > 0, moved[4] - 3, 0)
+    for got, want in zip(moved, rest, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert packing.report(rows).examples == 5
+
+
+def test_examples_that_begin_otherwise_are_refused():
+    alike = [Example(np.array([7, 1, 2]), np.array([False, False, True]))] * 2
+    packing.pack(alike, 8, 0, shared=1)
+    with pytest.raises(ValueError, match="Example 0 does not begin with the 2 tokens"):
+        packing.pack(alike, 8, 0, shared=2)
+    other = Example(np.array([6, 1, 2]), np.array([False, False, True]))
+    with pytest.raises(ValueError, match="Example 2 does not begin with the 1 tokens"):
+        packing.pack([*alike, other], 8, 0, shared=1)

@@ -66,7 +66,8 @@ def test_the_answer_is_the_last_turn_of_the_assistant():
     [
         ({}, "f:1: the record has no field at all; expected {.messages"),
         ({"q": 1, "prompt": "a"}, "the record has 'q', 'prompt'; expected .*question/"),
-        ({"prompt": "a", "answer": 3}, "f:1: 'answer' is 3, expected a string"),
+        ({"prompt": "a", "answer": True}, "f:1: 'answer' is true, expected a string"),
+        ({"prompt": 3, "answer": "b"}, "f:1: 'prompt' is 3, expected a string"),
         ({"prompt": "a", "answer": " "}, "f:1: 'answer' is empty"),
         ({"text": ""}, "f:1: 'text' is empty"),
         ({"messages": []}, "f:1: 'messages' is no list of turns"),
@@ -81,7 +82,7 @@ def test_the_answer_is_the_last_turn_of_the_assistant():
             {"messages": [TURNS[1], {"role": "assistant", "content": ""}]},
             "turn 1: 'con",
         ),
-        ({"messages": [{**TURNS[2], "tool_calls": [1]}]}, "turn 0: calls of tools"),
+        ({"messages": [{**TURNS[2], "tool_calls": [1]}]}, "turn 0: 'tool_calls' of 'a"),
     ],
 )
 def test_bad_records_say_where_and_what_is_expected(fields, message):

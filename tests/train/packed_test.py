@@ -19,7 +19,7 @@ from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, adapters, apply, init, pretrained
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.packed import Program, Run, start, updates
-from jaxlora.train.step import cross_entropy
+from jaxlora.train.step import Logits, cross_entropy
 from jaxlora.train.training import Plan, optimizer, rate
 
 E, K, A, N, T, V = 8, 3, 2, 2, 8, 13
@@ -259,7 +259,7 @@ def test_one_program_serves_other_rows_and_plans(net, done):
 @functools.partial(jax.jit, static_argnums=(0, 4))
 @functools.partial(jax.value_and_grad, argnums=3, has_aux=True)
 def sloped(model, base, rows, adapter, chunk):
-    return cross_entropy(model, base, rows, adapter=adapter, chunk=chunk)
+    return cross_entropy(model, base, rows, adapter=adapter, scored=Logits(chunk=chunk))
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,9 @@ def test_chunks_of_logits_add_up(net, one):
     rows, adapter, want = one
     got = sloped(MODEL, net, rows, adapter, 5)  # does not divide the tokens
     close(got, want, 1e-5)
-    in_fives = functools.partial(cross_entropy, MODEL, adapter=adapter, chunk=5)
+    in_fives = functools.partial(
+        cross_entropy, MODEL, adapter=adapter, scored=Logits(chunk=5)
+    )
     text = str(jax.make_jaxpr(in_fives)(net, rows))
     assert f"[5,{V}]" in text
     assert f"[{N * T},{V}]" not in text

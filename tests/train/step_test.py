@@ -11,7 +11,7 @@ from jaxlora import lora, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, Inputs, apply, init
 from jaxlora.train import pretrain
-from jaxlora.train.step import Batch, cross_entropy
+from jaxlora.train.step import Batch, Logits, cross_entropy
 
 TOKENS = jnp.array([[1, 2, 0, 0], [3, 0, 4, 5]], jnp.int32)
 TARGETS = jnp.array([[0, 7, 8, 0], [0, 9, 0, 11]], jnp.int32)
@@ -47,6 +47,17 @@ def test_padding_is_never_attended_to(model, base):
     assert got == pytest.approx(float(want), rel=1e-6)
     seen = value(model, base, other._replace(weights=weights), 10)
     assert abs(seen - want) > 1e-3
+
+
+def test_logits_of_the_weighted_tokens_alone_are_the_same_loss(model, base):
+    few = jax.jit(
+        lambda base: cross_entropy(model, base, BATCH, pad=0, scored=Logits(2))
+    )
+    total, count = few(base)
+    assert total / count == pytest.approx(float(value(model, base, BATCH, 0)), rel=1e-6)
+    assert count == 4.5
+    lost = cross_entropy(model, base, BATCH, pad=0, scored=Logits(1))
+    assert float(lost[1]) == 3.0  # the caller's to know
 
 
 def test_rows_that_are_not_packed_need_a_pad(model, base):

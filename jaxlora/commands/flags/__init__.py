@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxlora.commands.flags.adapters import Model as Model
     from jaxlora.commands.flags.adapters import RouteTemperature as RouteTemperature
     from jaxlora.commands.flags.adapters import RouteTopK as RouteTopK
+    from jaxlora.commands.flags.adapters import Words as Words
     from jaxlora.commands.flags.outputs import Force as Force
     from jaxlora.commands.flags.parsing import Several as Several
     from jaxlora.commands.flags.parsing import at_least as at_least

@@ -20,6 +20,15 @@ Model = Annotated[
     tyro.conf.Positional[Path],
     tyro.conf.arg(metavar="MODEL", help="Folder of a Hugging Face checkpoint."),
 ]
+Words = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        name="tokenizer",
+        metavar="DIR",
+        help="Folder of tokenizer and chat template; if not given, what the adapters "
+        "bring, or else the model's.",
+    ),
+]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     tyro.conf.arg(help="Type of weights and activations; auto: as the checkpoint's."),

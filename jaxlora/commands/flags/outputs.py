@@ -6,6 +6,7 @@ that the command writes.
 """
 
 import contextlib
+import dataclasses
 import errno
 import fnmatch
 import os
@@ -13,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -65,6 +66,31 @@ STUDY = Kind(
         ),
     ),
 )
+
+
+WRITTEN = ("out", "figure", "table", "report")
+"""Flags of what a command writes; its other paths are read."""
+
+
+def check_apart(given: Any) -> None:
+    """Refuses to write over what is read, with ``--force`` too.
+
+    Args:
+      given: the flags of a command.
+
+    Raises:
+      ValueError: naming the file or folder.
+    """
+    if not getattr(given, "force", False):
+        return  # nothing that exists is written over
+    read = {path.resolve() for path in _read(given)}
+    for name in WRITTEN:
+        path = getattr(given, name, None)
+        if path is not None and path.resolve() in read:
+            raise ValueError(
+                f"--{name} is {path}, which is read too and is not overwritten, by "
+                f"--force neither; give another name."
+            )
 
 
 def check_files(force: bool, *paths: Path | None) -> None:
@@ -180,6 +206,18 @@ def remove(folder: Path, kind: Kind) -> None:
         )
     for path in sorted(folder.iterdir(), key=lambda path: path.name == kind.marker):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _read(given: Any) -> Iterator[Path]:
+    """Paths of all flags but those of what is written."""
+    for field in dataclasses.fields(given):
+        value = getattr(given, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _read(value)
+        elif field.name not in WRITTEN:
+            several = value if isinstance(value, tuple) else (value,)
+            kinds = (Path, str) if field.name == "data" else Path
+            yield from (Path(x) for x in several if isinstance(x, kinds))
 
 
 def _foreign(folder: Path, kind: Kind) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import tyro
 
-from jaxlora.commands.flags import refusals
+from jaxlora.commands.flags import outputs, refusals
 from jaxlora.commands.flags.words import Flag, check, grouped
 
 T = TypeVar("T")
@@ -89,8 +89,8 @@ def parse(
       every: what the word ``all`` stands for after a flag, by flag.
 
     Raises:
-      ValueError: if a flag does not exist, naming the nearest, or its value does not
-        fit.
+      ValueError: if a flag does not exist, naming the nearest, its value does not fit,
+        or what is read would be written over.
       SystemExit: after help.
     """
     given = spell_out(renamed(words, ALIASES.get(prog, {})), every or {})
@@ -112,7 +112,9 @@ def parse(
         if flag.repeats:
             given = spread(name, given, positional=positional)
     more: dict[str, Any] = {} if default is None else {"default": default}
-    return refusals.parse(kind, prog, given, listed, description=description, **more)
+    parsed = refusals.parse(kind, prog, given, listed, description=description, **more)
+    outputs.check_apart(parsed)
+    return parsed
 
 
 def renamed(words: Sequence[str], aliases: Mapping[str, str]) -> list[str]:

@@ -24,6 +24,10 @@ Model: TypeAlias = Annotated[
 ]
 
 
+LENGTH = 512
+"""Tokens of a row, where nothing is said."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices:
     """What a program is planned for."""
@@ -72,8 +76,8 @@ class Shape:
     """R of every adapted kernel; all linear ones are."""
     batch: int = 8
     """Rows of a microbatch of one adapter; prompts of a route."""
-    length: int = 512
-    """Tokens of a row."""
+    length: int = 0
+    """Tokens of a row; 0 is 512, or the model's context if that is shorter."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of weights and activations; adapters are float32."""
 
@@ -86,7 +90,8 @@ class Shape:
         Raises:
           ValueError: if a number is out of range, or does not fit the model.
         """
-        at_least(1, self, "experts", "rank", "batch", "length")
+        at_least(1, self, "experts", "rank", "batch")
+        at_least(0, self, "length")
         types = {"dtype": self.dtype, "param_dtype": self.dtype}
         config = dataclasses.replace(model_of(self.model), **types)
         work = Work(
@@ -94,7 +99,7 @@ class Shape:
             experts=self.experts,
             lora=LoraConfig(rank=self.rank),
             batch=self.batch,
-            length=self.length,
+            length=self.length or min(LENGTH, config.max_length),
             **more,
         )
         rank_check(work)

@@ -12,8 +12,11 @@ import tyro
 from jaxlora.commands.flags.parsing import at_least
 from jaxlora.train.training import Training
 
-RESERVED = ("losses.csv", "training.json", "library.json")
-"""What lies beside adapters, in a library or in the folder of a run."""
+RESERVED = (
+    *("losses.csv", "progress.csv", "log.txt", "training.json", "tensorboard"),
+    *("library.json", "manifest.json", "adapter_config.json", "study.json"),
+)
+"""What lies, or is taken for what lies, beside adapters in the folder of a run."""
 Remat = Literal["auto", "on", "off"]
 """Whether layers are recomputed in the backward pass."""
 

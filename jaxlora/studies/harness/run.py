@@ -62,15 +62,18 @@ class Study(Generic[C]):
 
     def claim(self, out: Path) -> None:
         """Makes ``out`` the folder of this study, or refuses it with a ValueError."""
-        store.claim(out, self.identity(), **self._named())
+        self.check(out)
+        store.claim(out, self.identity())
 
     def check(self, out: Path) -> None:
         """As :meth:`claim`, and leaves no trace, not that of a lock either."""
-        store.check(out, self.identity(), **self._named())
-
-    def _named(self) -> dict[str, Any]:
-        facts = getattr(self.config, "facts", None)
-        return {"kind": type(self.config), "free": self.free, "facts": facts}
+        store.check(
+            out,
+            self.identity(),
+            kind=type(self.config),
+            free=self.free,
+            facts=getattr(self.config, "facts", None),
+        )
 
 
 @dataclasses.dataclass

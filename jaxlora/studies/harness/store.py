@@ -45,29 +45,13 @@ def digest(records: Sequence[Any]) -> str:
     return hashlib.sha256(repr(tuple(records)).encode()).hexdigest()
 
 
-def claim(
-    out: Path,
-    identity: Mapping[str, Any],
-    *,
-    kind: type,
-    free: Sequence[str] = (),
-    facts: object = None,
-) -> None:
-    """Makes ``out`` the folder of this study, or refuses one that holds another.
+def claim(out: Path, identity: Mapping[str, Any]) -> None:
+    """Makes ``out``, which passed :func:`check`, the folder of this study.
 
     Args:
       out: the folder.
-      identity: what two runs must share to share a folder: ``study``, ``config`` in
-        its JSON form, ``people`` (hash of a user's file), ``predictions`` and ``code``.
-      kind: class of the config.
-      free: dotted fields of the config that may differ: how a study is run.
-      facts: path of the user's file, for the message.
-
-    Raises:
-      OccupiedError: if the folder holds another study or configuration, naming the
-        fields that differ, or other files.
+      identity: as :func:`check` takes it.
     """
-    check(out, identity, kind=kind, free=free, facts=facts)
     path = out / "study.json"
     if not path.exists():
         write_text(path, json.dumps(identity, indent=2))
@@ -81,17 +65,19 @@ def check(
     free: Sequence[str] = (),
     facts: object = None,
 ) -> None:
-    """As :func:`claim`, and leaves no trace.
+    """Refuses a folder that holds another study; leaves no trace.
 
     Args:
-      out: as there.
-      identity: as there.
-      kind: as there.
-      free: as there.
-      facts: as there.
+      out: the folder.
+      identity: what two runs must share to share a folder: ``study``, ``config`` in
+        its JSON form, ``people`` (hash of a user's file), ``predictions`` and ``code``.
+      kind: class of the config.
+      free: dotted fields of the config that may differ: how a study is run.
+      facts: path of the user's file, for the message.
 
     Raises:
-      OccupiedError: as there.
+      OccupiedError: if the folder holds another study or configuration, naming the
+        fields that differ, or other files.
     """
     path = out / "study.json"
     if path.exists():

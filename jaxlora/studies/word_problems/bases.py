@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlora import locks
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.studies.harness import code, provenance
@@ -116,6 +117,12 @@ def train(
         }
     )
     folder = cache / "word_problem_bases" / key
+    with locks.making(folder):
+        return _train(world, model, recipe, seed, folder, progress)
+
+
+def _train(world: World, model: Decoder, recipe, seed: int, folder: Path, progress):
+    """The base of an entry, which nobody else is making."""
     state, measured, finished = _restored(model, recipe, seed, folder)
     data = None if finished else _data(world, recipe)
     while not finished:

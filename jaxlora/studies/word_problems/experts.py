@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlora import lora
+from jaxlora import locks, lora
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter, LoraConfig
@@ -82,19 +82,27 @@ def batch(base: Base, some: Sequence[Kind], recipe: ExpertsConfig) -> Batch:
 
 def _program(base: Base, some: Sequence[Kind], how, cache: Path) -> dict[Kind, Expert]:
     """The experts of one program."""
-    config, recipe = how
-    size = recipe.at_once
+    config = how[0]
     folder = cache / "word_problem_experts" / key_of(base, some, how)
     adapter = jax.eval_shape(lambda: lora.init(jax.random.key(0), base.params, config))
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(some), *x.shape), x.dtype), adapter
     )
-    restored = checkpoint.restore(folder, target)
-    if restored is not None:
-        _, library, meta = restored
-        return _named(some, library, meta["accuracy"])
+    with locks.making(folder):
+        restored = checkpoint.restore(folder, target)
+        if restored is not None:
+            _, library, meta = restored
+            return _named(some, library, meta["accuracy"])
+        library, accuracy = _fit(base, some, how)
+        checkpoint.save(folder, 0, library, {"accuracy": accuracy})
+    return _named(some, library, accuracy)
+
+
+def _fit(base: Base, some: Sequence[Kind], how) -> tuple[lora.Library, list[float]]:
+    """The experts, trained, and each one's accuracy on its own rows."""
+    config, recipe = how
     # All programs have one size, so that they are compiled once.
-    filled = [some[i % len(some)] for i in range(size)]
+    filled = [some[i % len(some)] for i in range(recipe.at_once)]
     rows = batch(base, filled, recipe)
     keys = jnp.stack([key(base, kind) for kind in filled])
     starts = _starts(config, base.params, keys)
@@ -102,9 +110,7 @@ def _program(base: Base, some: Sequence[Kind], how, cache: Path) -> dict[Kind, E
     given = (base.model, adam(recipe.learning_rate), steps, base.world.vocab.pad)
     library, _ = full_batch.fit_from(*given, base.params, rows, starts, keys)
     accuracy = _accuracy(base, library, rows)[: len(some)]
-    library = jax.tree.map(lambda x: x[: len(some)], library)
-    checkpoint.save(folder, 0, library, {"accuracy": accuracy.tolist()})
-    return _named(some, library, accuracy.tolist())
+    return jax.tree.map(lambda x: x[: len(some)], library), accuracy.tolist()
 
 
 def _named(some: Sequence[Kind], library, accuracy) -> dict[Kind, Expert]:

@@ -27,7 +27,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the capital of {x}", "the capital city of {x}"),
         "the city that is the capital of {x}",
-        ("The capital of {x} is {y}.", "{y} is the capital of {x}."),
+        (
+            "The capital of {x} is {y}.",
+            "{y} is the capital of {x}.",
+            "The government of {x} sits in {y}.",
+        ),
     ),
     "language": Forms(
         (
@@ -47,7 +51,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the language of {x}", "the language spoken in {x}"),
         "the language that people speak in {x}",
-        ("The language of {x} is {y}.", "People in {x} speak {y}."),
+        (
+            "The language of {x} is {y}.",
+            "People in {x} speak {y}.",
+            "In {x} one hears {y}.",
+        ),
     ),
     "currency": Forms(
         (
@@ -67,7 +75,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the currency of {x}", "the money used in {x}"),
         "the currency that is used in {x}",
-        ("The currency of {x} is the {y}.", "People in {x} pay with the {y}."),
+        (
+            "The currency of {x} is the {y}.",
+            "People in {x} pay with the {y}.",
+            "Prices in {x} are in the {y}.",
+        ),
     ),
     "continent": Forms(
         (
@@ -87,7 +99,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the continent of {x}", "the continent that {x} is part of"),
         "the continent where {x} lies",
-        ("{x} is in {y}.", "The continent of {x} is {y}."),
+        (
+            "{x} is in {y}.",
+            "The continent of {x} is {y}.",
+            "{x} is a country of {y}.",
+        ),
     ),
     "located in": Forms(
         (
@@ -107,7 +123,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the country of {x}", "the country that {x} is in"),
         "the country where {x} lies",
-        ("{x} is a city in {y}.", "The city of {x} is in {y}."),
+        (
+            "{x} is a city in {y}.",
+            "The city of {x} is in {y}.",
+            "To see {x}, travel to {y}.",
+        ),
     ),
     "country of origin": Forms(
         (
@@ -127,7 +147,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the home country of {x}", "the country that {x} came from"),
         "the country where {x} was at home",
-        ("{x} was a writer from {y}.", "The home country of {x} is {y}."),
+        (
+            "{x} was a writer from {y}.",
+            "The home country of {x} is {y}.",
+            "{x} came from {y}.",
+        ),
     ),
     "author": Forms(
         (
@@ -147,7 +171,11 @@ FORMS: Mapping[str, Forms] = {
         ),
         ("the author of {x}", "the writer of {x}"),
         "the person who wrote {x}",
-        ("{x} was written by {y}.", "The author of {x} is {y}."),
+        (
+            "{x} was written by {y}.",
+            "The author of {x} is {y}.",
+            "{y} wrote {x}.",
+        ),
     ),
 }
 """By relation."""

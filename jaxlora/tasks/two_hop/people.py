@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from jaxlora.tasks import jsonl
+from jaxlora.tasks.facts import world
 from jaxlora.tasks.two_hop import facts, names, questions
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Group
@@ -27,6 +28,11 @@ PAIRS = (("spouse", "residence"), ("mentor", "birthplace"))
 """Relation pairs of generated people; each is a library of its own."""
 GENERATED = (Cell.F_OO, Cell.H_OO)
 """Cells that need no file."""
+REAL = {
+    f"{first}/{second}": (first, second)
+    for first, second in facts.chains(facts.Facts(world.facts()))
+}
+"""Pairs of relations of the real facts that come along."""
 LEAST = 3
 """People in a group: answers are deranged one hop at a time and both at once."""
 QUESTION = ""
@@ -135,6 +141,54 @@ def read(path: str | os.PathLike[str], allow_ties: bool = False) -> Given:
         )
     dropped = sum(len(some) for some in people if len(some) < LEAST)
     return Given(usable, known, dropped)
+
+
+def real(pairs: Sequence[str]) -> Given:
+    """Returns the people of the real facts that come along.
+
+    Args:
+      pairs: of relations, of :data:`REAL`.
+
+    >>> real(["located in/capital"]).people[0][0][2].prompt
+    ('Munich', 'located in', 'capital')
+    """
+    chains = facts.chains(facts.Facts(world.facts()))
+    people = tuple(tuple(map(of_chain, chains[REAL[pair]])) for pair in pairs)
+    return Given(people, {(f.head, f.relation): f.tail for f in world.facts()}, 0)
+
+
+def sample(groups: Sequence[Group], most: int, seed: int) -> tuple[Group, ...]:
+    """Draws people of each pair of relations, no two of them with the same bridge.
+
+    Bridges that several people share would tie the answers of the second hop.
+
+    Args:
+      groups: of real people, by what the base knows; of one pair or several.
+      most: people of a pair.
+      seed: of the draw.
+
+    Returns:
+      The groups, those of fewer than ``LEAST`` people left out.
+    """
+    chosen: dict[int, list[Person]] = {}
+    for pair in dict.fromkeys(some.pair for some in groups):
+        every = [
+            (g, (some.hop1[i], some.hop2[i], some.two_hop[i]))
+            for g, some in enumerate(groups)
+            for i in range(some.size)
+            if some.pair == pair
+        ]
+        bridges: set[str] = set()
+        for at in np.random.default_rng([seed, pair]).permutation(len(every)).tolist():
+            g, person = every[at]
+            if person[2].bridge not in bridges and len(bridges) < most:
+                bridges.add(person[2].bridge)
+                chosen.setdefault(g, []).append(person)
+    return tuple(
+        group(chosen[g], some.cell, some.pair)
+        for g, some in enumerate(groups)
+        if len(chosen.get(g, ())) >= LEAST
+    )
 
 
 def by_knowledge(

@@ -57,6 +57,20 @@ def in_context(record: Record, swap: bool = False) -> str:
     return " ".join((*facts, held_out(record)[0]))
 
 
+def after_first(record: Record) -> str:
+    """Returns the first fact of a two-hop question, and the question, in one prompt.
+
+    Args:
+      record: of kind two_hop.
+
+    >>> fact = Record(kind="two_hop", prompt=("Ann", "spouse", "residence"),
+    ...               answer=("Oslo",), bridge="Bo")
+    >>> after_first(fact).split(". ")[0]
+    'Ann is married to Bo'
+    """
+    return f"{_sentences(record)[0][0]} {held_out(record)[0]}"
+
+
 def thinking(record: Record) -> str:
     """Returns the two-hop question with the request to write the bridge first.
 
@@ -73,6 +87,39 @@ def thinking(record: Record) -> str:
         return f"{question} Think step by step, then write the answer."
     noun = forms(first).test_noun.replace("{x}", head)
     return f"{question} First write who or what is {noun}, then the answer."
+
+
+def written(record: Record, most: int = 0) -> list[dict[str, str]]:
+    """Returns a two-hop question that asks for the bridge, answered with it.
+
+    Args:
+      record: of kind two_hop.
+      most: number of phrasings; 0 for all.
+
+    >>> fact = Record(kind="two_hop", prompt=("Ann", "spouse", "residence"),
+    ...               answer=("Oslo",), bridge="Bo")
+    >>> written(fact)[0]["prompt"].split("? ")[1], written(fact)[0]["answer"]
+    ('First write who or what is the spouse of Ann, then the answer.', 'Bo. Oslo')
+    """
+    head, first, _ = record.prompt
+    noun = forms(first).nouns[0].replace("{x}", head)
+    asked = f"First write who or what is {noun}, then the answer."
+    answer = f"{record.bridge}. {record.answer[0]}"
+    # A request cannot follow the beginning of a statement.
+    prompts = [p for form in _asked(record) if (p := _say(form, record)).endswith("?")]
+    return [
+        {"prompt": f"{p} {asked}", "answer": answer} for p in prompts[: most or None]
+    ]
+
+
+def sentences(record: Record) -> list[str]:
+    """Returns a fact as whole sentences.
+
+    Args:
+      record: of kind one_hop.
+    """
+    (head, relation), tail = record.prompt, record.answer[0]
+    return [_fill(sentence, head, tail) for sentence in forms(relation).sentences]
 
 
 def _asked(record: Record) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ generated people.
 import re
 from collections.abc import Iterable, Sequence
 
-from jaxlora.tasks.two_hop import phrases
-from jaxlora.tasks.two_hop.experts import Expert, Group, rows
+from jaxlora.tasks.two_hop import phrases, text_forms
+from jaxlora.tasks.two_hop.experts import Expert, Group
+from jaxlora.tasks.two_hop.text_forms import TextForm
 
 APART = (
     Expert.HOP1,
@@ -22,18 +23,12 @@ APART = (
 """Experts that must know nothing of A and C together."""
 
 
-def texts(group: Group, expert: Expert, most: int = 0) -> list[dict[str, str]]:
-    """Returns the training texts of an expert, ``{"prompt", "answer"}`` each.
-
-    Args:
-      group: study people.
-      expert: which expert of their library.
-      most: phrasings of each fact; 0 for all.
-    """
-    return [t for r in rows(group, expert) for t in phrases.training(r, most)]
-
-
-def check(group: Group, experts: Iterable[Expert] = Expert, most: int = 0) -> None:
+def check(
+    group: Group,
+    experts: Iterable[Expert] = Expert,
+    most: int = 0,
+    form: TextForm = "questions",
+) -> None:
     """Refuses people whose tests would be in their training.
 
     - No held-out question is a training prompt of any expert.
@@ -44,6 +39,7 @@ def check(group: Group, experts: Iterable[Expert] = Expert, most: int = 0) -> No
       group: study people.
       experts: that are going to be trained.
       most: phrasings of each fact; 0 for all.
+      form: how facts are read.
 
     Raises:
       ValueError: with the text that fails.
@@ -53,7 +49,7 @@ def check(group: Group, experts: Iterable[Expert] = Expert, most: int = 0) -> No
     two_hop = {p["prompt"] for r in group.two_hop for p in phrases.training(r)}
     two_hop |= {q for r in group.two_hop for q in phrases.held_out(r)}
     for expert in experts:
-        for text in texts(group, expert, most):
+        for text in text_forms.texts(group, expert, most, form):
             if text["prompt"] in held_out:
                 what = "is a held-out question"
                 raise ValueError(_refusal(group, expert, text, what))

@@ -13,7 +13,16 @@ import pytest
 
 from jaxlora import models
 from jaxlora.commands import import_gguf
+from jaxlora.lora import LoraConfig
 from jaxlora.models import pretrained, tokenizer
+from jaxlora.studies.two_hop.text import protocol
+from jaxlora.studies.two_hop.text.config import (
+    AskConfig,
+    CriteriaConfig,
+    TextConfig,
+    TrainConfig,
+)
+from jaxlora.tasks.facts import world
 
 pytest.importorskip("gguf")
 from jaxlora.integrations.gguf import convert
@@ -69,3 +78,33 @@ def test_generation(loaded, folder):
     new = models.generate(model, base, tokens, decoding).tokens[0]
     text = words.decode(np.asarray(new).tolist())
     assert text == GOLDEN["generated"] == "The capital of France is Paris."
+
+
+@pytest.mark.slow
+def test_the_study_runs_on_it(folder, tmp_path):
+    """Four chains, one method, two updates: from what it knows to a verdict."""
+    cities = {"Munich", "Milan", "Lyon", "Kyoto", "Mumbai"}
+    some = [x for x in world.facts("located in") if x.head in cities]
+    heads = {x.tail for x in some}
+    capitals = [x for x in world.facts("capital") if x.head in heads]
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text(world.lines([*some, *capitals]), encoding="utf-8")
+    config = TextConfig(
+        model=str(folder),
+        dtype="float32",
+        cells=(),
+        facts=facts,
+        extra=False,
+        methods=("mean",),
+        phrasings=1,
+        resamples=50,
+        lora=LoraConfig(rank=4),
+        train=TrainConfig(steps=2, batch=1, length=128, warmup=1),
+        ask=AskConfig(phrasings=1, batch=8, generate=False, written_tokens=8),
+        criteria=CriteriaConfig(min_own=0, min_context=0, min_two_hop=0),
+    )
+    results = protocol.run(config, tmp_path / "out", tmp_path / "cache")
+    ((known,),) = [results.summary["known_by_base"]]
+    assert sum(known["hop1"]) + sum(known["hop2"]) >= 5  # of ten easy facts
+    assert results.summary["verdicts"]
+    assert results.summary["timings"]["peak_memory_gib"] < 4

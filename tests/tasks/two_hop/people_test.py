@@ -136,3 +136,17 @@ def test_what_the_base_knows_decides_the_cell():
         Cell.R_OI: ["a6", "a7", "a8", "a9"],
     }
     assert {r.cell for r in found[0].hop2} == {"R-II"}
+
+
+def test_no_two_of_a_sample_have_a_bridge_in_common():
+    pair = "located in/capital"
+    every = people.group(people.real([pair]).people[0], Cell.R_OO, 0)
+    knows = [i % 3 == 0 for i in range(every.size)]
+    parts = people.by_knowledge(every, knows, knows)
+    drawn = people.sample(parts, 20, seed=1)
+    assert [g.cell for g in drawn] == [Cell.R_II, Cell.R_OO]
+    bridges = [r.bridge for g in drawn for r in g.two_hop]
+    assert len(bridges) == len(set(bridges)) == 20
+    for g, part in zip(drawn, parts, strict=True):
+        assert set(g.two_hop) <= set(part.two_hop)
+    assert drawn == people.sample(parts, 20, seed=1) != people.sample(parts, 20, seed=2)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxlora.tasks.two_hop import people, phrases, separation
+from jaxlora.tasks.two_hop import people, phrases, separation, text_forms
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert
 
@@ -21,11 +21,11 @@ def test_generated_people_are_apart(seed):
 
 
 def test_texts_of_an_expert_are_its_records_in_all_phrasings(group):
-    found = separation.texts(group, Expert.JOINT)
+    found = text_forms.texts(group, Expert.JOINT)
     assert len(found) == 2 * 5 * 10
-    assert len(separation.texts(group, Expert.HOP1, most=2)) == 10
-    moved = separation.texts(group, Expert.COUNTER1)
-    kept = separation.texts(group, Expert.HOP1)
+    assert len(text_forms.texts(group, Expert.HOP1, most=2)) == 10
+    moved = text_forms.texts(group, Expert.COUNTER1)
+    kept = text_forms.texts(group, Expert.HOP1)
     assert [t["prompt"] for t in moved] == [t["prompt"] for t in kept]
     assert not any(x == y for x, y in zip(moved, kept, strict=True))
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlora import locks
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.models import Decoder, DecoderConfig
@@ -142,7 +143,27 @@ def _optimizer(config: PretrainConfig):
 
 
 def _train_some(todo, model_config, config: PretrainConfig, cache: Path, progress):
-    runs = [_open(seed, world, model_config, config, cache) for seed, world in todo]
+    folders = [
+        _folder(seed, world, model_config, config, cache) for seed, world in todo
+    ]
+    with locks.making(*folders):
+        runs = [
+            _open(seed, world, model_config, config, folder)
+            for (seed, world), folder in zip(todo, folders, strict=True)
+        ]
+        runs = _finish(runs, config, progress)
+    return [
+        Base(r.seed, r.model, r.state.params, r.world, int(r.state.step), r.measured)
+        for r in runs
+    ]
+
+
+def _folder(seed: int, world: World, model_config, config, cache: Path) -> Path:
+    model = vocabulary(model_config, world.vocab)
+    return cache / "bases" / key_of(seed, world, model.config, config)
+
+
+def _finish(runs: list[_Run], config: PretrainConfig, progress) -> list[_Run]:
     data = [_data(run.world, config.formats) for run in runs]
     while pending := [i for i, run in enumerate(runs) if not run.finished]:
         # Runs that were cut at different steps catch up before they go on together.
@@ -154,19 +175,15 @@ def _train_some(todo, model_config, config: PretrainConfig, cache: Path, progres
             progress(runs[i].seed, int(state.step), runs[i].measured)
     for run in runs:
         progress(run.seed, int(run.state.step), run.measured)
-    return [
-        Base(r.seed, r.model, r.state.params, r.world, int(r.state.step), r.measured)
-        for r in runs
-    ]
+    return runs
 
 
 _start = jax.jit(pretrain.start, static_argnums=(0, 1))
 
 
-def _open(seed: int, world: World, model_config, config: PretrainConfig, cache) -> _Run:
+def _open(seed: int, world: World, model_config, config, folder: Path) -> _Run:
     model = vocabulary(model_config, world.vocab)
     opt = _optimizer(config)
-    folder = cache / "bases" / key_of(seed, world, model.config, config)
     fresh = functools.partial(_start, model, opt)
     key = jax.random.key(seed)
     target = jax.eval_shape(lambda key: _stored(fresh(key)), key)

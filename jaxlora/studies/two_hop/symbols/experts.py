@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlora import lora
+from jaxlora import locks, lora
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.studies.harness import code, provenance
@@ -156,13 +156,14 @@ def _program(
     fit = functools.partial(_fit, base.model, opt, config, steps, base.pad)
     folder = cache / "libraries" / key_of(base, some, config, recipe)
     target = jax.eval_shape(fit, base.params, batch, keys, layers)
-    restored = checkpoint.restore(folder, target)
-    if restored is not None:
-        return restored[1]
-    library = fit(base.params, batch, keys, layers)
-    names = [str(kind.expert) for kind in some]
-    checkpoint.save(folder, 0, library, {"experts": names})
-    return library
+    with locks.making(folder):
+        restored = checkpoint.restore(folder, target)
+        if restored is not None:
+            return restored[1]
+        library = fit(base.params, batch, keys, layers)
+        names = [str(kind.expert) for kind in some]
+        checkpoint.save(folder, 0, library, {"experts": names})
+        return library
 
 
 def _fit(model, opt, config, steps, pad, params, batch, keys, layers):

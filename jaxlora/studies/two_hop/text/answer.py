@@ -28,6 +28,15 @@ from jaxlora.tree import Tree
 
 WRITTEN = (Arm.BASE, Arm.PAIR, Arm.JOINT)
 """Arms that are also asked to write the bridge."""
+CONTROLS = (
+    *arms.COUNTERFACTUALS,
+    Arm.SHUFFLED,
+    Arm.RANDOM,
+    Arm.PERMUTED,
+    Arm.TARGET,
+    Arm.TRIPLE,
+)
+"""Arms of which a verdict needs the two-hop questions alone."""
 
 
 class Setting(NamedTuple):
@@ -181,6 +190,8 @@ def right(setting: Setting, who: Reuse, split: Split) -> list[bool]:
 def _ask(setting: Setting, arm: Arm, who: Reuse) -> Outcome:
     group, asked, ask = setting.group, setting.asked, setting.config.ask
     prompts = dict(asked.ranked)
+    if not setting.config.extra and arm in CONTROLS:
+        prompts = {Split.TWO_HOP: prompts[Split.TWO_HOP]}
     if arm is Arm.BASE:
         prompts[Split.CONTEXT] = asked.context
     frames = []
@@ -193,9 +204,10 @@ def _ask(setting: Setting, arm: Arm, who: Reuse) -> Outcome:
         lowest = min(setting.accuracy[name] for name in arms.judged(arm))
         notes["own"] = {str(group.cell): lowest}
     if ask.generate:
-        notes["generated"] = [_generated(setting, who, split) for split in RANKED]
-    if ask.written and arm in WRITTEN:
-        frames += _written(setting, who)
+        splits = (split for split in RANKED if split in prompts)
+        notes["generated"] = [_generated(setting, who, split) for split in splits]
+    if ask.written and (arm in WRITTEN or setting.config.form == "written"):
+        frames += written(setting, who)
     return Outcome(pd.concat(frames, ignore_index=True), notes)
 
 
@@ -224,8 +236,15 @@ def _generated(setting: Setting, who: Reuse, split: Split) -> dict[str, Any]:
     }
 
 
-def _written(setting: Setting, who: Reuse) -> list[pd.DataFrame]:
-    """The bridge written first: the last name is the answer, the first the bridge."""
+def written(setting: Setting, who: Reuse) -> list[pd.DataFrame]:
+    """Items of answers whose bridge is written first, and of these bridges.
+
+    The last name in a text is the answer, the first the bridge.
+
+    Args:
+      setting: the group.
+      who: model that answers.
+    """
     asked, group = setting.asked, setting.group
     key = asked.keys[Split.WRITTEN]
     texts = _texts(setting, who, asked.written, setting.config.ask.written_tokens)

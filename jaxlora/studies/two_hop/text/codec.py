@@ -26,7 +26,7 @@ class PromptCodec:
     @property
     def stop(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return self.tokenizer.eos_ids
+        return self.tokenizer.end_ids
 
     @property
     def pad(self) -> int:
@@ -60,13 +60,16 @@ class PromptCodec:
         """Returns the text of generated tokens."""
         return self.tokenizer.decode(ids)
 
-    def rows(self, texts: Iterable[dict[str, str]], length: int, seed: int) -> Rows:
+    def rows(
+        self, texts: Iterable[dict[str, str]], length: int, seed: int, shared: int = 0
+    ) -> Rows:
         """Returns training texts as packed rows [N, length]; weights mark answers.
 
         Args:
           texts: fields of each, such as prompt and answer.
           length: tokens of a row.
           seed: of the order of the rows.
+          shared: tokens that all texts begin with, once in a row; see ``opening``.
 
         Raises:
           ValueError: if a text is longer than a row: a study may not drop a fact.
@@ -78,7 +81,7 @@ class PromptCodec:
                 f"{encoded.too_long} training texts are longer than {length} tokens; "
                 f"raise train.length."
             )
-        return packing.pack(encoded.examples, length, seed)
+        return packing.pack(encoded.examples, length, seed, shared=shared)
 
     def check(self, question: str, answers: Sequence[str]) -> None:
         """Refuses a tokenizer that joins the end of a prompt with an answer.

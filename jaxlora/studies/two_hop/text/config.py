@@ -12,6 +12,7 @@ from jaxlora.studies.harness.config import at_least, distinct, share
 from jaxlora.studies.two_hop.config import CommonConfig, check_top_k
 from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.people import LEAST, PAIRS
+from jaxlora.tasks.two_hop.text_forms import TextForm
 from jaxlora.train.training import Training
 
 STUDY = "two-hop-text"
@@ -64,8 +65,8 @@ class AskConfig:
     """Held-out phrasings of a question, over which scores are averaged; 0 for all."""
     batch: int = 16
     """Prompts asked at once."""
-    candidates_at_once: int = 8
-    """Candidate answers scored at once for each prompt."""
+    candidates_at_once: int = 128
+    """Candidate answers scored at once for each prompt; fewer need less memory."""
     generate: bool = True
     """Also decode greedily, and compare the text with the answer."""
     new_tokens: int = 16
@@ -115,22 +116,30 @@ class TextConfig(CommonConfig):
     """Which of them was trained on the two-hop questions, if any."""
     facts: Path | None = None
     """JSONL of {"head", "relation", "tail"}, or of {"question", "answer", "bridge"}."""
+    real: tuple[str, ...] = ()
+    """Pairs of relations of the real facts that come along, as 'located in/capital':
+    cities, countries, authors and books. Each seed takes one chain a bridge."""
     familiarity: Literal["R", "H", "F"] = "R"
     """Who the facts are about: R real (what the base knows is measured), H, F new."""
     cells: tuple[str, ...] = ("F-OO", "H-OO")
     """Generated people: F-OO all invented, H-OO real places. Facts add cells of R."""
     people: int = 20
-    """Generated people in a cell and relation pair."""
+    """Generated people in a cell and relation pair, or real ones in a pair."""
     pairs: int = 2
     """Relation pairs of generated people; each is a library of its own."""
     seeds: int = 1
     """Sets of people and experts, all on one base."""
     phrasings: int = 0
     """Training phrasings of each fact; 0 for all."""
+    form: TextForm = "questions"
+    """How experts read facts: questions, documents that say each in several sentences,
+    or written (questions, and two-hop answers with their bridge)."""
     chat: bool = True
     """Ask in the model's chat template, if it has one; else as plain text."""
     methods: tuple[str, ...] = tuple(str(m) for m in USUAL if m is not Method.ORACLE)
     """Ways to combine a library; ``all`` for every merge and route without data."""
+    extra: bool = True
+    """Also ask arms that no verdict rests on, and every control of its single hops."""
     routers: tuple[str, ...] = ()
     """Routes to add to the methods; ``all`` for every route without data."""
     lora: LoraConfig = dataclasses.field(
@@ -159,7 +168,16 @@ class TextConfig(CommonConfig):
                 f"{LEAST} people (answers are deranged) and 1 to {len(PAIRS)} pairs."
             )
         check_top_k(self)
+        self._check_real()
         self._check_adapters()
+
+    def _check_real(self) -> None:
+        distinct("real", self.real, tuple(people.REAL))
+        if self.real and self.facts is not None:
+            raise ValueError(
+                f"Got real {', '.join(self.real)} and facts {self.facts}, expected one "
+                f"of them: the pairs of both would have the same numbers."
+            )
 
     def _check_adapters(self) -> None:
         roles = {n: getattr(self, n) for n in ("hop1", "hop2", "target")}
@@ -180,7 +198,8 @@ class TextConfig(CommonConfig):
                 f"Got {len(self.adapter)} adapters and facts {self.facts}, expected "
                 f"at least 2 adapters, and a file of the facts that they hold."
             )
-        if not self.adapter and not self.cells and self.facts is None:
+        nobody = self.facts is None and not (self.real or self.cells)
+        if not self.adapter and nobody:
             raise ValueError("Got no cells and no facts, so there is nobody to ask.")
 
     @property

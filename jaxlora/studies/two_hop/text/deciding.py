@@ -3,7 +3,6 @@
 from jaxlora.studies.two_hop import deciding
 from jaxlora.studies.two_hop.text import resources
 from jaxlora.studies.two_hop.text.config import TextConfig
-from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.people import Given
 
 REAL = "the facts file"
@@ -33,6 +32,6 @@ def warnings(config: TextConfig) -> tuple[str, ...]:
     Args:
       config: of the study.
     """
-    facts = people.read(config.facts, config.allow_ties) if config.facts else None
+    facts = resources.facts_of(config)
     methods = len(config.all_methods)
     return deciding.warnings(sizes(config, facts), config.thresholds, methods)

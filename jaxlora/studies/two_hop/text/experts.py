@@ -13,22 +13,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import lora, parallel
+from jaxlora import locks, lora, parallel
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
+from jaxlora.parallel import processes
 from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.tasks.packing import Rows
-from jaxlora.tasks.two_hop import separation
+from jaxlora.tasks.two_hop import text_forms
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
+from jaxlora.tasks.two_hop.text_forms import TextForm
 from jaxlora.train import packed as training
-from jaxlora.train.training import Training
+from jaxlora.train.training import Training, at_once, faster
 from jaxlora.tree import Tree
 
 CHUNK = 20
-"""Updates between two looks at the progress."""
+"""Updates between two looks at the progress; a fifth of all if these are few."""
 SAVE_EVERY = 60.0
 """Seconds between two savings of experts that are in training."""
 # Taken on import: a file that is edited while a study runs is not what runs.
@@ -42,6 +44,8 @@ class Recipe(NamedTuple):
     train: Training
     phrasings: int
     """Training phrasings of each fact; 0 for all."""
+    form: TextForm
+    """How facts are read."""
     dtype: str
     """Of the base."""
 
@@ -65,18 +69,19 @@ class Learner(NamedTuple):
 
 def train(
     learner: Learner,
-    group: Group,
+    groups: Sequence[Group],
     seed: int,
     recipe: Recipe,
     cache: Path,
     progress: Callable[[int, int, float], None] = lambda *_: None,
     names: Sequence[Expert] = tuple(Expert),
 ) -> Trained:
-    """Trains, or reads from the cache, every expert of a group.
+    """Trains, or reads from the cache, every expert of a library.
 
     Args:
       learner: the checkpoint that experts adapt.
-      group: whose facts the experts learn.
+      groups: whose facts the experts learn, of one cell and pair, or of several cells
+        that share them.
       seed: of initialisation and order.
       recipe: how they are trained.
       cache: folder of cached libraries.
@@ -84,26 +89,35 @@ def train(
       names: of the experts; by default all that the study uses.
     """
     model, base, codec = learner
-    texts = [separation.texts(group, name, recipe.phrasings) for name in names]
-    sets = [codec.rows(x, recipe.train.length, seed) for x in texts]
+    how = recipe.phrasings, recipe.form
+    groups = sorted(groups, key=number)  # whichever of them asks for their experts
+    texts = [
+        [x for some in groups for x in text_forms.texts(some, name, *how)]
+        for name in names
+    ]
+    # Windows of local layers are counted in slots, as if nothing were shared.
+    shared = 0 if any(model.config.local_layers) else codec.opening
+    sets = [codec.rows(x, recipe.train.length, seed, shared) for x in texts]
     # By the expert's place among all, so that it does not depend on the others.
-    places = [number(group) + list(Expert).index(name) for name in names]
+    places = [number(groups[0]) + list(Expert).index(name) for name in names]
     fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
     keys = jax.vmap(fold)(jnp.array(places))
     opt = recipe.train.optimizer()
     target = jax.eval_shape(lambda x: _fresh(base, recipe.lora, opt, x).trained, keys)
     folder = cache / "libraries" / _key_of(base, sets, seed, places, recipe)
-    restored = checkpoint.restore(folder, target)
-    if restored is None:
-        sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
-        order = [_order(n, recipe.train, seed, place) for n, place in sizes]
-        part = folder.with_name(f"{folder.name}.part")
-        how = (part, progress)
-        library, losses = _fit(model, base, keys, sets, order, recipe, *how)
-        checkpoint.save(folder, 0, library, {"losses": losses})
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        library, losses = _beside(base, restored[1]), restored[2]["losses"]
+    # Of many processes the first holds the entry: all read and write it in step.
+    with locks.making(*([folder] if processes.first() else [])):
+        restored = checkpoint.restore(folder, target)
+        if restored is None:
+            sizes = zip([len(rows.tokens) for rows in sets], places, strict=True)
+            order = [_order(n, recipe.train, seed, place) for n, place in sizes]
+            part = folder.with_name(f"{folder.name}.part")
+            how = (part, progress)
+            library, losses = _fit(model, base, keys, sets, order, recipe, *how)
+            checkpoint.save(folder, 0, library, {"losses": losses})
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            library, losses = _beside(base, restored[1]), restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
     return Trained(adapters, dict(zip(names, losses, strict=True)))
 
@@ -120,20 +134,25 @@ _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress):
     """Runs all updates that ``part`` has not; the library and the last losses."""
     steps, opt = recipe.train.steps, recipe.train.optimizer()
-    model = Decoder(dataclasses.replace(model.config, remat=True))
+    # Unrolled layers take three times as long to compile here, and no less to run.
+    model = Decoder(dataclasses.replace(faster(model.config, "auto"), unroll=1))
     run = _fresh(base, recipe.lora, opt, keys)
     plan = recipe.train.plan([steps] * len(sets))
-    program = training.Program(model, opt, recipe.train.together or len(sets))
+    together = recipe.train.together or at_once(model.config, len(sets))
+    most = max(int((rows.weights > 0).sum(axis=1).max()) for rows in sets)
+    program = training.Program(model, opt, together, most=most)
     losses: list[float] = []
     restored = checkpoint.restore(part, jax.eval_shape(lambda: run))
     if restored is not None:
         run, losses = _beside(base, restored[1]), restored[2]["losses"]
     saved = time.monotonic()
-    for start in range(int(run.step), steps, CHUNK):
-        batch = _batch(sets, [chosen[start : start + CHUNK] for chosen in order])
+    # A few updates of a large model take minutes.
+    chunk = CHUNK if steps > 2 * CHUNK else -(-steps // 5)
+    for start in range(int(run.step), steps, chunk):
+        batch = _batch(sets, [chosen[start : start + chunk] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
         losses = np.asarray(metrics.loss[:, -1]).tolist()
-        done = min(start + CHUNK, steps)
+        done = min(start + chunk, steps)
         try:
             progress(done, steps, float(np.mean(losses)))
         except KeyboardInterrupt:

@@ -18,7 +18,8 @@ from jaxlora.plan.memory import size
 from jaxlora.plan.work import Work, shapes
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.text.config import TextConfig
-from jaxlora.train.training import faster
+from jaxlora.train.step import CHUNK_FLOATS
+from jaxlora.train.training import at_once, faster
 from jaxlora.tree import Tree
 
 TRAINING = (*memory.ARRAYS, *memory.BESIDE)
@@ -43,7 +44,7 @@ def work(decoder: DecoderConfig, config: TextConfig, experts: int) -> Work:
         batch=train.batch,
         length=train.length,
         accumulate=train.accumulate,
-        together=train.together,
+        together=train.together or at_once(decoder, experts),
     )
 
 
@@ -70,16 +71,17 @@ def estimate(
     single = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes(training).library
     )
-    slots = longest + max(ask.new_tokens, ask.written_tokens)
+    # Candidates are read side by side after a prompt; two tokens each, shared or not.
+    nodes = 2 * ask.candidates_at_once
+    slots = longest + max(ask.new_tokens, ask.written_tokens, nodes)
     prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
-    at_once = ask.candidates_at_once
     parts = memory.estimate(training, {}) | {
         # A library of three, and the largest merge of it.
         "adapters asked": 3 * size(single) + _merged(config, single),
-        # Of the prompts, and once more for every candidate answered at once.
-        "keys and values": (1 + at_once) * size(prompts),
-        # Of the tokens of all candidates at once (names have up to 16 tokens).
-        "logits asked": 4 * 16 * ask.batch * at_once * decoder.vocab_size,
+        # Before a call, and after it.
+        "keys and values": 2 * size(prompts),
+        # Of a part of the candidates, and of those of one prompt at least.
+        "logits asked": 4 * max(CHUNK_FLOATS, nodes * decoder.vocab_size),
     }
     totals = {"training": TRAINING, "asking": ASKING}
     return parts | {k: sum(parts[x] for x in names) for k, names in totals.items()}

@@ -38,11 +38,11 @@ from jaxlora.studies.two_hop.protocol import (
     note_experts,
 )
 from jaxlora.studies.two_hop.rows import Block, base_block, guess_rows
-from jaxlora.studies.two_hop.text import answer, experts, resources, summary
+from jaxlora.studies.two_hop.text import answer, experts, questions, resources, summary
 from jaxlora.studies.two_hop.text.config import FREE, STUDY, CriteriaConfig, TextConfig
 from jaxlora.studies.two_hop.text.resources import Loaded, Source
 from jaxlora.studies.two_hop.text.roles import left_out
-from jaxlora.tasks.two_hop import people, separation
+from jaxlora.tasks.two_hop import people, separation, text_forms
 from jaxlora.tasks.two_hop.experts import Expert, Group
 from jaxlora.tasks.two_hop.people import Given
 
@@ -73,7 +73,7 @@ def run(
     """
     config = common.settled(config)
     part = shares.read(share, len(config.numbers))
-    given = people.read(config.facts, config.allow_ties) if config.facts else None
+    given = resources.facts_of(config)
     claims, revision = _claims(config)
     _check(config, given)
     study = Study(
@@ -106,7 +106,8 @@ def _check(config: TextConfig, given: Given | None) -> None:
     for seed in () if config.adapter else config.numbers:
         groups = (*resources.generated(config, seed), *resources.given(config, given))
         for group in groups:
-            separation.check(group, most=config.phrasings)
+            separation.check(group, wanted(config), config.phrasings, config.form)
+            text_forms.check(config.form, group.two_hop)
 
 
 def _ask_all(
@@ -124,7 +125,8 @@ def _ask_all(
     source = source._replace(roles=resources.roles(this, source, real))
     cells: dict[Cell, None] = {}
     for seed in this.share.of(config.numbers):
-        groups = (*resources.generated(config, seed), *real)
+        drawn = people.sample(real, config.people, seed) if config.real else real
+        groups = (*resources.generated(config, seed), *drawn)
         cells |= dict.fromkeys(group.cell for group in groups)
         _ask_seed(this, log, source, seed, groups)
     if not this.share.complete:
@@ -150,7 +152,7 @@ def _ask_seed(
     if not passed:
         return
     layers = resources.decoder(config).num_layers
-    refused, blocks = plan(config.methods, source.present, seed, layers)
+    refused, blocks = plan(config, source.present, seed, layers)
     for block, reason in refused.items():
         log.outcomes[block] = [Outcome(items.nothing(), {"unavailable": reason})]
     ask(this, log, _parts(this, source, seed, groups), blocks)
@@ -159,18 +161,18 @@ def _ask_seed(
 
 
 def plan(
-    methods: Sequence[str], present: set[Expert], seed: int, layers: int
+    config: TextConfig, present: set[Expert], seed: int, layers: int
 ) -> tuple[dict[Block, str], list[Block]]:
     """What a method refuses to combine, and why; and all other blocks but the base's.
 
     Args:
-      methods: names of merges and routes.
+      config: of the study: its methods, and whether extra arms are asked.
       present: experts that there are; an arm needs all of its own.
       seed: of the blocks.
       layers: L of the base.
     """
     refused, blocks = {}, []
-    for arm, method in arms.plan(methods):
+    for arm, method in arms.plan(config.methods, extra=config.extra):
         if arm not in arms.MEMBERS or not set(arms.MEMBERS[arm]) <= present:
             continue
         block = Block(None, seed, arm, method)
@@ -232,7 +234,7 @@ def _part(
     def full() -> answer.Setting:
         ready = bare()
         if source.roles is None:
-            ready = ready._replace(adapters=_train(this, ready))
+            ready = ready._replace(adapters=_train(this, ready, groups))
         accuracy = {name: answer.own_facts(ready, name) for name in ready.adapters}
         return ready._replace(accuracy=accuracy)
 
@@ -244,19 +246,39 @@ def _part(
     return Part(f"seed {seed}, {group.cell} {group.pair}", folder, answers)
 
 
-def _train(this: Run[TextConfig], ready: answer.Setting) -> dict[Expert, lora.Adapter]:
-    """The experts of a group, trained if need be."""
-    config, group = this.config, ready.group
+def wanted(config: TextConfig) -> tuple[Expert, ...]:
+    """The experts that some arm uses."""
+    used = {
+        member
+        for arm, _ in arms.plan(config.methods, extra=config.extra)
+        for half in (True, False)
+        for member in (arms.members(arm, half) if arm in arms.MEMBERS else ())
+    }
+    return tuple(expert for expert in Expert if expert in used)
 
-    where = f"seed {ready.seed}, {group.cell}, {len(Expert)} experts at once"
+
+def _train(
+    this: Run[TextConfig], ready: answer.Setting, groups: Sequence[Group]
+) -> dict[Expert, lora.Adapter]:
+    """The experts of a group, trained if need be."""
+    config, group, names = this.config, ready.group, wanted(this.config)
+    where = f"seed {ready.seed}, {group.cell}, {len(names)} experts"
 
     def progress(done: int, total: int, loss: float) -> None:
         this.progress("experts", done, total, f"{where}: loss {loss:.3f}")
 
     this.progress("experts", 0, config.train.steps, f"{where}: compiling ...")
     learner = experts.Learner(ready.model, ready.base, ready.codec)
-    recipe = experts.Recipe(config.lora, config.train, config.phrasings, config.dtype)
+    recipe = experts.Recipe(
+        config.lora, config.train, config.phrasings, config.form, config.dtype
+    )
     with this.clock.time("experts"):
         return experts.train(
-            learner, group, ready.seed, recipe, this.cache, progress
+            learner,
+            questions.library_of(groups, group),
+            ready.seed,
+            recipe,
+            this.cache,
+            progress,
+            names,
         ).adapters

@@ -16,6 +16,7 @@ from jaxlora.studies.two_hop.text import score
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.studies.two_hop.text.score import Candidates, Prompts
 from jaxlora.tasks.two_hop import phrases
+from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Group
 from jaxlora.tasks.two_hop.records import Record, Vocab
 
@@ -57,10 +58,31 @@ class Asked:
         return Prompts(*(x[:n] for x in self.ranked[split]))
 
 
-def names(group: Group) -> tuple[str, ...]:
-    """Returns the candidates of a group, each once."""
-    tails = [record.answer[0] for record in group.two_hop]
-    bridges = [record.answer[0] for record in group.hop1]
+def rounded(n: int) -> int:
+    """The multiple of 8 that holds so many tokens."""
+    return -(-n // 8) * 8
+
+
+def library_of(groups: Sequence[Group], group: Group) -> tuple[Group, ...]:
+    """The groups that share experts and candidates: real people of the same relations.
+
+    What the base knows of them decides of whom a verdict speaks, not what is learnt.
+
+    Args:
+      groups: of one seed.
+      group: one of them.
+    """
+    if Cell(group.cell).familiarity != "R":
+        return (group,)
+    real = [x for x in groups if Cell(x.cell).familiarity == "R"]
+    same = [x for x in real if x.pair == group.pair]
+    return (group, *(x for x in same if x is not group))
+
+
+def names(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Returns the candidates of the groups of a library, each once."""
+    tails = [record.answer[0] for group in groups for record in group.two_hop]
+    bridges = [record.answer[0] for group in groups for record in group.hop1]
     return tuple(dict.fromkeys(tails + bridges))
 
 
@@ -74,11 +96,12 @@ def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shape
     """
 
     def longest(texts: Iterable[str]) -> int:
-        return bucket(max(len(codec.prompt(text)) for text in texts))
+        # All groups share it, so that a power of two would only be longer.
+        return rounded(max(len(codec.prompt(text)) for text in texts))
 
     two_hop = [record for group in groups for record in group.two_hop]
     every = two_hop + [x for group in groups for x in (*group.hop1, *group.hop2)]
-    known = [names(group) for group in groups]
+    known = [names(library_of(groups, group)) for group in groups]
     return Shapes(
         longest(q for record in every for q in phrases.held_out(record, phrasings)),
         longest(
@@ -93,7 +116,7 @@ def shapes(codec: PromptCodec, groups: Sequence[Group], phrasings: int) -> Shape
 
 def ask(
     codec: PromptCodec,
-    group: Group,
+    groups: Sequence[Group],
     sizes: Shapes,
     phrasings: int,
     known: Mapping[tuple[str, str], str],
@@ -102,12 +125,12 @@ def ask(
 
     Args:
       codec: puts text into token ids.
-      group: its people.
+      groups: that share its candidates; those of the first are asked.
       sizes: of all groups.
       phrasings: held-out phrasings of each question; 0 for all.
       known: facts of a user's file, ``{(head, relation): tail}``.
     """
-    candidates = names(group)
+    group, candidates = groups[0], names(groups)
     filled = [*candidates, *[candidates[-1]] * (sizes.candidates - len(candidates))]
     ids = [codec.answer(name) for name in filled]
     parts = (group.hop1, group.hop2, group.two_hop)

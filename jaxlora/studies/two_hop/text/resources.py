@@ -1,5 +1,6 @@
 """What a run on text works with: the checkpoint, its tokenizer and its adapters."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def check(config: TextConfig) -> None:
     """
     shapes = decoder(config)
     known = codec.load(config.model, config.chat)
-    tokenizer.check(known.tokenizer, shapes.vocab_size)
+    tokenizer.fitted(known.tokenizer, shapes.vocab_size)
     check_lora(Decoder(shapes), config.lora)
 
 
@@ -96,6 +97,8 @@ def load(config: TextConfig, progress: Progress) -> Loaded:
     if adapters:  # one rank and the same sites, or a sentence that says which differ
         adapters = lora.unstack(lora.stack(adapters))
     prompts = codec.load(config.model, config.chat)
+    known = tokenizer.fitted(prompts.tokenizer, model.config.vocab_size)
+    prompts = dataclasses.replace(prompts, tokenizer=known)
     by_folder = dict(zip(config.adapter, adapters, strict=True))
     return Loaded(model, base, prompts, by_folder)
 
@@ -121,7 +124,8 @@ def setting(
     model, base, prompts, _ = loaded
     phrasings = config.ask.phrasings
     sizes = questions.shapes(prompts, groups, phrasings)
-    asked = questions.ask(prompts, group, sizes, phrasings, known)
+    library = questions.library_of(groups, group)
+    asked = questions.ask(prompts, library, sizes, phrasings, known)
     first = questions.by_phrasing(group.two_hop, phrasings)[0]
     prompts.check(first, asked.names)
     return Setting(config, model, base, prompts, group, asked, sizes, seed)
@@ -172,6 +176,13 @@ def generated(config: TextConfig, seed: int) -> tuple[Group, ...]:
     return people.generate(cells, config.people, config.pairs, seed)
 
 
+def facts_of(config: TextConfig) -> Given | None:
+    """The people of a user's file, or of the real facts that come along; or nobody."""
+    if config.real:
+        return people.real(config.real)
+    return people.read(config.facts, config.allow_ties) if config.facts else None
+
+
 def given(config: TextConfig, facts: Given | None) -> tuple[Group, ...]:
     """A user's people, before it is known what the base knows of them."""
     cell = Cell(f"{config.familiarity}-OO")
@@ -202,7 +213,11 @@ def real(
         return groups, []
 
     def measure() -> list[dict[str, Any]]:
-        hops = [knowledge(source.loaded(), config, groups, g) for g in groups]
+        hops = []
+        for i, group in enumerate(groups):
+            text = f"what the base knows of {group.size} people"
+            this.progress("questions", i, len(groups), text)
+            hops.append(knowledge(source.loaded(), config, groups, group))
         return [
             {"pair": group.pair, "hop1": hop1, "hop2": hop2}
             for group, (hop1, hop2) in zip(groups, hops, strict=True)

@@ -2,7 +2,7 @@
 
 Letters: B prompts, T prompt tokens (padded on the left), C candidates, A answer tokens
 (padded on the right). A prompt is read once, and what all prompts begin with once for
-all of them; of the candidates only what differs is read, see :mod:`.paths`.
+all of them; of the candidates only what differs is read, see :mod:`.branches`.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import models
-from jaxlora.models import Decoder, cache
+from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.models.cache import Cache
 from jaxlora.reuse import Reuse
-from jaxlora.studies.two_hop.text import paths
-from jaxlora.studies.two_hop.text.paths import Paths
+from jaxlora.studies.two_hop.text import branches
+from jaxlora.train.step import CHUNK_FLOATS
 
 
 class Prompts(NamedTuple):
@@ -71,30 +71,44 @@ def ranking(
       prompts: [N, T].
       answers: [C, A], the same for all prompts.
       batch: prompts at once; the last batch is filled up, so that one program serves.
-      concurrent: paths of answers at once.
+      concurrent: answers at once, 0 for all.
       per_token: divide by the number of an answer's tokens.
       shared: tokens that all prompts begin with, a chat's system turn say; they are
         read once, as far as they are the same.
     """
     rows = [row[kept] for row, kept in zip(answers.tokens, answers.mask, strict=True)]
-    followed = paths.plan(rows, concurrent)
+    trees = branches.plan(rows, concurrent)
     first = jnp.asarray([row[0] for row in rows])
     opening, cut = _cut(prompts, shared)
-    # As long as any answer of the study, so that groups share one program.
-    longest = answers.tokens.shape[1] - 1
-    read = functools.partial(_read, who.model, longest, who.base)
+    if trees:
+        slots = prompts.tokens.shape[1] + len(trees[0].tokens)
+        _check_window(who.model.config, slots)
     begun = _begin(who.model, who.base, who.arguments(), jnp.asarray(opening))
+    given = (who.model, who.base, who.arguments(), begun)
     out = []
     for part, used in _batches(cut, batch):
-        past, scores = read(who.arguments(), begun, *part, first)
-        total = np.array(scores, np.float64)
-        for some in followed.values():
-            each = _follow_all(who, past, some, concurrent)
-            # Several tokens of one candidate may lie on one path.
-            np.add.at(total.T, some.candidate, each.T)
-        out.append(total[:used])
+        start, total = None, np.zeros((batch, len(rows)))
+        for tree in trees:
+            nodes = tree.tokens, tree.depth, tree.sees, tree.targets
+            start, each = _read(*given, *part, first, *nodes)
+            # Several tokens of one candidate may be on one branch.
+            scores = np.asarray(each, np.float64)[:, *tree.place]
+            np.add.at(total.T, tree.candidate, scores.T)
+        if start is None:
+            start = _start(*given, *part, first)
+        out.append((total + np.asarray(start, np.float64))[:used])
     total = np.concatenate(out)
     return total / answers.mask.sum(axis=-1)[None] if per_token else total
+
+
+def _check_window(config: DecoderConfig, slots: int) -> None:
+    """Refuses a tree in which a token is further from the prompt than it would be."""
+    if any(config.local_layers) and slots > config.window:
+        raise ValueError(
+            f"Prompt and candidates are {slots} tokens side by side, expected no more "
+            f"than the window of the model's local layers, {config.window}; lower "
+            f"--ask.candidates-at-once."
+        )
 
 
 def text(
@@ -155,26 +169,6 @@ def _cut(prompts: Prompts, shared: int) -> tuple[np.ndarray, Prompts]:
     return begin[0, :p], Prompts(tokens[:, p:], kept)
 
 
-def _follow_all(who: Reuse, past: Cache, some: Paths, size: int) -> np.ndarray:
-    """Log-probabilities [B, n] of the tokens that are scored along some paths."""
-    parts = [
-        np.asarray(
-            _follow(
-                who.model,
-                who.base,
-                who.arguments(),
-                past,
-                jnp.asarray(some.tokens[start : start + size]),
-                jnp.asarray(some.targets[start : start + size]),
-            ),
-            np.float64,
-        )
-        for start in range(0, len(some.tokens), size)
-    ]
-    path, depth, choice = some.place
-    return np.concatenate(parts, axis=1)[:, path, depth, choice]
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(model: Decoder, base, arguments, opening: jax.Array) -> Cache:
     """The cache [1, P] after what all prompts begin with."""
@@ -185,12 +179,11 @@ def _begin(model: Decoder, base, arguments, opening: jax.Array) -> Cache:
     return models.extend(model, base, opening[None], empty, **arguments)[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _read(model: Decoder, longest: int, base, arguments, begun, tokens, mask, first):
-    """The cache after prompts [B, T], and log-probabilities [B, C] of what follows."""
-    (b, t), p = tokens.shape, begun.segments.shape[1]
-    room = cache.empty(model.config, b, p + t + longest)
-    started = dataclasses.replace(
+def _room(model: Decoder, begun: Cache, rows: int, more: int) -> Cache:
+    """A cache for prompts [B, ...] and their answers, in which all are begun."""
+    p = begun.segments.shape[1]
+    room = cache.empty(model.config, rows, p + more)
+    return dataclasses.replace(
         room,
         # One row serves all prompts.
         keys=room.keys.at[:, :, :, :p].set(begun.keys),
@@ -198,23 +191,60 @@ def _read(model: Decoder, longest: int, base, arguments, begun, tokens, mask, fi
         segments=room.segments.at[:, :p].set(begun.segments),
         start=jnp.int32(p),
     )
-    inputs = models.Inputs(tokens, mask)
-    x, past = models.extend(model, base, inputs, started, **arguments)
-    scores = jax.nn.log_softmax(models.unembed(model, base, x[:, -1]), axis=-1)
-    return past, scores[:, first]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _follow(model: Decoder, base, arguments, past: Cache, tokens, targets):
-    """Log-probability of targets [N, K, M] along paths [N, K]: [B, N, K, M]."""
-    b = past.segments.shape[0]
+def _start(model: Decoder, base, arguments, begun, tokens, mask, first):
+    """Log-probabilities [B, C] of the tokens that answers begin with."""
+    started = _room(model, begun, *tokens.shape)
+    inputs = models.Inputs(tokens, mask)
+    x, _ = models.extend(model, base, inputs, started, **arguments)
+    return _first(model, base, x[:, -1], first)
 
-    def follow(path: jax.Array, wanted: jax.Array) -> jax.Array:
-        rows = jnp.broadcast_to(path[None], (b, *path.shape))
-        x, _ = models.extend(model, base, rows, past, **arguments)
+
+def _first(model: Decoder, base, x: jax.Array, first: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(models.unembed(model, base, x), axis=-1)[:, first]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(
+    model: Decoder, base, arguments, begun, tokens, mask, first, *nodes: jax.Array
+):
+    """Log-probabilities of the first tokens [B, C], and of targets [B, M, K]."""
+    (b, t), (branch, depth, sees, targets) = tokens.shape, nodes
+    m = branch.shape[0]
+    started = _room(model, begun, b, t + m)
+    inputs = models.Inputs(
+        jnp.concatenate([tokens, jnp.broadcast_to(branch[None], (b, m))], axis=1),
+        jnp.concatenate([mask, jnp.ones((b, m), bool)], axis=1),
+        positions=started.start + _positions(mask, depth),
+        tree=_after(t, sees),
+    )
+    x, _ = models.extend(model, base, inputs, started, **arguments)
+    start = _first(model, base, x[:, t - 1], first)
+
+    def scored(x: jax.Array) -> jax.Array:  # of one prompt [M, D]
         scores = models.unembed(model, base, x)
-        wanted = jnp.broadcast_to(wanted[None], (b, *wanted.shape))
-        chosen = jnp.take_along_axis(scores, wanted, axis=-1)
+        chosen = jnp.take_along_axis(scores, targets, axis=-1)
         return chosen - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
 
-    return jnp.moveaxis(jax.vmap(follow)(tokens, targets), 0, 1)
+    # A large vocabulary's scores of all prompts at once would not fit.
+    size = max(1, CHUNK_FLOATS // (m * model.config.vocab_size))
+    each = jax.lax.map(scored, x[:, t:], batch_size=min(size, b))
+    return start, each
+
+
+def _positions(mask: jax.Array, depth: jax.Array) -> jax.Array:
+    """[B, T + M], counted from the first token of each prompt."""
+    counted = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
+    after = counted[:, -1:] + depth[None]
+    return jnp.concatenate([jnp.maximum(counted - 1, 0), after], axis=1)
+
+
+def _after(t: int, sees: jax.Array) -> jax.Array:
+    """[T + M, T + M]: a prompt as usual, and branches that see it and their own."""
+    m = sees.shape[0]
+    prompt = jnp.concatenate(
+        [jnp.tril(jnp.ones((t, t), bool)), jnp.zeros((t, m), bool)], 1
+    )
+    return jnp.concatenate([prompt, jnp.concatenate([jnp.ones((m, t), bool), sees], 1)])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import lora, train
+from jaxlora import locks, lora, train
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
@@ -98,15 +98,17 @@ def learn(
             "train": dataclasses.asdict(training) | {"together": 0},
         }
     )
-    trained = train.train_experts(
-        Decoder(faster(model.config, "auto")),
-        base,
-        by_name,
-        config.lora,
-        training,
-        checkpoints=train.Checkpoints(cache / "libraries" / key, facts),
-        progress=progress,
-    )
+    folder = cache / "libraries" / key
+    with locks.making(folder):
+        trained = train.train_experts(
+            Decoder(faster(model.config, "auto")),
+            base,
+            by_name,
+            config.lora,
+            training,
+            checkpoints=train.Checkpoints(folder, facts),
+            progress=progress,
+        )
     return dict(zip(sets, lora.unstack(trained.learned), strict=True))
 
 

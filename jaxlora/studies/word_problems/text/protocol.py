@@ -117,7 +117,7 @@ def check(config: ProblemsConfig) -> tuple[DecoderConfig, Tokenizer]:
     raw = tensors.read_json(Path(config.model) / "config.json")
     shapes = architectures.from_json(raw)
     words = tokenizer.load(config.model)
-    tokenizer.check(words, shapes.vocab_size)
+    words = tokenizer.fitted(words, shapes.vocab_size)
 
     def make(key: Any) -> Adapter:
         return lora.init(key, models.init(key, Decoder(shapes)), config.lora)

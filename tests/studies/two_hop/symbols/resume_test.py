@@ -1,6 +1,12 @@
-"""Killed at random, a study still ends with the rows of one that was left alone."""
+"""Killed, stopped, or beside another one, a study still ends with the same rows."""
 
+import contextlib
+import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -8,11 +14,79 @@ from jaxlora.studies.harness.config import plain
 from killing import survive
 
 
+@pytest.fixture
+def given(small, tmp_path):
+    """A results file of the study, as ``--from`` takes it."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"study": "two-hop", "config": plain(small)}))
+    return path
+
+
 @pytest.mark.slow
-def test_killed_at_random_it_still_ends_the_same(small, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_ten_times_it_still_ends_the_same(given, tmp_path, number):
     """SIGKILL leaves no time to tidy up: whatever is on the disk must do."""
-    given = tmp_path / "config.json"
-    given.write_text(json.dumps({"study": "two-hop", "config": plain(small)}))
     words = ["study", "two-hop", "--from", str(given)]
     words += ["--out", "OUT/out", "--cache-dir", "OUT/cache"]
-    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"]))
+    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"], number))
+
+
+@pytest.fixture
+def start(given, tmp_path, monkeypatch):
+    """Starts a study with an output of its own and one cache."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    with contextlib.ExitStack() as stack:
+
+        def run(name):
+            words = ["study", "two-hop", "--from", str(given)]
+            words += ["--out", str(tmp_path / name)]
+            words += ["--cache-dir", str(tmp_path / "cache")]
+            with (tmp_path / f"{name}.err").open("w") as said:
+                command = [sys.executable, "-m", "jaxlora.cli", *words]
+                child = subprocess.Popen(command, stdout=said, stderr=said)
+            stack.callback(child.kill)
+            return child
+
+        yield run
+
+
+def until(check, seconds=120):
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_two_studies_that_need_one_base_train_it_once(start, tmp_path):
+    """The second says for whom it waits, can be stopped, and takes over from a dead."""
+    first = start("first")
+    until(lambda: list((tmp_path / "cache").glob("bases/.*.lock")))
+    first.send_signal(signal.SIGSTOP)
+    second, third, fourth = (start(name) for name in ("second", "third", "fourth"))
+
+    def waits(name):
+        said = (tmp_path / f"{name}.err").read_text()
+        return f"is made by another run (process {first.pid} on" in said
+
+    until(lambda: all(map(waits, ("second", "third", "fourth"))))
+    third.send_signal(signal.SIGTERM)
+    fourth.send_signal(signal.SIGINT)
+    assert (third.wait(30), fourth.wait(30)) == (75, 130)
+    first.kill()
+    fifth = start("fifth")
+    assert (second.wait(240), fifth.wait(240)) == (0, 0)
+    rows = [(tmp_path / x / "results.csv").read_bytes() for x in ("second", "fifth")]
+    assert rows[0] == rows[1]
+    steps = []
+    for name in ("second", "fifth"):
+        with (tmp_path / name / "progress.csv").open() as file:
+            seen = [
+                row["done"]
+                for row in csv.DictReader(file)
+                if row["stage"] == "pretrain"
+            ]
+        steps += seen[:-1]  # each says once more how it ended
+    assert len(steps) == len(set(steps))
+    assert not list((tmp_path / "cache").rglob(".*"))

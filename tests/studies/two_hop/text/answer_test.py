@@ -11,7 +11,8 @@ from jaxlora.tasks.two_hop.experts import Expert
 
 
 def test_what_a_method_refuses_is_said_and_not_planned():
-    refused, plan = protocol.plan(("mean", "slerp", "placed-sum"), set(Expert), 0, 2)
+    config = TextConfig(methods=("mean", "slerp", "placed-sum"))
+    refused, plan = protocol.plan(config, set(Expert), 0, 2)
     triple = Block(None, 0, Arm.TRIPLE, Method.SLERP)
     placed = Block(None, 0, Arm.TRIPLE, Method.PLACED_SUM)
     assert set(refused) == {triple, placed}
@@ -20,7 +21,21 @@ def test_what_a_method_refuses_is_said_and_not_planned():
     assert Block(None, 0, Arm.PAIR, Method.SLERP) in plan
     assert not set(plan) & set(refused)
     pair = {Expert.HOP1, Expert.HOP2}
-    assert protocol.plan(("slerp",), pair, 0, 2)[0] == {}
+    assert protocol.plan(TextConfig(methods=("slerp",)), pair, 0, 2)[0] == {}
+
+
+def test_only_experts_that_are_asked_are_trained():
+    every = protocol.wanted(TextConfig())
+    assert set(Expert) - set(every) == {Expert.HOP1_REVERSED, Expert.HOP2_REVERSED}
+    few = protocol.wanted(TextConfig(extra=False, methods=("mean",)))
+    assert [str(x) for x in few] == [
+        "hop1",
+        "hop2",
+        "target",
+        "counterfactual hop1",
+        "counterfactual hop2",
+        "joint",
+    ]
 
 
 def test_memory_counts_the_dense_result_of_a_merge_on_deltas():

@@ -51,7 +51,7 @@ def fit(loaded, config, group, cache, calls):
     def run(config=config, seed=0):
         return experts.train(
             experts.Learner(*loaded[:3]),
-            group,
+            [group],
             seed,
             config,
             cache,
@@ -109,7 +109,7 @@ def test_stopped_in_their_midst_they_go_on_and_end_the_same(
         if now == 40 and done.count(40) == 1:
             raise KeyboardInterrupt
 
-    rest = (group, 0, config, tmp_path, stop, NAMES)
+    rest = ([group], 0, config, tmp_path, stop, NAMES)
     with pytest.raises(KeyboardInterrupt):
         experts.train(learner, *rest)
     assert [x.suffix for x in (tmp_path / "libraries").iterdir()] == [".part"]

@@ -27,7 +27,7 @@ def groups():
 @pytest.fixture(scope="module")
 def asked(codec, groups):
     sizes = questions.shapes(codec, groups, 2)
-    return questions.ask(codec, groups[0], sizes, 2, {})
+    return questions.ask(codec, groups[:1], sizes, 2, {})
 
 
 def test_candidates_are_answers_then_bridges(groups, asked):
@@ -53,7 +53,7 @@ def test_the_second_relation_of_a_person_is_known_from_a_file(codec, groups):
     ann, tail = group.two_hop[0].prompt[0], group.two_hop[2].answer[0]
     known = {(ann, "residence"): tail, (ann, "spouse"): "someone else"}
     sizes = questions.shapes(codec, groups, 1)
-    found = questions.ask(codec, group, sizes, 1, known)
+    found = questions.ask(codec, [group], sizes, 1, known)
     assert found.keys[Split.TWO_HOP].relation2_of_a.tolist() == [2, -1, -1]
 
 
@@ -72,6 +72,22 @@ def test_questions_are_asked_phrasing_by_phrasing(codec, groups, asked):
 def test_shapes_hold_every_question_of_every_group(codec, groups):
     sizes = questions.shapes(codec, groups, 0)
     for group in groups:
-        questions.ask(codec, group, sizes, 0, {})  # padding refuses what is longer
+        # Padding refuses what is longer.
+        questions.ask(codec, [group], sizes, 0, {})
     assert sizes.candidates == 8
-    assert sizes.prompt & (sizes.prompt - 1) == 0
+    assert sizes.prompt % 8 == 0
+
+
+def test_real_people_of_one_pair_share_candidates(codec):
+    every = people.group(people.real(["located in/capital"]).people[0], Cell.R_OO, 0)
+    knows = [i % 2 == 0 for i in range(every.size)]
+    parts = people.sample(people.by_knowledge(every, knows, knows), 12, seed=0)
+    first, second = (questions.library_of(parts, part) for part in parts)
+    assert set(first) == set(second) == set(parts)
+    assert first[0] is parts[0]
+    assert second[0] is parts[1]
+    names = [questions.names(library) for library in (first, second)]
+    assert set(names[0]) == set(names[1])
+    assert names[0] != names[1]  # those who are asked come first
+    made = people.generate((Cell.F_OO, Cell.H_OO), 3, 1, seed=0)
+    assert questions.library_of((*parts, *made), made[0]) == (made[0],)

@@ -1,6 +1,7 @@
-"""Killed at random, a study on text still ends with the same rows."""
+"""Killed or stopped at random, a study on text still ends with the same rows."""
 
 import json
+import signal
 
 import pytest
 
@@ -9,9 +10,10 @@ from killing import survive
 
 
 @pytest.mark.slow
-def test_killed_at_random_it_still_ends_the_same(tiny, folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_ten_times_it_still_ends_the_same(tiny, folder, tmp_path, number):
     given = tmp_path / "config.json"
     given.write_text(json.dumps({"study": "two-hop-text", "config": plain(tiny)}))
     words = ["study", "two-hop", "--model", str(folder), "--from", str(given)]
     words += ["--out", "OUT/out", "--cache-dir", "OUT/cache"]
-    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"]))
+    print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"], number))

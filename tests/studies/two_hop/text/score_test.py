@@ -1,5 +1,6 @@
 """Ranking and text against a loop without a cache, for every kind of speaker."""
 
+import dataclasses
 import functools
 
 import jax
@@ -105,6 +106,14 @@ def test_what_prompts_begin_with_is_read_once(speaker):
     for shared in (1, 2, 5):  # 5: more than they do share
         once = score.ranking(speaker, prompts, answers, 2, 2, shared=shared)
         np.testing.assert_allclose(once, alone, atol=TOLERANCE)
+
+
+def test_trees_are_refused_where_a_window_would_cut_them(base):
+    """Slots of a tree are further apart than the tokens of one answer."""
+    local = dataclasses.replace(CONFIG, local_layers=(True, False), window=21)
+    prompts, answers = Prompts(*pad_left(PROMPTS, 0, 6)), score.right(ANSWERS, 4, 0)
+    with pytest.raises(ValueError, match="22 tokens side by side, expected no more"):
+        score.ranking(Reuse(Decoder(local), base), prompts, answers, 2, 2)
 
 
 def test_per_token_scores_are_means(base):

@@ -1,0 +1,99 @@
+"""What a checkpoint holds beside its language model: a part that sees, or hears.
+
+A decoder computes the language model alone. Written back, everything else of the folder
+that it was read from is kept: under its names, byte for byte.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlora.io import header, tensors
+from jaxlora.io.header import DTYPES, Entry
+from jaxlora.io.tensors import Tensors
+from jaxlora.models import fields, names
+from jaxlora.models.fields import Raw
+
+
+class Beside(NamedTuple):
+    """Tensors that are kept, and the names of the others in the same files."""
+
+    checkpoint: Tensors
+    entries: dict[str, Entry]
+    """Of the tensors that no decoder computes."""
+    spelled: dict[str, str]
+    """By canonical name, the name of each other tensor."""
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns the values of one tensor, or its bytes if it is none of weights.
+
+        Args:
+          name: a key of ``entries``.
+        """
+        entry, path = self.entries[name], self.checkpoint.files[name]
+        values = header.raw(path, entry)
+        if entry.dtype not in DTYPES:
+            return values
+        return values.view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def read(folder: Path | str | None) -> Beside | None:
+    """Returns what a checkpoint holds beside a language model; None if nothing.
+
+    Args:
+      folder: of the checkpoint; None if there is none.
+    """
+    if folder is None or not _is_wrapper(
+        tensors.read_json(Path(folder) / "config.json")
+    ):
+        return None
+    checkpoint = tensors.open_folder(Path(folder))
+    parts = {x: names.is_ignored(x, vision=True) for x in checkpoint.entries}
+    if not any(parts.values()):
+        return None
+    return Beside(
+        checkpoint,
+        {name: checkpoint.entries[name] for name, kept in parts.items() if kept},
+        {names.canonical(name): name for name, kept in parts.items() if not kept},
+    )
+
+
+def config(raw: Raw, dtype: str, *, tied: bool) -> Raw:
+    """Returns the config.json of the whole model, after its language model changed.
+
+    Args:
+      raw: as it was.
+      dtype: of the language model.
+      tied: are its head and embedding one tensor?
+    """
+    return _typed({**raw, "tie_word_embeddings": tied}, dtype) | {
+        key: _typed(value, dtype)
+        for key, value in raw.items()
+        if key == "text_config" and isinstance(value, Mapping)
+    }
+
+
+def notes(folder: Path | str) -> Iterator[str]:
+    """Says which parts of a checkpoint are not computed.
+
+    Args:
+      folder: of the checkpoint.
+    """
+    held = read(folder)
+    if held is not None:
+        parts = {names.canonical(x).partition(".")[0] for x in held.entries}
+        yield (
+            f"{folder} is more than a language model; {', '.join(sorted(parts))} "
+            f"is not computed here."
+        )
+
+
+def _is_wrapper(raw: Raw) -> bool:
+    return fields.language(raw).get("model_type") != raw.get("model_type")
+
+
+def _typed(raw: Mapping, dtype: str) -> Raw:
+    keys = [key for key in ("dtype", "torch_dtype") if key in raw]
+    return dict(raw) | dict.fromkeys(keys, dtype)

@@ -1,0 +1,63 @@
+"""Why the tensors of a checkpoint are not those that its config.json describes."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from jaxlora.io.header import READ, Entry
+
+_UNMERGED = re.compile(r"\.base_layer\.|\.lora_(?:embedding_)?[AB]\b|\.lora_magnitude")
+_PACKED = re.compile(
+    r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale\w*|scales?|SCB|absmax|"
+    r"weight\.(?:absmax|quant_map|quant_state\.\w+)|qscale\w*)$"
+)
+_SHOWN = 4
+
+
+def extra(
+    sources: Mapping[str, str], places, entries: Mapping[str, Entry]
+) -> list[str]:
+    """Returns tensors that no parameter is, and that are no buffers.
+
+    Whole numbers and truths beside the parameters of a decoder are buffers, such as
+    position_ids: transformers does not read them either.
+
+    Args:
+      sources: name in the checkpoint by canonical name.
+      places: canonical names of the parameters.
+      entries: of the checkpoint.
+    """
+    return [
+        name
+        for name, source in sources.items()
+        if name not in places
+        and (entries[source].dtype in READ or _PACKED.search(source))
+    ]
+
+
+def reason(lacks: Sequence[str], odd: Sequence[str], count: int) -> str:
+    """Returns the sentence of an error.
+
+    Args:
+      lacks: canonical names of parameters that are not there.
+      odd: names of tensors that are there and are none.
+      count: parameters by config.json.
+    """
+    unmerged = [name for name in odd if _UNMERGED.search(name)]
+    if unmerged:
+        return (
+            f"The checkpoint is a PEFT model that was not merged: it holds "
+            f"{unmerged[0]!r}, a layer apart from its adapter; merge it with PEFT "
+            f"(merge_and_unload) and save that, or save the adapter and name its base."
+        )
+    packed = [name for name in odd if _PACKED.search(name)]
+    if packed:
+        return (
+            f"The checkpoint is quantised: it holds {packed[0]!r}, of packed weights, "
+            f"which are not supported here; take the unquantised one."
+        )
+    what, names = ("lacks", lacks) if lacks else ("holds also", odd)
+    return (
+        f"The checkpoint {what} {len(names)} tensors by its config.json, which "
+        f"describes {count}: {', '.join(names[:_SHOWN])}; weights and config are of "
+        f"different models, or the download is incomplete."
+    )

@@ -1,0 +1,68 @@
+"""What ends a turn of the assistant: one fact, for training, generation and scores.
+
+A tokenizer names an eos, and a chat template may put another mark after an answer: the
+eos of a base model ends a document, where ``<|im_end|>`` ends a turn. A model that was
+trained on the template writes the mark.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxlora.models import chat
+
+_ANSWER = "Zebedee"
+"""Of a conversation that shows what follows an answer."""
+_PROBE = (
+    {"role": "user", "content": "Who?"},
+    {"role": "assistant", "content": _ANSWER},
+)
+_LEAST = 3
+"""Characters of a mark that is no special token: fewer stand in any text."""
+
+
+class Reader(Protocol):
+    """What is asked of a tokenizer."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that are marks."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+
+    def beginnings(
+        self, messages: Sequence[chat.Message], asked: Sequence[tuple[int, bool]]
+    ) -> list[str | ValueError]:
+        """Renders a conversation."""
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Returns ids."""
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Returns text."""
+
+
+def mark(tokenizer: Reader) -> tuple[str, int | None]:
+    """Returns the mark that a chat template puts after an answer, and its token.
+
+    Args:
+      tokenizer: with a chat template.
+
+    Returns:
+      The text, empty if there is none; the token, None if the mark is several.
+    """
+    (text,) = tokenizer.beginnings(_PROBE, [(len(_PROBE), False)])
+    # A template that refuses so plain a conversation is one for other tasks.
+    if isinstance(text, ValueError) or _ANSWER not in text:
+        return "", None
+    rest = text.rpartition(_ANSWER)[2].lstrip()
+    line = rest.partition("\n")[0].rstrip()
+    if not line:
+        return "", None
+    first, *others = tokenizer.encode(line, special=False)
+    if first in tokenizer.special_ids or first in tokenizer.eos_ids:
+        return tokenizer.decode([first], skip_special=False), first
+    if len(line) < _LEAST:
+        return "", None
+    return line, None if others else first

@@ -1,0 +1,204 @@
+"""Turns of a conversation, in the forms that people have.
+
+A turn is ``{"role", "content"}``, or ``{"from", "value"}`` as of ShareGPT. A content
+may be parts of text. Of the assistant there may be thoughts and calls of tools beside
+it, which a chat template shows, and a weight that says whether the turn is learnt.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxlora.strangers import data
+from jaxlora.tasks import jsonl, record_fields
+from jaxlora.tasks.record_fields import THOUGHTS
+
+Turn = dict[str, Any]
+
+ROLES: Mapping[str, str] = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+"""Roles of ShareGPT, as templates name them; others keep their names."""
+EXAMPLE = '{"role": "user", "content": "..."}'
+
+
+class Turns(NamedTuple):
+    """A conversation, and what of it is learnt."""
+
+    messages: tuple[Turn, ...]
+    """Role, content, and what a template may show beside them."""
+    unlearnt: frozenset[int]
+    """Turns of the assistant that are not learnt."""
+    unread: tuple[str, ...]
+    """Fields that are not read."""
+
+
+def read(turns: Any, where: str, field: str = "messages") -> Turns:
+    """Reads a list of turns.
+
+    Args:
+      turns: the value of a field; TFDS gives an object of lists.
+      where: file and line, for messages.
+      field: its name.
+
+    Raises:
+      ValueError: naming the turn and what is wrong with it.
+    """
+    if isinstance(turns, dict) and all(isinstance(v, list) for v in turns.values()):
+        turns = _transposed(turns, where, field)
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(
+            f"{where}: {field!r} is no list of turns; expected turns such as {EXAMPLE}."
+        )
+    places = [f"{where}, turn {i}" for i in range(len(turns))]
+    plain = [_plain(turn, place) for turn, place in zip(turns, places, strict=True)]
+    pairs = list(zip(plain, places, strict=True))
+    silent = {
+        i
+        for i, (turn, place) in enumerate(pairs)
+        if not record_fields.learnt(turn, place) and turn.get("role") == "assistant"
+    }
+    known = {*record_fields.TURN, *record_fields.WEIGHTS, *THOUGHTS}
+    odd = {x for turn in plain for x in record_fields.unread(turn, known)}
+    messages = tuple(_turn(turn, place) for turn, place in pairs)
+    return Turns(messages, frozenset(silent), tuple(sorted(odd)))
+
+
+def shown(turn: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of what a template must show of a turn beside its content.
+
+    >>> shown({"role": "assistant", "content": "", "tool_calls": [{}]})
+    ('tool_calls',)
+    """
+    return tuple(x for x in ("tool_calls", THOUGHTS[0]) if x in turn)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Names by which a template may ask for what :func:`shown` names."""
+    return THOUGHTS if name == THOUGHTS[0] else (name,)
+
+
+def tools(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """Returns the tools that a conversation may call.
+
+    Args:
+      value: a list of objects, or the JSON of one.
+      where: file and line, for messages.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    if isinstance(value, str):
+        value = _parsed(value, where, "tools")
+    if not isinstance(value, list) or not all(isinstance(x, dict) for x in value):
+        raise ValueError(
+            f"{where}: 'tools' is {value!r:.60}, expected a list of objects, as in "
+            f'[{{"type": "function", "function": {{"name": "..."}}}}].'
+        )
+    return tuple(value)
+
+
+def _plain(turn: Any, where: str) -> Turn:
+    """A turn with a role and a content, of whichever form; only fields that hold."""
+    if not isinstance(turn, dict):
+        raise ValueError(f"{where}: got {turn!r:.60}; expected {EXAMPLE}.")
+    if "from" not in turn or "role" in turn:
+        record_fields.refuse(record_fields.filled(turn), where)
+        return turn
+    role = jsonl.text(turn, "from", where, '{"from": "human", "value": "..."}')
+    rest = {name: x for name, x in turn.items() if name not in ("from", "value")}
+    record_fields.refuse(record_fields.filled(rest), where)
+    if role == "function_call":
+        call = _parsed(turn.get("value"), where, "value")
+        calls = call if isinstance(call, list) else [call]
+        wrapped = [{"type": "function", "function": x} for x in calls]
+        return rest | {"role": "assistant", "content": "", "tool_calls": wrapped}
+    value = {"content": turn["value"]} if "value" in turn else {}
+    return rest | {"role": ROLES.get(role, role)} | value
+
+
+def _turn(turn: Turn, where: str) -> Turn:
+    """What a template is given of a turn."""
+    role = jsonl.text(turn, "role", where, EXAMPLE)
+    out: Turn = {"role": role}
+    calls = turn.get("tool_calls")
+    if calls:
+        if role != "assistant" or not _are_objects(calls):
+            raise ValueError(
+                f"{where}: 'tool_calls' of {role!r:.40} is {calls!r:.60}, expected a "
+                f"list of objects in a turn of the assistant."
+            )
+        out["tool_calls"] = calls
+    thoughts = {x: turn[x] for x in THOUGHTS if turn.get(x)}
+    if thoughts:
+        out |= _thoughts(thoughts, role, where)
+    content = turn.get("content")
+    if isinstance(content, list):
+        turn = turn | {"content": _joined(content, where)}
+    elif content is None and calls:
+        turn = turn | {"content": ""}
+    # An empty system prompt is fine, an empty answer is not.
+    empty = role != "assistant" or bool(calls)
+    out["content"] = jsonl.text(turn, "content", where, EXAMPLE, empty=empty)
+    return out | {x: turn[x] for x in ("name", "tool_call_id") if turn.get(x)}
+
+
+def _thoughts(given: Mapping[str, Any], role: str, where: str) -> dict[str, str]:
+    """Thoughts under every name that templates have for them."""
+    name, text = next(iter(given.items()))
+    if role != "assistant" or not isinstance(text, str) or len({*given.values()}) > 1:
+        raise ValueError(
+            f"{where}: {', '.join(map(repr, given))} of {role!r:.40} is {text!r:.60}, "
+            f"expected one text in a turn of the assistant."
+        )
+    return dict.fromkeys(THOUGHTS, jsonl.text({name: text}, name, where, EXAMPLE))
+
+
+def _joined(parts: Sequence[Any], where: str) -> str:
+    """A content that is given as parts of text."""
+    texts = []
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, dict) else None
+        if isinstance(part, str):
+            texts.append(part)
+        elif kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise ValueError(
+                f"{where}: 'content' has a part of type {kind!r:.40}, expected parts "
+                f'of text, as in {{"type": "text", "text": "..."}}: models of text '
+                f"read nothing else."
+            )
+    return "".join(texts)
+
+
+def _transposed(turns: dict[str, list[Any]], where: str, field: str) -> list[Turn]:
+    """TFDS gives a sequence of objects as an object of lists."""
+    if len({len(values) for values in turns.values()}) > 1:
+        raise ValueError(
+            f"{where}: {field!r} has {', '.join(turns)} of unequal lengths; expected "
+            f"turns such as {EXAMPLE}."
+        )
+    columns = zip(*turns.values(), strict=True)
+    return [dict(zip(turns, values, strict=True)) for values in columns]
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, dict) for x in value)
+
+
+def _parsed(value: Any, where: str, field: str) -> Any:
+    try:
+        return data.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        shown = jsonl.shorten(json.dumps(value))
+        raise ValueError(
+            f"{where}: {field!r} is {shown}, expected JSON ({error})."
+        ) from None
