@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return stopping.code_of(stop)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             if processes.is_child() and _lost(error):
-                _say(processes.LOST[0].upper() + processes.LOST[1:])
+                _say(processes.lost(str(error)))
                 return processes.AGAIN
             sentence = _sentence(entry, error)
             if sentence is None:

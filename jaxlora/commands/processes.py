@@ -32,10 +32,6 @@ WAIT = "--wait"
 USUAL_WAIT = 300.0
 AGAIN = 75
 """Exit code of a run that others ended: the same command goes on."""
-LOST = (
-    "another process of this run ended, or its host was lost, so this one ends, too; "
-    "what was saved before is kept: the same command, on all hosts, goes on from there."
-)
 _FATAL = "JAX distributed service detected fatal errors"
 # What C++ libraries print of themselves and of the stack when they end a process.
 _NOISE = re.compile(
@@ -100,6 +96,23 @@ def split(
     return rest, Asked(given["--coordinator"], processes, process, wait)
 
 
+def lost(reason: str = "") -> str:
+    """The sentence of a process that ends because of another one.
+
+    Args:
+      reason: what JAX raised.
+
+    >>> lost("Gloo failed: Connection closed by peer [127.0.0.1]:20617")[:71]
+    'Another process of this run ended, or its host was lost (Gloo failed: C'
+    """
+    why = f" ({reason.splitlines()[0][:150]})" if reason else ""
+    return (
+        f"Another process of this run ended, or its host was lost{why}, so this one "
+        f"ends, too; what was saved before is kept: the same command, on all hosts, "
+        f"goes on from there."
+    )
+
+
 def is_child() -> bool:
     """Is this the child that does the work?"""
     return CHILD in os.environ
@@ -144,7 +157,7 @@ def watch(words: Sequence[str], asked: stopping.Asked) -> int:
     if asked.number is not None and code == AGAIN:
         return stopping.CODES[signal.Signals(asked.number)]
     if fatal.is_set():
-        print(f"jaxlora: {LOST[0].upper()}{LOST[1:]}", file=sys.stderr)
+        print(f"jaxlora: {lost()}", file=sys.stderr)
         return AGAIN
     if code < 0:
         name = signal.Signals(-code).name

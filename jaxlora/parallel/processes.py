@@ -7,6 +7,7 @@ its coordination service and its collectives. With one process all of this is no
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 HEARTBEAT = 60
 """Seconds after which a host that is silent counts as lost."""
+PATIENCE = 3600
+"""Seconds that processes wait for each other where all must meet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,25 @@ def first() -> bool:
     return count() == 1 or jax.process_index() == 0
 
 
+def meet() -> None:
+    """Waits for all processes, however long they read or compile before.
+
+    The collectives of CPUs give up after 30 seconds when they are first used.
+
+    Raises:
+      RuntimeError: if another process is gone.
+    """
+    # Private; what is public waits by a collective.
+    from jax._src.distributed import global_state
+
+    client: Any = global_state.client
+    if count() > 1 and client is not None:
+        client.wait_at_barrier(f"jaxlora-{next(_MEETINGS)}", 1000 * PATIENCE)
+
+
+_MEETINGS = itertools.count()
+
+
 def agreed(make: Callable[[], T]) -> T:
     """What the first process makes of a function, in all processes.
 
@@ -112,7 +134,9 @@ def agreed(make: Callable[[], T]) -> T:
     """
     if count() == 1:
         return make()
-    sent = _send(_made(make) if first() else None)
+    here = _made(make) if first() else None
+    meet()
+    sent = _send(here)
     if "errno" in sent:
         raise OSError(sent["errno"], sent["error"], sent["filename"])
     if "error" in sent:
@@ -133,6 +157,7 @@ def same(value: Any, what: str) -> None:
     if count() == 1:
         return
     here = json.dumps(value, sort_keys=True, default=str).encode()
+    meet()
     sums = np.frombuffer(hashlib.sha256(here).digest(), np.uint32)
     every = np.asarray(multihost_utils.process_allgather(sums))
     differ = [str(i) for i, other in enumerate(every) if (other != every[0]).any()]
@@ -186,15 +211,9 @@ def is_loss(error: BaseException) -> bool:
     Args:
       error: that JAX raised.
     """
-    text = str(error)
-    signs = (
-        "Gloo",
-        "closed by peer",
-        "coordination service",
-        "heartbeat",
-        "UNAVAILABLE",
-    )
-    return count() > 1 and any(sign in text for sign in signs)
+    text = str(error).lower()
+    signs = ("gloo", "closed by peer", "coordination", "heartbeat", "unavailable")
+    return count() > 1 and any(x in text for x in (*signs, "barrier"))
 
 
 def _fetched(x: Any) -> np.ndarray:

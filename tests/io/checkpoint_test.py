@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -292,3 +293,70 @@ def test_two_processes_share_an_entry_and_both_finish(tmp_path):
         assert process.returncode == 0, said
         assert "jaxlora:" not in said  # nothing seemed damaged
     assert sorted(os.listdir(tmp_path / "entry")) == ["10", "11"]
+
+
+def test_a_save_beside_a_run_is_of_the_moment_it_was_asked_for(tmp_path, monkeypatch):
+    go, write = threading.Event(), checkpoint._write
+
+    def slow(*given):
+        go.wait(10)
+        write(*given)
+
+    monkeypatch.setattr(checkpoint, "_write", slow)
+    run, loss = {"a": jnp.arange(4.0)}, np.zeros(3, np.float32)
+    advance = jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0)
+    with checkpoint.Saver(tmp_path / "run") as saver:
+        saver.save(1, {"run": run, "loss": loss}, {"seed": 0})
+        assert not (tmp_path / "run").exists()  # it has returned already
+        run = advance(run)
+        loss[:] = 7
+        go.set()
+        saver.wait()
+        saver.save(2, {"run": run, "loss": loss}, {"seed": 0})
+    target = abstract({"run": run, "loss": jnp.zeros(3)})
+    both = {path.name for path in (tmp_path / "run").iterdir()}
+    assert both == {"1", "2"}
+    step, last, _ = checkpoint.restore(tmp_path / "run", target)
+    assert (step, last["loss"].tolist()) == (2, [7.0] * 3)
+    shutil.rmtree(tmp_path / "run" / "2")
+    step, first, _ = checkpoint.restore(tmp_path / "run", target)
+    assert (step, first["loss"].tolist()) == (1, [0.0] * 3)
+    assert first["run"]["a"].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_full_disk_beside_a_run_is_raised_at_the_next_save(tmp_path, monkeypatch):
+    folder, tree = tmp_path / "run", {"a": jnp.arange(4.0)}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with checkpoint.Saver(folder) as saver:
+        saver.save(1, tree, {})
+        saver.wait()
+        monkeypatch.setattr(checkpoint.trust, "seal", full)
+        saver.save(2, tree, {})
+        with pytest.raises(OSError, match="No space left") as caught:
+            saver.save(3, tree, {})
+        assert caught.value.filename == str(folder)
+        saver.save(4, tree, {})
+        with pytest.raises(OSError, match="No space left"):
+            saver.wait()
+    assert checkpoint.restore(folder, abstract(tree))[0] == 1
+    assert [path.name for path in folder.iterdir()] == ["1"]
+
+
+def test_leaving_a_saver_raises_its_error_but_for_a_worse_one(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "here")
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(OSError, match="No space"), checkpoint.Saver(tmp_path) as saver:
+        saver.save(1, {}, {})
+    with pytest.raises(ValueError, match="diverged"):
+        diverge(tmp_path)
+
+
+def diverge(folder):
+    with checkpoint.Saver(folder) as saver:
+        saver.save(1, {}, {})
+        raise ValueError("diverged")
