@@ -71,7 +71,7 @@ def read_data(folder):
 def _claim(path):
     identity = {"study": "two-hop", "config": {}, "predictions": "", "code": ""}
     identity["people"] = ""
-    store.claim(path.parent, identity, kind=TwoHopConfig)
+    store.check(path.parent, identity, kind=TwoHopConfig)
 
 
 READERS = {
