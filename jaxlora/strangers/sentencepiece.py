@@ -62,8 +62,8 @@ def load(path: str, bos: bool | None = None, eos: bool = False) -> tokenizers.To
     _normalize(backend, model.normalizer_spec)
     special = [t for t, _, kind in pieces if kind in (CONTROL, UNKNOWN)]
     backend.add_special_tokens([AddedToken(t, normalized=False) for t in special])
-    own = [t for t, _, kind in pieces if kind == USER]
-    backend.add_tokens([AddedToken(t, normalized=False) for t in own])
+    defined = [t for t, _, kind in pieces if kind == USER]
+    backend.add_tokens([AddedToken(t, normalized=False) for t in defined])
     ends = named(model, tokens)
     first = ends.get("bos_token") if bos in (None, True) else None
     frame(backend, first, ends.get("eos_token") if eos else None)
