@@ -48,8 +48,10 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the peak is within the limit, by formula with some room beside; None
-        without a limit."""
+        """Whether the peak is within the limit, and by formula with some room beside.
+
+        None without a limit.
+        """
         if self.by == "refused":
             return False
         if self.limit is None:
