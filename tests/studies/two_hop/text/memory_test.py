@@ -70,7 +70,7 @@ def test_the_compiler_reserves_little_more_than_the_estimate():
     wide = dataclasses.replace(
         TINY, hidden_size=64, mlp_size=128, dtype="float32", param_dtype="float32"
     )
-    wide = dataclasses.replace(wide, attention="plain")
+    wide = dataclasses.replace(wide, remat=True, attention="plain")
     config = dataclasses.replace(
         CONFIG, dtype="float32", train=TrainConfig(batch=4, length=64, together=2)
     )
