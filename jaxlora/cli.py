@@ -239,6 +239,7 @@ def _no_command(words: Sequence[str]) -> str:
     nearest.sort(key=lambda match: -max(_alike(match, word) for word in tries))
     # `two-hop` is a study and a data set: what ends so comes before what is alike.
     ends = [match for match in COMMANDS if match.split()[1:] == [words[0]]]
+    ends = [] if words[0] in GROUPS else ends  # "study" also ends `plan study`
     shown = " or ".join(f"`jaxlora {match}`" for match in ends or nearest[:1])
     hint = f"; did you mean {shown}?" if shown else "."
     return f"No command {name!r}; there are {', '.join(COMMANDS)}{hint}"

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
+
 DATA = Path(__file__).parent / "data"
 NUMBERS = [0, -1, 1, 3, 10**6, 2**31, 2**63, 2**64, 10**13, 10**19, 10**40, 10**400]
 NUMBERS += [0.5, 1e38, 1e300, float("nan"), float("inf"), True, False, None, "8"]
@@ -125,23 +127,105 @@ def _flip(path: Path, rng: random.Random) -> None:
     path.write_bytes(whole[: rng.choice([len(whole), len(whole), size, 7])])
 
 
+def _resaved(path: Path, change: Callable[[dict], dict]) -> None:
+    save_file(change(load_file(path)), path, {"format": "pt"})
+
+
+def spelling(folder: Path, rng: random.Random) -> None:
+    """A PEFT adapter whose tensors are named as a random class and wrappers do."""
+    name = rng.choice(["plain", "pattern", "rslora"])
+    shutil.copytree(DATA / "hf" / "llama" / name, folder)
+    outer = rng.choice(CLASSES)
+    wrappers = "".join(rng.choices(WRAPPERS, k=rng.randint(0, 3)))
+    inside = rng.choice(["", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
+    place = rng.choice([".self_attn.", ".mlp.", ".0.", ".weight"])
+    before = rng.random() < 0.5
+
+    def key(old: str) -> str:
+        rest = old.removeprefix("base_model.model.model.")
+        rest = rest.replace(place, f".{inside}{place[1:]}", 1) if inside else rest
+        peft = "base_model.model." * rng.choice([1, 1, 2])
+        return (
+            f"{wrappers}{peft}{outer}{rest}"
+            if before
+            else (f"{peft}{wrappers}{outer}{rest}")
+        )
+
+    rng_state = rng.getstate()
+
+    def renamed(values: dict) -> dict:
+        out = {}
+        for old, x in values.items():
+            rng.setstate(rng_state)  # one spelling in one file
+            out[key(old)] = x
+        return out
+
+    _resaved(folder / "adapter_model.safetensors", renamed)
+    (folder / "source.txt").write_text(name)
+
+
+CLASSES = ("model.", "", "model.language_model.", "language_model.model.", "llm.model.")
+WRAPPERS = ("_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module.")
+
+
+def _odd_tensors(values: dict, rng: random.Random) -> dict:
+    """Tensors that are there twice, under odd names, of odd types, or of a stranger."""
+    keys = sorted(values)
+    key = rng.choice(keys)
+    odd = rng.choice([".alpha", ".lora_magnitude_vector", ".lora_C.weight", ".bias"])
+    changes = [
+        lambda x: x | {f"_orig_mod.{key}": x[key]},
+        lambda x: x | {key.replace("layers", "language_model.layers"): x[key]},
+        lambda x: x | {key.rpartition(".lora_")[0] + odd: x[key]},
+        lambda x: {k.replace(".lora_A.", ".lora_a."): v for k, v in x.items()},
+        lambda x: {k: v.astype("float64") for k, v in x.items()},
+        lambda x: x | {key: x[key].astype("int8")},
+        lambda x: x | {key: x[key] * float("nan")},
+        lambda x: x | {"model.visual.blocks.0.attn.qkv." + key[-13:]: x[key]},
+        lambda x: {"x" * rng.randint(1, 300) + "." + k: v for k, v in x.items()},
+        lambda x: x | {"x.position_ids": x[key].astype("int64")},
+        lambda x: x | {key.replace("weight", "base_layer.weight"): x[key]},
+        lambda x: {k: v for k, v in x.items() if k != key},
+    ]
+    return rng.choice(changes)(values)
+
+
 def adapter(folder: Path, rng: random.Random) -> None:
     """A PEFT adapter."""
     shutil.copytree(DATA / "hf" / "llama" / rng.choice(["plain", "pattern"]), folder)
-    if rng.random() < 0.75:
+    kind = rng.random()
+    path = folder / "adapter_model.safetensors"
+    if kind < 0.6:
         _rewrite(folder / "adapter_config.json", rng, 3)
+    elif kind < 0.8:
+        _flip(path, rng)
     else:
-        _flip(folder / "adapter_model.safetensors", rng)
+        _resaved(path, lambda values: _odd_tensors(values, rng))
 
 
 def base(folder: Path, rng: random.Random) -> None:
     """A checkpoint of a language model."""
     family = rng.choice(["llama", "qwen2", "qwen3", "gemma2", "gemma3_text"])
     shutil.copytree(DATA / "hf" / family / "base", folder)
-    if rng.random() < 0.8:
+    kind, path = rng.random(), folder / "model.safetensors"
+    if kind < 0.6:
         _rewrite(folder / "config.json", rng, 2)
+    elif kind < 0.75:
+        _flip(path, rng)
+    elif kind < 0.9:
+        _resaved(path, lambda values: _odd_tensors(values, rng))
     else:
-        _flip(folder / "model.safetensors", rng)
+        names = rng.sample(
+            ["a", "model.safetensors", "model-00001-of-00002.safetensors"], 2
+        )
+        places = {name: rng.choice(names) for name in load_file(path)}
+        text = text_of({"metadata": {}, "weight_map": places}, rng)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(text, errors="surrogatepass")
+        if rng.random() < 0.7:
+            path.rename(
+                folder / rng.choice([*names, "pytorch_model.bin", "b.safetensors"])
+            )
 
 
 def tokenizer(folder: Path, rng: random.Random) -> None:
@@ -220,6 +304,7 @@ def data(folder: Path, rng: random.Random) -> None:
 
 KINDS: dict[str, Callable[[Path, random.Random], None]] = {
     "adapter": adapter,
+    "spelling": spelling,
     "base": base,
     "tokenizer": tokenizer,
     "template": template,

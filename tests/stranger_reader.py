@@ -22,7 +22,7 @@ import stranger_files
 from jaxlora import tree
 from jaxlora.commands.flags import study
 from jaxlora.evaluate import predictions
-from jaxlora.io import library_json, peft, tensors
+from jaxlora.io import library_json, module_names, peft, tensors
 from jaxlora.models import chat, pretrained
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.strangers import child
@@ -39,6 +39,18 @@ def read_adapter(folder):
     for module in peft.read(folder).modules.values():
         assert np.isfinite(module.a).all()
         assert np.isfinite(module.scale)
+
+
+def read_spelling(folder):
+    """However its tensors are named, it is the adapter that it is."""
+    name = (folder / "source.txt").read_text()
+    plain = peft.read(stranger_files.DATA / "hf" / "llama" / name).modules
+    read = {module_names.canonical(x): y for x, y in peft.read(folder).modules.items()}
+    assert read.keys() == plain.keys()
+    for path, module in plain.items():
+        assert read[path].scale == module.scale
+        assert np.array_equal(read[path].a, module.a)
+        assert np.array_equal(read[path].b, module.b)
 
 
 def read_base(folder):
@@ -71,7 +83,7 @@ def read_data(folder):
 def _claim(path):
     identity = {"study": "two-hop", "config": {}, "predictions": "", "code": ""}
     identity["people"] = ""
-    store.claim(path.parent, identity, kind=TwoHopConfig)
+    store.check(path.parent, identity, kind=TwoHopConfig)
 
 
 READERS = {

@@ -136,7 +136,7 @@ def placed(command: Sequence[str], out: Path) -> list[str]:
 
 
 def storm(
-    command: Sequence[str], folder: Path, number: int, moments: int
+    command: Sequence[str], folder: Path, number: int, moments: int, until: float = 1.0
 ) -> tuple[list[Start], list[str], int]:
     """Sends a command a signal at many moments.
 
@@ -145,6 +145,7 @@ def storm(
       folder: for its outputs.
       number: of the signal.
       moments: how many.
+      until: share of the time that a run takes, after which there is none.
 
     Returns:
       Starts, what was wrong, and how many runs ended, each compared.
@@ -158,13 +159,13 @@ def storm(
             stderr=subprocess.DEVNULL,
         )
     lasts, rng = time.monotonic() - began, random.Random(0)
-    places = [(i + rng.random()) / moments for i in range(moments)]
+    places = [until * (i + rng.random()) / moments for i in range(moments)]
     rng.shuffle(places)
     expected, out = files(folder / "whole"), folder / "cut"
     starts, bad, ended = list[Start](), list[str](), 0
     while len(starts) < moments or out.exists():
         more = len(starts) < moments
-        # Spread evenly over the time that a run takes, in no order.
+        # Spread evenly over the time, in no order.
         wait = 0.1 + lasts * places.pop() if more else 24 * 3600.0
         this = start(placed(command, out), number, wait)
         if text := wrong(this, number, out):

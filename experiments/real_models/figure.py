@@ -3,8 +3,8 @@
     python experiments/real_models/figure.py experiments/real_models/smollm2
 
 Reads beyond/seed*/results.csv.gz of the folder (or quick/), hops.csv, knows.csv and
-retention.csv, as far as they are there. Writes pooled.md, figure.png and retention.png, and, beside
-the dial of the word problems, top.png, which the README shows.
+retention.csv, as far as they are there. Writes pooled.md, figure.png and retention.png,
+and, beside the dial of the word problems, top.png, which the README shows.
 """
 
 import argparse

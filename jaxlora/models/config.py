@@ -3,19 +3,19 @@
 import dataclasses
 from typing import Literal
 
-AT_LEAST_ONE = (
-    "vocab_size",
-    "hidden_size",
-    "num_layers",
-    "passes",
-    "num_heads",
-    "num_kv_heads",
-    "head_dim",
-    "mlp_size",
-    "max_length",
-    "unroll",
-)
-"""Fields that are sizes."""
+SIZES = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "num_layers": 2**12,
+    "passes": 2**12,
+    "num_heads": 2**12,
+    "num_kv_heads": 2**12,
+    "head_dim": 2**16,
+    "mlp_size": 2**22,
+    "max_length": 2**31 - 1,
+    "unroll": 2**12,
+}
+"""The largest value of each size, some times that of any model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,10 @@ class DecoderConfig:
     """Layers per iteration of the scan; num_layers removes the loop."""
 
     def __post_init__(self):
-        for field in AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}, expected >= 1.")
+        for field, most in SIZES.items():
+            if not 1 <= (size := getattr(self, field)) <= most:
+                expected = ">= 1" if size < 1 else f"at most {most}"
+                raise ValueError(f"{field} is {size}, expected {expected}.")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "

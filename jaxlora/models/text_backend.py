@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from jaxlora.strangers.child import MEMORY, Child, LimitError
 from jaxlora.strangers.messages import undigits
 
-MAIN = "tokenizer.json"
+MAIN, MODEL = "tokenizer.json", "tokenizer.model"
 SECONDS = 1.5
 """Processor time of one request, which takes less than a millisecond."""
 CHARACTERS = 100_000
@@ -57,19 +57,26 @@ class Limited:
     """A :class:`Backend` in a limited process.
 
     Args:
-      path: of a tokenizer.json.
+      path: of a tokenizer.json, or of SentencePiece's tokenizer.model.
+      bos: put the bos before a text? Of a tokenizer.model only; None if it has one.
+      eos: put the eos after it? Likewise.
 
     Raises:
       ValueError: if it is none, or takes more than it may.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, bos: bool | None = None, eos: bool = False):
         size = path.stat().st_size
         if size > BYTES:
             raise ValueError(f"{path} has {size} bytes, expected at most {BYTES}.")
         self._path, self._harm = path, ""
-        self._child = Child(MEMORY + 12 * size)
-        facts = self._ask("load", 1 + size / 2**22, path=str(path.resolve()))
+        model = path.suffix == ".model"  # whose merges are made here
+        self._child = Child(MEMORY + (200 if model else 12) * size)
+        seconds = 1 + size / 2 ** (18 if model else 22)
+        where = {"path": str(path.resolve())}
+        frame = {"bos": bos, "eos": eos} if model else {}
+        facts = self._ask("load", seconds, **where, **frame)
+        self.named: dict[str, str] = facts["named"]
         self.vocab_size: int = facts["size"]
         self.special_ids = frozenset(facts["special"])
         self.added_ids = frozenset(facts["added"])

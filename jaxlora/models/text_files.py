@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlora.io import tensors
-from jaxlora.models.text_backend import MAIN, Limited
+from jaxlora.models.text_backend import MAIN, MODEL, Limited
 from jaxlora.strangers import data
 
 CONFIG = "tokenizer_config.json"
 TEMPLATE = 2**22
 """Bytes of a file with a chat template; the longest has a hundredth of it."""
 _OF_MODEL = ("config.json", "generation_config.json")
-BROUGHT = (MAIN, CONFIG, "chat_template.jinja", "chat_template.json")
+BROUGHT = (MAIN, MODEL, CONFIG, "chat_template.jinja", "chat_template.json")
 """Files that say how a text becomes token ids."""
 _UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -29,7 +29,7 @@ class Files:
 
     def __init__(self, folder: pathlib.Path, rest: pathlib.Path | None = None):
         self.folder, self._rest = folder, rest
-        self._complete = (folder / MAIN).is_file()
+        self._complete = any((folder / name).is_file() for name in (MAIN, MODEL))
 
     def path(self, name: str) -> pathlib.Path:
         """Where a file is, or would be."""
@@ -46,21 +46,23 @@ class Files:
 
 
 def backend(files: Files) -> Limited:
-    """Returns what ``tokenizer.json`` describes, without padding or truncation."""
-    path = files.path(MAIN)
+    """Returns what ``tokenizer.json`` describes, without padding or truncation.
+
+    Without one, ``tokenizer.model`` of SentencePiece is converted.
+    """
+    path, model = files.path(MAIN), files.path(MODEL)
+    if path.is_file():
+        return Limited(path)
+    if model.is_file():
+        config = files.read(CONFIG)
+        bos, eos = config.get("add_bos_token"), config.get("add_eos_token")
+        return Limited(model, None if bos is None else bool(bos), bool(eos))
     folder = path.parent
-    if not path.is_file():
-        there = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
-        if "tokenizer.model" in there:
-            raise ValueError(
-                f"{folder} has a SentencePiece tokenizer.model but no {MAIN}, which is "
-                f"expected; save it once with AutoTokenizer of transformers."
-            )
-        raise ValueError(
-            f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
-            f"tokenizer; there is {', '.join(there[:8]) or 'nothing'}."
-        )
-    return Limited(path)
+    there = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+    raise ValueError(
+        f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
+        f"tokenizer; there is {', '.join(there[:8]) or 'nothing'}."
+    )
 
 
 def special_ids(

@@ -1,7 +1,8 @@
 """Text to token ids and back, with the files that come with a checkpoint.
 
 ``tokenizer.json`` is the whole tokenizer (vocabulary, merges, and which special tokens
-open a text); the other files name the special tokens and hold the chat template.
+open a text), or else ``tokenizer.model`` of SentencePiece; the other files name the
+special tokens and hold the chat template.
 """
 
 import dataclasses
@@ -188,7 +189,7 @@ def load(
     files = text_files.Files(folder, None if rest is None else pathlib.Path(rest))
     backend = text_files.backend(files)
     config = files.read(text_files.CONFIG)
-    mapped = {**files.read("special_tokens_map.json"), **config}
+    mapped = {**backend.named, **files.read("special_tokens_map.json"), **config}
     model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")

@@ -48,10 +48,16 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the peak is within the limit; None without one."""
+        """Whether the peak is within the limit, and by formula with some room beside.
+
+        None without a limit.
+        """
         if self.by == "refused":
             return False
-        return None if self.limit is None else self.peak <= self.limit
+        if self.limit is None:
+            return None
+        room = search.ROOM if self.by == "formula" else 1.0
+        return self.peak <= room * self.limit
 
     @property
     def formula(self) -> int:

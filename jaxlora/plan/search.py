@@ -18,6 +18,10 @@ SHARE = 0.4
 """Of a chip's peak that products reach, where nothing else is said."""
 
 
+ROOM = 0.95
+"""Of a chip's memory that a plan by formula may fill: a compiler needs some beside."""
+
+
 class Ranked(NamedTuple):
     """A mesh, by formula."""
 
@@ -117,7 +121,7 @@ def ranked(work: Work, where: Topology, sizes: dict[str, int]) -> Ranked:
       sizes: of the axes.
     """
     peak = sum(memory.estimate(work, sizes).values())
-    fits = where.chip is None or peak <= where.chip.gib * 2**30
+    fits = where.chip is None or peak <= ROOM * where.chip.gib * 2**30
     return Ranked(sizes, peak, fits, sum(seconds(work, where, sizes)))
 
 
@@ -156,7 +160,7 @@ def largest_batch(
     def fits(times: int) -> bool:
         less = dataclasses.replace(work, batch=rows * times)
         need = sum(memory.estimate(less, sizes).values()) * scale
-        return need <= where.chip.gib * 2**30
+        return need <= ROOM * where.chip.gib * 2**30
 
     high = work.batch // rows
     while high and not fits(high):

@@ -113,11 +113,12 @@ def _render(kept: dict[str, Any], **arguments: Any) -> list[tuple[str, str]]:
     return templates.answers(**arguments)
 
 
-def _load(kept: dict[str, Any], path: str) -> dict[str, Any]:
-    from jaxlora.strangers import tokens
+def _load(kept: dict[str, Any], path: str, **frame: Any) -> dict[str, Any]:
+    from jaxlora.strangers import sentencepiece, tokens
 
-    kept["tokenizer"] = tokens.load(path)
-    return tokens.facts(kept["tokenizer"])
+    kept["tokenizer"] = tokens.load(path, **frame)
+    named = sentencepiece.special(path) if path.endswith(".model") else {}
+    return tokens.facts(kept["tokenizer"]) | {"named": named}
 
 
 def _call(kept: dict[str, Any], method: str, arguments: list) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
+from jaxlora.strangers import sentencepiece
 from jaxlora.strangers.messages import digits
 from jaxlora.strangers.text import line
 
@@ -14,16 +15,20 @@ MOST = 50
 """Tokens of a character: it may become 18 others, and each of them four bytes."""
 
 
-def load(path: str) -> Tokenizer:
-    """Reads a tokenizer.json, without padding or truncation.
+def load(path: str, bos: bool | None = None, eos: bool = False) -> Tokenizer:
+    """Reads a tokenizer.json, without padding or truncation, or a tokenizer.model.
 
     Args:
       path: of the file.
+      bos: as of :func:`.sentencepiece.load`; a tokenizer.json says it itself.
+      eos: likewise.
 
     Raises:
       ValueError: if it is none.
     """
     try:
+        if path.endswith(".model"):
+            return sentencepiece.load(path, bos, eos)
         loaded = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
         raise ValueError(line(error)) from None

@@ -21,7 +21,12 @@ _NUMBER = re.compile(
     re.ASCII,
 )
 _THOUSANDS = re.compile(
-    r"(?<=\d)(?:\{,\}(?:\\!)?|\{,?\\[,!:;]\}|,?\\[,!:;]|[\u2009\u202f])(?=\d{3}(?!\d))",
+    r"(?<=\d)(?:"
+    r"\{,\}(?:\\!)?|\{,?\\[,!:; ]\}|,?\\[,!:;]|\\ "  # 9{,}500, 12\,500, 1\ 000
+    r"|\\!,(?:\\!)?"  # 10\!,\!000
+    r"|\\(?:text|mathrm|mathord|mathpunct)\{,\}"
+    r"|\\thinspace\b\s?|[\u00a0\u2009\u202f]"
+    r")(?=\d{3}(?!\d))",
     re.ASCII,
 )
 r"""What LaTeX and print set between thousands: ``9{,}500``, ``12\,500``."""

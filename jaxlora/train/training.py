@@ -141,7 +141,7 @@ def at_once(config: DecoderConfig, experts: int) -> int:
       config: of the base.
       experts: of a group.
     """
-    # On CPU one expert's row fills the caches: two at once took longer than one after
+    # On CPU one expert's row fills the caches: two at once took as long as one after
     # the other (experiments/real_models), and their activations twice the memory.
     alone = jax.default_backend() == "cpu" and config.hidden_size >= 512
     return 1 if alone else experts

@@ -1,4 +1,4 @@
-"""Signals at many moments of a training: exit codes, no traceback, the same bytes."""
+"""Signals while a training begins: exit codes, no traceback, the same bytes."""
 
 import importlib.util
 import json
@@ -41,14 +41,14 @@ def command(signals, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_at_forty_moments(signals, command, tmp_path, monkeypatch, number):
+def test_signals_in_import_and_loading(signals, command, tmp_path, monkeypatch, number):
+    """Of whole processes; tests/commands/kills_test.py has the time after that."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    starts, bad, ended = signals.storm(command, tmp_path, number, 40)
+    starts, bad, ended = signals.storm(command, tmp_path, number, 8, 0.5)
     assert bad == []
     assert ended
     assert {x.code for x in starts} >= {signals.CODES[number]}
-    kinds = {x.kind() for x in starts}
-    assert {"import: nothing begun", "an update is saved"} <= kinds
+    assert "import: nothing begun" in {x.kind() for x in starts}
     for this in starts:
         assert this.kind() != "other", this
 

@@ -85,5 +85,6 @@ def test_many_are_one_sentence(library):
     assert "a is of org/a, by its config, and not of models/b (as 2 adapters" in said
     config = library / "a" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 0}))
+    (library / "a" / "manifest.json").unlink()  # it is changed on purpose
     with pytest.raises(ValueError, match="adapter_config"):
         adapter_folders.bases([library / "a"])

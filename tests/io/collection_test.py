@@ -150,6 +150,7 @@ def test_full_names_where_short_ones_might_mean_more(fields, tmp_path):
     folder = write(tmp_path / "in", {"layers.0.q.a": module(3, 3)})
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(config(folder) | fields))
+    (folder / "manifest.json").unlink()  # it is changed on purpose
     read = collection.read([folder])
     assert read.targets is None
     collection_out.write(tmp_path / "out", read.adapter(0), read)

@@ -1,10 +1,13 @@
 """Which program computes attention where, and the TPU's own beside ours."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlora import models
 from jaxlora.models import DecoderConfig
 from jaxlora.models.attention import attend, seen
 from jaxlora.models.kernels import chosen, of, on, splash
@@ -65,6 +68,12 @@ def test_a_call_that_a_kernel_cannot_do_is_plain(
 ):
     config = DecoderConfig(attention=kernel)
     assert chosen(config, length, causal=causal, cached=cached) == expected
+
+
+def test_no_model_asks_where_it_happens_to_run():
+    """A program is compiled for devices that are not here, too."""
+    for path in pathlib.Path(models.__file__).parent.glob("*.py"):
+        assert "default_backend" not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.slow

@@ -206,10 +206,41 @@ def test_bad_files_end_in_one_sentence(copy, files, message):
         tokenizer.load(copy("plain", **files))
 
 
-def test_a_sentencepiece_model_is_said_to_be_one(tmp_path):
-    (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"SentencePiece tokenizer.model but no"):
-        tokenizer.load(tmp_path)
+SPM = DATA / "sentencepiece"
+# SentencePiece puts its space before a text only; Hugging Face's Llama tokenizers also
+# before what follows a special token, and so do we.
+APART = "a<|im_end|>b"
+
+
+@pytest.mark.parametrize("name", ["bpe", "unigram"])
+def test_a_sentencepiece_model_alone_encodes_as_sentencepiece_does(tmp_path, name):
+    shutil.copyfile(SPM / f"{name}.model", tmp_path / "tokenizer.model")
+    known = tokenizer.load(tmp_path)
+    ids = json.loads((SPM / "ids.json").read_text())[name]
+    assert len(ids) > 8
+    for text, expected in ids.items():
+        if name == "unigram" or text != APART:
+            assert known.encode(text, special=False) == expected, text
+    special = {"bpe": ("<s>", "</s>"), "unigram": (None, "</s>")}[name]
+    named = known.special_tokens
+    assert (named.get("bos_token"), named["eos_token"]) == special
+    bos = [known.bos_id] if name == "bpe" else []
+    assert known.encode("Ann") == [*bos, *known.encode("Ann", special=False)]
+    assert known.decode(known.encode("Who is Ann?")) == "Who is Ann?"
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"add_bos_token": False, "add_eos_token": True})
+    )
+    framed = tokenizer.load(tmp_path)
+    plain = framed.encode("Ann", special=False)
+    assert framed.encode("Ann") == [*plain, *framed.eos_ids]
+
+
+def test_a_model_that_is_none_of_sentencepiece(tmp_path):
+    for content in (b"", b"\x00\x01", b"{}", b"\x0a\x05ab"):
+        (tmp_path / "tokenizer.model").write_bytes(content)
+        with pytest.raises(ValueError, match=r"tokenizer\.model is no tokenizer"):
+            tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.model").unlink()
     with pytest.raises(ValueError, match="there is nothing"):
         tokenizer.load(tmp_path / "not there")
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from decoders import TEXT
-from jaxlora import lora, models, route, tree
+from jaxlora import lora, models, parallel, route, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder
 from jaxlora.tasks.packing import Rows
@@ -104,6 +104,22 @@ def test_a_gate_learns_which_expert_solves_its_task(base, library, oracle, done)
     state = jax.tree.map(lambda x: x[0], done.learned)
     route.check(LINEAR, state, library)
     assert chosen(base, library, state) > 0.6
+
+
+@pytest.mark.slow
+def test_two_gates_on_two_devices_are_the_same_gates(base, library):
+    """Here the axis of devices cuts gates, and not the experts of each."""
+    gates = Gates(*jax.tree.map(lambda x: jnp.repeat(x, 2, 0), begun(library)))
+    data = TARGET | {"other": draw(ANSWERS["cy"], 98)}
+    training = dataclasses.replace(TRAINING, steps=10)
+    mesh = parallel.mesh(expert=2, fsdp=2, devices=jax.devices()[:4])
+    placed = parallel.place(base, mesh, parallel.shardings(mesh, base))
+    saved = Checkpoints(chunk=10)
+    want = session.train_gates(ROUTED, base, data, gates, training, checkpoints=saved)
+    got = session.train_gates(
+        ROUTED, placed, data, gates, training, checkpoints=saved, mesh=mesh
+    )
+    np.testing.assert_allclose(got.loss, want.loss, atol=1e-4)
 
 
 def test_so_does_the_loop_in_memory(base, library, oracle):

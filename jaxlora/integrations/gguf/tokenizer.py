@@ -16,10 +16,11 @@ from tokenizers import (
     models,
     normalizers,
     pre_tokenizers,
-    processors,
 )
 
 from jaxlora.integrations.gguf.header import Metadata
+from jaxlora.strangers import sentencepiece
+from jaxlora.strangers.sentencepiece import SPACE
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -36,8 +37,6 @@ SPLITS: Mapping[str, str | None] = {
     "deepseek-r1-qwen": _QWEN2,
 }
 """Patterns that split a text, by ``tokenizer.ggml.pre``; None for GPT-2's."""
-_UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # numbers of the types of tokens
-SPACE = "▁"
 
 
 def files(metadata: Metadata) -> dict[str, str]:
@@ -88,12 +87,20 @@ def _backend(
             f"damaged."
         ) from None
     backend.add_special_tokens(
-        [_added(t) for t, k in zip(tokens, kinds, strict=True) if k == _CONTROL]
+        [
+            _added(t)
+            for t, k in zip(tokens, kinds, strict=True)
+            if k == sentencepiece.CONTROL
+        ]
     )
     backend.add_tokens(
-        [_added(t) for t, k in zip(tokens, kinds, strict=True) if k == _USER]
+        [
+            _added(t)
+            for t, k in zip(tokens, kinds, strict=True)
+            if k == sentencepiece.USER
+        ]
     )
-    _frame(backend, metadata, special, tokens)
+    _frame(backend, metadata, special)
     return backend
 
 
@@ -149,15 +156,7 @@ def _sentencepiece(
             f"The file has {len(scores)} scores for {len(tokens)} tokens; it is "
             f"damaged."
         )
-    unknown = [t for t, k in zip(tokens, kinds, strict=True) if k == _UNKNOWN]
-    model = models.BPE(
-        vocab={token: i for i, token in enumerate(tokens)},
-        merges=_merges(tokens, scores, kinds),
-        unk_token=unknown[0] if unknown else None,
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = tokenizers.Tokenizer(model)
+    backend = tokenizers.Tokenizer(sentencepiece.bpe(tokens, scores, kinds))
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     steps = [normalizers.Prepend(SPACE)] if prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
@@ -168,30 +167,8 @@ def _sentencepiece(
     return backend
 
 
-def _merges(
-    tokens: Sequence[str], scores: Sequence[float], kinds: Sequence[int]
-) -> list[tuple[str, str]]:
-    """Every split of a token into two others; the best-scored token is merged first."""
-    plain = {
-        token: i
-        for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind not in (_CONTROL, _BYTE, _UNKNOWN)
-    }
-    out = []
-    for token, i in plain.items():
-        splits = ((token[:at], token[at:]) for at in range(1, len(token)))
-        pairs = [pair for pair in splits if pair[0] in plain and pair[1] in plain]
-        pairs.sort(key=lambda pair: (plain[pair[0]], plain[pair[1]]))
-        out += [(-scores[i], pair) for pair in pairs]
-    out.sort(key=lambda scored: scored[0])  # stable: of one token, in that order
-    return [pair for _, pair in out]
-
-
 def _frame(
-    backend: tokenizers.Tokenizer,
-    metadata: Metadata,
-    special: Mapping[str, str],
-    tokens: Sequence[str],
+    backend: tokenizers.Tokenizer, metadata: Metadata, special: Mapping[str, str]
 ) -> None:
     """Puts bos and eos around a text, where the file says so."""
     llama = metadata.get("tokenizer.ggml.model") == "llama"
@@ -202,14 +179,7 @@ def _frame(
         else None
         for end, default in ends
     )
-    if first is None and last is None:
-        return
-    words = [*([first] if first else []), "$A", *([last] if last else [])]
-    backend.post_processor = processors.TemplateProcessing(
-        single=words,
-        pair=[*words, *(f"{w}:1" if w != "$A" else "$B:1" for w in words)],
-        special_tokens=[(t, tokens.index(t)) for t in {first, last} - {None}],
-    )
+    sentencepiece.frame(backend, first, last)
 
 
 def _special(metadata: Metadata, tokens: Sequence[str]) -> dict[str, str]:

@@ -22,9 +22,16 @@ from jaxlora.strangers import data
 T = TypeVar("T")
 
 
+MOST, MOST_SEEDS = 10**6, 1000
+"""Of anything that is counted, and of seeds: who asks for more waits for ever."""
+
+
 def at_least(config: Any, least: int, *names: str) -> None:
-    """Refuses a field of ``config`` that is below ``least``."""
+    """Refuses a field of ``config`` that is below ``least``, or beyond any study."""
     _check(config, names, lambda x: not x < least, f"at least {least}")
+    for name in names:
+        most = MOST_SEEDS if name.endswith("seeds") else MOST
+        _check(config, [name], lambda x, most=most: not x > most, f"at most {most}")
 
 
 def positive(config: Any, *names: str) -> None:
@@ -145,8 +152,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"{where} is {value!r}, expected a path or null.")
         return Path(value)
-    if type(value) is int and kind in (int, float) and abs(value) >= 2**63:
-        raise ValueError(f"{where} is {short(value)}, expected a number below 2**63.")
+    if type(value) is int and kind in (int, float) and abs(value) >= 2**31:
+        raise ValueError(f"{where} is {short(value)}, expected a number below 2**31.")
     if kind is float and type(value) is int:
         return float(value)
     # Not isinstance: true is an int to Python.

@@ -9,6 +9,12 @@ from jaxlora.tasks.two_hop.records import Form
 FAMILIAR_CELLS = (Cell.R_II, Cell.R_OI, Cell.R_IO, Cell.R_OO)
 """Cells whose people are all familiar to the base."""
 
+MOST = {
+    **dict.fromkeys(("entities", "relations", "people", "pairs"), 10**4),
+    "context_rows": 10**6,
+}
+"""What is counted in a world, all of which is drawn before it is used."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorldConfig:
@@ -49,6 +55,11 @@ class WorldConfig:
                 )
         if self.copy_share == 1:
             raise ValueError("copy_share is 1, expected less: no fact would be told.")
+        for field, most in MOST.items():
+            if getattr(self, field) > most:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)}, expected at most {most}."
+                )
         if self.people < 2 or self.pairs < 1:
             raise ValueError(
                 f"people is {self.people} and pairs {self.pairs}, expected at least 2 "

@@ -35,6 +35,8 @@ def test_stopped_ten_times_it_still_ends_the_same(given, tmp_path, number):
 def start(given, tmp_path, monkeypatch):
     """Starts a study with an output of its own and one cache."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     with contextlib.ExitStack() as stack:
 
         def run(name):
@@ -44,13 +46,14 @@ def start(given, tmp_path, monkeypatch):
             with (tmp_path / f"{name}.err").open("w") as said:
                 command = [sys.executable, "-m", "jaxlora.cli", *words]
                 child = subprocess.Popen(command, stdout=said, stderr=said)
+            stack.callback(child.wait)
             stack.callback(child.kill)
             return child
 
         yield run
 
 
-def until(check, seconds=120):
+def until(check, seconds=600):
     """Waits until something is so."""
     end = time.monotonic() + seconds
     while not check():
@@ -62,7 +65,8 @@ def until(check, seconds=120):
 def test_two_studies_that_need_one_base_train_it_once(start, tmp_path):
     """The second says for whom it waits, can be stopped, and takes over from a dead."""
     first = start("first")
-    until(lambda: list((tmp_path / "cache").glob("bases/.*.lock")))
+    locks = (tmp_path / "cache" / "bases").glob
+    until(lambda: any(str(first.pid) in x.read_text() for x in locks(".*.lock")))
     first.send_signal(signal.SIGSTOP)
     second, third, fourth = (start(name) for name in ("second", "third", "fourth"))
 
@@ -73,10 +77,10 @@ def test_two_studies_that_need_one_base_train_it_once(start, tmp_path):
     until(lambda: all(map(waits, ("second", "third", "fourth"))))
     third.send_signal(signal.SIGTERM)
     fourth.send_signal(signal.SIGINT)
-    assert (third.wait(30), fourth.wait(30)) == (75, 130)
+    assert (third.wait(600), fourth.wait(600)) == (75, 130)
     first.kill()
     fifth = start("fifth")
-    assert (second.wait(240), fifth.wait(240)) == (0, 0)
+    assert (second.wait(900), fifth.wait(900)) == (0, 0)
     rows = [(tmp_path / x / "results.csv").read_bytes() for x in ("second", "fifth")]
     assert rows[0] == rows[1]
     steps = []
