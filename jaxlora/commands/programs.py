@@ -1,5 +1,6 @@
 """Compiled programs, kept between runs: the second start of a command is quick."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -29,4 +30,8 @@ def keep(*, on: bool) -> None:
     if not on:
         os.environ[SWITCH] = "false"
     elif PLACE not in os.environ:
-        os.environ[PLACE] = str(folder())
+        place = folder()
+        # Where nothing can be written (a container), JAX would warn at each program.
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            os.environ[PLACE] = str(place)
