@@ -203,7 +203,8 @@ def label(process: int, processes: int) -> None:
       processes: how many there are.
     """
     if processes > 1:
-        print(f"{_LABEL}{process}/{processes}", file=sys.stderr, flush=True)
+        # For the parent, and not for the log.
+        print(f"{_LABEL}{process}/{processes}", file=talk.terminal(), flush=True)
 
 
 _LABEL = "jaxlora-process "

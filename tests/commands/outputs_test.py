@@ -9,7 +9,8 @@ from jaxlora import cli
 from jaxlora.commands.catalog import COMMANDS, TEXT_STUDIES
 from jaxlora.commands.pages import TEXT, file, flags
 
-SILENT = {"data questions", "diagnose", "info", "completion"}
+PLANS = {f"plan {name}" for name in ("train", "route", "merge", "study")}
+SILENT = {"data questions", "diagnose", "info", "completion", *PLANS}
 """Commands that write nothing."""
 NEEDED = {"forward": "--tokens ids.json", "eval": "--data data.jsonl --metric exact"}
 ROUTED = "--adapter a b --route uniform --tokens ids.json"

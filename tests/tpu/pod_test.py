@@ -105,6 +105,7 @@ def test_a_preempted_request_is_deleted_made_again_and_goes_on(cloud):
     assert not cloud.left
 
 
+@pytest.mark.slow
 def test_machines_that_are_lost_again_and_again_end_it(cloud):
     cloud.write("states", "FAILED\n")
     done = cloud.up()
@@ -157,7 +158,14 @@ def test_a_run_that_stalls_or_dies_is_begun_again(cloud, trouble, says):
     assert not cloud.left
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_launcher_leaves_no_request(cloud, number):
     cloud.write("states", "WAITING_FOR_RESOURCES\n")
     child = cloud.start("create", *WHERE, *TYPE, *SHORT)
