@@ -166,10 +166,11 @@ def _write(given: Arguments, names: Sequence[str], trained: Trained, facts) -> N
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
-                adapters.save(new, adapter, base_name=str(given.model))
+                base_name = str(given.model)
+                adapters.save(new, adapter, base_name=base_name, config=model.config)
                 # As trainers do: whoever uses the adapter asks as it was trained.
                 sources.bring(given.tokenizer, new)
-        adapters.check(given.out / name, adapter)
+        adapters.check(given.out / name, adapter, model.config)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)

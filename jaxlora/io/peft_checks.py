@@ -27,7 +27,6 @@ REFUSED = {
     "use_bdlora": "block-diagonal factors",
     "arrow_config": "a router over other adapters",
     "monteclora_config": "MonteCLoRA, which samples its factors",
-    "fan_in_fan_out": "weights stored as [in, out]",
 }
 """Fields that must be absent, null, false or empty, and what they stand for."""
 
