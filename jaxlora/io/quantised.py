@@ -180,10 +180,12 @@ def _state(stored: Tensors, key: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise _strange(key, short(state))
     nested = "nested_blocksize" in state
-    sizes = [state.get("blocksize"), *([state["nested_blocksize"]] if nested else [])]
+    sizes: list[Any] = [state.get("blocksize")]
+    sizes += [state["nested_blocksize"]] if nested else []
     shape, offset = state.get("shape"), state.get("nested_offset", 0.0)
     fine = (
-        all(_is_count(x) and x % 2 == 0 for x in sizes)
+        all(_is_count(x) for x in sizes)
+        and sizes[0] % 2 == 0  # two numbers a byte
         and isinstance(shape, list)
         and len(shape) == 2
         and all(_is_count(x) for x in shape)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlora.models.config import DecoderConfig
 from jaxlora.route import Pool
 
 SHARED = -1

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora.lora import LoraWeight
+from jaxlora.lora import LoraWeight, computed
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.grouped import Groups, grouped
 from jaxlora.models.layers import Projection, activation
@@ -128,6 +128,7 @@ def mixed(
 
 
 def _update(groups: Groups, weight: LoraWeight, x: jax.Array) -> jax.Array:
+    weight = computed(weight, x.dtype)
     dtype = weight.a.dtype
     a = weight.a * weight.scale.astype(dtype)[:, None, None]
     return groups.dot(groups.dot(x.astype(dtype), a), weight.b).astype(x.dtype)
