@@ -58,16 +58,19 @@ def train(model: Decoder, base: Tree, data: list[Rows], how: Training) -> list[A
     return lora.unstack(run.trained)
 
 
-@partial(jax.jit, static_argnums=0)
-def first_choices(model: Decoder, base: Tree, adapter: Adapter, data: Rows):
-    """Is the target the first choice? [N, T]."""
+@partial(jax.jit, static_argnums=(0, 4))
+def wrong_tokens(model: Decoder, base: Tree, adapter: Adapter, data: Rows, most: int):
+    """Which answer tokens, ``most`` a row, are not the first choice? [N, T]."""
 
     def row(x: Rows):
         inputs = Inputs(
             x.tokens[None], segments=x.segments[None], positions=x.positions[None]
         )
-        scores = models.apply(model, base, inputs, adapter=adapter)[0]
-        return scores.argmax(-1) == x.targets
+        states = models.hidden(model, base, inputs, adapter=adapter)[0]
+        weights, places = jax.lax.top_k(x.weights, most)
+        chosen = models.unembed(model, base, states[places]).argmax(-1)
+        wrong = (chosen != x.targets[places]) & (weights > 0)
+        return jnp.zeros(x.weights.shape, bool).at[places].set(wrong)
 
     return jax.lax.map(row, data)
 
@@ -75,8 +78,8 @@ def first_choices(model: Decoder, base: Tree, adapter: Adapter, data: Rows):
 def right(model: Decoder, base: Tree, adapter: Adapter, data: Rows) -> list[bool]:
     """Which examples are answered right, token by token."""
     device = Rows(*map(jnp.asarray, data))
-    chosen = np.asarray(first_choices(model, base, adapter, device))
-    wrong = (data.weights > 0) & ~chosen
+    most = int((data.weights > 0).sum(axis=1).max())
+    wrong = np.asarray(wrong_tokens(model, base, adapter, device, most))
     return [
         not wrong[i][data.segments[i] == k].any()
         for i in range(len(wrong))
@@ -124,6 +127,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     started = time.monotonic()
+    given.out.mkdir(parents=True, exist_ok=True)
     model, base = pretrained.load(given.model)
     prompts = codecs.load(given.model, chat=True)
     sets = {name: rows(name, given.seed) for name in TASKS}
@@ -155,9 +159,8 @@ def main() -> None:
         head = f"**{question['prompt']}** (right: {question['answer']})"
         examples.append("\n".join([head, "", *example]))
         print(f"{task}: {time.monotonic() - started:.0f} s so far", flush=True)
-    frame = pd.DataFrame(lines)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "retention.csv", frame.to_csv(index=False))
+        frame = pd.DataFrame(lines)
+        write_text(given.out / "retention.csv", frame.to_csv(index=False))
     seconds = time.monotonic() - started
     note = f"\nTrained in {trained:.0f} s, all in {seconds:.0f} s.\n"
     write_text(given.out / "retention.md", table(frame) + note)

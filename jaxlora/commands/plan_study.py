@@ -55,9 +55,10 @@ def run(arguments: Sequence[str]) -> int:
     study = TextConfig() if file is None else config.read(TextConfig, file, STUDY)
     decoder = model_of(given.model)
     work = memory.work(decoder, study, given.experts)
-    # The kernel is that of the devices, not of the estimate for this machine.
+    # Kernel and experts at once are those of the devices, not of this machine.
     free = dataclasses.replace(work.config, attention="auto")
-    plan_output.run(dataclasses.replace(work, config=free), given.devices)
+    there = dataclasses.replace(work, config=free, together=study.train.together)
+    plan_output.run(there, given.devices)
     parts = memory.estimate(decoder, study, given.experts)
     names = (*memory.ASKING, "asking")
     rows = [(name, f"{parts[name] / 2**30:.3f}") for name in names]

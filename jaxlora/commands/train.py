@@ -20,7 +20,7 @@ from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.io import origin, tensors
 from jaxlora.lora import ALL_LINEAR, LoraConfig
-from jaxlora.models import Decoder, adapters, pretrained, tokenizer
+from jaxlora.models import Decoder, DecoderConfig, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import words as sources
 from jaxlora.studies.harness import code, provenance
@@ -157,19 +157,27 @@ def _train(
             progress=progress,
         )
     if talk.current().writes:
-        _write(given, names, trained, (training, counts, started))
+        facts = (training, counts, started)
+        _write(given, names, trained, model.config, facts)
     return trained
 
 
-def _write(given: Arguments, names: Sequence[str], trained: Trained, facts) -> None:
-    training, counts, started = facts
+def _write(
+    given: Arguments,
+    names: Sequence[str],
+    trained: Trained,
+    config: DecoderConfig,
+    of_run: tuple,
+) -> None:
+    training, counts, started = of_run
     for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
-                adapters.save(new, adapter, base_name=str(given.model))
+                base_name = str(given.model)
+                adapters.save(new, adapter, base_name=base_name, config=config)
                 # As trainers do: whoever uses the adapter asks as it was trained.
                 sources.bring(given.tokenizer, new)
-        adapters.check(given.out / name, adapter)
+        adapters.check(given.out / name, adapter, config)
     seconds = time.monotonic() - started
     facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
     train_output.write(given.out, trained, names, facts)

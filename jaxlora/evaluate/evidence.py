@@ -91,7 +91,8 @@ class Evidence:
     base_two_hop: Interval
     """Accuracy of the base on the same items."""
     hops: Mapping[str, Interval]
-    """Retention of each hop, by name; those that some expert or the base holds."""
+    """Retention of each hop, by name; those that some expert or the base holds. May be
+    empty where an A->C expert saw the people: what it gives back rests on no hop."""
     chance: float
     """Accuracy of the combined model with the answers shuffled among people."""
     controls: Controls
@@ -121,7 +122,7 @@ class Evidence:
     """Why what is above every control is no retrieval, in a sentence."""
 
     def __post_init__(self) -> None:
-        for name in ("hops", "controls"):
+        for name in ("controls",) if self.target_saw_people else ("hops", "controls"):
             if not getattr(self, name):
                 raise ValueError(
                     f"Evidence on {self.cell or self.asked} has no {name}: a rule over "

@@ -22,7 +22,8 @@ from jaxlora import models
 from jaxlora.evaluate import likelihood
 from jaxlora.integrations import arguments, generation, turns
 from jaxlora.integrations.arguments import Options
-from jaxlora.reuse import decode
+from jaxlora.io import adapter_folders
+from jaxlora.reuse import decode, words
 from jaxlora.reuse.decode import Batching, Continuation
 
 NAME = "jaxlora"
@@ -58,10 +59,12 @@ class JaxLora(_Base):
         super().__init__()
         given = Options(pretrained, **options)
         self.reuse = arguments.load(given)
-        for note in self.reuse.notes:
+        asked = None if given.tokenizer is None else Path(given.tokenizer)
+        folders = adapter_folders.expand(arguments.split(given.adapters))
+        folder, rest, notes = words.source(Path(pretrained), folders, asked=asked)
+        for note in (*self.reuse.notes, *notes):
             _log.warning(note)
-        folder = Path(pretrained if given.tokenizer is None else given.tokenizer)
-        self.tokenizer = decode.load_tokenizer(folder, self.reuse)
+        self.tokenizer = decode.load_tokenizer(folder, self.reuse, rest=rest)
         self._name = str(folder.resolve())
         most = self.reuse.model.config.max_length
         self.max_length = arguments.length(given.max_length, most)

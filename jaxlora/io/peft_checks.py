@@ -27,7 +27,6 @@ REFUSED = {
     "use_bdlora": "block-diagonal factors",
     "arrow_config": "a router over other adapters",
     "monteclora_config": "MonteCLoRA, which samples its factors",
-    "fan_in_fan_out": "weights stored as [in, out]",
 }
 """Fields that must be absent, null, false or empty, and what they stand for."""
 
@@ -41,6 +40,8 @@ HARMLESS = frozenset(
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
         "qalora_group_size",
         "merge_weights",  # of releases before 0.3: when they are added
+        # How the base is stored, [in, out] in GPT-2; factors are the same either way.
+        "fan_in_fan_out",
     )
 )
 """Fields that change nothing, whatever they hold."""

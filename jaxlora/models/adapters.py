@@ -7,6 +7,7 @@ way back trailing ranks that are zero in both factors are cut off again, and a l
 which nothing is left is not written.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxlora.io import module_names, peft, peft_out
 from jaxlora.io.peft import Header, PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import names
+from jaxlora.models.config import DecoderConfig
 from jaxlora.tree import Tree
 
 
@@ -112,7 +114,7 @@ def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
     if last in ("lm_head", "embed_tokens"):
         raise _outside(path)
     place = names.site(path)
-    if place is None or place[0] not in kernels:
+    if place is None or place.name not in kernels:
         have = [name for name in kernels if name.endswith("_proj/kernel")]
         theirs = [
             names.KERNELS.get(name.removesuffix("/kernel"), name) for name in have
@@ -121,13 +123,21 @@ def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
             f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
             f"{', '.join(theirs)}. The adapter is for another model."
         )
-    layers = kernels[place[0]].shape[0]
-    if place[1] >= layers:
+    layers, *mlps = kernels[place.name].shape[:-2]
+    if place.layer >= layers:
         raise ValueError(
             f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
             f"{layers - 1}. The adapter is for another model."
         )
-    return place
+    if place.mlp is None:
+        return place.name, place.layer
+    if place.mlp >= mlps[0]:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but a layer of the base has {mlps[0]} MLPs, "
+            f"0 to {mlps[0] - 1}. The adapter is for another model."
+        )
+    # The MLPs of all layers in a row; _stack gives them their axes back.
+    return place.name, place.layer * mlps[0] + place.mlp
 
 
 def _outside(path: str) -> ValueError:
@@ -139,16 +149,17 @@ def _outside(path: str) -> ValueError:
 
 def _check_shapes(path: str, module: PeftModule, kernel: tuple[int, ...]) -> None:
     got = (module.a.shape[1], module.b.shape[0])
-    if got != kernel[1:]:
+    if got != kernel[-2:]:
         raise ValueError(
             f"The adapter's update of {path!r} is from {got[0]} to {got[1]} features, "
-            f"expected {kernel[1]} to {kernel[2]} by the base. The adapter is for "
+            f"expected {kernel[-2]} to {kernel[-1]} by the base. The adapter is for "
             f"another model."
         )
 
 
 def _stack(layers: Mapping[int, PeftModule], kernel: tuple[int, ...]) -> LoraWeight:
-    count, d, f = kernel
+    *lead, d, f = kernel
+    count = math.prod(lead)
     rank = max(module.a.shape[0] for module in layers.values())
     factors = [values for m in layers.values() for values in (m.a, m.b)]
     dtypes = {values.dtype for values in factors}
@@ -159,36 +170,49 @@ def _stack(layers: Mapping[int, PeftModule], kernel: tuple[int, ...]) -> LoraWei
         r = module.a.shape[0]
         a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
         scale[layer] = module.scale
-    return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
+    shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
+    return LoraWeight(*map(jnp.asarray, shaped))
 
 
-def save(folder: Path | str, adapter: Adapter, *, base_name: str | None = None) -> None:
+def save(
+    folder: Path | str,
+    adapter: Adapter,
+    *,
+    base_name: str | None = None,
+    config: DecoderConfig | None = None,
+) -> None:
     """Writes an adapter that PEFT loads to the same update.
 
     Args:
       folder: new, or empty.
       adapter: one adapter of a decoder; sites are [L, ...].
       base_name: name or folder of the model that it is for, as PEFT will look for it.
+      config: of the decoder; by default modules have the names of most families.
 
     Raises:
       ValueError: if the folder holds something, the adapter is zero everywhere, it is a
         library, or a site of it has no place in a Hugging Face model.
     """
-    written = to_peft(adapter, base_name=base_name)
-    peft_out.write(Path(folder), written, targets=_targets(adapter, written))
+    written = to_peft(adapter, base_name=base_name, config=config)
+    targets = _targets(adapter, written, config)
+    peft_out.write(Path(folder), written, targets=targets)
 
 
-def check(folder: Path | str, adapter: Adapter) -> None:
+def check(
+    folder: Path | str, adapter: Adapter, config: DecoderConfig | None = None
+) -> None:
     """Reads an adapter that was written, and compares it bit by bit.
 
     Args:
       folder: that :func:`save` wrote.
       adapter: what must be in it.
+      config: as it was given to :func:`save`.
 
     Raises:
       ValueError: if it cannot be read, or is another one.
     """
-    stored, wanted = peft.read(Path(folder)).modules, to_peft(adapter).modules
+    stored = peft.read(Path(folder)).modules
+    wanted = to_peft(adapter, config=config).modules
     same = stored.keys() == wanted.keys() and all(
         np.array_equal(stored[path].a, module.a)
         and np.array_equal(stored[path].b, module.b)
@@ -202,7 +226,12 @@ def check(folder: Path | str, adapter: Adapter) -> None:
         )
 
 
-def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
+def to_peft(
+    adapter: Adapter,
+    *,
+    base_name: str | None = None,
+    config: DecoderConfig | None = None,
+) -> PeftAdapter:
     """Unstacks the layers of each site.
 
     Raises:
@@ -210,29 +239,32 @@ def to_peft(adapter: Adapter, *, base_name: str | None = None) -> PeftAdapter:
     """
     modules = {}
     for site, weight in lora.sites(adapter).items():
-        if weight.a.ndim != 3:
+        if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
             raise ValueError(
                 f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
                 f"[L, D, R]; write the adapters of a library one by one, with "
                 f"lora.unstack."
             )
         a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
-        for layer in range(a.shape[0]):
-            rank = peft_out.used(a[layer], b[layer])
+        for index in np.ndindex(a.shape[:-2]):
+            rank = peft_out.used(a[index], b[index])
             if rank:
-                modules[names.module(site, layer)] = PeftModule(
-                    np.ascontiguousarray(a[layer, :, :rank].T),
-                    np.ascontiguousarray(b[layer, :rank].T),
-                    float(scale[layer]),
+                modules[names.module(site, index, config)] = PeftModule(
+                    np.ascontiguousarray(a[index][:, :rank].T),
+                    np.ascontiguousarray(b[index][:rank].T),
+                    float(scale[index]),
                 )
     return PeftAdapter(modules=modules, base_name=base_name)
 
 
-def _targets(adapter: Adapter, written: PeftAdapter) -> set[str]:
+def _targets(
+    adapter: Adapter, written: PeftAdapter, config: DecoderConfig | None
+) -> set[str]:
     """Short names of modules adapted in every layer, full names of all others."""
     targets = set()
     for site, weight in lora.sites(adapter).items():
-        paths = {names.module(site, layer) for layer in range(weight.a.shape[0])}
+        every = np.ndindex(weight.a.shape[:-2])
+        paths = {names.module(site, index, config) for index in every}
         here = paths & set(written.modules)
-        targets |= {site.split("/")[-2]} if here == paths else here
+        targets |= {names.short(site, config)} if here == paths else here
     return targets

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlora.models.config import DecoderConfig
 from jaxlora.route import Pool
 
 SHARED = -1
@@ -32,6 +33,8 @@ class View(NamedTuple):
     """Which tokens make a sequence, for a route by sequence; else none."""
     segments: tuple[jax.Array, jax.Array] | None = None
     """Of queries and of keys, [B, T]: what ``seen`` is made of; none with a cache."""
+    length: jax.Array | int | None = None
+    """Tokens of the longest sequence, if rotary frequencies depend on it."""
 
 
 class LayerPosition(NamedTuple):
@@ -41,6 +44,23 @@ class LayerPosition(NamedTuple):
     """[], from 0; pass p of a looped decoder goes on at p L."""
     local: jax.Array | None
     """[], true if the layer sees the last ``window`` keys only."""
+    rotary: jax.Array | None = None
+    """[], true if queries and keys are rotated; none where they are in all layers."""
+
+
+def layer_positions(config: DecoderConfig, index: jax.Array) -> LayerPosition:
+    """Returns the position of each of the L layers of one pass, to be scanned.
+
+    Args:
+      config: of the decoder.
+      index: [L], where in the stack each layer is.
+    """
+    local, rotary = config.local_layers, config.rotary_layers
+    return LayerPosition(
+        index,
+        jnp.asarray(local) if any(local) else None,
+        None if all(rotary) else jnp.asarray(rotary),
+    )
 
 
 def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Array:

@@ -23,19 +23,35 @@ class RopeScaling:
     """How rotary frequencies are stretched for contexts beyond the trained length.
 
     ``linear`` divides all of them by ``factor`` (Gemma 3). ``llama3`` divides the slow
-    ones, keeps the fast ones, and goes smoothly between (Llama 3.1 and later).
+    ones, keeps the fast ones, and goes smoothly between (Llama 3.1 and later); so does
+    ``yarn`` (arXiv 2309.00071), by another ramp. ``dynamic`` raises theta as soon as a
+    sequence is longer than the trained length. ``longrope`` divides each frequency by a
+    factor of its own, one for short and one for long sequences (Phi-3, arXiv
+    2402.13753). How long a sequence is: :func:`jaxlora.models.view.view_of`.
     """
 
-    kind: Literal["linear", "llama3"]
+    kind: Literal["linear", "llama3", "yarn", "dynamic", "longrope"]
     """The rule."""
     factor: float
-    """Positive, unitless."""
+    """Positive, unitless; longrope uses those of each frequency instead."""
     low_freq_factor: float = 1.0
     """llama3: wavelengths above original_length / this are divided by factor."""
     high_freq_factor: float = 4.0
     """llama3: wavelengths below original_length / this are kept."""
     original_length: int = 8192
-    """llama3: tokens of the context before the stretch."""
+    """Tokens of the context before the stretch; linear does not ask."""
+    beta_fast: float = 32.0
+    """yarn: frequencies of more turns than this in the trained length are kept."""
+    beta_slow: float = 1.0
+    """yarn: those of fewer turns than this are divided by factor."""
+    truncate: bool = True
+    """yarn: the ramp between them begins and ends at a whole channel."""
+    short_factors: tuple[float, ...] = ()
+    """longrope: divisors for sequences up to original_length, one a frequency."""
+    long_factors: tuple[float, ...] = ()
+    """longrope: divisors for longer ones."""
+    attention_factor: float = 1.0
+    """yarn, longrope: factor on rotated queries, and on keys."""
 
     def __post_init__(self):
         if self.factor <= 0:
@@ -45,6 +61,18 @@ class RopeScaling:
                 f"high_freq_factor is {self.high_freq_factor}, expected more than "
                 f"low_freq_factor, {self.low_freq_factor}."
             )
+        short, long = len(self.short_factors), len(self.long_factors)
+        if (self.kind == "longrope") != bool(short) or short != long:
+            raise ValueError(
+                f"rope scaling {self.kind!r} has {short} short and {long} long "
+                f"factors, expected one of each a frequency for longrope, and none "
+                f"otherwise."
+            )
+
+    @property
+    def by_length(self) -> bool:
+        """Do the frequencies depend on how long a sequence is?"""
+        return self.kind in ("dynamic", "longrope")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +80,8 @@ class DecoderConfig:
     """Shapes and choices of a decoder-only transformer.
 
     The defaults are the study's base: learned positions, plain GELU MLP, untied head.
-    Qwen2, Qwen3, Llama 3 and Gemma 2 and 3 are other values of the same fields.
+    Families of Hugging Face checkpoints are other values of the same fields:
+    :mod:`jaxlora.models.families` has a page for each.
     """
 
     vocab_size: int = 128
@@ -74,6 +103,16 @@ class DecoderConfig:
     """Hidden width of the MLP."""
     mlp: Literal["plain", "gated"] = "plain"
     """down(act(up x)), or down(act(gate x) * up x)."""
+    moe_mlps: int = 0
+    """X, gated MLPs in each layer, of which a router picks moe_top_k for each token; 0
+    for a single MLP. Elsewhere they are called experts, which here are adapters."""
+    moe_top_k: int = 2
+    """MLPs that a token is sent to."""
+    moe_normalize: bool = True
+    """The weights of the picked MLPs add up to 1 (Mixtral)."""
+    fused_projections: bool = False
+    """q, k and v are one kernel, and so are gate and up of a gated MLP (Phi-3, GPT-2):
+    an adapter of it is of all its parts."""
     shared_mlp: bool = False
     """All layers share one MLP's parameters: a memory that every layer re-reads (after
     arXiv 2606.20737)."""
@@ -86,31 +125,50 @@ class DecoderConfig:
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
-    """Stretch of those frequencies, on global layers only."""
+    """Stretch of those frequencies."""
+    rotary_dim: int | None = None
+    """Channels of a head that are rotated, the first ones; None for all."""
+    rotary_layers: tuple[bool, ...] = ()
+    """For each layer, are queries and keys rotated? Empty for all (SmolLM3)."""
     local_layers: tuple[bool, ...] = ()
     """For each layer, does it see the last ``window`` keys only? Empty for none."""
     window: int = 0
     """Keys that a local layer sees, the query's own included."""
-    local_rope_theta: float = 10_000.0
-    """Base of the rotary frequencies on local layers, which are never stretched."""
+    local_rope_theta: float | None = 10_000.0
+    """Base of the rotary frequencies on local layers, which are then never stretched;
+    None where they have the frequencies of all others."""
     query_scale: float | None = None
     """Factor on attention scores; by default head_dim ** -0.5."""
     attn_softcap: float = 0.0
     """c in ``c tanh(score / c)`` (Gemma 2); 0 for none."""
     final_softcap: float = 0.0
     """The same on logits."""
+    logit_divisor: float = 1.0
+    """Logits are divided by this (Granite)."""
     embed_scale: float = 1.0
     """Factor on embeddings as they enter (Gemma: the square root of hidden_size)."""
+    residual_scale: float = 1.0
+    """Factor on what attention and MLP add to the residual stream (Granite)."""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm, or LayerNorm with a bias (GPT-2)."""
     norm_plus_one: bool = False
     """RMSNorm multiplies by ``1 + scale`` (Gemma)."""
+    pre_norms: bool = True
+    """Norms before attention and MLP; without them post_norms (OLMo 2)."""
     post_norms: bool = False
-    """Norms after attention and MLP as well as before (Gemma)."""
+    """Norms after attention and MLP (Gemma, OLMo 2)."""
     tie_head: bool = False
     """Use the embedding, transposed, as the head."""
     attention_bias: bool = False
     """Biases on q, k and v (Qwen2)."""
+    output_bias: bool = False
+    """A bias on attention's output (GPT-2)."""
+    mlp_bias: bool = False
+    """Biases in the MLP (GPT-2)."""
     qk_norm: bool = False
     """RMSNorm on each head's queries and keys (Qwen3)."""
+    qk_norm_joint: bool = False
+    """One RMSNorm over the queries of all heads, and one over the keys (OLMo 2)."""
     norm_eps: float = 1e-6
     """Added to the mean square in RMSNorm."""
     embed_std: float = 0.3
@@ -140,11 +198,13 @@ class DecoderConfig:
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."
             )
-        if self.local_layers and len(self.local_layers) != self.num_layers:
-            raise ValueError(
-                f"local_layers has {len(self.local_layers)} entries, expected one for "
-                f"each of {self.num_layers} layers."
-            )
+        for field in ("local_layers", "rotary_layers"):
+            entries = len(getattr(self, field))
+            if entries not in (0, self.num_layers):
+                raise ValueError(
+                    f"{field} has {entries} entries, expected one for each of "
+                    f"{self.num_layers} layers."
+                )
         if any(self.local_layers) and self.window < 1:
             raise ValueError(
                 f"window is {self.window}, expected >= 1: some layers are local."
@@ -154,8 +214,52 @@ class DecoderConfig:
                 f"attention is {self.attention!r}, but attn_softcap is set, which it "
                 f"cannot do; use 'auto' or 'plain'."
             )
-        if self.positions == "rope" and self.head_dim % 2:
+        self._check_rotary()
+        self._check_blocks()
+
+    def _check_rotary(self) -> None:
+        if self.positions != "rope":
+            return
+        width = self.rotated
+        if width % 2 or not 2 <= width <= self.head_dim:
+            name = "head_dim" if self.rotary_dim is None else "rotary_dim"
             raise ValueError(
-                f"head_dim is {self.head_dim}, expected an even number: rotary "
-                f"positions turn pairs of channels."
+                f"{name} is {width}, expected an even number up to {self.head_dim}: "
+                f"rotary positions turn pairs of channels."
             )
+        scaling = self.rope_scaling
+        if scaling is None:
+            return
+        if scaling.kind == "longrope" and len(scaling.short_factors) != width // 2:
+            raise ValueError(
+                f"longrope has {len(scaling.short_factors)} factors, expected "
+                f"{width // 2}, one for each pair of {width} rotated channels."
+            )
+        if scaling.kind == "dynamic" and width < 4:
+            raise ValueError(
+                f"{width} rotated channels have one frequency, which never changes, "
+                f"expected 4 or more for rope scaling 'dynamic'."
+            )
+
+    def _check_blocks(self) -> None:
+        if self.moe_mlps and not 1 <= self.moe_top_k <= self.moe_mlps:
+            raise ValueError(
+                f"moe_top_k is {self.moe_top_k}, expected 1 to {self.moe_mlps}, the "
+                f"MLPs of a layer (moe_mlps)."
+            )
+        if self.moe_mlps and (self.shared_mlp or self.mlp != "gated" or self.mlp_bias):
+            raise ValueError(
+                f"moe_mlps is {self.moe_mlps} with mlp={self.mlp!r}, shared_mlp="
+                f"{self.shared_mlp} and mlp_bias={self.mlp_bias}; expected gated MLPs "
+                f"without biases in each layer."
+            )
+        if not self.pre_norms and not self.post_norms:
+            raise ValueError(
+                "pre_norms and post_norms are both false, expected norms before or "
+                "after attention and MLP."
+            )
+
+    @property
+    def rotated(self) -> int:
+        """Channels of a head that are rotated."""
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim

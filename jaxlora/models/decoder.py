@@ -8,16 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.models import kernels
-from jaxlora.models.attention import LayerPosition, View, attend
+from jaxlora.models.attention import LayerPosition, View, attend, layer_positions
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.inputs import Inputs
-from jaxlora.models.layers import (
-    RMSNorm,
-    frequencies,
-    rotate,
-)
+from jaxlora.models.layers import RMSNorm, norm
 from jaxlora.models.mlp import MEMORY, Memory, Mlp, declare, output, projector
+from jaxlora.models.moe import MOE, Moe
+from jaxlora.models.rope import frequencies, rotate
 from jaxlora.models.routing import POOLED, RoutingInputs, weigh
 from jaxlora.models.view import view_of
 from jaxlora.parallel import layout
@@ -42,9 +40,9 @@ class Attention(nn.Module):
         c, (b, t) = self.config, view.positions.shape
         q, k, v = self._projections(x, routing, b, t)
         if c.positions == "rope":
-            frequency = self._frequency(layer)
-            q = rotate(q, view.positions, frequency)
-            k = rotate(k, view.positions, frequency)
+            frequency, factor = self._rotary(layer, view)
+            q = rotate(q, view.positions, frequency, factor)
+            k = rotate(k, view.positions, frequency, factor)
         k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
         if stored is not None:
             stored = tuple(map(_store(layer, view), stored, (k, v)))
@@ -53,27 +51,44 @@ class Attention(nn.Module):
                 for s in stored
             )
         out = self._attend(q, k, v, layer, view)
-        return output(c, self.route, out.reshape(b * t, -1), routing, "o_proj"), stored
+        out = out.reshape(b * t, -1)
+        return output(c, self.route, out, routing, "o_proj", c.output_bias), stored
 
     def _projections(self, x, routing: RoutingInputs, b: int, t: int):
         c = self.config
         project = projector(c, self.route, x, routing)
-        q = project("q_proj", c.num_heads * c.head_dim, use_bias=c.attention_bias)
-        k = project("k_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
-        v = project("v_proj", c.num_kv_heads * c.head_dim, use_bias=c.attention_bias)
+        wide, narrow = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+        if c.fused_projections:
+            qkv = project("qkv_proj", wide + 2 * narrow, use_bias=c.attention_bias)
+            q, k, v = jnp.split(qkv, (wide, wide + narrow), axis=-1)
+        else:
+            q = project("q_proj", wide, use_bias=c.attention_bias)
+            k = project("k_proj", narrow, use_bias=c.attention_bias)
+            v = project("v_proj", narrow, use_bias=c.attention_bias)
+        if c.qk_norm_joint:
+            q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         q, k, v = (z.reshape(b, t, -1, c.head_dim) for z in (q, k, v))
         q, k, v = (layout.by_batch(z, b, None, "tensor", None) for z in (q, k, v))
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         return q, k, v
 
-    def _frequency(self, layer: LayerPosition) -> jax.Array:
-        c = self.config
-        wide = jnp.asarray(frequencies(c.head_dim, c.rope_theta, c.rope_scaling))
-        if layer.local is None:
-            return wide
-        narrow = jnp.asarray(frequencies(c.head_dim, c.local_rope_theta))
-        return jnp.where(layer.local, narrow, wide)
+    def _rotary(self, layer: LayerPosition, view: View):
+        """The layer's frequencies [C / 2], and the factor on what is rotated."""
+        c, scaling = self.config, self.config.rope_scaling
+        factor = 1.0 if scaling is None else scaling.attention_factor
+        frequency = jnp.asarray(
+            frequencies(c.rotated, c.rope_theta, scaling, view.length)
+        )
+        if layer.local is not None and c.local_rope_theta is not None:
+            near = jnp.asarray(frequencies(c.rotated, c.local_rope_theta))
+            frequency = jnp.where(layer.local, near, frequency)
+            factor = factor if factor == 1.0 else jnp.where(layer.local, 1.0, factor)
+        if layer.rotary is not None:  # an angle of 0 leaves all as it is
+            frequency = jnp.where(layer.rotary, frequency, 0.0)
+            if not isinstance(factor, float) or factor != 1.0:
+                factor = jnp.where(layer.rotary, factor, 1.0)
+        return frequency, factor
 
     def _attend(self, q, k, v, layer: LayerPosition, view: View) -> jax.Array:
         c = self.config
@@ -103,7 +118,7 @@ def _store(layer: LayerPosition, view: View):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and MLP; the body of the scan over layers."""
+    """Attention and MLP with their norms; the body of the scan over layers."""
 
     config: DecoderConfig
     route: Route | None = None
@@ -118,17 +133,27 @@ class Layer(nn.Module):
         routing = RoutingInputs(labels, view.pool)
         if r is not None and r.per == "layer":
             routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
-        h = RMSNorm(c, name="attn_norm")(x)
+        h = norm(c, name="attn_norm")(x) if c.pre_norms else x
         h, stored = Attention(c, r, name="attn")(h, stored, routing, layer, view)
-        x = x + (RMSNorm(c, name="attn_post_norm")(h) if c.post_norms else h)
+        x = self._add(x, h, "attn_post_norm")
         x = layout.by_batch(x, view.positions.shape[0])
-        h = RMSNorm(c, name="mlp_norm")(x)
-        if memory is None:
-            h = Mlp(c, r, name="mlp")(h, routing)
-        else:
+        h = norm(c, name="mlp_norm")(x) if c.pre_norms else x
+        if memory is not None:
             h = Memory(c, r, name=MEMORY)(h, routing, memory)
-        x = x + (RMSNorm(c, name="mlp_post_norm")(h) if c.post_norms else h)
+        elif c.moe_mlps:
+            h = Moe(c, r, name=MOE)(h, routing)
+        else:
+            h = Mlp(c, r, name="mlp")(h, routing)
+        x = self._add(x, h, "mlp_post_norm")
         return (layout.by_batch(x, view.positions.shape[0]), stored), None
+
+    def _add(self, x: jax.Array, h: jax.Array, name: str) -> jax.Array:
+        """The residual stream x with a block's output h, normed under ``name``."""
+        c = self.config
+        h = norm(c, name=name)(h) if c.post_norms else h
+        if c.residual_scale != 1.0:
+            h = h * jnp.asarray(c.residual_scale, h.dtype)
+        return x + h
 
 
 class Output(NamedTuple):
@@ -177,7 +202,7 @@ class Decoder(nn.Module):
         fresh = self.is_initializing()
         memory = declare(c, route, x, fresh) if c.shared_mlp else None
         x, stored = self._layers((x, stored), labels, view, memory)
-        x = RMSNorm(c, name="final_norm")(x).reshape(b, t, -1)
+        x = norm(c, name="final_norm")(x).reshape(b, t, -1)
         if not c.tie_head:  # not used here, but declared with the other parameters
             init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
             shape = (c.hidden_size, c.vocab_size)
@@ -238,10 +263,9 @@ class Decoder(nn.Module):
         )
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
-        local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
         layers = stack(c, self.route, name="layers")
         for first in range(0, c.passes * c.num_layers, c.num_layers):
-            every = LayerPosition(jnp.arange(first, first + c.num_layers), local)
+            every = layer_positions(c, jnp.arange(first, first + c.num_layers))
             carry, _ = layers(carry, labels, every, view, memory)
         return carry
 
@@ -264,6 +288,8 @@ def logits(config: DecoderConfig, x: jax.Array, head: jax.Array) -> jax.Array:
     out = jax.lax.dot_general(
         flat.astype(dtype), head.astype(dtype), dims, preferred_element_type=jnp.float32
     )
+    if config.logit_divisor != 1.0:
+        out = out / config.logit_divisor
     if config.final_softcap:
         out = config.final_softcap * jnp.tanh(out / config.final_softcap)
     return out.reshape(*x.shape[:-1], -1)

@@ -1,79 +1,21 @@
-"""Fields of ``config.json``: defaults by model type, and checked reading."""
+"""Fields of ``config.json``: the text model's, with their defaults."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
 
 from jaxlora.io.tensors import short
+from jaxlora.models.checked import MOST as MOST
+from jaxlora.models.checked import Raw as Raw
+from jaxlora.models.checked import flag as flag
+from jaxlora.models.checked import positive as positive
+from jaxlora.models.checked import size as size
+from jaxlora.models.families import FAMILIES
 
-Raw: TypeAlias = dict[str, Any]
-
-_COMMON = {
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "rope_theta": 10_000.0,
-}
-_QWEN = _COMMON | {
-    "vocab_size": 151_936,
-    "hidden_size": 4096,
-    "intermediate_size": 22_016,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32_768,
-    "use_sliding_window": False,
-    "sliding_window": 4096,
-    "max_window_layers": 28,
-}
-_GEMMA = {
-    "vocab_size": 256_000,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "max_position_embeddings": 8192,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-    "rope_theta": 10_000.0,
-}
 DEFAULTS: Mapping[str, Raw] = {
-    "llama": _COMMON
-    | {
-        "vocab_size": 32_000,
-        "hidden_size": 4096,
-        "intermediate_size": 11_008,
-        "max_position_embeddings": 2048,
-    },
-    "qwen2": _QWEN,
-    "qwen3": _QWEN | {"head_dim": 128},
-    "gemma2": _GEMMA
-    | {
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-    },
-    "gemma3_text": _GEMMA
-    | {
-        "vocab_size": 262_208,
-        "max_position_embeddings": 131_072,
-        "rope_theta": 1_000_000.0,
-        "rope_local_base_freq": 10_000.0,
-        "sliding_window_pattern": 6,
-    },
+    kind: dict(family.defaults) for kind, family in FAMILIES.items()
 }
 """What transformers takes for a field that config.json lacks, by ``model_type``."""
 
-CLASSES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-}
+CLASSES = {kind: family.model_class for kind, family in FAMILIES.items()}
 """The class of transformers, by ``model_type``."""
 
 ACTIVATIONS = {
@@ -116,67 +58,9 @@ def text_config(raw: Raw) -> Raw:
             f"{short(raw.get('architectures'))}), which is not supported; supported "
             f"are {', '.join(DEFAULTS)}, and gemma3 (its text model)."
         )
-    return DEFAULTS[kind] | raw
+    ours = {ours: raw[theirs] for ours, theirs in _spelled(kind) if theirs in raw}
+    return DEFAULTS[kind] | raw | ours
 
 
-MOST = {
-    "num_hidden_layers": 2**12,
-    "num_attention_heads": 2**12,
-    "num_key_value_heads": 2**12,
-    "head_dim": 2**16,
-    "hidden_size": 2**20,
-    "intermediate_size": 2**22,
-    "vocab_size": 2**24,
-}
-"""The largest sizes, some times those of any model; others are below 2**31."""
-_FLOATS = (1e-30, 1e30)
-
-
-def size(raw: Raw, field: str, default: int | None = None, *, least: int = 1) -> int:
-    """Returns a whole number from ``least`` on; null and absent are the default.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    value = raw.get(field)
-    value = default if value is None else value
-    most = MOST.get(field, 2**31 - 1)
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(
-            f"config.json has {field} {short(value)}, expected a whole number from "
-            f"{least} to {most}."
-        )
-    return value
-
-
-def positive(raw: Raw, field: str, default: float | None = None) -> float:
-    """Returns a positive finite number; null and absent are the default.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    value = raw.get(field)
-    if value is None and default is not None:
-        return default
-    fine = isinstance(value, int | float) and not isinstance(value, bool)
-    least, most = _FLOATS
-    if not fine or not least <= value <= most:
-        raise ValueError(
-            f"config.json has {field} {short(value)}, expected a positive number, at "
-            f"least {least} and at most {most}."
-        )
-    return float(value)
-
-
-def flag(raw: Raw, field: str) -> bool:
-    """Returns true or false; null and absent are false.
-
-    Raises:
-      ValueError: if it is something else.
-    """
-    value = raw.get(field)
-    if not isinstance(value, bool | None):
-        raise ValueError(
-            f"config.json has {field} {short(value)}, expected true or false."
-        )
-    return bool(value)
+def _spelled(kind: str) -> list[tuple[str, str]]:
+    return list(FAMILIES[kind].spelling.items())

@@ -1,4 +1,4 @@
-"""Building blocks: projections that read the ``lora`` collection, norms, positions.
+"""Building blocks: projections that read the ``lora`` collection, and norms.
 
 Activations are flattened to tokens [N, D], N = B * T, before every product: on XLA:CPU
 the gradient of a [B, T, D] product is several times slower than that of [N, D].
@@ -10,10 +10,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlora.lora import LoraWeight, computed
-from jaxlora.models.config import DecoderConfig, RopeScaling
+from jaxlora.models.config import DecoderConfig
 from jaxlora.models.routing import RoutingInputs, weigh
 from jaxlora.parallel import layout
 from jaxlora.route import Route
@@ -129,50 +128,39 @@ class RMSNorm(nn.Module):
         return (y * scale).astype(x.dtype)
 
 
-def frequencies(
-    width: int, theta: float, scaling: RopeScaling | None = None
-) -> np.ndarray:
-    """Rotary angles per position, ``theta^(-2 i / K)``, stretched by ``scaling``.
+class LayerNorm(nn.Module):
+    """``(x - mean) / sqrt(var + eps) * scale + bias`` in float32 (arXiv 1607.06450)."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of x [..., D]."""
+        dtype = jnp.dtype(self.config.param_dtype)
+        init, width = nn.initializers, (x.shape[-1],)
+        scale = self.param("scale", init.ones_init(), width, dtype)
+        bias = self.param("bias", init.zeros_init(), width, dtype)
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(
+            jnp.mean(y * y, axis=-1, keepdims=True) + self.config.norm_eps
+        )
+        scale, bias = (
+            p.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+            for p in (scale, bias)
+        )
+        return (y * scale + bias).astype(x.dtype)
+
+
+def norm(config: DecoderConfig, **options: Any) -> nn.Module:
+    """Returns the norm of a decoder, a module that maps [..., D] to [..., D].
 
     Args:
-      width: K, of a head, even.
-      theta: base of the frequencies.
-      scaling: Llama 3's rule leaves a frequency alone whose wavelength is short beside
-        the trained length, and divides it by ``factor`` where it is long.
-
-    Returns:
-      [K / 2] radians per position, float32.
-
-    >>> frequencies(4, 100.0).tolist()
-    [1.0, 0.10000000149011612]
+      config: of the decoder.
+      **options: of the module, its name say.
     """
-    fast = theta ** (-np.arange(width // 2, dtype=np.float64) / (width // 2))
-    if scaling is None:
-        return fast.astype(np.float32)
-    slow = fast / scaling.factor
-    if scaling.kind == "linear":
-        return slow.astype(np.float32)
-    turns = scaling.original_length * fast / (2 * np.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    share = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (share * fast + (1 - share) * slow).astype(np.float32)
-
-
-def rotate(x: jax.Array, positions: jax.Array, frequency: jax.Array) -> jax.Array:
-    """Rotary positions in the half-split form of Llama (arXiv 2104.09864).
-
-    Args:
-      x: queries or keys [B, T, H, K] with K even.
-      positions: [B, T] integers.
-      frequency: [K / 2] radians per position.
-    """
-    angle = positions.astype(jnp.float32)[:, :, None, None] * frequency.reshape(
-        1, 1, 1, -1
-    )
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    kind = LayerNorm if config.norm == "layer" else RMSNorm
+    return kind(config, **options)
 
 
 def activation(name: str) -> Callable[[Any], jax.Array]:

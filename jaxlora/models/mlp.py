@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.layers import Projection, activation
@@ -30,14 +31,16 @@ class Mlp(nn.Module):
         """Applies the MLP to x [N, D]."""
         c = self.config
         project = projector(c, self.route, x, routing)
-        act = activation(c.activation)
-        if c.mlp == "gated":
-            hidden = act(project("gate_proj", c.mlp_size)) * project(
-                "up_proj", c.mlp_size
-            )
+        act, size, bias = activation(c.activation), c.mlp_size, c.mlp_bias
+        if c.mlp == "plain":
+            hidden = act(project("up_proj", size, bias))
+        elif c.fused_projections:
+            gate, up = jnp.split(project("gate_up_proj", 2 * size, bias), 2, axis=-1)
+            hidden = act(gate) * up
         else:
-            hidden = act(project("up_proj", c.mlp_size))
-        return output(c, self.route, hidden, routing, "down_proj")
+            gate = project("gate_proj", size, bias)
+            hidden = act(gate) * project("up_proj", size, bias)
+        return output(c, self.route, hidden, routing, "down_proj", bias)
 
 
 def projector(config: DecoderConfig, route: Route | None, x, routing: RoutingInputs):
@@ -59,7 +62,12 @@ def projector(config: DecoderConfig, route: Route | None, x, routing: RoutingInp
 
 
 def output(
-    config: DecoderConfig, route: Route | None, x, routing: RoutingInputs, name: str
+    config: DecoderConfig,
+    route: Route | None,
+    x,
+    routing: RoutingInputs,
+    name: str,
+    use_bias: bool = False,
 ) -> jax.Array:
     """Projects x [N, F] to the residual stream, [N, D].
 
@@ -69,11 +77,12 @@ def output(
       x: [N, F].
       routing: what the route of this site gets from above.
       name: of the projection.
+      use_bias: does it have a bias?
     """
     # Two of these per layer add to the residual stream: 1 / 2L keeps its variance.
     scale = 0.5 / (config.num_layers * config.passes)
     init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-    layer = Projection(config.hidden_size, config, route, kernel_init=init, name=name)
+    layer = Projection(config.hidden_size, config, route, use_bias, init, name=name)
     return layer(x, routing)
 
 

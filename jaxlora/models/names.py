@@ -6,6 +6,7 @@ A leaf ``layers/attn/q_proj/kernel`` [L, D, F] is L tensors
 their names has another meaning than in the other families.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,34 +19,121 @@ KERNELS = {
     "layers/attn/q_proj": "self_attn.q_proj",
     "layers/attn/k_proj": "self_attn.k_proj",
     "layers/attn/v_proj": "self_attn.v_proj",
+    "layers/attn/qkv_proj": "self_attn.qkv_proj",
     "layers/attn/o_proj": "self_attn.o_proj",
     "layers/mlp/gate_proj": "mlp.gate_proj",
     "layers/mlp/up_proj": "mlp.up_proj",
+    "layers/mlp/gate_up_proj": "mlp.gate_up_proj",
     "layers/mlp/down_proj": "mlp.down_proj",
+    "layers/moe/router": "mlp.gate",
 }
-"""Linear layers: ours and theirs."""
+"""Linear layers: ours and theirs, in most families."""
+STACKED = {
+    "layers/moe/gate": "mlp.experts.{}.gate_proj",
+    "layers/moe/up": "mlp.experts.{}.up_proj",
+    "layers/moe/down": "mlp.experts.{}.down_proj",
+}
+"""Those of several MLPs in a layer, with the number of the MLP."""
 
-_NORMS = {
-    "layers/attn_norm/scale": "input_layernorm",
-    "layers/attn/q_norm/scale": "self_attn.q_norm",
-    "layers/attn/k_norm/scale": "self_attn.k_norm",
+_QK_NORMS = {"layers/attn/q_norm": "self_attn.q_norm"}
+_QK_NORMS |= {"layers/attn/k_norm": "self_attn.k_norm"}
+_PRE_NORMS = _QK_NORMS | {
+    "layers/attn_norm": "input_layernorm",
+    "layers/mlp_norm": "post_attention_layernorm",
 }
-_TWO = {"layers/mlp_norm/scale": "post_attention_layernorm"}
-_FOUR = {
-    "layers/attn_post_norm/scale": "post_attention_layernorm",
-    "layers/mlp_norm/scale": "pre_feedforward_layernorm",
-    "layers/mlp_post_norm/scale": "post_feedforward_layernorm",
+_POST_NORMS = _QK_NORMS | {
+    "layers/attn_post_norm": "post_attention_layernorm",
+    "layers/mlp_post_norm": "post_feedforward_layernorm",
 }
-_OUTSIDE = {
-    "embed/embedding": "model.embed_tokens.weight",
-    "final_norm/scale": "model.norm.weight",
-    "head": "lm_head.weight",
+_FOUR_NORMS = _POST_NORMS | {
+    "layers/attn_norm": "input_layernorm",
+    "layers/mlp_norm": "pre_feedforward_layernorm",
 }
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-"""The two tensors that may be one."""
 
-_BUFFER = re.compile(r"(?:.*\.)?(?:rotary_emb\.\w+|masked_bias)")
+class Table(NamedTuple):
+    """Names in one kind of checkpoint, by ours."""
+
+    layers: str
+    """The list of layers."""
+    kernels: Mapping[str, str]
+    """Linear layers within a layer; a ``{}`` is the number of an MLP."""
+    norms: Mapping[str, str]
+    """Norms within a layer."""
+    outside: Mapping[str, str]
+    """Modules outside of the layers."""
+    turned: bool = True
+    """Are linear layers stored as [out, in]?"""
+
+
+_LLAMA = Table(
+    layers="model.layers",
+    kernels=KERNELS | STACKED,
+    norms=_PRE_NORMS,
+    outside={
+        "embed": "model.embed_tokens",
+        "final_norm": "model.norm",
+        "head": "lm_head",
+    },
+)
+_MIXTRAL = _LLAMA._replace(
+    kernels=KERNELS
+    | {
+        "layers/moe/router": "block_sparse_moe.gate",
+        "layers/moe/gate": "block_sparse_moe.experts.{}.w1",
+        "layers/moe/up": "block_sparse_moe.experts.{}.w3",
+        "layers/moe/down": "block_sparse_moe.experts.{}.w2",
+    }
+)
+_GPT2 = Table(
+    layers="transformer.h",
+    kernels={
+        "layers/attn/qkv_proj": "attn.c_attn",
+        "layers/attn/o_proj": "attn.c_proj",
+        "layers/mlp/up_proj": "mlp.c_fc",
+        "layers/mlp/down_proj": "mlp.c_proj",
+    },
+    norms={"layers/attn_norm": "ln_1", "layers/mlp_norm": "ln_2"},
+    outside={
+        "embed": "transformer.wte",
+        "positions": "transformer.wpe",
+        "final_norm": "transformer.ln_f",
+        "head": "lm_head",
+    },
+    turned=False,
+)
+
+
+def table(config: DecoderConfig | None) -> Table:
+    """Returns the names that checkpoints of such a decoder have.
+
+    Args:
+      config: of the decoder; None for those that most families have.
+    """
+    if config is None:
+        return _LLAMA
+    if config.norm == "layer":
+        return _GPT2
+    if config.moe_mlps and not config.qk_norm:
+        return _MIXTRAL
+    norms = _FOUR_NORMS if config.post_norms else _PRE_NORMS
+    return _LLAMA._replace(norms=norms if config.pre_norms else _POST_NORMS)
+
+
+HEAD = "lm_head.weight"
+"""The tensor that may be the embedding."""
+
+
+def embedding(config: DecoderConfig) -> str:
+    """Returns the name of the embedding's tensor.
+
+    Args:
+      config: of the decoder.
+    """
+    return f"{table(config).outside['embed']}.weight"
+
+
+_BUFFER = re.compile(r"(?:.*\.)?(?:rotary_emb\.\w+|masked_bias|h\.\d+\.attn\.bias)")
 
 
 class Place(NamedTuple):
@@ -53,8 +141,8 @@ class Place(NamedTuple):
 
     leaf: str
     """Name of our leaf."""
-    layer: int | None
-    """Index into L, or None if the leaf has no layers."""
+    index: tuple[int, ...]
+    """Into L, or into L and X; empty if the leaf has no layers."""
     turned: bool
     """Is it [out, in] there and [in, out] here?"""
 
@@ -69,26 +157,31 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
     Raises:
       ValueError: if a leaf has no tensor there.
     """
-    places = {}
+    names, places = table(config), {}
     for leaf in leaves:
-        if leaf in _OUTSIDE:
-            places[_OUTSIDE[leaf]] = Place(leaf, None, leaf == "head")
+        module, part = _module_of(leaf)
+        turned = names.turned and part == "kernel"
+        part = "bias" if part == "bias" else "weight"
+        if module in names.outside:
+            name = f"{names.outside[module]}.{part}"
+            places[name] = Place(leaf, (), leaf == "head")
             continue
-        inner = _inside(config, leaf)
-        for layer in range(config.num_layers):
-            name = f"model.layers.{layer}.{inner}"
-            places[name] = Place(leaf, layer, leaf.endswith("kernel"))
+        inner = {**names.kernels, **names.norms}.get(module)
+        if inner is None:
+            raise ValueError(
+                f"Leaf {leaf!r} has no place in a Hugging Face checkpoint."
+            )
+        counts = (config.num_layers, *((config.moe_mlps,) if "{}" in inner else ()))
+        for index in itertools.product(*map(range, counts)):
+            name = ".".join((names.layers, str(index[0]), inner.format(*index[1:])))
+            places[f"{name}.{part}"] = Place(leaf, index, turned)
     return places
 
 
-def _inside(config: DecoderConfig, leaf: str) -> str:
+def _module_of(leaf: str) -> tuple[str, str]:
+    """A leaf's module and its part of it; bare arrays are modules of one part."""
     module, _, part = leaf.rpartition("/")
-    norms = _NORMS | (_FOUR if config.post_norms else _TWO)
-    if leaf in norms:
-        return f"{norms[leaf]}.weight"
-    if module in KERNELS and part in ("kernel", "bias"):
-        return f"{KERNELS[module]}.{'weight' if part == 'kernel' else 'bias'}"
-    raise ValueError(f"Leaf {leaf!r} has no place in a Hugging Face checkpoint.")
+    return (module, part) if module else (part, "array")
 
 
 def is_ignored(name: str, *, vision: bool = False) -> bool:
@@ -101,8 +194,15 @@ def is_ignored(name: str, *, vision: bool = False) -> bool:
     return seen or _BUFFER.fullmatch(name) is not None
 
 
-def module(site: str, layer: int) -> str:
+def module(
+    site: str, index: int | tuple[int, ...], config: DecoderConfig | None = None
+) -> str:
     """Returns the module path of one layer of an adapted kernel.
+
+    Args:
+      site: the kernel's name.
+      index: of the layer, or of the layer and of the MLP in it.
+      config: of the decoder; by default names are those of most families.
 
     Raises:
       ValueError: if there is no such module.
@@ -110,23 +210,68 @@ def module(site: str, layer: int) -> str:
     >>> module("layers/mlp/up_proj/kernel", 3)
     'model.layers.3.mlp.up_proj'
     """
-    inner = KERNELS.get(site.removesuffix("/kernel"))
+    names = table(config)
+    inner = names.kernels.get(site.removesuffix("/kernel"))
     if inner is None:
         raise ValueError(
             f"Site {site!r} is no linear layer of a Hugging Face checkpoint; those are "
-            f"{', '.join(f'{name}/kernel' for name in KERNELS)}."
+            f"{', '.join(f'{name}/kernel' for name in names.kernels)}."
         )
-    return f"model.layers.{layer}.{inner}"
+    layer, *mlp = (index,) if isinstance(index, int) else index
+    return f"{names.layers}.{layer}.{inner.format(*mlp)}"
 
 
-def site(path: str) -> tuple[str, int] | None:
-    """Returns (site, layer) of a module path, or None if it is no linear layer.
+def short(site: str, config: DecoderConfig | None = None) -> str:
+    """Returns the end of the module paths of a site that no other site has.
 
-    >>> site("model.language_model.layers.3.mlp.up_proj")
-    ('layers/mlp/up_proj/kernel', 3)
+    Args:
+      site: the kernel's name.
+      config: of the decoder.
+
+    >>> short("layers/mlp/up_proj/kernel")
+    'up_proj'
     """
-    match = re.fullmatch(r"model\.layers\.(\d{1,6})\.([\w.]+)", canonical(path))
-    ours = {theirs: name for name, theirs in KERNELS.items()}
-    if match is None or match[2] not in ours:
+    kernels = table(config).kernels
+    inner = kernels[site.removesuffix("/kernel")]
+    last = inner.rpartition(".")[2]
+    same = [x for x in kernels.values() if "{}" not in x and x.endswith(f".{last}")]
+    # GPT-2 has a c_proj in attention and another one in the MLP.
+    return inner if len(same) > 1 else last
+
+
+class Site(NamedTuple):
+    """One layer of an adapted kernel."""
+
+    name: str
+    """Of the kernel."""
+    layer: int
+    """Index into L."""
+    mlp: int | None = None
+    """Index into X, the MLPs of a layer, if there are several."""
+
+
+def site(path: str) -> Site | None:
+    """Returns the site of a module path, or None if it is no linear layer.
+
+    >>> site("model.language_model.layers.3.mlp.up_proj")[:2]
+    ('layers/mlp/up_proj/kernel', 3)
+    >>> site("model.layers.3.block_sparse_moe.experts.5.w2")
+    Site(name='layers/moe/down/kernel', layer=3, mlp=5)
+    """
+    match = _MODULE.fullmatch(canonical(path))
+    if match is None:
         return None
-    return f"{ours[match[2]]}/kernel", int(match[1])
+    inner = re.sub(r"(?<=\.experts\.)\d{1,6}(?=\.)", "{}", match["inner"])
+    names = _GPT2 if match["layers"] == _GPT2.layers else _LLAMA
+    for kernels in (names.kernels, _MIXTRAL.kernels):
+        ours = {theirs: name for name, theirs in kernels.items()}
+        if inner in ours:
+            number = re.search(r"\.experts\.(\d+)\.", match["inner"])
+            mlp = None if number is None else int(number[1])
+            return Site(f"{ours[inner]}/kernel", int(match["layer"]), mlp)
+    return None
+
+
+_MODULE = re.compile(
+    r"(?P<layers>model\.layers|transformer\.h)\.(?P<layer>\d{1,6})\.(?P<inner>[\w.]+)"
+)

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.files import write_text
-from jaxlora.io import shards, tensors
+from jaxlora.io import origin, quantised, shards, tensors
 from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import (
@@ -36,7 +36,7 @@ from jaxlora.models import (
 from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
-from jaxlora.models.names import EMBEDDING, HEAD, Place
+from jaxlora.models.names import HEAD, Place
 from jaxlora.parallel import rules
 from jaxlora.tree import Tree
 
@@ -87,14 +87,14 @@ def load(
         config.json and tensors disagree, or a tensor is quantised or not finite.
     """
     folder = Path(folder)
-    checkpoint = tensors.open_folder(folder)
+    checkpoint = quantised.opened(tensors.open_folder(folder))
     raw = tensors.read_json(folder / "config.json")
     config = architectures.from_json(raw)
     sources = _sources(checkpoint, vision=raw["model_type"] == "gemma3")
     kept = param_dtype or _param_dtype(raw, checkpoint, sources)
     config = dataclasses.replace(
         config,
-        tie_head=config.tie_head and _tie(checkpoint, sources),
+        tie_head=config.tie_head and _tie(checkpoint, sources, names.embedding(config)),
         param_dtype=_known(kept),
         dtype=_known(dtype or kept),
     )
@@ -146,21 +146,21 @@ def _param_dtype(
     return "float32" if given == "float16" else given
 
 
-def _tie(checkpoint: Tensors, sources: dict[str, str]) -> bool:
+def _tie(checkpoint: Tensors, sources: dict[str, str], embedding: str) -> bool:
     """Are embedding and head one tensor? Leaves the one that counts in ``sources``.
 
     As in transformers 5: a head that is stored too and differs is used; of two that are
     equal one is dropped; if only the head is stored, it is the embedding.
     """
-    if HEAD in sources and EMBEDDING in sources:
-        first, second = (checkpoint.read(sources[name]) for name in (EMBEDDING, HEAD))
+    if HEAD in sources and embedding in sources:
+        first, second = (checkpoint.read(sources[name]) for name in (embedding, HEAD))
         if first.dtype != second.dtype or not np.array_equal(
             first.view(np.uint8), second.view(np.uint8)
         ):
             return False
         del sources[HEAD]
     elif HEAD in sources:
-        sources[EMBEDDING] = sources.pop(HEAD)
+        sources[embedding] = sources.pop(HEAD)
     return True
 
 
@@ -256,7 +256,7 @@ def save(
 
 
 def _of_layer(tree: Tree, place: Place) -> Tree:
-    return tree if place.layer is None else jax.tree.map(lambda x: x[place.layer], tree)
+    return jax.tree.map(lambda x: x[place.index], tree) if place.index else tree
 
 
 def _fused(name: str, kernel: jax.Array, weight: LoraWeight) -> jax.Array:
@@ -290,6 +290,7 @@ def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
         config = dataclasses.replace(config, param_dtype=cast(Any, dtype))
         return config_out.to_json(config)
     raw = fields.language(tensors.read_json(Path(like) / "config.json"))
+    raw = origin.dequantised(raw, like)
     # A checkpoint may store a head although its config ties it; see _tie.
     raw["tie_word_embeddings"] = config.tie_head
     odd = config_out.differences(config, architectures.from_json(raw))

@@ -23,6 +23,7 @@ from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Tokens, inputs_of
 from jaxlora.models.layers import Projection
 from jaxlora.models.mlp import site_of
+from jaxlora.models.moe import refuse_stacked
 from jaxlora.tree import Tree
 
 
@@ -93,6 +94,7 @@ def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
     It is the mean over the passes of a loop, and over the layers that share an MLP.
     """
     lora.check(base, adapter)
+    refuse_stacked(lora.sites(adapter), "a mean over the inputs of a site")
     flat = weights.reshape(-1, 1)
     share = flat / jnp.sum(flat)
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import Adapter
-from jaxlora.models.attention import LayerPosition
+from jaxlora.models.attention import LayerPosition, layer_positions
 from jaxlora.models.decoder import Decoder, Layer
 from jaxlora.models.inputs import Inputs
-from jaxlora.models.layers import RMSNorm
+from jaxlora.models.layers import norm
 from jaxlora.models.mlp import MEMORY
 from jaxlora.models.view import view_of
 from jaxlora.tree import Tree
@@ -106,11 +106,10 @@ def scan(
       x after the last step, and what ``body`` keeps, stacked [S, ...].
     """
     c = model.config
-    local = jnp.asarray(c.local_layers) if any(c.local_layers) else None
     layers = (params["layers"], (adapter or {}).get("layers", {}))
 
     def a_pass(x: jax.Array, index: jax.Array):
-        parts = Part(*layers, LayerPosition(index, local))
+        parts = Part(*layers, layer_positions(c, index))
         return jax.lax.scan(body, x, parts, unroll=c.unroll)
 
     steps = jnp.arange(c.passes * c.num_layers).reshape(c.passes, c.num_layers)
@@ -126,6 +125,6 @@ def final(model: Decoder, params: Tree, x: jax.Array) -> jax.Array:
       params: base params.
       x: the residual stream after the last step.
     """
-    norm = RMSNorm(model.config, parent=None)
-    y: Any = norm.apply({"params": params["final_norm"]}, x)
+    last = norm(model.config, parent=None)
+    y: Any = last.apply({"params": params["final_norm"]}, x)
     return y

@@ -1,8 +1,8 @@
 """Tensors of a checkpoint streamed into stacked leaves, one at a time.
 
-A leaf [L, ...] is allocated once, with its sharding; each layer is then written into it
-in place (the leaf is donated), turned and cast on the device. What the host holds is
-one tensor.
+A leaf [L, ...] or [L, X, ...] is allocated once, with its sharding; each layer is then
+written into it in place (the leaf is donated), turned and cast on the device. What the
+host holds is one tensor.
 """
 
 import functools
@@ -22,8 +22,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
     """Returns the shape that a tensor has in the checkpoint."""
-    shape = tuple(shapes[place.leaf].shape)
-    shape = shape if place.layer is None else shape[1:]
+    shape = tuple(shapes[place.leaf].shape)[len(place.index) :]
     return shape[::-1] if place.turned else shape
 
 
@@ -56,14 +55,14 @@ def fill(
         place, source = places[name], sources[name]
         leaf, sharding = shapes[place.leaf], where.get(place.leaf)
         part = _part(checkpoint.read(source), place, sharding)
-        if place.layer is None:
+        if not place.index:
             filled, finite = _whole(part, leaf.dtype, place.turned, sharding)
         else:
             into = leaves.get(place.leaf)
             if into is None:
                 into = jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
-            layer = jnp.asarray(place.layer, jnp.int32)
-            filled, finite = _insert(into, part, layer, place.turned, sharding)
+            index = tuple(jnp.asarray(i, jnp.int32) for i in place.index)
+            filled, finite = _insert(into, part, index, place.turned, sharding)
         leaves[place.leaf] = filled
         if not finite:  # also waits, so that at most one tensor is on its way
             raise ValueError(
@@ -80,7 +79,7 @@ def _part(values: np.ndarray, place: Place, sharding: NamedSharding | None):
     """One tensor on the devices where its layer of the leaf will be."""
     if sharding is None:
         return jnp.asarray(values)
-    rank = values.ndim + (place.layer is not None)
+    rank = values.ndim + len(place.index)
     axes = (*sharding.spec, *(None,) * (rank - len(sharding.spec)))
     axes = axes[rank - values.ndim :]
     axes = axes[::-1] if place.turned else axes
@@ -89,9 +88,11 @@ def _part(values: np.ndarray, place: Place, sharding: NamedSharding | None):
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4), donate_argnums=0)
-def _insert(leaf, part, layer, turned: bool, sharding: NamedSharding | None):
+def _insert(leaf, part, index, turned: bool, sharding: NamedSharding | None):
     part = (part.T if turned else part).astype(leaf.dtype)
-    leaf = jax.lax.dynamic_update_index_in_dim(leaf, part, layer, 0)
+    start = (*index, *(jnp.zeros((), jnp.int32),) * part.ndim)
+    part = part.reshape((1,) * len(index) + part.shape)
+    leaf = jax.lax.dynamic_update_slice(leaf, part, start)
     return _kept(leaf, sharding), jnp.isfinite(part).all()
 
 

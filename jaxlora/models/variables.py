@@ -9,6 +9,7 @@ from jaxlora import lora, route
 from jaxlora.lora import Library
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted
+from jaxlora.models.moe import refuse_stacked
 from jaxlora.tree import Tree
 
 
@@ -89,6 +90,7 @@ def _routed(model: Decoder, base, tokens, adapted: Adapted, labels) -> dict[str,
         )
     experts = lora.num_experts(library)
     lora.check(base, library, experts)
+    refuse_stacked(lora.sites(library), "a route")
     if labels is not None:
         _check_labels(model, tokens, labels, experts)
     if gate is None:

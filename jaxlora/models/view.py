@@ -36,6 +36,7 @@ def view_of(
         cache, counted = caches.admit(cache, keys > 0)
         keys = cache.segments
     first, local = 0 if start is None else start, any(c.local_layers)
+    positions = counted if positions is None else positions
     allowed = seen(queries, keys, first)
     close = near(queries, keys, first, c.window) if local else None
     if tree is not None:
@@ -43,13 +44,25 @@ def view_of(
         among = jax.lax.dynamic_update_slice(among, tree, (0, first))[None]
         allowed, close = allowed & among, close if close is None else close & among
     return cache, View(
-        positions=counted if positions is None else positions,
+        positions=positions,
         seen=None if causal and not local else allowed,
         near=close,
         start=start,
         pool=_pool(route, queries, keys, start),
         segments=(queries, keys) if start is None else None,
+        length=_length(c, positions, cache),
     )
+
+
+def _length(c: DecoderConfig, positions: jax.Array, cache: Cache | None):
+    """Tokens of the longest sequence, for rotary frequencies that depend on them.
+
+    With a cache they are its slots, the tokens to come included: keys are stored as
+    they were rotated, so that one text must have the same frequencies from its start.
+    """
+    if c.rope_scaling is None or not c.rope_scaling.by_length:
+        return None
+    return jnp.max(positions) + 1 if cache is None else cache.keys.shape[-2]
 
 
 def _pool(route: Route | None, queries, keys, start) -> Pool | None:

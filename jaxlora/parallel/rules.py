@@ -21,8 +21,10 @@ from jaxlora.tree import Tree
 Axis: TypeAlias = str | tuple[str, ...] | None
 
 RULES: Mapping[str, tuple[Axis, ...]] = {
-    r"(.*/)?(q|k|v|gate|up)_proj/kernel": ("fsdp", "tensor"),
+    r"(.*/)?(q|k|v|qkv|gate|up|gate_up)_proj/kernel": ("fsdp", "tensor"),
     r"(.*/)?(o|down)_proj/kernel": ("tensor", "fsdp"),
+    r"(.*/)?moe/(gate|up)/kernel": ("fsdp", "tensor"),
+    r"(.*/)?moe/down/kernel": ("tensor", "fsdp"),
     r"(.*/)?(q|k|v)_proj/bias": ("tensor",),
     r"embed/embedding": ("tensor", "fsdp"),
     r"head": ("fsdp", "tensor"),

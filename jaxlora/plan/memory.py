@@ -200,7 +200,11 @@ def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -
     if not decoder.remat:
         return kept
     single = dataclasses.replace(
-        decoder, remat=False, num_layers=1, local_layers=decoder.local_layers[:1]
+        decoder,
+        remat=False,
+        num_layers=1,
+        local_layers=decoder.local_layers[:1],
+        rotary_layers=decoder.rotary_layers[:1],
     )
     return kept + residuals(single, config, batch, length)
 

@@ -126,7 +126,7 @@ def _pair(
 ) -> Record:
     prompt, answer = pair
     glue = "" if answer == "completion" else "\n"  # which goes on in the same line
-    if isinstance(fields[prompt], list) or isinstance(fields[answer], list):
+    if _are_turns(fields[prompt]) or _are_turns(fields[answer]):
         turns = _spoken(fields, pair, where)
         _refuse_beside(held, ("history", *_matter(pair)), "turns", where)
         return dataclasses.replace(_conversation(turns, held, where), glue=glue)
@@ -150,7 +150,7 @@ def _spoken(fields: Mapping[str, Any], pair: tuple[str, str], where: str) -> Tur
     sides = []
     for name, role in zip(pair, ("user", "assistant"), strict=True):
         value = fields[name]
-        if not isinstance(value, list):
+        if not _are_turns(value):
             value = [_turn(role, jsonl.text(dict(fields), name, where, FORMS))]
         sides.append(record_turns.read(value, where, name))
     before, after = sides
@@ -232,6 +232,10 @@ def _check_rest(held, used: set[str], plain: Record, where: str) -> None:
                 f"{', '.join(map(repr, sorted(used & held.keys())))}, and is read in "
                 f"no such record; expected {FORMS}."
             )
+
+
+def _are_turns(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(x, dict) for x in value)
 
 
 def _turn(role: str, text: str) -> Turn:

@@ -375,6 +375,14 @@ def test_evidence_without_controls_or_hops_is_refused(field):
         evidence(**{field: {}})
 
 
+def test_what_an_expert_gives_back_rests_on_no_hop():
+    found = decide(evidence(target_saw_people=True, hops={}, joint=None), T)
+    assert found.label == Label.NO_TRANSFER
+    assert "kept" not in found.reason
+    with pytest.raises(ValueError, match="R-OO has no controls"):
+        evidence(target_saw_people=True, controls={})
+
+
 def test_evidence_without_a_cell_is_refused_by_what_was_asked():
     with pytest.raises(ValueError, match="Evidence on both skills has no hops"):
         evidence(cell=None, asked="both skills", hops={})

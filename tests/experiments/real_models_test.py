@@ -7,13 +7,19 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 import pytest
 
+import decoders
+from jaxlora import lora
 from jaxlora.evaluate import predictions
-from jaxlora.models import architectures
+from jaxlora.models import Decoder, apply, architectures, init
 from jaxlora.studies.harness import config as harness
 from jaxlora.studies.two_hop.text.config import STUDY, TextConfig
+from jaxlora.tasks.packing import Rows
 
 HERE = pathlib.Path(__file__).parents[2] / "experiments" / "real_models"
 NAMES = ("adapter_tasks", "knows", "hops", "retention", "figure")
@@ -131,3 +137,20 @@ def test_seeds_are_pooled_by_people(scripts, tmp_path):
     assert (both.value, both.n) == (5 / 12, 12)
     assert figure.pooled(rows, ["R-II"], figure.BARS[0]) is None
     assert "| base | 0.42 [0.19, 0.68] | 0.42 [0.19, 0.68] |" in figure.table(rows)
+
+
+@pytest.mark.slow
+def test_an_answer_is_right_if_each_of_its_tokens_is_the_first_choice(scripts):
+    model = Decoder(decoders.TEXT)
+    base = jax.jit(init, static_argnums=1)(jax.random.key(0), model)
+    tokens = np.array([[3, 1, 4, 1, 5, 9]], np.int32)
+    best = np.asarray(apply(model, base, jnp.asarray(tokens))[0].argmax(-1))
+    targets = np.where(np.arange(6) == 5, (best + 1) % 13, best)[None].astype(np.int32)
+    weights = np.array([[0, 1, 1, 0, 0, 1]], np.float32)  # the last is wrong
+    one = np.ones((1, 6), np.int32)
+    rows = Rows(tokens, targets, weights, one, np.arange(6, dtype=np.int32)[None])
+    adapter = lora.init(jax.random.key(1), base, lora.LoraConfig(rank=2))
+    right = scripts["retention"].right
+    assert right(model, base, adapter, rows) == [False]
+    weights[0, 5] = 0
+    assert right(model, base, adapter, rows) == [True]

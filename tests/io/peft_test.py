@@ -186,7 +186,6 @@ def test_half_is_read_as_float32_and_bfloat16_as_it_is(plain):
         {"use_bdlora": {"nblocks": 2}},
         {"arrow_config": {"top_k": 2}},
         {"monteclora_config": {"a": 1}},
-        {"fan_in_fan_out": True},
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": "pissa_niter_4"},
         {"init_lora_weights": "olora"},

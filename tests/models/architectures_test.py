@@ -230,7 +230,7 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"model_type": "mixtral"}, r"'mixtral'.*supported are llama, qwen2, qwen3"),
+        ({"model_type": "falcon"}, r"'falcon'.*supported are llama, qwen2, qwen3"),
         ({}, "model_type None"),
         (
             {"model_type": "gemma3", "quantization_config": {"a": 1}},
@@ -240,15 +240,14 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
             LLAMA | {"quantization_config": {"quant_method": "gptq"}},
             "quantised weights",
         ),
-        (LLAMA | {"mlp_bias": True}, "mlp_bias True"),
-        (LLAMA | {"attention_bias": True}, "attention_bias True"),
-        (TINY | {"model_type": "qwen3", "attention_bias": True}, "attention_bias True"),
-        (GEMMA3 | {"attention_bias": True}, "attention_bias True"),
+        (QWEN | {"mlp_bias": True}, "mlp_bias True"),
+        (TINY | {"model_type": "mistral", "attention_bias": True}, "attention_bias Tr"),
+        ({"model_type": "qwen3_5_text"}, "'qwen3_5_text'.*not supported"),
         (GEMMA3 | {"use_bidirectional_attention": True}, "later tokens"),
         (LLAMA | {"hidden_act": "relu"}, "hidden_act 'relu'.*supported are silu"),
         (GEMMA2 | {"hidden_activation": "silu2"}, "hidden_activation 'silu2'"),
-        (LLAMA | {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope type 'yarn'"),
-        (LLAMA | {"rope_parameters": {"rope_type": "dynamic"}}, "rope type 'dynamic'"),
+        (LLAMA | {"rope_scaling": {"type": "ntk", "factor": 4}}, "rope type 'ntk'"),
+        (LLAMA | {"rope_parameters": {"rope_type": "dynamic"}}, "factor None"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
         (LLAMA | {"rope_scaling": {"type": "linear"}}, "factor None"),
         (LLAMA | {"rope_scaling": [1]}, r"rope parameters \[1\]"),
@@ -259,8 +258,6 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
         ({"model_type": ["llama"]}, r"model_type \['llama'\]"),
         (LLAMA | {"rope_theta": 0}, "rope_theta 0"),
         (LLAMA | {"rope_theta": "1e6"}, "rope_theta '1e6'"),
-        (QWEN | LOCAL | {"rope_scaling": LINEAR}, "sliding layers"),
-        (GEMMA2 | {"rope_scaling": LINEAR}, "sliding layers"),
         (GEMMA3 | {"rope_parameters": {"sliding_attention": LINEAR}}, "sliding layers"),
         (GEMMA3 | {"rope_parameters": {"rope_theta": 5.0}}, "one set for each"),
         (QWEN | {"rope_parameters": {"full_attention": {}}}, "by layer type"),
@@ -287,6 +284,12 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
 def test_refused_by_name(raw, message):
     with pytest.raises(ValueError, match=message):
         from_json(raw)
+
+
+@pytest.mark.parametrize("raw", [QWEN | LOCAL, GEMMA2])
+def test_stretch_of_sliding_layers_is_that_of_all(raw):
+    config = from_json(raw | {"rope_scaling": LINEAR})
+    assert (config.rope_scaling.kind, config.local_rope_theta) == ("linear", None)
 
 
 @pytest.mark.parametrize(

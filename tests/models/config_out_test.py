@@ -61,7 +61,7 @@ def test_dtype_of_the_weights_is_written():
     [
         (DecoderConfig(), "learned positions and a plain MLP"),
         (dataclasses.replace(base("llama"), embed_scale=2.0), "embed_scale: 2.0, 1.0"),
-        (dataclasses.replace(base("qwen3"), attention_bias=True), "attention_bias"),
+        (dataclasses.replace(base("qwen3"), attention_bias=True), "qk_norm: True"),
         (dataclasses.replace(base("gemma2"), norm_plus_one=False), "norm_plus_one"),
         (dataclasses.replace(base("qwen2"), final_softcap=3.0), "final_softcap"),
         (dataclasses.replace(base("gemma2"), local_rope_theta=3.0), "local_rope_theta"),

@@ -12,7 +12,7 @@ from decoders import TINY
 from jaxlora import tree
 from jaxlora.models import Decoder, Inputs, RopeScaling, apply, init
 from jaxlora.models.decoder import logits
-from jaxlora.models.layers import frequencies, rotate
+from jaxlora.models.rope import frequencies, rotate
 
 PLAIN = dataclasses.replace(TINY, num_layers=3, max_length=5)
 RICH = dataclasses.replace(

@@ -23,13 +23,13 @@ def cut():
 )
 def test_a_layer_arrives_cut_as_it_will_stay(cut, shape, turned, expected):
     """Otherwise each device would get other rows, and exchange them afterwards."""
-    part = stream._part(np.zeros(shape, np.float32), Place("x", 0, turned), cut)
+    part = stream._part(np.zeros(shape, np.float32), Place("x", (0,), turned), cut)
     assert part.addressable_shards[0].data.shape == expected
 
 
 def test_leaf_shorter_than_its_spec_is_whole(cut):
     whole = NamedSharding(cut.mesh, PartitionSpec())
-    part = stream._part(np.zeros((3, 5), np.float32), Place("x", None, True), whole)
+    part = stream._part(np.zeros((3, 5), np.float32), Place("x", (), True), whole)
     assert part.addressable_shards[0].data.shape == (3, 5)
 
 
@@ -39,8 +39,8 @@ def test_layers_are_stacked_in_order(tmp_path, cut, sharded):
     values = {str(i): rng.standard_normal((6, 8)).astype("float32") for i in range(3)}
     values["n"] = np.arange(8, dtype=np.float32)
     save_file(values, tmp_path / "model.safetensors")
-    places = {str(i): Place("w", i, True) for i in (2, 0, 1)}
-    places["n"] = Place("n", None, False)
+    places = {str(i): Place("w", (i,), True) for i in (2, 0, 1)}
+    places["n"] = Place("n", (), False)
     shapes = {
         "w": jnp.zeros((3, 8, 6), jnp.bfloat16),
         "n": jnp.zeros(8, jnp.float32),

@@ -233,6 +233,8 @@ def test_turns_of_a_prompt_are_not_learnt(words):
         ({"messages": TURNS, "history": [["p", "b"]]}, "'history' is there beside"),
         ({"conversations": [{"from": "human"}]}, "turn 0: no field 'content'"),
         ({"prompt": "q", "answer": {"text": "a"}}, "'answer' is .*expected a string"),
+        ({"prompt": "q", "answer": [7]}, r"'answer' is \[7\], expected a string"),
+        ({"prompt": [], "answer": "a"}, r"'prompt' is \[\], expected a string"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(fields, message):
