@@ -4,13 +4,15 @@
     python experiments/plans/curve.py v5e-8     compiled, for chips that are not here
 
 Eight rows of 16 tokens an expert, rank 8 on all linear kernels, float32. CPU seconds
-are those of the process, on all cores: other programs change them little.
+are those of the process, on all cores: other programs change them little. Sizes may
+follow the place.
 """
 
 import csv
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -30,12 +32,13 @@ EXPERTS = (1, 8, 64, 512, 1024)
 PATH = Path(__file__).parent / "curve.csv"
 COLUMNS = ("where", "experts", "cpu_seconds_a_step", "peak_mib", "collectives")
 STEPS = 2
+AT_ONCE = 256  # on CPU: 1,024 at once did not fit in 23 GiB
 
 
-def main(where: str) -> None:
+def main(where: str, sizes: Sequence[int]) -> None:
     """Measures or compiles each size, and adds the rows."""
     jax.config.update("jax_numpy_dtype_promotion", "standard")
-    for experts in EXPERTS:
+    for experts in sizes or EXPERTS:
         work = Work(
             config=plan.model_of("small"),
             experts=experts,
@@ -60,7 +63,7 @@ def measured(work: Work) -> tuple[str, str, str]:
     weights = np.ones(size, np.float32)
     rows = Rows(tokens, tokens, weights, np.ones(size, np.int32), places)
     rows = jax.tree.map(jnp.asarray, rows)
-    program = packed.Program(model, opt, work.experts)
+    program = packed.Program(model, opt, min(work.experts, AT_ONCE))
     rates = work.training.plan([10**6] * work.experts)
     run, _ = jax.block_until_ready(packed.updates(program, base, run, rates, rows))
     started = time.process_time()
@@ -92,4 +95,4 @@ def add(values: tuple[object, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "cpu")
+    main(sys.argv[1] if len(sys.argv) > 1 else "cpu", list(map(int, sys.argv[2:])))
