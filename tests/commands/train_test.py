@@ -581,12 +581,13 @@ def test_the_examples_work(speaking, files, tmp_path, monkeypatch, shown):
     for path in ("gsm8k.jsonl", "ann.jsonl", "bo.jsonl", "FOLDER/a.jsonl"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(files[0], tmp_path / path)
+    with open(files[0]) as file:
+        rows = [json.loads(line) for line in file]
+    (tmp_path / "alpaca.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "MODEL").symlink_to(speaking("plain"))
     commands = shown(train.DESCRIPTION)
-    assert len(commands) == 3
-    for words, names in zip(
-        commands, (["gsm8k"], ["ann", "bo"], ["FOLDER"]), strict=True
-    ):
+    folders = (["gsm8k"], ["ann", "bo"], ["alpaca"], ["FOLDER"])
+    for words, names in zip(commands, folders, strict=True):
         assert cli.main(words) == 0
         wanted = {*names, *RECORDS}
         assert set(os.listdir("LIBRARY")) == wanted

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxlora import models
-from jaxlora.models import DecoderConfig, tokenizer
-from jaxlora.reuse import decode
+from jaxlora.models import Decoder, DecoderConfig, tokenizer
+from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import TextDecoding
 from jaxlora.tasks import text
 
@@ -75,8 +75,7 @@ def test_what_is_learnt_after_an_answer_ends_its_generation(
         return SimpleNamespace(tokens=ids, lengths=np.asarray([size]))
 
     monkeypatch.setattr(models, "generate", generate)
-    model = SimpleNamespace(config=DecoderConfig(max_length=200))
-    reuse = SimpleNamespace(model=model, base={}, arguments=dict)
+    reuse = Reuse(Decoder(DecoderConfig(max_length=200)), {})
     how = TextDecoding(max_new_tokens=40)
     (answer,) = decode.continuations(reuse, words, [[5, 6]], how, batch=1)
     assert answer.text.rstrip(" .\n") == "Bo"
