@@ -227,7 +227,7 @@ def main() -> None:
         write_text(folder / "pooled.md", table(rows))
         study = lambda axes: study_panel(axes, rows)  # noqa: E731
         panels.append(study)
-        small = figures.png(drawn([study], 4.6, "A real model, 135 M parameters"))
+        small = figures.png(drawn([study], 4.6, "A real model (135 M), one seed"))
         write_whole(folder / "top.png", beside(DIAL, small))
     if panels:
         title = "SmolLM2-135M-Instruct"
