@@ -9,6 +9,7 @@ side is a decoder with a single MLP of twice the width, which costs what two do.
 """
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,8 @@ class Arguments:
     """X, of a layer."""
     repeats: int = 7
     """Measurements of each side; the median counts."""
+    cpu: bool = False
+    """Count seconds of the processor and not of the clock, on a machine in use."""
 
 
 def main(given: Arguments) -> None:
@@ -40,12 +43,13 @@ def main(given: Arguments) -> None:
     tokens = np.random.default_rng(0).integers(3, 512, shape).astype(np.int32)
     dense = Decoder(dataclasses.replace(config(0), mlp_size=1024))
     run = forward(dense, tokens)
-    alone = peer.in_turn({"dense": run}, {"dense": tokens.size}, given.repeats)
+    clock = time.process_time if given.cpu else time.perf_counter
+    alone = peer.in_turn({"dense": run}, {"dense": tokens.size}, given.repeats, clock)
     for count in given.mlps:
-        measure(given, tokens, count, alone["dense"])
+        measure(given, tokens, count, alone["dense"], clock)
 
 
-def measure(given: Arguments, tokens: np.ndarray, count: int, dense: float) -> None:
+def measure(given, tokens: np.ndarray, count: int, dense: float, clock) -> None:
     """Prints both sides for one number of MLPs, after they gave the same logits."""
     model = Decoder(config(count))
     base = peer.base_of(model)
@@ -57,7 +61,7 @@ def measure(given: Arguments, tokens: np.ndarray, count: int, dense: float) -> N
         error = np.abs(sides["jaxlora"]() - sides["transformers"]()).max()
         print(f"\n{count} MLPs a layer; largest difference of logits {error:.1e}")
         sizes = dict.fromkeys(sides, tokens.size)
-        rates = peer.in_turn(sides, sizes, given.repeats)
+        rates = peer.in_turn(sides, sizes, given.repeats, clock)
         peer.table(rates, "transformers")
         print(f"{'jaxlora beside dense':28s} {rates['jaxlora'] / dense:10.2f} x")
 

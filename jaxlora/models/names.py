@@ -120,8 +120,8 @@ def table(config: DecoderConfig | None) -> Table:
     return _LLAMA._replace(norms=norms if config.pre_norms else _POST_NORMS)
 
 
-HEAD = "lm_head.weight"
-"""The tensor that may be the embedding."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""The two tensors that may be one, as most families call them."""
 
 
 def embedding(config: DecoderConfig) -> str:
