@@ -124,6 +124,12 @@ def open_folders(
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
     opened = [peft.open_folder(path) for path in paths]
+    for path, file in zip(paths, opened, strict=True):
+        if file.kinds:
+            raise ValueError(
+                f"The adapter {path} has {file.kinds[0]}, which is read beside a base "
+                f"only (generate, eval, forward, fuse)."
+            )
     files = collection_sites.alike(opened)
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))

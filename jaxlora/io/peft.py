@@ -8,23 +8,27 @@ alpha over the square root of the rank with ``use_rslora``. An embedding [V, D] 
 ``lora_embedding_A`` [R, V] and ``lora_embedding_B`` [D, R], and the update of its table
 is the transpose, ``scale * (b @ a).T``.
 
-Whatever is more than such an update (DoRA, biases, trained embeddings, changed base
-weights, ...) is refused by name: read as if it were plain LoRA, it would be another
-adapter. So is whatever a stranger's file may hold that is no adapter: every error is a
-ValueError that names the folder. This module knows the format and no model.
+Beside its update a module may have a magnitude (DoRA) or a bias (``lora_bias``), and an
+adapter may replace tensors of the base, or rows of its embedding
+(:mod:`jaxlora.io.peft_parts`). What else there is in PEFT is refused by name: read as
+if it were plain LoRA, it would be another adapter. So is whatever a stranger's file may
+hold that is no adapter: every error is a ValueError that names the folder. This module
+knows the format and no model.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxlora.io import peft_keys, tensors, trust
+from jaxlora.io import peft_files, peft_keys, peft_parts, tensors, trust
 from jaxlora.io.errors import PathError, naming
-from jaxlora.io.peft_checks import CONFIG, check
+from jaxlora.io.peft_checks import CONFIG, Raw, check
 from jaxlora.io.peft_config import CONFIG_BYTES, Config
-from jaxlora.io.peft_keys import WEIGHTS
+from jaxlora.io.peft_keys import WEIGHTS as WEIGHTS
+from jaxlora.io.peft_parts import Parts
 from jaxlora.io.tensors import Tensors
 
 SEAL = "adapter"
@@ -44,6 +48,19 @@ class PeftModule:
     embedding: bool = False
     """Is it the update of an embedding? In our layout, where kernels are [in, out],
     both kinds are ``scale * a.T @ b.T``."""
+    magnitude: np.ndarray | None = None
+    """[F], the norms that DoRA gives the rows of W + s b a; or None."""
+    bias: np.ndarray | None = None
+    """[F], of which ``scale * bias`` is added to the layer's output; or None."""
+
+
+class Rows(NamedTuple):
+    """Rows of an embedding that an adapter replaces."""
+
+    ids: tuple[int, ...]
+    """Of N tokens."""
+    values: np.ndarray
+    """[N, D]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,10 @@ class PeftAdapter:
     """At least one."""
     base_name: str | None = None
     """What the config says of the model that the adapter is for."""
+    replaced: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Tensors that replace those of the base, by name: ``lm_head.weight``."""
+    rows: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
+    """Rows that replace those of an embedding, by its module path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +95,10 @@ class Header:
     """The type that both factors have once read; float32 if they differ."""
     keys: tuple[str, str]
     """Tensors of a and b."""
+    beside: tuple[str | None, str | None] = (None, None)
+    """Tensors of the magnitude and of the bias."""
+    turned: bool = False
+    """Are a and b stored as [D, R] and [R, F]?"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,11 +114,17 @@ class PeftFile:
     targets: tuple[str, ...] | None
     """Names that target_modules lists, or None if it (or another field) says in a way
     that cannot be written for another adapter as well."""
-    copies: tuple[str, ...]
-    """Modules whose base weight PEFT has saved beside the update (it does so for
-    embeddings and heads); the copy is not read."""
+    copies: Mapping[str, str]
+    """Tensors with the base weight of a module, by its path: PEFT saves it beside the
+    update of embeddings and heads. A copy changes nothing, and is not read."""
+    replaced: Mapping[str, str]
+    """Tensors that replace those of the base, by the name that these have there."""
+    rows: Mapping[str, tuple[tuple[int, ...], str]]
+    """Token ids and tensor of the rows that replace those of an embedding, by path."""
+    tied: bool
+    """Does what is said of an embedding hold for a head that shares its table, too?"""
     stored: Tensors
-    """Tensors of the factors; beside them the copies."""
+    """All of these tensors."""
 
     def read(self, path: str) -> PeftModule:
         """Returns the factors of one module.
@@ -105,9 +136,35 @@ class PeftFile:
           ValueError: if they hold NaN or infinity, or the file was changed.
         """
         header = self.modules[path]
+        a, b = (self.tensor(key) for key in header.keys)
+        if header.turned:
+            a, b = a.T, b.T
+        beside = (None if key is None else self.tensor(key) for key in header.beside)
+        return PeftModule(a, b, header.scale, header.embedding, *beside)
+
+    def tensor(self, key: str) -> np.ndarray:
+        """Returns one tensor; float16 becomes float32.
+
+        Args:
+          key: of the tensor.
+
+        Raises:
+          ValueError: if it holds NaN or infinity, or the file was changed.
+        """
         with naming(self.folder):
-            a, b = (_plain(self.stored.read(key, finite=True)) for key in header.keys)
-        return PeftModule(a, b, header.scale, header.embedding)
+            return _plain(self.stored.read(key, finite=True))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the adapter has beside low-rank updates, in words."""
+        headers = self.modules.values()
+        dora = sum(header.beside[0] is not None for header in headers)
+        biases = sum(header.beside[1] is not None for header in headers)
+        counted = {f"DoRA in {dora} modules": dora, f"{biases} biases": biases}
+        rows = sum(len(ids) for ids, _ in self.rows.values())
+        counted |= {f"{rows} trained tokens": rows}
+        replaced = [f"{name} replaced" for name in self.replaced]
+        return (*(text for text, n in counted.items() if n), *replaced)
 
 
 def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
@@ -123,8 +180,12 @@ def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
         updates of linear layers and embeddings, or config and tensors disagree.
     """
     file = open_folder(folder, name=name)
-    modules = {path: file.read(path) for path in file.modules}
-    return PeftAdapter(modules=modules, base_name=file.base_name)
+    return PeftAdapter(
+        modules={path: file.read(path) for path in file.modules},
+        base_name=file.base_name,
+        replaced={name: file.tensor(key) for name, key in file.replaced.items()},
+        rows={x: Rows(ids, file.tensor(key)) for x, (ids, key) in file.rows.items()},
+    )
 
 
 def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
@@ -144,17 +205,25 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
         trust.check_sealed(folder, SEAL)
         raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
         check(raw)
-        stored = tensors.open_file(_weights(folder))
-        pairs, copies = peft_keys.pairs(stored.entries)
+        stored = peft_files.open_weights(folder)
+        parts, keys = peft_parts.split(stored.entries)
+        pairs, copies = peft_keys.pairs(keys)
         config = Config(raw, modules=len(pairs))
+        pairs = _without_tied(raw, config, pairs)
         modules = {path: _header(config, stored, path, pairs[path]) for path in pairs}
+        peft_parts.check(raw, parts, modules)
+        modules = {path: _beside(stored, parts, path, modules[path]) for path in pairs}
         _check_copies(stored, modules, copies)
+        rows = {path: _rows(raw, stored, path, key) for path, key in parts.rows.items()}
     return PeftFile(
         folder=folder,
         modules=dict(sorted(modules.items())),
         base_name=config.base_name,
         targets=config.listed,
-        copies=tuple(sorted(copies)),
+        copies=dict(sorted(copies.items())),
+        replaced=dict(sorted(parts.replaced.items())),
+        rows=rows,
+        tied=bool(raw.get("ensure_weight_tying")),
         stored=stored,
     )
 
@@ -187,23 +256,6 @@ def _folder(folder: Path, name: str | None) -> Path:
     )
 
 
-def _weights(folder: Path) -> Path:
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
-    # Say why a file that is plainly there is not read.
-    pickled = (folder / "adapter_model.bin").is_file()
-    raise PathError(
-        folder,
-        f"{folder} has no {WEIGHTS}"
-        + (
-            ", only adapter_model.bin: pickles can run code and are not read; load it "
-            "with PEFT and save it again."
-            if pickled
-            else "; the download is incomplete."
-        ),
-    )
-
-
 def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
     keys = pair["A"], pair["B"]
     named = keys[0].rpartition(".lora_")[0]
@@ -225,6 +277,39 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     return Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
 
 
+def _without_tied(raw: Raw, config: Config, pairs):
+    """Leaves out a head that PEFT has tied to the embedding: it is that, transposed."""
+    if not raw.get("ensure_weight_tying"):
+        return pairs
+    tables = [x for x, pair in pairs.items() if "lora_embedding_" in pair["A"]]
+    odd = {x for x in pairs if x.endswith("lm_head") and not config.is_target(x)}
+    return {x: y for x, y in pairs.items() if not tables or x not in odd}
+
+
+def _beside(stored: Tensors, parts: Parts, path: str, header: Header) -> Header:
+    """The header with the tensors beside the factors, of F values each."""
+    keys = parts.magnitudes.get(path), parts.biases.get(path)
+    for key in keys:
+        if key is not None:
+            _check_stored(stored, key, (header.f,))
+    return dataclasses.replace(header, beside=keys)
+
+
+def _rows(raw: Raw, stored: Tensors, path: str, key: str):
+    shape = stored.entries[key].shape
+    _check_stored(stored, key, shape if len(shape) == 2 else (0, 0))
+    return peft_parts.token_ids(raw, path, shape[0]), key
+
+
+def _check_stored(stored: Tensors, key: str, shape: tuple[int, ...]) -> None:
+    tensors.check_dtype(key, stored.entries[key])
+    if stored.entries[key].shape != shape:
+        raise ValueError(
+            f"Tensor {key!r} of the adapter has the shape {stored.entries[key].shape}, "
+            f"expected {shape or 'rows'}."
+        )
+
+
 def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> None:
     shapes = f"The adapter's lora_A and lora_B of {path!r} have the shapes {a} and {b}"
     if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
@@ -237,16 +322,10 @@ def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) 
 
 
 def _check_copies(stored: Tensors, modules: Mapping[str, Header], copies) -> None:
-    for path, key in copies.items():
-        header = modules[path]
+    for path in copies.keys() & modules.keys():
+        header, key = modules[path], copies[path]
         d, f = header.d, header.f
-        # A copy with another shape is a resized embedding, which is no copy.
-        expected = (d, f) if header.embedding else (f, d)
-        if stored.entries[key].shape != expected:
-            raise ValueError(
-                f"Tensor {key!r} has the shape {stored.entries[key].shape}, expected "
-                f"{expected}: it is no copy of the weight that the adapter is for."
-            )
+        _check_stored(stored, key, (d, f) if header.embedding else (f, d))
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

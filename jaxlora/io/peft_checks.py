@@ -1,7 +1,8 @@
 """Which adapter_config.json can be read: kind, types of fields, and what is refused.
 
-What is more than a low-rank update (DoRA, biases, changed base weights) is refused by
-name, since read as plain LoRA it would be another adapter.
+What is neither a low-rank update nor one of the parts of
+:mod:`jaxlora.io.peft_parts` is refused by name, since read as plain LoRA it would be
+another adapter.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +16,6 @@ CONFIG = "adapter_config.json"
 """The name of the file."""
 
 REFUSED = {
-    "use_dora": "DoRA, which rescales every column of the weight",
-    "lora_bias": "a bias beside the low-rank update",
-    "modules_to_save": "whole modules trained beside the adapter",
-    "trainable_token_indices": "trained token embeddings",
     "target_parameters": "adapters on bare parameters",
     "layer_replication": "layers used twice",
     "alora_invocation_tokens": "activated LoRA, which depends on the tokens",
@@ -77,10 +74,10 @@ def _check_kind(raw: Raw) -> None:
                 f"{CONFIG} has {field} {short(raw[field])}: {what}. That is no update "
                 f"scale * b @ a of a linear layer and cannot be read as one."
             )
-    if raw.get("bias") not in (None, "none"):
+    if raw.get("bias") not in (None, "none", "all", "lora_only"):
         raise ValueError(
-            f"{CONFIG} has bias {short(raw['bias'])}, expected 'none': trained biases "
-            f"of the base are no part of an update scale * b @ a."
+            f"{CONFIG} has bias {short(raw['bias'])}, expected 'none', 'all' or "
+            f"'lora_only'."
         )
     init = raw.get("init_lora_weights", True)
     # Types are compared, because 1 == True in Python and PEFT tells them apart.
@@ -124,6 +121,10 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(type(x) is int for x in value)
 
 
+def _is_ids(value: Any) -> bool:
+    return _is_numbers(value) and all(0 <= x < 2**31 for x in value)
+
+
 def _kind(test: Callable[[Any], bool], expected: str) -> Callable[[str, Any], None]:
     def check(field: str, value: Any) -> None:
         if value is not None and not test(value):
@@ -138,8 +139,17 @@ _names = _kind(
     lambda x: isinstance(x, str) or _is_names(x), "a list of strings, or a string"
 )
 _object = _kind(lambda x: isinstance(x, dict), "an object")
+_switch = _kind(lambda x: isinstance(x, bool), "true or false")
 _KINDS: Mapping[str, Callable[[str, Any], None]] = {
-    "use_rslora": _kind(lambda x: isinstance(x, bool), "true or false"),
+    "use_rslora": _switch,
+    "use_dora": _switch,
+    "lora_bias": _switch,
+    "ensure_weight_tying": _switch,
+    "modules_to_save": _kind(_is_names, "a list of strings"),
+    "trainable_token_indices": _kind(
+        lambda x: all(_is_ids(y) for y in (x.values() if isinstance(x, dict) else [x])),
+        "a list of token ids, or such lists by module",
+    ),
     "rank_pattern": _object,
     "alpha_pattern": _object,
     "target_modules": _names,

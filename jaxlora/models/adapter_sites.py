@@ -1,0 +1,162 @@
+"""Modules of a PEFT adapter as sites of a decoder: where they go, and their values."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora.io.peft import Header, PeftModule
+from jaxlora.lora import LoraWeight
+from jaxlora.models import names, sites
+from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD
+
+_OUTSIDE = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
+
+
+def place(
+    path: str, module: PeftModule | Header, leaves: Mapping[str, Any]
+) -> tuple[str, int | None]:
+    """Returns the site and layer of a module; None is the layer of table and head.
+
+    Args:
+      path: of the module.
+      module: its update.
+      leaves: of the base.
+
+    Raises:
+      ValueError: if the base has no such module.
+    """
+    outside = _OUTSIDE.get(names.canonical(path).removeprefix("model."))
+    if module.embedding != (outside == EMBEDDING):
+        kind = "an embedding" if module.embedding else "a linear layer"
+        raise ValueError(
+            f"The adapter adapts {path!r} as {kind}, which it is not in the base."
+        )
+    if outside is not None and EMBEDDING in leaves:
+        return outside, None
+    within = names.site(path)
+    if within is None or within[0] not in leaves:
+        have = [name for name in leaves if name.endswith("_proj/kernel")]
+        theirs = [names.KERNELS.get(x.removesuffix("/kernel"), x) for x in have]
+        raise ValueError(
+            f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
+            f"{', '.join(theirs)}. The adapter is for another model."
+        )
+    layers = leaves[within[0]].shape[0]
+    if within[1] >= layers:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
+            f"{layers - 1}. The adapter is for another model."
+        )
+    return within
+
+
+def weights(
+    site: str,
+    paths: Mapping[int | None, str],
+    read: Callable[[str], PeftModule],
+    leaves: Mapping[str, Any],
+) -> dict[str, LoraWeight]:
+    """Reads the modules of one site: its weight, and those of its gain and bias.
+
+    Args:
+      site: of the base.
+      paths: the module of each layer that is adapted.
+      read: gives a module by its path.
+      leaves: of the base, values and all if a module has a magnitude.
+
+    Raises:
+      ValueError: if a module does not fit the base.
+    """
+    modules = {layer: read(path) for layer, path in paths.items()}
+    shape = sites.shape_of(site, leaves)
+    for layer, path in paths.items():
+        _check_shapes(path, modules[layer], shape)
+    if None in modules:
+        return {site: _outside(paths[None], modules[None])}
+    layered = {layer: x for layer, x in modules.items() if layer is not None}
+    out: dict[str, LoraWeight] = {}
+    biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
+    if biases:
+        out[sites.beside(site, BIAS)] = _rows(biases, shape)
+    gains = {
+        i: np.asarray(_gain(leaves[site][i], x.a, x.b, x.scale, x.magnitude))
+        for i, x in layered.items()
+        if _has(x.magnitude)
+    }
+    if gains:
+        extra = {i: gain - 1.0 for i, gain in gains.items()}
+        out[sites.beside(site, GAIN)] = _rows(extra, shape)
+        layered |= {i: _scaled(layered[i], gain) for i, gain in gains.items()}
+    out[site] = jax.block_until_ready(_stack(layered, shape))  # else copies wait
+    return out
+
+
+@jax.jit
+def _gain(kernel, a, b, scale, magnitude) -> jax.Array:
+    """Returns m / |W + s b a| of each output feature, [F], of a kernel [D, F]."""
+    wide = (x.astype(jnp.float32) for x in (kernel, a, b, magnitude))
+    kernel, a, b, magnitude = wide
+    total = kernel + scale * jnp.matmul(a.T, b.T, precision="highest")
+    return magnitude / jnp.linalg.norm(total, axis=0)
+
+
+def _scaled(module: PeftModule, gain: np.ndarray) -> PeftModule:
+    """A module whose output features are multiplied by a gain [F]."""
+    return dataclasses.replace(module, b=_wide(module.b) * gain[:, None])
+
+
+def _wide(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def _has(values: Any) -> bool:
+    return values is not None
+
+
+def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
+    """Vectors [F] of some layers as updates [L, 1, F] of rank 1."""
+    count, _, f = shape
+    b = np.zeros((count, 1, f), np.float32)
+    for layer, row in rows.items():
+        b[layer, 0] = row
+    return LoraWeight(jnp.ones((count, 1, 1)), jnp.asarray(b), jnp.ones(count))
+
+
+def _outside(path: str, module: PeftModule) -> LoraWeight:
+    """The update of table or head, which have no layers."""
+    if _has(module.magnitude) or _has(module.bias):
+        raise ValueError(
+            f"The adapter has a magnitude (DoRA) or a bias of {path!r}, which are read "
+            f"of linear layers within a decoder's layers only."
+        )
+    single = _stack({0: module}, (1, module.a.shape[1], module.b.shape[0]))
+    return jax.block_until_ready(jax.tree.map(lambda x: x[0], single))
+
+
+def _check_shapes(path: str, module: PeftModule, shape: tuple[int, ...]) -> None:
+    got = (module.a.shape[1], module.b.shape[0])
+    if got != shape[-2:]:
+        raise ValueError(
+            f"The adapter's update of {path!r} is from {got[0]} to {got[1]} features, "
+            f"expected {shape[-2]} to {shape[-1]} by the base. The adapter is for "
+            f"another model."
+        )
+
+
+def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeight:
+    count, d, f = shape
+    rank = max(module.a.shape[0] for module in layers.values())
+    factors = [values for m in layers.values() for values in (m.a, m.b)]
+    dtypes = {values.dtype for values in factors}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+    a, b = np.zeros((count, d, rank), dtype), np.zeros((count, rank, f), dtype)
+    scale = np.ones(count, np.float32)
+    for layer, module in layers.items():
+        r = module.a.shape[0]
+        a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
+        scale[layer] = module.scale
+    return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
