@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -24,11 +24,13 @@ from jaxlora.io import (
     adapter_folders,
     collection,
     collection_about,
+    collection_beside,
     collection_data,
     collection_out,
     origin,
 )
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_beside import Beside
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
 from jaxlora.report import fidelity as report
@@ -103,6 +105,9 @@ class Arguments:
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Compare with the exact sum, group by group: a table, and files in this folder;
     takes longer than most merges."""
+    average: bool = False
+    """Average tensors that adapters replace (modules_to_save, tokens) by weight, where
+    they differ; else such adapters are refused."""
     list: bool = False
     """Show which methods to try first, and when; with a name after it, its fields."""
     all: bool = False
@@ -120,6 +125,10 @@ def run(arguments: Sequence[str]) -> int:
     with bars.bar("merging") as move:
         library = collection.open_folders(folders, names=names)
         printing.say(collection_about.notes(library))
+        beside, notes = collection_beside.of_merge(
+            names, library.files, weights, average=given.average
+        )
+        printing.say(notes)
         for base in sorted({name for name in library.base_names if name}):
             printing.say(origin.notes(base))
         if merge.by_layer:
@@ -130,7 +139,7 @@ def run(arguments: Sequence[str]) -> int:
         source = groups.Source(library.library, library.shapes, data)
         chosen = {"seed": given.seed, "rank": given.rank}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
-        grams, parts = _write(given, library, merges, weights)
+        grams, parts = _write(given, _Inputs(library, weights, beside), merges)
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
@@ -141,14 +150,24 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+class _Inputs(NamedTuple):
+    """What is merged."""
+
+    library: Collection
+    weights: Sequence[float]
+    beside: Beside
+    """What the merge has beside its updates."""
+
+
 def _write(
-    given: Arguments, library: Collection, merges: Merges, weights: Sequence[float]
+    given: Arguments, inputs: _Inputs, merges: Merges
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
+    library, weights, beside = inputs
     with (
         outputs.replaced(given.out) as new,
-        collection_out.writing(new, library) as write_site,
+        collection_out.writing(new, library, beside) as write_site,
     ):
         for name, group, merged in merges:
             write_site(name, merged)

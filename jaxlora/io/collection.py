@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.io import collection_sites, peft
+from jaxlora.io import collection_beside, collection_sites, peft
 from jaxlora.io.collection_sites import Module
 from jaxlora.io.collection_stored import Stored
 from jaxlora.io.peft import PeftFile
@@ -53,6 +53,8 @@ class Collection:
     """Sites of embeddings; D is V there, and F is D."""
     copies: tuple[str, ...]
     """Modules whose base weight some adapter holds a copy of, which was not read."""
+    files: tuple[PeftFile, ...]
+    """The adapters as they were opened, with what they have beside updates."""
     spellings: tuple[str, ...] = ()
     """What the adapters put around the layers of the model; several, if they name its
     modules differently, which have one name each here."""
@@ -124,13 +126,7 @@ def open_folders(
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
     opened = [peft.open_folder(path) for path in paths]
-    for path, file in zip(paths, opened, strict=True):
-        if file.kinds:
-            raise ValueError(
-                f"The adapter {path} has {file.kinds[0]}, which is read beside a base "
-                f"only (generate, eval, forward, fuse)."
-            )
-    files = collection_sites.alike(opened)
+    files = collection_sites.alike(list(map(collection_beside.with_biases, opened)))
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))
     return Collection(
@@ -146,6 +142,7 @@ def open_folders(
         ),
         copies=tuple(sorted({path for file in files for path in file.copies})),
         spellings=collection_sites.spellings(opened),
+        files=files,
     )
 
 

@@ -99,6 +99,8 @@ class Header:
     """Tensors of the magnitude and of the bias."""
     turned: bool = False
     """Are a and b stored as [D, R] and [R, F]?"""
+    vector: bool = False
+    """Is b stored alone, as [F], and a the number 1?"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,8 @@ class PeftFile:
     """Token ids and tensor of the rows that replace those of an embedding, by path."""
     tied: bool
     """Does what is said of an embedding hold for a head that shares its table, too?"""
+    settings: Raw
+    """Fields of the config that say what is replaced."""
     stored: Tensors
     """All of these tensors."""
 
@@ -136,6 +140,9 @@ class PeftFile:
           ValueError: if they hold NaN or infinity, or the file was changed.
         """
         header = self.modules[path]
+        if header.vector:
+            bias = self.tensor(header.keys[1])[:, None].astype(np.float32)
+            return PeftModule(np.ones((1, 1), np.float32), bias, header.scale)
         a, b = (self.tensor(key) for key in header.keys)
         if header.turned:
             a, b = a.T, b.T
@@ -224,6 +231,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
         replaced=dict(sorted(parts.replaced.items())),
         rows=rows,
         tied=bool(raw.get("ensure_weight_tying")),
+        settings={x: raw[x] for x in peft_parts.SETTINGS if raw.get(x)},
         stored=stored,
     )
 

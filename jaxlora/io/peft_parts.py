@@ -27,6 +27,10 @@ _REPLACED = re.compile(
 )
 
 
+SETTINGS = "modules_to_save", "ensure_weight_tying", "bias"
+"""Fields of a config that say what is replaced, tokens apart."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """Keys of the tensors of one adapter that are no low-rank factors."""
