@@ -1,6 +1,7 @@
 """Modules of a PEFT adapter as sites of a decoder: where they go, and their values."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,18 +9,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlora import lora
+from jaxlora import tree as named
+from jaxlora.io import peft_out
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
 from jaxlora.models import names, sites
-from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD
+from jaxlora.models.config import DecoderConfig
+from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD, KERNEL
+from jaxlora.tree import Tree
 
-_OUTSIDE = {"embed_tokens": EMBEDDING, "lm_head": HEAD}
+_OUTSIDE = {
+    "model.embed_tokens": EMBEDDING,
+    "transformer.wte": EMBEDDING,
+    "lm_head": HEAD,
+}
+
+
+def outside_paths(config: DecoderConfig | None) -> dict[str, str]:
+    """Returns the modules of the sites that lie in no layer.
+
+    Args:
+      config: of the decoder; None for the names of most families.
+    """
+    paths = names.table(config).outside
+    return {EMBEDDING: paths["embed"], HEAD: paths["head"]}
 
 
 def place(
     path: str, module: PeftModule | Header, leaves: Mapping[str, Any]
 ) -> tuple[str, int | None]:
     """Returns the site and layer of a module; None is the layer of table and head.
+
+    Of several MLPs in each layer, those of all layers are counted in a row.
 
     Args:
       path: of the module.
@@ -29,7 +51,7 @@ def place(
     Raises:
       ValueError: if the base has no such module.
     """
-    outside = _OUTSIDE.get(names.canonical(path).removeprefix("model."))
+    outside = _OUTSIDE.get(names.canonical(path))
     if module.embedding != (outside == EMBEDDING):
         kind = "an embedding" if module.embedding else "a linear layer"
         raise ValueError(
@@ -38,20 +60,28 @@ def place(
     if outside is not None and EMBEDDING in leaves:
         return outside, None
     within = names.site(path)
-    if within is None or within[0] not in leaves:
+    if within is None or within.name not in leaves:
         have = [name for name in leaves if name.endswith("_proj/kernel")]
         theirs = [names.KERNELS.get(x.removesuffix("/kernel"), x) for x in have]
         raise ValueError(
             f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
             f"{', '.join(theirs)}. The adapter is for another model."
         )
-    layers = leaves[within[0]].shape[0]
-    if within[1] >= layers:
+    layers, *mlps = leaves[within.name].shape[:-2]
+    if within.layer >= layers:
         raise ValueError(
             f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
             f"{layers - 1}. The adapter is for another model."
         )
-    return within
+    if within.mlp is None:
+        return within.name, within.layer
+    if within.mlp >= mlps[0]:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but a layer of the base has {mlps[0]} MLPs, "
+            f"0 to {mlps[0] - 1}. The adapter is for another model."
+        )
+    # The MLPs of all layers in a row; _stack gives them their axes back.
+    return within.name, within.layer * mlps[0] + within.mlp
 
 
 def weights(
@@ -148,7 +178,8 @@ def _check_shapes(path: str, module: PeftModule, shape: tuple[int, ...]) -> None
 
 
 def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeight:
-    count, d, f = shape
+    *lead, d, f = shape
+    count = math.prod(lead)
     rank = max(module.a.shape[0] for module in layers.values())
     factors = [values for m in layers.values() for values in (m.a, m.b)]
     dtypes = {values.dtype for values in factors}
@@ -159,4 +190,65 @@ def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeig
         r = module.a.shape[0]
         a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
         scale[layer] = module.scale
-    return LoraWeight(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
+    shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
+    return LoraWeight(*map(jnp.asarray, shaped))
+
+
+def outside_module(site: str, weight: LoraWeight, path: str) -> dict[str, PeftModule]:
+    """Returns the module of table or head, by its path; nothing if it is zero.
+
+    Args:
+      site: of table or head.
+      weight: a [V, R] and b [R, D], or a [D, R] and b [R, V].
+      path: of the module.
+    """
+    a, b = np.asarray(weight.a), np.asarray(weight.b)
+    rank = peft_out.used(a, b)
+    if not rank:
+        return {}
+    down, up = np.ascontiguousarray(a[:, :rank].T), np.ascontiguousarray(b[:rank].T)
+    module = PeftModule(down, up, float(weight.scale), embedding=site == EMBEDDING)
+    return {path: module}
+
+
+def add_beside(
+    modules: dict[str, PeftModule],
+    site: str,
+    weight: LoraWeight,
+    of: tuple[DecoderConfig | None, Tree | None],
+) -> None:
+    """Adds the magnitudes or biases of a site to the modules of its layers.
+
+    Args:
+      modules: of the kernels, by path; changed.
+      site: of a gain or bias.
+      weight: [L, 1, F].
+      of: config of the decoder, and its params, for a gain.
+
+    Raises:
+      ValueError: if there is a gain and no base, or one that is not above -1: DoRA has
+        positive magnitudes.
+    """
+    config, base = of
+    rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
+    if site.endswith(f"/{GAIN}") and base is None:
+        raise ValueError(
+            f"The adapter has a site {site!r} (DoRA), whose magnitudes are norms of "
+            f"the base's kernel; give the base as well."
+        )
+    for layer, row in enumerate(rows):
+        path = names.module(kernel, layer, config)
+        old = modules[path]
+        if site.endswith(f"/{BIAS}"):
+            modules[path] = dataclasses.replace(old, bias=row / np.float32(old.scale))
+            continue
+        if (row <= -1).any():
+            raise ValueError(
+                f"The adapter multiplies outputs of {path!r} by {1 + row.min():.3g}, "
+                f"which no magnitude of DoRA does; fuse it instead."
+            )
+        low = _scaled(old, 1.0 / (1.0 + row))
+        leaf = named.flatten(base)[kernel][layer]
+        norm = 1.0 / _gain(leaf, low.a, low.b, low.scale, np.ones_like(row))
+        magnitude = np.asarray((1.0 + row) * norm)
+        modules[path] = dataclasses.replace(low, magnitude=magnitude)

@@ -17,7 +17,7 @@ from jaxlora import tree as named
 from jaxlora.io import module_names, peft, peft_out
 from jaxlora.io.peft import Header, PeftAdapter, PeftFile, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
-from jaxlora.models import adapter_sites, names
+from jaxlora.models import adapter_sites, names, sites
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import EMBEDDING, HEAD
 from jaxlora.tree import Tree
@@ -134,6 +134,7 @@ def save(
     *,
     base_name: str | None = None,
     config: DecoderConfig | None = None,
+    base: Tree | None = None,
 ) -> None:
     """Writes an adapter that PEFT loads to the same update.
 
@@ -142,12 +143,13 @@ def save(
       adapter: one adapter of a decoder; sites are [L, ...].
       base_name: name or folder of the model that it is for, as PEFT will look for it.
       config: of the decoder; by default modules have the names of most families.
+      base: params of that model, for an adapter with gains (DoRA).
 
     Raises:
       ValueError: if the folder holds something, the adapter is zero everywhere, it is a
         library, or a site of it has no place in a Hugging Face model.
     """
-    written = to_peft(adapter, base_name=base_name, config=config)
+    written = to_peft(adapter, base_name=base_name, config=config, base=base)
     targets = _targets(adapter, written, config)
     peft_out.write(Path(folder), written, targets=targets)
 
@@ -185,38 +187,73 @@ def to_peft(
     *,
     base_name: str | None = None,
     config: DecoderConfig | None = None,
+    base: Tree | None = None,
 ) -> PeftAdapter:
     """Unstacks the layers of each site.
 
+    Args:
+      adapter: one adapter of a decoder.
+      base_name: of the model that it is for.
+      config: of the decoder; by default modules have the names of most families.
+      base: its params, which a gain (DoRA) needs: PEFT stores norms, not factors.
+
     Raises:
-      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model.
+      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model, or
+        there is a gain and no base.
     """
+    flat, paths = lora.sites(adapter), adapter_sites.outside_paths(config)
+    modules: dict[str, PeftModule] = {}
+    for site, weight in flat.items():
+        if site in paths:
+            modules |= adapter_sites.outside_module(site, weight, paths[site])
+        elif not sites.is_beside(site):
+            parts = (sites.beside(site, part) for part in (sites.GAIN, sites.BIAS))
+            least = int(any(x in flat for x in parts))
+            modules |= _layers(site, weight, config, least)
+    for site, weight in flat.items():
+        if sites.is_beside(site):
+            adapter_sites.add_beside(modules, site, weight, (config, base))
+    return PeftAdapter(modules=dict(sorted(modules.items())), base_name=base_name)
+
+
+def _layers(
+    site: str, weight: LoraWeight, config: DecoderConfig | None, least: int
+) -> dict[str, PeftModule]:
+    """The module of each layer, without ranks that are zero in both factors.
+
+    Those of which fewer than ``least`` are left keep so many.
+    """
+    if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
+        raise ValueError(
+            f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
+            f"[L, D, R]; write the adapters of a library one by one, with "
+            f"lora.unstack."
+        )
     modules = {}
-    for site, weight in lora.sites(adapter).items():
-        if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
-            raise ValueError(
-                f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
-                f"[L, D, R]; write the adapters of a library one by one, with "
-                f"lora.unstack."
+    a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
+    for index in np.ndindex(a.shape[:-2]):
+        rank = max(least, peft_out.used(a[index], b[index]))
+        if rank:
+            modules[names.module(site, index, config)] = PeftModule(
+                np.ascontiguousarray(a[index][:, :rank].T),
+                np.ascontiguousarray(b[index][:rank].T),
+                float(scale[index]),
             )
-        a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
-        for index in np.ndindex(a.shape[:-2]):
-            rank = peft_out.used(a[index], b[index])
-            if rank:
-                modules[names.module(site, index, config)] = PeftModule(
-                    np.ascontiguousarray(a[index][:, :rank].T),
-                    np.ascontiguousarray(b[index][:rank].T),
-                    float(scale[index]),
-                )
-    return PeftAdapter(modules=modules, base_name=base_name)
+    return modules
 
 
 def _targets(
     adapter: Adapter, written: PeftAdapter, config: DecoderConfig | None
 ) -> set[str]:
     """Short names of modules adapted in every layer, full names of all others."""
-    targets = set()
+    targets: set[str] = set()
+    outside = adapter_sites.outside_paths(config)
     for site, weight in lora.sites(adapter).items():
+        if sites.is_beside(site):
+            continue
+        if site in outside:
+            targets |= {outside[site]} & set(written.modules)
+            continue
         every = np.ndindex(weight.a.shape[:-2])
         paths = {names.module(site, index, config) for index in every}
         here = paths & set(written.modules)

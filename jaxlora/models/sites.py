@@ -41,6 +41,15 @@ def beside(site: str, part: str) -> str:
     return site.rpartition("/")[0] + f"/{part}"
 
 
+def is_beside(site: str) -> bool:
+    """Is it a gain or bias, which stands beside a kernel?
+
+    Args:
+      site: its name.
+    """
+    return _part(site) in (GAIN, BIAS)
+
+
 def kernels(adapter: Adapter) -> Adapter:
     """Returns the sites that gates see: an adapter or library of kernels alone.
 
@@ -76,7 +85,7 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
         beside it, or a library has sites that no route can reach.
     """
     flat = lora.sites(adapter)
-    others = {x for x in flat if _part(x) in (GAIN, BIAS) or x in (EMBEDDING, HEAD)}
+    others = {x for x in flat if is_beside(x) or x in (EMBEDDING, HEAD)}
     if not others:
         return lora.check(base, adapter, experts)
     leaves = named.flatten(base)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import lora, models, reuse
+from jaxlora.io import peft
 from jaxlora.models import adapters, pretrained, sites
 from jaxlora.reuse import calls
 
@@ -173,3 +174,25 @@ def test_one_adapter_alone_is_no_tree():
     _, base = pretrained.load(base_of("tied/tokens"))
     with pytest.raises(ValueError, match=r"replaces 'model.embed_tokens' .*reuse.load"):
         adapters.load(DATA / "tied/tokens", base)
+
+
+@pytest.mark.parametrize("kind", ["tied/dora", "untied/lora_bias", "tied/head"])
+def test_written_for_peft_it_is_the_same(kind, tmp_path):
+    _, base = pretrained.load(base_of(kind))
+    adapter = adapters.load(DATA / kind, base)
+    adapters.save(tmp_path / "out", adapter, base=base, base_name="base")
+    first, second = (
+        peft.read(folder).modules for folder in (DATA / kind, tmp_path / "out")
+    )
+    assert first.keys() == second.keys()
+    for path, module in first.items():
+        again = second[path]
+        for part in ("a", "b", "magnitude", "bias"):
+            values = getattr(module, part)
+            if values is None:
+                assert getattr(again, part) is None
+            else:
+                np.testing.assert_allclose(getattr(again, part), values, rtol=1e-5)
+    if kind == "tied/dora":
+        with pytest.raises(ValueError, match=r"gain' .DoRA., whose magnitudes are nor"):
+            adapters.save(tmp_path / "other", adapter)
