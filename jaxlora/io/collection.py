@@ -126,6 +126,7 @@ def open_folders(
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
     opened = [peft.open_folder(path) for path in paths]
+    collection_beside.check_starts(opened)
     files = collection_sites.alike(list(map(collection_beside.with_biases, opened)))
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))

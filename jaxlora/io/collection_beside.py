@@ -43,6 +43,26 @@ def with_biases(file: PeftFile) -> PeftFile:
     return dataclasses.replace(file, modules={**file.modules, **biases})
 
 
+def check_starts(files: Sequence[PeftFile]) -> None:
+    """Refuses adapters whose updates are not known without their base.
+
+    Args:
+      files: the adapters.
+
+    Raises:
+      ValueError: naming one that took factors out of its base.
+    """
+    for file in files:
+        starts = {header.start or "" for header in file.modules.values()} - {""}
+        if starts:
+            raise ValueError(
+                f"The adapter {file.folder} began with {min(starts)} factors that its "
+                f"training took out of the base, without which its update is not "
+                f"known; generate, eval, forward and fuse convert it on the base, and "
+                f"PEFT does with path_initial_model_for_weight_conversion."
+            )
+
+
 def notes(names: Sequence[str], files: Sequence[PeftFile]) -> Iterator[str]:
     """Says what each adapter has beside low-rank updates.
 
@@ -76,7 +96,7 @@ class Beside:
           path: of ``magnitudes``.
         """
         shares = np.abs(self.weights) / np.sum(np.abs(self.weights))
-        keys = (file.modules[path].beside[0] for file in self.files)
+        keys = (file.modules[path].beside[0] or "" for file in self.files)
         values = (file.tensor(key) for file, key in zip(self.files, keys, strict=True))
         return _sum(zip(shares, values, strict=True))
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from jaxlora.io import peft_files, peft_keys, peft_parts, tensors, trust
 from jaxlora.io.errors import PathError, naming
-from jaxlora.io.peft_checks import CONFIG, Raw, check
-from jaxlora.io.peft_config import CONFIG_BYTES, Config
+from jaxlora.io.peft_checks import CONFIG, Raw
+from jaxlora.io.peft_config import Config
 from jaxlora.io.peft_keys import WEIGHTS as WEIGHTS
 from jaxlora.io.peft_parts import Parts
 from jaxlora.io.tensors import Tensors
@@ -50,6 +50,8 @@ class PeftModule:
     both kinds are ``scale * a.T @ b.T``."""
     magnitude: np.ndarray | None = None
     """[F], the norms that DoRA gives the rows of W + s b a; or None."""
+    start: str | None = None
+    """What it began with, as in :class:`Header`."""
     bias: np.ndarray | None = None
     """[F], of which ``scale * bias`` is added to the layer's output; or None."""
 
@@ -97,8 +99,9 @@ class Header:
     """Tensors of a and b."""
     beside: tuple[str | None, str | None] = (None, None)
     """Tensors of the magnitude and of the bias."""
-    turned: bool = False
-    """Are a and b stored as [D, R] and [R, F]?"""
+    start: str | None = None
+    """Which factors the training began with and took out of the base's weight, as
+    init_lora_weights says: ``pissa`` or ``olora``; None if it took none."""
     vector: bool = False
     """Is b stored alone, as [F], and a the number 1?"""
 
@@ -144,10 +147,9 @@ class PeftFile:
             bias = self.tensor(header.keys[1])[:, None].astype(np.float32)
             return PeftModule(np.ones((1, 1), np.float32), bias, header.scale)
         a, b = (self.tensor(key) for key in header.keys)
-        if header.turned:
-            a, b = a.T, b.T
-        beside = (None if key is None else self.tensor(key) for key in header.beside)
-        return PeftModule(a, b, header.scale, header.embedding, *beside)
+        m, bias = (None if key is None else self.tensor(key) for key in header.beside)
+        beside = {"magnitude": m, "bias": bias, "start": header.start}
+        return PeftModule(a, b, header.scale, header.embedding, **beside)
 
     def tensor(self, key: str) -> np.ndarray:
         """Returns one tensor; float16 becomes float32.
@@ -170,6 +172,8 @@ class PeftFile:
         counted = {f"DoRA in {dora} modules": dora, f"{biases} biases": biases}
         rows = sum(len(ids) for ids, _ in self.rows.values())
         counted |= {f"{rows} trained tokens": rows}
+        starts = {h.start for h in headers if h.start}
+        counted |= {f"{x} (factors taken out of the base)": 1 for x in starts}
         replaced = [f"{name} replaced" for name in self.replaced]
         return (*(text for text, n in counted.items() if n), *replaced)
 
@@ -210,9 +214,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     folder = _folder(folder, name)
     with naming(folder):
         trust.check_sealed(folder, SEAL)
-        raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
-        check(raw)
-        stored = peft_files.open_weights(folder)
+        raw, stored = peft_files.open_parts(folder)
         parts, keys = peft_parts.split(stored.entries)
         pairs, copies = peft_keys.pairs(keys)
         config = Config(raw, modules=len(pairs))
@@ -282,7 +284,8 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     # Float16 becomes float32: its range is too small for sums of adapters.
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
-    return Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
+    header = Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
+    return dataclasses.replace(header, start=None if table else config.start)
 
 
 def _without_tied(raw: Raw, config: Config, pairs):

@@ -44,6 +44,8 @@ HARMLESS = frozenset(
 """Fields that change nothing, whatever they hold."""
 _READ = frozenset(("peft_type", "r", "lora_alpha", "bias", "init_lora_weights"))
 
+STARTS = "pissa", "olora"
+"""Begin values of init_lora_weights whose first factors are known from the base."""
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base as it is."""
 
@@ -80,6 +82,13 @@ def _check_kind(raw: Raw) -> None:
             f"'lora_only'."
         )
     init = raw.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(STARTS):
+        if raw.get("use_dora"):
+            raise ValueError(
+                f"{CONFIG} has use_dora and init_lora_weights {short(init)}, whose "
+                f"magnitudes are of a base that the training changed."
+            )
+        return
     # Types are compared, because 1 == True in Python and PEFT tells them apart.
     if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
         raise ValueError(f"{CONFIG} has init_lora_weights {short(init)}{_why(init)}.")
@@ -94,9 +103,10 @@ def _why(init: Any) -> str:
             "that base only, which was saved beside it; add it there with PEFT "
             "(merge_and_unload)"
         )
-    if plain and plain.startswith(("pissa", "olora", "corda", "lora_ga")):
+    if plain and plain.startswith(("corda", "lora_ga")):
         return (
-            ", which changes the base weights; save it as plain LoRA with PEFT's "
+            ", whose first factors were made of data and taken out of the base, and "
+            "are not known here; save it as plain LoRA with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
     return ", expected one of those that are known to leave the base as it is"

@@ -14,7 +14,7 @@ from jaxlora import tree as named
 from jaxlora.io import peft_out
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
-from jaxlora.models import names, sites
+from jaxlora.models import adapter_starts, names, sites
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD, KERNEL
 from jaxlora.tree import Tree
@@ -107,7 +107,11 @@ def weights(
         _check_shapes(path, modules[layer], shape)
     if None in modules:
         return {site: _outside(paths[None], modules[None])}
-    layered = {layer: x for layer, x in modules.items() if layer is not None}
+    layered = {
+        layer: adapter_starts.without_start(x, leaves[site][layer])
+        for layer, x in modules.items()
+        if layer is not None
+    }
     out: dict[str, LoraWeight] = {}
     biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
     if biases:
@@ -158,10 +162,11 @@ def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
 
 def _outside(path: str, module: PeftModule) -> LoraWeight:
     """The update of table or head, which have no layers."""
-    if _has(module.magnitude) or _has(module.bias):
+    if _has(module.magnitude) or _has(module.bias) or module.start:
         raise ValueError(
-            f"The adapter has a magnitude (DoRA) or a bias of {path!r}, which are read "
-            f"of linear layers within a decoder's layers only."
+            f"The adapter has a magnitude (DoRA), a bias, or factors taken out of the "
+            f"base (PiSSA), of {path!r}; these are read of linear layers within a "
+            f"decoder's layers only."
         )
     single = _stack({0: module}, (1, module.a.shape[1], module.b.shape[0]))
     return jax.block_until_ready(jax.tree.map(lambda x: x[0], single))

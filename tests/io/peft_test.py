@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora.io import peft, peft_config
+from jaxlora.io import collection, peft, peft_config
 
 DATA = Path(__file__).parents[1] / "data" / "hf"
 Q0 = "model.layers.0.self_attn.q_proj"
@@ -184,9 +184,6 @@ def test_half_is_read_as_float32_and_bfloat16_as_it_is(plain):
         {"use_bdlora": {"nblocks": 2}},
         {"arrow_config": {"top_k": 2}},
         {"monteclora_config": {"a": 1}},
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "pissa_niter_4"},
-        {"init_lora_weights": "olora"},
         {"init_lora_weights": "corda"},
         {"init_lora_weights": "lora_ga"},
         {"init_lora_weights": "loftq"},
@@ -205,7 +202,6 @@ def test_more_than_a_low_rank_update_is_refused_by_name(plain, fields):
     [
         ("loftq", "begins on quantised base weights of its own"),
         ("LoftQ", "merge_and_unload"),
-        ("pissa_niter_4", "path_initial_model_for_weight_conversion"),
         ("corda", "path_initial_model_for_weight_conversion"),
         ("lora_ga", "path_initial_model_for_weight_conversion"),
         ("new", "expected one of those that are known"),
@@ -301,6 +297,18 @@ def test_what_replaces_parts_of_the_base(plain, fields, key, shape, message):
     else:
         got = read.replaced["model.embed_tokens.weight"]
         np.testing.assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("init", ["pissa", "PiSSA_niter_4", "olora"])
+def test_factors_that_were_taken_out_of_the_base_are_known_from_it(plain, init):
+    configure(plain, init_lora_weights=init)
+    start = init[:5].lower()
+    assert {x.start for x in peft.read(plain).modules.values()} == {start}
+    with pytest.raises(ValueError, match=f"began with {start} factors that its train"):
+        collection.open_folders([plain])
+    configure(plain, init_lora_weights=init, use_dora=True)
+    with pytest.raises(ValueError, match="use_dora and init_lora_weights"):
+        peft.read(plain)
 
 
 @pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal"])

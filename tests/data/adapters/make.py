@@ -35,6 +35,8 @@ ADAPTERS = {
             "target_modules": ["q_proj"],
             "modules_to_save": [HEAD, EMBED, "norm", "input_layernorm"],
         },
+        "pissa": {"target_modules": ["q_proj"], "init_lora_weights": "pissa"},
+        "olora": {"target_modules": ["up_proj"], "init_lora_weights": "olora"},
         "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 3]},
         "tokens_of_both": {
             "target_modules": ["q_proj"],
@@ -81,6 +83,7 @@ def base(folder):
     model = transformers.AutoModelForCausalLM.from_config(config)
     draw(model, 0.3)
     model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
 
 
 def rename(path):
