@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora.io import collection_beside, collection_sites, peft
+from jaxlora.io.collection_biases import BIAS, with_biases
 from jaxlora.io.collection_sites import Module
 from jaxlora.io.collection_stored import Stored
 from jaxlora.io.peft import PeftFile
@@ -127,7 +128,7 @@ def open_folders(
     # read.
     opened = [peft.open_folder(path) for path in paths]
     collection_beside.check_starts(opened)
-    files = collection_sites.alike(list(map(collection_beside.with_biases, opened)))
+    files = collection_sites.alike([*map(with_biases, opened)])
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))
     return Collection(
@@ -183,4 +184,5 @@ def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
 
 
 def _means(name: str, path: str) -> bool:
+    path = path.removesuffix(BIAS)
     return path == name or path.endswith(f".{name}")

@@ -1,46 +1,19 @@
 """What adapters have beside low-rank updates, and how it is merged without a base.
 
-A bias (``lora_bias``) is an update of rank 1 from an input that is 1: it is one more
-module, and merged as all are. A magnitude (DoRA) has no zero to start from unless the
-base is known: magnitudes are averaged, by the absolute weights, so that the merge of an
-adapter with itself is that adapter. Tensors that adapters replace must agree, or are
-averaged on request.
+Biases are modules of their own (:mod:`jaxlora.io.collection_biases`). A magnitude
+(DoRA) has no zero to start from unless the base is known: magnitudes are averaged, by
+the absolute weights, so that the merge of an adapter with itself is that adapter.
+Tensors that adapters replace must agree, or are averaged on request.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxlora.io.peft import Header, PeftFile, PeftModule, Rows
+from jaxlora.io.peft import PeftFile, Rows
 from jaxlora.names import few
-
-BIAS = ".lora_bias"
-"""Ends the name of a bias as a module of its own."""
-
-
-def with_biases(file: PeftFile) -> PeftFile:
-    """Lists the biases of an adapter among its modules.
-
-    Args:
-      file: the adapter.
-    """
-    biases = {
-        path + BIAS: Header(
-            rank=1,
-            d=1,
-            f=header.f,
-            scale=header.scale,
-            embedding=False,
-            dtype=np.dtype(np.float32),
-            keys=(header.beside[1],) * 2,
-            vector=True,
-        )
-        for path, header in file.modules.items()
-        if header.beside[1] is not None
-    }
-    return dataclasses.replace(file, modules={**file.modules, **biases})
 
 
 def check_starts(files: Sequence[PeftFile]) -> None:
@@ -167,6 +140,8 @@ def of_merge(
     beside = Beside([files[i] for i in used], [weights[i] for i in used])
     short = [names[i] for i in used]
     _check_magnitudes(short, beside)
+    _check_biases(short, beside)
+    _check_overlap(short, beside)
     sentences = []
     if beside.magnitudes:
         sentences.append(
@@ -191,6 +166,33 @@ def _check_magnitudes(names: Sequence[str], beside: Beside) -> None:
             f"{names[least]} has none, which without the base cannot be compared; "
             f"`jaxlora fuse MODEL A B --merge NAME --out DIR` merges them on it."
         )
+
+
+def _check_biases(names: Sequence[str], beside: Beside) -> None:
+    """PEFT has biases of all modules or of none, and none of an embedding."""
+    pairs = [*zip(names, beside.files, strict=True)]
+    biased = [x for x, f in pairs if any(h.beside[1] for h in f.modules.values())]
+    tables = [x for x, f in pairs if any(h.embedding for h in f.modules.values())]
+    if biased and tables:
+        raise ValueError(
+            f"Adapter {biased[0]} has biases (lora_bias) and {tables[0]} updates an "
+            f"embedding, which no adapter of PEFT does at once; `jaxlora generate "
+            f"MODEL --adapter A B --merge NAME` runs them merged."
+        )
+
+
+def _check_overlap(names: Sequence[str], beside: Beside) -> None:
+    """No adapter of PEFT replaces a module, and updates it or tokens of it as well."""
+    pairs = [*zip(names, beside.files, strict=True)]
+    for name, file in pairs:
+        for module in (x.removesuffix(".weight") for x in file.replaced):
+            others = [x for x, f in pairs if module in f.modules.keys() | f.rows.keys()]
+            if others:
+                raise ValueError(
+                    f"Adapter {name} replaces {module!r} and {others[0]} updates it or "
+                    f"tokens of it, which no adapter of PEFT does at once; `jaxlora "
+                    f"fuse MODEL A B --merge NAME --out DIR` merges them on the base."
+                )
 
 
 def _replaced_notes(
@@ -244,42 +246,3 @@ def _mean(pairs: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
 
 def _sum(pairs: Iterator[tuple[float, np.ndarray]]) -> np.ndarray:
     return np.asarray(sum(x * y.astype(np.float32) for x, y in pairs), np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Joined(Mapping[str, PeftModule]):
-    """Modules of a merge with their biases and magnitudes beside their factors."""
-
-    modules: Mapping[str, PeftModule]
-    """By path; biases are modules of their own."""
-    magnitudes: Mapping[str, np.ndarray]
-    """By path, [F]."""
-    shapes: Mapping[str, tuple[int, int]]
-    """D and F by path, for modules that have no factors left."""
-
-    def __getitem__(self, path: str) -> PeftModule:
-        d, f = self.shapes[path]
-        module, bias = self.modules.get(path), self.modules.get(path + BIAS)
-        if module is None:
-            down, up = np.zeros((1, d), np.float32), np.zeros((f, 1), np.float32)
-            module = PeftModule(down, up, 1.0)
-        if path not in self.modules.keys() | self.magnitudes.keys() and bias is None:
-            raise KeyError(path)
-        vector = None
-        if bias is not None:
-            vector = (_float32(bias.b) @ _float32(bias.a))[:, 0] * bias.scale
-        elif any(x.endswith(BIAS) for x in self.modules):
-            vector = np.zeros(f, np.float32)  # PEFT has a bias everywhere or nowhere
-        magnitude = self.magnitudes.get(path)
-        return dataclasses.replace(module, bias=vector, magnitude=magnitude)
-
-    def __iter__(self) -> Iterator[str]:
-        with_bias = (x.removesuffix(BIAS) for x in self.modules)
-        return iter(sorted({*with_bias, *self.magnitudes}))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-def _float32(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values, np.float32)

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxlora.io import peft_out, shards
 from jaxlora.io.collection import Collection
-from jaxlora.io.collection_beside import BIAS, Beside, Joined
+from jaxlora.io.collection_beside import Beside
+from jaxlora.io.collection_biases import BIAS, Joined
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 

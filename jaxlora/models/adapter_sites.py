@@ -162,7 +162,8 @@ def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
 
 def _outside(path: str, module: PeftModule) -> LoraWeight:
     """The update of table or head, which have no layers."""
-    if _has(module.magnitude) or _has(module.bias) or module.start:
+    biased = module.bias is not None and module.bias.any()
+    if _has(module.magnitude) or biased or module.start:
         raise ValueError(
             f"The adapter has a magnitude (DoRA), a bias, or factors taken out of the "
             f"base (PiSSA), of {path!r}; these are read of linear layers within a "

@@ -76,6 +76,8 @@ def test_dora_beside_a_plain_adapter_needs_the_base(merge):
 
 def test_biases_merge_as_deltas_do(merge):
     kinds = "untied/lora_bias", "untied/head"
+    _, text = merge(DATA / kinds[0], DATA / "untied/embed", code=2)
+    assert "has biases (lora_bias) and embed updates an embedding" in text
     merged, _ = merge(
         *(DATA / kind for kind in kinds), words="--method sum --weights 2 1"
     )
@@ -89,12 +91,18 @@ def test_biases_merge_as_deltas_do(merge):
 
 
 def test_equal_replacements_are_kept_bit_for_bit(merge, other):
-    merged, text = merge(DATA / "untied/saved", DATA / "untied/tokens")
-    stored = load_file(DATA / "untied/saved" / "adapter_model.safetensors")
+    merged, text = merge(DATA / "tied/saved_head", DATA / "tied/tokens")
+    stored = load_file(DATA / "tied/saved_head" / "adapter_model.safetensors")
     np.testing.assert_array_equal(merged.replaced["lm_head.weight"], stored[LM_HEAD])
     assert merged.rows["model.embed_tokens"].ids == (5, 3)
-    assert "lm_head.weight of the merge is that of saved." in text
+    assert "lm_head.weight of the merge is that of saved_head." in text
     assert "2 trained tokens are kept beside the merge." in text
+
+
+@pytest.mark.parametrize("second", ["tokens", "embed"])
+def test_a_replaced_table_is_not_changed_again(merge, second):
+    _, text = merge(DATA / "untied/saved", DATA / "untied" / second, code=2)
+    assert f"Adapter saved replaces 'model.embed_tokens' and {second} updates" in text
 
 
 def test_different_replacements_are_refused_or_averaged(merge, other):
