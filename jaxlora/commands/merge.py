@@ -48,6 +48,10 @@ the method takes them: `sum` adds each adapter times its weight, `mean` divides 
 sum. `--list` says which to try first, and when; with `--all` it shows every method,
 with a name its fields and where it is from.
 
+Biases (lora_bias) are merged as updates are. Magnitudes (DoRA) are averaged by weight:
+`jaxlora fuse MODEL A B --merge NAME` knows the base, and merges DoRA in delta space.
+Tensors that adapters replace (modules_to_save, tokens) must be equal, or --average.
+
 In memory is one group of modules at a time, such as q_proj of every layer; methods that
 draw, or that rank entries of the whole model, hold all adapters and the result.
 
@@ -105,9 +109,8 @@ class Arguments:
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Compare with the exact sum, group by group: a table, and files in this folder;
     takes longer than most merges."""
-    average: bool = False
-    """Average tensors that adapters replace (modules_to_save, tokens) by weight, where
-    they differ; else such adapters are refused."""
+    average: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Average replaced tensors (modules_to_save, tokens) that differ; else refuse."""
     list: bool = False
     """Show which methods to try first, and when; with a name after it, its fields."""
     all: bool = False

@@ -26,6 +26,7 @@ from jaxlora.tree import Tree
 
 KERNEL, GAIN, BIAS = "kernel", "gain", "bias"
 EMBEDDING, HEAD = "embed/embedding", "head"
+_BESIDE = GAIN, BIAS, "embedding", HEAD
 
 
 def beside(site: str, part: str) -> str:
@@ -150,13 +151,22 @@ def check_layers(adapter: Adapter | None, what: str) -> None:
         )
 
 
-def row(weight: LoraWeight) -> jax.Array:
-    """Returns the delta of a gain or bias, [F] float32.
+def check_kernels(adapter: Adapter, what: str) -> None:
+    """Refuses an adapter of more than kernels.
 
     Args:
-      weight: a [1, R], b [R, F], scale [].
+      adapter: an adapter.
+      what: is of kernels only.
+
+    Raises:
+      ValueError: naming the site.
     """
-    return lora.delta(weight)[0]
+    odd = [site for site in lora.sites(adapter) if _part(site) in _BESIDE]
+    if odd:
+        raise ValueError(
+            f"The adapter has a site {odd[0]!r} (of DoRA, a bias, embedding or head), "
+            f"and {what} are of adapters of linear layers alone; leave that part out."
+        )
 
 
 def lookup(weight: LoraWeight, tokens: jax.Array) -> jax.Array:
