@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -107,11 +107,13 @@ def weights(
         _check_shapes(path, modules[layer], shape)
     if None in modules:
         return {site: _outside(paths[None], modules[None])}
-    layered = {
-        layer: adapter_starts.without_start(x, leaves[site][layer])
-        for layer, x in modules.items()
-        if layer is not None
-    }
+    layered = {layer: x for layer, x in modules.items() if layer is not None}
+    for layer, x in layered.items():
+        if x.start is not None:
+            kernel = leaves[site].reshape(-1, *shape[-2:])[layer]
+            layered[layer] = adapter_starts.without_start(x, kernel)
+    if len(shape) > 3:
+        _check_plain(site, layered.values())
     out: dict[str, LoraWeight] = {}
     biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
     if biases:
@@ -127,6 +129,15 @@ def weights(
         layered |= {i: _scaled(layered[i], gain) for i, gain in gains.items()}
     out[site] = jax.block_until_ready(_stack(layered, shape))  # else copies wait
     return out
+
+
+def _check_plain(site: str, modules: Iterable[PeftModule]) -> None:
+    """The MLPs of a layer are computed together, from kernels alone."""
+    if any(_has(x.magnitude) or _has(x.bias) for x in modules):
+        raise ValueError(
+            f"The adapter has magnitudes (DoRA) or biases at {site!r}, which are not "
+            f"read of several MLPs in a layer."
+        )
 
 
 @jax.jit

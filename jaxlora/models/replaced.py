@@ -243,13 +243,14 @@ def _set_rows(new: _Base, files: Sequence[PeftFile]) -> Iterator[str]:
             known = rows.setdefault(name, {})
             with naming(file.folder):
                 _add_rows(known, ids, file.tensor(key), name)
-    if rows and (new.embedding not in rows or len({*map(frozenset, rows.values())}) > 1):
+    apart = len({*map(frozenset, rows.values())}) > 1
+    if rows and (apart or new.embedding not in rows):
         new.untie()  # as in PEFT, tokens of the table are also of a tied head
     for name, known in rows.items():
         if name not in (new.embedding, HEAD):
             raise ValueError(
-                f"The adapter has trained tokens of {name!r}, expected {new.embedding!r} "
-                f"or {HEAD!r}; it is for another model."
+                f"The adapter has trained tokens of {name!r}, expected "
+                f"{new.embedding!r} or {HEAD!r}; it is for another model."
             )
         new.set_rows(name, list(known), np.stack(list(known.values())))
         yield f"{len(known)} rows of {name} are replaced by trained tokens."
