@@ -343,10 +343,26 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"Site {name!r} has the shape {shape} in the base, expected a kernel "
                 f"[..., D, F]; only kernels take an adapter."
             )
-        _check_shapes(name, weight, shape, experts)
+        check_shapes(name, weight, shape, experts)
 
 
-def _check_shapes(name: str, weight: LoraWeight, kernel: tuple[int, ...], experts):
+def check_shapes(
+    name: str,
+    weight: LoraWeight,
+    kernel: tuple[int, ...],
+    experts: int | None = None,
+) -> None:
+    """Refuses an update that has another shape than what it is added to.
+
+    Args:
+      name: of the site.
+      weight: one update, or those of ``experts``.
+      kernel: shape [..., D, F] of what it is added to.
+      experts: E of a library; None for a single adapter.
+
+    Raises:
+      ValueError: naming the site, what it got and what it expected.
+    """
     lead = () if experts is None else (experts,)
     *axes, d, f = kernel
     expected = (

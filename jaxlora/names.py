@@ -6,7 +6,7 @@ patterns all ask here.
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FEW = 12
@@ -128,3 +128,17 @@ def check_several(name: str, given: Any) -> None:
         raise ValueError(
             f"{name} is {given!r}, expected a list; with one entry it is [{given!r}]."
         )
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are.
+
+    Args:
+      names: any.
+      most: how many are named.
+
+    >>> few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

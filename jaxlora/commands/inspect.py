@@ -16,7 +16,12 @@ from jaxlora import files, spectra
 from jaxlora.commands import bars, flags, printing
 from jaxlora.commands.flags import outputs
 from jaxlora.commands.printing import line, number, span, table
-from jaxlora.io import adapter_folders, collection, collection_about
+from jaxlora.io import (
+    adapter_folders,
+    collection,
+    collection_about,
+    collection_beside,
+)
 from jaxlora.io.collection import Collection
 from jaxlora.report import formats, spectra_figure, spectra_numbers
 from jaxlora.report.fidelity import short
@@ -112,7 +117,8 @@ def _show(console: Console, library: Collection, groups: Mapping[str, Group]) ->
     if len(library.names) > 1:
         _cosines(console, library.names, shown)
     squares = {name: group.energy for name, group in groups.items()}
-    for note in collection_about.notes(library):
+    beside = collection_beside.notes(library.names, library.files)
+    for note in (*collection_about.notes(library), *beside):
         line(console, note)
     for note in collection_about.nothing(library, squares):
         line(console, note)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -24,11 +24,13 @@ from jaxlora.io import (
     adapter_folders,
     collection,
     collection_about,
+    collection_beside,
     collection_data,
     collection_out,
     origin,
 )
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_beside import Beside
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
 from jaxlora.report import fidelity as report
@@ -45,6 +47,10 @@ No base model is needed; adapters may differ in rank, alpha and modules. Weights
 the method takes them: `sum` adds each adapter times its weight, `mean` divides by their
 sum. `--list` says which to try first, and when; with `--all` it shows every method,
 with a name its fields and where it is from.
+
+Biases (lora_bias) are merged as updates are. Magnitudes (DoRA) are averaged by weight:
+`jaxlora fuse MODEL A B --merge NAME` knows the base, and merges DoRA in delta space.
+Tensors that adapters replace (modules_to_save, tokens) must be equal, or --average.
 
 In memory is one group of modules at a time, such as q_proj of every layer; methods that
 draw, or that rank entries of the whole model, hold all adapters and the result.
@@ -103,6 +109,8 @@ class Arguments:
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Compare with the exact sum, group by group: a table, and files in this folder;
     takes longer than most merges."""
+    average: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Average replaced tensors (modules_to_save, tokens) that differ; else refuse."""
     list: bool = False
     """Show which methods to try first, and when; with a name after it, its fields."""
     all: bool = False
@@ -120,6 +128,10 @@ def run(arguments: Sequence[str]) -> int:
     with bars.bar("merging") as move:
         library = collection.open_folders(folders, names=names)
         printing.say(collection_about.notes(library))
+        beside, notes = collection_beside.of_merge(
+            names, library.files, weights, average=given.average
+        )
+        printing.say(notes)
         for base in sorted({name for name in library.base_names if name}):
             printing.say(origin.notes(base))
         if merge.by_layer:
@@ -130,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         source = groups.Source(library.library, library.shapes, data)
         chosen = {"seed": given.seed, "rank": given.rank}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
-        grams, parts = _write(given, library, merges, weights)
+        grams, parts = _write(given, _Inputs(library, weights, beside), merges)
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
@@ -141,14 +153,24 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+class _Inputs(NamedTuple):
+    """What is merged."""
+
+    library: Collection
+    weights: Sequence[float]
+    beside: Beside
+    """What the merge has beside its updates."""
+
+
 def _write(
-    given: Arguments, library: Collection, merges: Merges, weights: Sequence[float]
+    given: Arguments, inputs: _Inputs, merges: Merges
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
+    library, weights, beside = inputs
     with (
         outputs.replaced(given.out) as new,
-        collection_out.writing(new, library) as write_site,
+        collection_out.writing(new, library, beside) as write_site,
     ):
         for name, group, merged in merges:
             write_site(name, merged)

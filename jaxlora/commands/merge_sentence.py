@@ -8,6 +8,7 @@ import numpy as np
 from jaxlora.io import collection_about
 from jaxlora.io.collection import Collection
 from jaxlora.merge.groups import Totals
+from jaxlora.names import few
 
 SMALL = 0.01
 """A direction that is off by less is that of the exact sum."""
@@ -81,10 +82,7 @@ def nothing(
     ]
     if zero:
         count = sum(map(len, library.modules.values()))
-        yield (
-            f"The merge is zero in {len(zero)} of {count} modules: "
-            f"{collection_about.few(zero)}."
-        )
+        yield (f"The merge is zero in {len(zero)} of {count} modules: {few(zero)}.")
 
 
 def too_large(weights: Sequence[float], totals: Totals) -> Iterator[str]:

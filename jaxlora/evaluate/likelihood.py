@@ -264,13 +264,14 @@ def _run(
         wanted = jnp.minimum(wanted, tokens.shape[1] - 1)  # beyond the text: unused
         x = jnp.take_along_axis(x, wanted[..., None], axis=1)
         flat = (x.reshape(-1, x.shape[-1]), targets.reshape(-1))
-        pairs = jax.lax.map(lambda at: _judge(model, base, *at), flat, batch_size=chunk)
+        judge = functools.partial(_judge, model, base, adapter)
+        pairs = jax.lax.map(lambda at: judge(*at), flat, batch_size=chunk)
         return jax.tree.map(lambda y: y.reshape(targets.shape), pairs)
 
     return jax.vmap(score)(library) if many else score(adapter)
 
 
-def _judge(model: Decoder, base: Tree, x: jax.Array, target: jax.Array):
-    logits = models.unembed(model, base, x)
+def _judge(model: Decoder, base: Tree, adapter, x: jax.Array, target: jax.Array):
+    logits = models.unembed(model, base, x, adapter)
     log = logits[target] - jax.nn.logsumexp(logits)
     return log, (jnp.argmax(logits) == target) & ~jnp.isnan(log)

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.io import collection_sites, peft
+from jaxlora.io import collection_beside, collection_sites, peft
+from jaxlora.io.collection_biases import BIAS, with_biases
 from jaxlora.io.collection_sites import Module
 from jaxlora.io.collection_stored import Stored
 from jaxlora.io.peft import PeftFile
@@ -53,6 +54,8 @@ class Collection:
     """Sites of embeddings; D is V there, and F is D."""
     copies: tuple[str, ...]
     """Modules whose base weight some adapter holds a copy of, which was not read."""
+    files: tuple[PeftFile, ...]
+    """The adapters as they were opened, with what they have beside updates."""
     spellings: tuple[str, ...] = ()
     """What the adapters put around the layers of the model; several, if they name its
     modules differently, which have one name each here."""
@@ -124,7 +127,8 @@ def open_folders(
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
     opened = [peft.open_folder(path) for path in paths]
-    files = collection_sites.alike(opened)
+    collection_beside.check_starts(opened)
+    files = collection_sites.alike([*map(with_biases, opened)])
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))
     return Collection(
@@ -140,6 +144,7 @@ def open_folders(
         ),
         copies=tuple(sorted({path for file in files for path in file.copies})),
         spellings=collection_sites.spellings(opened),
+        files=files,
     )
 
 
@@ -179,4 +184,5 @@ def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
 
 
 def _means(name: str, path: str) -> bool:
+    path = path.removesuffix(BIAS)
     return path == name or path.endswith(f".{name}")

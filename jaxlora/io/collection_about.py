@@ -8,7 +8,7 @@ import numpy as np
 from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_sites import numbers
-from jaxlora.names import check_several
+from jaxlora.names import check_several, few
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -87,20 +87,6 @@ def nothing(library: Collection, squares: Mapping[str, np.ndarray]) -> Iterator[
                 f"Adapter {name} has a delta of zero in {len(zero)} of {adapted} "
                 f"modules: {few(zero)}."
             )
-
-
-def few(names: Sequence[str], most: int = 4) -> str:
-    """The first names, and how many more there are.
-
-    Args:
-      names: any.
-      most: how many are named.
-
-    >>> few(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def check_layers(library: Collection) -> None:

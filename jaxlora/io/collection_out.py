@@ -8,7 +8,7 @@ from there one tensor at a time: in memory is one site.
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from jaxlora.io import peft_out, shards
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_beside import Beside
+from jaxlora.io.collection_biases import BIAS, Joined
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
 
@@ -45,12 +47,15 @@ def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
 
 
 @contextlib.contextmanager
-def writing(folder: Path | str, like: Collection) -> Iterator[WriteSite]:
+def writing(
+    folder: Path | str, like: Collection, beside: Beside | None = None
+) -> Iterator[WriteSite]:
     """As :func:`write`, of sites that are given one after the other.
 
     Args:
       folder: new, or empty; it is there once the block has ended well.
       like: says which module is which.
+      beside: what the adapter has beside its updates, or None.
 
     Raises:
       ValueError: as :func:`write`.
@@ -67,11 +72,33 @@ def writing(folder: Path | str, like: Collection) -> Iterator[WriteSite]:
 
         yield write_site
         file.flush()
+        modules = _joined(spool, like, beside)
         every = {path for paths in like.modules.values() for path in paths}
         # Short names would also adapt the modules that are left out here.
-        short = like.targets is not None and every == spool.keys()
-        adapter = PeftAdapter(modules=spool, base_name=like.base_name)
-        peft_out.fill(new, adapter, targets=like.targets if short else None)
+        short = like.targets is not None and modules.keys() == {*_unbiased(every)}
+        adapter = PeftAdapter(modules=modules, base_name=like.base_name)
+        targets = like.targets if short else None
+        peft_out.fill(new, adapter, targets=targets, beside=beside)
+
+
+def _unbiased(paths: Iterable[str]) -> Iterator[str]:
+    return (path for path in paths if not path.endswith(BIAS))
+
+
+def _joined(
+    spool: Mapping[str, PeftModule], like: Collection, beside: Beside | None
+) -> Mapping[str, PeftModule]:
+    """Modules with what stands beside their factors."""
+    names = () if beside is None else beside.magnitudes
+    if not names and not any(path.endswith(BIAS) for path in spool):
+        return spool
+    shapes = {
+        path: (like.shapes[site].a.shape[-2], like.shapes[site].b.shape[-1])
+        for site, paths in like.modules.items()
+        for path in _unbiased(paths)
+    }
+    magnitudes = {} if beside is None else {x: beside.magnitude(x) for x in names}
+    return Joined(spool, magnitudes, shapes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxlora.io import module_names
 from jaxlora.io.peft import PeftFile
@@ -68,10 +69,16 @@ def alike(files: Sequence[PeftFile]) -> tuple[PeftFile, ...]:
             names[module_names.canonical(path)]: header
             for path, header in file.modules.items()
         }
-        copies = {names[module_names.canonical(path)] for path in file.copies}
-        return dataclasses.replace(file, modules=pairs, copies=tuple(sorted(copies)))
+        tables = file.copies, file.replaced, file.rows
+        copies, replaced, rows = map(_renamed, tables)
+        parts = {"copies": copies, "replaced": replaced, "rows": rows}
+        return dataclasses.replace(file, modules=pairs, **parts)
 
     return tuple(map(renamed, files))
+
+
+def _renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {module_names.canonical(name): value for name, value in table.items()}
 
 
 def union(files: Sequence[PeftFile]) -> dict[str, Module]:

@@ -8,10 +8,12 @@ alpha over the square root of the rank with ``use_rslora``. An embedding [V, D] 
 ``lora_embedding_A`` [R, V] and ``lora_embedding_B`` [D, R], and the update of its table
 is the transpose, ``scale * (b @ a).T``.
 
-Whatever is more than such an update (DoRA, biases, trained embeddings, changed base
-weights, ...) is refused by name: read as if it were plain LoRA, it would be another
-adapter. So is whatever a stranger's file may hold that is no adapter: every error is a
-ValueError that names the folder. This module knows the format and no model.
+Beside its update a module may have a magnitude (DoRA) or a bias (``lora_bias``), and an
+adapter may replace tensors of the base, or rows of its embedding
+(:mod:`jaxlora.io.peft_parts`). What else there is in PEFT is refused by name: read as
+if it were plain LoRA, it would be another adapter. So is whatever a stranger's file may
+hold that is no adapter: every error is a ValueError that names the folder. This module
+knows the format and no model.
 """
 
 import dataclasses
@@ -20,60 +22,20 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlora.io import peft_keys, tensors, trust
+from jaxlora.io import peft_files, peft_keys, peft_parts, tensors, trust
 from jaxlora.io.errors import PathError, naming
-from jaxlora.io.peft_checks import CONFIG, check
-from jaxlora.io.peft_config import CONFIG_BYTES, Config
-from jaxlora.io.peft_keys import WEIGHTS
+from jaxlora.io.peft_checks import CONFIG, Raw
+from jaxlora.io.peft_config import Config
+from jaxlora.io.peft_keys import WEIGHTS as WEIGHTS
+from jaxlora.io.peft_parts import Parts
+from jaxlora.io.peft_types import Header as Header
+from jaxlora.io.peft_types import PeftAdapter as PeftAdapter
+from jaxlora.io.peft_types import PeftModule as PeftModule
+from jaxlora.io.peft_types import Rows as Rows
 from jaxlora.io.tensors import Tensors
 
 SEAL = "adapter"
 """Key of the manifest of an adapter that we wrote."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PeftModule:
-    """The update ``scale * b @ a`` of one linear layer, or of a transposed table."""
-
-    a: np.ndarray
-    """[R, D], float32 or bfloat16; [R, V] for an embedding."""
-    b: np.ndarray
-    """[F, R]; [D, R] for an embedding."""
-    scale: float
-    """Unitless."""
-    embedding: bool = False
-    """Is it the update of an embedding? In our layout, where kernels are [in, out],
-    both kinds are ``scale * a.T @ b.T``."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PeftAdapter:
-    """Updates by module path, such as ``model.layers.0.self_attn.q_proj``."""
-
-    modules: Mapping[str, PeftModule]
-    """At least one."""
-    base_name: str | None = None
-    """What the config says of the model that the adapter is for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What is known of a module before its values are read."""
-
-    rank: int
-    """R."""
-    d: int
-    """Features in; V of an embedding."""
-    f: int
-    """Features out; D of an embedding."""
-    scale: float
-    """Unitless."""
-    embedding: bool
-    """Is it an embedding?"""
-    dtype: np.dtype
-    """The type that both factors have once read; float32 if they differ."""
-    keys: tuple[str, str]
-    """Tensors of a and b."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,11 +51,19 @@ class PeftFile:
     targets: tuple[str, ...] | None
     """Names that target_modules lists, or None if it (or another field) says in a way
     that cannot be written for another adapter as well."""
-    copies: tuple[str, ...]
-    """Modules whose base weight PEFT has saved beside the update (it does so for
-    embeddings and heads); the copy is not read."""
+    copies: Mapping[str, str]
+    """Tensors with the base weight of a module, by its path: PEFT saves it beside the
+    update of embeddings and heads. A copy changes nothing, and is not read."""
+    replaced: Mapping[str, str]
+    """Tensors that replace those of the base, by the name that these have there."""
+    rows: Mapping[str, tuple[tuple[int, ...], str]]
+    """Token ids and tensor of the rows that replace those of an embedding, by path."""
+    tied: bool
+    """Does what is said of an embedding hold for a head that shares its table, too?"""
+    settings: Raw
+    """Fields of the config that say what is replaced."""
     stored: Tensors
-    """Tensors of the factors; beside them the copies."""
+    """All of these tensors."""
 
     def read(self, path: str) -> PeftModule:
         """Returns the factors of one module.
@@ -105,9 +75,39 @@ class PeftFile:
           ValueError: if they hold NaN or infinity, or the file was changed.
         """
         header = self.modules[path]
+        if header.vector:
+            bias = self.tensor(header.keys[1])[:, None].astype(np.float32)
+            return PeftModule(np.ones((1, 1), np.float32), bias, header.scale)
+        a, b = (self.tensor(key) for key in header.keys)
+        m, bias = (None if key is None else self.tensor(key) for key in header.beside)
+        beside = {"magnitude": m, "bias": bias, "start": header.start}
+        return PeftModule(a, b, header.scale, header.embedding, **beside)
+
+    def tensor(self, key: str) -> np.ndarray:
+        """Returns one tensor; float16 becomes float32.
+
+        Args:
+          key: of the tensor.
+
+        Raises:
+          ValueError: if it holds NaN or infinity, or the file was changed.
+        """
         with naming(self.folder):
-            a, b = (_plain(self.stored.read(key, finite=True)) for key in header.keys)
-        return PeftModule(a, b, header.scale, header.embedding)
+            return _plain(self.stored.read(key, finite=True))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the adapter has beside low-rank updates, in words."""
+        headers = self.modules.values()
+        dora = sum(header.beside[0] is not None for header in headers)
+        biases = sum(header.beside[1] is not None for header in headers)
+        counted = {f"DoRA in {dora} modules": dora, f"{biases} biases": biases}
+        rows = sum(len(ids) for ids, _ in self.rows.values())
+        counted |= {f"{rows} trained tokens": rows}
+        starts = {h.start for h in headers if h.start}
+        counted |= {f"{x} (factors taken out of the base)": 1 for x in starts}
+        replaced = [f"{name} replaced" for name in self.replaced]
+        return (*(text for text, n in counted.items() if n), *replaced)
 
 
 def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
@@ -123,8 +123,12 @@ def read(folder: Path, *, name: str | None = None) -> PeftAdapter:
         updates of linear layers and embeddings, or config and tensors disagree.
     """
     file = open_folder(folder, name=name)
-    modules = {path: file.read(path) for path in file.modules}
-    return PeftAdapter(modules=modules, base_name=file.base_name)
+    return PeftAdapter(
+        modules={path: file.read(path) for path in file.modules},
+        base_name=file.base_name,
+        replaced={name: file.tensor(key) for name, key in file.replaced.items()},
+        rows={x: Rows(ids, file.tensor(key)) for x, (ids, key) in file.rows.items()},
+    )
 
 
 def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
@@ -142,19 +146,26 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
     folder = _folder(folder, name)
     with naming(folder):
         trust.check_sealed(folder, SEAL)
-        raw = tensors.read_json(folder / CONFIG, limit=CONFIG_BYTES)
-        check(raw)
-        stored = tensors.open_file(_weights(folder))
-        pairs, copies = peft_keys.pairs(stored.entries)
+        raw, stored = peft_files.open_parts(folder)
+        parts, keys = peft_parts.split(stored.entries)
+        pairs, copies = peft_keys.pairs(keys)
         config = Config(raw, modules=len(pairs))
+        pairs = _without_tied(raw, config, pairs)
         modules = {path: _header(config, stored, path, pairs[path]) for path in pairs}
+        peft_parts.check(raw, parts, modules)
+        modules = {path: _beside(stored, parts, path, modules[path]) for path in pairs}
         _check_copies(stored, modules, copies)
+        rows = {path: _rows(raw, stored, path, key) for path, key in parts.rows.items()}
     return PeftFile(
         folder=folder,
         modules=dict(sorted(modules.items())),
         base_name=config.base_name,
         targets=config.listed,
-        copies=tuple(sorted(copies)),
+        copies=dict(sorted(copies.items())),
+        replaced=dict(sorted(parts.replaced.items())),
+        rows=rows,
+        tied=bool(raw.get("ensure_weight_tying")),
+        settings={x: raw[x] for x in peft_parts.SETTINGS if raw.get(x)},
         stored=stored,
     )
 
@@ -187,23 +198,6 @@ def _folder(folder: Path, name: str | None) -> Path:
     )
 
 
-def _weights(folder: Path) -> Path:
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
-    # Say why a file that is plainly there is not read.
-    pickled = (folder / "adapter_model.bin").is_file()
-    raise PathError(
-        folder,
-        f"{folder} has no {WEIGHTS}"
-        + (
-            ", only adapter_model.bin: pickles can run code and are not read; load it "
-            "with PEFT and save it again."
-            if pickled
-            else "; the download is incomplete."
-        ),
-    )
-
-
 def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str]):
     keys = pair["A"], pair["B"]
     named = keys[0].rpartition(".lora_")[0]
@@ -222,7 +216,41 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     # Float16 becomes float32: its range is too small for sums of adapters.
     dtype = tensors.DTYPES["BF16" if kinds == {"BF16"} else "F32"]
     table = "lora_embedding_" in keys[0]
-    return Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
+    header = Header(rank, a[1], b[0], config.scale_of(named), table, dtype, keys)
+    return dataclasses.replace(header, start=None if table else config.start)
+
+
+def _without_tied(raw: Raw, config: Config, pairs):
+    """Leaves out a head that PEFT has tied to the embedding: it is that, transposed."""
+    if not raw.get("ensure_weight_tying"):
+        return pairs
+    tables = [x for x, pair in pairs.items() if "lora_embedding_" in pair["A"]]
+    odd = {x for x in pairs if x.endswith("lm_head") and not config.is_target(x)}
+    return {x: y for x, y in pairs.items() if not tables or x not in odd}
+
+
+def _beside(stored: Tensors, parts: Parts, path: str, header: Header) -> Header:
+    """The header with the tensors beside the factors, of F values each."""
+    keys = parts.magnitudes.get(path), parts.biases.get(path)
+    for key in keys:
+        if key is not None:
+            _check_stored(stored, key, (header.f,))
+    return dataclasses.replace(header, beside=keys)
+
+
+def _rows(raw: Raw, stored: Tensors, path: str, key: str):
+    shape = stored.entries[key].shape
+    _check_stored(stored, key, shape if len(shape) == 2 else (0, 0))
+    return peft_parts.token_ids(raw, path, shape[0]), key
+
+
+def _check_stored(stored: Tensors, key: str, shape: tuple[int, ...]) -> None:
+    tensors.check_dtype(key, stored.entries[key])
+    if stored.entries[key].shape != shape:
+        raise ValueError(
+            f"Tensor {key!r} of the adapter has the shape {stored.entries[key].shape}, "
+            f"expected {shape or 'rows'}."
+        )
 
 
 def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> None:
@@ -237,16 +265,10 @@ def _check_shapes(path: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) 
 
 
 def _check_copies(stored: Tensors, modules: Mapping[str, Header], copies) -> None:
-    for path, key in copies.items():
-        header = modules[path]
+    for path in copies.keys() & modules.keys():
+        header, key = modules[path], copies[path]
         d, f = header.d, header.f
-        # A copy with another shape is a resized embedding, which is no copy.
-        expected = (d, f) if header.embedding else (f, d)
-        if stored.entries[key].shape != expected:
-            raise ValueError(
-                f"Tensor {key!r} has the shape {stored.entries[key].shape}, expected "
-                f"{expected}: it is no copy of the weight that the adapter is for."
-            )
+        _check_stored(stored, key, (d, f) if header.embedding else (f, d))
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Which adapter_config.json can be read: kind, types of fields, and what is refused.
 
-What is more than a low-rank update (DoRA, biases, changed base weights) is refused by
-name, since read as plain LoRA it would be another adapter.
+What is neither a low-rank update nor one of the parts of
+:mod:`jaxlora.io.peft_parts` is refused by name, since read as plain LoRA it would be
+another adapter.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +16,6 @@ CONFIG = "adapter_config.json"
 """The name of the file."""
 
 REFUSED = {
-    "use_dora": "DoRA, which rescales every column of the weight",
-    "lora_bias": "a bias beside the low-rank update",
-    "modules_to_save": "whole modules trained beside the adapter",
-    "trainable_token_indices": "trained token embeddings",
     "target_parameters": "adapters on bare parameters",
     "layer_replication": "layers used twice",
     "alora_invocation_tokens": "activated LoRA, which depends on the tokens",
@@ -47,6 +44,8 @@ HARMLESS = frozenset(
 """Fields that change nothing, whatever they hold."""
 _READ = frozenset(("peft_type", "r", "lora_alpha", "bias", "init_lora_weights"))
 
+STARTS = "pissa", "olora"
+"""Begin values of init_lora_weights whose first factors are known from the base."""
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base as it is."""
 
@@ -77,12 +76,19 @@ def _check_kind(raw: Raw) -> None:
                 f"{CONFIG} has {field} {short(raw[field])}: {what}. That is no update "
                 f"scale * b @ a of a linear layer and cannot be read as one."
             )
-    if raw.get("bias") not in (None, "none"):
+    if raw.get("bias") not in (None, "none", "all", "lora_only"):
         raise ValueError(
-            f"{CONFIG} has bias {short(raw['bias'])}, expected 'none': trained biases "
-            f"of the base are no part of an update scale * b @ a."
+            f"{CONFIG} has bias {short(raw['bias'])}, expected 'none', 'all' or "
+            f"'lora_only'."
         )
     init = raw.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(STARTS):
+        if raw.get("use_dora"):
+            raise ValueError(
+                f"{CONFIG} has use_dora and init_lora_weights {short(init)}, whose "
+                f"magnitudes are of a base that the training changed."
+            )
+        return
     # Types are compared, because 1 == True in Python and PEFT tells them apart.
     if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
         raise ValueError(f"{CONFIG} has init_lora_weights {short(init)}{_why(init)}.")
@@ -97,9 +103,10 @@ def _why(init: Any) -> str:
             "that base only, which was saved beside it; add it there with PEFT "
             "(merge_and_unload)"
         )
-    if plain and plain.startswith(("pissa", "olora", "corda", "lora_ga")):
+    if plain and plain.startswith(("corda", "lora_ga")):
         return (
-            ", which changes the base weights; save it as plain LoRA with PEFT's "
+            ", whose first factors were made of data and taken out of the base, and "
+            "are not known here; save it as plain LoRA with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
     return ", expected one of those that are known to leave the base as it is"
@@ -124,6 +131,10 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(type(x) is int for x in value)
 
 
+def _is_ids(value: Any) -> bool:
+    return _is_numbers(value) and all(0 <= x < 2**31 for x in value)
+
+
 def _kind(test: Callable[[Any], bool], expected: str) -> Callable[[str, Any], None]:
     def check(field: str, value: Any) -> None:
         if value is not None and not test(value):
@@ -138,8 +149,17 @@ _names = _kind(
     lambda x: isinstance(x, str) or _is_names(x), "a list of strings, or a string"
 )
 _object = _kind(lambda x: isinstance(x, dict), "an object")
+_switch = _kind(lambda x: isinstance(x, bool), "true or false")
 _KINDS: Mapping[str, Callable[[str, Any], None]] = {
-    "use_rslora": _kind(lambda x: isinstance(x, bool), "true or false"),
+    "use_rslora": _switch,
+    "use_dora": _switch,
+    "lora_bias": _switch,
+    "ensure_weight_tying": _switch,
+    "modules_to_save": _kind(_is_names, "a list of strings"),
+    "trainable_token_indices": _kind(
+        lambda x: all(_is_ids(y) for y in (x.values() if isinstance(x, dict) else [x])),
+        "a list of token ids, or such lists by module",
+    ),
     "rank_pattern": _object,
     "alpha_pattern": _object,
     "target_modules": _names,

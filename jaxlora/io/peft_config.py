@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlora.io import module_names, patterns
 from jaxlora.io.patterns import Budget
-from jaxlora.io.peft_checks import CONFIG, Raw, check
+from jaxlora.io.peft_checks import CONFIG, STARTS, Raw, check
 from jaxlora.io.tensors import short
 
 CONFIG_BYTES = 2**22
@@ -47,6 +47,8 @@ class Config:
             for field in ("target_modules", "exclude_modules")
             if isinstance(raw.get(field), list)
         }
+        init = str(raw.get("init_lora_weights")).lower()
+        self.start = next((x for x in STARTS if init.startswith(x)), None)
         self.base_name: str | None = raw.get("base_model_name_or_path") or None
 
     def shown(self, field: str) -> str:

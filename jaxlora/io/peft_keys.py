@@ -57,7 +57,7 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
         if match is None:
             raise ValueError(f"Tensor {key!r} of the adapter is {_odd(key)}.")
         # Of two spellings of one module, the first one stands for both.
-        path = _path(match["module"])
+        path = path_of(match["module"])
         path = first.setdefault(module_names.canonical(path), path)
         if match.re is _COPY:
             copies[path] = key
@@ -81,13 +81,33 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
     return factors, copies
 
 
-def _path(path: str) -> str:
+def path_of(path: str) -> str:
+    """Returns the path of a module, checked.
+
+    Args:
+      path: unwrapped, as a key of the adapter begins.
+
+    Raises:
+      ValueError: if it is no path.
+    """
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise ValueError(
             f"{WEIGHTS} has a tensor of {path[:80]!r}, expected names joined by dots, "
             f"of at most {_MAX_PATH} characters; no module has such a path."
         )
     return path
+
+
+def is_foreign(key: str) -> bool:
+    """Is it a tensor of another program or method?
+
+    Args:
+      key: its name.
+
+    >>> is_foreign("layers.0.q_proj.lora_down.weight")
+    True
+    """
+    return any(re.search(mark, key) for mark in _FOREIGN)
 
 
 def _check(factors: Mapping[str, Mapping[str, str]], copies: Mapping[str, str]) -> None:
@@ -115,13 +135,6 @@ def _odd(key: str) -> str:
     for mark, what in _FOREIGN.items():
         if re.search(mark, key):
             return what
-    if "lora_magnitude_vector" in key:
-        return "a magnitude of DoRA, which is not supported"
-    if "lora_" in key and key.endswith(".bias"):
-        return "a bias (lora_bias), which is not supported"
-    if "lora_" not in key:
-        return (
-            "a whole weight saved beside the adapter (a resized or trained embedding, "
-            "say), which is not supported"
-        )
+    if key.endswith(".base_layer.weight"):
+        return "the base weight of a module that has no low-rank factors"
     return "not lora_A or lora_B of a linear layer or an embedding"

@@ -6,17 +6,18 @@ rank R and scale s has alpha = s R, which PEFT divides by R again; where modules
 """
 
 import collections
+import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from jaxlora.files import write_text
 from jaxlora.io import shards, trust
 from jaxlora.io.header import Entry
-from jaxlora.io.peft import SEAL, WEIGHTS, PeftAdapter
+from jaxlora.io.peft import SEAL, WEIGHTS, PeftAdapter, PeftModule, Rows
 from jaxlora.io.peft_checks import CONFIG
 
 
@@ -38,8 +39,29 @@ def write(
         fill(new, adapter, targets=targets)
 
 
+class Replaced(Protocol):
+    """What an adapter replaces of its base, read when its turn comes."""
+
+    @property
+    def replaced(self) -> Mapping[str, str]:
+        """Keys by the names of the tensors in the base."""
+
+    def replacement(self, name: str) -> np.ndarray:
+        """Returns a tensor by its name in the base."""
+
+    def rows(self) -> Mapping[str, Rows]:
+        """Returns rows of embeddings by module path."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns fields of the config."""
+
+
 def fill(
-    folder: Path, adapter: PeftAdapter, *, targets: Iterable[str] | None = None
+    folder: Path,
+    adapter: PeftAdapter,
+    *,
+    targets: Iterable[str] | None = None,
+    beside: Replaced | None = None,
 ) -> None:
     """As :func:`write`, into a folder that exists.
 
@@ -50,6 +72,7 @@ def fill(
       adapter: its modules may be read from elsewhere: each is asked for anew
         whenever it is looked at.
       targets: entries of target_modules; by default every module path in full.
+      beside: what it replaces of its base; by default nothing.
 
     Raises:
       ValueError: if the adapter is empty.
@@ -61,22 +84,50 @@ def fill(
     chosen = adapter.modules if targets is None else targets
     raw = config(adapter) | {"target_modules": sorted(chosen)}
     entries: dict[str, Entry] = {}
-    places: dict[str, tuple[str, str]] = {}
+    reads: dict[str, Callable[[], np.ndarray]] = {}
+
+    def add(key: str, read: Callable[[], np.ndarray]) -> None:
+        reads[key], entries[key] = read, shards.entry_of(read())
+
     for path, module in sorted(adapter.modules.items()):
-        key = f"base_model.model.{path}.lora_"
-        form = "embedding_{}" if module.embedding else "{}.weight"
-        for part, values in {"a": module.a, "b": module.b}.items():
-            name = key + form.format(part.upper())
-            entries[name], places[name] = shards.entry_of(values), (path, part)
-
-    def read(name: str) -> np.ndarray:
-        path, part = places[name]
-        return getattr(adapter.modules[path], part)
-
-    shards.write_file(folder / WEIGHTS, entries, read)
+        for name, part in _names(module).items():
+            key = f"base_model.model.{path}.{name}"
+            add(key, functools.partial(_part, adapter.modules, path, part))
+    if beside is not None:
+        raw |= _add_replaced(beside, add)
+    shards.write_file(folder / WEIGHTS, entries, lambda key: reads[key]())
     text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
     write_text(folder / CONFIG, text)
     trust.seal(folder, SEAL)
+
+
+def _part(modules: Mapping[str, PeftModule], path: str, part: str) -> np.ndarray:
+    return getattr(modules[path], part)
+
+
+def _names(module: PeftModule) -> dict[str, str]:
+    """Names of the tensors of a module, and the parts of it that they hold."""
+    form = "lora_embedding_{}" if module.embedding else "lora_{}.weight"
+    names = {form.format(part.upper()): part for part in ("a", "b")}
+    if module.magnitude is not None:
+        names["lora_magnitude_vector"] = "magnitude"
+    if module.bias is not None:
+        names["lora_B.bias"] = "bias"
+    return names
+
+
+def _add_replaced(
+    beside: Replaced, add: Callable[[str, Callable[[], np.ndarray]], None]
+) -> dict[str, Any]:
+    """Lists what is replaced, and returns the fields of the config that say so."""
+    for name, key in beside.replaced.items():
+        add(key, functools.partial(beside.replacement, name))
+    rows = beside.rows()
+    for path, (_, values) in rows.items():
+        key = f"base_model.model.{path}.token_adapter.trainable_tokens_delta"
+        add(key, lambda values=values: values)
+    tokens = {path.rpartition(".")[2]: list(x.ids) for path, x in rows.items()}
+    return {**beside.settings()} | ({"trainable_token_indices": tokens} if rows else {})
 
 
 def config(adapter: PeftAdapter) -> dict[str, Any]:
@@ -93,6 +144,7 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
     # The commonest values are the defaults, so that patterns name the fewest modules.
     rank, alpha = (_commonest(values.values()) for values in (ranks, alphas))
     keys = _keys(adapter.modules)
+    first = next(iter(adapter.modules.values()))
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -107,9 +159,9 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_dora": False,
+        "use_dora": first.magnitude is not None,
         "use_rslora": False,
-    }
+    } | ({} if first.bias is None else {"lora_bias": True})
 
 
 def _keys(paths: Iterable[str]) -> dict[str, str]:

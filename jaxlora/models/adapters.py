@@ -7,22 +7,19 @@ way back trailing ranks that are zero in both factors are cut off again, and a l
 which nothing is left is not written.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.io import module_names, peft, peft_out
-from jaxlora.io.peft import Header, PeftAdapter, PeftModule
+from jaxlora.io.peft import Header, PeftAdapter, PeftFile, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
-from jaxlora.models import names
+from jaxlora.models import adapter_sites, names, sites
 from jaxlora.models.config import DecoderConfig
+from jaxlora.models.sites import EMBEDDING, HEAD
 from jaxlora.tree import Tree
 
 
@@ -43,7 +40,22 @@ def load(folder: Path | str, base: Tree, *, name: str | None = None) -> Adapter:
         or it does not fit the base.
     """
     file = peft.open_folder(Path(folder), name=name)
-    return _stacked(file.modules, file.read, base)
+    _check_alone([*file.replaced, *file.rows])
+    return from_file(file, base)
+
+
+def from_file(file: PeftFile, base: Tree) -> Adapter:
+    """Reads the updates of an opened adapter, and nothing that it replaces.
+
+    Args:
+      file: the adapter.
+      base: params tree of a decoder, with what the adapter replaces replaced.
+
+    Raises:
+      ValueError: as :func:`load`.
+    """
+    adapter = _stacked(file.modules, file.read, base)
+    return _with_tied_head(adapter) if file.tied and HEAD not in base else adapter
 
 
 def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
@@ -52,7 +64,26 @@ def from_peft(adapter: PeftAdapter, base: Tree) -> Adapter:
     Raises:
       ValueError: naming a module that the base lacks, or whose shapes do not fit.
     """
+    _check_alone([*adapter.replaced, *adapter.rows])
     return _stacked(adapter.modules, adapter.modules.__getitem__, base)
+
+
+def _with_tied_head(adapter: Adapter) -> Adapter:
+    """Updates a tied head as the table, which it is."""
+    flat = lora.sites(adapter)
+    table = flat.get(EMBEDDING)
+    if table is None or HEAD in flat:
+        return adapter
+    head = LoraWeight(table.b.T, table.a.T, table.scale)
+    return named.unflatten(dict(sorted((flat | {HEAD: head}).items())))
+
+
+def _check_alone(replaced: list[str]) -> None:
+    if replaced:
+        raise ValueError(
+            f"The adapter replaces {replaced[0]!r} of its base, which is no update of "
+            f"it; jaxlora.reuse.load reads base and adapter together."
+        )
 
 
 def _stacked(
@@ -60,28 +91,23 @@ def _stacked(
     read: Callable[[str], PeftModule],
     base: Tree,
 ) -> Adapter:
-    kernels = named.flatten(base)
-    layers: dict[str, dict[int, str]] = {}
+    leaves = named.flatten(base)
     text = {path: module for path, module in modules.items() if not _is_seen(path)}
     if not text:
         raise ValueError(
             f"The adapter adapts {min(modules)!r} and nothing else than parts that see "
             f"or hear, expected a module of the language model."
         )
+    layers: dict[str, dict[int | None, str]] = {}
     for path, module in text.items():
-        if module.embedding:
-            raise _outside(path)
-        site, layer = _place(path, kernels)
+        site, layer = adapter_sites.place(path, module, leaves)
         if layer in layers.setdefault(site, {}):
             raise ValueError(f"The adapter holds layer {layer} of {site!r} twice.")
         layers[site][layer] = path
-    # The modules of one site are read at a time.
-    return named.unflatten(
-        {
-            site: _site(layers[site], read, kernels[site].shape)
-            for site in sorted(layers)
-        }
-    )
+    weights: dict[str, LoraWeight] = {}
+    for site in sorted(layers):  # the modules of one site are read at a time
+        weights |= adapter_sites.weights(site, layers[site], read, leaves)
+    return named.unflatten(dict(sorted(weights.items())))
 
 
 def left_out(folder: Path | str) -> Iterator[str]:
@@ -102,84 +128,13 @@ def _is_seen(path: str) -> bool:
     return module_names.is_seen(module_names.canonical(path))
 
 
-def _site(paths: Mapping[int, str], read: Callable[[str], PeftModule], kernel):
-    modules = {layer: read(path) for layer, path in paths.items()}
-    for layer, path in paths.items():
-        _check_shapes(path, modules[layer], kernel)
-    return jax.block_until_ready(_stack(modules, kernel))  # else copies wait
-
-
-def _place(path: str, kernels: Mapping[str, Any]) -> tuple[str, int]:
-    last = path.rpartition(".")[2]
-    if last in ("lm_head", "embed_tokens"):
-        raise _outside(path)
-    place = names.site(path)
-    if place is None or place.name not in kernels:
-        have = [name for name in kernels if name.endswith("_proj/kernel")]
-        theirs = [
-            names.KERNELS.get(name.removesuffix("/kernel"), name) for name in have
-        ]
-        raise ValueError(
-            f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
-            f"{', '.join(theirs)}. The adapter is for another model."
-        )
-    layers, *mlps = kernels[place.name].shape[:-2]
-    if place.layer >= layers:
-        raise ValueError(
-            f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
-            f"{layers - 1}. The adapter is for another model."
-        )
-    if place.mlp is None:
-        return place.name, place.layer
-    if place.mlp >= mlps[0]:
-        raise ValueError(
-            f"The adapter adapts {path!r}, but a layer of the base has {mlps[0]} MLPs, "
-            f"0 to {mlps[0] - 1}. The adapter is for another model."
-        )
-    # The MLPs of all layers in a row; _stack gives them their axes back.
-    return place.name, place.layer * mlps[0] + place.mlp
-
-
-def _outside(path: str) -> ValueError:
-    return ValueError(
-        f"The adapter adapts {path!r}; adapters of the embedding or the head are not "
-        f"supported in a decoder, only of linear layers within its layers."
-    )
-
-
-def _check_shapes(path: str, module: PeftModule, kernel: tuple[int, ...]) -> None:
-    got = (module.a.shape[1], module.b.shape[0])
-    if got != kernel[-2:]:
-        raise ValueError(
-            f"The adapter's update of {path!r} is from {got[0]} to {got[1]} features, "
-            f"expected {kernel[-2]} to {kernel[-1]} by the base. The adapter is for "
-            f"another model."
-        )
-
-
-def _stack(layers: Mapping[int, PeftModule], kernel: tuple[int, ...]) -> LoraWeight:
-    *lead, d, f = kernel
-    count = math.prod(lead)
-    rank = max(module.a.shape[0] for module in layers.values())
-    factors = [values for m in layers.values() for values in (m.a, m.b)]
-    dtypes = {values.dtype for values in factors}
-    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-    a, b = np.zeros((count, d, rank), dtype), np.zeros((count, rank, f), dtype)
-    scale = np.ones(count, np.float32)
-    for layer, module in layers.items():
-        r = module.a.shape[0]
-        a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
-        scale[layer] = module.scale
-    shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
-    return LoraWeight(*map(jnp.asarray, shaped))
-
-
 def save(
     folder: Path | str,
     adapter: Adapter,
     *,
     base_name: str | None = None,
     config: DecoderConfig | None = None,
+    base: Tree | None = None,
 ) -> None:
     """Writes an adapter that PEFT loads to the same update.
 
@@ -188,12 +143,13 @@ def save(
       adapter: one adapter of a decoder; sites are [L, ...].
       base_name: name or folder of the model that it is for, as PEFT will look for it.
       config: of the decoder; by default modules have the names of most families.
+      base: params of that model, for an adapter with gains (DoRA).
 
     Raises:
       ValueError: if the folder holds something, the adapter is zero everywhere, it is a
         library, or a site of it has no place in a Hugging Face model.
     """
-    written = to_peft(adapter, base_name=base_name, config=config)
+    written = to_peft(adapter, base_name=base_name, config=config, base=base)
     targets = _targets(adapter, written, config)
     peft_out.write(Path(folder), written, targets=targets)
 
@@ -231,38 +187,73 @@ def to_peft(
     *,
     base_name: str | None = None,
     config: DecoderConfig | None = None,
+    base: Tree | None = None,
 ) -> PeftAdapter:
     """Unstacks the layers of each site.
 
+    Args:
+      adapter: one adapter of a decoder.
+      base_name: of the model that it is for.
+      config: of the decoder; by default modules have the names of most families.
+      base: its params, which a gain (DoRA) needs: PEFT stores norms, not factors.
+
     Raises:
-      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model.
+      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model, or
+        there is a gain and no base.
     """
+    flat, paths = lora.sites(adapter), adapter_sites.outside_paths(config)
+    modules: dict[str, PeftModule] = {}
+    for site, weight in flat.items():
+        if site in paths:
+            modules |= adapter_sites.outside_module(site, weight, paths[site])
+        elif not sites.is_beside(site):
+            parts = (sites.beside(site, part) for part in (sites.GAIN, sites.BIAS))
+            least = int(any(x in flat for x in parts))
+            modules |= _layers(site, weight, config, least)
+    for site, weight in flat.items():
+        if sites.is_beside(site):
+            adapter_sites.add_beside(modules, site, weight, (config, base))
+    return PeftAdapter(modules=dict(sorted(modules.items())), base_name=base_name)
+
+
+def _layers(
+    site: str, weight: LoraWeight, config: DecoderConfig | None, least: int
+) -> dict[str, PeftModule]:
+    """The module of each layer, without ranks that are zero in both factors.
+
+    Those of which fewer than ``least`` are left keep so many.
+    """
+    if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
+        raise ValueError(
+            f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
+            f"[L, D, R]; write the adapters of a library one by one, with "
+            f"lora.unstack."
+        )
     modules = {}
-    for site, weight in lora.sites(adapter).items():
-        if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
-            raise ValueError(
-                f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
-                f"[L, D, R]; write the adapters of a library one by one, with "
-                f"lora.unstack."
+    a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
+    for index in np.ndindex(a.shape[:-2]):
+        rank = max(least, peft_out.used(a[index], b[index]))
+        if rank:
+            modules[names.module(site, index, config)] = PeftModule(
+                np.ascontiguousarray(a[index][:, :rank].T),
+                np.ascontiguousarray(b[index][:rank].T),
+                float(scale[index]),
             )
-        a, b, scale = (np.asarray(x) for x in (weight.a, weight.b, weight.scale))
-        for index in np.ndindex(a.shape[:-2]):
-            rank = peft_out.used(a[index], b[index])
-            if rank:
-                modules[names.module(site, index, config)] = PeftModule(
-                    np.ascontiguousarray(a[index][:, :rank].T),
-                    np.ascontiguousarray(b[index][:rank].T),
-                    float(scale[index]),
-                )
-    return PeftAdapter(modules=modules, base_name=base_name)
+    return modules
 
 
 def _targets(
     adapter: Adapter, written: PeftAdapter, config: DecoderConfig | None
 ) -> set[str]:
     """Short names of modules adapted in every layer, full names of all others."""
-    targets = set()
+    targets: set[str] = set()
+    outside = adapter_sites.outside_paths(config)
     for site, weight in lora.sites(adapter).items():
+        if sites.is_beside(site):
+            continue
+        if site in outside:
+            targets |= {outside[site]} & set(written.modules)
+            continue
         every = np.ndindex(weight.a.shape[:-2])
         paths = {names.module(site, index, config) for index in every}
         here = paths & set(written.modules)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import Adapter, Library
+from jaxlora.models import sites
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder, Output, logits
@@ -71,7 +72,8 @@ def apply(
         sequence is too long.
     """
     adapted = Adapted(adapter, library, gate)
-    return unembed(model, base, _run(model, base, inputs, adapted, labels).hidden)
+    x = _run(model, base, inputs, adapted, labels).hidden
+    return unembed(model, base, x, adapter)
 
 
 def hidden(
@@ -86,8 +88,8 @@ def hidden(
 ) -> jax.Array:
     """Returns the final hidden states, those that :func:`unembed` makes logits of.
 
-    ``unembed(model, base, hidden(...))`` equals ``apply(...)``; scores of a large
-    vocabulary need not be in memory for every token at once.
+    ``unembed(model, base, hidden(...), adapter)`` equals ``apply(...)``; scores of a
+    large vocabulary need not be in memory for every token at once.
 
     Args:
       model: a decoder; its ``route`` says whether it is routed.
@@ -115,18 +117,22 @@ def _run(model: Decoder, base, inputs: Tokens, adapted: Adapted, labels) -> Outp
     return output
 
 
-def unembed(model: Decoder, base: Tree, x: jax.Array) -> jax.Array:
+def unembed(
+    model: Decoder, base: Tree, x: jax.Array, adapter: Adapter | None = None
+) -> jax.Array:
     """Maps final hidden states to logits.
 
     Args:
       model: a decoder; it says whether the head is the embedding table.
       base: params tree.
       x: [..., D] hidden states.
+      adapter: of which the head is read, if it adapts that; or None.
 
     Returns:
       [..., V] float32.
     """
-    return logits(model.config, x, head(model, base))
+    update = None if adapter is None else adapter.get(sites.HEAD)
+    return logits(model.config, x, head(model, base), update)
 
 
 def head(model: Decoder, base: Tree) -> jax.Array:

@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlora.models import kernels
+from jaxlora.lora import LoraWeight
+from jaxlora.models import kernels, sites
 from jaxlora.models.attention import LayerPosition, View, attend, layer_positions
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.inputs import Inputs
-from jaxlora.models.layers import RMSNorm, norm
+from jaxlora.models.layers import RMSNorm, apply_lora, norm
 from jaxlora.models.mlp import MEMORY, Memory, Mlp, declare, output, projector
 from jaxlora.models.moe import MOE, Moe
 from jaxlora.models.rope import frequencies, rotate
@@ -226,6 +227,9 @@ class Decoder(nn.Module):
         # away those of other devices: rows are smaller than the table.
         x = embed(layout.constrain(tokens, "data", None))
         x = layout.constrain(x, "data", None, "fsdp")
+        if self.has_variable("lora", "embed"):
+            weight = self.get_variable("lora", "embed")["embedding"]
+            x = x + sites.lookup(weight, tokens).astype(dtype)
         if c.embed_scale != 1.0:
             x = x * jnp.asarray(c.embed_scale, dtype)
         if c.positions == "learned":
@@ -270,13 +274,19 @@ class Decoder(nn.Module):
         return carry
 
 
-def logits(config: DecoderConfig, x: jax.Array, head: jax.Array) -> jax.Array:
+def logits(
+    config: DecoderConfig,
+    x: jax.Array,
+    head: jax.Array,
+    update: LoraWeight | None = None,
+) -> jax.Array:
     """Scores of every token id, accumulated in float32.
 
     Args:
       config: of the decoder; a tied head is the embedding table.
       x: final hidden states [..., D].
       head: [D, V], or the table [V, D] if the head is tied.
+      update: of the head, a [D, R] and b [R, V], tied or not; or None.
 
     Returns:
       [..., V] float32.
@@ -288,6 +298,8 @@ def logits(config: DecoderConfig, x: jax.Array, head: jax.Array) -> jax.Array:
     out = jax.lax.dot_general(
         flat.astype(dtype), head.astype(dtype), dims, preferred_element_type=jnp.float32
     )
+    if update is not None:
+        out = out + apply_lora(update, flat.astype(jnp.float32))
     if config.logit_divisor != 1.0:
         out = out / config.logit_divisor
     if config.final_softcap:

@@ -25,7 +25,7 @@ from jaxlora import lora
 from jaxlora import route as routes
 from jaxlora.lora import Adapter, Library
 from jaxlora.models import cache as caches
-from jaxlora.models import routing
+from jaxlora.models import routing, sites
 from jaxlora.models.cache import Cache
 from jaxlora.models.calls import extend, unembed
 from jaxlora.models.calls import init as init
@@ -155,7 +155,7 @@ def _generate(
 def _forward(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
     """Logits [B, V] of the last token, and the next cache."""
     x, cache = extend(model, base, inputs, cache, **adapted._asdict())
-    return unembed(model, base, x[:, -1]), cache
+    return unembed(model, base, x[:, -1], adapted.adapter), cache
 
 
 def _forward_all(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
@@ -226,4 +226,4 @@ def _check_adapted(model: Decoder, adapted: Adapted) -> None:
             "Decoder(config, route)."
         )
     if library is not None:
-        routes.check(model.route, gate, library)
+        routes.check(model.route, gate, sites.kernels(library))

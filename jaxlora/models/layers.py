@@ -19,10 +19,11 @@ from jaxlora.route import Route
 
 
 class Projection(nn.Module):
-    """``x W (+ bias) (+ x delta)``: [N, D] to [N, F].
+    """``x W (gain) (+ bias) (+ x delta)``: [N, D] to [N, F].
 
-    Reads ``lora/.../kernel`` if it is there. Without a route that is one adapter
-    (a [D, R]); with one, a library (a [E, D, R]) and ``gate/.../kernel`` its state.
+    Reads ``lora/.../kernel`` if it is there, and ``gain`` and ``bias`` beside it.
+    Without a route that is one adapter (a [D, R]); with one, a library (a [E, D, R])
+    and ``gate/.../kernel`` its state.
     """
 
     features: int
@@ -45,26 +46,45 @@ class Projection(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
         where = f"{self.name}/kernel"
         y = x @ layout.gathered(kernel.astype(dtype), where)
+        routing = self._weighed(x, routing or RoutingInputs())
+        if self.has_variable("lora", "gain"):
+            gain = 1.0 + self._row("gain", x, routing)
+            y = (y.astype(jnp.float32) * gain).astype(dtype)
         if self.use_bias:
             zeros = nn.initializers.zeros_init()
             bias = self.param("bias", zeros, (self.features,), param_dtype)
             y = y + bias.astype(dtype)[None, :]
         if self.has_variable("lora", "kernel"):
             weight = layout.gathered_weight(self.get_variable("lora", "kernel"), where)
-            y = y + self._update(weight, x, routing or RoutingInputs())
+            y = y + self._update(weight, x, routing)
+        if self.has_variable("lora", "bias"):
+            y = y + self._row("bias", x, routing).astype(dtype)
         return y
 
-    def _update(
-        self, weight: LoraWeight, x: jax.Array, routing: RoutingInputs
-    ) -> jax.Array:
-        if self.route is None:
-            return apply_lora(weight, x)
+    def _weighed(self, x: jax.Array, routing: RoutingInputs) -> RoutingInputs:
+        """What this site's route makes of x, once for all that is adapted here."""
+        if self.route is None or not self.has_variable("lora", "kernel"):
+            return routing
         weights = routing.weights
         if weights is None:
             weights = weigh(self, self.route, "kernel", x, routing)
         self.sow("routes", "kernel", weights)  # a no-op unless it is asked for
+        return routing._replace(weights=weights)
+
+    def _update(
+        self, weight: LoraWeight, x: jax.Array, routing: RoutingInputs
+    ) -> jax.Array:
+        if self.route is None or routing.weights is None:
+            return apply_lora(weight, x)
         # Those chosen would be fetched from the devices that have them.
-        return self.route.mix(weight, x, weights, dense=layout.cuts_experts())
+        dense = layout.cuts_experts()
+        return self.route.mix(weight, x, routing.weights, dense=dense)
+
+    def _row(self, name: str, x: jax.Array, routing: RoutingInputs) -> jax.Array:
+        """A gain or bias, whose only input is 1: [1, F], or [N, F] by a route."""
+        rows = 1 if self.route is None else x.shape[0]
+        weight = self.get_variable("lora", name)
+        return self._update(weight, jnp.ones((rows, 1), jnp.float32), routing)
 
 
 def apply_lora(weight: LoraWeight, x: jax.Array) -> jax.Array:

@@ -31,12 +31,14 @@ from jaxlora.models import (
     kernels,
     mismatch,
     names,
+    sites,
     stream,
 )
 from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.names import HEAD, Place
+from jaxlora.models.replaced import untie
 from jaxlora.parallel import rules
 from jaxlora.tree import Tree
 
@@ -217,10 +219,13 @@ def save(
     """
     adapted = {} if adapter is None else lora.sites(adapter)
     if adapter is not None:
-        lora.check(base, adapter)
+        sites.check(base, adapter)
+        if sites.outside(adapter):  # of a tied head and its table, one changes
+            model, base = untie(model, base)
     leaves = named.flatten(base)
     shapes = _shapes(model)
     _check_base(leaves, shapes)
+    _check_biases(leaves, adapted)
     raw = _config(model.config, leaves["embed/embedding"], like)
     places = names.places(model.config, shapes)
     entries = {
@@ -241,8 +246,9 @@ def save(
             return held.read(name)
         place = places[name]
         part = _of_layer(leaves[place.leaf], place)
-        if place.leaf in adapted:
-            part = _fused(name, part, _of_layer(adapted[place.leaf], place))
+        updates = sites.of_leaf(place.leaf, adapted)
+        if updates:
+            part = _fused(name, part, place.leaf, _of_layer(updates, place))
         part = np.asarray(part)
         return part.T if place.turned else part
 
@@ -259,8 +265,21 @@ def _of_layer(tree: Tree, place: Place) -> Tree:
     return jax.tree.map(lambda x: x[place.index], tree) if place.index else tree
 
 
-def _fused(name: str, kernel: jax.Array, weight: LoraWeight) -> jax.Array:
-    total = lora.fuse_kernel(kernel, weight)
+def _check_biases(leaves: Mapping[str, Any], adapted: Mapping[str, LoraWeight]) -> None:
+    """A checkpoint has no place for biases that its architecture lacks."""
+    for site in adapted:
+        if site.endswith(f"/{sites.BIAS}") and site not in leaves:
+            raise ValueError(
+                f"The adapter has a bias (lora_bias) at {site!r}, and the model has "
+                f"none to add it to, nor a place for one in its checkpoint; use the "
+                f"adapter beside the model, unfused."
+            )
+
+
+def _fused(
+    name: str, leaf: jax.Array, site: str, updates: Mapping[str, LoraWeight]
+) -> jax.Array:
+    total = sites.fused(leaf, site, updates)
     if not jnp.isfinite(total).all():
         raise ValueError(
             f"The sum of {name!r} and its update is beyond {total.dtype} and is not "
@@ -293,6 +312,7 @@ def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
     raw = origin.dequantised(raw, like)
     # A checkpoint may store a head although its config ties it; see _tie.
     raw["tie_word_embeddings"] = config.tie_head
+    raw["vocab_size"] = config.vocab_size  # an adapter may have resized it
     odd = config_out.differences(config, architectures.from_json(raw))
     if odd:
         raise ValueError(

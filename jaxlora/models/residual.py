@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, LoraWeight, is_lora
+from jaxlora.models import sites
 from jaxlora.models.calls import unembed
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of
@@ -244,6 +245,7 @@ def _checked(model: Decoder, params: Tree, inputs: Tokens, adapter) -> Inputs:
             "decoder without one, and experts as adapters, under vmap for all of them."
         )
     inputs = inputs_of(inputs)
+    sites.check_layers(adapter, "the residual stream")
     variables(model, params, inputs.tokens, Adapted(adapter))
     return inputs
 

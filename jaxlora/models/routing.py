@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.lora import Library
+from jaxlora.models import sites
 from jaxlora.models.config import DecoderConfig
 from jaxlora.route import ROUTER, Pool, Route, running_mean
 from jaxlora.tree import Tree, unflatten
@@ -91,7 +92,7 @@ def pooled(
         )
     if route.per == "layer":
         return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}
-    sites = lora.sites(library)
+    adapted = lora.sites(sites.kernels(library))
     return unflatten(
-        {name: jnp.zeros((layers, batch, w.a.shape[-2])) for name, w in sites.items()}
+        {x: jnp.zeros((layers, batch, w.a.shape[-2])) for x, w in adapted.items()}
     )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.lora import Adapter
+from jaxlora.models import sites
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Tokens, inputs_of
 from jaxlora.models.layers import Projection
@@ -93,6 +94,7 @@ def _of_inputs(statistic, model, base, inputs: Tokens, weights, adapter):
 
     It is the mean over the passes of a loop, and over the layers that share an MLP.
     """
+    sites.check_kernels(adapter, "statistics of its inputs")
     lora.check(base, adapter)
     refuse_stacked(lora.sites(adapter), "a mean over the inputs of a site")
     flat = weights.reshape(-1, 1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxlora import lora, route
 from jaxlora.lora import Library
+from jaxlora.models import sites
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted
 from jaxlora.models.moe import refuse_stacked
@@ -36,7 +37,7 @@ def gate_state(
             f"an axis of layers; expected a gate per site."
         )
     width = model.config.hidden_size
-    return model.route.init(library, key=key, data=data, width=width)
+    return model.route.init(sites.kernels(library), key=key, data=data, width=width)
 
 
 def variables(
@@ -77,7 +78,7 @@ def variables(
         )
     if adapted.adapter is None:
         return {"params": base}
-    lora.check(base, adapted.adapter)
+    sites.check(base, adapted.adapter)
     return {"params": base, "lora": adapted.adapter}
 
 
@@ -89,7 +90,7 @@ def _routed(model: Decoder, base, tokens, adapted: Adapted, labels) -> dict[str,
             "stack() makes a library of adapters."
         )
     experts = lora.num_experts(library)
-    lora.check(base, library, experts)
+    sites.check(base, library, experts)
     refuse_stacked(lora.sites(library), "a route")
     if labels is not None:
         _check_labels(model, tokens, labels, experts)
@@ -97,7 +98,7 @@ def _routed(model: Decoder, base, tokens, adapted: Adapted, labels) -> dict[str,
         gate = gate_state(model, library)
     else:
         way: Any = model.route
-        route.check(way, gate, library)
+        route.check(way, gate, sites.kernels(library))
     return {"lora": library, "gate": gate}
 
 

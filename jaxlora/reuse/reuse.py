@@ -32,15 +32,17 @@ from jaxlora import lora, parallel
 from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora import tree as named
+from jaxlora.io import peft
 from jaxlora.io.adapter_folders import bases, expand, other_bases
 from jaxlora.io.errors import naming
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.merge import magnitude
-from jaxlora.models import adapters as peft
-from jaxlora.models import pretrained
+from jaxlora.models import adapters as adapter_trees
+from jaxlora.models import pretrained, sites
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.pretrained import Dtype
+from jaxlora.models.replaced import replace
 from jaxlora.models.variables import gate_state
 from jaxlora.names import check_several
 from jaxlora.reuse import zeros
@@ -129,7 +131,7 @@ def build(
     how = _combination(**combining)
     check(how, len(adapters), trained=gate is not None, general=len(general))
     for adapter in (*adapters, *general):
-        lora.check(base, adapter)
+        sites.check(base, adapter)
     adapters, general = (
         [_computed(adapter, model) for adapter in some] for some in (adapters, general)
     )
@@ -138,13 +140,15 @@ def build(
         return Reuse(model, base, _merged(how.merge, how.weights, library, key))
     if how.route is None:
         return Reuse(model, base, adapters[0] if adapters else None)
+    for adapter in (*adapters, *general):
+        sites.check_layers(adapter, f"the route {how.route!r}")
     way = how.way().fit(len(adapters))
     library = _library(way, adapters, general)
     model = Decoder(model.config, way)
     if gate is None:
         gate = jax.jit(gate_state, static_argnums=0)(model, library, key=key)
     else:
-        routes.check(way, gate, library)
+        routes.check(way, gate, sites.kernels(library))
     return Reuse(model, base, library=library, gate=gate, notes=tuple(_notes(adapters)))
 
 
@@ -184,9 +188,9 @@ def _notes(adapters: Sequence[Adapter]) -> Iterator[str]:
     """Says which routed adapters lack sites that others have."""
     adapted = [set(lora.sites(adapter)) for adapter in adapters]
     every = set().union(*adapted)
-    for i, sites in enumerate(adapted):
-        if sites != every:
-            lacks = sorted(every - sites)
+    for i, here in enumerate(adapted):
+        if here != every:
+            lacks = sorted(every - here)
             more = f" and {len(lacks) - 2} more" if len(lacks) > 2 else ""
             yield (
                 f"Adapter {i + 1} of {len(adapters)} does not adapt "
@@ -240,17 +244,20 @@ def load(
         mesh=mesh,
         progress=functools.partial(progress, Path(folder).name),
     )
+    files = [peft.open_folder(path) for path in (*folders, *common)]
+    model, base, replaced = replace(model, base, files)
     adapters: list[Adapter] = []
-    for i, path in enumerate((*folders, *common)):
-        progress(path.name, i, many + general)
-        with naming(path):  # of several adapters, say which
-            adapters.append(peft.load(path, base))
+    for i, file in enumerate(files):
+        progress(file.folder.name, i, many + general)
+        with naming(file.folder):  # of several adapters, say which
+            adapters.append(adapter_trees.from_file(file, base))
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
     built = build(model, base, adapters[:many], **given, **combining)
     notes = other_bases(bases((*folders, *common)), folder)
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
-    out = (note for path in (*folders, *common) for note in peft.left_out(path))
-    every = (*notes, *out, *built.notes, *zeros.notes(read))
+    seen = (*folders, *common)
+    out = (note for path in seen for note in adapter_trees.left_out(path))
+    every = (*notes, *out, *replaced, *built.notes, *zeros.notes(read))
     return dataclasses.replace(_everywhere(built, mesh), notes=every)
 
 

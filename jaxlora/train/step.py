@@ -21,7 +21,7 @@ from flax import struct
 
 from jaxlora import lora, route
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import Decoder, Inputs, hidden
+from jaxlora.models import Decoder, Inputs, hidden, sites
 from jaxlora.models.calls import head
 from jaxlora.models.decoder import logits
 from jaxlora.parallel import BATCH, layout
@@ -100,8 +100,9 @@ def cross_entropy(
     if isinstance(batch, Rows) or many:
         x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
         weights = weights.reshape(-1)
+    update = None if adapter is None else adapter.get(sites.HEAD)
     # Gathered here, before the loop over chunks.
-    summed = functools.partial(_summed, model, head(model, base))
+    summed = functools.partial(_summed, model, head(model, base), update)
     if many:
         summed = functools.partial(_by_chunks, summed, size, parts)
     return summed(x, targets, weights), jnp.sum(weights)
@@ -121,8 +122,8 @@ def _inputs(batch: Batch | Rows, pad: int | None) -> Inputs:
     return Inputs(tokens, jnp.not_equal(tokens, pad))
 
 
-def _summed(model, head, x, targets, weights) -> jax.Array:
-    scores = logits(model.config, x, head)
+def _summed(model, head, update, x, targets, weights) -> jax.Array:
+    scores = logits(model.config, x, head, update)
     each = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
     return jnp.sum(each * weights)
 

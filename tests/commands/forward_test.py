@@ -249,7 +249,6 @@ def test_what_is_no_table_of_ids_is_refused(hf, tmp_path, capsys, text, expected
         ),
         (["gone"], "gone"),
         (["base"], "adapter_config.json"),
-        (["dora"], "dora: adapter_config.json has use_dora"),
         (["../qwen3/plain"], "another model"),
         (["--batch", "0"], "--batch is 0, expected 1 or more"),
         (["--adaptor", "x"], "Did you mean --adapter?"),

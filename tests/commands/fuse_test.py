@@ -118,11 +118,10 @@ def test_dtype_is_that_of_the_checkpoint(hf, tmp_path, reference):
         (["plain", "plain2", "--merge", "arrow"], "'arrow' is a route"),
         (["plain", "--route", "arrow"], "No option --route"),
         (["plain", "--weights", "2"], "no merge that uses them"),
-        (["dora"], "use_dora"),
     ],
 )
 def test_a_bad_request_writes_nothing(hf, tmp_path, capsys, words, expected):
-    names = ("plain", "plain2", "dora")
+    names = ("plain", "plain2")
     flags = [str(hf / "llama" / w) if w in names else w for w in words]
     out = ["--out", str(tmp_path / "fused")]
     assert cli.main(["fuse", str(hf / "llama" / "base"), *flags, *out]) == 2

@@ -201,7 +201,6 @@ def test_different_bases(tmp_path):
         (["plain"], ["x", "y"], "2 names for 1 adapters"),
         (["plain"], [""], "'' of .* is no line of text"),
         (["plain"], ["a\nb"], "is no line of text"),
-        (["plain", "dora"], None, "use_dora"),
         (["plain", "none"], None, "There is no folder"),
     ],
 )

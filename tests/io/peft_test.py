@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora.io import peft, peft_config
+from jaxlora.io import collection, peft, peft_config
 
 DATA = Path(__file__).parents[1] / "data" / "hf"
 Q0 = "model.layers.0.self_attn.q_proj"
@@ -174,9 +174,7 @@ def test_half_is_read_as_float32_and_bfloat16_as_it_is(plain):
         {"peft_type": "IA3"},
         {"use_dora": True},
         {"lora_bias": True},
-        {"bias": "all"},
-        {"bias": "lora_only"},
-        {"modules_to_save": ["lm_head"]},
+        {"bias": "new"},
         {"trainable_token_indices": [1, 2]},
         {"target_parameters": ["experts.up"]},
         {"layer_replication": [[0, 1], [0, 1]]},
@@ -186,9 +184,6 @@ def test_half_is_read_as_float32_and_bfloat16_as_it_is(plain):
         {"use_bdlora": {"nblocks": 2}},
         {"arrow_config": {"top_k": 2}},
         {"monteclora_config": {"a": 1}},
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "pissa_niter_4"},
-        {"init_lora_weights": "olora"},
         {"init_lora_weights": "corda"},
         {"init_lora_weights": "lora_ga"},
         {"init_lora_weights": "loftq"},
@@ -207,7 +202,6 @@ def test_more_than_a_low_rank_update_is_refused_by_name(plain, fields):
     [
         ("loftq", "begins on quantised base weights of its own"),
         ("LoftQ", "merge_and_unload"),
-        ("pissa_niter_4", "path_initial_model_for_weight_conversion"),
         ("corda", "path_initial_model_for_weight_conversion"),
         ("lora_ga", "path_initial_model_for_weight_conversion"),
         ("new", "expected one of those that are known"),
@@ -244,9 +238,77 @@ def test_an_empty_field_is_off_and_a_harmless_one_may_hold_anything(plain, value
     assert Q0 in peft.read(plain).modules
 
 
-def test_dora_is_refused():
-    with pytest.raises(ValueError, match="use_dora True: DoRA"):
-        peft.read(DATA / "llama" / "dora")
+def test_dora_has_a_magnitude_beside_its_factors():
+    read = peft.read(DATA / "llama" / "dora")
+    stored = load_file(DATA / "llama" / "dora" / "adapter_model.safetensors")
+    key = KEY.replace("lora_A.weight", "lora_magnitude_vector")
+    np.testing.assert_array_equal(read.modules[Q0].magnitude, stored[key])
+    assert read.modules[Q0].bias is None
+    file = peft.open_folder(DATA / "llama" / "dora")
+    assert file.kinds == (f"DoRA in {len(file.modules)} modules",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "'lm_head' in modules_to_save, but the ad"),
+        ({"use_dora": True}, "use_dora True, but the adapter lacks a magnitude"),
+        ({"lora_bias": True}, "lora_bias True, but the adapter lacks a bias"),
+        ({"use_dora": 1}, "use_dora 1, expected true or false"),
+        ({"trainable_token_indices": [1, 2]}, "holds no trained tokens"),
+        ({"trainable_token_indices": [-1]}, "expected a list of token ids"),
+    ],
+)
+def test_parts_that_the_tensors_lack(plain, fields, message):
+    configure(plain, **fields)
+    with pytest.raises(ValueError, match=message):
+        peft.read(plain)
+
+
+EMBED = "base_model.model.model.embed_tokens"
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "shape", "message"),
+    [
+        ({}, f"{EMBED}.weight", (3, 4), None),
+        ({}, f"{EMBED}.modules_to_save.default.weight", (3, 4), None),
+        ({"trainable_token_indices": [7]}, "token_adapter", (1, 4), None),
+        ({"trainable_token_indices": {"wte": [7]}}, "token_adapter", (1, 4), "1 diff"),
+        ({"trainable_token_indices": [7, 7]}, "token_adapter", (2, 4), "2 different"),
+        ({"trainable_token_indices": [7]}, "token_adapter", (4,), "expected .0, 0"),
+    ],
+)
+def test_what_replaces_parts_of_the_base(plain, fields, key, shape, message):
+    configure(plain, **fields)
+    if key == "token_adapter":
+        key = f"{EMBED}.token_adapter.trainable_tokens_delta"
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    replace(plain, **{key: values})
+    if message:
+        with pytest.raises(ValueError, match=message):
+            peft.read(plain)
+        return
+    read = peft.read(plain)
+    if fields:
+        ids, rows = read.rows["model.embed_tokens"]
+        assert ids == (7,)
+        np.testing.assert_array_equal(rows, values)
+    else:
+        got = read.replaced["model.embed_tokens.weight"]
+        np.testing.assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("init", ["pissa", "PiSSA_niter_4", "olora"])
+def test_factors_that_were_taken_out_of_the_base_are_known_from_it(plain, init):
+    configure(plain, init_lora_weights=init)
+    start = init[:5].lower()
+    assert {x.start for x in peft.read(plain).modules.values()} == {start}
+    with pytest.raises(ValueError, match=f"began with {start} factors that its train"):
+        collection.open_folders([plain])
+    configure(plain, init_lora_weights=init, use_dora=True)
+    with pytest.raises(ValueError, match="use_dora and init_lora_weights"):
+        peft.read(plain)
 
 
 @pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal"])
@@ -267,7 +329,6 @@ ONE = np.ones((1, 1), np.float32)
         ),
         ({KEY.replace("lora_A.weight", "lora_magnitude_vector"): ONE}, "DoRA"),
         ({KEY.replace("lora_A.weight", "lora_B.bias"): ONE}, "lora_bias"),
-        ({"base_model.model.lm_head.weight": ONE}, "a whole weight"),
         ({KEY.replace("lora_A", "lora_C"): ONE}, "not lora_A or lora_B"),
         ({KEY.replace("lora_A.weight", "alpha"): ONE}, "a scalar alpha"),
         ({KEY.replace("lora_A", "lora_down"): ONE}, "lora_down or lora_up"),
@@ -329,7 +390,7 @@ def test_bad_tensors(plain, changes, message):
         ({"base_model_name_or_path": 3}, "base_model_name_or_path 3, expected a name"),
         ({"base_model_name_or_path": "a\x1b[2J"}, "expected a name"),
         ({"base_model_name_or_path": "a" * 5000}, "expected a name"),
-        ({"modules_to_save": [["x"] * 99] * 999}, "modules_to_save .*whole modules"),
+        ({"modules_to_save": [["x"] * 99] * 999}, "modules_to_save .*list of strings"),
         ({"target_modules": r"(?<=x)q"}, "which target_modules .* does not match"),
         ({"rank_pattern": {"a" * 3000 + "+": 1}}, "bad rank_pattern: .* at most 2000"),
     ],

@@ -149,8 +149,8 @@ def module(d, f):
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        (["lm_head"], "'lm_head'; adapters of the embedding or the head"),
-        (["model.embed_tokens"], "'model.embed_tokens'; adapters of the embedding"),
+        (["lm_head"], "'lm_head' is from 64 to 128 .* expected 64 to 256"),
+        (["model.embed_tokens"], "'model.embed_tokens' as a linear layer, which it"),
         (["model.layers.0.mlp.fc1"], r"'model.layers.0.mlp.fc1', .*self_attn.q_proj"),
         (["transformer.h.0.attn"], r"'transformer.h.0.attn', .*another model"),
         (["model.layers.2.mlp.up_proj"], "the base has 2 layers, 0 to 1"),
@@ -192,6 +192,18 @@ def test_adapter_that_cannot_be_written(adapter, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_dora_is_refused(base):
-    with pytest.raises(ValueError, match="use_dora"):
-        adapters.load(DATA / "llama" / "dora", base)
+def test_dora_is_a_gain_beside_the_kernel(base):
+    """Magnitude and norm are of an output feature (arXiv 2402.09353, equation 5)."""
+    adapter = lora.sites(adapters.load(DATA / "llama" / "dora", base))
+    gain = adapter["layers/attn/q_proj/gain"]
+    stored = load_file(DATA / "llama" / "dora" / "adapter_model.safetensors")
+    kernel = np.asarray(base["layers"]["attn"]["q_proj"]["kernel"])
+    for layer in range(2):
+        key = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_"
+        delta = 2.0 * stored[f"{key}B.weight"] @ stored[f"{key}A.weight"]
+        norms = np.linalg.norm(kernel[layer].T + delta, axis=1)
+        want = stored[f"{key}magnitude_vector"] / norms
+        np.testing.assert_allclose(1 + lora.delta(gain)[layer, 0], want, rtol=1e-5)
+        np.testing.assert_allclose(
+            lora.delta(adapter[Q])[layer], delta.T * want, atol=1e-5
+        )

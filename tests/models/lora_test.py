@@ -174,7 +174,7 @@ REFUSED = {
         ("misspelt",),
         "'layers/attn/q_prj/kernel' that the base lacks",
     ),
-    "head": (MODEL, ("head",), "only kernels take an adapter"),
+    "head": (MODEL, ("head",), "Site 'head' has a, b, scale of shapes"),
     "norm": (MODEL, ("norm",), "only kernels take an adapter"),
     "empty": (MODEL, ("empty",), "The adapter is empty"),
     "wide": (

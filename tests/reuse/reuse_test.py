@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -211,17 +212,26 @@ def test_an_adapter_of_another_model_is_refused(base, make, make_base):
         reuse.build(other, make_base(other), [make(1)], merge="sum")
 
 
+class Opened(NamedTuple):
+    """An adapter's folder, of which nothing is read."""
+
+    folder: pathlib.Path
+
+
 def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
     told, made = [], {"a": make(1), "b": make(2)}
 
-    def load(folder, *, dtype, param_dtype, progress):
+    def load(folder, *, dtype, param_dtype, mesh, progress):
         progress(3, 4)
         assert (dtype, param_dtype) == ("bfloat16", "bfloat16")
         return MODEL, base
 
     monkeypatch.setattr(module.pretrained, "load", load)
-    monkeypatch.setattr(module.peft, "load", lambda path, base: made[path.name])
-    monkeypatch.setattr(module.peft, "left_out", lambda path: iter(()))
+    monkeypatch.setattr(module.peft, "open_folder", lambda path: Opened(path))
+    monkeypatch.setattr(module, "replace", lambda model, base, files: (model, base, ()))
+    trees = module.adapter_trees
+    monkeypatch.setattr(trees, "from_file", lambda file, base: made[file.folder.name])
+    monkeypatch.setattr(trees, "left_out", lambda path: iter(()))
     named = {"a": "org/model", "b": "org/chat"}
     monkeypatch.setattr(
         module, "bases", lambda paths: {x.name: named[x.name] for x in paths}

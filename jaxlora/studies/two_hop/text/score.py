@@ -199,11 +199,12 @@ def _start(model: Decoder, base, arguments, begun, tokens, mask, first):
     started = _room(model, begun, *tokens.shape)
     inputs = models.Inputs(tokens, mask)
     x, _ = models.extend(model, base, inputs, started, **arguments)
-    return _first(model, base, x[:, -1], first)
+    return _first(model, base, arguments, x[:, -1], first)
 
 
-def _first(model: Decoder, base, x: jax.Array, first: jax.Array) -> jax.Array:
-    return jax.nn.log_softmax(models.unembed(model, base, x), axis=-1)[:, first]
+def _first(model: Decoder, base, arguments, x: jax.Array, first) -> jax.Array:
+    scores = models.unembed(model, base, x, arguments.get("adapter"))
+    return jax.nn.log_softmax(scores, axis=-1)[:, first]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -221,10 +222,10 @@ def _read(
         tree=_after(t, sees),
     )
     x, _ = models.extend(model, base, inputs, started, **arguments)
-    start = _first(model, base, x[:, t - 1], first)
+    start = _first(model, base, arguments, x[:, t - 1], first)
 
     def scored(x: jax.Array) -> jax.Array:  # of one prompt [M, D]
-        scores = models.unembed(model, base, x)
+        scores = models.unembed(model, base, x, arguments.get("adapter"))
         chosen = jnp.take_along_axis(scores, targets, axis=-1)
         return chosen - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
 

@@ -1,0 +1,271 @@
+"""Modules of a PEFT adapter as sites of a decoder: where they go, and their values."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlora import lora
+from jaxlora import tree as named
+from jaxlora.io import peft_out
+from jaxlora.io.peft import Header, PeftModule
+from jaxlora.lora import LoraWeight
+from jaxlora.models import adapter_starts, names, sites
+from jaxlora.models.config import DecoderConfig
+from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD, KERNEL
+from jaxlora.tree import Tree
+
+_OUTSIDE = {
+    "model.embed_tokens": EMBEDDING,
+    "transformer.wte": EMBEDDING,
+    "lm_head": HEAD,
+}
+
+
+def outside_paths(config: DecoderConfig | None) -> dict[str, str]:
+    """Returns the modules of the sites that lie in no layer.
+
+    Args:
+      config: of the decoder; None for the names of most families.
+    """
+    paths = names.table(config).outside
+    return {EMBEDDING: paths["embed"], HEAD: paths["head"]}
+
+
+def place(
+    path: str, module: PeftModule | Header, leaves: Mapping[str, Any]
+) -> tuple[str, int | None]:
+    """Returns the site and layer of a module; None is the layer of table and head.
+
+    Of several MLPs in each layer, those of all layers are counted in a row.
+
+    Args:
+      path: of the module.
+      module: its update.
+      leaves: of the base.
+
+    Raises:
+      ValueError: if the base has no such module.
+    """
+    outside = _OUTSIDE.get(names.canonical(path))
+    if module.embedding != (outside == EMBEDDING):
+        kind = "an embedding" if module.embedding else "a linear layer"
+        raise ValueError(
+            f"The adapter adapts {path!r} as {kind}, which it is not in the base."
+        )
+    if outside is not None and EMBEDDING in leaves:
+        return outside, None
+    within = names.site(path)
+    if within is None or within.name not in leaves:
+        have = [name for name in leaves if name.endswith("_proj/kernel")]
+        theirs = [names.KERNELS.get(x.removesuffix("/kernel"), x) for x in have]
+        raise ValueError(
+            f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
+            f"{', '.join(theirs)}. The adapter is for another model."
+        )
+    layers, *mlps = leaves[within.name].shape[:-2]
+    if within.layer >= layers:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
+            f"{layers - 1}. The adapter is for another model."
+        )
+    if within.mlp is None:
+        return within.name, within.layer
+    if within.mlp >= mlps[0]:
+        raise ValueError(
+            f"The adapter adapts {path!r}, but a layer of the base has {mlps[0]} MLPs, "
+            f"0 to {mlps[0] - 1}. The adapter is for another model."
+        )
+    # The MLPs of all layers in a row; _stack gives them their axes back.
+    return within.name, within.layer * mlps[0] + within.mlp
+
+
+def weights(
+    site: str,
+    paths: Mapping[int | None, str],
+    read: Callable[[str], PeftModule],
+    leaves: Mapping[str, Any],
+) -> dict[str, LoraWeight]:
+    """Reads the modules of one site: its weight, and those of its gain and bias.
+
+    Args:
+      site: of the base.
+      paths: the module of each layer that is adapted.
+      read: gives a module by its path.
+      leaves: of the base, values and all if a module has a magnitude.
+
+    Raises:
+      ValueError: if a module does not fit the base.
+    """
+    modules = {layer: read(path) for layer, path in paths.items()}
+    shape = sites.shape_of(site, leaves)
+    for layer, path in paths.items():
+        _check_shapes(path, modules[layer], shape)
+    if None in modules:
+        return {site: _outside(paths[None], modules[None])}
+    layered = {layer: x for layer, x in modules.items() if layer is not None}
+    for layer, x in layered.items():
+        if x.start is not None:
+            kernel = leaves[site].reshape(-1, *shape[-2:])[layer]
+            layered[layer] = adapter_starts.without_start(x, kernel)
+    if len(shape) > 3:
+        _check_plain(site, layered.values())
+    out: dict[str, LoraWeight] = {}
+    biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
+    if biases:
+        out[sites.beside(site, BIAS)] = _rows(biases, shape)
+    gains = {
+        i: np.asarray(_gain(leaves[site][i], x.a, x.b, x.scale, x.magnitude))
+        for i, x in layered.items()
+        if _has(x.magnitude)
+    }
+    if gains:
+        extra = {i: gain - 1.0 for i, gain in gains.items()}
+        out[sites.beside(site, GAIN)] = _rows(extra, shape)
+        layered |= {i: _scaled(layered[i], gain) for i, gain in gains.items()}
+    out[site] = jax.block_until_ready(_stack(layered, shape))  # else copies wait
+    return out
+
+
+def _check_plain(site: str, modules: Iterable[PeftModule]) -> None:
+    """The MLPs of a layer are computed together, from kernels alone."""
+    if any(_has(x.magnitude) or _has(x.bias) for x in modules):
+        raise ValueError(
+            f"The adapter has magnitudes (DoRA) or biases at {site!r}, which are not "
+            f"read of several MLPs in a layer."
+        )
+
+
+@jax.jit
+def _gain(kernel, a, b, scale, magnitude) -> jax.Array:
+    """Returns m / |W + s b a| of each output feature, [F], of a kernel [D, F]."""
+    wide = (x.astype(jnp.float32) for x in (kernel, a, b, magnitude))
+    kernel, a, b, magnitude = wide
+    total = kernel + scale * jnp.matmul(a.T, b.T, precision="highest")
+    return magnitude / jnp.linalg.norm(total, axis=0)
+
+
+def _scaled(module: PeftModule, gain: np.ndarray) -> PeftModule:
+    """A module whose output features are multiplied by a gain [F]."""
+    return dataclasses.replace(module, b=_wide(module.b) * gain[:, None])
+
+
+def _wide(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def _has(values: Any) -> bool:
+    return values is not None
+
+
+def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
+    """Vectors [F] of some layers as updates [L, 1, F] of rank 1."""
+    count, _, f = shape
+    b = np.zeros((count, 1, f), np.float32)
+    for layer, row in rows.items():
+        b[layer, 0] = row
+    return LoraWeight(jnp.ones((count, 1, 1)), jnp.asarray(b), jnp.ones(count))
+
+
+def _outside(path: str, module: PeftModule) -> LoraWeight:
+    """The update of table or head, which have no layers."""
+    biased = module.bias is not None and module.bias.any()
+    if _has(module.magnitude) or biased or module.start:
+        raise ValueError(
+            f"The adapter has a magnitude (DoRA), a bias, or factors taken out of the "
+            f"base (PiSSA), of {path!r}; these are read of linear layers within a "
+            f"decoder's layers only."
+        )
+    single = _stack({0: module}, (1, module.a.shape[1], module.b.shape[0]))
+    return jax.block_until_ready(jax.tree.map(lambda x: x[0], single))
+
+
+def _check_shapes(path: str, module: PeftModule, shape: tuple[int, ...]) -> None:
+    got = (module.a.shape[1], module.b.shape[0])
+    if got != shape[-2:]:
+        raise ValueError(
+            f"The adapter's update of {path!r} is from {got[0]} to {got[1]} features, "
+            f"expected {shape[-2]} to {shape[-1]} by the base. The adapter is for "
+            f"another model."
+        )
+
+
+def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeight:
+    *lead, d, f = shape
+    count = math.prod(lead)
+    rank = max(module.a.shape[0] for module in layers.values())
+    factors = [values for m in layers.values() for values in (m.a, m.b)]
+    dtypes = {values.dtype for values in factors}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+    a, b = np.zeros((count, d, rank), dtype), np.zeros((count, rank, f), dtype)
+    scale = np.ones(count, np.float32)
+    for layer, module in layers.items():
+        r = module.a.shape[0]
+        a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
+        scale[layer] = module.scale
+    shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
+    return LoraWeight(*map(jnp.asarray, shaped))
+
+
+def outside_module(site: str, weight: LoraWeight, path: str) -> dict[str, PeftModule]:
+    """Returns the module of table or head, by its path; nothing if it is zero.
+
+    Args:
+      site: of table or head.
+      weight: a [V, R] and b [R, D], or a [D, R] and b [R, V].
+      path: of the module.
+    """
+    a, b = np.asarray(weight.a), np.asarray(weight.b)
+    rank = peft_out.used(a, b)
+    if not rank:
+        return {}
+    down, up = np.ascontiguousarray(a[:, :rank].T), np.ascontiguousarray(b[:rank].T)
+    module = PeftModule(down, up, float(weight.scale), embedding=site == EMBEDDING)
+    return {path: module}
+
+
+def add_beside(
+    modules: dict[str, PeftModule],
+    site: str,
+    weight: LoraWeight,
+    of: tuple[DecoderConfig | None, Tree | None],
+) -> None:
+    """Adds the magnitudes or biases of a site to the modules of its layers.
+
+    Args:
+      modules: of the kernels, by path; changed.
+      site: of a gain or bias.
+      weight: [L, 1, F].
+      of: config of the decoder, and its params, for a gain.
+
+    Raises:
+      ValueError: if there is a gain and no base, or one that is not above -1: DoRA has
+        positive magnitudes.
+    """
+    config, base = of
+    rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
+    if site.endswith(f"/{GAIN}") and base is None:
+        raise ValueError(
+            f"The adapter has a site {site!r} (DoRA), whose magnitudes are norms of "
+            f"the base's kernel; give the base as well."
+        )
+    for layer, row in enumerate(rows):
+        path = names.module(kernel, layer, config)
+        old = modules[path]
+        if site.endswith(f"/{BIAS}"):
+            modules[path] = dataclasses.replace(old, bias=row / np.float32(old.scale))
+            continue
+        if (row <= -1).any():
+            raise ValueError(
+                f"The adapter multiplies outputs of {path!r} by {1 + row.min():.3g}, "
+                f"which no magnitude of DoRA does; fuse it instead."
+            )
+        low = _scaled(old, 1.0 / (1.0 + row))
+        leaf = named.flatten(base)[kernel][layer]
+        norm = 1.0 / _gain(leaf, low.a, low.b, low.scale, np.ones_like(row))
+        magnitude = np.asarray((1.0 + row) * norm)
+        modules[path] = dataclasses.replace(low, magnitude=magnitude)
