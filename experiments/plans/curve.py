@@ -32,7 +32,7 @@ EXPERTS = (1, 8, 64, 512, 1024)
 PATH = Path(__file__).parent / "curve.csv"
 COLUMNS = ("where", "experts", "cpu_seconds_a_step", "peak_mib", "collectives")
 STEPS = 2
-AT_ONCE = 256  # on CPU: 1,024 at once did not fit in 23 GiB
+AT_ONCE = 256  # on CPU: 1,024 at once ended a process on a machine of 23 GiB
 
 
 def main(where: str, sizes: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ SHARE = 0.4
 """Of a chip's peak that products reach, where nothing else is said."""
 
 
-ROOM = 0.95
+ROOM = 0.9
 """Of a chip's memory that a plan by formula may fill: a compiler needs some beside."""
 
 
