@@ -397,6 +397,7 @@ def other_adapter(small, folder, **config):
     shutil.copytree(small / "plain2", folder)
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    (folder / "manifest.json").unlink(missing_ok=True)  # it is another adapter now
     return folder
 
 

@@ -413,7 +413,7 @@ MOMENTS = {
     "loading": (pretrained, "load"),
     "packing": (data_sets, "pack"),
     "training": (packed, "updates"),
-    "saving": (session.checkpoint, "save"),
+    "saving": (session.checkpoint, "_write"),
 }
 """What a signal comes in the midst of: module and function."""
 
