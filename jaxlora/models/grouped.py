@@ -6,6 +6,7 @@ in turn, whose number grows with the rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -50,7 +51,7 @@ def grouped(
       x: [N, D], its rows sorted by group.
       sizes: [X] int32, rows of each group; they add up to N.
       how: all rows at once by ``ragged_dot``, or block after block; auto takes blocks
-        on a CPU.
+        where the program is compiled for a CPU.
 
     Returns:
       [N, F].
@@ -60,10 +61,19 @@ def grouped(
     >>> y[:, 0].tolist()
     [2.0, 10.0, 10.0]
     """
+    ways = {"ragged": _at_once, "blocks": _in_blocks}
+    each = {name: functools.partial(way, fn) for name, way in ways.items()}
     if how == "auto":
-        how = "blocks" if jax.default_backend() == "cpu" else "ragged"
-    if how == "ragged":
-        return fn(Groups(sizes=sizes), x)
+        forms = {"cpu": each["blocks"], "default": each["ragged"]}
+        return jax.lax.platform_dependent(x, sizes, **forms)
+    return each[how](x, sizes)
+
+
+def _at_once(fn, x: jax.Array, sizes: jax.Array) -> jax.Array:
+    return fn(Groups(sizes=sizes), x)
+
+
+def _in_blocks(fn, x: jax.Array, sizes: jax.Array) -> jax.Array:
     rows, groups = len(x), len(sizes)
     block = _block(rows, groups)
     # Each group fills blocks of its own, the last of them in part.

@@ -14,6 +14,6 @@ from killing import survive
 def test_stopped_ten_times_it_still_ends_the_same(tiny, folder, tmp_path, number):
     given = tmp_path / "config.json"
     given.write_text(json.dumps({"study": "two-hop-text", "config": plain(tiny)}))
-    words = ["study", "two-hop", "--model", str(folder), "--from", str(given)]
+    words = ["study", "two-hop", "--model", str(folder), "--config", str(given)]
     words += ["--out", "OUT/out", "--cache-dir", "OUT/cache"]
     print(survive(tmp_path / "x", words, 10, 5, ["out/results.csv"], number))
