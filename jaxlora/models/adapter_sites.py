@@ -243,10 +243,16 @@ def add_beside(
       of: config of the decoder, and its params, for a gain.
 
     Raises:
-      ValueError: if there is a gain and no base, or one that is not above -1: DoRA has
-        positive magnitudes.
+      ValueError: if the site has other axes, or there is a gain and no base, or one
+        that is not above -1: DoRA has positive magnitudes.
     """
     config, base = of
+    if weight.a.ndim != 3:
+        raise ValueError(
+            f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
+            f"[L, 1, R]: neither several MLPs in a layer nor the adapters of a library "
+            f"have magnitudes or biases here."
+        )
     rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
     if site.endswith(f"/{GAIN}") and base is None:
         raise ValueError(
