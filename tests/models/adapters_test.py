@@ -207,3 +207,20 @@ def test_dora_is_a_gain_beside_the_kernel(base):
         np.testing.assert_allclose(
             lora.delta(adapter[Q])[layer], delta.T * want, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("part", ["gain", "bias"])
+def test_an_adapter_with_another_part_beside_its_factors_is_another(
+    base, part, tmp_path
+):
+    weight = random((2, 64, 1), (2, 1, 64), [1, 1])
+    row = LoraWeight(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 64)), jnp.ones(2))
+    adapter = {"layers": {"attn": {"q_proj": {"kernel": weight, part: row}}}}
+    adapters.save(tmp_path / "out", adapter, base=base)
+    adapters.check(tmp_path / "out", adapter, base=base)
+    # PEFT stores the factors of DoRA without its gain, 1 + 1 before and 1 + 3 now.
+    same = weight.replace(b=weight.b * (2 if part == "gain" else 1))
+    turned = row.replace(scale=3 * row.scale)
+    other = {"layers": {"attn": {"q_proj": {"kernel": same, part: turned}}}}
+    with pytest.raises(ValueError, match="holds another adapter"):
+        adapters.check(tmp_path / "out", other, base=base)
