@@ -210,8 +210,8 @@ def to_peft(
       base: its params, which a gain (DoRA) needs: PEFT stores norms, not factors.
 
     Raises:
-      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model, or
-        there is a gain and no base.
+      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model,
+        there is a gain and no base, or some modules have a magnitude and others none.
     """
     flat, paths = lora.sites(adapter), adapter_sites.outside_paths(config)
     modules: dict[str, PeftModule] = {}
@@ -225,6 +225,7 @@ def to_peft(
     for site, weight in flat.items():
         if sites.is_beside(site):
             adapter_sites.add_beside(modules, site, weight, (config, base))
+    modules = adapter_sites.everywhere(modules)
     return PeftAdapter(modules=dict(sorted(modules.items())), base_name=base_name)
 
 

@@ -192,6 +192,23 @@ def test_adapter_that_cannot_be_written(adapter, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_peft_has_everywhere_or_nowhere(base, tmp_path):
+    weight = random((2, 64, 1), (2, 1, 64), [1, 1])
+    row = LoraWeight(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 64)), jnp.ones(2))
+    o_proj = {"o_proj": {"kernel": weight}}
+    biased = {"layers": {"attn": {"q_proj": {"kernel": weight, "bias": row}} | o_proj}}
+    adapters.save(tmp_path / "out", biased)
+    again = lora.sites(adapters.load(tmp_path / "out", base))
+    assert not lora.delta(again["layers/attn/o_proj/bias"]).any()
+    np.testing.assert_array_equal(lora.delta(again["layers/attn/q_proj/bias"]), 1)
+    table = LoraWeight(jnp.ones((9, 1)), jnp.ones((1, 64)), jnp.ones(()))
+    with pytest.raises(ValueError, match=r"bias .* none of 'model.embed_tokens'"):
+        adapters.to_peft(biased | {"embed": {"embedding": table}})
+    gained = {"layers": {"attn": {"q_proj": {"kernel": weight, "gain": row}} | o_proj}}
+    with pytest.raises(ValueError, match=r"magnitude .*q_proj' and none of .*o_proj'"):
+        adapters.to_peft(gained, base=base)
+
+
 def test_dora_is_a_gain_beside_the_kernel(base):
     """Magnitude and norm are of an output feature (arXiv 2402.09353, equation 5)."""
     adapter = lora.sites(adapters.load(DATA / "llama" / "dora", base))
