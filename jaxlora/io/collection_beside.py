@@ -7,6 +7,7 @@ Tensors that adapters replace must agree, or are averaged on request.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -157,13 +158,12 @@ def _check_magnitudes(names: Sequence[str], beside: Beside) -> None:
         {x for x, header in file.modules.items() if header.beside[0]}
         for file in beside.files
     ]
-    if any(paths != has[0] for paths in has):
-        most = max(range(len(has)), key=lambda i: len(has[i]))
-        least = min(range(len(has)), key=lambda i: len(has[i]))
-        path = min(has[most] - has[least] or has[0] ^ has[-1])
+    pairs = itertools.permutations(zip(names, has, strict=True), 2)
+    odd = ((x, y, here - there) for (x, here), (y, there) in pairs if here - there)
+    for first, second, paths in odd:
         raise ValueError(
-            f"Adapter {names[most]} has a magnitude (DoRA) of {path!r} and "
-            f"{names[least]} has none, which without the base cannot be compared; "
+            f"Adapter {first} has a magnitude (DoRA) of {min(paths)!r} and {second} "
+            f"has none, which without the base cannot be compared; "
             f"`jaxlora fuse MODEL A B --merge NAME --out DIR` merges them on it."
         )
 

@@ -47,7 +47,7 @@ def spellings(files: Sequence[PeftFile]) -> tuple[str, ...]:
 
 
 def alike(files: Sequence[PeftFile]) -> tuple[PeftFile, ...]:
-    """Gives every module the same name in all adapters.
+    """Gives every module the same name in all adapters, and every tensor of the base.
 
     Names stay as they are where no two adapters spell them differently; else they
     become those of a plain language model, or, if a part of it sees, of its wrapper.
@@ -60,25 +60,32 @@ def alike(files: Sequence[PeftFile]) -> tuple[PeftFile, ...]:
         by_module.setdefault(module_names.canonical(path), set()).add(path)
     if len(spellings(files)) < 2 and all(len(x) == 1 for x in by_module.values()):
         return tuple(files)
-    names = {x: x for x in by_module}
-    if any(map(module_names.is_seen, by_module)):
-        names = {x: module_names.in_wrapper(x) for x in by_module}
+    tensors = {x for file in files for x in (*file.replaced, *file.rows)}
+    named = {*by_module, *map(module_names.canonical, tensors)}
+    wrapped = any(map(module_names.is_seen, named))
+
+    def name_of(path: str) -> str:
+        path = module_names.canonical(path)
+        return module_names.in_wrapper(path) if wrapped else path
 
     def renamed(file: PeftFile) -> PeftFile:
-        pairs = {
-            names[module_names.canonical(path)]: header
-            for path, header in file.modules.items()
+        tables = {
+            "modules": file.modules,
+            "copies": file.copies,
+            "replaced": file.replaced,
+            "rows": file.rows,
         }
-        tables = file.copies, file.replaced, file.rows
-        copies, replaced, rows = map(_renamed, tables)
-        parts = {"copies": copies, "replaced": replaced, "rows": rows}
-        return dataclasses.replace(file, modules=pairs, **parts)
+        parts: dict[str, Any] = {
+            part: {name_of(name): value for name, value in table.items()}
+            for part, table in tables.items()
+        }
+        saved = file.settings.get("modules_to_save", ())
+        saved = [name_of(x) if "." in x else x for x in saved]
+        if saved:
+            parts["settings"] = {**file.settings, "modules_to_save": saved}
+        return dataclasses.replace(file, **parts)
 
     return tuple(map(renamed, files))
-
-
-def _renamed(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {module_names.canonical(name): value for name, value in table.items()}
 
 
 def union(files: Sequence[PeftFile]) -> dict[str, Module]:

@@ -94,7 +94,7 @@ def fill(
             key = f"base_model.model.{path}.{name}"
             add(key, functools.partial(_part, adapter.modules, path, part))
     if beside is not None:
-        raw |= _add_replaced(beside, add)
+        raw |= _add_replaced(beside, adapter.modules, add)
     shards.write_file(folder / WEIGHTS, entries, lambda key: reads[key]())
     text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
     write_text(folder / CONFIG, text)
@@ -117,10 +117,16 @@ def _names(module: PeftModule) -> dict[str, str]:
 
 
 def _add_replaced(
-    beside: Replaced, add: Callable[[str, Callable[[], np.ndarray]], None]
+    beside: Replaced,
+    modules: Mapping[str, PeftModule],
+    add: Callable[[str, Callable[[], np.ndarray]], None],
 ) -> dict[str, Any]:
     """Lists what is replaced, and returns the fields of the config that say so."""
-    for name, key in beside.replaced.items():
+    for name in beside.replaced:
+        path, _, part = name.rpartition(".")
+        # PEFT wraps what is adapted, and its bias as well.
+        inner = ".base_layer" if path in modules else ""
+        key = f"base_model.model.{path}{inner}.{part}"
         add(key, functools.partial(beside.replacement, name))
     rows = beside.rows()
     for path, (_, values) in rows.items():

@@ -243,10 +243,16 @@ def add_beside(
       of: config of the decoder, and its params, for a gain.
 
     Raises:
-      ValueError: if there is a gain and no base, or one that is not above -1: DoRA has
-        positive magnitudes.
+      ValueError: if the site has other axes, or there is a gain and no base, or one
+        that is not above -1: DoRA has positive magnitudes.
     """
     config, base = of
+    if weight.a.ndim != 3:
+        raise ValueError(
+            f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
+            f"[L, 1, R]: neither several MLPs in a layer nor the adapters of a library "
+            f"have magnitudes or biases here."
+        )
     rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
     if site.endswith(f"/{GAIN}") and base is None:
         raise ValueError(
@@ -269,3 +275,31 @@ def add_beside(
         norm = 1.0 / _gain(leaf, low.a, low.b, low.scale, np.ones_like(row))
         magnitude = np.asarray((1.0 + row) * norm)
         modules[path] = dataclasses.replace(low, magnitude=magnitude)
+
+
+def everywhere(modules: Mapping[str, PeftModule]) -> dict[str, PeftModule]:
+    """Returns modules of which all have a bias or none, with zeros where it lacked.
+
+    Args:
+      modules: by path.
+
+    Raises:
+      ValueError: if some have a magnitude and others none, or some have a bias and one
+        is an embedding: PEFT has them everywhere or nowhere.
+    """
+    out = dict(modules)
+    if any(_has(x.bias) for x in out.values()):
+        for path, x in out.items():
+            if not _has(x.bias) and not x.embedding:
+                zeros = np.zeros(x.b.shape[0], np.float32)
+                out[path] = dataclasses.replace(x, bias=zeros)
+    for part, kind in (("magnitude", "magnitude (DoRA)"), ("bias", "bias (lora_bias)")):
+        there = [path for path, x in out.items() if _has(getattr(x, part))]
+        lacks = [path for path in out if path not in {*there}]
+        if there and lacks:
+            raise ValueError(
+                f"The adapter has a {kind} of {there[0]!r} and none of {lacks[0]!r}, "
+                f"but an adapter of PEFT has one of every module or of none; fuse it "
+                f"instead."
+            )
+    return out

@@ -155,24 +155,30 @@ def save(
 
 
 def check(
-    folder: Path | str, adapter: Adapter, config: DecoderConfig | None = None
+    folder: Path | str,
+    adapter: Adapter,
+    config: DecoderConfig | None = None,
+    base: Tree | None = None,
 ) -> None:
-    """Reads an adapter that was written, and compares it bit by bit.
+    """Reads an adapter that was written, and compares it: factors bit by bit.
 
     Args:
       folder: that :func:`save` wrote.
       adapter: what must be in it.
       config: as it was given to :func:`save`.
+      base: as it was given to :func:`save`.
 
     Raises:
       ValueError: if it cannot be read, or is another one.
     """
     stored = peft.read(Path(folder)).modules
-    wanted = to_peft(adapter, config=config).modules
+    wanted = to_peft(adapter, config=config, base=base).modules
     same = stored.keys() == wanted.keys() and all(
         np.array_equal(stored[path].a, module.a)
         and np.array_equal(stored[path].b, module.b)
         and np.isclose(stored[path].scale, module.scale, rtol=1e-6)
+        and _close(stored[path].magnitude, module.magnitude)
+        and _close(stored[path].bias, module.bias)
         for path, module in wanted.items()
     )
     if not same:
@@ -180,6 +186,12 @@ def check(
             f"{folder} holds another adapter than the one that was trained, which is "
             f"not written over it; remove the folder, and run the same command again."
         )
+
+
+def _close(stored: np.ndarray | None, wanted: np.ndarray | None) -> bool:
+    if stored is None or wanted is None:
+        return stored is wanted
+    return np.allclose(stored, wanted, rtol=1e-5, atol=1e-7)
 
 
 def to_peft(
@@ -198,8 +210,8 @@ def to_peft(
       base: its params, which a gain (DoRA) needs: PEFT stores norms, not factors.
 
     Raises:
-      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model, or
-        there is a gain and no base.
+      ValueError: if a site is not [L, ...] or has no place in a Hugging Face model,
+        there is a gain and no base, or some modules have a magnitude and others none.
     """
     flat, paths = lora.sites(adapter), adapter_sites.outside_paths(config)
     modules: dict[str, PeftModule] = {}
@@ -213,6 +225,7 @@ def to_peft(
     for site, weight in flat.items():
         if sites.is_beside(site):
             adapter_sites.add_beside(modules, site, weight, (config, base))
+    modules = adapter_sites.everywhere(modules)
     return PeftAdapter(modules=dict(sorted(modules.items())), base_name=base_name)
 
 

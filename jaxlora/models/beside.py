@@ -1,7 +1,8 @@
 """What a checkpoint holds beside its language model: a part that sees, or hears.
 
 A decoder computes the language model alone. Written back, everything else of the folder
-that it was read from is kept: under its names, byte for byte.
+that it was read from is kept: under its names, byte for byte, or as the floats that
+quantised weights stand for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlora.io import header, tensors
+from jaxlora.io import header, quantised, tensors
 from jaxlora.io.header import DTYPES, Entry
 from jaxlora.io.tensors import Tensors
 from jaxlora.models import fields, names
 from jaxlora.models.fields import Raw
+
+_NORM = "model.norm.weight"
 
 
 class Beside(NamedTuple):
@@ -32,11 +35,42 @@ class Beside(NamedTuple):
         Args:
           name: a key of ``entries``.
         """
-        entry, path = self.entries[name], self.checkpoint.files[name]
+        held = self.checkpoint
+        if isinstance(held, quantised.Dequantised) and name in {
+            *held.states,
+            *held.rows,
+        }:
+            return held.read(name)
+        entry, path = self.entries[name], held.files[name]
         values = header.raw(path, entry)
         if entry.dtype not in DTYPES:
             return values
         return values.view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+    def name_of(self, tensor: str) -> str:
+        """Returns the name in these files of a tensor of the language model.
+
+        A head that was the table, or a table that was stored as the head, has none
+        yet: it gets the name that goes with those of the others.
+
+        Args:
+          tensor: its canonical name.
+
+        Raises:
+          ValueError: if the files lack it, and it is neither.
+        """
+        if tensor in self.spelled:
+            return self.spelled[tensor]
+        norm = self.spelled.get(_NORM, "")
+        if not norm or tensor not in (names.EMBEDDING, names.HEAD):
+            raise ValueError(
+                f"The checkpoint that holds more than a language model lacks "
+                f"{tensor!r}, expected the one that the decoder was read from."
+            )
+        if tensor == names.EMBEDDING:
+            return norm.removesuffix("norm.weight") + "embed_tokens.weight"
+        outer = "language_model."
+        return f"{outer}{tensor}" if norm.startswith(outer) else tensor
 
 
 def read(folder: Path | str | None) -> Beside | None:
@@ -49,7 +83,7 @@ def read(folder: Path | str | None) -> Beside | None:
         tensors.read_json(Path(folder) / "config.json")
     ):
         return None
-    checkpoint = tensors.open_folder(Path(folder))
+    checkpoint = quantised.opened(tensors.open_folder(Path(folder)))
     parts = {x: names.is_ignored(x, vision=True) for x in checkpoint.entries}
     if not any(parts.values()):
         return None
@@ -60,18 +94,20 @@ def read(folder: Path | str | None) -> Beside | None:
     )
 
 
-def config(raw: Raw, dtype: str, *, tied: bool) -> Raw:
+def config(raw: Raw, dtype: str, *, tied: bool, vocab_size: int) -> Raw:
     """Returns the config.json of the whole model, after its language model changed.
 
     Args:
       raw: as it was.
       dtype: of the language model.
       tied: are its head and embedding one tensor?
+      vocab_size: V, which an adapter may have resized.
     """
+    text = raw.get("text_config")
+    inner = dict(text) if isinstance(text, Mapping) else {}
+    inner |= {"vocab_size": vocab_size}
     return _typed({**raw, "tie_word_embeddings": tied}, dtype) | {
-        key: _typed(value, dtype)
-        for key, value in raw.items()
-        if key == "text_config" and isinstance(value, Mapping)
+        "text_config": _typed(inner, dtype)
     }
 
 

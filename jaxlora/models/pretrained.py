@@ -237,8 +237,8 @@ def save(
 
     held = beside.read(like)
     if held is not None:
-        places = {held.spelled[name]: place for name, place in places.items()}
-        entries = {held.spelled[name]: entry for name, entry in entries.items()}
+        places = {held.name_of(name): place for name, place in places.items()}
+        entries = {held.name_of(name): entry for name, entry in entries.items()}
         entries |= held.entries
 
     def read(name: str) -> np.ndarray:
@@ -321,6 +321,8 @@ def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
         )
     if beside.read(like) is not None:
         outer = tensors.read_json(Path(like) / "config.json")
-        return beside.config(outer, dtype, tied=config.tie_head)
+        outer = origin.dequantised(outer, like)
+        tied, size = config.tie_head, config.vocab_size
+        return beside.config(outer, dtype, tied=tied, vocab_size=size)
     keys = [key for key in ("dtype", "torch_dtype") if key in raw] or ["dtype"]
     return raw | dict.fromkeys(keys, dtype)

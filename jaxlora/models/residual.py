@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, LoraWeight, is_lora
-from jaxlora.models import sites
+from jaxlora.models import moe, sites
 from jaxlora.models.calls import unembed
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of
@@ -201,7 +201,8 @@ def ablate(adapter: Adapter, kept: jax.Array) -> Adapter:
     """Switches layers of an adapter off: their scales become 0.
 
     Args:
-      adapter: an adapter or a library; scales are [..., L].
+      adapter: an adapter or a library; scales are [..., L], or [..., L, X] of the
+        MLPs of a layer.
       kept: [L], 1 (or true) for layers that stay, 0 for those that go.
 
     Raises:
@@ -221,12 +222,15 @@ def ablate(adapter: Adapter, kept: jax.Array) -> Adapter:
                 f"ablate an adapter of sites under 'layers/' only."
             )
         scale = weight.scale
-        if kept.shape != scale.shape[-1:]:
+        mlps = int(site in moe.STACKED)  # whose scales are [..., L, X]
+        layers = scale.shape[scale.ndim - 1 - mlps : scale.ndim - mlps]
+        if kept.shape != layers:
             raise ValueError(
-                f"The mask has shape {kept.shape}, expected [L] = {scale.shape[-1:]}, "
-                f"an entry for each layer of {site!r}."
+                f"The mask has shape {kept.shape}, expected [L] = {layers}, an entry "
+                f"for each layer of {site!r}."
             )
-        off = jnp.broadcast_to(kept.astype(scale.dtype), scale.shape)
+        off = kept.astype(scale.dtype).reshape(*layers, *(1,) * mlps)
+        off = jnp.broadcast_to(off, scale.shape)
         return LoraWeight(weight.a, weight.b, scale * off)
 
     return named.map_named(mask, adapter, is_leaf=is_lora)

@@ -83,7 +83,8 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
 
     Raises:
       ValueError: as :func:`jaxlora.lora.check`; also if a gain or bias has no kernel
-        beside it, or a library has sites that no route can reach.
+        beside it or is of several MLPs in a layer, or a library has sites that no route
+        can reach.
     """
     flat = lora.sites(adapter)
     others = {x for x in flat if is_beside(x) or x in (EMBEDDING, HEAD)}
@@ -103,6 +104,11 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"it is a part of that layer's update."
             )
         *lead, _, f = leaves[kernel].shape
+        if len(lead) > 1:
+            raise ValueError(
+                f"The adapter has a site {site!r} (of DoRA, or a bias), which is not "
+                f"computed of several MLPs in a layer; expected {kernel!r} alone."
+            )
         lora.check_shapes(site, flat[site], (*lead, 1, f), experts)
     rest = {site: w for site, w in flat.items() if site not in others}
     if rest:

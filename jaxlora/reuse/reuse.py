@@ -35,6 +35,7 @@ from jaxlora import tree as named
 from jaxlora.io import peft
 from jaxlora.io.adapter_folders import bases, expand, other_bases
 from jaxlora.io.errors import naming
+from jaxlora.io.peft import PeftFile
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.merge import magnitude
 from jaxlora.models import adapters as adapter_trees
@@ -223,7 +224,8 @@ def load(
       dtype: type of params and activations; None is what the checkpoint says.
       progress: called after each tensor of the checkpoint, and before each adapter.
       **combining: fields of :class:`Combination`: merge and weights, or route, top_k
-        and temperature; and ``mesh``, which the base is cut over.
+        and temperature; and ``mesh``, which the base is cut over. An adapter of weight
+        0 replaces nothing of the base.
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be,
@@ -245,7 +247,7 @@ def load(
         progress=functools.partial(progress, Path(folder).name),
     )
     files = [peft.open_folder(path) for path in (*folders, *common)]
-    model, base, replaced = replace(model, base, files)
+    model, base, replaced = replace(model, base, _weighed(files, how.weights))
     adapters: list[Adapter] = []
     for i, file in enumerate(files):
         progress(file.folder.name, i, many + general)
@@ -259,6 +261,15 @@ def load(
     out = (note for path in seen for note in adapter_trees.left_out(path))
     every = (*notes, *out, *replaced, *built.notes, *zeros.notes(read))
     return dataclasses.replace(_everywhere(built, mesh), notes=every)
+
+
+def _weighed(
+    files: Sequence[PeftFile], weights: Sequence[float] | None
+) -> list[PeftFile]:
+    """Those that count: an adapter of weight 0 is merged as if it were not there."""
+    if weights is None:
+        return list(files)
+    return [file for file, x in zip(files, weights, strict=False) if x]
 
 
 def _everywhere(reuse: Reuse, mesh: Mesh | None) -> Reuse:

@@ -67,7 +67,9 @@ def pack(
       seed: of the order; equal seeds give equal rows.
       open_rows: rows that are filled at once.
       shared: tokens that all examples begin with (a chat's system turn), of which none
-        is an answer: each row has them once, seen by all of its examples.
+        is an answer: each row has them once, seen by all of its examples. Not for
+        attention that shows a token its own segment alone (splash), nor for local
+        layers, whose windows count slots.
 
     Returns:
       Rows in which every example is once.

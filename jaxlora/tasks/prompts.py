@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxlora.strangers import data
 from jaxlora.tasks import jsonl
+from jaxlora.tasks.record_forms import CONVERSATIONS
 from jaxlora.tasks.text_sources import Record, record
 
 EXPECTED = '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
@@ -49,7 +50,9 @@ def read(path: Path) -> list[Record]:
 
 
 def _record(fields: dict, where: str) -> Record:
-    if "prompt" in fields and not {"answer", "completion", "response"} & set(fields):
+    # Beside turns a prompt is none of its own: they must agree.
+    others = {"answer", "completion", "response", *CONVERSATIONS}
+    if "prompt" in fields and not others & set(fields):
         prompt = fields["prompt"]
         # As turns, or as what a user says.
         if not isinstance(prompt, list):

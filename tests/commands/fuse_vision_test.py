@@ -1,5 +1,6 @@
 """The text part of a model that sees: everywhere the same, and kept whole by fuse."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, models
 from jaxlora.io import tensors
-from jaxlora.models import adapters, pretrained
+from jaxlora.models import adapters, pretrained, replaced
 
 RUN = jax.jit(models.apply, static_argnums=0)
 TOKENS = np.array([[5, 9, 17, 200, 33]], np.int32)
@@ -99,3 +100,36 @@ def test_an_adapter_of_the_tower_alone_is_refused(hf, tmp_path):
     save_file({x: y for x, y in load_file(path).items() if "tower" in x}, path)
     with pytest.raises(ValueError, match="nothing else than parts that see or hear"):
         run(base, adapter)
+
+
+@pytest.mark.parametrize("names", [OLD, NEW], ids=["old", "new"])
+def test_a_head_that_leaves_its_table_and_a_resized_vocabulary_are_written(
+    hf, tmp_path, names
+):
+    folder = seeing(tmp_path / "base", hf, names)
+    path = folder / "config.json"
+    raw = json.loads(path.read_text())
+    raw["quantization_config"] = {"load_in_8bit": True}
+    path.write_text(json.dumps(raw))
+    path, module = folder / "model.safetensors", names["tower"]
+    stored, bytes_ = load_file(path), np.arange(1024).astype(np.int8).reshape(32, 32)
+    scales = np.linspace(1, 2, 32).astype(np.float32)
+    stored |= {f"{module}.weight": bytes_, f"{module}.SCB": scales}
+    save_file(stored, path)
+    model, base = pretrained.load(folder)
+    model, base = replaced.untie(model, base)
+    table = np.pad(base["embed"]["embedding"], ((0, 3), (0, 0)))
+    base |= {"embed": {"embedding": table}, "head": 2 * table.T}
+    config = dataclasses.replace(model.config, vocab_size=len(table))
+    pretrained.save(tmp_path / "out", models.Decoder(config), base, like=folder)
+
+    assert f"{names['lm_head']}.weight" in load_file(tmp_path / "out/model.safetensors")
+    _, again = pretrained.load(tmp_path / "out")
+    np.testing.assert_array_equal(again["head"], base["head"])
+    np.testing.assert_array_equal(again["embed"]["embedding"], table)
+    raw = json.loads((tmp_path / "out/config.json").read_text())
+    assert raw["text_config"]["vocab_size"] == len(table)
+    assert "quantization_config" not in raw
+    got = tensors.open_folder(tmp_path / "out").read(f"{module}.weight")
+    want = bytes_.astype(np.float32) * scales[:, None] / 127
+    np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -2,13 +2,14 @@
 
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli
-from jaxlora.io import peft
+from jaxlora.io import collection_beside, peft
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "adapters"
 LM_HEAD = "base_model.model.lm_head.weight"
@@ -72,6 +73,13 @@ def test_dora_beside_a_plain_adapter_needs_the_base(merge):
     _, text = merge(DATA / "tied/dora", DATA / "tied/head", code=2)
     assert "Adapter dora has a magnitude (DoRA) of" in text
     assert "`jaxlora fuse MODEL A B --merge NAME --out DIR` merges them" in text
+
+
+def test_magnitudes_of_other_modules_are_refused_by_name():
+    has = types.SimpleNamespace(beside=("m", None))
+    files = [types.SimpleNamespace(modules={path: has}) for path in ("q", "v", "q")]
+    with pytest.raises(ValueError, match=r"Adapter a has a magnitude .* 'q' and b has"):
+        collection_beside.of_merge(("a", "b", "c"), files, (1, 1, 1))
 
 
 def test_biases_merge_as_deltas_do(merge):

@@ -9,7 +9,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import merge
-from jaxlora.io import collection, collection_about, collection_out, peft
+from jaxlora.io import (
+    collection,
+    collection_about,
+    collection_beside,
+    collection_out,
+    peft,
+)
 from jaxlora.merge import groups
 
 LLAMA = Path(__file__).parents[1] / "data" / "hf" / "llama"
@@ -132,6 +138,49 @@ def test_with_vision_factors_names_are_those_of_the_vision_model(tmp_path):
     keys = load_file(out / "adapter_model.safetensors").keys()
     assert {x.split(".")[3] for x in keys} == {"language_model", "vision_tower"}
     assert len(keys) == 30
+
+
+def biased(folder, name, key, tower):
+    """An adapter that replaces a bias of what it adapts, a norm, and a head."""
+    tensors = {f"{Q0}.base_layer.bias": 64, "model.norm.weight": 32}
+    tensors = {f"{PEFT}{x}": np.ones(n, np.float32) for x, n in tensors.items()}
+    tensors[f"{PEFT}lm_head.weight"] = np.ones((3, 32), np.float32)
+    saved = [key(f"{PEFT}model.norm").removeprefix(PEFT), "lm_head"]
+    config = {"modules_to_save": saved, "bias": "lora_only"}
+    respelled(folder, name, lambda x: x, **config)
+    path = folder / "adapter_model.safetensors"
+    stored = {key(x): y for x, y in (load_file(path) | tensors).items()}
+    if tower:
+        seen = f"{PEFT}model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_"
+        stored[f"{seen}A.weight"] = np.ones((8, 32), np.float32)
+        stored[f"{seen}B.weight"] = np.ones((32, 8), np.float32)
+    save_file(stored, path)
+    return folder
+
+
+@pytest.mark.parametrize("tower", [False, True])
+def test_what_is_replaced_is_named_as_modules_are(tmp_path, tower):
+    folders = [
+        biased(tmp_path / "a", "plain", vision, tower),
+        biased(tmp_path / "b", "plain2", automodel, False),
+    ]
+    library = collection.open_folders(folders)
+    beside, _ = collection_beside.of_merge(("a", "b"), library.files, (0.5, 0.5))
+    source = groups.Source(library.library, library.shapes)
+    with collection_out.writing(tmp_path / "out", library, beside) as write_site:
+        for site, _, weight in groups.each(merge.preset("mean"), source, [0.5, 0.5]):
+            write_site(site, weight)
+    keys = {*load_file(tmp_path / "out" / "adapter_model.safetensors")}
+    around = "model.language_model." if tower else "model."
+    assert (
+        f"{PEFT}{Q0}.lora_A.weight".replace("model.layers", f"{around}layers") in keys
+    )
+    assert {x for x in keys if "lora_" not in x} == {
+        f"{PEFT}{around}layers.0.self_attn.q_proj.base_layer.bias",
+        f"{PEFT}{around}norm.weight",
+        f"{PEFT}lm_head.weight",
+    }
+    assert len(peft.open_folder(tmp_path / "out").replaced) == 3
 
 
 def test_one_file_with_a_module_under_two_names_is_refused(tmp_path):

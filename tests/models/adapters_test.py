@@ -192,6 +192,23 @@ def test_adapter_that_cannot_be_written(adapter, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_peft_has_everywhere_or_nowhere(base, tmp_path):
+    weight = random((2, 64, 1), (2, 1, 64), [1, 1])
+    row = LoraWeight(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 64)), jnp.ones(2))
+    o_proj = {"o_proj": {"kernel": weight}}
+    biased = {"layers": {"attn": {"q_proj": {"kernel": weight, "bias": row}} | o_proj}}
+    adapters.save(tmp_path / "out", biased)
+    again = lora.sites(adapters.load(tmp_path / "out", base))
+    assert not lora.delta(again["layers/attn/o_proj/bias"]).any()
+    np.testing.assert_array_equal(lora.delta(again["layers/attn/q_proj/bias"]), 1)
+    table = LoraWeight(jnp.ones((9, 1)), jnp.ones((1, 64)), jnp.ones(()))
+    with pytest.raises(ValueError, match=r"bias .* none of 'model.embed_tokens'"):
+        adapters.to_peft(biased | {"embed": {"embedding": table}})
+    gained = {"layers": {"attn": {"q_proj": {"kernel": weight, "gain": row}} | o_proj}}
+    with pytest.raises(ValueError, match=r"magnitude .*q_proj' and none of .*o_proj'"):
+        adapters.to_peft(gained, base=base)
+
+
 def test_dora_is_a_gain_beside_the_kernel(base):
     """Magnitude and norm are of an output feature (arXiv 2402.09353, equation 5)."""
     adapter = lora.sites(adapters.load(DATA / "llama" / "dora", base))
@@ -207,3 +224,20 @@ def test_dora_is_a_gain_beside_the_kernel(base):
         np.testing.assert_allclose(
             lora.delta(adapter[Q])[layer], delta.T * want, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("part", ["gain", "bias"])
+def test_an_adapter_with_another_part_beside_its_factors_is_another(
+    base, part, tmp_path
+):
+    weight = random((2, 64, 1), (2, 1, 64), [1, 1])
+    row = LoraWeight(jnp.ones((2, 1, 1)), jnp.ones((2, 1, 64)), jnp.ones(2))
+    adapter = {"layers": {"attn": {"q_proj": {"kernel": weight, part: row}}}}
+    adapters.save(tmp_path / "out", adapter, base=base)
+    adapters.check(tmp_path / "out", adapter, base=base)
+    # PEFT stores the factors of DoRA without its gain, 1 + 1 before and 1 + 3 now.
+    same = weight.replace(b=weight.b * (2 if part == "gain" else 1))
+    turned = row.replace(scale=3 * row.scale)
+    other = {"layers": {"attn": {"q_proj": {"kernel": same, part: turned}}}}
+    with pytest.raises(ValueError, match="holds another adapter"):
+        adapters.check(tmp_path / "out", other, base=base)

@@ -81,6 +81,14 @@ def test_config_is_written_so_that_it_is_read_again(family):
     assert architectures.from_json(written) == config
 
 
+@pytest.mark.parametrize(("scaled", "factor"), [(True, None), (False, 1.0)])
+def test_scores_of_gpt2_may_be_unscaled(scaled, factor):
+    raw = json.loads((DATA / "gpt2" / "base" / "config.json").read_text())
+    config = architectures.from_json(raw | {"scale_attn_weights": scaled})
+    assert config.query_scale == factor
+    assert architectures.from_json(config_out.to_json(config)) == config
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_names_are_those_of_the_checkpoint(family):
     raw = json.loads((DATA / family / "base" / "config.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlora import lora, models, route
-from jaxlora.models import adapters, grouped, moe, names, statistics
+from jaxlora.models import adapters, grouped, moe, names, sites, statistics
 from jaxlora.models.config import DecoderConfig
 from jaxlora.parallel import rules
 
@@ -136,6 +136,17 @@ def test_an_adapter_of_the_mlps_is_written_by_mlp(base, adapter, tmp_path):
 def test_attention_is_what_is_adapted_by_default(base):
     sites = lora.sites(lora.init(jax.random.key(0), base, lora.LoraConfig(rank=2)))
     assert {name.split("/")[1] for name in sites} == {"attn"}
+
+
+@pytest.mark.parametrize("part", ["gain", "bias"])
+def test_a_gain_or_bias_of_the_mlps_is_refused_by_name(base, adapter, part):
+    kernel = lora.sites(adapter)["layers/moe/up/kernel"]
+    row = kernel.replace(a=jnp.ones((2, 4, 1, 2)))  # [L, X, 1, R]
+    odd = {"layers": {"moe": {"up": {"kernel": kernel, part: row}}}}
+    with pytest.raises(ValueError, match=f"moe/up/{part}' .* several MLPs in a layer"):
+        sites.check(base, odd)
+    with pytest.raises(ValueError, match=f"'layers/moe/up/{part}' has a of shape"):
+        adapters.to_peft(odd, config=SPARSE, base=base)
 
 
 def test_what_needs_every_token_is_refused_by_name(base, adapter):

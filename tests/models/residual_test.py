@@ -197,6 +197,19 @@ def test_an_ablated_layer_is_as_if_it_had_no_adapter():
     assert all((s[:, 0] > 0).all() and not s[:, 1].any() for s in scales)
 
 
+@pytest.mark.parametrize("lead", [(2, 2), (3, 2, 2)], ids=["adapter", "library"])
+def test_a_layer_of_several_mlps_is_ablated_with_all_of_them(lead):
+    a, b = jnp.ones((*lead, 3, 1)), jnp.ones((*lead, 1, 3))
+    weight = lora.LoraWeight(a, b, jnp.full(lead, 2.0))
+    adapter = {"layers": {"moe": {"up": {"kernel": weight}}}}
+    low = residual.ablate(adapter, jnp.array([1, 0]))
+    scale = low["layers"]["moe"]["up"]["kernel"].scale
+    assert (scale[..., 0, :] == 2).all()
+    assert not scale[..., 1, :].any()
+    with pytest.raises(ValueError, match=r"expected \[L\] = \(2,\)"):
+        residual.ablate(adapter, jnp.ones(3))
+
+
 def test_what_does_not_fit_is_refused():
     model = Decoder(TINY)
     base = decoders.fresh(model)

@@ -155,6 +155,11 @@ def test_different_replacements_are_refused_by_name(tmp_path):
         ValueError, match=r"replace 'lm_head.weight' of the base by diff"
     ):
         reuse.load(base_of("untied/saved"), folders, merge="mean")
+    alone = reuse.load(base_of("untied/saved"), folders[:1]).base["head"]
+    for weights, head in (([1, 0], alone), ([0, 1], alone + 1)):
+        how = {"merge": "sum", "weights": weights}
+        mixed = reuse.load(base_of("untied/saved"), folders, **how)
+        np.testing.assert_array_equal(mixed.base["head"], head)
     same = shutil.copytree(DATA / "untied/saved", tmp_path / "same")
     reuse.load(base_of("untied/saved"), [folders[0], same], merge="mean")
 

@@ -303,3 +303,14 @@ def test_prompts_may_be_turns(tmp_path):
     read = prompts.read(path)
     assert [record.messages[-1] for record in read] == [user("q")] * 3
     assert len(read[0].messages) == 2
+
+
+@pytest.mark.parametrize("name", ["messages", "conversation"])
+def test_a_prompt_beside_turns_must_say_the_same(tmp_path, name):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"prompt": "q", name: [user("q")]}))
+    (read,) = prompts.read(path)
+    assert read.messages == (user("q"),)
+    path.write_text(json.dumps({"prompt": "other", name: [user("q")]}))
+    with pytest.raises(ValueError, match=r"p.jsonl:1: .*'prompt'"):
+        prompts.read(path)

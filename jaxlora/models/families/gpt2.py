@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from jaxlora.models.checked import Raw, size
+from jaxlora.models.checked import Raw, flag, size
+from jaxlora.models.config import DecoderConfig
 from jaxlora.models.families.family import Family
 
 
@@ -19,7 +20,11 @@ def _read(raw: Raw) -> dict[str, Any]:
         "attention_bias": True,
         "output_bias": True,
         "mlp_bias": True,
-    }
+    } | ({} if flag(raw, "scale_attn_weights") else {"query_scale": 1.0})
+
+
+def _write(config: DecoderConfig) -> Raw:
+    return {"scale_attn_weights": False} if config.query_scale == 1.0 else {}
 
 
 GPT2 = Family(
@@ -34,8 +39,10 @@ GPT2 = Family(
         "hidden_act": "gelu_new",
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": True,
+        "scale_attn_weights": True,
     },
     read=_read,
+    write=_write,
     layer_types=False,
     spelling={
         "hidden_size": "n_embd",

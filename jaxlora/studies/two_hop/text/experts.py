@@ -16,7 +16,7 @@ import numpy as np
 from jaxlora import locks, lora, parallel
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
-from jaxlora.models import Decoder
+from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.parallel import processes
 from jaxlora.studies.harness import code, provenance
 from jaxlora.studies.two_hop.text.codec import PromptCodec
@@ -95,8 +95,7 @@ def train(
         [x for some in groups for x in text_forms.texts(some, name, *how)]
         for name in names
     ]
-    # Windows of local layers are counted in slots, as if nothing were shared.
-    shared = 0 if any(model.config.local_layers) else codec.opening
+    shared = _shared(model.config, codec.opening)
     sets = [codec.rows(x, recipe.train.length, seed, shared) for x in texts]
     # By the expert's place among all, so that it does not depend on the others.
     places = [number(groups[0]) + list(Expert).index(name) for name in names]
@@ -120,6 +119,14 @@ def train(
             library, losses = _beside(base, restored[1]), restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
     return Trained(adapters, dict(zip(names, losses, strict=True)))
+
+
+def _shared(config: DecoderConfig, opening: int) -> int:
+    """Tokens that a row has once, where attention can show them to all its examples."""
+    # Windows of local layers are counted in slots, as if nothing were shared, and the
+    # TPU kernel shows a token its segment alone.
+    alone = any(config.local_layers) or config.attention == "splash"
+    return 0 if alone else opening
 
 
 def number(group: Group) -> int:

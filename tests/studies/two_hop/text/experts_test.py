@@ -1,12 +1,14 @@
 """Experts learn their own texts, each its own, and are found again in the cache."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from jaxlora.lora import LoraConfig
+from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.studies.two_hop.text import answer, experts, questions, resources
 from jaxlora.studies.two_hop.text.config import TrainConfig
 from jaxlora.tasks.two_hop import people, phrases
@@ -169,3 +171,28 @@ def test_bases_that_differ_in_one_number_have_another_digest(loaded):
     assert experts.digest(jax.tree.unflatten(shape, changed)) != experts.digest(
         loaded.base
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "shared"),
+    [
+        ({"attention": "plain"}, 5),
+        ({"attention": "splash"}, 0),
+        ({"num_layers": 2, "local_layers": (True, False), "window": 4}, 0),
+    ],
+)
+def test_an_opening_is_shared_where_attention_shows_it_to_all(
+    fields, shared, group, config, tmp_path
+):
+    seen = []
+
+    def rows(texts, length, seed, shared):
+        del texts, length, seed
+        seen.append(shared)
+        raise KeyboardInterrupt
+
+    codec = types.SimpleNamespace(opening=5, rows=rows)
+    learner = experts.Learner(Decoder(DecoderConfig(**fields)), {}, codec)
+    with pytest.raises(KeyboardInterrupt):
+        experts.train(learner, [group], 0, config, tmp_path)
+    assert seen == [shared]
