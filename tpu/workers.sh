@@ -18,8 +18,14 @@ everywhere() { # SECONDS COMMAND: on all nodes at once
   for node in "${children[@]}"; do wait "$node" || code=1; done
   return $code
 }
+copy() { # FILE: into the home of every worker
+  local node
+  for node in "${nodes[@]}"; do
+    call gcloud compute tpus tpu-vm scp "$1" "$node:${1##*/}" "${where[@]}" --worker=all || return 1
+  done
+}
 setup() {
-  local top folder node try
+  local top folder try
   top=$(cd "$(dirname "$0")/.." && pwd)
   folder=$(mktemp -d)
   for_seconds 120 git -C "$top" archive --prefix=jaxlora/ --output "$folder/jaxlora.tar.gz" HEAD ||
@@ -29,9 +35,7 @@ setup() {
   local steps='tar xzf jaxlora.tar.gz && python3 -m pip install -q --user uv && cd jaxlora && export PATH=$HOME/.local/bin:$PATH && uv venv -q --clear --python 3.12 .venv && uv pip install -q -e ".[tpu]"'
   [ -z "$before" ] || steps="$steps && { $before; }"
   for ((try = 1; ; try++)); do
-    for node in "${nodes[@]}"; do
-      call gcloud compute tpus tpu-vm scp "$folder/jaxlora.tar.gz" "$node:jaxlora.tar.gz" "${where[@]}" --worker=all || continue 2
-    done && everywhere "$install" "$steps" && break
+    copy "$folder/jaxlora.tar.gz" && everywhere "$install" "$steps" && break
     case $(state) in ACTIVE|UNKNOWN) ;; *) rm -rf "$folder"; return "$LOST" ;; esac
     [ "$try" -lt "$misses" ] || { say "setup failed $try times; see above."; rm -rf "$folder"; return 1; }
     pause "$poll" # a new machine may not let us in at once

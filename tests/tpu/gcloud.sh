@@ -7,6 +7,8 @@
 #   hang       ssh hangs; both until their request is deleted
 #   refuse     create is refused
 #   deaf       delete does not work
+# and with a number, which is how often:
+#   closed     nothing can be copied to machines
 set -u
 case ${0##*/} in
   sleep) exec /bin/sleep 0.1 ;;
@@ -22,6 +24,10 @@ after() { # FLAG: its value, as FLAG VALUE or FLAG=VALUE
     [[ $word != "$1="* ]] || printf '%s\n' "${word#*=}"
     last=$word
   done
+}
+fails() { # NAME: once less from now on
+  local times
+  times=$(cat "$FAKE/$1" 2>/dev/null) && [ "$times" -gt 0 ] && echo $((times - 1)) > "$FAKE/$1"
 }
 words=("$@")
 request=$FAKE/request
@@ -54,6 +60,7 @@ case "$*" in
     from=$5 to=$6
     [ "$from" != --recurse ] || { from=$6 to=$7; }
     if [[ $to == *:* ]]; then
+      ! fails closed || exit 1
       for ((i = 0; i < $(cat "$FAKE/workers"); i++)); do
         mkdir -p "$FAKE/machine-${to%%:*}-$i"; cp "$from" "$FAKE/machine-${to%%:*}-$i/${to#*:}"
       done

@@ -53,7 +53,10 @@ class Cloud:
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         child = self.start(*words)
-        out, err = child.communicate(timeout=60)
+        try:
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.terminate()
         return subprocess.CompletedProcess(words, child.returncode, out, err)
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -139,6 +142,15 @@ def test_a_machine_that_does_not_answer_is_given_up(cloud):
     done = cloud.up("--patience", "1", "--install", "1", "--misses", "1")
     assert done.returncode == 1
     assert "setup failed 1 times" in done.stderr
+    assert not cloud.left
+
+
+def test_a_machine_that_cannot_be_copied_to_is_tried_so_often(cloud):
+    cloud.write("closed", "5\n")
+    done = cloud.up("--misses", "2")
+    assert done.returncode == 1, done.stderr
+    assert "setup failed 2 times" in done.stderr
+    assert (cloud.folder / "closed").read_text() == "3\n"
     assert not cloud.left
 
 
