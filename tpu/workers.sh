@@ -112,12 +112,22 @@ follow() { # 0, the code of the command, or LOST
     [ "$code" -eq 0 ] || { say "\`jaxlora\` ended with $code on ${member% *}, worker ${member#* }."; return "$code"; }
   done
 }
+has_results() { # MEMBER: 0, 1 if it has none, or 2 if it does not answer
+  local text
+  [ -z "$dry" ] || return 0
+  text=$(ask gcloud compute tpus tpu-vm ssh "${1% *}" "${where[@]}" --worker="${1#* }" --command \
+    '[ -d jaxlora/results ] && echo results || echo nothing') || return 2
+  [ "$(tail -n 1 <<< "$text")" = results ]
+}
 fetch() {
-  local member i=0
+  local member code i=0
   find_members || return 1
   for member in "${members[@]}"; do
     # Of workers of one run only the first has results; of those that run alone, each.
-    for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || [ "$i" -gt 0 ] || return 1
+    code=0; has_results "$member" || code=$?
+    if [ "$code" -eq 0 ]; then
+      for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || return 1
+    elif [ "$code" -eq 2 ] || [ "$i" -eq 0 ]; then return 1; fi
     call gcloud compute tpus tpu-vm scp "${member% *}:jaxlora/run.log" "run-$name-$i.log" "${where[@]}" --worker="${member#* }" || true
     i=$((i + 1))
   done

@@ -9,6 +9,7 @@
 #   deaf       delete does not work
 # and with a number, which is how often:
 #   closed     nothing can be copied to machines
+#   torn       the results of the last worker cannot be copied from it
 set -u
 case ${0##*/} in
   sleep) exec /bin/sleep 0.1 ;;
@@ -64,7 +65,10 @@ case "$*" in
       for ((i = 0; i < $(cat "$FAKE/workers"); i++)); do
         mkdir -p "$FAKE/machine-${to%%:*}-$i"; cp "$from" "$FAKE/machine-${to%%:*}-$i/${to#*:}"
       done
-    else cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"; fi ;;
+    else
+      [[ "$*" != *"--recurse"*"--worker=$(($(cat "$FAKE/workers") - 1))"* ]] || ! fails torn || exit 1
+      cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"
+    fi ;;
   *"storage rsync"*)
     from=${words[-2]} to=${words[-1]}
     from=${from/gs:\//$FAKE/bucket} to=${to/gs:\//$FAKE/bucket}

@@ -265,6 +265,26 @@ def test_of_workers_that_ended_each_other_the_one_that_failed_counts(cloud):
     assert len(cloud.calls("queued-resources create")) == 1
 
 
+def test_results_are_fetched_again_before_the_machines_go(cloud):
+    cloud.write("torn", "2\n")
+    done = cloud.up()
+    assert done.returncode == 0, done.stderr
+    assert cloud.results() == ["train a b"]
+    assert not cloud.left
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "gs://b/x"]])
+def test_machines_with_the_only_results_are_kept(cloud, store):
+    cloud.write("workers", "2\n")
+    cloud.write("torn", "9\n")
+    job = ["study", "two-hop", "--share", "{worker}/{workers}"]
+    done = cloud.call("up", *WHERE, *TYPE, *SHORT, *store, "--", *job)
+    assert "results could not be fetched" in done.stderr
+    assert done.returncode == (0 if store else 1)
+    assert ("the machines are kept" in done.stderr) == (not store)
+    assert cloud.left == (not store)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
