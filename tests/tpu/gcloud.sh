@@ -9,6 +9,8 @@
 #   deaf       delete does not work
 # and with a number, which is how often:
 #   closed     nothing can be copied to machines
+#   mute       no job can be started
+#   shut       nothing can be copied from the bucket
 #   torn       the results of the last worker cannot be copied from it
 set -u
 case ${0##*/} in
@@ -50,6 +52,7 @@ case "$*" in
   *"tpu-vm ssh"*)
     [ ! -e "$FAKE/preempted" ] && [ -e "$request" ] || exit 255
     [ ! -e "$FAKE/hang" ] || exec /bin/sleep 30
+    [[ $* != *setsid* ]] || ! fails mute || exit 255
     which=$(after --worker)
     [ "$which" != all ] || which=$(seq 0 $(($(cat "$FAKE/workers") - 1)))
     for i in $which; do
@@ -72,6 +75,7 @@ case "$*" in
   *"storage rsync"*)
     from=${words[-2]} to=${words[-1]}
     from=${from/gs:\//$FAKE/bucket} to=${to/gs:\//$FAKE/bucket}
-    [ -d "$from" ] || exit 1
+    if [[ ${words[-2]} == gs:* ]] && fails shut; then echo "ERROR: 503" >&2; exit 1; fi
+    [ -d "$from" ] || { echo "ERROR: Did not find existing container at: $from" >&2; exit 1; }
     mkdir -p "$to"; cp -r "$from/." "$to" ;;
 esac

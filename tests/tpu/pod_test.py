@@ -265,6 +265,26 @@ def test_of_workers_that_ended_each_other_the_one_that_failed_counts(cloud):
     assert len(cloud.calls("queued-resources create")) == 1
 
 
+def test_a_job_that_could_not_be_started_is_started_again(cloud):
+    cloud.write("mute", "2\n")
+    done = cloud.up()
+    assert done.returncode == 0, done.stderr
+    assert cloud.results() == ["train a b"]
+    assert len(cloud.calls("queued-resources create")) == 1
+
+
+@pytest.mark.parametrize(("times", "code"), [("2", 0), ("9", 5)])
+def test_a_bucket_that_cannot_be_read_is_not_written(cloud, times, code):
+    stored = cloud.folder / "bucket/b/x/worker-0/ran"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("before\n")
+    cloud.write("shut", times + "\n")
+    done = cloud.up("--store", "gs://b/x", "--tries", "1")
+    assert done.returncode == code, done.stderr
+    assert stored.read_text() == "before\n" + "train a b\n" * (code == 0)
+    assert ("worker-0 could not be copied" in done.stdout) == (code == 5)
+
+
 def test_results_are_fetched_again_before_the_machines_go(cloud):
     cloud.write("torn", "2\n")
     done = cloud.up()
