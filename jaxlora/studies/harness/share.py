@@ -76,22 +76,25 @@ def read(text: str, cells: int) -> Share:
     return share
 
 
-def join(folders: Sequence[Path], out: Path) -> None:
+def join(folders: Sequence[Path], out: Path, free: Sequence[str] = ()) -> None:
     """Puts the blocks, bases and experts of shares into one folder.
 
     Args:
       folders: of shares of one study.
       out: new, or of an earlier join; what it has already is kept.
+      free: dotted fields of the config that may differ, as of ``Study``; those of the
+        first share count.
 
     Raises:
       ValueError: if a folder is no study's, or shares are not of the same one, or
         what they measured of the base or of adapters differs.
     """
+    ignored = {f"config.{name}" for name in free}
     first = _identity(folders[0])
     earlier = [out] if (out / "study.json").is_file() else []
     for folder in (*folders[1:], *earlier):
         other = _identity(folder)
-        names = sorted(first.keys() | other.keys())
+        names = sorted((first.keys() | other.keys()) - ignored)
         differ = [name for name in names if first.get(name) != other.get(name)]
         if differ:
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
