@@ -209,3 +209,13 @@ def test_data_files_are_in_the_package():
     assert (ROOT / "studies" / "theory" / "predictions.json").is_file()
     assert (ROOT / "diagnose" / "coefficients.json").is_file()
     assert (ROOT / "py.typed").is_file()
+
+
+def test_ci_keeps_the_compiler_of_tpus_out_of_the_environment_of_the_suite():
+    # JAX takes it up where it is installed: the second run would test something else.
+    script = ROOT.parent / ".ci/run"
+    if not script.is_file():
+        pytest.skip("no checkout")
+    installs = [line for line in script.read_text().splitlines() if "install" in line]
+    assert not [line for line in installs if "tpu]" in line]
+    assert any("--target .venv-tpu" in line for line in installs)

@@ -198,7 +198,7 @@ create() {
 source "$(dirname "$0")/workers.sh"
 
 up() {
-  local try code
+  local try code lost=''
   [ -z "$spot" ] || [ -n "$store" ] || say "no --store: what a preempted machine has written is lost, and the run begins again."
   for ((try = 1; try <= tries; try++)); do
     code=0
@@ -213,7 +213,15 @@ up() {
     esac
   done
   [ "$try" -le "$tries" ] || { say "machines were lost $tries times."; exit 5; }
-  fetch || say "results could not be fetched${store:+; they are in $store}."
+  for try in 1 2 3; do
+    if fetch; then break; fi
+    [ "$try" -lt 3 ] || { say "results could not be fetched${store:+; they are in $store}."; lost=1; }
+    pause "$poll"
+  done
+  if [ -n "$lost" ] && [ "$code" -eq 0 ] && [ -z "$store" ]; then
+    say "the machines are kept, as nothing else has the results; they cost money until: tpu/pod.sh fetch, and delete, --name $name --zone $zone --project $project"
+    keep=1 code=1
+  fi
   if [ -n "$keep" ]; then requested=''; else delete || exit 1; fi
   exit "$code"
 }

@@ -18,8 +18,14 @@ everywhere() { # SECONDS COMMAND: on all nodes at once
   for node in "${children[@]}"; do wait "$node" || code=1; done
   return $code
 }
+copy() { # FILE: into the home of every worker
+  local node
+  for node in "${nodes[@]}"; do
+    call gcloud compute tpus tpu-vm scp "$1" "$node:${1##*/}" "${where[@]}" --worker=all || return 1
+  done
+}
 setup() {
-  local top folder node try
+  local top folder try
   top=$(cd "$(dirname "$0")/.." && pwd)
   folder=$(mktemp -d)
   for_seconds 120 git -C "$top" archive --prefix=jaxlora/ --output "$folder/jaxlora.tar.gz" HEAD ||
@@ -29,17 +35,40 @@ setup() {
   local steps='tar xzf jaxlora.tar.gz && python3 -m pip install -q --user uv && cd jaxlora && export PATH=$HOME/.local/bin:$PATH && uv venv -q --clear --python 3.12 .venv && uv pip install -q -e ".[tpu]"'
   [ -z "$before" ] || steps="$steps && { $before; }"
   for ((try = 1; ; try++)); do
-    for node in "${nodes[@]}"; do
-      call gcloud compute tpus tpu-vm scp "$folder/jaxlora.tar.gz" "$node:jaxlora.tar.gz" "${where[@]}" --worker=all || continue 2
-    done && everywhere "$install" "$steps" && break
+    copy "$folder/jaxlora.tar.gz" && everywhere "$install" "$steps" && break
     case $(state) in ACTIVE|UNKNOWN) ;; *) rm -rf "$folder"; return "$LOST" ;; esac
     [ "$try" -lt "$misses" ] || { say "setup failed $try times; see above."; rm -rf "$folder"; return 1; }
     pause "$poll" # a new machine may not let us in at once
   done
   rm -rf "$folder"
 }
+launch() { # MEMBER COMMAND: until it is taken, or the machines are gone
+  local try
+  for ((try = 1; ; try++)); do
+    ! on "${1% *}" "${1#* }" "$patience" "$2" || return 0
+    case $(state) in ACTIVE|UNKNOWN) ;; *) return "$LOST" ;; esac
+    [ "$try" -lt "$misses" ] || { say "${1% *}, worker ${1#* }, took no command in $try calls."; return 1; }
+    pause "$poll"
+  done
+}
+stored() { # JOB FOLDER: the job between a copy from the bucket and copies to it
+  local rsync='gcloud storage rsync -q --recursive' sync
+  sync="$rsync --delete-unmatched-destination-objects results $2 >> sync.log 2>&1"
+  # What is not here in full must not be copied back: that would empty the bucket.
+  cat <<< "mkdir -p results
+for try in 1 2 3; do
+  $rsync $2 results > restore.log 2>&1 && break
+  grep -qE 'matched no objects|Did not find existing container' restore.log && break # the first time
+  [ \$try -lt 3 ] || { cat restore.log; echo '$2 could not be copied; nothing was run.'; } >> run.log
+  [ \$try -lt 3 ] || { echo 75 > run.code; exit; }
+  sleep 30
+done
+(while sleep 120; do $sync; done) & copier=\$!
+$1
+kill \$copier; $sync"
+}
 start() { # WORDS: on each worker, in a session of its own, which outlives a lost connection
-  local alone='' only='' i=0 member word words job sync back last children=() code=0
+  local alone='' only='' i=0 member word words job children=() code=0 worst=0
   [[ $* != *\{worker* ]] || alone=1
   find_members || return "$LOST"
   [ -n "$alone" ] || [ "${#members[@]}" -eq 1 ] || [[ " $* " == *" --processes "* ]] || set -- "$@" --processes auto
@@ -51,21 +80,18 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
     done
     # A worker of a slice that runs alone must not wait for the chips of the others.
     [ -z "$alone" ] || [ "${#members[@]}" -eq 1 ] || only='TPU_PROCESS_BOUNDS=1,1,1 TPU_CHIPS_PER_PROCESS_BOUNDS=2,2,1 '
-    job="$only.venv/bin/jaxlora $words>> run.log 2>&1; code=\$?;"
-    back='' last=''
-    if [ -n "$store" ] && { [ -n "$alone" ] || [ "$i" -eq 0 ]; }; then
-      sync="gcloud storage rsync -q --recursive --delete-unmatched-destination-objects results $store/worker-$i >> sync.log 2>&1"
-      back="mkdir -p results; gcloud storage rsync -q --recursive $store/worker-$i results >> sync.log 2>&1;"
-      job="(while sleep 120; do $sync; done) & copier=\$!; $job"
-      last="kill \$copier; $sync;"
-    fi
-    job="$job $last echo \$code > run.code"
+    job="$only.venv/bin/jaxlora $words>> run.log 2>&1; code=\$?"
+    [ -z "$store" ] || { [ -z "$alone" ] && [ "$i" -gt 0 ]; } || job=$(stored "$job" "$store/worker-$i")
+    job+="; echo \$code > run.code"
     # A job that runs already is left alone.
-    on "${member% *}" "${member#* }" "$patience" "cd jaxlora && { [ -e run.pid ] && kill -0 \$(cat run.pid) 2>/dev/null; } || { rm -f run.code run.log; $back setsid nohup sh -c $(printf %q "$job") < /dev/null > /dev/null 2>&1 & echo \$! > run.pid; }" & children+=($!)
+    launch "$member" "cd jaxlora && { [ -e run.pid ] && kill -0 \$(cat run.pid) 2>/dev/null; } || { rm -f run.code run.log; setsid nohup sh -c $(printf %q "$job") < /dev/null > /dev/null 2>&1 & echo \$! > run.pid; }" & children+=($!)
     i=$((i + 1))
   done
-  for member in "${children[@]}"; do wait "$member" || code=1; done
-  return $code
+  for member in "${children[@]}"; do
+    code=0; wait "$member" || code=$?
+    [ "$worst" = "$LOST" ] || [ "$code" -eq 0 ] || worst=$code
+  done
+  return "$worst"
 }
 blame() { # MEMBER: sets member and code to those of another worker that failed by itself
   local other text
@@ -108,12 +134,22 @@ follow() { # 0, the code of the command, or LOST
     [ "$code" -eq 0 ] || { say "\`jaxlora\` ended with $code on ${member% *}, worker ${member#* }."; return "$code"; }
   done
 }
+has_results() { # MEMBER: 0, 1 if it has none, or 2 if it does not answer
+  local text
+  [ -z "$dry" ] || return 0
+  text=$(ask gcloud compute tpus tpu-vm ssh "${1% *}" "${where[@]}" --worker="${1#* }" --command \
+    '[ -d jaxlora/results ] && echo results || echo nothing') || return 2
+  [ "$(tail -n 1 <<< "$text")" = results ]
+}
 fetch() {
-  local member i=0
+  local member code i=0
   find_members || return 1
   for member in "${members[@]}"; do
     # Of workers of one run only the first has results; of those that run alone, each.
-    for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || [ "$i" -gt 0 ] || return 1
+    code=0; has_results "$member" || code=$?
+    if [ "$code" -eq 0 ]; then
+      for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || return 1
+    elif [ "$code" -eq 2 ] || [ "$i" -eq 0 ]; then return 1; fi
     call gcloud compute tpus tpu-vm scp "${member% *}:jaxlora/run.log" "run-$name-$i.log" "${where[@]}" --worker="${member#* }" || true
     i=$((i + 1))
   done

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import tyro
 
@@ -13,8 +13,8 @@ from jaxlora.commands import flags
 from jaxlora.commands.flags import outputs
 from jaxlora.strangers import data
 from jaxlora.studies.harness import share
-from jaxlora.studies.two_hop.symbols.config import STUDY as SYMBOLS
-from jaxlora.studies.two_hop.text.config import STUDY as TEXT
+from jaxlora.studies.two_hop.symbols import config as symbols
+from jaxlora.studies.two_hop.text import config as text
 
 PROG = "jaxlora report"
 DESCRIPTION = """\
@@ -27,8 +27,26 @@ summed up, and what a share lacks is made now.
 examples:
   jaxlora report part-0 part-1 part-2 part-3 --out results/two-hop
 """
-MODULES = {SYMBOLS: ("study", "--from"), TEXT: ("study_text", "--config")}
-"""By the study's name, its command, and the flag that reads its configuration."""
+
+
+class Command(NamedTuple):
+    """What goes on with a study."""
+
+    module: str
+    option: str
+    """The flag that reads its configuration."""
+    free: tuple[str, ...]
+    """Fields in which its shares may differ."""
+    words: tuple[str, ...] = ()
+    """What is otherwise here than on the machines of the shares."""
+
+
+COMMANDS = {
+    symbols.STUDY: Command("study", "--from", symbols.FREE),
+    # Their devices are not those of this machine.
+    text.STUDY: Command("study_text", "--config", text.FREE, ("--mesh", "")),
+}
+"""By the study's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,14 +69,15 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"Got no share to join; the command is `{PROG} SHARE... --out DIR`."
         )
-    module, option = MODULES[_study(given.shares[0])]
+    going = COMMANDS[_study(given.shares[0])]
     with locks.folder(given.out):
         if given.force and (given.out / "study.json").exists():
             outputs.remove(given.out, outputs.STUDY)
-        share.join(given.shares, given.out)
-    command = importlib.import_module(f"jaxlora.commands.{module}")
-    words = [option, str(given.out / "study.json"), "--out", str(given.out)]
-    return command.run([*words, "--cache-dir", str(given.out / share.CACHE)])
+        share.join(given.shares, given.out, going.free)
+    command = importlib.import_module(f"jaxlora.commands.{going.module}")
+    words = [going.option, str(given.out / "study.json"), *going.words]
+    words += ["--out", str(given.out), "--cache-dir", str(given.out / share.CACHE)]
+    return command.run(words)
 
 
 def _study(folder: Path) -> str:
@@ -68,9 +87,9 @@ def _study(folder: Path) -> str:
             f"{folder} holds no study.json, expected the --out of a share."
         )
     name = data.read(path, what="what a run has written").get("study")
-    if name not in MODULES:
+    if name not in COMMANDS:
         raise ValueError(
             f"{folder} is of the study {name!r}, which has no shares; those that have "
-            f"are {' and '.join(MODULES)}."
+            f"are {' and '.join(COMMANDS)}."
         )
     return name

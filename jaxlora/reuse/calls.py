@@ -57,12 +57,12 @@ def routed(
     """
     call = jax.jit(models.routes, static_argnums=0)
     tokens = jnp.asarray([ids], jnp.int32)
-    with jax.default_matmul_precision(_precision(reuse)):
+    with jax.default_matmul_precision(_precision(reuse)), parallel.using(reuse.mesh):
         both = call(reuse.model, reuse.base, tokens, **reuse.arguments())
-        weights, strayed = (
-            {name: np.asarray(leaf[:, 0]) for name, leaf in named.flatten(part).items()}
-            for part in both
-        )
+    weights, strayed = (
+        {name: leaf[:, 0] for name, leaf in named.flatten(part).items()}
+        for part in processes.host(both)
+    )
     return weights, strayed
 
 

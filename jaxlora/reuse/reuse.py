@@ -260,7 +260,7 @@ def load(
     seen = (*folders, *common)
     out = (note for path in seen for note in adapter_trees.left_out(path))
     every = (*notes, *out, *replaced, *built.notes, *zeros.notes(read))
-    return dataclasses.replace(_everywhere(built, mesh), notes=every)
+    return dataclasses.replace(_placed(built, mesh), notes=every)
 
 
 def _weighed(
@@ -272,12 +272,16 @@ def _weighed(
     return [file for file, x in zip(files, weights, strict=False) if x]
 
 
-def _everywhere(reuse: Reuse, mesh: Mesh | None) -> Reuse:
-    """Puts adapters and gate on every device of a mesh."""
+def _placed(reuse: Reuse, mesh: Mesh | None) -> Reuse:
+    """Cuts a library over a mesh, and puts adapter and gate on every device of it."""
     if mesh is None:
         return reuse
     host = jax.device_get(reuse.arguments())
-    trees = {k: parallel.place(v, mesh, PartitionSpec()) for k, v in host.items()}
+    trees = {name: parallel.place(x, mesh, PartitionSpec()) for name, x in host.items()}
+    if reuse.library is not None:
+        library = host["library"]
+        where = parallel.expert_shardings(mesh, library)
+        trees["library"] = parallel.place(library, mesh, where)
     return dataclasses.replace(reuse, mesh=mesh, **trees)
 
 

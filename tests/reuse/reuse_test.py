@@ -12,8 +12,10 @@ import pytest
 
 import decoders
 from decoders import TINY
-from jaxlora import lora, merge, models, reuse, route
+from jaxlora import lora, merge, models, parallel, reuse, route
 from jaxlora.models import Decoder
+from jaxlora.parallel import layout
+from jaxlora.reuse import calls
 from jaxlora.reuse import reuse as module
 
 MODEL = Decoder(TINY)
@@ -283,3 +285,23 @@ def test_how_an_adapter_is_stored_costs_no_precision(base, make):
     np.testing.assert_allclose(
         direct, RUN(MODEL, lora.fuse(base, low[0]), TOKENS), rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_routed_library_is_cut_over_experts_and_gives_the_same(monkeypatch):
+    folder = pathlib.Path(__file__).parents[1] / "data/hf/llama"
+    given = (folder / "base", [folder / "plain", folder / "plain2"])
+    mesh = parallel.mesh(expert=2, data=2, devices=jax.devices()[:4])
+    alone, cut = (
+        reuse.load(*given, route="arrow", top_k=1, mesh=where) for where in (None, mesh)
+    )
+    for leaf in jax.tree.leaves(cut.library):
+        assert leaf.sharding.spec[0] == "expert"
+    tokens = np.arange(1, 9).reshape(2, 4)
+    expected, here = (next(calls.logits(x, tokens, 2)) for x in (alone, cut))
+    close(here, expected)
+    seen = []  # by the layers, when the choices are traced
+    cuts = layout.cuts_experts
+    monkeypatch.setattr(layout, "cuts_experts", lambda: seen.append(cuts()) or cuts())
+    weights, _ = calls.routed(cut, [1, 2, 3])
+    assert set(seen) == {True}
+    assert {w.shape[1:] for w in weights.values()} == {(3, 2)}

@@ -7,6 +7,11 @@
 #   hang       ssh hangs; both until their request is deleted
 #   refuse     create is refused
 #   deaf       delete does not work
+# and with a number, which is how often:
+#   closed     nothing can be copied to machines
+#   mute       no job can be started
+#   shut       nothing can be copied from the bucket
+#   torn       the results of the last worker cannot be copied from it
 set -u
 case ${0##*/} in
   sleep) exec /bin/sleep 0.1 ;;
@@ -22,6 +27,10 @@ after() { # FLAG: its value, as FLAG VALUE or FLAG=VALUE
     [[ $word != "$1="* ]] || printf '%s\n' "${word#*=}"
     last=$word
   done
+}
+fails() { # NAME: once less from now on
+  local times
+  times=$(cat "$FAKE/$1" 2>/dev/null) && [ "$times" -gt 0 ] && echo $((times - 1)) > "$FAKE/$1"
 }
 words=("$@")
 request=$FAKE/request
@@ -43,6 +52,7 @@ case "$*" in
   *"tpu-vm ssh"*)
     [ ! -e "$FAKE/preempted" ] && [ -e "$request" ] || exit 255
     [ ! -e "$FAKE/hang" ] || exec /bin/sleep 30
+    [[ $* != *setsid* ]] || ! fails mute || exit 255
     which=$(after --worker)
     [ "$which" != all ] || which=$(seq 0 $(($(cat "$FAKE/workers") - 1)))
     for i in $which; do
@@ -54,13 +64,18 @@ case "$*" in
     from=$5 to=$6
     [ "$from" != --recurse ] || { from=$6 to=$7; }
     if [[ $to == *:* ]]; then
+      ! fails closed || exit 1
       for ((i = 0; i < $(cat "$FAKE/workers"); i++)); do
         mkdir -p "$FAKE/machine-${to%%:*}-$i"; cp "$from" "$FAKE/machine-${to%%:*}-$i/${to#*:}"
       done
-    else cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"; fi ;;
+    else
+      [[ "$*" != *"--recurse"*"--worker=$(($(cat "$FAKE/workers") - 1))"* ]] || ! fails torn || exit 1
+      cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"
+    fi ;;
   *"storage rsync"*)
     from=${words[-2]} to=${words[-1]}
     from=${from/gs:\//$FAKE/bucket} to=${to/gs:\//$FAKE/bucket}
-    [ -d "$from" ] || exit 1
+    if [[ ${words[-2]} == gs:* ]] && fails shut; then echo "ERROR: 503" >&2; exit 1; fi
+    [ -d "$from" ] || { echo "ERROR: Did not find existing container at: $from" >&2; exit 1; }
     mkdir -p "$to"; cp -r "$from/." "$to" ;;
 esac

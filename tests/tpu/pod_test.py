@@ -53,7 +53,10 @@ class Cloud:
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         child = self.start(*words)
-        out, err = child.communicate(timeout=60)
+        try:
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.terminate()
         return subprocess.CompletedProcess(words, child.returncode, out, err)
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -139,6 +142,15 @@ def test_a_machine_that_does_not_answer_is_given_up(cloud):
     done = cloud.up("--patience", "1", "--install", "1", "--misses", "1")
     assert done.returncode == 1
     assert "setup failed 1 times" in done.stderr
+    assert not cloud.left
+
+
+def test_a_machine_that_cannot_be_copied_to_is_tried_so_often(cloud):
+    cloud.write("closed", "5\n")
+    done = cloud.up("--misses", "2")
+    assert done.returncode == 1, done.stderr
+    assert "setup failed 2 times" in done.stderr
+    assert (cloud.folder / "closed").read_text() == "3\n"
     assert not cloud.left
 
 
@@ -251,6 +263,46 @@ def test_of_workers_that_ended_each_other_the_one_that_failed_counts(cloud):
     assert done.returncode == 2, done.stderr
     assert "`jaxlora` ended with 2 on lora, worker 1" in done.stderr
     assert len(cloud.calls("queued-resources create")) == 1
+
+
+def test_a_job_that_could_not_be_started_is_started_again(cloud):
+    cloud.write("mute", "2\n")
+    done = cloud.up()
+    assert done.returncode == 0, done.stderr
+    assert cloud.results() == ["train a b"]
+    assert len(cloud.calls("queued-resources create")) == 1
+
+
+@pytest.mark.parametrize(("times", "code"), [("2", 0), ("9", 5)])
+def test_a_bucket_that_cannot_be_read_is_not_written(cloud, times, code):
+    stored = cloud.folder / "bucket/b/x/worker-0/ran"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("before\n")
+    cloud.write("shut", times + "\n")
+    done = cloud.up("--store", "gs://b/x", "--tries", "1")
+    assert done.returncode == code, done.stderr
+    assert stored.read_text() == "before\n" + "train a b\n" * (code == 0)
+    assert ("worker-0 could not be copied" in done.stdout) == (code == 5)
+
+
+def test_results_are_fetched_again_before_the_machines_go(cloud):
+    cloud.write("torn", "2\n")
+    done = cloud.up()
+    assert done.returncode == 0, done.stderr
+    assert cloud.results() == ["train a b"]
+    assert not cloud.left
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "gs://b/x"]])
+def test_machines_with_the_only_results_are_kept(cloud, store):
+    cloud.write("workers", "2\n")
+    cloud.write("torn", "9\n")
+    job = ["study", "two-hop", "--share", "{worker}/{workers}"]
+    done = cloud.call("up", *WHERE, *TYPE, *SHORT, *store, "--", *job)
+    assert "results could not be fetched" in done.stderr
+    assert done.returncode == (0 if store else 1)
+    assert ("the machines are kept" in done.stderr) == (not store)
+    assert cloud.left == (not store)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from jaxlora.strangers import data
 from jaxlora.studies.harness.config import flat
 
 T = TypeVar("T")
+MEASURED = ("known.json", "skills.json")
+"""What a share measured before its first cell, which must not be measured again."""
 CACHE = "cache"
 """Folder of bases and experts within the folder of a share."""
 
@@ -74,21 +76,25 @@ def read(text: str, cells: int) -> Share:
     return share
 
 
-def join(folders: Sequence[Path], out: Path) -> None:
+def join(folders: Sequence[Path], out: Path, free: Sequence[str] = ()) -> None:
     """Puts the blocks, bases and experts of shares into one folder.
 
     Args:
       folders: of shares of one study.
       out: new, or of an earlier join; what it has already is kept.
+      free: dotted fields of the config that may differ, as of ``Study``; those of the
+        first share count.
 
     Raises:
-      ValueError: if a folder is no study's, or shares are not of the same one.
+      ValueError: if a folder is no study's, or shares are not of the same one, or
+        what they measured of the base or of adapters differs.
     """
+    ignored = {f"config.{name}" for name in free}
     first = _identity(folders[0])
     earlier = [out] if (out / "study.json").is_file() else []
     for folder in (*folders[1:], *earlier):
         other = _identity(folder)
-        names = sorted(first.keys() | other.keys())
+        names = sorted((first.keys() | other.keys()) - ignored)
         differ = [name for name in names if first.get(name) != other.get(name)]
         if differ:
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
@@ -97,6 +103,8 @@ def join(folders: Sequence[Path], out: Path) -> None:
                 f"{', '.join(differ[:3])}{more} differ; give all shares the same "
                 f"flags, model and version of jaxlora."
             )
+    for name in MEASURED:
+        _check_equal([*folders, *earlier], name)
     for folder in folders:
         for path in _kept(folder):
             to = out / path.relative_to(folder)
@@ -114,10 +122,23 @@ def _identity(folder: Path) -> dict[str, Any]:
     return flat(stored)
 
 
+def _check_equal(folders: Sequence[Path], name: str) -> None:
+    """Refuses shares that measured, and so divided or chose, differently."""
+    paths = [folder / name for folder in folders if (folder / name).is_file()]
+    for path in paths[1:]:
+        if path.read_bytes() != paths[0].read_bytes():
+            raise ValueError(
+                f"{path} and {paths[0]} differ: the shares measured differently, so "
+                f"their cells are not of one study; run them on devices of one kind, "
+                f"or give all of them the file of one."
+            )
+
+
 def _kept(folder: Path) -> Iterator[Path]:
     """Blocks and their like; entries of caches, which are folders of files, too."""
-    names = {"study.json", *(path.name for path in folder.iterdir() if path.is_dir())}
-    for name in sorted(names - {"tensorboard"}):
+    names = {path.name for path in folder.iterdir() if path.is_dir()}
+    names |= {name for name in MEASURED if (folder / name).is_file()}
+    for name in sorted(names - {"tensorboard"} | {"study.json"}):
         top = folder / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file() and path.name != locks.NAME:

@@ -60,3 +60,18 @@ def test_shares_of_different_studies_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no study\.json of a study"):
         share.join([tmp_path / "c"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", share.MEASURED)
+def test_what_was_measured_comes_along_and_must_be_equal(tmp_path, name):
+    for folder in "abc":
+        study(tmp_path, folder)
+    for folder in "bc":  # the first share had not come so far
+        (tmp_path / folder / name).write_text("[1]")
+    folders = [tmp_path / folder for folder in "abc"]
+    share.join(folders, tmp_path / "out")
+    assert (tmp_path / "out" / name).read_text() == "[1]"
+    (tmp_path / "c" / name).write_text("[2]")
+    with pytest.raises(ValueError, match=f"{name} differ: the shares measured"):
+        share.join(folders, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
