@@ -65,6 +65,7 @@ def test_the_same_command_is_done_at_once_and_says_the_same(
     assert "--preset standard" in said.out.splitlines()[-2] + said.out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_shares_joined_are_the_study_that_was_not_divided(
     flags, tmp_path, capsys, monkeypatch
 ):
@@ -97,6 +98,7 @@ def test_from_results_repeats_the_run(made, tmp_path):
     assert one["verdicts"] == two["verdicts"]
 
 
+@pytest.mark.slow
 def test_worlds_from_a_dataset_give_the_same_rows(
     made, flags, world_flags, tmp_path, capsys
 ):
@@ -161,6 +163,7 @@ def test_a_folder_with_other_files_is_refused(flags, refused, tmp_path):
     assert "holds no two-hop study" in refused("study", "two-hop", *flags, *folders)
 
 
+@pytest.mark.slow
 def test_force_replaces_another_run_and_goes_on_with_the_same(
     made, flags, world_flags, tmp_path, capsys, monkeypatch
 ):

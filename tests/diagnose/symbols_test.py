@@ -68,6 +68,7 @@ def test_every_group_has_every_feature(setting, written):
     assert ((shares >= -1) & (shares <= 1)).all()
 
 
+@pytest.mark.slow
 def test_a_kernel_by_single_gradients(setting):
     """Person 1's rows at person 0's question, by two plain gradients."""
     model, base, made, (_, group) = setting

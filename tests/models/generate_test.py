@@ -123,6 +123,7 @@ def test_learned_positions_count_tokens_not_slots(make_base):
     np.testing.assert_array_equal(decode(model, base).tokens, want)
 
 
+@pytest.mark.slow
 def test_every_expert_at_once_is_every_expert_alone(base, library, greedy):
     got = decode(MODEL, base, library=library)
     assert got.tokens.shape == (E, B, N)
@@ -250,6 +251,7 @@ def test_a_row_is_sampled_whatever_the_other_rows_say(base, sampled):
     np.testing.assert_array_equal(got, cut(sampled, stop, 0)[0])
 
 
+@pytest.mark.slow
 def test_experts_sample_as_they_do_alone(base, library):
     got = decode(MODEL, base, library=library, **SAMPLING).tokens
     alone = decode(MODEL, base, adapter=lora.unstack(library)[2], **SAMPLING).tokens

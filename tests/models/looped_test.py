@@ -132,6 +132,7 @@ GATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per", GATES)
 def test_a_route_chooses_anew_in_each_pass(per):
     gate, place = GATES[per]

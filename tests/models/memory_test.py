@@ -74,6 +74,7 @@ def test_logits_equal_those_of_copies(world):
     assert np.abs(run(model, base, TOKENS, adapter=memory) - plain).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_over_the_layers(world):
     config, base, adapter = world
 
@@ -111,6 +112,7 @@ def test_experts_run_at_once_under_vmap_and_generate(world):
         np.testing.assert_array_equal(texts.tokens[i, :, 1], jnp.argmax(last, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_route_reads_the_memory_as_it_reads_copies(name):
     config, way = CONFIGS[name], route.Route(gate=route.arrow, top_k=2)

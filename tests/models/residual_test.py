@@ -145,6 +145,7 @@ def test_patches_of_rows_at_positions_of_their_own(world):
     np.testing.assert_allclose(got[1], grid[1, 0, 1], atol=ATOL)
 
 
+@pytest.mark.slow
 def test_a_patch_has_a_gradient(world):
     model, base, adapter = world
 

@@ -112,6 +112,7 @@ def test_adding_needs_a_logarithm_and_overwriting_a_share_of_the_width():
     assert half[2] / 256 == pytest.approx(half[1] / 128, abs=0.08)
 
 
+@pytest.mark.slow
 def test_the_margin_of_composition_comes_from_overlap_alone():
     sizes = Sizes(12, 256, 4096)
     assert abs(compose.margin(sizes, 0.0).margin) < 1e-4

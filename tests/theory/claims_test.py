@@ -109,6 +109,7 @@ def test_a_sum_loses_a_hop_if_the_second_expert_edits_the_same_keys(case):
     assert share(model.answer(base, truth.hop1, total) == truth.new1) < 0.9
 
 
+@pytest.mark.slow
 def test_the_bridge_is_no_longer_the_answer_if_it_is_like_its_person():
     same = measure.over_seeds(measure.alike, KEYS, SIZES, jnp.float32(0.99))
     assert share(same["bridge"]) < 0.9

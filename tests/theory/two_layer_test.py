@@ -77,6 +77,7 @@ def test_each_layer_knows_half_and_has_keys_of_its_own(layers):
     assert float(jnp.abs(layers.lower.up - layers.upper.up).max()) > 0.01
 
 
+@pytest.mark.slow
 def test_placed_edits_compose_and_no_other_placement_does(measured):
     right = {p: share(measured[2.0][f"{p}: composed"]) for p in PLACEMENTS}
     assert right["placed"] > 0.95
@@ -105,6 +106,7 @@ def test_nothing_composes_if_what_was_written_is_not_moved_or_is_drowned(layers)
     assert composed("halves, sum", Reading(3.0, stale=1.5)) < 0.3
 
 
+@pytest.mark.slow
 def test_the_law_predicts_the_step_in_the_gain():
     for gain, least, most in ((0.5, 0.0, 0.1), (1.0, 0.55, 0.85), (2.0, 0.98, 1.0)):
         value = predict_layers.placed(SIZES, gain, 0.0)["placed: composed"]

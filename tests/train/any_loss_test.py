@@ -154,6 +154,7 @@ def test_it_compiles_once(base, start, data):
     fit(counted, base, start, jax.tree.map(np.copy, data), OPT, steps=3)
 
 
+@pytest.mark.slow
 def test_a_decoder_trains_as_by_fit_experts(model, rows):
     decoder_base, few = jax.jit(init, static_argnums=1)(KEYS[0], model), pick(rows, 0)
     keys, config = KEYS[:1], LoraConfig(rank=2)

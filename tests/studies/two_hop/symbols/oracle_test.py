@@ -150,6 +150,7 @@ def reference(base, stacked, examples, routes):
     return right, loss / count
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, right):
     examples = lessons.examples(asked_of(right), Arm.PAIR)
     routes = np.random.default_rng(3).integers(0, 3, (2, 2, 3, L, 3)).astype(np.int32)
@@ -163,6 +164,7 @@ def test_scores_are_those_of_one_prompt_at_a_time(base, stacked, right):
     assert len(np.unique(loss.round(6))) == loss.size  # every route says another thing
 
 
+@pytest.mark.slow
 def test_local_search_finds_what_trying_everything_finds(base, stacked, right):
     calls = []
     every = search(base, stacked, right, ALL, progress=lambda *now: calls.append(now))

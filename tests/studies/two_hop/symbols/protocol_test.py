@@ -321,6 +321,7 @@ def test_if_every_seed_fails_the_verdict_is_invalid(ran, tmp_path):
     assert not (tmp_path / "out" / "blocks").exists()
 
 
+@pytest.mark.slow
 def test_a_control_whose_format_failed_is_a_row_that_says_so(ran, small, tmp_path):
     results = protocol.run(
         with_criteria(small, min_format=1.0), tmp_path / "out", ran.cache
