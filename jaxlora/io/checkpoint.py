@@ -102,11 +102,17 @@ class Saver:
             self._last = self._thread.submit(_write, self._folder, step, copied, meta)
 
     def wait(self) -> None:
-        """Returns when the last save is done.
+        """Returns when the last save is done; with many processes, in all of them.
+
+        JAX ends a process when another one leaves, the first while it writes, too.
 
         Raises:
           OSError: if it failed.
         """
+        if self._folder is not None:
+            processes.agreed(self._wait)
+
+    def _wait(self) -> None:
         last, self._last = self._last, None
         if last is not None:
             last.result()
@@ -116,9 +122,12 @@ class Saver:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
-            # Of two errors, the one that ended the run counts.
-            with suppress(OSError) if kind else nullcontext():
+            if kind is None:
                 self.wait()
+            # Of two errors, the one that ended the run counts. Of many processes it may
+            # be in one only, which must not wait for the others.
+            with suppress(OSError):
+                self._wait()
         finally:
             self._thread.shutdown()
 

@@ -356,6 +356,28 @@ def test_leaving_a_saver_raises_its_error_but_for_a_worse_one(tmp_path, monkeypa
         diverge(tmp_path)
 
 
+def test_all_processes_wait_for_the_writer_before_a_save_and_before_they_leave(
+    tmp_path, monkeypatch
+):
+    meetings = []
+
+    def agreed(make):
+        meetings.append(make)
+        return make()
+
+    monkeypatch.setattr(checkpoint.processes, "agreed", agreed)
+    monkeypatch.setattr(checkpoint, "_write", lambda *_: None)
+    with checkpoint.Saver(tmp_path / "run") as saver:
+        saver.save(1, {"a": jnp.arange(4.0)}, {})
+        assert len(meetings) == 1
+        saver.wait()  # as after an interruption
+        assert len(meetings) == 2
+    assert len(meetings) == 3
+    with pytest.raises(ValueError, match="diverged"):
+        diverge(tmp_path / "run")  # in this process, perhaps in no other
+    assert len(meetings) == 4  # for its save
+
+
 def diverge(folder):
     with checkpoint.Saver(folder) as saver:
         saver.save(1, {}, {})
