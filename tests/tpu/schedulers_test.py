@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -19,13 +20,16 @@ JOBSET = {
 }
 
 
-def call(script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def call(
+    script: str, *words: str, cwd: str | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     return subprocess.run(
         ["bash", str(TPU / script), *words],
         capture_output=True,
         text=True,
         timeout=30,
+        cwd=cwd,
         env=clean | env,
     )
 
@@ -74,14 +78,25 @@ def test_a_bad_job_set_is_one_sentence(words, says):
 def tools(tmp_path):
     """The programs of Slurm, which note or run what they are given."""
     for name, text in {
-        "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@" || exit; done',
-        "jaxlora": 'echo "$*"; exit ${CODE:-0}',
+        "srun": (
+            "most=0; for SLURM_PROCID in 0 1; do export SLURM_PROCID\n"
+            'code=0; "$@" || code=$?; [ $code -lt $most ] || most=$code; done\n'
+            "exit $most"
+        ),
+        "jaxlora": (
+            'echo "$*"; codes=(${CODE:-0}); exit ${codes[SLURM_PROCID]:-${codes[0]}}'
+        ),
         "scontrol": 'echo "scontrol $*"',
     }.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    return {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}
+    return {
+        "PATH": path,
+        "cwd": str(tmp_path),
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "2",
+    }
 
 
 def test_tasks_of_slurm_are_processes_of_one_run(tools):
@@ -95,11 +110,51 @@ def test_tasks_of_slurm_that_run_alone_get_their_number(tools):
     assert done.stdout == "study --share 0/2\nstudy --share 1/2\n"
 
 
-@pytest.mark.parametrize("code", ["75", "2"])
-def test_only_what_was_stopped_is_requeued(tools, code):
-    done = call("slurm.sh", "train", CODE=code, **tools)
-    assert done.returncode == int(code)
-    assert ("scontrol requeue 7" in done.stdout) == (code == "75")
+@pytest.mark.parametrize(
+    ("codes", "code"), [("75", 75), ("2", 2), ("75 2", 2), ("1 75", 1), ("0 75", 75)]
+)
+def test_only_what_was_stopped_is_requeued(tools, codes, code):
+    done = call("slurm.sh", "train", CODE=codes, **tools)
+    assert done.returncode == code
+    assert ("scontrol requeue 7" in done.stdout) == (code == 75)
+    assert not list(pathlib.Path(tools["cwd"]).glob(".jaxlora*"))
+
+
+def test_tasks_that_run_alone_are_requeued_whatever_ended_another(tools):
+    words = ["study", "--share", "{worker}/{workers}"]
+    done = call("slurm.sh", *words, CODE="2 75", **tools)
+    assert done.returncode == 75
+    assert "scontrol requeue 7" in done.stdout
+
+
+@pytest.mark.parametrize(("count", "goes_on"), [("19", True), ("20", False)])
+def test_a_job_is_requeued_so_often(tools, count, goes_on):
+    done = call("slurm.sh", "train", CODE="75", SLURM_RESTART_COUNT=count, **tools)
+    assert done.returncode == 75
+    assert ("scontrol requeue 7" in done.stdout) == goes_on
+    assert ("requeued 20 times already" in done.stderr) != goes_on
+
+
+def test_tasks_are_warned_and_may_save(tools):
+    folder = pathlib.Path(tools.pop("cwd"))
+    (folder / "srun").write_text('#!/bin/bash\nSLURM_PROCID=0 exec "$@"\n')
+    (folder / "jaxlora").write_text(
+        "#!/bin/bash\ntrap 'echo saved; exit 75' TERM\n"
+        "touch begun; while :; do sleep 0.05; done\n"
+    )
+    child = subprocess.Popen(
+        ["bash", str(TPU / "slurm.sh"), "train"],
+        cwd=folder,
+        env=os.environ | tools,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "begun").exists():
+        time.sleep(0.02)
+        assert child.poll() is None
+    child.terminate()
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, out) == (75, "saved\nscontrol requeue 7\n")
 
 
 @pytest.mark.parametrize(
