@@ -1,10 +1,13 @@
 """Joining shares that ran on machines of several kinds."""
 
 import json
+import pathlib
 
 import pytest
 
+from jaxlora import locks
 from jaxlora.commands import report, study_text
+from jaxlora.studies.harness import share as shares_of
 from jaxlora.studies.two_hop.text.config import STUDY
 
 
@@ -50,3 +53,18 @@ def test_what_a_share_is_may_not_differ(write, calls, tmp_path):
     with pytest.raises(ValueError, match=r"no shares of one study: config\.seeds"):
         report.run([*shares, "--out", str(tmp_path / "out")])
     assert not calls
+
+
+def test_an_earlier_report_is_replaced_under_its_lock(
+    write, calls, tmp_path, monkeypatch
+):
+    shares, out = [write("a", seeds=2)], write("out", seeds=3)
+
+    def join(folders, folder: pathlib.Path, free):
+        assert [path.name for path in folder.iterdir()] == [locks.NAME]
+        with pytest.raises(locks.BusyError), locks.folder(folder):
+            pytest.fail("two writers")
+
+    monkeypatch.setattr(shares_of, "join", join)
+    assert report.run([*shares, "--out", out, "--force"]) == 0
+    assert len(calls) == 1

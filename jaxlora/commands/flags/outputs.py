@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from jaxlora import locks
 from jaxlora.commands import talk
 
 Force = Annotated[
@@ -189,7 +190,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 
 def remove(folder: Path, kind: Kind) -> None:
-    """Removes what a folder of a kind holds.
+    """Removes what a folder of a kind holds, but for the lock of who writes there.
 
     Args:
       folder: a study's, say.
@@ -205,6 +206,8 @@ def remove(folder: Path, kind: Kind) -> None:
             f"of a new folder."
         )
     for path in sorted(folder.iterdir(), key=lambda path: path.name == kind.marker):
+        if path.name == locks.NAME:
+            continue  # the next writer would hold another one, beside ours
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
