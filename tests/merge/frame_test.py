@@ -21,7 +21,7 @@ def test_the_core_is_lossless_and_its_bases_orthonormal(weights):
     weight, want = experts(weights=weights)
     joint = frame.core(weight)
     back = joint.inputs @ joint.values @ joint.outputs.T
-    np.testing.assert_allclose(back, want, atol=1e-5)
+    np.testing.assert_allclose(back, want, rtol=1e-5, atol=1e-5)
     for basis in (joint.inputs, joint.outputs):
         np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-5)
     live = 2 * int(weights[0]) + 2 * int(weights[1]) + 1
