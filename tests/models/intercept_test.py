@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import lora, route
+from jaxlora import lora, route, tree
 from jaxlora.lora import LoraConfig
 from jaxlora.models import apply_with_lora, apply_with_route
 
@@ -74,7 +74,7 @@ def test_it_equals_the_fused_module(block):
 def test_each_site_acts_alone(block, site):
     variables, adapter = block
     only = {f"{site}/kernel": lora.sites(adapter)[f"{site}/kernel"]}
-    only = lora.named.unflatten(only)
+    only = tree.unflatten(only)
     got = apply_with_lora(Block(), variables, only, X)
     np.testing.assert_allclose(got, Block().apply(fused(variables, only), X), atol=ATOL)
     assert np.abs(got - Block().apply(variables, X)).max() > 1e-3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxlora import lora, models, reuse, route
+from jaxlora import models, reuse, route, tree
 from jaxlora.models import adapters, pretrained
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
@@ -58,7 +58,7 @@ def test_prototypes_are_those_of_peft_up_to_sign(read, family):
     stored = load_file(HF / family / "arrow_prototypes.safetensors")
     found = reuse.build(model, base, list(parts.values()), route="arrow[peft]")
     seen = 0
-    for name, state in lora.named.flatten(found.gate, route.is_state).items():
+    for name, state in tree.flatten(found.gate, route.is_state).items():
         site = name.split("/")[-2]
         for path, want in stored.items():
             layer = re.fullmatch(rf"model\.layers\.(\d+)\..*\.{site}", path)

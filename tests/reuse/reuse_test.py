@@ -12,7 +12,7 @@ import pytest
 
 import decoders
 from decoders import TINY
-from jaxlora import lora, merge, models, parallel, reuse, route
+from jaxlora import lora, merge, models, parallel, reuse, route, tree
 from jaxlora.models import Decoder
 from jaxlora.parallel import layout
 from jaxlora.reuse import calls
@@ -40,13 +40,13 @@ def logits(found):
 
 def fused(base, parts):
     """Logits of a base to which w * delta of every adapter is added, in NumPy."""
-    kernels = dict(lora.named.flatten(base))
+    kernels = dict(tree.flatten(base))
     for weight, adapter in parts:
         for name, site in lora.sites(adapter).items():
             a, b, scale = map(np.asarray, (site.a, site.b, site.scale))
             delta = np.einsum("ldr,lrf,l->ldf", a, b, scale)
             kernels[name] = kernels[name] + jnp.asarray(weight * delta, jnp.float32)
-    return RUN(MODEL, lora.named.unflatten(kernels), TOKENS)
+    return RUN(MODEL, tree.unflatten(kernels), TOKENS)
 
 
 def close(x, y):
@@ -189,7 +189,7 @@ def test_adapters_of_other_sites_are_routed_where_they_are_and_it_is_said(base, 
     assert len(found.notes) == 1
     assert found.notes[0].startswith("Adapter 2 of 2 does not adapt layers/attn/")
     chosen = models.routes(found.model, base, TOKENS, **found.arguments()).weights
-    for name, weights in lora.named.flatten(chosen).items():
+    for name, weights in tree.flatten(chosen).items():
         if name == "layers/attn/q_proj/kernel":
             assert (weights > 0).all()
         else:
