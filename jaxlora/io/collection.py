@@ -56,6 +56,8 @@ class Collection:
     """Modules whose base weight some adapter holds a copy of, which was not read."""
     files: tuple[PeftFile, ...]
     """The adapters as they were opened, with what they have beside updates."""
+    parameters: frozenset[str] = frozenset()
+    """Modules that are bare parameters of the model, or slices of one."""
     spellings: tuple[str, ...] = ()
     """What the adapters put around the layers of the model; several, if they name its
     modules differently, which have one name each here."""
@@ -145,6 +147,7 @@ def open_folders(
         copies=tuple(sorted({path for file in files for path in file.copies})),
         spellings=collection_sites.spellings(opened),
         files=files,
+        parameters=collection_sites.parameters(files),
     )
 
 

@@ -14,7 +14,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-from jaxlora.io import peft_out, shards
+from jaxlora.io import peft_out, peft_parameters_out, shards
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_beside import Beside
 from jaxlora.io.collection_biases import BIAS, Joined
@@ -76,9 +76,21 @@ def writing(
         every = {path for paths in like.modules.values() for path in paths}
         # Short names would also adapt the modules that are left out here.
         short = like.targets is not None and modules.keys() == {*_unbiased(every)}
-        adapter = PeftAdapter(modules=modules, base_name=like.base_name)
+        modules, parameters = peft_parameters_out.stacked(modules, _bare(like))
+        what = {"modules": modules, "parameters": parameters}
+        adapter = PeftAdapter(**what, base_name=like.base_name)
         targets = like.targets if short else None
         peft_out.fill(new, adapter, targets=targets, beside=beside)
+
+
+def _bare(like: Collection) -> dict[str, tuple[int, int]]:
+    """Features in and out of the modules that are bare parameters, by path."""
+    return {
+        path: (like.shapes[site].a.shape[-2], like.shapes[site].b.shape[-1])
+        for site, paths in like.modules.items()
+        for path in paths
+        if path in like.parameters
+    }
 
 
 def _unbiased(paths: Iterable[str]) -> Iterator[str]:

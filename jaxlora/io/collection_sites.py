@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlora.io import module_names
+from jaxlora.io import module_names, peft_parameters
 from jaxlora.io.peft import PeftFile
 
+_OLD = ".block_sparse_moe."
 _NUMBER = re.compile(r"(?:^|(?<=\.))\d{1,9}(?=\.|$)")
 
 
@@ -112,6 +113,40 @@ def union(files: Sequence[PeftFile]) -> dict[str, Module]:
                     f"bases and make no library."
                 )
     return known
+
+
+def parameters(files: Sequence[PeftFile]) -> frozenset[str]:
+    """Returns the modules that are bare parameters of the model, or slices of one.
+
+    Args:
+      files: the opened adapters.
+
+    Raises:
+      ValueError: if some adapt the MLPs of mixtures as one parameter, and others one
+        module after the other: without the base the two cannot be told to be one.
+    """
+    every = [(file, *_of_mixture(file)) for file in files]
+    stacks = [file for file, stacked, _ in every if stacked]
+    apart = [file for file, _, apart in every if apart]
+    if stacks and apart:
+        raise ValueError(
+            f"Adapter {stacks[0].folder} adapts the MLPs of a mixture as parameters "
+            f"(target_parameters) and {apart[0].folder} as modules, which have no "
+            f"common names without the base; `jaxlora fuse MODEL A B --merge NAME "
+            f"--out DIR` merges them on it."
+        )
+    return frozenset(
+        path for file in files for path, x in file.modules.items() if x.parameter
+    )
+
+
+def _of_mixture(file: PeftFile) -> tuple[bool, bool]:
+    """Has it slices of parameters, and has it modules of a mixture?"""
+    parts = {path: x.parameter for path, x in file.modules.items()}
+    stacked = any(bare and peft_parameters.is_slice(x) for x, bare in parts.items())
+    # The block has another name in older releases of transformers: its router as well.
+    old = (peft_parameters.is_slice(x) or _OLD in x for x, y in parts.items() if not y)
+    return stacked, any(old)
 
 
 def sites(known: Mapping[str, Module]) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,6 @@ CONFIG = "adapter_config.json"
 """The name of the file."""
 
 REFUSED = {
-    "target_parameters": "adapters on bare parameters",
     "layer_replication": "layers used twice",
     "alora_invocation_tokens": "activated LoRA, which depends on the tokens",
     "kasa_config": "KaSA, which changes the base weights",
@@ -105,9 +104,11 @@ def _why(init: Any) -> str:
         )
     if plain and plain.startswith(("corda", "lora_ga")):
         return (
-            ", whose first factors were made of data and taken out of the base, and "
-            "are not known here; save it as plain LoRA with PEFT's "
-            "path_initial_model_for_weight_conversion"
+            ", whose first factors were made of data and taken out of the base: no "
+            "file of the adapter or the base says what they were. Where it was "
+            "trained, save it as plain LoRA with PEFT, as in model.save_pretrained("
+            "DIR, path_initial_model_for_weight_conversion=INITIAL), where INITIAL is "
+            "the folder that it was saved to before training"
         )
     return ", expected one of those that are known to leave the base as it is"
 
@@ -163,6 +164,7 @@ _KINDS: Mapping[str, Callable[[str, Any], None]] = {
     "rank_pattern": _object,
     "alpha_pattern": _object,
     "target_modules": _names,
+    "target_parameters": _kind(_is_names, "a list of strings"),
     "exclude_modules": _names,
     "layers_pattern": _names,
     "layers_to_transform": _kind(

@@ -5,12 +5,12 @@ no number, and patterns are matched in bounded time (:mod:`jaxlora.io.patterns`)
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxlora.io import module_names, patterns
+from jaxlora.io import module_names, patterns, peft_parameters
 from jaxlora.io.patterns import Budget
 from jaxlora.io.peft_checks import CONFIG, STARTS, Raw, check
 from jaxlora.io.tensors import short
@@ -65,7 +65,7 @@ class Config:
         raw = self._raw
         given = raw.get("target_modules")
         # Either of these narrows the list, and in ways that fit this adapter alone.
-        more = ("exclude_modules", "layers_to_transform")
+        more = ("exclude_modules", "layers_to_transform", "target_parameters")
         if not isinstance(given, list) or any(raw.get(field) for field in more):
             return None
         return None if raw.get("layers_to_transform") == 0 else tuple(given)
@@ -132,6 +132,8 @@ class Config:
         """
         raw = self._raw
         names = module_names.spellings(path)
+        if self.is_parameter(peft_parameters.parameter_of(path)):
+            return True
         excluded = raw.get("exclude_modules")
         # Its tensors are there: only what no name of it lets in was not adapted.
         if excluded and all(self._names("exclude_modules", name) for name in names):
@@ -149,8 +151,49 @@ class Config:
         layer = self._layer(module_names.unwrapped(path))
         return layer in ([layers] if isinstance(layers, int) else layers)
 
+    def is_parameter(self, name: str) -> bool:
+        """Does target_parameters name this bare parameter?
+
+        Args:
+          name: such as ``model.layers.1.mlp.experts.down_proj``.
+
+        >>> raw = {"peft_type": "LORA", "target_parameters": ["experts.down_proj"]}
+        >>> Config(raw).is_parameter("model.layers.1.mlp.experts.down_proj")
+        True
+        """
+        listed = self._raw.get("target_parameters")
+        return bool(listed) and any(self._parameters(name))
+
+    def check_parameters(self, paths: Iterable[str]) -> None:
+        """Refuses a config that names bare parameters which are not adapted.
+
+        Args:
+          paths: of the modules that are, as their tensors have them.
+
+        Raises:
+          ValueError: naming the parameter.
+        """
+        left = {*(self._raw.get("target_parameters") or ())}
+        for path in paths if left else ():
+            left -= {*self._parameters(peft_parameters.parameter_of(path))}
+        if left:
+            raise ValueError(
+                f"{CONFIG} has target_parameters {min(left)!r}, but the adapter holds "
+                f"no factors of it; config and tensors are of different adapters."
+            )
+
+    def _parameters(self, name: str) -> Iterator[str]:
+        """Entries of target_parameters that name this one."""
+        names = [f".{x}" for x in module_names.spellings(name)]
+        for entry in self._raw["target_parameters"]:
+            if any(x.endswith(f".{entry}") for x in names):
+                yield entry
+
     def _first(self, field: str, path: str, default: Any) -> Any:
         keys = self._raw.get(field) or {}
+        parameter = peft_parameters.parameter_of(path)
+        if keys and self.is_parameter(parameter):
+            path = parameter
         for name in module_names.spellings(path) if keys else ():
             for key, value in keys.items():
                 if self._match(patterns.ends, field, key, name):

@@ -82,7 +82,8 @@ def fill(
             "The adapter has no module to write: every factor of it is zero."
         )
     chosen = adapter.modules if targets is None else targets
-    raw = config(adapter) | {"target_modules": sorted(chosen)}
+    named = sorted({*chosen} - adapter.parameters.keys())
+    raw = config(adapter) | {"target_modules": named}
     entries: dict[str, Entry] = {}
     reads: dict[str, Callable[[], np.ndarray]] = {}
 
@@ -142,32 +143,39 @@ def config(adapter: PeftAdapter) -> dict[str, Any]:
     Args:
       adapter: its ranks and scales are written so that PEFT computes them again.
     """
-    ranks = {path: module.a.shape[0] for path, module in adapter.modules.items()}
-    alphas = {
-        path: _number(module.scale * ranks[path])
-        for path, module in adapter.modules.items()
-    }
+    ranks, scales, bare = {}, {}, adapter.parameters
+    for path, module in adapter.modules.items():
+        name, count = bare.get(path, (path, 1))
+        ranks[name], scales[name] = module.a.shape[0] // count, module.scale
+    alphas = {name: _number(scales[name] * rank) for name, rank in ranks.items()}
     # The commonest values are the defaults, so that patterns name the fewest modules.
     rank, alpha = (_commonest(values.values()) for values in (ranks, alphas))
-    keys = _keys(adapter.modules)
+    keys = _keys(ranks)
     first = next(iter(adapter.modules.values()))
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": adapter.base_name,
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {keys[path]: r for path, r in ranks.items() if r != rank},
-        "alpha_pattern": {keys[path]: x for path, x in alphas.items() if x != alpha},
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "modules_to_save": None,
-        "use_dora": first.magnitude is not None,
-        "use_rslora": False,
-    } | ({} if first.bias is None else {"lora_bias": True})
+    listed = sorted(name for name, _ in bare.values())
+    return (
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": adapter.base_name,
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": {keys[path]: r for path, r in ranks.items() if r != rank},
+            "alpha_pattern": {
+                keys[path]: x for path, x in alphas.items() if x != alpha
+            },
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "modules_to_save": None,
+            "use_dora": first.magnitude is not None,
+            "use_rslora": False,
+        }
+        | ({} if first.bias is None else {"lora_bias": True})
+        | ({"target_parameters": listed} if listed else {})
+    )
 
 
 def _keys(paths: Iterable[str]) -> dict[str, str]:

@@ -37,6 +37,15 @@ class Rows(NamedTuple):
     """[N, D]."""
 
 
+class Parameter(NamedTuple):
+    """A bare parameter (target_parameters), as it is written."""
+
+    name: str
+    """Such as ``model.layers.0.mlp.experts.down_proj``."""
+    count: int
+    """X, how many updates the tensors hold, one after another."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PeftAdapter:
     """Updates by module path, such as ``model.layers.0.self_attn.q_proj``."""
@@ -49,6 +58,8 @@ class PeftAdapter:
     """Tensors that replace those of the base, by name: ``lm_head.weight``."""
     rows: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
     """Rows that replace those of an embedding, by its module path."""
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    """Those of ``modules`` that are written as of bare parameters, by path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +87,5 @@ class Header:
     init_lora_weights says: ``pissa`` or ``olora``; None if it took none."""
     vector: bool = False
     """Is b stored alone, as [F], and a the number 1?"""
+    parameter: bool = False
+    """Is it of a bare parameter (:mod:`jaxlora.io.peft_parameters`)?"""

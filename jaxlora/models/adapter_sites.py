@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,21 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import lora
-from jaxlora import tree as named
-from jaxlora.io import peft_out
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
 from jaxlora.models import adapter_starts, names, sites
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD, KERNEL
-from jaxlora.tree import Tree
+from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD
 
 _OUTSIDE = {
     "model.embed_tokens": EMBEDDING,
     "transformer.wte": EMBEDDING,
     "lm_head": HEAD,
 }
+_FUSED = re.compile(r"(.+\.experts\.\d+)\.gate_up_proj")
 
 
 def outside_paths(config: DecoderConfig | None) -> dict[str, str]:
@@ -34,6 +32,47 @@ def outside_paths(config: DecoderConfig | None) -> dict[str, str]:
     """
     paths = names.table(config).outside
     return {EMBEDDING: paths["embed"], HEAD: paths["head"]}
+
+
+def unfused(
+    modules: Mapping[str, PeftModule | Header],
+    read: Callable[[str], PeftModule],
+    leaves: Mapping[str, Any],
+) -> tuple[dict[str, PeftModule | Header], Callable[[str], PeftModule]]:
+    """Takes apart what adapts the gates and ups of a mixture as one parameter.
+
+    Both have the first factor, and half of the rows of the second.
+
+    Args:
+      modules: of an adapter, by path.
+      read: gives a module by its path.
+      leaves: of the base.
+    """
+    halves: dict[str, tuple[str, int]] = {}
+    out: dict[str, PeftModule | Header] = {}
+    for path, module in modules.items():
+        match = _FUSED.fullmatch(path)
+        if match is None or "layers/moe/up/kernel" not in leaves:
+            out[path] = module
+            continue
+        for half, name in enumerate(("gate_proj", "up_proj")):
+            halves[f"{match[1]}.{name}"] = path, half
+            out[f"{match[1]}.{name}"] = module
+    return (
+        out,
+        lambda path: _half(read, *halves[path]) if path in halves else read(path),
+    )
+
+
+def _half(read: Callable[[str], PeftModule], path: str, half: int) -> PeftModule:
+    module = read(path)
+    width, odd = divmod(len(module.b), 2)
+    if odd:
+        raise ValueError(
+            f"The adapter's update of {path!r} is to {len(module.b)} features, "
+            f"expected as many of gates as of ups. The adapter is for another model."
+        )
+    return dataclasses.replace(module, b=module.b[half * width :][:width])
 
 
 def place(
@@ -119,14 +158,14 @@ def weights(
     if biases:
         out[sites.beside(site, BIAS)] = _rows(biases, shape)
     gains = {
-        i: np.asarray(_gain(leaves[site][i], x.a, x.b, x.scale, x.magnitude))
+        i: np.asarray(gain_of(leaves[site][i], x.a, x.b, x.scale, x.magnitude))
         for i, x in layered.items()
         if _has(x.magnitude)
     }
     if gains:
         extra = {i: gain - 1.0 for i, gain in gains.items()}
         out[sites.beside(site, GAIN)] = _rows(extra, shape)
-        layered |= {i: _scaled(layered[i], gain) for i, gain in gains.items()}
+        layered |= {i: scaled(layered[i], gain) for i, gain in gains.items()}
     out[site] = jax.block_until_ready(_stack(layered, shape))  # else copies wait
     return out
 
@@ -141,16 +180,29 @@ def _check_plain(site: str, modules: Iterable[PeftModule]) -> None:
 
 
 @jax.jit
-def _gain(kernel, a, b, scale, magnitude) -> jax.Array:
-    """Returns m / |W + s b a| of each output feature, [F], of a kernel [D, F]."""
+def gain_of(kernel, a, b, scale, magnitude) -> jax.Array:
+    """Returns m / |W + s b a| of each output feature, [F].
+
+    Args:
+      kernel: W, [D, F].
+      a: [R, D].
+      b: [F, R].
+      scale: s.
+      magnitude: m, [F].
+    """
     wide = (x.astype(jnp.float32) for x in (kernel, a, b, magnitude))
     kernel, a, b, magnitude = wide
     total = kernel + scale * jnp.matmul(a.T, b.T, precision="highest")
     return magnitude / jnp.linalg.norm(total, axis=0)
 
 
-def _scaled(module: PeftModule, gain: np.ndarray) -> PeftModule:
-    """A module whose output features are multiplied by a gain [F]."""
+def scaled(module: PeftModule, gain: np.ndarray) -> PeftModule:
+    """Returns a module whose output features are multiplied by a gain.
+
+    Args:
+      module: of F features.
+      gain: [F].
+    """
     return dataclasses.replace(module, b=_wide(module.b) * gain[:, None])
 
 
@@ -209,97 +261,3 @@ def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeig
         scale[layer] = module.scale
     shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
     return LoraWeight(*map(jnp.asarray, shaped))
-
-
-def outside_module(site: str, weight: LoraWeight, path: str) -> dict[str, PeftModule]:
-    """Returns the module of table or head, by its path; nothing if it is zero.
-
-    Args:
-      site: of table or head.
-      weight: a [V, R] and b [R, D], or a [D, R] and b [R, V].
-      path: of the module.
-    """
-    a, b = np.asarray(weight.a), np.asarray(weight.b)
-    rank = peft_out.used(a, b)
-    if not rank:
-        return {}
-    down, up = np.ascontiguousarray(a[:, :rank].T), np.ascontiguousarray(b[:rank].T)
-    module = PeftModule(down, up, float(weight.scale), embedding=site == EMBEDDING)
-    return {path: module}
-
-
-def add_beside(
-    modules: dict[str, PeftModule],
-    site: str,
-    weight: LoraWeight,
-    of: tuple[DecoderConfig | None, Tree | None],
-) -> None:
-    """Adds the magnitudes or biases of a site to the modules of its layers.
-
-    Args:
-      modules: of the kernels, by path; changed.
-      site: of a gain or bias.
-      weight: [L, 1, F].
-      of: config of the decoder, and its params, for a gain.
-
-    Raises:
-      ValueError: if the site has other axes, or there is a gain and no base, or one
-        that is not above -1: DoRA has positive magnitudes.
-    """
-    config, base = of
-    if weight.a.ndim != 3:
-        raise ValueError(
-            f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
-            f"[L, 1, R]: neither several MLPs in a layer nor the adapters of a library "
-            f"have magnitudes or biases here."
-        )
-    rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
-    if site.endswith(f"/{GAIN}") and base is None:
-        raise ValueError(
-            f"The adapter has a site {site!r} (DoRA), whose magnitudes are norms of "
-            f"the base's kernel; give the base as well."
-        )
-    for layer, row in enumerate(rows):
-        path = names.module(kernel, layer, config)
-        old = modules[path]
-        if site.endswith(f"/{BIAS}"):
-            modules[path] = dataclasses.replace(old, bias=row / np.float32(old.scale))
-            continue
-        if (row <= -1).any():
-            raise ValueError(
-                f"The adapter multiplies outputs of {path!r} by {1 + row.min():.3g}, "
-                f"which no magnitude of DoRA does; fuse it instead."
-            )
-        low = _scaled(old, 1.0 / (1.0 + row))
-        leaf = named.flatten(base)[kernel][layer]
-        norm = 1.0 / _gain(leaf, low.a, low.b, low.scale, np.ones_like(row))
-        magnitude = np.asarray((1.0 + row) * norm)
-        modules[path] = dataclasses.replace(low, magnitude=magnitude)
-
-
-def everywhere(modules: Mapping[str, PeftModule]) -> dict[str, PeftModule]:
-    """Returns modules of which all have a bias or none, with zeros where it lacked.
-
-    Args:
-      modules: by path.
-
-    Raises:
-      ValueError: if some have a magnitude and others none, or some have a bias and one
-        is an embedding: PEFT has them everywhere or nowhere.
-    """
-    out = dict(modules)
-    if any(_has(x.bias) for x in out.values()):
-        for path, x in out.items():
-            if not _has(x.bias) and not x.embedding:
-                zeros = np.zeros(x.b.shape[0], np.float32)
-                out[path] = dataclasses.replace(x, bias=zeros)
-    for part, kind in (("magnitude", "magnitude (DoRA)"), ("bias", "bias (lora_bias)")):
-        there = [path for path, x in out.items() if _has(getattr(x, part))]
-        lacks = [path for path in out if path not in {*there}]
-        if there and lacks:
-            raise ValueError(
-                f"The adapter has a {kind} of {there[0]!r} and none of {lacks[0]!r}, "
-                f"but an adapter of PEFT has one of every module or of none; fuse it "
-                f"instead."
-            )
-    return out

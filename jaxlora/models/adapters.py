@@ -17,7 +17,7 @@ from jaxlora import tree as named
 from jaxlora.io import module_names, peft, peft_out
 from jaxlora.io.peft import Header, PeftAdapter, PeftFile, PeftModule
 from jaxlora.lora import Adapter, LoraWeight
-from jaxlora.models import adapter_sites, names, sites
+from jaxlora.models import adapter_modules, adapter_sites, names, sites
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import EMBEDDING, HEAD
 from jaxlora.tree import Tree
@@ -98,6 +98,7 @@ def _stacked(
             f"The adapter adapts {min(modules)!r} and nothing else than parts that see "
             f"or hear, expected a module of the language model."
         )
+    text, read = adapter_sites.unfused(text, read, leaves)
     layers: dict[str, dict[int | None, str]] = {}
     for path, module in text.items():
         site, layer = adapter_sites.place(path, module, leaves)
@@ -217,15 +218,15 @@ def to_peft(
     modules: dict[str, PeftModule] = {}
     for site, weight in flat.items():
         if site in paths:
-            modules |= adapter_sites.outside_module(site, weight, paths[site])
+            modules |= adapter_modules.outside_module(site, weight, paths[site])
         elif not sites.is_beside(site):
             parts = (sites.beside(site, part) for part in (sites.GAIN, sites.BIAS))
             least = int(any(x in flat for x in parts))
             modules |= _layers(site, weight, config, least)
     for site, weight in flat.items():
         if sites.is_beside(site):
-            adapter_sites.add_beside(modules, site, weight, (config, base))
-    modules = adapter_sites.everywhere(modules)
+            adapter_modules.add_beside(modules, site, weight, (config, base))
+    modules = adapter_modules.everywhere(modules)
     return PeftAdapter(modules=dict(sorted(modules.items())), base_name=base_name)
 
 
