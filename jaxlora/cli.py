@@ -1,21 +1,28 @@
 """The ``jaxlora`` command: models and their adapters, studies, and data sets.
 
 Exit codes: 0 done, 1 some base failed its criteria, 2 bad input, 130 stopped by SIGINT
-(Ctrl-C), 75 by SIGTERM. Errors are one sentence on stderr.
+(Ctrl-C), 75 by SIGTERM: 0 and 1 only if everything is written, with a signal that came
+too late, too. Errors are one sentence on stderr.
 """
 
 import difflib
-import errno
 import importlib
 import os
-import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import jaxlora
 from jaxlora import stopping
-from jaxlora.commands import pages, processes, profiling, programs, talk
+from jaxlora.commands import (
+    pages,
+    processes,
+    profiling,
+    programs,
+    sentences,
+    talk,
+)
 from jaxlora.commands.catalog import (
     COMMANDS,
     GROUPS,
@@ -31,6 +38,9 @@ from jaxlora.strangers.text import visible
 
 Command = Callable[[Sequence[str]], int]
 
+ENDED = "It had ended before it could be stopped: everything is written."
+"""Said after a signal that came too late; the exit code is then that of any end."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
@@ -41,20 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry = _entry(words)
     with stopping.handled() as asked, talk.heard(speech):
         try:
-            return _run(given, words, asked)
+            code = _run(given, words, asked)
+            if asked.number is not None and not processes.is_child() and code < 2:
+                print(f"jaxlora: {ENDED}", file=sys.stderr)
+            return code
         except SystemExit as ended:  # --help, or flags that tyro explained and refused
             return ended.code if isinstance(ended.code, int) else 2
         except BrokenPipeError:  # the reader of a pipe (head) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt as stop:
-            _say(_stopped(entry, stop))
+            _say(sentences.stopped(entry, stop))
             return stopping.code_of(stop)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            if processes.is_child() and _lost(error):
-                _say(processes.lost(str(error)))
+            if processes.is_child() and (loss := sentences.of_loss(error)):
+                _say(loss)
                 return processes.AGAIN
-            sentence = _sentence(entry, error)
+            sentence = sentences.of_error(entry, error)
             if sentence is None:
                 raise
             return _say(sentence)
@@ -63,7 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def process() -> NoReturn:
     """Runs the command line of this process, and ends it."""
     programs.keep(on=talk.NO_PROGRAMS not in sys.argv)
-    code = main()
+    try:
+        code = main()
+    except Exception:  # an error of ours
+        if not processes.is_child():
+            raise
+        # At the interpreter's end JAX would wait for the other processes, which wait
+        # for this one.
+        traceback.print_exc()
+        code = 1
     stopping.leave(code, at_once=processes.is_child() and code != 0)
 
 
@@ -94,24 +115,6 @@ def _call(words: list[str], asked: stopping.Asked) -> int:
         return command(rest)
 
 
-def _stopped(entry: Entry, stop: KeyboardInterrupt) -> str:
-    """What is left of a run that was stopped; who stopped it noted what it saved.
-
-    >>> stop = KeyboardInterrupt()
-    >>> _stopped(Entry("", resumes=True), stop)
-    'Stopped: nothing was saved yet; a new start begins at the beginning.'
-    >>> stop.add_note("update 8 of 20 is saved")
-    >>> _stopped(Entry("", resumes=True), stop)
-    'Stopped: update 8 of 20 is saved; the same command goes on from there.'
-    """
-    if not entry.resumes:
-        return "Stopped; nothing half-written is left."
-    saved = ", ".join(getattr(stop, "__notes__", ()))
-    if not saved:
-        return "Stopped: nothing was saved yet; a new start begins at the beginning."
-    return f"Stopped: {saved}; the same command goes on from there."
-
-
 def _text(words: Sequence[str]) -> str | None:
     """Help, or the version, if that is all that words ask for."""
     if not words or words[0] in ("-h", "--help") or list(words) == ["help"]:
@@ -119,30 +122,6 @@ def _text(words: Sequence[str]) -> str | None:
     if list(words) == ["--version"]:
         return f"jaxlora {jaxlora.__version__}\n"
     return pages.answer(words)
-
-
-def _sentence(entry: Entry, error: Exception) -> str | None:
-    """What a user reads of an error; None if it is ours, and needs its traceback."""
-    text = str(error)
-    if isinstance(error, ValueError):
-        return text if text.strip() else None  # no one can mend what says nothing
-    if isinstance(error, PermissionError):
-        return f"No permission for {error.filename}; choose another folder."
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full(entry, error)
-        if error.filename is None:
-            return None
-        return f"Cannot use {error.filename}: {error.strerror or error}."
-    # The runtime's own error of memory is a RuntimeError.
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return _out_of_memory(entry, text)
-    return None
-
-
-def _lost(error: Exception) -> bool:
-    """Does an error say that another process of the run is gone?"""
-    return importlib.import_module("jaxlora.parallel.processes").is_loss(error)
 
 
 def _alone(words: Sequence[str]) -> str:
@@ -162,34 +141,6 @@ def _alone(words: Sequence[str]) -> str:
 def _say(sentence: str) -> int:
     print(f"jaxlora: {visible(sentence)}", file=sys.stderr)
     return 2
-
-
-def _full(entry: Entry, error: OSError) -> str:
-    where = error.filename or "while writing"
-    if not entry.resumes:
-        return (
-            f"No room left on the disk ({where}); free some, or choose another --out: "
-            f"nothing half-written is left."
-        )
-    return (
-        f"No room left on the disk ({where}); free some, or choose another --out or "
-        f"--cache-dir, and run the same command: finished blocks are kept."
-    )
-
-
-def _out_of_memory(entry: Entry, text: str) -> str:
-    """What to do, and how much was asked for, if the error says so.
-
-    >>> _out_of_memory(COMMANDS["forward"], "RESOURCE_EXHAUSTED: 5368709120 bytes")
-    'Out of memory (for 5.0 GiB more); lower --batch or the length of rows, or use ...'
-    """
-    asked = re.search(r"(\d+) bytes", text)
-    more = f" (for {int(asked[1]) / 2**30:.1f} GiB more)" if asked else ""
-    lower = f"lower {entry.lower}, or " if entry.lower else ""
-    return (
-        f"Out of memory{more}; {lower}use --dtype bfloat16, a smaller model, or a "
-        f"larger machine."
-    )
 
 
 def _entry(words: Sequence[str]) -> Entry:

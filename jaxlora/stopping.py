@@ -79,8 +79,11 @@ def handled() -> Iterator[Asked]:
         os.close(read)
 
 
-def check() -> None:
+def check(saved: str = "") -> None:
     """Stops here if a signal has asked for it.
+
+    Args:
+      saved: what is on the disk by now, which becomes a note of the error.
 
     Raises:
       Stop: after a first SIGINT or SIGTERM in a block of :func:`handled`.
@@ -89,7 +92,10 @@ def check() -> None:
     """
     asked = _ASKED.get()
     if asked is not None and asked.number is not None:
-        raise Stop(asked.number)
+        stop = Stop(asked.number)
+        if saved:
+            stop.add_note(saved)
+        raise stop
 
 
 def code_of(error: KeyboardInterrupt) -> int:

@@ -10,6 +10,7 @@ kept; remove the folder, or set JAX_ENABLE_COMPILATION_CACHE=0, to compile every
 import gc
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def optax_promotes():
     """Optax itself mixes floats and integer counts, which is an error elsewhere."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can mount a tiny disk")
+    words = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no tiny disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,15 @@ somebody has to be left who says so in a sentence. This process imports no JAX.
 import contextlib
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 from jaxlora import stopping
-from jaxlora.commands import talk
+from jaxlora.commands import process_loss, talk
 
 CHILD = "JAXLORA_CHILD"
 """Set in the child: the descriptor that closes when its parent ends."""
@@ -32,11 +31,6 @@ WAIT = "--wait"
 USUAL_WAIT = 300.0
 AGAIN = 75
 """Exit code of a run that others ended: the same command goes on."""
-_FATAL = "JAX distributed service detected fatal errors"
-# What C++ libraries print of themselves and of the stack when they end a process.
-_NOISE = re.compile(
-    r"\[Gloo\] |\*\*\* Check failure stack|\s+@ +0x|[A-Z]\d{4} \d\d:\d\d"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,23 +90,6 @@ def split(
     return rest, Asked(given["--coordinator"], processes, process, wait)
 
 
-def lost(reason: str = "") -> str:
-    """The sentence of a process that ends because of another one.
-
-    Args:
-      reason: what JAX raised.
-
-    >>> lost("Gloo failed: Connection closed by peer [127.0.0.1]:20617")[:71]
-    'Another process of this run ended, or its host was lost (Gloo failed: C'
-    """
-    why = f" ({reason.splitlines()[0][:150]})" if reason else ""
-    return (
-        f"Another process of this run ended, or its host was lost{why}, so this one "
-        f"ends, too; what was saved before is kept: the same command, on all hosts, "
-        f"goes on from there."
-    )
-
-
 def is_child() -> bool:
     """Is this the child that does the work?"""
     return CHILD in os.environ
@@ -140,11 +117,11 @@ def watch(words: Sequence[str], asked: stopping.Asked) -> int:
         start_new_session=True,  # Ctrl-C is passed on by us, once
     )
     os.close(read)
-    fatal = threading.Event()
-    streams = ((child.stdout, sys.stdout), (child.stderr, talk.terminal()))
+    streams = process_loss.Streams()
+    pairs = ((child.stdout, sys.stdout), (child.stderr, talk.terminal()))
     threads = [
-        threading.Thread(target=_pass_on, args=(*pair, fatal), daemon=True)
-        for pair in streams
+        threading.Thread(target=streams.pass_on, args=pair, daemon=True)
+        for pair in pairs
     ]
     for thread in threads:
         thread.start()
@@ -156,8 +133,9 @@ def watch(words: Sequence[str], asked: stopping.Asked) -> int:
         thread.join(timeout=5)
     if asked.number is not None and code == AGAIN:
         return stopping.CODES[signal.Signals(asked.number)]
-    if fatal.is_set():
-        print(f"jaxlora: {lost()}", file=sys.stderr)
+    if streams.fatal:
+        text = process_loss.lost(streams.fatal, streams.here, shown=False)
+        print(f"jaxlora: {text}", file=sys.stderr)
         return AGAIN
     if code < 0:
         name = signal.Signals(-code).name
@@ -204,23 +182,11 @@ def label(process: int, processes: int) -> None:
     """
     if processes > 1:
         # For the parent, and not for the log.
-        print(f"{_LABEL}{process}/{processes}", file=talk.terminal(), flush=True)
-
-
-_LABEL = "jaxlora-process "
-
-
-def _pass_on(source: IO[str], to: IO[str], fatal: threading.Event) -> None:
-    head = ""
-    for line in source:
-        if line.startswith(_LABEL):
-            head = f"[{line.removeprefix(_LABEL).strip()}] "
-            continue
-        if _FATAL in line:
-            fatal.set()
-        if not _NOISE.match(line):
-            to.write(f"{head}{line}")
-            to.flush()
+        print(
+            f"{process_loss.LABEL}{process}/{processes}",
+            file=talk.terminal(),
+            flush=True,
+        )
 
 
 def _ended(child: subprocess.Popen, asked: stopping.Asked) -> int:

@@ -56,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         results = study_output.claimed(given.out, given.force, work)
     if given.share:
         return study_output.shared(console, given.share, given.out)
+    study_output.check_stopped()
     leaderboard.save(results.summary, given.out)
     written = study_output.write(console, results, given.out)
     if set(given.config.all_methods) - set(map(str, USUAL)):

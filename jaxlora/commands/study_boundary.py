@@ -69,6 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         how = (given.config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    study_output.check_stopped()
     files = regimes.save(results.rows, results.summary, given.out)
     book = regimes_readings.book(results.rows, results.summary)
     for sentence in regimes_tables.finding(book):

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from jaxlora import stopping
 from jaxlora.commands.flags import outputs
 from jaxlora.files import write_text
 from jaxlora.report import figures, page, tables
@@ -65,12 +66,23 @@ def write(
     Returns:
       The page.
     """
+    check_stopped()
     figures.save_all(results.rows, out)
+    check_stopped()
     written = page.write(results.rows, results.summary, out)
     markdown = tables.to_markdown(results.rows, results.summary)
     write_text(out / "tables.md", markdown + closing)
     console.print(tables.terminal(results.rows, results.summary))
     return written
+
+
+def check_stopped() -> None:
+    """Stops here if a signal has asked for it: a study is asked, but not drawn.
+
+    Raises:
+      Stop: after a signal.
+    """
+    stopping.check("all rows are saved, and not all figures and pages")
 
 
 def cache(usual: Path, out: Path, share: str) -> Path:

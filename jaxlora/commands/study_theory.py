@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         how = (config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    study_output.check_stopped()
     theory.save(results.summary, given.out)
     written = theory.write(results.summary, given.out)
     console.print(Text(theory.headline(results.summary), "bold"))

@@ -81,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
         how = (given.config, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    study_output.check_stopped()
     files = word_problems.save(results.rows, results.summary, given.out, facts)
     _print(console, results)
     _close(console, files[-1], given.out, results.summary)

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from jaxlora import files, locks, lora
+from jaxlora import files, locks, lora, stopping
 from jaxlora import tree as named
 from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, Words, outputs
@@ -170,7 +170,9 @@ def _write(
     of_run: tuple,
 ) -> None:
     training, counts, started = of_run
-    for name, adapter in zip(names, lora.unstack(trained.learned), strict=True):
+    learned = lora.unstack(trained.learned)
+    for i, (name, adapter) in enumerate(zip(names, learned, strict=True)):
+        stopping.check(f"all updates and {i} of {len(names)} adapters are saved")
         if given.force or not (given.out / name).exists():  # else from before a stop
             with outputs.replaced(given.out / name) as new:
                 base_name = str(given.model)

@@ -1,4 +1,4 @@
-"""Checkpoints and caches: the only module that knows orbax.
+"""Checkpoints and caches: steps of a run, written whole, checked when read.
 
 A cache entry is a folder named by the hash of everything that made it. A step is
 written under a temporary name, sealed with the hashes of its files and renamed, so that
@@ -9,24 +9,20 @@ before, and sent after. So processes need no folder that all of them see, and a 
 on with any number of them, on any mesh.
 """
 
-import errno
 import hashlib
 import json
-import logging
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxlora import files, locks
-from jaxlora import tree as named
+from jaxlora.io import checkpoint_arrays as arrays
+from jaxlora.io import checkpoint_facts as facts_of
 from jaxlora.io import trust
 from jaxlora.io.trust import DamagedError
 from jaxlora.parallel import processes
@@ -134,13 +130,12 @@ class Saver:
 
 def _write(folder: Path, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
     # Shapes and types are stored as text, so that they can be compared before reading.
-    facts = {"meta": dict(meta), "leaves": _leaves(tree)}
+    facts = {"meta": dict(meta), "leaves": facts_of.leaves(tree)}
     path = folder / str(step)
-    with _system_errors(folder), _turn(folder):
+    with arrays.system_errors(folder), _turn(folder):
         files.sweep(folder)
-        with files.new_folder(path) as new, _orbax() as writer:
-            # Absolute: tensorstore knows no other paths.
-            writer.save((new / STATE).absolute(), args=ocp.args.StandardSave(tree))
+        with files.new_folder(path) as new:
+            arrays.write(new / STATE, tree)
             (new / FACTS).write_text(json.dumps(facts, default=str), encoding="utf-8")
             trust.seal(new, _key(path))
             files.remove(path)  # of another process, which made the same
@@ -169,11 +164,11 @@ def restore(
         or type than ``target``; orbax would cast a wrong type silently.
     """
     if processes.count() == 1:
-        return _read(folder, _placed(target), made_by)
+        return _read(folder, arrays.placed(target), made_by)
     trees: list[Tree] = []
 
     def read() -> list[Any] | None:
-        stored = _read(folder, _placed(target, here=True), made_by)
+        stored = _read(folder, arrays.placed(target, here=True), made_by)
         if stored is None:
             return None
         trees.append(processes.host(stored[1]))
@@ -183,7 +178,7 @@ def restore(
     if about is None:
         return None
     tree = processes.shared(trees[0] if trees else None, target)
-    return about[0], jax.tree.map(_on_devices, tree, target), about[1]
+    return about[0], jax.tree.map(arrays.on_devices, tree, target), about[1]
 
 
 def _read(
@@ -213,11 +208,9 @@ def _read_step(path: Path, target: Tree, made_by: Mapping[str, Any] | None):
     facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
     # Facts first: they say whether the arrays can be read into ``target``.
     if made_by is not None:
-        _check_made_by(path.parent, facts["meta"], made_by)
-    _check(path.parent, facts["leaves"], _leaves(target))
-    wanted = ocp.args.StandardRestore(target)
-    with _orbax() as reader:
-        state = reader.restore((path / STATE).absolute(), args=wanted)
+        facts_of.check_made_by(path.parent, facts["meta"], made_by)
+    facts_of.check_leaves(path.parent, facts["leaves"], facts_of.leaves(target))
+    state = arrays.read(path / STATE, target)
     return int(path.name), state, facts["meta"]
 
 
@@ -237,105 +230,3 @@ def _turn(folder: Path) -> AbstractContextManager[None]:
     if not locks.writable(folder):
         return nullcontext()
     return locks.held(folder / locks.NAME, folder, wait=True)
-
-
-def _check_made_by(
-    folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
-    if fingerprint(stored) != fingerprint(wanted):
-        names = sorted(stored.keys() | wanted.keys())
-        none = object()
-        pairs = ((x, stored.get(x, none), wanted.get(x, none)) for x in names)
-        differ = [x for x, a, b in pairs if fingerprint({x: a}) != fingerprint({x: b})]
-        raise ValueError(
-            f"{folder} holds the checkpoint of another run: {', '.join(differ)} "
-            f"changed since; give another folder, or remove this one to start again."
-        )
-
-
-@contextmanager
-def _system_errors(folder: Path) -> Iterator[None]:
-    """Makes an OSError that names ``folder`` of whatever the system refuses.
-
-    Arrays are written by tensorstore, whose system errors are ValueErrors. Orbax logs
-    the traceback of what a thread of it raises, and raises it again: one is enough.
-    """
-    # Orbax logs a traceback for what is raised again below as one sentence.
-    log = logging.getLogger("absl")
-    log.addFilter(_is_news)
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    except ValueError as error:
-        text = str(error)
-        # tensorstore puts the number of the system error into the text of its message.
-        code = re.search(r"os_error_code='(\d+)'", text)
-        full = "RESOURCE_EXHAUSTED" in text or "No space left" in text
-        if code is None and not full:
-            raise
-        # Not only a full disk: too many open files is RESOURCE_EXHAUSTED, too.
-        number = int(code[1]) if code else errno.ENOSPC
-        raise OSError(number, os.strerror(number), str(folder)) from error
-    finally:
-        log.removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return "run() raised an exception" not in record.getMessage()
-
-
-def _leaves(tree: Tree) -> dict[str, str]:
-    """What each leaf is, for example ``{"head": "float32[128, 98]"}``."""
-    return {
-        name: f"{jax.numpy.dtype(leaf.dtype).name}{list(leaf.shape)}"
-        for name, leaf in named.flatten(tree).items()
-    }
-
-
-def _check(folder: Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
-    # Orbax casts a wrong type silently, and resizes nothing: compare before reading.
-    for name in sorted(stored.keys() | wanted.keys()):
-        if stored.get(name) != wanted.get(name):
-            raise ValueError(
-                f"Checkpoint {folder} holds {name!r} as {stored.get(name, 'nothing')}, "
-                f"expected {wanted.get(name, 'nothing')}; it was written by another "
-                f"configuration, so delete the folder or use another one."
-            )
-
-
-def _placed(target: Tree, *, here: bool = False) -> Tree:
-    """Gives every abstract leaf a sharding: by default the first device.
-
-    Args:
-      target: abstract arrays.
-      here: on a device of this process, whatever their shardings are.
-    """
-    # Orbax restores onto the devices that the arrays were saved from, which may be
-    # gone.
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def on_device(leaf: Any) -> jax.ShapeDtypeStruct:
-        where = None if here else getattr(leaf, "sharding", None)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where or device)
-
-    return jax.tree.map(on_device, target)
-
-
-def _on_devices(values: np.ndarray, leaf: Any) -> Any:
-    where = getattr(leaf, "sharding", None)
-    if where is None:
-        return values
-    return jax.make_array_from_callback(values.shape, where, lambda at: values[at])
-
-
-def _orbax() -> ocp.Checkpointer:
-    options: dict[str, Any] = {}
-    if processes.count() > 1:  # the others neither write nor wait
-        only = ocp.options.MultiprocessingOptions(
-            primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-        )
-        options["multiprocessing_options"] = only
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)

@@ -38,7 +38,7 @@ from jaxlora.models.calls import init
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.names import HEAD, Place
-from jaxlora.models.replaced import untie
+from jaxlora.models.replaced_leaves import untie
 from jaxlora.parallel import rules
 from jaxlora.tree import Tree
 

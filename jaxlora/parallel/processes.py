@@ -98,9 +98,14 @@ def count() -> int:
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
+def number() -> int:
+    """Which process of the run this is, from 0."""
+    return jax.process_index() if count() > 1 else 0
+
+
 def first() -> bool:
     """Is this the process that writes?"""
-    return count() == 1 or jax.process_index() == 0
+    return number() == 0
 
 
 def meet() -> None:

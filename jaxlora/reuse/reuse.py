@@ -247,7 +247,7 @@ def load(
         progress=functools.partial(progress, Path(folder).name),
     )
     files = [peft.open_folder(path) for path in (*folders, *common)]
-    model, base, replaced = replace(model, base, _weighed(files, how.weights))
+    model, base, replaced = replace(model, base, _weighed(files, how.weights), mesh)
     adapters: list[Adapter] = []
     for i, file in enumerate(files):
         progress(file.folder.name, i, many + general)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, models
 from jaxlora.io import tensors
-from jaxlora.models import adapters, pretrained, replaced
+from jaxlora.models import adapters, pretrained, replaced_leaves
 
 RUN = jax.jit(models.apply, static_argnums=0)
 TOKENS = np.array([[5, 9, 17, 200, 33]], np.int32)
@@ -117,7 +117,7 @@ def test_a_head_that_leaves_its_table_and_a_resized_vocabulary_are_written(
     stored |= {f"{module}.weight": bytes_, f"{module}.SCB": scales}
     save_file(stored, path)
     model, base = pretrained.load(folder)
-    model, base = replaced.untie(model, base)
+    model, base = replaced_leaves.untie(model, base)
     table = np.pad(base["embed"]["embedding"], ((0, 3), (0, 0)))
     base |= {"embed": {"embedding": table}, "head": 2 * table.T}
     config = dataclasses.replace(model.config, vocab_size=len(table))

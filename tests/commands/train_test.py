@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from jaxlora import cli, locks, lora, models
-from jaxlora.commands import scalars, train
+from jaxlora.commands import scalars, train, train_output
 from jaxlora.commands.flags import training
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import data_sets
@@ -377,6 +377,7 @@ def test_an_interrupted_run_goes_on(library, speaking, files, tmp_path, monkeypa
     code, said = call(speaking("plain"), files, out, *EPOCHS, "--seed", "1")
     assert code == 2
     assert ".checkpoint holds the checkpoint of another run" in said
+    assert "training.seed is 0 there and 1 here" in said
     code, said = call(speaking("plain"), files[::-1], out, *EPOCHS)
     assert code == 2
 
@@ -405,6 +406,38 @@ def test_interrupted_while_writing(library, speaking, files, tmp_path, monkeypat
     monkeypatch.setattr(packed, "updates", lambda *_: pytest.fail("it trained again"))
     assert call(speaking("plain"), files, out, *EPOCHS)[0] == 0
     assert (out / NAMES[0]).stat().st_ino == first
+    assert weights(out) == weights(library[0])
+    assert sorted(os.listdir(out)) == sorted(os.listdir(library[0]))
+
+
+def test_a_signal_while_results_are_written_stops_it_unless_all_are(
+    library, speaking, files, tmp_path, monkeypatch
+):
+    out = tmp_path / "library"
+
+    def signalled(patched, module, name):
+        real = getattr(module, name)
+
+        def after(*args, **options):
+            real(*args, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # it is read by a thread
+
+        patched.setattr(module, name, after)
+
+    with monkeypatch.context() as patched:
+        signalled(patched, adapters, "save")
+        code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 75
+    saved = "all updates and 1 of 2 adapters are saved; the same command goes on"
+    assert f"Stopped: {saved}" in said
+    assert sorted(os.listdir(out)) == sorted(
+        [".checkpoint", "log.txt", "losses.csv", NAMES[0]]
+    )
+    signalled(monkeypatch, train_output, "write")
+    code, said = call(speaking("plain"), files, out, *EPOCHS)
+    assert code == 0
+    assert said.endswith(f"jaxlora: {cli.ENDED}\n")
     assert weights(out) == weights(library[0])
     assert sorted(os.listdir(out)) == sorted(os.listdir(library[0]))
 

@@ -180,30 +180,15 @@ def test_any_other_error_of_an_array_stays_what_it_is(tmp_path, monkeypatch):
         checkpoint.save(tmp_path, 8, make(1), {})
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """A disk of one megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("only root can mount a tiny disk")
-    words = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("no tiny disk can be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], capture_output=True, check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", [1, 6, 16])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(
-    tiny, monkeypatch, capfd, caplog, pages
+    tiny_disk, monkeypatch, capfd, caplog, pages
 ):
-    folder, filler = tiny / "entry", tiny / "filler"
+    folder, filler = tiny_disk / "entry", tiny_disk / "filler"
     checkpoint.save(folder, 3, make(0), {})
     large = {"x": jnp.asarray(np.random.default_rng(0).random(100_000), jnp.float32)}
-    filler.write_bytes(b"x" * (shutil.disk_usage(tiny).free - pages * 4096))
+    filler.write_bytes(b"x" * (shutil.disk_usage(tiny_disk).free - pages * 4096))
     monkeypatch.setattr(info, "run", lambda _: checkpoint.save(folder, 8, large, {}))
     capfd.readouterr()
     assert cli.main(["info"]) == 2

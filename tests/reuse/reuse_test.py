@@ -230,7 +230,7 @@ def test_loading_says_what_is_read(tmp_path, base, make, monkeypatch):
 
     monkeypatch.setattr(module.pretrained, "load", load)
     monkeypatch.setattr(module.peft, "open_folder", lambda path: Opened(path))
-    monkeypatch.setattr(module, "replace", lambda model, base, files: (model, base, ()))
+    monkeypatch.setattr(module, "replace", lambda model, base, *_: (model, base, ()))
     trees = module.adapter_trees
     monkeypatch.setattr(trees, "from_file", lambda file, base: made[file.folder.name])
     monkeypatch.setattr(trees, "left_out", lambda path: iter(()))

@@ -1,7 +1,12 @@
 """Runs of many experts: resumed to the bit, the same with any neighbours."""
 
+import contextlib
 import dataclasses
+import errno
 import math
+import os
+import resource
+import shutil
 import zlib
 
 import chex
@@ -179,25 +184,32 @@ OTHERS = {
     "answers": {"data": changed("weights")},
     "order": {"data": dict(reversed(DATA.items()))},
     "name": {"data": {n.replace("ann", "al"): rows for n, rows in DATA.items()}},
-    "number": {"data": DATA | {"ed": draw(9, 4)}},
-    "rate": {"training": dataclasses.replace(TRAINING, learning_rate=2e-2)},
+    "number": {"data": DATA | {"ed": draw(9, 4)}, "says": "run: rows changed since;"},
+    "rate": {
+        "training": dataclasses.replace(TRAINING, learning_rate=2e-2),
+        "says": r"run: training\.learning_rate is 0\.01 there and 0\.02 here; give",
+    },
     "epochs": {"training": dataclasses.replace(TRAINING, epochs=3)},
     "alpha": {"config": dataclasses.replace(LORA, alpha=8.0)},
-    "rank": {"config": dataclasses.replace(LORA, rank=3)},
+    "rank": {
+        "config": dataclasses.replace(LORA, rank=3),
+        "says": r"lora\.rank is 2 there and 3 here",
+    },
     "seed": {"training": dataclasses.replace(TRAINING, seed=1)},
     "weight decay": {"training": dataclasses.replace(TRAINING, weight_decay=0.1)},
     "clip": {"training": dataclasses.replace(TRAINING, clip=0.5)},
     "warm-up": {"training": dataclasses.replace(TRAINING, warmup=2)},
-    "base": {"made_by": {"model": "B"}},
-    "unknown base": {"made_by": {}},
+    "base": {"made_by": {"model": "B"}, "says": r'model is "A" there and "B" here'},
+    "unknown base": {"made_by": {}, "says": r'model is "A" there and nothing here'},
 }
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_another_run_is_not_resumed(net, finished, other):
-    folder = finished[1]
-    with pytest.raises(ValueError, match="holds the checkpoint of another run"):
-        run(net, folder=folder, **{"made_by": {"model": "A"}} | other)
+    folder, options = finished[1], {"made_by": {"model": "A"}} | other
+    says = options.pop("says", "holds the checkpoint of another run")
+    with pytest.raises(ValueError, match=says):
+        run(net, folder=folder, **options)
     assert [path.name for path in folder.iterdir()] == ["8"]
 
 
@@ -386,6 +398,61 @@ def test_only_updates_that_count_can_diverge(net, monkeypatch, e, k, stops, what
             run(net)
     else:
         assert np.isnan(run(net).loss[e, k])
+
+
+@contextlib.contextmanager
+def no_large_files():
+    """The system refuses to write more than so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fails_and_goes_on(net, done, folder, fill, free, code):
+    """A disk that is full after some saves is said, and the last save counts."""
+
+    def progress(step, *_):
+        if step == 6:  # the save of step 2 has ended, that of step 4 perhaps
+            fill()
+
+    with pytest.raises(OSError, match=os.strerror(code)) as failed:
+        run(net, folder=folder, progress=progress)
+    assert failed.value.filename == str(folder)
+    free()
+    kept = sorted(int(path.name) for path in folder.iterdir())
+    assert kept in ([2], [2, 4])  # nothing of the one that failed
+    got = run(net, folder=folder)
+    assert got.resumed == kept[-1]
+    same(got, done)
+
+
+def test_a_disk_that_takes_no_more_is_said_and_loses_nothing(
+    net, done, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(session, "SAVE_FIRST", -1.0)
+    with contextlib.ExitStack() as stack:
+
+        def fill():
+            stack.enter_context(no_large_files())
+
+        fails_and_goes_on(net, done, tmp_path / "run", fill, stack.close, errno.EFBIG)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_loses_nothing(net, done, tiny_disk, monkeypatch):
+    monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(session, "SAVE_FIRST", -1.0)
+    filler = tiny_disk / "filler"
+
+    def fill():
+        filler.write_bytes(b"x" * (shutil.disk_usage(tiny_disk).free - 4096))
+
+    folder = tiny_disk / "run"
+    fails_and_goes_on(net, done, folder, fill, filler.unlink, errno.ENOSPC)
 
 
 def test_experts_and_batches_over_eight_devices(net, done, tmp_path, monkeypatch):

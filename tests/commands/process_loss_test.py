@@ -1,0 +1,70 @@
+"""Who is gone, by what JAX says; and what is kept of what a child prints."""
+
+import io
+import os
+
+import pytest
+
+from jaxlora import cli
+from jaxlora.commands import process_loss, processes
+from jaxlora.commands.process_loss import Place
+
+FATAL = """\
+F1130 10:12:01.123456 2638 client.h:80] Terminating process because the JAX \
+distributed service detected fatal errors. This most likely indicates that another \
+task died.
+/job:jax_worker/replica:0/task:3 heartbeat timeout.
+*** Check failure stack trace: ***
+    @     0x7fdb2d1936c0  absl::lts
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "here", "who"),
+    [
+        ("Gloo: Connection closed by peer [::1]:2", Place(0, 2), "Process 1"),
+        ("Gloo: Connection closed by peer [::1]:2", Place(1, 2), "Process 0"),
+        ("Gloo: Connection closed by peer [::1]:2", Place(1, 3), "Another process"),
+        (FATAL, Place(1, 8), "Process 3"),
+        (FATAL, Place(3, 8), "Another process"),  # it cannot be this one
+        ("/task:2 and /task:12", Place(0, 16), "Processes 2, 12"),
+        ("Failed to send RPC to coordination service.", Place(2, 4), "Process 0"),
+        ("Failed to send RPC to coordination service.", Place(0, 4), "Another process"),
+        ("", Place(), "Another process"),
+    ],
+)
+def test_who_is_gone(text, here, who):
+    assert process_loss.gone(text, here) == who
+    assert process_loss.lost(text, here).startswith(f"{who} of this run ended, or ")
+
+
+def test_lines_are_labelled_stacks_are_left_out_and_a_fatal_end_is_kept():
+    streams, out = process_loss.Streams(), io.StringIO()
+    text = f"before\n{process_loss.LABEL}1/8\nafter\n{FATAL}[Gloo] Rank 0\n"
+    streams.pass_on(io.StringIO(text), out)
+    printed = out.getvalue().splitlines()
+    assert printed[:2] == ["before", "[1/8] after"]
+    assert not [line for line in printed if "0x" in line or "Gloo" in line]
+    assert streams.here == Place(1, 8)
+    assert process_loss.gone(streams.fatal, streams.here) == "Process 3"
+
+
+def test_an_error_of_ours_does_not_wait_for_the_other_processes(monkeypatch, capsys):
+    """At the interpreter's end JAX would, and they wait for this one."""
+
+    def leave(code, *, at_once):
+        raise SystemExit((code, at_once))
+
+    def fail():
+        raise TypeError("ours")
+
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli.stopping, "leave", leave)
+    monkeypatch.setattr(cli.programs, "keep", lambda **_: None)
+    with pytest.raises(TypeError, match="ours"):
+        cli.process()
+    monkeypatch.setitem(os.environ, processes.CHILD, "3")
+    with pytest.raises(SystemExit) as ended:
+        cli.process()
+    assert ended.value.code == (1, True)
+    assert "TypeError: ours" in capsys.readouterr().err
