@@ -15,6 +15,8 @@ from jaxlora.plan.work import Work
 
 SHOWN = 8
 """Meshes of a ranking."""
+TAKEN = 0.75
+"""Of a GPU's memory, which JAX takes when it starts."""
 EXACT = {
     "compiled": "by the compiler",
     "refused": "refused by the compiler",
@@ -65,7 +67,7 @@ def show(console: Console, plan: Plan, share: float) -> None:
     if plan.traffic:
         heads = ("collective", "along", "MiB a chip and step")
         printing.table(console, heads, traffic(plan))
-    for text in (*closing(plan, share), verdict(plan)):
+    for text in (*closing(plan, share), *filter(None, [plan.note]), verdict(plan)):
         printing.line(console, text)
 
 
@@ -159,7 +161,8 @@ def verdict(plan: Plan) -> str:
     if plan.fits is None:
         return "There is no limit to compare with."
     if plan.fits:
-        return f"It fits, with {(plan.limit or 0) / plan.peak:.1f} times what it needs."
+        times = (plan.limit or 0) / plan.peak
+        return f"It fits, with {times:.1f} times what it needs{_taken(plan)}."
     scale = plan.peak / max(1, plan.formula)
     tries = []
     if plan.work.task != "merge":
@@ -170,6 +173,16 @@ def verdict(plan: Plan) -> str:
     if larger := search.smallest(plan.work, plan.where):
         tries.append(f"--topology {larger[0]} --mesh {mesh_text(larger[1])}")
     return f"It does not fit. By formula these would: {'; '.join(tries) or 'none'}."
+
+
+def _taken(plan: Plan) -> str:
+    """What a user must set before JAX takes as much of a GPU as is needed."""
+    if plan.where.platform != "gpu" or plan.peak <= TAKEN * (plan.limit or 0):
+        return ""
+    return (
+        f", of which JAX takes {TAKEN:.0%} unless XLA_PYTHON_CLIENT_MEM_FRACTION says "
+        f"more, such as 0.95"
+    )
 
 
 def meshes(console: Console, ranked: Sequence[Ranked]) -> None:

@@ -16,14 +16,15 @@ What a step of training many adapters needs, on devices that need not be here.
 
 Our own step is compiled for the chips of a topology, with shapes only: nothing is read,
 allocated or sent. Says memory a chip, which chips talk to which and how much, and the
-time of a step at a share of the chips' peak; and if it does not fit, what would. TPUs
-need their compiler, which installs on any x86 Linux (pip install 'jax[tpu]').
+time of a step at a share of the chips' peak; and if it does not fit, what would. This
+needs the chips' compiler, which installs on any x86 Linux: pip install 'jax[tpu]', or
+for GPUs jax-cuda13-plugin of JAX's version and nvidia-cudnn-cu13. Else by formula.
 
 examples:
   jaxlora plan train --model MODEL --topology v5e:4x4 --experts 8
   jaxlora plan train --model qwen2.5-7b --topology v5p-64 --experts 64 --length 1024 \\
       --mesh expert=8,fsdp=4
-  jaxlora plan train --model MODEL --topology h100:8 --formula
+  jaxlora plan train --model MODEL --topology h100:8
 """
 
 

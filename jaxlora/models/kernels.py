@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxlora.models import folding
 from jaxlora.models.config import DecoderConfig
 from jaxlora.parallel import BATCH, layout
 
@@ -89,15 +90,38 @@ def flash(
       scale: factor on the scores.
       fused: by cuDNN.
     """
-    mask = None if allowed is None else allowed[:, None]
-    return jax.nn.dot_product_attention(
-        q,
-        jnp.swapaxes(k, 1, 2),
-        jnp.swapaxes(v, 1, 2),
-        mask=mask,
-        is_causal=allowed is None,
-        scale=scale,
-        implementation="cudnn" if fused else "xla",
+    k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+    kernel = "cudnn" if fused else "xla"
+
+    def local(q, k, v, *mask) -> jax.Array:
+        return jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            mask=mask[0][:, None] if mask else None,
+            is_causal=not mask,
+            scale=scale,
+            implementation=kernel,
+        )
+
+    masks = () if allowed is None else (allowed,)
+    if not fused:
+        return local(q, k, v, *masks)
+    local = _cut(folding.folded(local), q.shape[0], masks)
+    return local(q, k, v, *masks)
+
+
+def _cut(local, batch: int, masks: tuple[jax.Array, ...]):
+    """A kernel that works on each device's rows and heads; compilers cannot cut one."""
+    if not layout.sizes():
+        return local
+    rows = BATCH if batch % layout.batch_parts() == 0 else None
+    heads = jax.P(rows, None, "tensor")
+    return jax.shard_map(
+        local,
+        in_specs=(heads, heads, heads, *(jax.P(rows) for _ in masks)),
+        out_specs=heads,
+        check_vma=False,
     )
 
 

@@ -6,14 +6,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from jaxlora import parallel
 from jaxlora.parallel.mesh import AXES
-from jaxlora.plan import costs, hlo, memory, programs, search
+from jaxlora.plan import costs, gpus, hlo, memory, programs, search
 from jaxlora.plan.costs import Traffic
 from jaxlora.plan.topology import Topology
 from jaxlora.plan.work import Work
 
 REFUSED = re.compile(r"required[^(]*\(([\d.]+)([KMGT])\)|Used ([\d.]+)([KMGT])")
+PLAIN = (
+    "cuDNN is not installed (pip install nvidia-cudnn-cu13): what was compiled holds "
+    "attention's scores, which the program that runs on the card does not."
+)
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -40,6 +46,8 @@ class Plan:
     where the chip has no numbers."""
     took: float = 0.0
     """Seconds that tracing and compiling took."""
+    note: str = ""
+    """How the compiled program differs from the one that would run; a sentence."""
 
     @property
     def limit(self) -> int | None:
@@ -103,7 +111,8 @@ def _compiled(plain: Plan) -> Plan:
     )
     started = time.monotonic()
     try:
-        compiled = programs.lower(plain.work, mesh).compile()
+        lowered, note = _lowered(plain.work, mesh)
+        compiled = lowered.compile()
     except Exception as error:  # the runtime's own class is not public
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -117,7 +126,19 @@ def _compiled(plain: Plan) -> Plan:
         peak=peak_bytes(compiled),
         traffic=tuple(traffic),
         took=time.monotonic() - started,
+        note=note,
     )
+
+
+def _lowered(work: Work, mesh: Mesh) -> tuple[Any, str]:
+    """The program, and how it differs from the one that would run."""
+    try:
+        return programs.lower(work, mesh), ""
+    except RuntimeError as error:
+        if not gpus.without_cudnn(error):
+            raise
+    config = dataclasses.replace(work.config, attention="auto")
+    return programs.lower(dataclasses.replace(work, config=config), mesh), PLAIN
 
 
 def peak_bytes(compiled: Any) -> int:

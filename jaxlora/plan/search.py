@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from jaxlora.parallel.mesh import AXES, check
-from jaxlora.plan import costs, memory, topology
+from jaxlora.plan import costs, gpus, memory, topology
 from jaxlora.plan.topology import Topology
 from jaxlora.plan.work import Work
 
@@ -177,8 +177,8 @@ def smallest(work: Work, where: Topology) -> tuple[str, dict[str, int]] | None:
     """
     kind = where.kind
     names = [f"{kind}:{shape}" for shape in topology.SHAPES.get(kind, ())]
-    if kind == "h100":
-        names = [f"h100:{2**n}" for n in range(9)]
+    if kind in gpus.CARDS:
+        names = [f"{kind}:{2**n}" for n in range(9)]
     for name in names:
         other = topology.describe(name, compiled=False)
         if other.count <= where.count:

@@ -1,7 +1,7 @@
 """Devices to plan for, that this machine need not have.
 
-TPUs are described by their compiler (libtpu, which installs on any x86 Linux); virtual
-CPU devices by JAX; GPUs by numbers alone unless they are here.
+TPUs are described by their compiler (libtpu, which installs on any x86 Linux), GPUs to
+theirs (JAX's plugin for CUDA, likewise), virtual CPU devices by JAX.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxlora.names import near
+from jaxlora.plan import gpus
 
 
 class Chip(NamedTuple):
@@ -34,9 +35,11 @@ CHIPS: Mapping[str, Chip] = {
     "v5p": Chip(95.74, 459.0, 600.0, "tpu"),
     "v6e": Chip(31.25, 918.0, 448.0, "tpu"),
     "h100": Chip(80e9 / 2**30, 989.0, 900.0, "gpu"),
+    "h200": Chip(141e9 / 2**30, 989.0, 900.0, "gpu"),
+    "a100": Chip(80e9 / 2**30, 312.0, 600.0, "gpu"),
 }
-"""By name: cloud.google.com/tpu/docs (system architecture), and NVIDIA's data sheet of
-the H100 SXM."""
+"""By name: cloud.google.com/tpu/docs (system architecture), and NVIDIA's data sheets of
+the SXM forms, of which an A100 has 80 GB here."""
 
 SHAPES: Mapping[str, tuple[str, ...]] = {
     "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -85,8 +88,8 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
     """Finds the devices that a name stands for.
 
     Args:
-      name: ``v5e:4x4`` or the cloud's ``v5e-16``, ``h100:8``, ``cpu:8``, or empty for
-        the devices of this machine.
+      name: ``v5e:4x4`` or the cloud's ``v5e-16``, ``h100:8`` (or h200, a100),
+        ``cpu:8``, or empty for the devices of this machine.
       compiled: whether devices are needed, or numbers alone.
 
     Raises:
@@ -98,7 +101,7 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
     if not name:
         return _here()
     kind, _, shape = re.sub(r"-(?=\d+$)", ":", name, count=1).partition(":")
-    if kind in ("cpu", "h100"):
+    if kind == "cpu" or kind in gpus.CARDS:
         return _counted(name, kind, shape, compiled)
     if kind not in SHAPES:
         raise ValueError(_unknown(name, kind))
@@ -140,7 +143,7 @@ def _here() -> Topology:
     if first.platform == "cpu":
         return Topology(f"cpu:{len(devices)}", "cpu", len(devices), None, devices)
     names = {"v5 lite": "v5e", "v5p": "v5p", "v5": "v5p", "v6 lite": "v6e"}
-    names |= {"H100": "h100"}
+    names |= {"H100": "h100", "H200": "h200", "A100-SXM4-80GB": "a100"}
     kind = next((k for x, k in names.items() if x in first.device_kind), "")
     chip = CHIPS.get(kind) or _measured(first)
     shown = f"{len(devices)} x {first.device_kind}"
@@ -157,15 +160,29 @@ def _counted(name: str, kind: str, count: str, compiled: bool) -> Topology:
     if not count.isdecimal() or not int(count):
         raise ValueError(f"No topology {name!r}; give a number, as in {kind}:8.")
     number, chip = int(count), CHIPS.get(kind)
+    plain = Topology(name, kind, number, chip)
     if not compiled:
-        return Topology(name, kind, number, chip)
-    there = [x for x in jax.devices() if x.platform == ("gpu" if chip else "cpu")]
+        return plain
+    if kind in gpus.CARDS:
+        return _described_gpus(plain)
+    there = jax.devices("cpu")
     if len(there) >= number:
-        return Topology(name, kind, number, chip, tuple(there[:number]))
-    note = (
-        f"There are {len(there)} devices of {kind} here, not {number}, to compile for"
-    )
-    return Topology(name, kind, number, chip, note=note)
+        return dataclasses.replace(plain, devices=tuple(there[:number]))
+    note = f"There are {len(there)} devices of cpu here, not {number}, to compile for"
+    return dataclasses.replace(plain, note=note)
+
+
+def _described_gpus(plain: Topology) -> Topology:
+    if not gpus.installed():
+        note = f"The compiler for GPUs is not installed ({gpus.INSTALL})"
+        return dataclasses.replace(plain, note=note)
+    try:
+        there = gpus.devices(plain.kind, plain.count)
+    except Exception as error:  # the runtime's own class is not public
+        reason = str(error).partition("\n")[0].rstrip(".")
+        note = f"The compiler for GPUs does not start ({reason})"
+        return dataclasses.replace(plain, note=note)
+    return dataclasses.replace(plain, devices=there)
 
 
 def _of_count(kind: str, number: int) -> str:
@@ -182,7 +199,7 @@ def _shown(kind: str) -> str:
 
 
 def _unknown(name: str, kind: str) -> str:
-    kinds = [*SHAPES, "h100", "cpu"]
+    kinds = [*SHAPES, *gpus.CARDS, "cpu"]
     alias = {"v5litepod": "v5e", "v5lite": "v5e", "v6": "v6e", "v5": "v5p"}
     close: Sequence[str] = [alias[kind]] if kind in alias else near(kind, kinds)
     hint = f"; did you mean {name.replace(kind, close[0], 1)}?" if close else "."

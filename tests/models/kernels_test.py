@@ -1,5 +1,6 @@
 """Which program computes attention where, and the TPU's own beside ours."""
 
+import functools
 import pathlib
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlora import models
-from jaxlora.models import DecoderConfig
+from jaxlora.models import DecoderConfig, kernels
 from jaxlora.models.attention import attend, seen
 from jaxlora.models.kernels import chosen, of, on, splash
 
@@ -74,6 +75,33 @@ def test_no_model_asks_where_it_happens_to_run():
     """A program is compiled for devices that are not here, too."""
     for path in pathlib.Path(models.__file__).parent.glob("*.py"):
         assert "default_backend" not in path.read_text(encoding="utf-8"), path
+
+
+def test_experts_are_more_rows_to_cudnn(monkeypatch):
+    """Values and gradients, mapped over experts; cuDNN's part is played by XLA."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (3, 2, 4, 2, 8))
+    k, v = (jax.random.normal(key, (3, 2, 1, 4, 8)) for key in keys[1:3])
+    weight = jax.random.normal(keys[3], q.shape[1:])
+    ids = jnp.array([[[1, 1, 2, 2], [1, 2, 2, 2]]] * 3)
+    library, rows = jax.nn.dot_product_attention, []
+
+    def fused(q, *args, implementation, **named):
+        assert implementation == "cudnn"
+        rows.append(q.shape[0])
+        return library(q, *args, implementation="xla", **named)
+
+    def slopes(fn):
+        def value(args, ids):
+            return jnp.sum(weight * fn(*args, seen(ids, ids, 0), scale=0.3))
+
+        return jax.jit(jax.vmap(jax.value_and_grad(value)))((q, k, v), ids)
+
+    want = slopes(kernels.flash)
+    monkeypatch.setattr(kernels.jax.nn, "dot_product_attention", fused)
+    got = slopes(functools.partial(kernels.flash, fused=True))
+    assert rows[-1] == 6
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), got, want)
 
 
 @pytest.mark.slow

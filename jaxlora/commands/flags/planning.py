@@ -36,7 +36,8 @@ class Devices:
         str,
         tyro.conf.arg(
             metavar="NAME",
-            help="v5e:4x4, v5p:2x4x4, v6e:2x4, or the cloud's v5e-16; h100:8; cpu:8. "
+            help="v5e:4x4, v5p:2x4x4, v6e:2x4, or the cloud's v5e-16; h100:8, h200:8, "
+            "a100:8; cpu:8. "
             "If not given, this machine.",
         ),
     ] = ""
@@ -112,9 +113,9 @@ def prepare(name: str) -> None:
     Args:
       name: of the topology.
     """
-    if not name or name.startswith("h100"):
+    if not name:
         return
-    # Nothing runs: the CPU is enough, and a TPU that is here is not taken.
+    # Nothing runs: the CPU is enough, and what else is here is not taken.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with contextlib.suppress(RuntimeError):  # it has started: it has what it has
         jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
