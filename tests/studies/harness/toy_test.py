@@ -19,6 +19,7 @@ from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.studies import harness
 from jaxlora.studies.harness import Criterion, Outcome, Results, Run, Study, results
 from jaxlora.studies.harness.samples import Intervals, add, per_seed, pooled
+from jaxlora.studies.harness.share import Share, join
 
 ARMS, LEAST = (Arm.BASE, Arm.HOP1, Arm.PAIR), 0.2
 HOW = Intervals(confidence=0.95, resamples=50)
@@ -53,7 +54,8 @@ def address(arm: Arm) -> Address:
 
 def work(this: Run[Toy]) -> Results:
     config, samples, rows, criteria, failed = this.config, {}, [], [], []
-    for seed in range(config.seeds):
+    seeds = this.share.of(range(config.seeds))
+    for seed in seeds:
         for i, arm in enumerate(ARMS):
             this.progress("questions", i, len(ARMS), f"seed {seed}: {arm}")
             path = this.out / "blocks" / f"{seed}-{i}.json"
@@ -65,6 +67,8 @@ def work(this: Run[Toy]) -> Results:
         criteria.append(criterion.record(seed=seed))
         rows += criterion.rows(seed, address(Arm.BASE))
         failed += [] if criterion.passed else [seed]
+    if not this.share.complete:
+        return Results(pd.DataFrame(), {}, [])
     rows += per_seed(samples, range(config.seeds), HOW.confidence)
     both = list(pooled(samples, range(config.seeds), HOW))
     summary = {"criteria": criteria}
@@ -91,9 +95,9 @@ CLAIMS = [
 ]
 
 
-def run(root: Path, progress=lambda *_: None, **config) -> Results:
+def run(root: Path, progress=lambda *_: None, part=Share(), **config) -> Results:  # noqa: B008
     study = Study(name="toy", config=Toy(**config), code="v1", free=("pause",))
-    return harness.run(study, root / "out", root / "cache", work, progress)
+    return harness.run(study, root / "out", root / "cache", work, progress, part)
 
 
 def csv(root: Path) -> bytes:
@@ -136,6 +140,22 @@ def test_cut_anywhere_it_goes_on_and_ends_the_same(tmp_path):
     ended = run(tmp_path / "cut")
     assert ended.summary["timings"]["blocks_resumed"] == 5
     assert csv(tmp_path / "cut") == csv(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_shares_that_are_joined_end_as_one_run_does(tmp_path, lost):
+    """And what a share lacks is made when they are joined."""
+    run(tmp_path / "whole", seeds=5)
+    parts = [tmp_path / f"part{i}" for i in range(2)]
+    for i, root in enumerate(parts):
+        run(root, part=Share(i, 2), seeds=5)
+        assert not (root / "out" / "results.csv").exists()
+    if lost:
+        (parts[1] / "out" / "blocks" / "3-1.json").unlink()
+    join([root / "out" for root in parts], tmp_path / "joined" / "out")
+    ended = run(tmp_path / "joined", seeds=5)
+    assert ended.summary["timings"]["blocks_resumed"] == 15 - lost
+    assert csv(tmp_path / "joined") == csv(tmp_path / "whole")
 
 
 def test_stopped_before_anything_is_saved_it_says_nothing_of_it(tmp_path):

@@ -39,10 +39,12 @@ def start(given, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     with contextlib.ExitStack() as stack:
 
-        def run(name):
-            words = ["study", "two-hop", "--from", str(given)]
-            words += ["--out", str(tmp_path / name)]
-            words += ["--cache-dir", str(tmp_path / "cache")]
+        def run(name, *words):
+            out = ["--out", str(tmp_path / name)]
+            if not words:
+                words = ["study", "two-hop", "--from", str(given)]
+                words += ["--cache-dir", str(tmp_path / "cache")]
+            words = [*words, *out]
             with (tmp_path / f"{name}.err").open("w") as said:
                 command = [sys.executable, "-m", "jaxlora.cli", *words]
                 child = subprocess.Popen(command, stdout=said, stderr=said)
@@ -96,3 +98,26 @@ def test_two_studies_that_need_one_base_train_it_once(start, tmp_path):
     assert steps
     assert len(steps) == len(set(steps))
     assert not list((tmp_path / "cache").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_two_processes_do_a_share_each_and_a_report_joins_them(start, given, tmp_path):
+    study = json.loads(given.read_text())
+    study["config"]["seeds"] = 2
+    given.write_text(json.dumps(study))
+    words = ["study", "two-hop", "--from", str(given), "--share"]
+    parts = [start(f"part{i}", *words, f"{i}/2") for i in range(2)]
+    assert [part.wait(900) for part in parts] == [0, 0]
+    blocks = [list((tmp_path / f"part{i}" / "blocks").rglob("*")) for i in range(2)]
+    folders = [str(tmp_path / f"part{i}") for i in range(2)]
+    assert start("joined", "report", *folders).wait(900) == 0
+    assert start("whole").wait(900) == 0
+    names = ("results.csv", "tables.md")
+    joined, whole = (
+        [(tmp_path / name / x).read_bytes() for x in names]
+        for name in ("joined", "whole")
+    )
+    assert joined == whole
+    timings = json.loads((tmp_path / "joined" / "results.json").read_text())["timings"]
+    files = sum(path.is_file() for some in blocks for path in some)
+    assert timings["blocks_resumed"] == files > 0
