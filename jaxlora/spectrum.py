@@ -10,11 +10,14 @@ through a decomposition are undefined where singular values coincide, for exampl
 padded columns.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from jaxlora import lora
 from jaxlora.lora import Adapter, LoraWeight
@@ -63,7 +66,8 @@ def one_by_one(
 
     There, batched decompositions of several sites in one program wait for each other's
     worker threads: several batched QR never return (seen with jaxlib 0.10.2 on two
-    cores), and SVDs of matrices of 64 or more can stall.
+    cores), and SVDs of matrices of 64 or more can stall. On a mesh each device takes a
+    part of them.
 
     Args:
       fn: takes and returns arrays with the same leading axes.
@@ -80,7 +84,39 @@ def one_by_one(
         rows = jax.lax.map(lambda row: (on_cpu or fn)(*row), flat)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), rows)
 
-    return lambda *args: jax.lax.platform_dependent(*args, cpu=mapped, default=fn)
+    def run(*args):
+        return jax.lax.platform_dependent(*args, cpu=mapped, default=fn)
+
+    return functools.partial(_in_parts, run)
+
+
+def _in_parts(run: Callable[..., Any], *args: jax.Array) -> Any:
+    """Calls ``run`` of matrices [..., M, N], on a mesh in parts of the leading axes.
+
+    The compiler cannot cut a decomposition, and would gather all matrices everywhere.
+    """
+    lead = args[0].shape[:-2]
+    axes = _dividing(math.prod(lead))
+    if not axes:
+        return run(*args)
+    flat = [x.reshape(-1, *x.shape[-2:]) for x in args]
+    spec = jax.P(axes)
+    share = jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), share(*flat))
+
+
+def _dividing(count: int) -> tuple[str, ...]:
+    """The first axes of the mesh in use whose devices divide a number."""
+    mesh = jax.sharding.get_abstract_mesh()
+    # Within shard_map or pmap each device has its part already.
+    if mesh.empty or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return ()
+    axes: list[str] = []
+    for name, size in mesh.shape.items():
+        if size > 1 and count % size == 0:
+            axes.append(name)
+            count //= size
+    return tuple(axes)
 
 
 @jax.custom_jvp

@@ -94,7 +94,7 @@ COMMANDS = {
     "gate": Entry("gate", "--batch, --length or --together", resumes=True),
     "routes": Entry("routes", "the length of the prompt"),
     "diagnose": Entry("diagnose", "the length of rows"),
-    "merge": Entry("merge", "the number of adapters or --rank"),
+    "merge": Entry("merge", "the number of adapters or --rank", many=True),
     "inspect": Entry("inspect", "the number of adapters"),
     "fuse": Entry("fuse"),
     "eval": Entry("evaluate", "--batch or --max-new-tokens", many=True),

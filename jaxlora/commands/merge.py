@@ -15,11 +15,14 @@ from jaxlora.commands import (
     bars,
     flags,
     merge_choice,
+    merge_mesh,
     merge_sentence,
     merge_tables,
     printing,
+    talk,
 )
 from jaxlora.commands.flags import merge_fields, outputs, parsing
+from jaxlora.commands.flags.mesh import MeshSizes
 from jaxlora.io import (
     adapter_folders,
     collection,
@@ -53,7 +56,8 @@ Biases (lora_bias) are merged as updates are. Magnitudes (DoRA) are averaged by 
 Tensors that adapters replace (modules_to_save, tokens) must be equal, or --average.
 
 In memory is one group of modules at a time, such as q_proj of every layer; methods that
-draw, or that rank entries of the whole model, hold all adapters and the result.
+draw, or that rank entries of the whole model, hold all adapters and the result. Over
+--mesh each device has some of the adapters, and then all of them at some of the layers.
 
 fields, of the methods that have them:
   --density D           share of entries that is kept
@@ -78,6 +82,7 @@ examples:
   jaxlora merge A B C --method dare --density 0.5 --seed 1 --out MERGED --report REPORT
   jaxlora merge A B --method ties_svd[peft] --by frequency --out MERGED
   jaxlora merge A B --method placed-sum --layers low 1 --out MERGED
+  jaxlora merge LIBRARY --method ties --mesh expert=8 --out MERGED
   jaxlora merge --list
   jaxlora merge --list --all
   jaxlora merge --list ties
@@ -109,6 +114,7 @@ class Arguments:
     report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Compare with the exact sum, group by group: a table, and files in this folder;
     takes longer than most merges."""
+    mesh: MeshSizes = ""
     average: tyro.conf.FlagCreatePairsOff[bool] = False
     """Average replaced tensors (modules_to_save, tokens) that differ; else refuse."""
     list: bool = False
@@ -124,6 +130,7 @@ def run(arguments: Sequence[str]) -> int:
     given, merge = _parse(arguments)
     folders = adapter_folders.expand(given.adapters)
     names, weights = _check(given, folders, merge)
+    where = merge_mesh.run_on(given.mesh, given.method, len(folders))
     printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("merging") as move:
         library = collection.open_folders(folders, names=names)
@@ -140,8 +147,10 @@ def run(arguments: Sequence[str]) -> int:
         if given.statistics is not None:
             data = collection_data.read_data(given.statistics, library)
         source = groups.Source(library.library, library.shapes, data)
-        chosen = {"seed": given.seed, "rank": given.rank}
+        chosen = {"seed": given.seed, "rank": given.rank, "run": where}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
+        if not talk.current().writes:  # of many processes the first one does
+            return sum(0 for _ in merges)
         grams, parts = _write(given, _Inputs(library, weights, beside), merges)
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlora.lora.weight import Adapter, Library, LoraWeight, lora_map, sites
 
@@ -93,9 +94,11 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
                 f"re-rank it by a merge with rank={rank}."
             )
         lead = [(0, 0)] * (weight.a.ndim - 2)
+        # What is on the host stays there.
+        xp = np if isinstance(weight.a, np.ndarray) else jnp
         return LoraWeight(
-            a=jnp.pad(weight.a, [*lead, (0, 0), (0, extra)]),
-            b=jnp.pad(weight.b, [*lead, (0, extra), (0, 0)]),
+            a=xp.pad(weight.a, [*lead, (0, 0), (0, extra)]),
+            b=xp.pad(weight.b, [*lead, (0, extra), (0, 0)]),
             scale=weight.scale,
         )
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxlora.lora import LoraWeight
 from jaxlora.merge.linear import Reduction
+from jaxlora.merge.loop import ALONE, Loop, layers_first, real
 from jaxlora.merge.space import Coordinates, Entered, Leaves, Space
 
 
@@ -26,6 +27,7 @@ class Chain(NamedTuple):
     reduction: Reduction
     rank: int | None
     """Of the result; None keeps what the space gives."""
+    loop: Loop = ALONE
 
 
 def separately(
@@ -44,7 +46,7 @@ def separately(
       key: PRNG key, or None.
       data: by name, [E, ...]; empty for a method that sees none.
     """
-    space, steps, reduction, rank = chain
+    space, steps, reduction, rank, loop = chain
 
     def merge_leaf(weight: LoraWeight, key: Any, data: Any) -> LoraWeight:
         entered = space.enter(weight, weights)
@@ -56,9 +58,11 @@ def separately(
     # Sorted: a site's key depends on the names alone, not on the order of the tree.
     for i, name in enumerate(sorted(sites)):
         site = sites[name]
-        keys = _layer_keys(fold(key, i), site)
-        layers = site.scale.ndim - 1
-        out[name] = _over_layers(merge_leaf, layers, site, keys, data.get(name))
+        lead = site.scale.shape[1:]
+        args = site, _layer_keys(fold(key, i), site), data.get(name)
+        filled = loop.filled(layers_first(len(lead), args), lead)
+        merged = _over_layers(merge_leaf, len(lead), filled, loop)
+        out[name] = loop.shortened(merged, lead)
     return out
 
 
@@ -78,8 +82,8 @@ def jointly(
       key: PRNG key, or None.
       data: by name, [E, ...]; empty for a method that sees none.
     """
-    space, steps, reduction, rank = chain
-    entered = {name: _enter(space, site, weights) for name, site in sites.items()}
+    space, steps, reduction, rank, loop = chain
+    entered = {name: _enter(space, site, weights, loop) for name, site in sites.items()}
     coordinates = _joined({name: e.coordinates for name, e in entered.items()})
     coordinates = _stepped(steps, key, coordinates)
 
@@ -88,11 +92,13 @@ def jointly(
 
     out = {}
     for i, name in enumerate(sorted(sites)):
-        site = sites[name]
-        of_site, frame = _of_site(coordinates, name), entered[name].frame
-        keys = _layer_keys(fold(fold(key, len(steps)), i), site)
-        args = of_site, frame, keys, data.get(name)
-        out[name] = _over_layers(leave, site.scale.ndim - 1, *args, layers_first=(1,))
+        lead = sites[name].scale.shape[1:]
+        turned = layers_first(len(lead), _of_site(coordinates, name))
+        keys = _layer_keys(fold(fold(key, len(steps)), i), sites[name])
+        more = loop.filled(layers_first(len(lead), (keys, data.get(name))), lead)
+        args = turned, entered[name].frame, *more
+        merged = _over_layers(leave, len(lead), args, loop)
+        out[name] = loop.shortened(merged, lead)
     return out
 
 
@@ -106,38 +112,31 @@ def fold(key: jax.Array | None, i: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, i)
 
 
-def _enter(space: Space, site: LoraWeight, weights: jax.Array) -> Entered:
-    """Coordinates [E, L, M, N] and frames [L, ...] of a site."""
-    layers = site.scale.ndim - 1
-    entered = _over_layers(lambda w: space.enter(w, weights), layers, site)
+def _enter(space: Space, site: LoraWeight, weights: jax.Array, loop: Loop) -> Entered:
+    """Coordinates [E, L, M, N] and frames [L, ...] of a site.
+
+    Layers that the loop filled in stay, on their devices, but are no entries.
+    """
+    lead = site.scale.shape[1:]
+    filled = loop.filled(layers_first(len(lead), (site,)), lead)
+    entered = _over_layers(lambda w: space.enter(w, weights), len(lead), filled, loop)
     # The loop stacks layers before E; steps and reductions expect E first.
-    moved = jax.tree.map(lambda x: jnp.moveaxis(x, layers, 0), entered.coordinates)
-    return entered._replace(coordinates=moved)
+    moved = jax.tree.map(lambda x: jnp.moveaxis(x, len(lead), 0), entered.coordinates)
+    return entered._replace(coordinates=real(moved, lead) if lead else moved)
 
 
 def _over_layers(
-    fn: Callable[..., Any], layers: int, *args: Any, layers_first: Sequence[int] = ()
+    fn: Callable[..., Any], axes: int, args: tuple[Any, ...], loop: Loop = ALONE
 ) -> Any:
-    """Loops over the layer axes, which come after E in each argument.
+    """Calls ``fn`` for each layer, and stacks what it returns.
 
-    In keys, and in the arguments numbered in ``layers_first``, they are the first axes.
+    Layer axes are the first ones of every array.
     """
-    if not layers:
+    if not axes:
         return fn(*args)
-
-    def first(i: int, arg: Any) -> Any:
-        if i in layers_first or (hasattr(arg, "dtype") and _is_key(arg)):
-            return arg
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arg)
-
+    inner = functools.partial(_over_layers, fn, axes - 1)
     # lax.map, not vmap: the memory of one layer is enough.
-    turned = tuple(first(i, arg) for i, arg in enumerate(args))
-    inner = functools.partial(_over_layers, fn, layers - 1, layers_first=layers_first)
-    return jax.lax.map(lambda args: inner(*args), turned)
-
-
-def _is_key(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return loop.over(functools.partial(jax.lax.map, inner), args)
 
 
 def _layer_keys(key: jax.Array | None, site: LoraWeight) -> jax.Array | None:

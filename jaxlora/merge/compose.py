@@ -20,6 +20,7 @@ from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library, LoraWeight
 from jaxlora.merge import apply
 from jaxlora.merge.linear import Data, Reduction, Weights
+from jaxlora.merge.loop import ALONE, Loop, over_parts
 from jaxlora.merge.space import SPACES, Coordinates
 from jaxlora.names import unknown
 from jaxlora.tree import Tree
@@ -104,6 +105,7 @@ class Merge:
         key: jax.Array | None = None,
         rank: int | None = None,
         data: Tree | None = None,
+        loop: Loop = ALONE,
     ) -> Adapter:
         """Returns one adapter, float32, scale 1.
 
@@ -115,6 +117,7 @@ class Merge:
             keeps what the space gives, or the experts' rank for a merge that says so.
           data: for methods that see data: arrays [E, ...] for each site, in a tree like
             the library or by site name.
+          loop: over layers; by default on one device.
 
         Raises:
           ValueError: if ``library`` is no library, if weights or data do not fit it
@@ -131,21 +134,35 @@ class Merge:
         rank = self.result_rank(rank, sites, experts)
         # A linear reduction of deltas is exact in factors: no dense delta is formed.
         if not self.steps and self.space == "delta":
-            exact = self._factors(sites, given, arrays)
+            exact = self._factors(sites, given, arrays, rank, loop)
             if len(exact) == len(sites):
-                merged = exact if rank is None else spectrum.canonical(exact, rank)
-                return named.unflatten(merged)
-        chain = apply.Chain(SPACES[self.space], self.steps, self.reduction, rank)
+                return named.unflatten(exact)
+        chain = apply.Chain(SPACES[self.space], self.steps, self.reduction, rank, loop)
         run = apply.jointly if self.scope == "model" else apply.separately
         return named.unflatten(run(chain, sites, given, key, arrays))
 
-    def _factors(self, sites, weights, data) -> dict[str, LoraWeight]:
+    def _factors(self, sites, weights, data, rank, loop) -> dict[str, LoraWeight]:
         """The sites whose merge is known in factors; all of them, or none."""
-        merged = {
-            name: self.reduction.factors(site, weights, data.get(name))
-            for name, site in sites.items()
-        }
-        return {name: w for name, w in merged.items() if w is not None}
+
+        def exact(site: LoraWeight, data: Any) -> LoraWeight | None:
+            return self.reduction.factors(site, weights, data)
+
+        def ranked(merged: LoraWeight) -> LoraWeight:
+            return spectrum.canonical({"": merged}, rank)[""] if rank else merged
+
+        out = {}
+        for name, site in sites.items():
+            args = site, data.get(name)
+            if jax.eval_shape(lambda x: exact(*x), args) is None:
+                continue
+            if site.scale.ndim == 1:
+                out[name] = ranked(exact(*args))
+            elif self.by_layer:  # a part of the layers does not know their numbers
+                single = jax.tree.map(lambda x: x[None], exact(*args))
+                out[name] = over_parts(loop, lambda x: ranked(_only(x)), single)
+            else:
+                out[name] = over_parts(loop, lambda x: ranked(exact(*x)), args)
+        return out
 
     def _weights(self, weights: Weights | None, experts: int) -> jax.Array:
         if weights is None:
@@ -254,6 +271,10 @@ def chain(
     for law in sorted(declared - set(LAWS)):
         raise ValueError(unknown("law", law, LAWS))
     return Merge(before, reduction, space, declared, tuple(prepare), rank)
+
+
+def _only(library: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], library)
 
 
 def _num_experts(library: Any) -> int:

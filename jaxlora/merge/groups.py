@@ -29,7 +29,33 @@ Groups: TypeAlias = dict[str, LoraWeight]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """``progress(group, groups done, groups in all)``."""
 
+Run: TypeAlias = Callable[..., Groups]
+"""``run(merge, library, weights, *, key, rank, data)``: the merge, by group, or the
+same on other devices; a library that has equal shapes compiles nothing anew."""
+
 _SITE = "site"
+
+
+def here(
+    merge: Merge,
+    library: Mapping[str, LoraWeight],
+    weights: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    rank: int | None = None,
+    data: Mapping[str, jax.Array] | None = None,
+) -> Groups:
+    """Runs a merge on one device.
+
+    Args:
+      merge: any.
+      library: by group, a [E, L, D, R].
+      weights: [E].
+      key: for merges that draw.
+      rank: of the result, or None.
+      data: by group, [E, L, ...], for merges that see data.
+    """
+    return _merged(dict(library), weights, key, data, merge, rank)
 
 
 def merge_groups(
@@ -84,6 +110,7 @@ def each(
     seed: int = 0,
     rank: int | None = None,
     progress: Progress = lambda *_: None,
+    run: Run = here,
 ) -> Iterator[tuple[str, LoraWeight, LoraWeight]]:
     """As :func:`merge_groups`: gives one group after the other, and keeps none.
 
@@ -94,6 +121,7 @@ def each(
       seed: of the key, for merges that draw.
       rank: of the result; None keeps what the merge gives.
       progress: called before each group.
+      run: on which devices; by default on one.
 
     Returns:
       An iterator over (group, its experts a [E, L, D, R], their merge a [L, D, R]).
@@ -105,10 +133,11 @@ def each(
     key = jax.random.key(seed)
     _check(merge, source, weights, key, rank)
     array = jnp.asarray(weights, jnp.float32)
+    how = functools.partial(run, merge)
     if joint(merge):
         progress(f"{len(source.shapes)} groups at once", 0, 1)
-        return _at_once(merge, source, array, key, rank)
-    return _in_turn(merge, source, array, rank, progress)
+        return _at_once(how, merge, source, array, key, rank)
+    return _in_turn(how, merge, source, array, rank, progress)
 
 
 def joint(merge: Merge) -> bool:
@@ -121,40 +150,40 @@ def joint(merge: Merge) -> bool:
     return merge.draws or merge.scope == "model"
 
 
-def _at_once(merge: Merge, source: Source, weights, key, rank: int | None):
+def _at_once(run: Run, merge: Merge, source: Source, weights, key, rank: int | None):
     library, _, data = source
     library = {name: library[name] for name in library}
     powers = magnitude.exponents(merge, library, weights)
-    run = jax.jit(merge, static_argnames="rank")
-    tree = None if data is None else unflatten(data)
     small = magnitude.divided(library, powers)
-    adapter = run(small, weights, key=key, rank=rank, data=tree)
-    merged = jax.block_until_ready(lora.sites(adapter))
+    adapter = run(small, weights, key=key, rank=rank, data=data)
+    merged = jax.block_until_ready(adapter)
     for name in list(library):
         result = magnitude.restored(merged.pop(name), powers)
         yield name, library.pop(name), result
 
 
-def _in_turn(merge: Merge, source: Source, weights, rank: int | None, progress):
+def _in_turn(
+    run: Run, merge: Merge, source: Source, weights, rank: int | None, progress
+):
     library, shapes, data = source
     rank = merge.result_rank(rank, shapes, len(weights))
     for done, name in enumerate(shapes):
         progress(name, done, len(shapes))
         # A group of small ranks may have less than the rank of the others.
         most = None if rank is None else min(rank, len(weights) * shapes[name].rank)
-        arrays = None if data is None else data[name]
+        arrays = None if data is None else {_SITE: data[name]}
         group = library[name]
         powers = magnitude.exponents(merge, {name: group}, weights)
-        small = magnitude.divided(group, powers)
-        merged = jax.block_until_ready(_merged(small, weights, arrays, merge, most))
-        yield name, group, magnitude.restored(merged, powers)
+        small = {_SITE: magnitude.divided(group, powers)}
+        merged = jax.block_until_ready(run(small, weights, rank=most, data=arrays))
+        yield name, group, magnitude.restored(merged[_SITE], powers)
         del group, small, merged  # before the next group is read
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _merged(group, weights, data, merge: Merge, rank: int | None) -> LoraWeight:
-    tree = None if data is None else {_SITE: data}
-    return merge({_SITE: group}, weights, rank=rank, data=tree)[_SITE]
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _merged(library, weights, key, data, merge: Merge, rank: int | None) -> Groups:
+    tree = None if data is None else unflatten(data)
+    return lora.sites(merge(library, weights, key=key, rank=rank, data=tree))
 
 
 def _check(merge: Merge, source: Source, weights, key, rank) -> None:

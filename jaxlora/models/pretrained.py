@@ -27,6 +27,7 @@ from jaxlora.models import (
     architectures,
     beside,
     config_out,
+    division,
     fields,
     kernels,
     mismatch,
@@ -86,12 +87,15 @@ def load(
 
     Raises:
       ValueError: if the architecture is not supported, a file is missing or damaged,
-        config.json and tensors disagree, or a tensor is quantised or not finite.
+        config.json and tensors disagree, a tensor is quantised or not finite, or the
+        mesh would cut a head.
     """
     folder = Path(folder)
     checkpoint = quantised.opened(tensors.open_folder(folder))
     raw = tensors.read_json(folder / "config.json")
     config = architectures.from_json(raw)
+    if mesh is not None:
+        division.check(config, mesh.shape)
     sources = _sources(checkpoint, vision=raw["model_type"] == "gemma3")
     kept = param_dtype or _param_dtype(raw, checkpoint, sources)
     config = dataclasses.replace(

@@ -1,62 +1,139 @@
 """Merging a library that lies on many devices, each with some of the experts.
 
-A merge needs all experts of a layer at once, and no two layers together: so experts
+A merge needs all experts of a layer at once, and seldom two layers together: so experts
 change places with layers, all to all, and each device merges the layers that it then
-has. No device ever holds the library.
+has. Layers are cut over all axes of the mesh, as a merge knows nothing of rows and
+heads. No device ever holds the library.
+
+What a merge does to the whole library before or between (random controls, thresholds of
+the whole model) is left to the compiler, which cuts it as its inputs are: experts
+before, layers between. Keys belong to a site and a layer, or to an expert, so that
+draws are the same on every mesh.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from jaxlora import lora
+from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library
-from jaxlora.parallel import layout
+from jaxlora.merge import Merge
+from jaxlora.merge.groups import Run
+from jaxlora.merge.loop import Loop
+from jaxlora.parallel import layout, processes, rules
+from jaxlora.parallel.mesh import place, using
+from jaxlora.tree import Tree
+
+Seen: TypeAlias = Callable[[str, Library], None]
+"""Called with the text of each program that is compiled, and what it merges."""
 
 
 def merged(merge: Any, library: Library, weights: Any = None, **given: Any) -> Adapter:
-    """Merges a library over the ``expert`` axis of the mesh in use; jit it.
+    """Merges a library over the mesh in use; jit it.
 
-    A merge that looks at the whole model at once, tells layers apart or draws runs as
-    it does on one device: the compiler then gathers what it needs.
+    Sites without an axis of layers are gathered, as there is nothing to share out.
 
     Args:
       merge: a :class:`jaxlora.merge.Merge`.
-      library: [E, ...]; its sites have one axis L after E.
+      library: [E, ...]; its sites have an axis L after E.
       weights: [E], or None.
       **given: ``key``, ``rank`` or ``data`` of the merge.
 
     Returns:
-      An adapter; its layers lie along ``expert`` where that divides them.
+      An adapter; its layers lie along all axes of the mesh if these divide them, else
+      its inputs and outputs do.
     """
-    devices = layout.sizes().get("expert", 1)
-    plain = merge.scope == "leaf" and not (merge.draws or merge.by_layer)
-    layered = all(site.scale.ndim == 2 for site in lora.sites(library).values())
-    data = given.get("data") is not None
-    if devices == 1 or not plain or not layered or data:
-        return merge(library, weights, **given)
-    return _by_layers(lambda x: merge(x, weights, **given), library, devices)
+    sizes = {name: size for name, size in layout.sizes().items() if size > 1}
+    # Experts last: what else is cut stays where it is while they change places.
+    axes = tuple(sorted(sizes, key=lambda name: name == "expert"))
+    loop = {"loop": _Cut(axes, math.prod(sizes.values()))} if sizes else {}
+    return merge(library, weights, **given, **loop)
 
 
-def _by_layers(
-    fn: Callable[[Library], Adapter], library: Library, devices: int
-) -> Adapter:
-    layers = {site.scale.shape[1] for site in lora.sites(library).values()}
-    if len(layers) != 1:
-        return fn(library)
-    (count,) = layers
-    extra = -count % devices
+class _Cut(Loop):
+    """A part of the layers on each device."""
 
-    def padded(x: jax.Array) -> jax.Array:
-        # Copies of other layers: a layer of zeros is not what merges expect.
-        width = [(0, 0), (0, extra), *[(0, 0)] * (x.ndim - 2)]
-        return jnp.pad(x, width, mode="wrap") if extra else x
+    def __init__(self, axes: Sequence[str], parts: int):
+        self._axes, self._parts = tuple(axes), parts
 
-    turned = jax.P(None, "expert")
-    part = jax.shard_map(
-        fn, in_specs=(turned,), out_specs=jax.P("expert"), check_vma=False
-    )
-    out = part(jax.tree.map(padded, library))
-    return jax.tree.map(lambda x: x[:count], out) if extra else out
+    def filled(self, layers: Any, lead: Sequence[int]) -> Any:
+        """Copies of layers: a layer of zeros is not what merges expect."""
+        extra = -lead[0] % self._parts if lead else 0
+
+        def fill(x: jax.Array) -> jax.Array:
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return x[np.arange(lead[0] + extra) % lead[0]]
+            return jnp.pad(x, [(0, extra), *[(0, 0)] * (x.ndim - 1)], mode="wrap")
+
+        return jax.tree.map(fill, layers) if extra else layers
+
+    def over(self, fn: Callable[[Any], Any], layers: Any) -> Any:
+        """Each device calls the function on its own layers."""
+        spec = jax.P(self._axes)
+        part = jax.shard_map(fn, in_specs=(spec,), out_specs=spec, check_vma=False)
+        return part(layers)
+
+    def shortened(self, layers: Any, lead: Sequence[int]) -> Any:
+        """Cuts an adapter along its inputs and outputs instead, without the copies."""
+        if not lead or not lead[0] % self._parts:
+            return layers
+        sides = {"a": (self._axes, None), "b": (None, self._axes), "scale": ()}
+
+        def shorten(name: str, x: jax.Array) -> jax.Array:
+            side = sides[name.rpartition("/")[2]]
+            whole = (None,) * (x.ndim - len(side))
+            return layout.constrain(x, *whole, *side)[: lead[0]]
+
+        return named.map_named(shorten, layers)
+
+
+def across(mesh: Mesh, seen: Seen = lambda *_: None) -> Run:
+    """Runs merges over a mesh, for :func:`jaxlora.merge.groups.each`.
+
+    Experts are cut over ``expert``, and layers over the other axes where these divide
+    them; what comes back is on the host.
+
+    Args:
+      mesh: of all processes, which pass the same; its ``expert`` divides E.
+      seen: called for each program that is compiled.
+    """
+    programs: dict[Any, Any] = {}
+
+    def run(merge: Merge, library, weights, *, key=None, rank=None, data=None):
+        # A key must be an array of every process; experts are the first axis of data.
+        small = place((weights, key), mesh, jax.P())
+        args = _experts(mesh, dict(library)), _experts(mesh, data), *small
+        shapes = jax.tree.map(lambda x: (x.shape, x.dtype), args)
+        known = (merge, rank, str(shapes))
+        with using(mesh):
+            if known not in programs:
+                fn = functools.partial(_merged, merge, rank)
+                programs[known] = jax.jit(fn).lower(*args).compile()
+                seen(programs[known].as_text(), library)
+            out = programs[known](*args)
+        return dict(lora.sites(processes.host(out)))
+
+    return run
+
+
+def _merged(merge: Merge, rank: int | None, library, data, weights, key) -> Adapter:
+    tree = None if data is None else named.unflatten(data)
+    return merged(merge, library, weights, key=key, rank=rank, data=tree)
+
+
+def _experts(mesh: Mesh, tree: Tree) -> Tree:
+    others = tuple(name for name in mesh.shape if name != "expert")
+
+    def lay(x: Any) -> jax.Array:
+        axes = ("expert", others)[: np.ndim(x)]
+        where = rules.fitting(mesh.shape, axes, np.shape(x))
+        return place(x, mesh, where)
+
+    return jax.tree.map(lay, tree)

@@ -117,17 +117,28 @@ def check(sizes: Mapping[str, int], **numbers: Mapping[str, int]) -> None:
         size = math.prod(sizes.get(name, 1) for name in axes)
         for thing, number in things.items():
             if number % size:
-                which = " * ".join(axes)
+                # What divides this alone would be refused for the next in its place.
+                most = math.gcd(*things.values())
+                what = "" if most == number else f" ({_listed(things)})"
                 raise ValueError(
-                    f"The mesh has {which}={size}, which does not divide {number} "
-                    f"{thing}; {_divisors(number)} do."
+                    f"The mesh has {' * '.join(axes)}={size}, which does not divide "
+                    f"{number} {thing}; {_divisors(most)}{what}."
                 )
 
 
 def _divisors(number: int) -> str:
+    """The numbers that divide a number, and the verb.
+
+    >>> _divisors(1), _divisors(6)
+    ('1 does', '1, 2, 3 or 6 do')
+    """
     *most, last = [str(n) for n in range(1, number + 1) if number % n == 0]
     shown = most if len(most) < 8 else [*most[:4], "...", *most[-2:]]
-    return f"{', '.join(shown)} or {last}" if most else last
+    return f"{', '.join(shown)} or {last} do" if most else f"{last} does"
+
+
+def _listed(things: Mapping[str, int]) -> str:
+    return "of all: " + ", ".join(f"{number} {x}" for x, number in things.items())
 
 
 def using(mesh: Mesh | None) -> AbstractContextManager[Any]:

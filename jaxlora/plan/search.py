@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from jaxlora.models import division
 from jaxlora.parallel.mesh import AXES, check
 from jaxlora.plan import costs, gpus, memory, topology
 from jaxlora.plan.topology import Topology
@@ -39,14 +40,12 @@ def numbers(work: Work) -> dict[str, dict[str, int]]:
     Args:
       work: the program.
     """
-    c = work.config
     if work.task == "merge":
         return {"expert": {"experts": work.experts}}
-    heads = {"heads": c.num_heads, "key heads": c.num_kv_heads}
     return {
         "expert": {"experts": work.experts},
         "batch": {"rows of a batch": work.batch},
-        "tensor": heads | {"hidden units of the MLP": c.mlp_size},
+        "tensor": division.numbers(work.config),
     }
 
 

@@ -46,6 +46,7 @@ from jaxlora.models.pretrained import Dtype
 from jaxlora.models.replaced import replace
 from jaxlora.models.variables import gate_state
 from jaxlora.names import check_several
+from jaxlora.parallel import layout, merging, processes
 from jaxlora.reuse import zeros
 from jaxlora.reuse.combination import Combination, check
 from jaxlora.tree import Tree
@@ -99,6 +100,7 @@ def build(
     general: Sequence[Adapter] = (),
     gate: Tree | None = None,
     key: jax.Array | None = None,
+    mesh: Mesh | None = None,
     **combining: Any,
 ) -> Reuse:
     """Makes what a decoder runs with out of adapters.
@@ -115,11 +117,13 @@ def build(
         by default these others.
       gate: state of a route that needs data.
       key: for merges and gates that draw.
+      mesh: what the base is cut over, or None. Experts are cut over its ``expert``,
+        whether they are merged or routed: no device holds them all.
       **combining: fields of :class:`Combination`: merge and weights, or route, top_k
         and temperature.
 
     Raises:
-      ValueError: as :func:`check`; also if an adapter does not fit the base, the gate
+      ValueError: as :func:`check`; also if the mesh does not divide experts, an adapter does not fit the base, the gate
         was made for other adapters, or one adapter stands where a list is meant.
     """
     for name, given in (("adapters", adapters), ("general", general)):
@@ -136,21 +140,26 @@ def build(
     adapters, general = (
         [_computed(adapter, model) for adapter in some] for some in (adapters, general)
     )
+    if mesh is not None and (how.merge or how.route):
+        parallel.check(mesh.shape, expert={"adapters": len(adapters)})
     if how.merge is not None:
-        library = lora.stack(_same_sites(adapters))
-        return Reuse(model, base, _merged(how.merge, how.weights, library, key))
+        library = _stacked(adapters, mesh)
+        adapter = _merged(how.merge, how.weights, library, key, mesh)
+        return _placed(Reuse(model, base, adapter), mesh)
     if how.route is None:
-        return Reuse(model, base, adapters[0] if adapters else None)
+        return _placed(Reuse(model, base, adapters[0] if adapters else None), mesh)
     for adapter in (*adapters, *general):
         sites.check_layers(adapter, f"the route {how.route!r}")
     way = how.way().fit(len(adapters))
-    library = _library(way, adapters, general)
+    library = _library(way, adapters, general, mesh)
     model = Decoder(model.config, way)
     if gate is None:
-        gate = jax.jit(gate_state, static_argnums=0)(model, library, key=key)
+        with parallel.using(mesh):
+            gate = jax.jit(gate_state, static_argnums=0)(model, library, key=key)
     else:
         routes.check(way, gate, sites.kernels(library))
-    return Reuse(model, base, library=library, gate=gate, notes=tuple(_notes(adapters)))
+    routed = Reuse(model, base, library=library, gate=gate)
+    return dataclasses.replace(_placed(routed, mesh), notes=tuple(_notes(adapters)))
 
 
 def _computed(adapter: Adapter, model: Decoder) -> Adapter:
@@ -165,24 +174,52 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
 
 
 def _merged(
-    name: str, given: Sequence[float] | None, library: Library, key: jax.Array | None
+    name: str,
+    given: Sequence[float] | None,
+    library: Library,
+    key: jax.Array | None,
+    mesh: Mesh | None,
 ) -> Adapter:
     merge = merges.preset(name)
     weights = [1.0] * lora.num_experts(library) if given is None else given
     powers = magnitude.exponents(merge, lora.sites(library), weights)
-    combine = jax.jit(functools.partial(merge, weights=given))
-    adapter = combine(magnitude.divided(library, powers), key=key)
+    small = magnitude.divided(library, powers)
+    if mesh is None:
+        adapter = jax.jit(functools.partial(merge, weights=given))(small, key=key)
+    else:
+        array = jnp.asarray(weights, jnp.float32)
+        sites = merging.across(mesh)(merge, lora.sites(small), array, key=key)
+        adapter = named.unflatten(sites)
     adapter = magnitude.restored(adapter, powers)
     magnitude.check_finite(adapter)
     return adapter
 
 
 def _library(
-    way: routes.Route, adapters: Sequence[Adapter], general: Sequence[Adapter]
+    way: routes.Route,
+    adapters: Sequence[Adapter],
+    general: Sequence[Adapter],
+    mesh: Mesh | None,
 ) -> Library:
-    """The adapters stacked [E, ...], as the route uses them."""
-    common = lora.stack(_same_sites(general)) if general else None
-    return jax.jit(way.library)(lora.stack(_same_sites(adapters)), common)
+    """The adapters stacked [E, ...], as the route uses them, cut over the mesh."""
+    common = _stacked(general, mesh) if general else None
+    library = _stacked(adapters, mesh)
+    if mesh is not None:
+        where = parallel.expert_shardings(mesh, library)
+        library = parallel.place(library, mesh, where)
+        common = common and parallel.place(common, mesh, PartitionSpec())
+    with parallel.using(mesh):
+        return jax.jit(lambda *x: layout.by_expert(way.library(*x)))(library, common)
+
+
+def _stacked(adapters: Sequence[Adapter], mesh: Mesh | None) -> Library:
+    """The adapters as a library; on the host, if it is to be cut over a mesh."""
+    every = _same_sites(adapters)
+    if mesh is None:
+        return lora.stack(every)
+    rank = max(w.rank for adapter in every for w in lora.sites(adapter).values())
+    padded = [lora.pad(adapter, rank) for adapter in every]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
 
 
 def _notes(adapters: Sequence[Adapter]) -> Iterator[str]:
@@ -252,15 +289,17 @@ def load(
     for i, file in enumerate(files):
         progress(file.folder.name, i, many + general)
         with naming(file.folder):  # of several adapters, say which
-            adapters.append(adapter_trees.from_file(file, base))
+            adapter = adapter_trees.from_file(file, base)
+            # Over a mesh, all adapters together may be more than one device holds.
+            adapters.append(adapter if mesh is None else jax.device_get(adapter))
     given: dict[str, Any] = {"general": adapters[many:], "gate": gate, "key": key}
-    built = build(model, base, adapters[:many], **given, **combining)
+    built = build(model, base, adapters[:many], mesh=mesh, **given, **combining)
     notes = other_bases(bases((*folders, *common)), folder)
     read = {str(x): adapter for x, adapter in zip(folders, adapters, strict=False)}
     seen = (*folders, *common)
     out = (note for path in seen for note in adapter_trees.left_out(path))
     every = (*notes, *out, *replaced, *built.notes, *zeros.notes(read))
-    return dataclasses.replace(_placed(built, mesh), notes=every)
+    return dataclasses.replace(built, notes=every)
 
 
 def _weighed(
@@ -273,16 +312,17 @@ def _weighed(
 
 
 def _placed(reuse: Reuse, mesh: Mesh | None) -> Reuse:
-    """Cuts a library over a mesh, and puts adapter and gate on every device of it."""
+    """Puts adapter and gate on every device of a mesh."""
     if mesh is None:
         return reuse
-    host = jax.device_get(reuse.arguments())
-    trees = {name: parallel.place(x, mesh, PartitionSpec()) for name, x in host.items()}
-    if reuse.library is not None:
-        library = host["library"]
-        where = parallel.expert_shardings(mesh, library)
-        trees["library"] = parallel.place(library, mesh, where)
-    return dataclasses.replace(reuse, mesh=mesh, **trees)
+
+    def everywhere(tree: Tree | None) -> Tree | None:
+        if tree is None:
+            return None
+        return parallel.place(processes.host(tree), mesh, PartitionSpec())
+
+    adapter, gate = everywhere(reuse.adapter), everywhere(reuse.gate)
+    return dataclasses.replace(reuse, mesh=mesh, adapter=adapter, gate=gate)
 
 
 def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -9,7 +9,13 @@ from jaxlora import lora, models
 from jaxlora.evaluate.schema import Arm, Cell, Method, Split
 from jaxlora.io import tensors
 from jaxlora.lora import Adapter
-from jaxlora.models import Decoder, architectures, pretrained, tokenizer
+from jaxlora.models import (
+    Decoder,
+    architectures,
+    division,
+    pretrained,
+    tokenizer,
+)
 from jaxlora.models import adapters as stored
 from jaxlora.parallel import written
 from jaxlora.studies.harness import Progress, Run
@@ -70,9 +76,12 @@ def check(config: TextConfig) -> None:
 
     Raises:
       ValueError: if no model is named, it is of no supported architecture, adapters of
-        this config do not fit it, or the tokenizer is of another one.
+        this config do not fit it, the mesh would cut a head, or the tokenizer is of
+        another one.
     """
     shapes = decoder(config)
+    if (mesh := written.mesh(config.mesh)) is not None:
+        division.check(shapes, mesh.shape)
     known = codec.load(config.model, config.chat)
     tokenizer.fitted(known.tokenizer, shapes.vocab_size)
     check_lora(Decoder(shapes), config.lora)
