@@ -43,6 +43,7 @@ COLUMNS = (
     "collectives",
     "seconds_a_step",
     "compile_seconds",
+    "compile_cpu_seconds",
 )
 
 
@@ -81,7 +82,9 @@ def row(key: tuple[str, str, str], *, compiled: bool) -> dict[str, Any]:
     except ValueError:  # fewer rows, experts and heads than chips
         none = dict.fromkeys(COLUMNS, "") | dict(zip(KEY, key, strict=True))
         return none | {"chips": where.count, "fits": "no mesh", "by": "formula"}
-    return line(key, plan.plan(work, where, sizes))
+    started = time.process_time()
+    done = plan.plan(work, where, sizes)
+    return line(key, done, time.process_time() - started)
 
 
 def best(work: Work, where: Topology) -> tuple[Work, dict[str, int]]:
@@ -99,8 +102,8 @@ def best(work: Work, where: Topology) -> tuple[Work, dict[str, int]]:
     return choice
 
 
-def line(key: tuple[str, str, str], done: Plan) -> dict[str, Any]:
-    """A plan as a row of the table."""
+def line(key: tuple[str, str, str], done: Plan, seconds: float) -> dict[str, Any]:
+    """A plan as a row of the table, and the processor's seconds that it took."""
     sent = [
         f"{x.kind} along {' and '.join(x.axes)} {x.received / 2**20:.3g} MiB"
         for x in done.traffic
@@ -119,6 +122,7 @@ def line(key: tuple[str, str, str], done: Plan) -> dict[str, Any]:
         "; ".join(sent) or "none above 1 MiB",
         f"{done.seconds:.3g}",
         f"{done.took:.0f}" if done.took else "",
+        f"{seconds:.0f}" if done.took else "",
     )
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -95,7 +95,7 @@ class Losses:
             csv.writer(file, lineterminator="\n").writerows(rows)
         for name, update, loss, norm in rows:
             self._add(f"loss/{name}", float(loss), update)
-            self._add(f"gradient norm/{name}", float(norm), update)
+            self._add(f"gradient_norm/{name}", float(norm), update)
 
     def _rows(self, start: int, recent: np.ndarray) -> Iterator[tuple]:
         for k in range(recent.shape[2]):

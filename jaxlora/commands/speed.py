@@ -9,7 +9,7 @@ import jax
 from jaxlora.plan import topology
 from jaxlora.studies.harness import provenance
 
-PEAKS: Mapping[str, float] = {"NVIDIA A100": 312e12, "NVIDIA H200": 989e12}
+PEAKS: Mapping[str, float] = {"NVIDIA A100": 312e12}
 """FLOP/s of dense bfloat16 products of chips that are not planned for, by name."""
 
 
@@ -42,15 +42,15 @@ class Speed(NamedTuple):
         return f"{self.tokens:,.0f} tokens/s{share}, {self.memory:.1f} GiB"
 
     def scalars(self) -> dict[str, float]:
-        """By the name that TensorBoard shows.
+        """By the name that TensorBoard shows, which has no spaces.
 
         >>> Speed(10.0, None, 2.0).scalars()
-        {'speed/tokens a second': 10.0, 'speed/memory in GiB': 2.0}
+        {'speed/tokens_per_second': 10.0, 'speed/memory_gib': 2.0}
         """
         every = {
-            "speed/tokens a second": self.tokens,
+            "speed/tokens_per_second": self.tokens,
             "speed/utilisation": self.utilisation,
-            "speed/memory in GiB": self.memory,
+            "speed/memory_gib": self.memory,
         }
         return {name: value for name, value in every.items() if value is not None}
 

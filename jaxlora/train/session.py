@@ -226,11 +226,15 @@ def _learn(
     with Saver(folder) as saver:
         for start in range(resumed, padded, chunk):
             end = start + chunk
-            rows = _rows(session, range(start, end))
-            with parallel.using(mesh):
-                run, report = packed.updates(program, base, run, plan, rows, libraries)
-            recent = history[:, :, start:end]
-            recent[:] = processes.host((report.loss, report.norm))
+            # A step of a profile: all that the next chunk takes, its rows as well.
+            with jax.profiler.StepTraceAnnotation("updates", step_num=start):
+                rows = _rows(session, range(start, end))
+                with parallel.using(mesh):
+                    run, report = packed.updates(
+                        program, base, run, plan, rows, libraries
+                    )
+                recent = history[:, :, start:end]
+                recent[:] = processes.host((report.loss, report.norm))
             _check_finite(recent, start, list(data), totals)
             save = functools.partial(saver.save, end, _state(run, history), facts)
             with _saved_if_stopped(saver, save, min(end, most), most):

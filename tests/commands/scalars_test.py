@@ -41,7 +41,7 @@ def test_losses_are_there_after_each_chunk(tmp_path):
         ["bo", "3"],
         ["bo", "4"],
     ]
-    assert added[:2] == [("loss/ann", 0.0, 0), ("gradient norm/ann", 0.0, 0)]
+    assert added[:2] == [("loss/ann", 0.0, 0), ("gradient_norm/ann", 0.0, 0)]
 
 
 def test_updates_that_are_repeated_stand_once(tmp_path):

@@ -18,9 +18,9 @@ def test_speed_is_of_the_updates_since_the_last_report(monkeypatch):
     assert (slow.utilisation, fast.utilisation) == (0.125, 0.25)
     assert slow.memory > 0.05
     assert set(slow.scalars()) == {
-        "speed/tokens a second",
+        "speed/tokens_per_second",
         "speed/utilisation",
-        "speed/memory in GiB",
+        "speed/memory_gib",
     }
 
 
