@@ -5,12 +5,15 @@ Needs torch, transformers and PEFT, which the tests do not.
 
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
 import peft
 import torch
 import transformers
+from peft.tuners.lora.corda import preprocess_corda
+from peft.tuners.lora.loraga import preprocess_loraga
 from safetensors.numpy import save_file
 
 SIZES = {
@@ -24,6 +27,11 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 IDS = torch.tensor([[3, 5, 1, 7, 30, 3], [5, 2, 9, 11, 5, 31]])
+CONVERTED = {
+    "corda": {"corda_config": peft.tuners.lora.config.CordaConfig(corda_method="kpm")},
+    "lora_ga": {"lora_ga_config": peft.LoraGAConfig()},
+}
+"""Ways to begin that need data, and are converted to plain LoRA when they are saved."""
 EMBED, HEAD = "embed_tokens", "lm_head"
 ADAPTERS = {
     "untied": {
@@ -116,6 +124,43 @@ def adapter(base, folder, fields):
     return second.numpy()
 
 
+def converted(base, folder, fields):
+    """Writes an adapter as PEFT converts it, and returns its logits."""
+    torch.manual_seed(7)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=2,
+        lora_alpha=6,
+        target_modules=["q_proj", "up_proj"],
+        init_lora_weights=folder.name,
+        **fields,
+    )
+    ids = torch.randint(3, 32, (8, 12))
+    if folder.name == "corda":
+        preprocess_corda(model, config, run_model=lambda: [model(x[None]) for x in ids])
+    else:
+        preprocess_loraga(
+            model, config, lambda: model(input_ids=ids, labels=ids).loss.backward()
+        )
+    model = peft.get_peft_model(model, config)
+    initial = folder.parent / f"{folder.name}_before"
+    model.save_pretrained(initial)
+    for name, values in model.named_parameters():
+        if "lora_" in name:
+            values.data.add_(0.3 * torch.randn_like(values))
+    model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial))
+    shutil.rmtree(initial)
+    (folder / "README.md").unlink()
+    rename(folder / "adapter_config.json")
+    again = transformers.AutoModelForCausalLM.from_pretrained(base)
+    again = peft.PeftModel.from_pretrained(again, folder).eval()
+    with torch.no_grad():
+        first, second = model.eval()(IDS).logits, again(IDS).logits
+    print(folder, float((first - second).abs().max()))
+    return second.numpy()
+
+
 def main(out):
     """Makes everything."""
     logits = {"ids": IDS.numpy().astype(np.int32)}
@@ -124,6 +169,9 @@ def main(out):
         base(out / name / "base")
         for kind, fields in adapters.items():
             values = adapter(out / name / "base", out / name / kind, fields)
+            logits[f"{name}/{kind}"] = values
+        for kind, fields in CONVERTED.items() if name == "untied" else ():
+            values = converted(out / name / "base", out / name / kind, fields)
             logits[f"{name}/{kind}"] = values
     save_file(
         {k: v.astype(np.float32) for k, v in logits.items()},
