@@ -88,8 +88,8 @@ class _Cut(Loop):
 
         def shorten(name: str, x: jax.Array) -> jax.Array:
             side = sides[name.rpartition("/")[2]]
-            whole = (None,) * (x.ndim - len(side))
-            return layout.constrain(x, *whole, *side)[: lead[0]]
+            others = (None,) * (x.ndim - len(side))
+            return layout.constrain(x, *others, *side)[: lead[0]]
 
         return named.map_named(shorten, layers)
 

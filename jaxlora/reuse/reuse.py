@@ -123,8 +123,9 @@ def build(
         and temperature.
 
     Raises:
-      ValueError: as :func:`check`; also if the mesh does not divide experts, an adapter does not fit the base, the gate
-        was made for other adapters, or one adapter stands where a list is meant.
+      ValueError: as :func:`check`; also if the mesh does not divide experts,
+        an adapter does not fit the base, the gate was made for other adapters, or
+        one adapter stands where a list is meant.
     """
     for name, given in (("adapters", adapters), ("general", general)):
         if isinstance(given, Mapping):

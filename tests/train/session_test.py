@@ -422,13 +422,20 @@ def fails_and_goes_on(net, done, folder, fill, free, code):
         run(net, folder=folder, progress=progress)
     assert failed.value.filename == str(folder)
     free()
-    kept = sorted(int(path.name) for path in folder.iterdir())
+    # Threads of orbax may write into a temporary folder after it was removed; the next
+    # save sweeps it.
+    names = [path.name for path in folder.iterdir()]
+    kept = sorted(int(name) for name in names if not name.endswith(".tmp"))
     assert kept in ([2], [2, 4])  # nothing of the one that failed
     got = run(net, folder=folder)
     assert got.resumed == kept[-1]
+    assert all(path.name.isdecimal() for path in folder.iterdir())
     same(got, done)
 
 
+# Threads of orbax that were still writing meet a loop that has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_said_and_loses_nothing(
     net, done, tmp_path, monkeypatch
 ):
@@ -442,6 +449,8 @@ def test_a_disk_that_takes_no_more_is_said_and_loses_nothing(
         fails_and_goes_on(net, done, tmp_path / "run", fill, stack.close, errno.EFBIG)
 
 
+# Threads of orbax that were still writing meet a loop that has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_loses_nothing(net, done, tiny_disk, monkeypatch):
     monkeypatch.setattr(session, "SAVE_EVERY", -1.0)
