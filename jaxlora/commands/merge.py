@@ -27,12 +27,14 @@ from jaxlora.io import (
     adapter_folders,
     collection,
     collection_about,
+    collection_base,
     collection_beside,
     collection_data,
     collection_out,
     origin,
 )
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_base import GAIN, Plain
 from jaxlora.io.collection_beside import Beside
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
@@ -51,8 +53,9 @@ the method takes them: `sum` adds each adapter times its weight, `mean` divides 
 sum. `--list` says which to try first, and when; with `--all` it shows every method,
 with a name its fields and where it is from.
 
-Biases (lora_bias) are merged as updates are. Magnitudes (DoRA) are averaged by weight:
-`jaxlora fuse MODEL A B --merge NAME` knows the base, and merges DoRA in delta space.
+Biases (lora_bias) are merged as updates are. Magnitudes (DoRA) are averaged by weight,
+unless --base says of what: then DoRA is merged in delta space, exactly, as DoRA, or as
+plain LoRA of --rank R. Factors taken out of the base (PiSSA, OLoRA) need --base.
 Tensors that adapters replace (modules_to_save, tokens) must be equal, or --average.
 
 In memory is one group of modules at a time, such as q_proj of every layer; methods that
@@ -81,6 +84,7 @@ examples:
   jaxlora merge A B C --method ties --density 0.2 --rank 16 --out MERGED
   jaxlora merge A B C --method dare --density 0.5 --seed 1 --out MERGED --report REPORT
   jaxlora merge A B --method ties_svd[peft] --by frequency --out MERGED
+  jaxlora merge DORA LORA --method mean --base MODEL --out MERGED
   jaxlora merge A B --method placed-sum --layers low 1 --out MERGED
   jaxlora merge LIBRARY --method ties --mesh expert=8 --out MERGED
   jaxlora merge --list
@@ -107,6 +111,8 @@ class Arguments:
     """A number for each adapter, of any sign; 0 leaves one out, default 1."""
     rank: Annotated[int | None, tyro.conf.arg(metavar="R")] = None
     """Rank of the result, the best approximation; default: what the method gives."""
+    base: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
+    """The base of the adapters, for DoRA in delta space, PiSSA and OLoRA."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """For methods that draw; the same seed gives the same bytes."""
     statistics: Annotated[Path | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
@@ -133,12 +139,14 @@ def run(arguments: Sequence[str]) -> int:
     where = merge_mesh.run_on(given.mesh, given.method, len(folders))
     printing.say(adapter_folders.notes(given.adapters))
     with bars.bar("merging") as move:
-        library = collection.open_folders(folders, names=names)
+        library = collection.open_folders(folders, names=names, base=given.base)
         printing.say(collection_about.notes(library))
         beside, notes = collection_beside.of_merge(
             names, library.files, weights, average=given.average
         )
         printing.say(notes)
+        printing.say(collection_base.notes(library.files))
+        plain = _plain(library, given.rank)
         for base in sorted({name for name in library.base_names if name}):
             printing.say(origin.notes(base))
         if merge.by_layer:
@@ -147,14 +155,19 @@ def run(arguments: Sequence[str]) -> int:
         if given.statistics is not None:
             data = collection_data.read_data(given.statistics, library)
         source = groups.Source(library.library, library.shapes, data)
-        chosen = {"seed": given.seed, "rank": given.rank, "run": where}
+        # Gains and updates are of one rank together only once they are one delta.
+        rank = None if plain else given.rank
+        chosen = {"seed": given.seed, "rank": rank, "run": where}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
         if not talk.current().writes:  # of many processes the first one does
             return sum(0 for _ in merges)
-        grams, parts = _write(given, _Inputs(library, weights, beside), merges)
+        grams, parts = _write(given, _Inputs(library, weights, beside, plain), merges)
     console = printing.console()
-    totals = groups.sum_up(grams.values(), weights)
+    updates = [gram for site, gram in grams.items() if GAIN not in site]
+    totals = groups.sum_up(updates, weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)
+    if plain is not None:
+        printing.say([plain.sentence()])
     printing.say(merge_sentence.nothing(library, weights, grams))
     printing.say(merge_sentence.too_large(weights, totals))
     if given.report is not None:
@@ -169,6 +182,14 @@ class _Inputs(NamedTuple):
     weights: Sequence[float]
     beside: Beside
     """What the merge has beside its updates."""
+    plain: Plain | None
+    """Whether it takes magnitudes into updates of a rank."""
+
+
+def _plain(library: Collection, rank: int | None) -> Plain | None:
+    """Magnitudes on their base, and a rank: the result is of that rank altogether."""
+    gains = any(GAIN in site for site in library.modules)
+    return Plain(rank) if gains and rank is not None else None
 
 
 def _write(
@@ -176,10 +197,10 @@ def _write(
 ) -> tuple[dict[str, np.ndarray], list[Fidelity]]:
     """Writes and measures one group after the other; keeps numbers, no factors."""
     grams, parts = {}, []
-    library, weights, beside = inputs
+    library, weights, beside, plain = inputs
     with (
         outputs.replaced(given.out) as new,
-        collection_out.writing(new, library, beside) as write_site,
+        collection_out.writing(new, library, beside, plain) as write_site,
     ):
         for name, group, merged in merges:
             write_site(name, merged)

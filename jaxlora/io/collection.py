@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlora.io import collection_beside, collection_sites, peft
+from jaxlora.io.collection_base import GAIN, Base, on_base
 from jaxlora.io.collection_biases import BIAS, with_biases
 from jaxlora.io.collection_sites import Module
 from jaxlora.io.collection_stored import Stored
@@ -58,6 +59,8 @@ class Collection:
     """The adapters as they were opened, with what they have beside updates."""
     parameters: frozenset[str] = frozenset()
     """Modules that are bare parameters of the model, or slices of one."""
+    base: Base | None = None
+    """That the adapters were trained on, if their updates are asked for on it."""
     spellings: tuple[str, ...] = ()
     """What the adapters put around the layers of the model; several, if they name its
     modules differently, which have one name each here."""
@@ -109,13 +112,18 @@ def read(
 
 
 def open_folders(
-    folders: Sequence[Path | str], *, names: Sequence[str] | None = None
+    folders: Sequence[Path | str],
+    *,
+    names: Sequence[str] | None = None,
+    base: Path | str | None = None,
 ) -> Collection:
     """As :func:`read`, but the values of a site are read when it is asked for.
 
     Args:
       folders: each holds adapter_config.json and adapter_model.safetensors.
       names: of the adapters, by default those of their folders.
+      base: a checkpoint of their base, on which updates of DoRA, PiSSA and OLoRA are
+        known (:mod:`jaxlora.io.collection_base`); by default there is none.
 
     Raises:
       ValueError: if there is no folder, a name is there twice, one of them is no
@@ -129,7 +137,11 @@ def open_folders(
     # Headers of all adapters first: what does not fit is refused before values are
     # read.
     opened = [peft.open_folder(path) for path in paths]
-    collection_beside.check_starts(opened)
+    on = None if base is None else Base(base)
+    if on is None:
+        collection_beside.check_starts(opened)
+    else:
+        opened = [on_base(file, on) for file in opened]
     files = collection_sites.alike([*map(with_biases, opened)])
     known = collection_sites.union(files)
     stored = Stored(files, collection_sites.sites(known))
@@ -148,6 +160,7 @@ def open_folders(
         spellings=collection_sites.spellings(opened),
         files=files,
         parameters=collection_sites.parameters(files),
+        base=on,
     )
 
 
@@ -187,5 +200,5 @@ def _targets(files: Sequence[PeftFile], known: Mapping[str, Module]):
 
 
 def _means(name: str, path: str) -> bool:
-    path = path.removesuffix(BIAS)
+    path = path.removesuffix(BIAS).removesuffix(GAIN)
     return path == name or path.endswith(f".{name}")

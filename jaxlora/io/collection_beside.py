@@ -32,8 +32,7 @@ def check_starts(files: Sequence[PeftFile]) -> None:
             raise ValueError(
                 f"The adapter {file.folder} began with {min(starts)} factors that its "
                 f"training took out of the base, without which its update is not "
-                f"known; generate, eval, forward and fuse convert it on the base, and "
-                f"PEFT does with path_initial_model_for_weight_conversion."
+                f"known; --base MODEL converts it on the base."
             )
 
 
@@ -147,8 +146,8 @@ def of_merge(
     if beside.magnitudes:
         sentences.append(
             "The adapters are of DoRA: their updates are merged as those of plain "
-            "adapters, and their magnitudes are averaged by weight; with the base, "
-            "`jaxlora fuse MODEL A B --merge NAME` merges in delta space exactly."
+            "adapters, and their magnitudes are averaged by weight; --base MODEL "
+            "merges them on the base, in delta space."
         )
     return beside, (*sentences, *_replaced_notes(short, beside, average))
 
@@ -163,8 +162,8 @@ def _check_magnitudes(names: Sequence[str], beside: Beside) -> None:
     for first, second, paths in odd:
         raise ValueError(
             f"Adapter {first} has a magnitude (DoRA) of {min(paths)!r} and {second} "
-            f"has none, which without the base cannot be compared; "
-            f"`jaxlora fuse MODEL A B --merge NAME --out DIR` merges them on it."
+            f"has none, which without the base cannot be compared; --base MODEL merges "
+            f"them on it."
         )
 
 

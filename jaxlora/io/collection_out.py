@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxlora.io import peft_out, peft_parameters_out, shards
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_base import GAIN, Plain, Restored
 from jaxlora.io.collection_beside import Beside
 from jaxlora.io.collection_biases import BIAS, Joined
 from jaxlora.io.peft import PeftAdapter, PeftModule
@@ -48,7 +49,10 @@ def write(folder: Path | str, adapter: Adapter, like: Collection) -> None:
 
 @contextlib.contextmanager
 def writing(
-    folder: Path | str, like: Collection, beside: Beside | None = None
+    folder: Path | str,
+    like: Collection,
+    beside: Beside | None = None,
+    plain: Plain | None = None,
 ) -> Iterator[WriteSite]:
     """As :func:`write`, of sites that are given one after the other.
 
@@ -56,6 +60,8 @@ def writing(
       folder: new, or empty; it is there once the block has ended well.
       like: says which module is which.
       beside: what the adapter has beside its updates, or None.
+      plain: the rank of updates that take in magnitudes (DoRA) on their base; None
+        writes DoRA again, which is exact.
 
     Raises:
       ValueError: as :func:`write`.
@@ -72,7 +78,7 @@ def writing(
 
         yield write_site
         file.flush()
-        modules = _joined(spool, like, beside)
+        modules = _restored(_joined(spool, like, beside), like, plain)
         every = {path for paths in like.modules.values() for path in paths}
         # Short names would also adapt the modules that are left out here.
         short = like.targets is not None and modules.keys() == {*_unbiased(every)}
@@ -85,16 +91,52 @@ def writing(
 
 def _bare(like: Collection) -> dict[str, tuple[int, int]]:
     """Features in and out of the modules that are bare parameters, by path."""
+    return {path: x for path, x in _shapes(like).items() if path in like.parameters}
+
+
+def _unbiased(paths: Iterable[str]) -> Iterator[str]:
+    return (path for path in paths if not path.endswith((BIAS, GAIN)))
+
+
+def _restored(
+    modules: Mapping[str, PeftModule], like: Collection, plain: Plain | None
+) -> Mapping[str, PeftModule]:
+    """Modules with the gains among them as magnitudes, or within updates of a rank."""
+    gains = {path for path in modules if path.endswith(GAIN)}
+    if not gains or like.base is None:
+        return modules
+    rows = {}
+    for path in gains:
+        a, b = (x.astype(np.float32) for x in (modules[path].a, modules[path].b))
+        rows[path.removesuffix(GAIN)] = (b @ a)[:, 0]
+    rest = _Without(modules, frozenset(gains))
+    return Restored(rest, rows, _shapes(like), like.base, plain)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Without(Mapping[str, PeftModule]):
+    modules: Mapping[str, PeftModule]
+    left_out: frozenset[str]
+
+    def __getitem__(self, path: str) -> PeftModule:
+        if path in self.left_out:
+            raise KeyError(path)
+        return self.modules[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path in self.modules if path not in self.left_out)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _shapes(like: Collection) -> dict[str, tuple[int, int]]:
+    """D and F of every module."""
     return {
         path: (like.shapes[site].a.shape[-2], like.shapes[site].b.shape[-1])
         for site, paths in like.modules.items()
         for path in paths
-        if path in like.parameters
     }
-
-
-def _unbiased(paths: Iterable[str]) -> Iterator[str]:
-    return (path for path in paths if not path.endswith(BIAS))
 
 
 def _joined(
@@ -104,13 +146,8 @@ def _joined(
     names = () if beside is None else beside.magnitudes
     if not names and not any(path.endswith(BIAS) for path in spool):
         return spool
-    shapes = {
-        path: (like.shapes[site].a.shape[-2], like.shapes[site].b.shape[-1])
-        for site, paths in like.modules.items()
-        for path in _unbiased(paths)
-    }
     magnitudes = {} if beside is None else {x: beside.magnitude(x) for x in names}
-    return Joined(spool, magnitudes, shapes)
+    return Joined(spool, magnitudes, _shapes(like))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxlora.io import peft_out
 from jaxlora.io.peft import PeftModule
 from jaxlora.lora import LoraWeight
 from jaxlora.models import names, sites
-from jaxlora.models.adapter_sites import gain_of, scaled
+from jaxlora.models.adapter_gains import gain_of, scaled
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, KERNEL
 from jaxlora.tree import Tree

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlora.io import peft_starts
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
-from jaxlora.models import adapter_starts, names, sites
+from jaxlora.models import names, sites
+from jaxlora.models.adapter_gains import folded, gain_of, scaled
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD
 
@@ -145,14 +147,16 @@ def weights(
     for layer, path in paths.items():
         _check_shapes(path, modules[layer], shape)
     if None in modules:
-        return {site: _outside(paths[None], modules[None])}
+        return {site: _outside(paths[None], modules[None], leaves)}
     layered = {layer: x for layer, x in modules.items() if layer is not None}
     for layer, x in layered.items():
         if x.start is not None:
             kernel = leaves[site].reshape(-1, *shape[-2:])[layer]
-            layered[layer] = adapter_starts.without_start(x, kernel)
+            layered[layer] = peft_starts.without_start(x, kernel)
     if len(shape) > 3:
-        _check_plain(site, layered.values())
+        _check_unbiased(site, layered.values())
+        flat = leaves[site].reshape(-1, *shape[-2:])
+        layered = {i: folded(x, flat[i]) for i, x in layered.items()}
     out: dict[str, LoraWeight] = {}
     biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
     if biases:
@@ -170,40 +174,13 @@ def weights(
     return out
 
 
-def _check_plain(site: str, modules: Iterable[PeftModule]) -> None:
+def _check_unbiased(site: str, modules: Iterable[PeftModule]) -> None:
     """The MLPs of a layer are computed together, from kernels alone."""
-    if any(_has(x.magnitude) or _has(x.bias) for x in modules):
+    if any(x.bias is not None and x.bias.any() for x in modules):
         raise ValueError(
-            f"The adapter has magnitudes (DoRA) or biases at {site!r}, which are not "
-            f"read of several MLPs in a layer."
+            f"The adapter has biases (lora_bias) at {site!r}, which are not read of "
+            f"several MLPs in a layer."
         )
-
-
-@jax.jit
-def gain_of(kernel, a, b, scale, magnitude) -> jax.Array:
-    """Returns m / |W + s b a| of each output feature, [F].
-
-    Args:
-      kernel: W, [D, F].
-      a: [R, D].
-      b: [F, R].
-      scale: s.
-      magnitude: m, [F].
-    """
-    wide = (x.astype(jnp.float32) for x in (kernel, a, b, magnitude))
-    kernel, a, b, magnitude = wide
-    total = kernel + scale * jnp.matmul(a.T, b.T, precision="highest")
-    return magnitude / jnp.linalg.norm(total, axis=0)
-
-
-def scaled(module: PeftModule, gain: np.ndarray) -> PeftModule:
-    """Returns a module whose output features are multiplied by a gain.
-
-    Args:
-      module: of F features.
-      gain: [F].
-    """
-    return dataclasses.replace(module, b=_wide(module.b) * gain[:, None])
 
 
 def _wide(values: Any) -> np.ndarray:
@@ -223,15 +200,22 @@ def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
     return LoraWeight(jnp.ones((count, 1, 1)), jnp.asarray(b), jnp.ones(count))
 
 
-def _outside(path: str, module: PeftModule) -> LoraWeight:
+def _outside(path: str, module: PeftModule, leaves: Mapping[str, Any]) -> LoraWeight:
     """The update of table or head, which have no layers."""
-    biased = module.bias is not None and module.bias.any()
-    if _has(module.magnitude) or biased or module.start:
+    if module.bias is not None and module.bias.any():
         raise ValueError(
-            f"The adapter has a magnitude (DoRA), a bias, or factors taken out of the "
-            f"base (PiSSA), of {path!r}; these are read of linear layers within a "
-            f"decoder's layers only."
+            f"The adapter has a bias (lora_bias) of {path!r}, which is read of linear "
+            f"layers within a decoder's layers only."
         )
+    tied = HEAD not in leaves
+    if module.start is not None and tied:
+        raise ValueError(
+            f"The adapter has factors of {path!r} that were taken out of the base "
+            f"({module.start}), which is its embedding as well: PEFT changes both."
+        )
+    kernel = leaves[EMBEDDING if module.embedding or tied else HEAD]
+    kernel = kernel.T if tied and not module.embedding else kernel
+    module = folded(peft_starts.without_start(module, kernel), kernel)
     single = _stack({0: module}, (1, module.a.shape[1], module.b.shape[0]))
     return jax.block_until_ready(jax.tree.map(lambda x: x[0], single))
 

@@ -64,11 +64,17 @@ def _owners(
 ) -> dict[str, list[tuple[PeftFile, str]]]:
     """Files and keys by tensor of the base, in its plain spelling.
 
-    A copy that the base holds as well replaces nothing.
+    A copy that the base holds as well replaces nothing; nor does one of what training
+    left of the base once it had taken factors out, which are put back instead.
     """
     owners: dict[str, list[tuple[PeftFile, str]]] = {}
     for file in files:
-        copies = {f"{path}.weight": key for path, key in file.copies.items()}
+        starts = {path for path, x in file.modules.items() if x.start is not None}
+        copies = {
+            f"{path}.weight": key
+            for path, key in file.copies.items()
+            if path not in starts
+        }
         copies = {x: y for x, y in copies.items() if not holds(x, file.tensor(y))}
         for name, key in (*copies.items(), *file.replaced.items()):
             owners.setdefault(names.canonical(name), []).append((file, key))

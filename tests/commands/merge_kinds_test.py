@@ -72,7 +72,7 @@ def test_magnitudes_are_averaged_by_absolute_weight(merge, other):
 def test_dora_beside_a_plain_adapter_needs_the_base(merge):
     _, text = merge(DATA / "tied/dora", DATA / "tied/head", code=2)
     assert "Adapter dora has a magnitude (DoRA) of" in text
-    assert "`jaxlora fuse MODEL A B --merge NAME --out DIR` merges them" in text
+    assert "--base MODEL merges them on it" in text
 
 
 def test_magnitudes_of_other_modules_are_refused_by_name():

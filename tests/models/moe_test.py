@@ -133,6 +133,30 @@ def test_an_adapter_of_the_mlps_is_written_by_mlp(base, adapter, tmp_path):
         adapters.from_peft(type(odd)(modules=modules), base)
 
 
+def test_dora_of_the_mlps_is_exact_and_biases_are_refused_by_name(base, adapter):
+    odd = adapters.to_peft(adapter, config=SPARSE)
+    rng = np.random.default_rng(0)
+    modules = {
+        path: dataclasses.replace(x, magnitude=rng.uniform(1, 2, len(x.b)).astype("f4"))
+        for path, x in odd.modules.items()
+    }
+    fused = lora.sites(adapters.from_peft(type(odd)(modules=modules), base))
+    for site, name in (("up", "w3"), ("down", "w2")):  # wide, and narrow
+        module = modules[f"model.layers.1.block_sparse_moe.experts.3.{name}"]
+        kernel = np.asarray(base["layers"]["moe"][site]["kernel"][1, 3], np.float64)
+        total = kernel.T + module.scale * module.b.astype(np.float64) @ module.a
+        norm = np.linalg.norm(total, axis=1, keepdims=True)
+        want = (module.magnitude[:, None] * total / norm).T
+        got = kernel + np.asarray(lora.delta(fused[f"layers/moe/{site}/kernel"]))[1, 3]
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    biased = {
+        path: dataclasses.replace(x, bias=np.ones(len(x.b), np.float32))
+        for path, x in odd.modules.items()
+    }
+    with pytest.raises(ValueError, match=r"biases .lora_bias. at 'layers/moe"):
+        adapters.from_peft(type(odd)(modules=biased), base)
+
+
 def test_attention_is_what_is_adapted_by_default(base):
     sites = lora.sites(lora.init(jax.random.key(0), base, lora.LoraConfig(rank=2)))
     assert {name.split("/")[1] for name in sites} == {"attn"}

@@ -44,6 +44,8 @@ ADAPTERS = {
             "modules_to_save": [HEAD, EMBED, "norm", "input_layernorm"],
         },
         "pissa": {"target_modules": ["q_proj"], "init_lora_weights": "pissa"},
+        "dora_outside": {"target_modules": [HEAD, EMBED, "q_proj"], "use_dora": True},
+        "pissa_head": {"target_modules": [HEAD], "init_lora_weights": "pissa"},
         "olora": {"target_modules": ["up_proj"], "init_lora_weights": "olora"},
         "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 3]},
         "tokens_of_both": {
@@ -53,6 +55,7 @@ ADAPTERS = {
     },
     "tied": {
         "dora": {"target_modules": ["q_proj", "v_proj"], "use_dora": True},
+        "dora_head": {"target_modules": [HEAD, "q_proj"], "use_dora": True},
         "lora_bias": {"target_modules": ["q_proj", "k_proj"], "lora_bias": True},
         "biases": {"target_modules": ["q_proj"], "bias": "all"},
         "head": {"target_modules": [HEAD, "q_proj"]},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import linalg
 
-from jaxlora.io.peft import PeftModule
+from jaxlora.io.peft_types import PeftModule
 
 DENSE = 1024
 """Narrower weights are decomposed whole, wider ones by Lanczos' method."""
@@ -35,7 +35,7 @@ def without_start(module: PeftModule, kernel: Any) -> PeftModule:
     weight = np.asarray(kernel, np.float64).T
     rank, scale = module.a.shape[0], module.scale
     if module.start == "pissa":
-        u, s, v = _leading(weight, rank)
+        u, s, v = leading(weight, rank)
         down, up = v * (s / scale)[:, None], u
     else:
         q, r = np.linalg.qr(weight)
@@ -45,8 +45,13 @@ def without_start(module: PeftModule, kernel: Any) -> PeftModule:
     return dataclasses.replace(module, a=a, b=b, start=None)
 
 
-def _leading(weight: np.ndarray, rank: int):
-    """The leading singular vectors and values, [F, R], [R] and [R, D]."""
+def leading(weight: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the leading singular vectors and values, [F, R], [R] and [R, D].
+
+    Args:
+      weight: [F, D].
+      rank: R.
+    """
     if min(weight.shape) <= max(DENSE, rank):
         u, s, v = np.linalg.svd(weight, full_matrices=False)
         return u[:, :rank], s[:rank], v[:rank]
