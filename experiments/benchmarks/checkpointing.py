@@ -3,7 +3,8 @@
     python experiments/benchmarks/checkpointing.py
     python experiments/benchmarks/checkpointing.py --experts 126 --rank 8 --hidden 128
 
-The second is of the two-hop study's size, all experts of a seed at once. By default eight experts of rank 16 on every projection of a decoder of hidden 256, AdamW, float32:
+The second is of the two-hop study's size, all experts of a seed at once; the first has
+eight experts of rank 16 on every projection of a decoder of hidden 256. AdamW, float32:
 the state is adapters and two moments. Chunks of updates without any save, with saves
 that the run waits for, and with saves beside it; then a restore. A command saves once a
 minute, and less often where its waiting would be more than 2% of the time.
@@ -70,32 +71,40 @@ def main(given: Arguments) -> None:
 
             def beside(step: int, state) -> None:
                 saver.save(step, state, {})
+                if step == last:  # what a run waits for when it ends
+                    saver.wait()
 
             def waiting(step: int, state) -> None:
                 saver.save(step, state, {})
                 saver.wait()
 
             run, waited = _time(given, chunk, run, waiting)
+            last = int(run.step) + 8 * given.chunks
             run, both = _time(given, chunk, run, beside)
-            saver.wait()
         print(
-            "               seconds, of processor; a save: stops, costs, of processor"
+            "seconds, and of processor; a save: stops the run, costs it, of processor"
         )
         print(f"no save       {alone.wall:8.2f} {alone.processor:8.2f}")
-        saves = given.chunks // given.every
         for name, spent in (("waited for", waited), ("beside the run", both)):
-            cost = (spent.wall - alone.wall) / saves
-            work = (spent.processor - alone.processor) / saves
-            print(
-                f"{name:14}{spent.wall:8.2f} {spent.processor:8.2f}; {spent.stop:.3f} s, "
-                f"{cost:.3f} s ({100 * cost / 60:.2f}% at one a minute), {work:.3f} s "
-                f"({100 * work / 60 / (os.cpu_count() or 1):.2f}% of all cores)"
-            )
+            print(f"{name:14}{_cost(given, alone, spent)}")
         begun, before = time.monotonic(), time.process_time()
         target = jax.eval_shape(lambda: run)
         jax.block_until_ready(checkpoint.restore(folder, target)[1])
         wall, processor = time.monotonic() - begun, time.process_time() - before
         print(f"resume        {wall:8.2f} {processor:8.2f}")
+
+
+def _cost(given: Arguments, alone: "Spent", spent: "Spent") -> str:
+    """What saves cost, and what that is of a run that saves once a minute."""
+    saves = given.chunks // given.every
+    cost = (spent.wall - alone.wall) / saves
+    work = (spent.processor - alone.processor) / saves
+    cores = os.cpu_count() or 1
+    return (
+        f"{spent.wall:8.2f} {spent.processor:8.2f}; {spent.stop:.3f} s, {cost:.3f} s "
+        f"({100 * cost / 60:.2f}% at one a minute), {work:.3f} s "
+        f"({100 * work / 60 / cores:.2f}% of {cores} cores)"
+    )
 
 
 def _setting(given: Arguments):
