@@ -1,19 +1,23 @@
 """What saving costs a training, and how long it takes to go on.
 
     python experiments/benchmarks/checkpointing.py
+    python experiments/benchmarks/checkpointing.py --experts 126 --rank 8 --hidden 128
 
-Eight experts of rank 16 on every projection of a decoder of hidden 256, AdamW, float32:
+The second is of the two-hop study's size, all experts of a seed at once; the first has
+eight experts of rank 16 on every projection of a decoder of hidden 256. AdamW, float32:
 the state is adapters and two moments. Chunks of updates without any save, with saves
 that the run waits for, and with saves beside it; then a restore. A command saves once a
 minute, and less often where its waiting would be more than 2% of the time.
 """
 
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,33 +66,45 @@ def main(given: Arguments) -> None:
     run = chunk(run)  # compiles
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
-        run, alone, _ = _time(given, chunk, run, lambda step, state: None)
+        run, alone = _time(given, chunk, run, lambda step, state: None)
         with checkpoint.Saver(folder) as saver:
 
             def beside(step: int, state) -> None:
                 saver.save(step, state, {})
+                if step == last:  # what a run waits for when it ends
+                    saver.wait()
 
             def waiting(step: int, state) -> None:
                 saver.save(step, state, {})
                 saver.wait()
 
-            run, waited, stops = _time(given, chunk, run, waiting)
-            run, both, short = _time(given, chunk, run, beside)
-        print(f"no save       {alone:8.2f} s")
-        for name, spent, stop in (
-            ("waited for", waited, stops),
-            ("beside the run", both, short),
-        ):
-            saves = given.chunks // given.every
-            cost = max(0.0, spent - alone) / saves
-            print(
-                f"{name:14}{spent:8.2f} s; a save stops the run for {stop:.2f} s and "
-                f"costs it {cost:.2f} s, {100 * cost / 60:.2f}% at one a minute"
-            )
-        begun = time.monotonic()
+            run, waited = _time(given, chunk, run, waiting)
+            last = int(run.step) + 8 * given.chunks
+            run, both = _time(given, chunk, run, beside)
+        print(
+            "seconds, and of processor; a save: stops the run, costs it, of processor"
+        )
+        print(f"no save       {alone.wall:8.2f} {alone.processor:8.2f}")
+        for name, spent in (("waited for", waited), ("beside the run", both)):
+            print(f"{name:14}{_cost(given, alone, spent)}")
+        begun, before = time.monotonic(), time.process_time()
         target = jax.eval_shape(lambda: run)
         jax.block_until_ready(checkpoint.restore(folder, target)[1])
-        print(f"resume        {time.monotonic() - begun:8.2f} s")
+        wall, processor = time.monotonic() - begun, time.process_time() - before
+        print(f"resume        {wall:8.2f} {processor:8.2f}")
+
+
+def _cost(given: Arguments, alone: "Spent", spent: "Spent") -> str:
+    """What saves cost, and what that is of a run that saves once a minute."""
+    saves = given.chunks // given.every
+    cost = (spent.wall - alone.wall) / saves
+    work = (spent.processor - alone.processor) / saves
+    cores = os.cpu_count() or 1
+    return (
+        f"{spent.wall:8.2f} {spent.processor:8.2f}; {spent.stop:.3f} s, {cost:.3f} s "
+        f"({100 * cost / 60:.2f}% at one a minute), {work:.3f} s "
+        f"({100 * work / 60 / cores:.2f}% of {cores} cores)"
+    )
 
 
 def _setting(given: Arguments):
@@ -119,16 +135,26 @@ def _setting(given: Arguments):
     return program, base, run, plan, jax.tree.map(jnp.asarray, rows)
 
 
-def _time(given: Arguments, chunk: Callable, run, save: Callable):
-    """Seconds of all chunks, and the median of what a save kept the run waiting."""
-    stops, begun = [], time.monotonic()
+class Spent(NamedTuple):
+    """Seconds of all chunks."""
+
+    wall: float
+    processor: float
+    """Of all threads; what else the machine does changes it little."""
+    stop: float
+    """The median of what a save kept the run waiting."""
+
+
+def _time(given: Arguments, chunk: Callable, run, save: Callable) -> tuple[Any, Spent]:
+    stops, begun, before = [], time.monotonic(), time.process_time()
     for i in range(given.chunks):
         run = chunk(run)
         if (i + 1) % given.every == 0:
             start = time.monotonic()
             save(int(run.step), run)
             stops.append(time.monotonic() - start)
-    return run, time.monotonic() - begun, statistics.median(stops)
+    wall, processor = time.monotonic() - begun, time.process_time() - before
+    return run, Spent(wall, processor, statistics.median(stops))
 
 
 if __name__ == "__main__":

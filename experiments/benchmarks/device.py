@@ -24,7 +24,8 @@ import tyro
 from jaxlora import lora, models, route
 from jaxlora import tree as named
 from jaxlora.commands import speed
-from jaxlora.models import Decoder, DecoderConfig, Decoding
+from jaxlora.models import Decoder, DecoderConfig, Decoding, kernels
+from jaxlora.plan import planning
 from jaxlora.tasks.packing import Rows
 from jaxlora.train import packed
 from jaxlora.train.training import Training
@@ -72,7 +73,8 @@ def main(given: Arguments) -> None:
     """Prints a line a measurement."""
     if given.small:
         given = dataclasses.replace(given, batch=2, length=32, repeats=2)
-    model = Decoder(dataclasses.replace(SMALL if given.small else QWEN, remat=True))
+    config = dataclasses.replace(SMALL if given.small else QWEN, remat=True)
+    model = Decoder(kernels.of(config, jax.devices()[0]))  # as a command does
     base = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
     print(f"{jax.devices()[0].device_kind}; {_products(base) / 1e9:.2f} G parameters")
     {"train": _train, "route": _route, "generate": _generate}[given.what](
@@ -94,8 +96,7 @@ def _train(given: Arguments, model: Decoder, base) -> None:
     program = packed.Program(model, opt, size)
     arguments = (base, run, training.plan([1000] * size), rows)
     lowered = packed.updates.lower(program, *arguments)
-    plan = lowered.compile().memory_analysis()
-    planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes
+    planned = planning.peak_bytes(lowered.compile())
     state = run
 
     def update():

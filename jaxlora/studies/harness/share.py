@@ -25,7 +25,7 @@ CACHE = "cache"
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Every so-manieth cell of a study; by default all of them."""
+    """Every N-th cell of a study; by default all of them."""
 
     part: int = 0
     """From 0."""
