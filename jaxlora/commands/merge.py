@@ -59,8 +59,8 @@ plain LoRA of --rank R. Factors taken out of the base (PiSSA, OLoRA) need --base
 Tensors that adapters replace (modules_to_save, tokens) must be equal, or --average.
 
 In memory is one group of modules at a time, such as q_proj of every layer; methods that
-draw, or that rank entries of the whole model, hold all adapters and the result. Over
---mesh each device has some of the adapters, and then all of them at some of the layers.
+draw, or that rank entries of the whole model, hold all adapters and the result.
+Over a mesh each device has some adapters, and then all of them at some layers.
 
 fields, of the methods that have them:
   --density D           share of entries that is kept

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 import shutil
 import sys
 
@@ -540,10 +541,17 @@ def test_help_has_every_field(capsys):
 
 def test_the_examples_work(small, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
-    places = {"A": "plain", "B": "plain2", "C": "rslora"}
+    places = {"A": small / "plain", "B": small / "plain2", "C": small / "rslora"}
+    tied = pathlib.Path(__file__).parents[1] / "data/adapters/tied"
+    places |= {
+        "DORA": tied / "dora",
+        "LORA": tied / "head",
+        "MODEL": tied / "base",
+    }
+    places["LIBRARY"] = small
     commands = shown(command.DESCRIPTION)
-    assert len(commands) == 9
+    assert len(commands) == 11
     for i, flags in enumerate(commands):
-        flags = [str(small / places[w]) if w in places else w for w in flags]
+        flags = [str(places.get(w, w)) for w in flags]
         assert cli.main([f"MERGED{i}" if w == "MERGED" else w for w in flags]) == 0
         assert (tmp_path / f"MERGED{i}").is_dir() == ("--out" in flags)

@@ -83,10 +83,12 @@ def test_the_study_names_the_language_model():
 @pytest.mark.parametrize("name", pages.names())
 def test_ten_common_flags_come_first_where_there_are_many(name):
     page = pages.file(name).read_text(encoding="utf-8")
-    first = pages.flags(page)[:10]
+    every = pages.flags(page)
+    # A page may list fields of methods before its options.
+    first = pages.flags(page[page.find(" what most runs need") :])[:10]
     common = [f"--{flag}" for flag in help_text.COMMON.get(name, ())]
     assert first == common or not common
-    assert len(common) == (10 if len(pages.flags(page)) > MANY else len(common))
+    assert len(common) == (10 if len(every) > MANY else len(common))
 
 
 def test_the_list_of_methods_is_what_the_registry_says():

@@ -45,6 +45,18 @@ COMMON: Mapping[str, Sequence[str]] = {
         "world.people",
     ),
     "train": ("model", "data", "rank", *_LEARN, "dtype"),
+    "merge": (
+        "method",
+        "out",
+        "weights",
+        "rank",
+        "base",
+        "report",
+        "seed",
+        "mesh",
+        "force",
+        "list",
+    ),
     "gate": ("adapter", "route", "data", *_LEARN, "list"),
     "generate": (
         "prompt",
