@@ -548,7 +548,9 @@ def test_the_examples_work(small, tmp_path, monkeypatch, shown):
         "LORA": tied / "head",
         "MODEL": tied / "base",
     }
-    places["LIBRARY"] = small
+    places["LIBRARY"] = tmp_path / "eight"
+    for i in range(8):
+        shutil.copytree(small / "plain", places["LIBRARY"] / str(i))
     commands = shown(command.DESCRIPTION)
     assert len(commands) == 11
     for i, flags in enumerate(commands):
