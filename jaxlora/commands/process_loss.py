@@ -13,13 +13,18 @@ from typing import IO
 LABEL = "jaxlora-process "
 """Begins the line in which a child says its number to its parent."""
 _FATAL = "JAX distributed service detected fatal errors"
-# As JAX names a process that is gone.
+# As JAX names processes that are gone: each by a path, or all by numbers in lines.
 _TASK = re.compile(r"/task:(\d+)\b")
+_SILENT = re.compile(r"stopped sending heartbeats\):((?:\s*\d+\n)+)")
 # What it says where process 0, which holds the service, does not answer any more.
 _NO_SERVICE = re.compile(r"leader task|to coordination service|Socket closed")
-# What C++ libraries print of themselves and of the stack when they end a process.
-_NOISE = re.compile(
-    r"\[Gloo\] |\*\*\* Check failure stack|\s+@ +0x|[A-Z]\d{4} \d\d:\d\d"
+# What C++ libraries print of themselves, on either stream; lines of threads may run
+# into each other.
+_GLOO = re.compile(r".*\[Gloo\] |.* peer ranks")
+# And what they log, with the stack when they end a process.
+_LOG = re.compile(
+    r"\*\*\* Check failure stack|\s+@ +0x|[A-Z]\d{4} \d\d:\d\d|\d*$|"
+    r"The tasks have crashed|RPC: /xla"
 )
 
 
@@ -66,7 +71,9 @@ def gone(text: str, here: Place) -> str:
     """
     if here.processes == 2:
         return f"Process {1 - here.process}"
-    tasks = {int(number) for number in _TASK.findall(text)} - {here.process}
+    silent = " ".join(_SILENT.findall(text)).split()
+    tasks = {int(number) for number in (*_TASK.findall(text), *silent)}
+    tasks -= {here.process}
     if not tasks and here.process and _NO_SERVICE.search(text):
         tasks = {0}
     if not tasks:
@@ -85,12 +92,13 @@ class Streams:
         """What JAX printed when it ended the child, if it did."""
         self._lock = threading.Lock()
 
-    def pass_on(self, source: IO[str], to: IO[str]) -> None:
+    def pass_on(self, source: IO[str], to: IO[str], results: bool) -> None:
         """Reads a stream of the child to its end.
 
         Args:
           source: what the child prints.
           to: where it goes.
+          results: is it its standard output, which is that of process 0 alone?
         """
         head = ""
         for line in source:
@@ -102,6 +110,9 @@ class Streams:
             with self._lock:
                 if _FATAL in line or self.fatal:
                     self.fatal += line
-            if not _NOISE.match(line):
+            others = results and self.here.process > 0
+            noise = _GLOO.match(line) or (not results and _LOG.match(line))
+            # Of a fatal end its parent says what is to be said.
+            if not others and not self.fatal and not noise:
                 to.write(f"{head}{line}")
                 to.flush()

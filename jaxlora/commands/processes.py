@@ -118,10 +118,13 @@ def watch(words: Sequence[str], asked: stopping.Asked) -> int:
     )
     os.close(read)
     streams = process_loss.Streams()
-    pairs = ((child.stdout, sys.stdout), (child.stderr, talk.terminal()))
+    outputs = (
+        (child.stdout, sys.stdout, True),
+        (child.stderr, talk.terminal(), False),
+    )
     threads = [
         threading.Thread(target=streams.pass_on, args=pair, daemon=True)
-        for pair in pairs
+        for pair in outputs
     ]
     for thread in threads:
         thread.start()

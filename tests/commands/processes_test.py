@@ -152,6 +152,28 @@ def test_one_of_two_is_killed_and_the_pair_goes_on(work, undisturbed, victim, wh
 
 
 @pytest.mark.slow
+def test_a_process_that_is_silent_counts_as_lost(work):
+    """A host that hangs closes no connection."""
+    words = train(work, "silent", *LONG)
+    children = pairs.start(words, pairs.free_port())
+    saved = work / "silent" / ".checkpoint"
+    pairs.until(lambda: list(saved.glob("[0-9]*")), children)
+    silent, since = pairs.worker(children[1].pid), time.monotonic()
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        ((code, _, text),) = pairs.ended(children[:1], 120)
+    finally:
+        seconds = time.monotonic() - since
+        os.kill(silent, signal.SIGCONT)
+    print(f"process 1 silent: the other had ended after {seconds:.0f} s")
+    assert seconds < 90
+    assert code == 75
+    assert "Process 1 of this run ended, or its host was lost" in text
+    assert "crashed" not in text
+    assert pairs.ended(children[1:], 120)[0][0] == 75
+
+
+@pytest.mark.slow
 def test_a_folder_that_another_run_writes_is_refused_to_a_pair(work):
     words = train(work, "busy", "--steps", "2", "--mesh", "expert=2,fsdp=4")
     with locks.folder(work / "busy"):

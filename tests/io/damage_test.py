@@ -240,19 +240,28 @@ def test_damage_is_seen(name, how, originals, tmp_path, capsys):
             assert all(x.startswith("jaxlora: ") for x in said.splitlines())
 
 
+OTHER_HASH = "has another SHA-256 than manifest.json gives it"
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("flip", OTHER_HASH),
+        ("truncate", OTHER_HASH),
+        ("delete", "is missing, or no file any more"),
+    ],
+)
 @pytest.mark.parametrize("name", ["checkpoint of two steps", "cache entry"])
-def test_a_flipped_bit_of_a_value_costs_a_line(name, originals, tmp_path, capsys):
+def test_a_damaged_value_costs_a_line(name, how, says, originals, tmp_path, capsys):
     copy = shutil.copytree(originals / name / "0", tmp_path / "copy")
     step = max(copy.glob("*/*"))
     values = max(files(step / "state"), key=lambda x: x.stat().st_size)
-    data = bytearray(values.read_bytes())
-    data[len(data) // 2] ^= 1
-    values.write_bytes(data)
+    assert damage(np.random.default_rng(0), how, values, None)
     got = EVERY[name].read(copy)
     said = capsys.readouterr().err
     assert not step.exists()
     assert said.count("\n") == 1
-    assert f"{values} has another SHA-256 than manifest.json gives it" in said
+    assert f"{values} {says}" in said
     if name == "cache entry":
         assert got is None
         assert "and it is made again" in said
