@@ -9,7 +9,7 @@ import jax
 from jaxlora import reuse, route
 from jaxlora.commands import bars
 from jaxlora.commands.printing import say
-from jaxlora.io import adapter_folders, gate_file, origin, tensors
+from jaxlora.io import adapter_folders, gate_file, origin, weight_sets
 from jaxlora.io.gate_file import GateFile
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
@@ -85,5 +85,5 @@ def load(
         raise ValueError(f"{error} It was made for {experts}, in this order.") from None
     if gate is not None:
         gate_file.check_base(gate, loaded.base)
-    say([*tensors.notes(model), *origin.notes(model), *loaded.notes])
+    say([*weight_sets.notes(model), *origin.notes(model), *loaded.notes])
     return loaded

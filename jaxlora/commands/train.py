@@ -18,7 +18,7 @@ from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_
 from jaxlora.commands.flags import Dtype, Several, Words, outputs
 from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
-from jaxlora.io import origin, tensors
+from jaxlora.io import origin, weight_sets
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
@@ -139,7 +139,7 @@ def _train(
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
     words = tokenizer.fitted(words, model.config.vocab_size)
-    printing.say([*tensors.notes(given.model), *origin.notes(given.model)])
+    printing.say([*weight_sets.notes(given.model), *origin.notes(given.model)])
     rows, counts = _pack(given, data, words, model.config.max_length)
     training = _fitted(given, rows)
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

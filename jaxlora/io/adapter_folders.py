@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jaxlora.io import peft
+from jaxlora.io import peft, weight_sets
 from jaxlora.io.peft_checks import CONFIG
 from jaxlora.names import check_several
 
@@ -33,12 +33,14 @@ def expand(folders: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
 
 
 def notes(folders: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
-    """Says which adapters a library stands for.
+    """Says which adapters a library stands for, and which of its tensors are read.
 
     Args:
       folders: as :func:`expand` takes them.
     """
     for folder in map(Path, folders):
+        for path in _members(folder):
+            yield from weight_sets.adapter_notes(path)
         names = [path.name for path in _members(folder)]
         if len(names) > 1:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -17,7 +17,10 @@ _FIRST = "module", "pretrained_model"
 _PEFT = ["base_model", "model"]
 
 _OUTER = frozenset(
-    ("model", "language_model", "text_model", "llm", "base_model", "pretrained_model")
+    (
+        *("model", "language_model", "text_model", "llm", "thinker"),
+        *("base_model", "pretrained_model"),
+    )
 )
 """What may stand, in any order and number, around a language model."""
 _LAYERS = {"layers": "model", "h": "transformer"}
@@ -60,7 +63,7 @@ def unwrapped(name: str) -> str:
             del out[-2 if SEEN & {*out} else 0 :]
         elif out in ([_FIRST[0]], [_FIRST[1]]):
             out.clear()
-        elif part == "module" and out[-2].isdecimal():  # around a layer
+        elif part == "module" and {*_LAYERS} & {*parts}:  # around any part of it
             out.pop()
     # Of a wrapper alone nothing would be left.
     return ".".join(out) or name

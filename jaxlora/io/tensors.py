@@ -9,7 +9,7 @@ can run code.
 
 import dataclasses
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,29 +129,6 @@ def open_folder(folder: Path) -> Tensors:
             f"what they hold; the download is incomplete."
         )
     raise ValueError(f"{folder} has no {SINGLE}" + _instead(folder))
-
-
-def notes(folder: Path) -> Iterator[str]:
-    """Says which of two sets of weights in one folder is read.
-
-    Args:
-      folder: of a checkpoint.
-
-    Raises:
-      ValueError: if its index is damaged.
-    """
-    if not (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
-        return
-    shards = sorted({*_weight_map(folder / INDEX).values()} - {SINGLE})
-    # Some programs write an index of one file, too.
-    if shards:
-        there = [name for name in shards if (folder / name).is_file()]
-        yield (
-            f"{folder} describes its weights twice: {SINGLE} is read, as transformers "
-            f"does, and {INDEX} is not, which names {len(shards)} other files"
-            + (f" ({', '.join(there[:2])}, ...)" if there else ", none of them there")
-            + "."
-        )
 
 
 def open_shards(index: Path) -> Tensors:

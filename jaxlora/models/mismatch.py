@@ -1,9 +1,11 @@
 """Why the tensors of a checkpoint are not those that its config.json describes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from jaxlora.io.header import READ, Entry
+from jaxlora.io.tensors import INDEX, SINGLE
 
 _UNMERGED = re.compile(r"\.base_layer\.|\.lora_(?:embedding_)?[AB]\b|\.lora_magnitude")
 _PACKED = re.compile(
@@ -34,13 +36,16 @@ def extra(
     ]
 
 
-def reason(lacks: Sequence[str], odd: Sequence[str], count: int) -> str:
+def reason(
+    lacks: Sequence[str], odd: Sequence[str], count: int, files: Iterable[Path] = ()
+) -> str:
     """Returns the sentence of an error.
 
     Args:
       lacks: canonical names of parameters that are not there.
       odd: names of tensors that are there and are none.
       count: parameters by config.json.
+      files: that were read.
     """
     unmerged = [name for name in odd if _UNMERGED.search(name)]
     if unmerged:
@@ -56,8 +61,11 @@ def reason(lacks: Sequence[str], odd: Sequence[str], count: int) -> str:
             f"which are not supported here; take the unquantised one."
         )
     what, names = ("lacks", lacks) if lacks else ("holds also", odd)
+    cause = "different models, or the download is incomplete"
+    if any(x.name == SINGLE and (x.parent / INDEX).is_file() for x in files):
+        cause = f"different models: {SINGLE} was read, and {INDEX} beside it was not"
     return (
         f"The checkpoint {what} {len(names)} tensors by its config.json, which "
         f"describes {count}: {', '.join(names[:_SHOWN])}; weights and config are of "
-        f"different models, or the download is incomplete."
+        f"{cause}."
     )

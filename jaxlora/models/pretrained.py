@@ -179,7 +179,8 @@ def _check(
     lacks = [name for name in places if name not in sources]
     odd = mismatch.extra(sources, places, checkpoint.entries)
     if lacks or odd:
-        raise ValueError(mismatch.reason(lacks, odd, len(places)))
+        files = {*checkpoint.files.values()}
+        raise ValueError(mismatch.reason(lacks, odd, len(places), files))
     for name in places:
         tensors.check_dtype(sources[name], checkpoint.entries[sources[name]])
     for name, place in places.items():

@@ -14,6 +14,8 @@ TEMPLATE = 2**22
 _OF_MODEL = ("config.json", "generation_config.json")
 BROUGHT = (MAIN, MODEL, CONFIG, "chat_template.jinja", "chat_template.json")
 """Files that say how a text becomes token ids."""
+PARTS = "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"
+"""Files whose content tokenizer.json holds as well, and which are not read."""
 _UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 

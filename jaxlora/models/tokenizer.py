@@ -221,7 +221,7 @@ def fitted(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
 
     Raises:
       ValueError: if a token of the vocabulary itself has no row, or no end token has
-        one, or an end token is none of the vocabulary.
+        one, or none of them is in the vocabulary.
     """
     backend = tokenizer.backend
     added = getattr(backend, "added_ids", tokenizer.special_ids)
@@ -237,16 +237,17 @@ def fitted(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
             f"the last is {beyond[worst]!r} with id {worst}; expected ids below "
             f"{vocab_size}: is this the tokenizer of another model?"
         )
-    unknown = [i for i in ends if backend.id_to_token(i) is None]
-    if unknown:
+    # Some lists of ends serve several tokenizers; one without a row is never drawn.
+    if ends and all(backend.id_to_token(i) is None for i in ends):
         raise ValueError(
-            f"The end tokens {unknown} of the model's configuration are not in "
+            f"The end tokens {list(ends)} of the model's configuration are not in "
             f"{text_files.MAIN}, whose ids are below {tokenizer.vocab_size}; is this "
             f"the tokenizer of another model?"
         )
     # Padding is seen by nothing, but has a row.
     pad = tokenizer.pad_id if tokenizer.pad_id < vocab_size else 0
-    return dataclasses.replace(tokenizer, pad_id=pad, rows=vocab_size)
+    ends = tuple(i for i in ends if i < vocab_size)
+    return dataclasses.replace(tokenizer, pad_id=pad, rows=vocab_size, eos_ids=ends)
 
 
 def pad_left(

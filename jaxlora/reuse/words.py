@@ -5,7 +5,7 @@ adapter was asked: with another template, other answers are what one gets.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +46,10 @@ def source(
                 f"folder of a tokenizer or of an adapter that brings one."
             )
         return Source(asked, model)
+    parts = tuple(_parts(adapters, model))
     bringing = [folder for folder in adapters if _differs(folder, model)]
     if not bringing:
-        return Source(model, None)
+        return Source(model, None, parts)
     first, others = bringing[0], adapters
     if any(_contents(folder) != _contents(first) for folder in others):
         names = ", ".join(map(str, bringing[:3]))
@@ -59,6 +60,7 @@ def source(
                 f"The tokenizer of {model} is used; {names} "
                 f"{'bring' if len(bringing) > 1 else 'brings'} another one than the "
                 f"other adapters, which --tokenizer DIR would take.",
+                *parts,
             ),
         )
     which = ", ".join(name for name in _FILES if (first / name).is_file())
@@ -66,7 +68,7 @@ def source(
         f"{first} brings {which}, as it was trained with; they are used in place of "
         f"those of {model}, which --tokenizer {model} would take."
     )
-    return Source(first, model, (note,))
+    return Source(first, model, (note, *parts))
 
 
 def bring(folder: Path | None, adapter: Path) -> None:
@@ -79,6 +81,20 @@ def bring(folder: Path | None, adapter: Path) -> None:
     for name in text_files.BROUGHT:
         if folder is not None and (folder / name).is_file():
             shutil.copyfile(folder / name, adapter / name)
+
+
+def _parts(adapters: Sequence[Path], model: Path) -> Iterator[str]:
+    """Says which files of a tokenizer are brought without it, and not read."""
+    for folder in adapters:
+        if any((folder / x).is_file() for x in (text_files.MAIN, text_files.MODEL)):
+            continue
+        theirs = {name: _content(folder / name) for name in text_files.PARTS}
+        odd = [x for x, y in theirs.items() if y not in (None, _content(model / x))]
+        if odd:
+            yield (
+                f"{folder} brings {', '.join(odd)} without a {text_files.MAIN}; they "
+                f"are not read."
+            )
 
 
 def _differs(folder: Path, model: Path) -> bool:

@@ -22,14 +22,16 @@ _NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(
     r"(?<=\d)(?:"
-    r"\{,\}(?:\\!)?|\{,?\\[,!:; ]\}|,?\\[,!:;]|\\ "  # 9{,}500, 12\,500, 1\ 000
+    r"\{\s*,\s*\}(?:\\!)?|\{,?\\[,!:; ]\}|,?\\[,!:;]|\\ "  # 9{,}500, 12\,500, 1\ 0
     r"|\\!,(?:\\!)?"  # 10\!,\!000
     r"|\\(?:text|mathrm|mathord|mathpunct)\{,\}"
-    r"|\\thinspace\b\s?|[\u00a0\u2009\u202f]"
+    r"|\\thinspace(?![A-Za-z])\s?|['\u2019\u00a0\u2009\u202f]"
     r")(?=\d{3}(?!\d))",
     re.ASCII,
 )
-r"""What LaTeX and print set between thousands: ``9{,}500``, ``12\,500``."""
+r"""What LaTeX and print set between thousands: ``9{,}500``, ``12\,500``, ``9'500``."""
+_POINT = re.compile(r"(?<=\d)(?:\{\.\}|\{,\}(?=\d\d?(?!\d)))(?=\d)", re.ASCII)
+"""A decimal point in braces; so is a comma before one or two last digits."""
 
 
 def last(text: str) -> decimal.Decimal | None:
@@ -97,7 +99,7 @@ def plain(text: str) -> str:
     '$12,500'
     """
     text = text.replace("\u2212", "-").replace("\\$", "$")
-    return _THOUSANDS.sub(",", text)
+    return _POINT.sub(".", _THOUSANDS.sub(",", text))
 
 
 def _value(match: re.Match[str]) -> decimal.Decimal:

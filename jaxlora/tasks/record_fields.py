@@ -44,11 +44,27 @@ REFUSED: Mapping[str, str] = {
     "developer": "words that change what is asked; expected a turn of 'messages'",
     "system_prompt": "words that change what is asked; expected them as 'system'",
     "train_on_turn": "which turns are learnt; expected 'train' or 'weight' in a turn",
+    "train_detail": "which parts of a turn are learnt; expected 'train' of a turn",
+    "mask": "which turns are learnt; expected 'train' or 'weight' in a turn",
+    "masked": "which turns are learnt; expected 'train' or 'weight' in a turn",
+    "loss_mask": "which turns are learnt; expected 'train' or 'weight' in a turn",
+    "loss_scale": "how much is learnt of it, and records count alike here",
+    "sample_weight": "how much is learnt of it, and records count alike here",
+    "system_message": "words that change what is asked; expected them as 'system'",
+    "passage": "what a question is about; expected it as 'context'",
+    "paragraph": "what a question is about; expected it as 'context'",
+    "background": "what a question is about; expected it as 'context'",
+    "choices": "answers to choose from; expected them within the question",
+    "options": "answers to choose from; expected them within the question",
+    "enable_thinking": "a setting of the chat template, which has none here",
 }
 """Fields that change what is asked or learnt and are not supported, with what they
 are."""
 
-WEIGHTS = ("weight", "train", "training", "loss")
+WEIGHTS = (
+    *("weight", "train", "training", "loss", "loss_weight", "trainable"),
+    "should_train",
+)
 """Of a turn: is it learnt? One and true say yes, nought and false no."""
 TURN = frozenset(
     ("role", "content", "from", "value", "name", "tool_call_id", "tool_calls")
@@ -56,6 +72,25 @@ TURN = frozenset(
 """Fields of a turn that a template may show, beside those of thoughts."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Names of one field of a turn: what the assistant thought before its answer."""
+
+
+def refuse_thoughts(fields: Mapping[str, Any], where: str) -> None:
+    """Refuses thoughts of a record that belong to a turn of it.
+
+    Args:
+      fields: of a record, filled.
+      where: file and line, for messages.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    for name in THOUGHTS:
+        if name in fields:
+            raise ValueError(
+                f"{where}: {name!r} of a record is what was thought before its answer; "
+                f"expected it in a turn of 'messages', as in "
+                f'{{"role": "assistant", "{THOUGHTS[0]}": "...", "content": "..."}}.'
+            )
 
 
 def filled(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +174,6 @@ def notes(names: Iterable[str], source: str) -> Iterator[str]:
     if every:
         more = f" and {len(every) - 8} more" if len(every) > 8 else ""
         yield (
-            f"{source}: fields that are not read, and change nothing: "
+            f"{source}: fields that are not read, and are in no prompt or answer: "
             f"{', '.join(every[:8])}{more}."
         )

@@ -85,6 +85,7 @@ def record(fields: dict[str, Any], where: str) -> Record:
     """
     held = record_fields.filled(fields)
     record_fields.refuse(held, where)
+    record_fields.refuse_thoughts(held, where)
     _check_weight(held, where)
     conversation = next((x for x in CONVERSATIONS if x in fields), None)
     pair = next((p for p in PAIRS if p[0] in fields and p[1] in fields), None)

@@ -29,6 +29,9 @@ def test_every_way_to_name_a_module_is_one_name(wrapper):
         "model.layers._fsdp_wrapped_module.3.self_attn.q_proj",
         "model.layers.3.module.self_attn.q_proj._fsdp_wrapped_module",
         "_module.model.layers.3.self_attn.q_proj",
+        "model.module.layers.3.self_attn.q_proj",
+        "model.layers.3.self_attn.module.q_proj",
+        "thinker.model.layers.3.self_attn.q_proj",
         "model.layers.3._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn."
         "q_proj",
         "_fsdp_wrapped_module._fpw_module.model.layers.3.self_attn.q_proj",

@@ -153,30 +153,6 @@ def test_values_that_are_not_finite(tmp_path, bad):
         found.read("a", finite=True)
 
 
-def test_of_two_sets_of_weights_the_single_file_is_read(tmp_path):
-    single, index = tmp_path / "model.safetensors", "model.safetensors.index.json"
-    save_file({"a": A}, single)
-    shards = {"a": "model-00001-of-00002.safetensors"}
-    (tmp_path / index).write_text(json.dumps({"weight_map": shards}))
-    np.testing.assert_array_equal(tensors.open_folder(tmp_path).read("a"), A)
-    (note,) = tensors.notes(tmp_path)
-    assert note.endswith("names 1 other files, none of them there.")
-    save_file({"a": A + 1}, tmp_path / shards["a"])
-    np.testing.assert_array_equal(tensors.open_folder(tmp_path).read("a"), A)
-    (note,) = tensors.notes(tmp_path)
-    assert "model.safetensors is read, as transformers does" in note
-    single.unlink()
-    np.testing.assert_array_equal(tensors.open_folder(tmp_path).read("a"), A + 1)
-    assert not list(tensors.notes(tmp_path))
-
-
-def test_an_index_of_the_single_file_is_no_second_set(tmp_path):
-    save_file({"a": A}, tmp_path / "model.safetensors")
-    text = json.dumps({"weight_map": {"a": "model.safetensors"}})
-    (tmp_path / "model.safetensors.index.json").write_text(text)
-    assert not list(tensors.notes(tmp_path))
-
-
 def test_shards_that_no_index_or_another_names(tmp_path):
     save_file({"a": A}, tmp_path / "model-00001-of-00002.safetensors")
     with pytest.raises(ValueError, match=r"has shards .* but no model.safetensors.ind"):

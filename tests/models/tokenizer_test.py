@@ -251,7 +251,13 @@ def test_a_tokenizer_of_another_vocabulary_is_refused():
     with pytest.raises(ValueError, match=r"^6 tokens have no row.*id 255.*another"):
         tokenizer.fitted(PLAIN, 250)
     with pytest.raises(ValueError, match=r"end tokens \[999\].*another model"):
-        tokenizer.fitted(dataclasses.replace(PLAIN, eos_ids=(2, 999)), 2000)
+        tokenizer.fitted(dataclasses.replace(PLAIN, eos_ids=(999,)), 2000)
+
+
+def test_of_several_end_tokens_one_must_be_known():
+    """A list of ends may serve several tokenizers; what has no row is never drawn."""
+    several = dataclasses.replace(PLAIN, eos_ids=(2, 999, 5000))
+    assert tokenizer.fitted(several, 2000).eos_ids == (2, 999)
 
 
 def test_special_tokens_that_no_text_has_need_no_row():

@@ -101,3 +101,15 @@ def test_files_are_put_beside_an_adapter(model, tmp_path):
     assert not list(adapter.iterdir())
     words.bring(DATA / "chatml", adapter)
     assert words.source(model, [adapter]).folder == adapter
+
+
+def test_parts_of_a_tokenizer_without_it_are_said_to_be_left_out(model, tmp_path):
+    alone = bringing(tmp_path / "a", special_tokens_map={"eos_token": "<x>"})
+    source = words.source(model, [alone])
+    assert source.folder == model
+    (note,) = source.notes
+    assert note.endswith(
+        "special_tokens_map.json without a tokenizer.json; they are not read."
+    )
+    shutil.copy(alone / "special_tokens_map.json", model)
+    assert not words.source(model, [alone]).notes

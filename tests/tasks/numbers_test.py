@@ -69,7 +69,12 @@ from jaxlora.tasks import numbers
         (r"-1{,}234{,}567.25", "-1234567.25"),
         (r"1\,234\,567", "1234567"),
         ("12\u202f500", "12500"),
-        (r"3{,}14", "14"),  # a decimal comma is no separator of thousands
+        (r"3{,}14", "3.14"),  # a decimal comma is no separator of thousands
+        (r"0{.}5", "0.5"),
+        ("9'500 and 1\u2019200", "1200"),
+        ("a wall of 5'10", "10"),
+        (r"$9{ , }500$", "9500"),
+        (r"$12\thinspace500$", "12500"),
         (r"2\,x = 5", "5"),
         (r"1\,2345", "2345"),
     ],
@@ -88,7 +93,9 @@ def test_a_printed_number_is_read_back(value, form):
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(-(10**12), 10**12),
-    st.sampled_from([",", "{,}", "\\,", ",\\!", "\\!", "{,}\\!", "{\\,}", "\u202f"]),
+    st.sampled_from(
+        [",", "{,}", "\\,", ",\\!", "\\!", "{,}\\!", "{\\,}", "\u202f", "'"]
+    ),
 )
 def test_every_separator_of_thousands_is_read_as_a_comma(value, separator):
     written = f"{value:,}".replace(",", separator)

@@ -63,6 +63,8 @@ def learnt(words, fields):
         ({"weight": 0.0}, {"train": True}, "GOOD;"),
         ({"loss": False}, {"loss": True}, "GOOD;"),
         ({}, {"training": False}, "BAD;"),
+        ({"loss_weight": 0.0}, {"trainable": True}, "GOOD;"),
+        ({"should_train": False}, {}, "GOOD;"),
         ({"train": None}, {}, "BAD;GOOD;"),
         ({"weight": 1, "train": True}, {}, "BAD;GOOD;"),
     ],
@@ -203,6 +205,14 @@ def test_turns_of_a_prompt_are_not_learnt(words):
         ),
         ({"messages": [user("q"), assistant("a", weight=0, train=True)]}, "disagree"),
         ({"messages": TURNS, "weight": 2}, "'weight' is 2: records count alike"),
+        ({"messages": TURNS, "loss_mask": [0, 1]}, "'loss_mask' is which turns are l"),
+        ({"messages": [user("q"), assistant("a", mask=1)]}, "'mask' is which turns"),
+        ({"question": "q", "answer": "a", "choices": ["a"]}, "'choices' is answers to"),
+        ({"passage": "p", "question": "q", "answer": "a"}, "expected it as 'context'"),
+        (
+            {"prompt": "q", "response": "a", "thinking": "x"},
+            "'thinking' of a record is",
+        ),
         ({"messages": TURNS, "tools": "x"}, "'tools' is .* expected JSON"),
         (
             {"messages": TURNS, "tools": ["x"]},
@@ -267,8 +277,8 @@ def test_harmless_fields_are_silent_and_unknown_ones_are_named(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     (note,) = text.read(path).notes
     assert (
-        note
-        == f"{path}: fields that are not read, and change nothing: hue, mood, tone."
+        note == f"{path}: fields that are not read, and are in no prompt or answer: "
+        "hue, mood, tone."
     )
     path.write_text(json.dumps({"prompt": "q", "answer": "a", "hue": None, "level": 3}))
     assert text.read(path).notes == ()
