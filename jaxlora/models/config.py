@@ -3,6 +3,10 @@
 import dataclasses
 from typing import Literal
 
+from jaxlora.models.config_parts import DeltaConfig as DeltaConfig
+from jaxlora.models.config_parts import Kind as Kind
+from jaxlora.models.config_parts import RopeScaling as RopeScaling
+
 SIZES = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
@@ -16,63 +20,6 @@ SIZES = {
     "unroll": 2**12,
 }
 """The largest value of each size, some times that of any model."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """How rotary frequencies are stretched for contexts beyond the trained length.
-
-    ``linear`` divides all of them by ``factor`` (Gemma 3). ``llama3`` divides the slow
-    ones, keeps the fast ones, and goes smoothly between (Llama 3.1 and later); so does
-    ``yarn`` (arXiv 2309.00071), by another ramp. ``dynamic`` raises theta as soon as a
-    sequence is longer than the trained length. ``longrope`` divides each frequency by a
-    factor of its own, one for short and one for long sequences (Phi-3, arXiv
-    2402.13753). How long a sequence is: :func:`jaxlora.models.view.view_of`.
-    """
-
-    kind: Literal["linear", "llama3", "yarn", "dynamic", "longrope"]
-    """The rule."""
-    factor: float
-    """Positive, unitless; longrope uses those of each frequency instead."""
-    low_freq_factor: float = 1.0
-    """llama3: wavelengths above original_length / this are divided by factor."""
-    high_freq_factor: float = 4.0
-    """llama3: wavelengths below original_length / this are kept."""
-    original_length: int = 8192
-    """Tokens of the context before the stretch; linear does not ask."""
-    beta_fast: float = 32.0
-    """yarn: frequencies of more turns than this in the trained length are kept."""
-    beta_slow: float = 1.0
-    """yarn: those of fewer turns than this are divided by factor."""
-    truncate: bool = True
-    """yarn: the ramp between them begins and ends at a whole channel."""
-    short_factors: tuple[float, ...] = ()
-    """longrope: divisors for sequences up to original_length, one a frequency."""
-    long_factors: tuple[float, ...] = ()
-    """longrope: divisors for longer ones."""
-    attention_factor: float = 1.0
-    """yarn, longrope: factor on rotated queries, and on keys."""
-
-    def __post_init__(self):
-        if self.factor <= 0:
-            raise ValueError(f"factor is {self.factor}, expected a positive number.")
-        if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError(
-                f"high_freq_factor is {self.high_freq_factor}, expected more than "
-                f"low_freq_factor, {self.low_freq_factor}."
-            )
-        short, long = len(self.short_factors), len(self.long_factors)
-        if (self.kind == "longrope") != bool(short) or short != long:
-            raise ValueError(
-                f"rope scaling {self.kind!r} has {short} short and {long} long "
-                f"factors, expected one of each a frequency for longrope, and none "
-                f"otherwise."
-            )
-
-    @property
-    def by_length(self) -> bool:
-        """Do the frequencies depend on how long a sequence is?"""
-        return self.kind in ("dynamic", "longrope")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +84,11 @@ class DecoderConfig:
     local_rope_theta: float | None = 10_000.0
     """Base of the rotary frequencies on local layers, which are then never stretched;
     None where they have the frequencies of all others."""
+    delta_layers: tuple[bool, ...] = ()
+    """For each layer, is its mixer of tokens a gated delta rule, and not attention?
+    Empty for none (Qwen3.5)."""
+    delta: DeltaConfig | None = None
+    """Its shapes, if a layer has one."""
     query_scale: float | None = None
     """Factor on attention scores; by default head_dim ** -0.5."""
     attn_softcap: float = 0.0
@@ -161,6 +113,9 @@ class DecoderConfig:
     """Use the embedding, transposed, as the head."""
     attention_bias: bool = False
     """Biases on q, k and v (Qwen2)."""
+    output_gate: bool = False
+    """Attention's output is multiplied by the sigmoid of a gate, which q_proj makes
+    beside the queries (Qwen3.5)."""
     output_bias: bool = False
     """A bias on attention's output (GPT-2)."""
     mlp_bias: bool = False
@@ -198,7 +153,7 @@ class DecoderConfig:
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."
             )
-        for field in ("local_layers", "rotary_layers"):
+        for field in ("local_layers", "rotary_layers", "delta_layers"):
             entries = len(getattr(self, field))
             if entries not in (0, self.num_layers):
                 raise ValueError(
@@ -215,6 +170,7 @@ class DecoderConfig:
                 f"cannot do; use 'auto' or 'plain'."
             )
         self._check_rotary()
+        self._check_delta()
         self._check_blocks()
 
     def _check_rotary(self) -> None:
@@ -241,6 +197,21 @@ class DecoderConfig:
                 f"expected 4 or more for rope scaling 'dynamic'."
             )
 
+    def _check_delta(self) -> None:
+        if any(self.delta_layers) != (self.delta is not None):
+            raise ValueError(
+                f"delta is {self.delta} with {sum(self.delta_layers)} delta_layers, "
+                f"expected shapes if a layer has a gated delta rule, and else None."
+            )
+        if self.delta is None:
+            return
+        if self.passes > 1 or self.shared_mlp or self.fused_projections:
+            raise ValueError(
+                f"delta_layers are given with passes={self.passes}, shared_mlp="
+                f"{self.shared_mlp} and fused_projections={self.fused_projections}, "
+                f"expected one pass over layers of their own parameters."
+            )
+
     def _check_blocks(self) -> None:
         if self.moe_mlps and not 1 <= self.moe_top_k <= self.moe_mlps:
             raise ValueError(
@@ -263,3 +234,20 @@ class DecoderConfig:
     def rotated(self) -> int:
         """Channels of a head that are rotated."""
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the first layers, after which they come again in the same order.
+
+        >>> config = DecoderConfig(num_layers=3, passes=2)
+        >>> config.kinds
+        (Kind(delta=False),)
+        """
+        delta = self.delta_layers or (False,) * self.num_layers
+        every = tuple(Kind(delta=here) for here in delta)
+        count = self.num_layers
+        return next(
+            every[:period]
+            for period in range(1, count + 1)
+            if count % period == 0 and every == every[:period] * (count // period)
+        )

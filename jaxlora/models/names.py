@@ -13,112 +13,11 @@ from typing import NamedTuple
 
 from jaxlora.io import module_names
 from jaxlora.io.module_names import canonical as canonical
+from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
-
-KERNELS = {
-    "layers/attn/q_proj": "self_attn.q_proj",
-    "layers/attn/k_proj": "self_attn.k_proj",
-    "layers/attn/v_proj": "self_attn.v_proj",
-    "layers/attn/qkv_proj": "self_attn.qkv_proj",
-    "layers/attn/o_proj": "self_attn.o_proj",
-    "layers/mlp/gate_proj": "mlp.gate_proj",
-    "layers/mlp/up_proj": "mlp.up_proj",
-    "layers/mlp/gate_up_proj": "mlp.gate_up_proj",
-    "layers/mlp/down_proj": "mlp.down_proj",
-    "layers/moe/router": "mlp.gate",
-}
-"""Linear layers: ours and theirs, in most families."""
-STACKED = {
-    "layers/moe/gate": "mlp.experts.{}.gate_proj",
-    "layers/moe/up": "mlp.experts.{}.up_proj",
-    "layers/moe/down": "mlp.experts.{}.down_proj",
-}
-"""Those of several MLPs in a layer, with the number of the MLP."""
-
-_QK_NORMS = {"layers/attn/q_norm": "self_attn.q_norm"}
-_QK_NORMS |= {"layers/attn/k_norm": "self_attn.k_norm"}
-_PRE_NORMS = _QK_NORMS | {
-    "layers/attn_norm": "input_layernorm",
-    "layers/mlp_norm": "post_attention_layernorm",
-}
-_POST_NORMS = _QK_NORMS | {
-    "layers/attn_post_norm": "post_attention_layernorm",
-    "layers/mlp_post_norm": "post_feedforward_layernorm",
-}
-_FOUR_NORMS = _POST_NORMS | {
-    "layers/attn_norm": "input_layernorm",
-    "layers/mlp_norm": "pre_feedforward_layernorm",
-}
-
-
-class Table(NamedTuple):
-    """Names in one kind of checkpoint, by ours."""
-
-    layers: str
-    """The list of layers."""
-    kernels: Mapping[str, str]
-    """Linear layers within a layer; a ``{}`` is the number of an MLP."""
-    norms: Mapping[str, str]
-    """Norms within a layer."""
-    outside: Mapping[str, str]
-    """Modules outside of the layers."""
-    turned: bool = True
-    """Are linear layers stored as [out, in]?"""
-
-
-_LLAMA = Table(
-    layers="model.layers",
-    kernels=KERNELS | STACKED,
-    norms=_PRE_NORMS,
-    outside={
-        "embed": "model.embed_tokens",
-        "final_norm": "model.norm",
-        "head": "lm_head",
-    },
-)
-_MIXTRAL = _LLAMA._replace(
-    kernels=KERNELS
-    | {
-        "layers/moe/router": "block_sparse_moe.gate",
-        "layers/moe/gate": "block_sparse_moe.experts.{}.w1",
-        "layers/moe/up": "block_sparse_moe.experts.{}.w3",
-        "layers/moe/down": "block_sparse_moe.experts.{}.w2",
-    }
-)
-_GPT2 = Table(
-    layers="transformer.h",
-    kernels={
-        "layers/attn/qkv_proj": "attn.c_attn",
-        "layers/attn/o_proj": "attn.c_proj",
-        "layers/mlp/up_proj": "mlp.c_fc",
-        "layers/mlp/down_proj": "mlp.c_proj",
-    },
-    norms={"layers/attn_norm": "ln_1", "layers/mlp_norm": "ln_2"},
-    outside={
-        "embed": "transformer.wte",
-        "positions": "transformer.wpe",
-        "final_norm": "transformer.ln_f",
-        "head": "lm_head",
-    },
-    turned=False,
-)
-
-
-def table(config: DecoderConfig | None) -> Table:
-    """Returns the names that checkpoints of such a decoder have.
-
-    Args:
-      config: of the decoder; None for those that most families have.
-    """
-    if config is None:
-        return _LLAMA
-    if config.norm == "layer":
-        return _GPT2
-    if config.moe_mlps and not config.qk_norm:
-        return _MIXTRAL
-    norms = _FOUR_NORMS if config.post_norms else _PRE_NORMS
-    return _LLAMA._replace(norms=norms if config.pre_norms else _POST_NORMS)
-
+from jaxlora.models.tables import ARRAYS, GPT2, LLAMA, MIXTRAL
+from jaxlora.models.tables import KERNELS as KERNELS
+from jaxlora.models.tables import table as table
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The two tensors that may be one, as most families call them."""
@@ -157,9 +56,10 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
     Raises:
       ValueError: if a leaf has no tensor there.
     """
-    names, places = table(config), {}
+    names, places, period = table(config), {}, len(config.kinds)
     for leaf in leaves:
-        module, part = _module_of(leaf)
+        plain, first = periods.split(leaf)
+        module, part = _module_of(plain)
         turned = names.turned and part == "kernel"
         part = "bias" if part == "bias" else "weight"
         if module in names.outside:
@@ -167,14 +67,17 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
             places[name] = Place(leaf, (), leaf == "head")
             continue
         inner = {**names.kernels, **names.norms}.get(module)
+        inner = ARRAYS.get(plain) or (inner and f"{inner}.{part}")
         if inner is None:
             raise ValueError(
                 f"Leaf {leaf!r} has no place in a Hugging Face checkpoint."
             )
-        counts = (config.num_layers, *((config.moe_mlps,) if "{}" in inner else ()))
+        mlps = (config.moe_mlps,) if "{}" in inner else ()
+        counts = (config.num_layers // period, *mlps)
         for index in itertools.product(*map(range, counts)):
-            name = ".".join((names.layers, str(index[0]), inner.format(*index[1:])))
-            places[f"{name}.{part}"] = Place(leaf, index, turned)
+            layer = index[0] * period + (first or 0)
+            name = ".".join((names.layers, str(layer), inner.format(*index[1:])))
+            places[name] = Place(leaf, index, turned)
     return places
 
 
@@ -184,14 +87,18 @@ def _module_of(leaf: str) -> tuple[str, str]:
     return (module, part) if module else (part, "array")
 
 
-def is_ignored(name: str, *, vision: bool = False) -> bool:
+def is_ignored(name: str, *, more: bool = False) -> bool:
     """Is this a tensor that is no parameter of a decoder?
+
+    Args:
+      name: of the tensor.
+      more: may parts that see, hear or draft later tokens (mtp) be beside it?
 
     >>> is_ignored("model.layers.0.self_attn.rotary_emb.inv_freq")
     True
     """
-    seen = vision and module_names.is_seen(canonical(name))
-    return seen or _BUFFER.fullmatch(name) is not None
+    beside = module_names.is_seen(canonical(name)) or name.startswith("mtp.")
+    return (more and beside) or _BUFFER.fullmatch(name) is not None
 
 
 def module(
@@ -210,15 +117,35 @@ def module(
     >>> module("layers/mlp/up_proj/kernel", 3)
     'model.layers.3.mlp.up_proj'
     """
-    names = table(config)
-    inner = names.kernels.get(site.removesuffix("/kernel"))
+    names, (plain, first) = table(config), periods.split(site)
+    inner = names.kernels.get(plain.removesuffix("/kernel"))
     if inner is None:
         raise ValueError(
             f"Site {site!r} is no linear layer of a Hugging Face checkpoint; those are "
             f"{', '.join(f'{name}/kernel' for name in names.kernels)}."
         )
     layer, *mlp = (index,) if isinstance(index, int) else index
+    layer = layer if config is None else layer * len(config.kinds) + (first or 0)
     return f"{names.layers}.{layer}.{inner.format(*mlp)}"
+
+
+def alike(site: str, config: DecoderConfig | None) -> tuple[str, ...]:
+    """Returns the sites that are the same layer's in other places of a period.
+
+    Args:
+      site: the kernel's name.
+      config: of the decoder.
+    """
+    plain, number = periods.split(site)
+    if number is None or config is None:
+        return (site,)
+    kinds = config.kinds
+    mixer = plain.startswith(("layers/attn/", "layers/delta/"))
+    return tuple(
+        periods.place(plain, i, len(kinds))[0]
+        for i, kind in enumerate(kinds)
+        if not mixer or kind.delta == kinds[number].delta
+    )
 
 
 def short(site: str, config: DecoderConfig | None = None) -> str:
@@ -232,7 +159,7 @@ def short(site: str, config: DecoderConfig | None = None) -> str:
     'up_proj'
     """
     kernels = table(config).kernels
-    inner = kernels[site.removesuffix("/kernel")]
+    inner = kernels[periods.split(site)[0].removesuffix("/kernel")]
     last = inner.rpartition(".")[2]
     same = [x for x in kernels.values() if "{}" not in x and x.endswith(f".{last}")]
     # GPT-2 has a c_proj in attention and another one in the MLP.
@@ -262,8 +189,8 @@ def site(path: str) -> Site | None:
     if match is None:
         return None
     inner = re.sub(r"(?<=\.experts\.)\d{1,6}(?=\.)", "{}", match["inner"])
-    names = _GPT2 if match["layers"] == _GPT2.layers else _LLAMA
-    for kernels in (names.kernels, _MIXTRAL.kernels):
+    names = GPT2 if match["layers"] == GPT2.layers else LLAMA
+    for kernels in (names.kernels, MIXTRAL.kernels):
         ours = {theirs: name for name, theirs in kernels.items()}
         if inner in ours:
             number = re.search(r"\.experts\.(\d+)\.", match["inner"])
