@@ -36,6 +36,7 @@ from jaxlora.io.collection import Collection
 from jaxlora.io.collection_beside import Beside
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
+from jaxlora.parallel import processes
 from jaxlora.report import fidelity as report
 from jaxlora.strangers.text import cells
 
@@ -150,8 +151,9 @@ def run(arguments: Sequence[str]) -> int:
         chosen = {"seed": given.seed, "rank": given.rank, "run": where}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
         if not talk.current().writes:  # of many processes the first one does
-            return sum(0 for _ in merges)
+            return merge_mesh.followed(merges)
         grams, parts = _write(given, _Inputs(library, weights, beside), merges)
+        processes.meet()
     console = printing.console()
     totals = groups.sum_up(grams.values(), weights)
     merge_tables.summary(console, given.out, given.method, library, weights, totals)

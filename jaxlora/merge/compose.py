@@ -159,7 +159,8 @@ class Merge:
                 out[name] = ranked(exact(*args))
             elif self.by_layer:  # a part of the layers does not know their numbers
                 single = jax.tree.map(lambda x: x[None], exact(*args))
-                out[name] = over_parts(loop, lambda x: ranked(_only(x)), single)
+                moved = over_parts(loop, lambda x: ranked(_only(x)), single)
+                out[name] = moved if rank else _only(single)
             else:
                 out[name] = over_parts(loop, lambda x: ranked(exact(*x)), args)
         return out

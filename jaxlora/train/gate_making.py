@@ -1,16 +1,20 @@
 """Making the gate of a route from data: measured on prompts, or trained on answers."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxlora import parallel
 from jaxlora import route as routes
 from jaxlora.lora import Library
 from jaxlora.models import Decoder, gate_state
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import layout, processes
 from jaxlora.route import Route
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
@@ -125,6 +129,7 @@ def measure(
     prompts: Sequence[Sequence[Sequence[int]]],
     *,
     batch: int = 8,
+    mesh: Mesh | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Tree:
     """Measures a gate: average activation, or stored examples.
@@ -135,18 +140,26 @@ def measure(
       library: E experts, as the route uses them.
       prompts: token ids, for each of E experts.
       batch: prompts at once.
+      mesh: what base and library are cut over, or None.
       progress: called after each batch, with prompts measured and in all.
 
     Returns:
       The gate's state.
     """
-    how: dict[str, Any] = {"batch": batch, "progress": progress}
+    how: dict[str, Any] = {"batch": batch, "mesh": mesh, "progress": progress}
     plain = Decoder(model.config)
     if model.route is not None and isinstance(model.route.gate, routes.Nearest):
         data = gate_data.examples(plain, base, prompts, **how)
     else:
         data = gate_data.means(plain, base, library, prompts, **how)
-    return gate_state(model, library, data=data)
+    with parallel.using(mesh):
+        state = _state(model, library, None, data)
+    return processes.host(state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _state(model: Decoder, library: Library, key: jax.Array | None, data: Any) -> Tree:
+    return gate_state(model, library, key=key, data=data)
 
 
 def train(
@@ -158,6 +171,7 @@ def train(
     *,
     per_expert: bool,
     checkpoints: Checkpoints,
+    mesh: Mesh | None = None,
     progress: Progress = lambda *_: None,
 ) -> TrainedGate:
     """Trains a gate's keys: all experts on one data set, or each alone on its own.
@@ -170,15 +184,16 @@ def train(
       training: how long and how fast.
       per_expert: every expert learns alone, on its own rows.
       checkpoints: where the run is saved.
+      mesh: what base and library are cut over, or None; experts over ``expert``.
       progress: called after each chunk of updates.
     """
     key = jax.random.key(training.seed)
     # [G, E, ...]: E libraries of one expert, or one of E.
-    only = jax.tree.map(lambda x: x[None], library)
-    libraries = gate_data.singles(library) if per_expert else only
-    fresh = jax.vmap(lambda library: gate_state(model, library, key=key))
-    states = jax.jit(fresh)(libraries)
-    before = gate_data.losses(model, base, libraries, states, rows)
+    with parallel.using(mesh):
+        libraries = _libraries(library, per_expert)
+        states = jax.jit(jax.vmap(lambda x: gate_state(model, x, key=key)))(libraries)
+    losses = functools.partial(gate_data.losses, model, base, libraries, mesh=mesh)
+    before = losses(states, rows)
     learned = session.train_gates(
         model,
         base,
@@ -186,12 +201,21 @@ def train(
         Gates(libraries, states),
         training,
         checkpoints=checkpoints,
+        mesh=mesh,
         progress=progress,
     ).learned
-    after = gate_data.losses(model, base, libraries, learned, rows)
+    after = losses(learned, rows)
+    learned = processes.host(learned)
     first = jax.tree.map(lambda x: x[0], learned)
     state = gate_data.join_singles(learned) if per_expert else first
     return TrainedGate(state, before, after)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _libraries(library: Library, per_expert: bool) -> Library:
+    if per_expert:
+        return layout.by_expert(gate_data.singles(library))
+    return jax.tree.map(lambda x: x[None], layout.by_expert(library))
 
 
 def joined(parts: Iterable[Rows]) -> Rows:
