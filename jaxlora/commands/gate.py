@@ -153,7 +153,6 @@ def _measured(
             plan.route.library(reuse.library),
             list(prompts.values()),
             batch=given.training.batch,
-            mesh=reuse.mesh,
             progress=lambda done, total: move(f"{done} of {total}", done, total),
         )
     counts = {name: len(chosen) for name, chosen in prompts.items()}
@@ -187,7 +186,6 @@ def _trained(
             training,
             per_expert=plan.per_expert,
             checkpoints=Checkpoints(_checkpoint(given.out), made_by),
-            mesh=reuse.mesh,
             progress=progress,
         )
     facts = {

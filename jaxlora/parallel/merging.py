@@ -83,11 +83,11 @@ class _Cut(Loop):
 
         return jax.tree.map(fill, layers) if lead else layers
 
-    def over(self, fn: Callable[[Any], Any], layers: Any) -> Any:
+    def over(self, fn: Callable[[Any, Any], Any], shared: Any, layers: Any) -> Any:
         """Each device calls the function on its own layers."""
         spec = jax.P(_EVERY)
-        part = jax.shard_map(fn, in_specs=(spec,), out_specs=spec, check_vma=False)
-        return part(layers)
+        where = {"in_specs": (jax.P(), spec), "out_specs": spec}
+        return jax.shard_map(fn, **where, check_vma=False)(shared, layers)
 
     def shortened(self, layers: Any, lead: Sequence[int]) -> Any:
         """Cuts an adapter along its inputs and outputs instead, without the copies."""
@@ -97,8 +97,8 @@ class _Cut(Loop):
 
         def shorten(name: str, x: jax.Array) -> jax.Array:
             side = sides[name.rpartition("/")[2]]
-            whole = (None,) * (x.ndim - len(side))
-            return layout.constrain(x, *whole, *side)[: lead[0]]
+            before = (None,) * (x.ndim - len(side))
+            return layout.constrain(x, *before, *side)[: lead[0]]
 
         return named.map_named(shorten, layers)
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxlora import parallel
 from jaxlora import route as routes
@@ -129,25 +128,23 @@ def measure(
     prompts: Sequence[Sequence[Sequence[int]]],
     *,
     batch: int = 8,
-    mesh: Mesh | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Tree:
     """Measures a gate: average activation, or stored examples.
 
     Args:
       model: a decoder with a route whose gate is ``route.Mean`` or ``route.Nearest``.
-      base: params tree.
+      base: params tree, on one device or on a mesh, over which rows are cut then.
       library: E experts, as the route uses them.
       prompts: token ids, for each of E experts.
       batch: prompts at once.
-      mesh: what base and library are cut over, or None.
       progress: called after each batch, with prompts measured and in all.
 
     Returns:
       The gate's state.
     """
+    plain, mesh = Decoder(model.config), parallel.mesh_of(base)
     how: dict[str, Any] = {"batch": batch, "mesh": mesh, "progress": progress}
-    plain = Decoder(model.config)
     if model.route is not None and isinstance(model.route.gate, routes.Nearest):
         data = gate_data.examples(plain, base, prompts, **how)
     else:
@@ -171,23 +168,22 @@ def train(
     *,
     per_expert: bool,
     checkpoints: Checkpoints,
-    mesh: Mesh | None = None,
     progress: Progress = lambda *_: None,
 ) -> TrainedGate:
     """Trains a gate's keys: all experts on one data set, or each alone on its own.
 
     Args:
       model: a decoder with the route that is trained.
-      base: params tree, frozen.
+      base: params tree, frozen, on one device or on a mesh, over which gates, or the
+        experts of a single one, and rows are cut then.
       library: E experts, as the route uses them, frozen.
       rows: one data set for all experts; or E, one for each.
       training: how long and how fast.
       per_expert: every expert learns alone, on its own rows.
       checkpoints: where the run is saved.
-      mesh: what base and library are cut over, or None; experts over ``expert``.
       progress: called after each chunk of updates.
     """
-    key = jax.random.key(training.seed)
+    key, mesh = jax.random.key(training.seed), parallel.mesh_of(base)
     # [G, E, ...]: E libraries of one expert, or one of E.
     with parallel.using(mesh):
         libraries = _libraries(library, per_expert)
