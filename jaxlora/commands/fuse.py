@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,12 @@ import tyro
 from rich.console import Console
 
 from jaxlora import reuse
-from jaxlora.commands import flags, loading, printing
+from jaxlora.commands import flags, loading, printing, talk
 from jaxlora.commands.flags import Dtype, Merge, Merging, Model, outputs
+from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.io import adapter_folders
 from jaxlora.models import pretrained
+from jaxlora.parallel import processes
 
 PROG = "jaxlora fuse"
 DESCRIPTION = """\
@@ -26,6 +29,7 @@ examples:
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora fuse MODEL A B --merge mean --out FUSED
   jaxlora fuse MODEL A B --merge sum --weights 1 -0.5 --dtype float32 --out FUSED
+  jaxlora fuse MODEL LIBRARY --merge ties --mesh expert=4,fsdp=2 --out FUSED
 """
 
 
@@ -43,6 +47,7 @@ class Arguments:
     force: flags.Force = False
     combine: Merge = dataclasses.field(default_factory=Merging)
     dtype: Dtype = "auto"
+    mesh: MeshSizes = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -58,11 +63,16 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.options()
     reuse.check(reuse.Combination(**combining), len(folders))
     outputs.check_folder(given.force, given.out, outputs.CHECKPOINT)
+    combining["mesh"] = mesh(given.mesh)
     loaded = loading.load(given.model, asked, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):
-        what = {"adapter": loaded.adapter, "like": given.model}
-        with outputs.replaced(given.out) as new:
-            pretrained.save(new, loaded.model, loaded.base, **what)
+        what = {"adapter": processes.host(loaded.adapter), "like": given.model}
+        # Of many processes all gather, and the first one writes.
+        writes = talk.current().writes
+        new = outputs.replaced(given.out) if writes else nullcontext(given.out)
+        with new as folder:
+            pretrained.save(folder, loaded.model, loaded.base, **what)
+    processes.meet()
     names, dtype = " + ".join(x.name for x in folders), loaded.model.config.param_dtype
     printing.line(Console(), f"{given.out}: {given.model.name} and {names}, {dtype}")
     return 0

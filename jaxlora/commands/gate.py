@@ -1,11 +1,14 @@
 """``jaxlora gate``: the gate of a route that learns from data, as one file."""
 
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlora import files, locks
 from jaxlora import route as routes
@@ -15,6 +18,7 @@ from jaxlora.commands import (
     loading,
     printing,
     scalars,
+    talk,
     train_output,
 )
 from jaxlora.commands.flags import outputs
@@ -24,6 +28,7 @@ from jaxlora.io import collection_about, gate_file
 from jaxlora.io.gate_file import About
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import processes
 from jaxlora.reuse import Reuse
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
@@ -69,15 +74,10 @@ def run(arguments: Sequence[str]) -> int:
     given = gate_plan.parse(arguments)
     plan, names = gate_plan.planned(given), collection_about.names(given.adapters)
     sources = gate_plan.sources(given, plan, names)
+    cut = given.cut()
     outputs.check_files(given.force, given.out)
-    with (
-        train_output.kept(_checkpoint(given.out)),
-        locks.held(given.out.with_name(f".{given.out.name}.lock"), given.out),
-    ):
-        # Again: another run may have ended since.
-        outputs.check_files(given.force, given.out)
-        files.sweep(given.out.parent)
-        result = _make(given, plan, names, sources)
+    with train_output.kept(_checkpoint(given.out)), _held(given):
+        result = _make(given, plan, names, sources, cut)
     console = printing.console()
     line(console, f"{given.out}: {given.route}, {result.title}")
     table(console, result.heads, result.rows)
@@ -86,11 +86,27 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Result:
+@contextlib.contextmanager
+def _held(given: Arguments) -> Iterator[None]:
+    """The file that is written; of many processes the first one holds it."""
+    if not talk.current().writes:
+        yield
+        return
+    with locks.held(given.out.with_name(f".{given.out.name}.lock"), given.out):
+        # Again: another run may have ended since.
+        outputs.check_files(given.force, given.out)
+        files.sweep(given.out.parent)
+        yield
+
+
+def _make(
+    given: Arguments, plan: Plan, names: Sequence[str], sources, cut: Mesh | None
+) -> _Result:
     """Measures or trains a gate, and writes its file."""
     data = {x: text.read(y, skip_bad=given.skip_bad) for x, y in sources.items()}
     say(note for read in data.values() for note in read.notes)
-    reuse = loading.load(given.model, given.adapter, given.dtype, route="uniform")
+    how = {"route": "uniform", "mesh": cut}
+    reuse = loading.load(given.model, given.adapter, given.dtype, **how)
     words = {"tokenizer": given.tokenizer}
     tokenizer = loading.words(given.model, reuse, given.adapter, **words)
     make = _measured if plan.training is None else _trained
@@ -103,9 +119,11 @@ def _make(given: Arguments, plan: Plan, names: Sequence[str], sources) -> _Resul
         base_fingerprint=gate_file.fingerprint(reuse.base),
         training={"data": ", ".join(given.data), **result.facts},
     )
-    gate_file.save(given.out, result.state, about)
-    gate_file.load(given.out)  # read back, before what it was made from goes
-    files.remove(_checkpoint(given.out))
+    if talk.current().writes:
+        gate_file.save(given.out, result.state, about)
+        gate_file.load(given.out)  # read back, before what it was made from goes
+        files.remove(_checkpoint(given.out))
+    processes.meet()
     return result
 
 
@@ -203,7 +221,12 @@ def _packed(
             progress=move,
         )
     rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
-    training = given.training.fitted(max(len(part.tokens) for part in rows.values()))
+    training = given.training
+    cut = given.cut()
+    if cut is None or cut.shape["data"] * cut.shape["fsdp"] == 1:
+        training = training.fitted(max(len(part.tokens) for part in rows.values()))
+    if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
+        training = dataclasses.replace(training, together=len(rows))
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}
     each = updates if plan.per_expert else dict.fromkeys(packed, updates[TARGET])
     train_output.say(counts, next(iter(rows.values())).tokens.shape[1], each)

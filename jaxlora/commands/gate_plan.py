@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from jax.sharding import Mesh
 
 from jaxlora import reuse
 from jaxlora import route as routes
 from jaxlora.commands import flags
 from jaxlora.commands.flags import Dtype, Folders, Model, Several, Words, adapters
+from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.commands.flags.training import GateLearning, Remat
 from jaxlora.io import adapter_folders
 from jaxlora.registry import importable
@@ -37,6 +39,8 @@ examples:
       --steps 100 --out gate.safetensors
   jaxlora gate MODEL --adapter A B --route retrieval --data a.jsonl b.jsonl \\
       --out gate.safetensors
+  jaxlora gate MODEL --adapter LIBRARY --route linear --data task.jsonl \\
+      --mesh expert=4,data=2 --out gate.safetensors
   jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who is Ann?"
   jaxlora gate --list
 """
@@ -71,6 +75,7 @@ class Arguments:
     """Leave out lines that cannot be read, and count them."""
     dtype: Dtype = "auto"
     tokenizer: Words = None
+    mesh: MeshSizes = ""
     list: bool = False
     """Show every route: what it is, the data it needs, and where it is from."""
 
@@ -84,6 +89,16 @@ class Arguments:
         """The fields of the route that are asked for."""
         asked = {"top_k": self.route_top_k, "temperature": self.route_temperature}
         return {name: value for name, value in asked.items() if value is not None}
+
+    def cut(self) -> Mesh | None:
+        """The mesh that is asked for, or None.
+
+        Raises:
+          ValueError: if it does not divide devices, adapters or rows.
+        """
+        adapters = {"adapters": len(self.adapters)}
+        rows = {"rows of --batch": self.training.batch}
+        return mesh(self.mesh, expert=adapters, batch=rows)
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

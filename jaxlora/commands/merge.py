@@ -38,6 +38,7 @@ from jaxlora.io.collection_base import GAIN, Plain
 from jaxlora.io.collection_beside import Beside
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import Fidelity, Merge, fidelity, groups
+from jaxlora.parallel import processes
 from jaxlora.report import fidelity as report
 from jaxlora.strangers.text import cells
 
@@ -160,8 +161,9 @@ def run(arguments: Sequence[str]) -> int:
         chosen = {"seed": given.seed, "rank": rank, "run": where}
         merges = groups.each(merge, source, weights, **chosen, progress=move)
         if not talk.current().writes:  # of many processes the first one does
-            return sum(0 for _ in merges)
+            return merge_mesh.followed(merges)
         grams, parts = _write(given, _Inputs(library, weights, beside, plain), merges)
+        processes.meet()
     console = printing.console()
     updates = [gram for site, gram in grams.items() if GAIN not in site]
     totals = groups.sum_up(updates, weights)

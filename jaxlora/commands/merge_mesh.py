@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -11,7 +12,7 @@ from jaxlora.commands.printing import say
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import groups
 from jaxlora.merge.groups import Run
-from jaxlora.parallel import merging
+from jaxlora.parallel import merging, processes
 from jaxlora.plan import hlo
 
 
@@ -32,20 +33,36 @@ def run_on(sizes: str, method: str, adapters: int) -> Run:
     return merging.across(cut, functools.partial(_warn, cut, method))
 
 
+def followed(merges: Iterable[Any]) -> int:
+    """Merges with the process that writes, and waits until it has written.
+
+    Args:
+      merges: what :func:`jaxlora.merge.groups.each` gives.
+
+    Returns:
+      0, the exit code.
+    """
+    for _ in merges:
+        pass
+    processes.meet()
+    return 0
+
+
 def _warn(
     cut: Mesh, method: str, program: str, library: Mapping[str, LoraWeight]
 ) -> None:
-    """Says it if devices send each other as much as all experts of some module."""
-    least = min(x.size for site in library.values() for x in (site.a, site.b))
+    """Says it if a device gathers more than twice its share of the largest module."""
+    # A share of it may be more than all of a smaller one.
+    most = max(x.size for site in library.values() for x in (site.a, site.b))
     for move in hlo.collectives(program, cut.shape):
         if move.kind in ("all-to-all", "reduce-scatter"):  # each keeps a part
             continue
-        if max(math.prod(shape) for _, shape in move.shapes) >= least:
+        if max(math.prod(shape) for _, shape in move.shapes) > 2 * most / cut.size:
             say(
                 [
-                    f"The merge {method!r} looks at all experts and layers at once: "
-                    f"each device holds all adapters of a kind of module for a while "
-                    f"({move.kind} along {' and '.join(move.axes)})."
+                    f"The merge {method!r} needs more of the adapters on each device "
+                    f"than their share of layers ({move.kind} along "
+                    f"{' and '.join(move.axes)}): memory is saved in part only."
                 ]
             )
             return

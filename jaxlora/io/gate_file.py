@@ -22,6 +22,7 @@ from jaxlora.files import write_whole
 from jaxlora.io import gate_about, header
 from jaxlora.io.gate_about import About as About
 from jaxlora.io.library_entries import check_site
+from jaxlora.parallel import processes
 from jaxlora.route import State
 from jaxlora.tree import Tree
 
@@ -259,6 +260,7 @@ def _samples(base: Tree) -> list[np.ndarray]:
     leaves = [leaf for _, leaf in sorted(named.flatten(base).items())]
     # A few values of every leaf are enough to tell bases apart, and quick for billions.
     rows = [leaf[(0,) * (leaf.ndim - 1)][:_SAMPLE] for leaf in leaves]
+    rows = processes.host(rows)
     return [np.asarray(row, np.float32).astype(np.float64) for row in rows]
 
 

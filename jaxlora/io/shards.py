@@ -74,6 +74,24 @@ def write_folder(
         storage.write_text(folder / "model.safetensors.index.json", text)
 
 
+def order(entries: Mapping[str, Entry], max_shard_bytes: int) -> Iterator[str]:
+    """The names of tensors in the order in which :func:`write_folder` asks for them.
+
+    Args:
+      entries: what is written.
+      max_shard_bytes: as there.
+    """
+    sizes = {name: entry.nbytes for name, entry in entries.items()}
+    for _, names in shards(sizes, max_shard_bytes):
+        yield from _order({name: entries[name] for name in names})
+
+
+def _order(entries: Mapping[str, Entry]) -> list[str]:
+    # Readers map the file into memory, where a value must lie at a multiple of its
+    # size.
+    return sorted(entries, key=lambda name: -entries[name].bits)
+
+
 def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     """Writes one safetensors file, tensor by tensor.
 
@@ -86,12 +104,10 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
       read: gives the values of a tensor when its turn comes; of a type that is none
         of weights, its bytes as uint8.
     """
-    # Readers map the file into memory, where a value must lie at a multiple of its
-    # size.
-    order = sorted(entries, key=lambda name: -entries[name].bits)
+    names = _order(entries)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
-    for name in order:
+    for name in names:
         entry, end = entries[name], at + entries[name].nbytes
         header[name] = {
             "dtype": entry.dtype,
@@ -104,7 +120,7 @@ def write_file(path: Path, entries: Mapping[str, Entry], read: Read) -> None:
     text += b" " * (-len(text) % 8)
     with storage.opened(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
+        for name in names:
             file.write(_bytes(name, read(name), entries[name]).data)
 
 

@@ -5,7 +5,6 @@ so that the memory of one layer is enough; a step that ranks entries of the whol
 needs the coordinates of all leaves at once.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +47,9 @@ def separately(
     """
     space, steps, reduction, rank, loop = chain
 
-    def merge_leaf(weight: LoraWeight, key: Any, data: Any) -> LoraWeight:
+    def merge_leaf(
+        weights: jax.Array, weight: LoraWeight, key: Any, data: Any
+    ) -> LoraWeight:
         entered = space.enter(weight, weights)
         coordinates = _stepped(steps, key, entered.coordinates)
         merged = _reduced(reduction, coordinates, fold(key, len(steps)), data)
@@ -61,7 +62,7 @@ def separately(
         lead = site.scale.shape[1:]
         args = site, _layer_keys(fold(key, i), site), data.get(name)
         filled = loop.filled(layers_first(len(lead), args), lead)
-        merged = _over_layers(merge_leaf, len(lead), filled, loop)
+        merged = _over_layers(merge_leaf, len(lead), weights, filled, loop)
         out[name] = loop.shortened(merged, lead)
     return out
 
@@ -87,7 +88,9 @@ def jointly(
     coordinates = _joined({name: e.coordinates for name, e in entered.items()})
     coordinates = _stepped(steps, key, coordinates)
 
-    def leave(coordinates: Coordinates, frame: Any, key: Any, data: Any) -> LoraWeight:
+    def leave(
+        _: Any, coordinates: Coordinates, frame: Any, key: Any, data: Any
+    ) -> LoraWeight:
         return space.leave(_reduced(reduction, coordinates, key, data), frame, rank)
 
     out = {}
@@ -97,7 +100,7 @@ def jointly(
         keys = _layer_keys(fold(fold(key, len(steps)), i), sites[name])
         more = loop.filled(layers_first(len(lead), (keys, data.get(name))), lead)
         args = turned, entered[name].frame, *more
-        merged = _over_layers(leave, len(lead), args, loop)
+        merged = _over_layers(leave, len(lead), None, args, loop)
         out[name] = loop.shortened(merged, lead)
     return out
 
@@ -119,24 +122,35 @@ def _enter(space: Space, site: LoraWeight, weights: jax.Array, loop: Loop) -> En
     """
     lead = site.scale.shape[1:]
     filled = loop.filled(layers_first(len(lead), (site,)), lead)
-    entered = _over_layers(lambda w: space.enter(w, weights), len(lead), filled, loop)
+
+    def enter(weights: jax.Array, weight: LoraWeight) -> Entered:
+        return space.enter(weight, weights)
+
+    entered = _over_layers(enter, len(lead), weights, filled, loop)
     # The loop stacks layers before E; steps and reductions expect E first.
     moved = jax.tree.map(lambda x: jnp.moveaxis(x, len(lead), 0), entered.coordinates)
     return entered._replace(coordinates=real(moved, lead) if lead else moved)
 
 
 def _over_layers(
-    fn: Callable[..., Any], axes: int, args: tuple[Any, ...], loop: Loop = ALONE
+    fn: Callable[..., Any],
+    axes: int,
+    shared: Any,
+    args: tuple[Any, ...],
+    loop: Loop = ALONE,
 ) -> Any:
-    """Calls ``fn`` for each layer, and stacks what it returns.
+    """Calls ``fn(shared, *args)`` for each layer, and stacks what it returns.
 
-    Layer axes are the first ones of every array.
+    Layer axes are the first ones of every array but those that are shared.
     """
     if not axes:
-        return fn(*args)
-    inner = functools.partial(_over_layers, fn, axes - 1)
-    # lax.map, not vmap: the memory of one layer is enough.
-    return loop.over(functools.partial(jax.lax.map, inner), args)
+        return fn(shared, *args)
+
+    def run(shared: Any, args: tuple[Any, ...]) -> Any:
+        # lax.map, not vmap: the memory of one layer is enough.
+        return jax.lax.map(lambda x: _over_layers(fn, axes - 1, shared, x), args)
+
+    return loop.over(run, shared, args)
 
 
 def _layer_keys(key: jax.Array | None, site: LoraWeight) -> jax.Array | None:

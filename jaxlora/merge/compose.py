@@ -146,7 +146,8 @@ class Merge:
     def _factors(self, sites, weights, data, rank, loop) -> dict[str, LoraWeight]:
         """The sites whose merge is known in factors; all of them, or none."""
 
-        def exact(site: LoraWeight, data: Any) -> LoraWeight | None:
+        def exact(weights: jax.Array, args: tuple[LoraWeight, Any]) -> Any:
+            site, data = args
             return self.reduction.factors(site, weights, data)
 
         def ranked(merged: LoraWeight) -> LoraWeight:
@@ -155,15 +156,18 @@ class Merge:
         out = {}
         for name, site in sites.items():
             args = site, data.get(name)
-            if jax.eval_shape(lambda x: exact(*x), args) is None:
+            if jax.eval_shape(exact, weights, args) is None:
                 continue
             if site.scale.ndim == 1:
-                out[name] = ranked(exact(*args))
+                out[name] = ranked(exact(weights, args))
             elif self.by_layer:  # a part of the layers does not know their numbers
-                single = jax.tree.map(lambda x: x[None], exact(*args))
-                out[name] = over_parts(loop, lambda x: ranked(_only(x)), single)
+                single = jax.tree.map(lambda x: x[None], exact(weights, args))
+                moved = over_parts(loop, lambda _, x: ranked(_only(x)), None, single)
+                out[name] = moved if rank else _only(single)
             else:
-                out[name] = over_parts(loop, lambda x: ranked(exact(*x)), args)
+                out[name] = over_parts(
+                    loop, lambda *x: ranked(exact(*x)), weights, args
+                )
         return out
 
     def _weights(self, weights: Weights | None, experts: int) -> jax.Array:

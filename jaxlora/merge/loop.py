@@ -27,14 +27,15 @@ class Loop:
         del lead
         return layers
 
-    def over(self, fn: Callable[[Any], Any], layers: Any) -> Any:
+    def over(self, fn: Callable[[Any, Any], Any], shared: Any, layers: Any) -> Any:
         """Calls a function that treats layers alike, on all of them or on each part.
 
         Args:
-          fn: of a tree; it returns another one.
+          fn: of the next two; it returns a tree of arrays [L, ...].
+          shared: what all layers need.
           layers: a tree that :meth:`filled` gave.
         """
-        return fn(layers)
+        return fn(shared, layers)
 
     def shortened(self, layers: Any, lead: Sequence[int]) -> Any:
         """The inverse of :meth:`filled`.
@@ -69,21 +70,22 @@ def layers_first(axes: int, tree: Any) -> Any:
     return jax.tree.map(turn, tree)
 
 
-def over_parts(loop: Loop, fn: Callable[[Any], Any], sites: Any) -> Any:
+def over_parts(loop: Loop, fn: Callable[[Any, Any], Any], shared: Any, site: Any):
     """Calls a function that treats layers alike on the parts of a loop.
 
     Args:
-      loop: over the layers of sites.
-      fn: of a tree of arrays [E, L, ...] or [E, part of L, ...]; returns a tree of
-        arrays [L, ...] or [part of L, ...].
-      sites: such a tree, of one site.
+      loop: over the layers of a site.
+      fn: of ``shared`` and a tree of arrays [E, L, ...] or [E, part of L, ...]; returns
+        a tree of arrays [L, ...] or [part of L, ...].
+      shared: what all layers need.
+      site: such a tree.
     """
-    lead = jax.tree.leaves(sites)[0].shape[1:2]
+    lead = jax.tree.leaves(site)[0].shape[1:2]
 
-    def part(layers: Any) -> Any:
-        return fn(jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), layers))
+    def part(shared: Any, layers: Any) -> Any:
+        return fn(shared, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), layers))
 
-    out = loop.over(part, loop.filled(layers_first(1, sites), lead))
+    out = loop.over(part, shared, loop.filled(layers_first(1, site), lead))
     return loop.shortened(out, lead)
 
 

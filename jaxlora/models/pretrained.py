@@ -40,7 +40,7 @@ from jaxlora.models.config import DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.names import HEAD, Place
 from jaxlora.models.replaced_leaves import untie
-from jaxlora.parallel import rules
+from jaxlora.parallel import processes, rules
 from jaxlora.tree import Tree
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
@@ -209,7 +209,8 @@ def save(
     Args:
       folder: new, or empty.
       model: the decoder.
-      base: its parameters, every leaf addressable by this process.
+      base: its parameters; those of many processes are gathered tensor by tensor, and
+        the first one writes.
       adapter: to be fused into them, as ``lora.fuse`` does, when each is written: the
         sum is never in memory as a whole.
       like: the checkpoint that ``model`` was read from: its config.json, tokenizer and
@@ -251,12 +252,19 @@ def save(
             return held.read(name)
         place = places[name]
         part = _of_layer(leaves[place.leaf], place)
+        if processes.count() > 1:
+            part = processes.host(part)
         updates = sites.of_leaf(place.leaf, adapted)
         if updates:
             part = _fused(name, part, place.leaf, _of_layer(updates, place))
         part = np.asarray(part)
         return part.T if place.turned else part
 
+    if not processes.first():
+        for name in shards.order(entries, max_shard_bytes):
+            if name in places:
+                read(name)
+        return
     with shards.new_folder(Path(folder)) as new:
         shards.write_folder(new, entries, read, max_shard_bytes=max_shard_bytes)
         text = json.dumps(raw, indent=2, sort_keys=True) + "\n"

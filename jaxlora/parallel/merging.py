@@ -31,6 +31,10 @@ from jaxlora.parallel import layout, processes, rules
 from jaxlora.parallel.mesh import place, using
 from jaxlora.tree import Tree
 
+OTHERS = ("data", "fsdp", "tensor")
+"""The axes along which layers lie before experts change places with them."""
+_EVERY = (*OTHERS, "expert")
+# Experts last: what lies along the others stays where it is.
 Seen: TypeAlias = Callable[[str, Library], None]
 """Called with the text of each program that is compiled, and what it merges."""
 
@@ -50,18 +54,16 @@ def merged(merge: Any, library: Library, weights: Any = None, **given: Any) -> A
       An adapter; its layers lie along all axes of the mesh if these divide them, else
       its inputs and outputs do.
     """
-    sizes = {name: size for name, size in layout.sizes().items() if size > 1}
-    # Experts last: what else is cut stays where it is while they change places.
-    axes = tuple(sorted(sizes, key=lambda name: name == "expert"))
-    loop = {"loop": _Cut(axes, math.prod(sizes.values()))} if sizes else {}
+    parts = math.prod(layout.sizes().values())
+    loop = {"loop": _Cut(parts)} if parts > 1 else {}
     return merge(library, weights, **given, **loop)
 
 
 class _Cut(Loop):
     """A part of the layers on each device."""
 
-    def __init__(self, axes: Sequence[str], parts: int):
-        self._axes, self._parts = tuple(axes), parts
+    def __init__(self, parts: int):
+        self._parts = parts
 
     def filled(self, layers: Any, lead: Sequence[int]) -> Any:
         """Copies of layers: a layer of zeros is not what merges expect."""
@@ -70,26 +72,33 @@ class _Cut(Loop):
         def fill(x: jax.Array) -> jax.Array:
             if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
                 return x[np.arange(lead[0] + extra) % lead[0]]
-            return jnp.pad(x, [(0, extra), *[(0, 0)] * (x.ndim - 1)], mode="wrap")
+            if extra:
+                wide = [(0, extra), *[(0, 0)] * (x.ndim - 1)]
+                x = jnp.pad(x, wide, mode="wrap")
+            free: list[Any] = [jax.P.UNCONSTRAINED] * (x.ndim - 1)
+            if free and x.shape[1] % layout.sizes()["expert"] == 0:
+                free[0] = "expert"
+            # In two moves: the compiler gathers what moves along two axes at once.
+            return layout.constrain(x, OTHERS, *free)
 
-        return jax.tree.map(fill, layers) if extra else layers
+        return jax.tree.map(fill, layers) if lead else layers
 
-    def over(self, fn: Callable[[Any], Any], layers: Any) -> Any:
+    def over(self, fn: Callable[[Any, Any], Any], shared: Any, layers: Any) -> Any:
         """Each device calls the function on its own layers."""
-        spec = jax.P(self._axes)
-        part = jax.shard_map(fn, in_specs=(spec,), out_specs=spec, check_vma=False)
-        return part(layers)
+        spec = jax.P(_EVERY)
+        where = {"in_specs": (jax.P(), spec), "out_specs": spec}
+        return jax.shard_map(fn, **where, check_vma=False)(shared, layers)
 
     def shortened(self, layers: Any, lead: Sequence[int]) -> Any:
         """Cuts an adapter along its inputs and outputs instead, without the copies."""
         if not lead or not lead[0] % self._parts:
             return layers
-        sides = {"a": (self._axes, None), "b": (None, self._axes), "scale": ()}
+        sides = {"a": (_EVERY, None), "b": (None, _EVERY), "scale": ()}
 
         def shorten(name: str, x: jax.Array) -> jax.Array:
             side = sides[name.rpartition("/")[2]]
-            others = (None,) * (x.ndim - len(side))
-            return layout.constrain(x, *others, *side)[: lead[0]]
+            before = (None,) * (x.ndim - len(side))
+            return layout.constrain(x, *before, *side)[: lead[0]]
 
         return named.map_named(shorten, layers)
 
@@ -97,8 +106,8 @@ class _Cut(Loop):
 def across(mesh: Mesh, seen: Seen = lambda *_: None) -> Run:
     """Runs merges over a mesh, for :func:`jaxlora.merge.groups.each`.
 
-    Experts are cut over ``expert``, and layers over the other axes where these divide
-    them; what comes back is on the host.
+    Experts are cut over ``expert``, and layers, or else inputs and outputs, over the
+    other axes; what comes back is on the host.
 
     Args:
       mesh: of all processes, which pass the same; its ``expert`` divides E.
@@ -129,11 +138,14 @@ def _merged(merge: Merge, rank: int | None, library, data, weights, key) -> Adap
 
 
 def _experts(mesh: Mesh, tree: Tree) -> Tree:
-    others = tuple(name for name in mesh.shape if name != "expert")
+    """Puts arrays [E, L, ...] on a mesh."""
+    parts = math.prod(mesh.shape[name] for name in OTHERS)
 
-    def lay(x: Any) -> jax.Array:
-        axes = ("expert", others)[: np.ndim(x)]
-        where = rules.fitting(mesh.shape, axes, np.shape(x))
-        return place(x, mesh, where)
+    def lay(name: str, x: Any) -> jax.Array:
+        even = np.ndim(x) > 1 and np.shape(x)[1] % parts == 0
+        side = {"a": (None, OTHERS), "b": (None, None, OTHERS)}
+        rest = (OTHERS,) if even else side.get(name.rpartition("/")[2], ())
+        axes = ("expert", *rest)[: np.ndim(x)]
+        return place(x, mesh, rules.fitting(mesh.shape, axes, np.shape(x)))
 
-    return jax.tree.map(lay, tree)
+    return named.map_named(lay, tree)

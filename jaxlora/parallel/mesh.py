@@ -141,6 +141,20 @@ def _listed(things: Mapping[str, int]) -> str:
     return "of all: " + ", ".join(f"{number} {x}" for x, number in things.items())
 
 
+def mesh_of(tree: Tree) -> Mesh | None:
+    """The mesh that arrays lie on, or None.
+
+    Args:
+      tree: put there by :func:`place`.
+
+    >>> mesh_of({"head": jnp.ones((2, 2))}) is None
+    True
+    """
+    where = getattr(jax.tree.leaves(tree)[0], "sharding", None)
+    mesh = where.mesh if isinstance(where, NamedSharding) else None
+    return mesh if isinstance(mesh, Mesh) else None
+
+
 def using(mesh: Mesh | None) -> AbstractContextManager[Any]:
     """Makes the constraints of :mod:`jaxlora.parallel.layout` mean this mesh.
 

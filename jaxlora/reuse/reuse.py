@@ -123,9 +123,9 @@ def build(
         and temperature.
 
     Raises:
-      ValueError: as :func:`check`; also if the mesh does not divide experts,
-        an adapter does not fit the base, the gate was made for other adapters, or
-        one adapter stands where a list is meant.
+      ValueError: as :func:`check`; also if an adapter does not fit the base, the gate
+        was made for other adapters, the mesh does not divide their number, or one
+        adapter stands where a list is meant.
     """
     for name, given in (("adapters", adapters), ("general", general)):
         if isinstance(given, Mapping):
@@ -141,8 +141,7 @@ def build(
     adapters, general = (
         [_computed(adapter, model) for adapter in some] for some in (adapters, general)
     )
-    if mesh is not None and (how.merge or how.route):
-        parallel.check(mesh.shape, expert={"adapters": len(adapters)})
+    _check_mesh(mesh, how, len(adapters))
     if how.merge is not None:
         library = _stacked(adapters, mesh)
         adapter = _merged(how.merge, how.weights, library, key, mesh)
@@ -161,6 +160,12 @@ def build(
         routes.check(way, gate, sites.kernels(library))
     routed = Reuse(model, base, library=library, gate=gate)
     return dataclasses.replace(_placed(routed, mesh), notes=tuple(_notes(adapters)))
+
+
+def _check_mesh(mesh: Mesh | None, how: Combination, adapters: int) -> None:
+    """Refuses devices along ``expert`` that adapters cannot be shared out to."""
+    if mesh is not None and (how.merge or how.route):
+        parallel.check(mesh.shape, expert={"adapters": adapters})
 
 
 def _computed(adapter: Adapter, model: Decoder) -> Adapter:
@@ -277,6 +282,7 @@ def load(
     many, general = len(folders), len(common)
     how = _combination(**combining)
     check(how, many, trained=gate is not None, general=general)
+    _check_mesh(mesh, how, many)
     model, base = pretrained.load(
         Path(folder),
         dtype=dtype,

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxlora import lora
+from jaxlora import lora, parallel
 from jaxlora.lora import Library
 from jaxlora.models import Decoder, Inputs, statistics, tokenizer
+from jaxlora.parallel import processes
 from jaxlora.route import ROUTER
 from jaxlora.tasks.packing import Rows
 from jaxlora.train.step import cross_entropy
@@ -27,8 +29,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 class _Batch(NamedTuple):
-    tokens: jax.Array  # [B, T]
-    mask: jax.Array  # [B, T]
+    tokens: np.ndarray  # [B, T]
+    mask: np.ndarray  # [B, T]
     count: int  # rows that are examples; the others repeat one
 
 
@@ -39,6 +41,7 @@ def means(
     prompts: Prompts,
     *,
     batch: int = 8,
+    mesh: Mesh | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, np.ndarray]:
     """Mean inputs of the last token of each expert's prompts, for ``route.Mean``.
@@ -49,6 +52,7 @@ def means(
       library: E experts; each is on while its own prompts are read.
       prompts: of E experts, one at least of each.
       batch: prompts at once.
+      mesh: what base and library are cut over, or None.
       progress: called after each batch.
 
     Returns:
@@ -58,16 +62,22 @@ def means(
       ValueError: if there are not as many sets of prompts as experts, one is empty, or
         a prompt is longer than the context.
     """
-    adapters = lora.unstack(library)
-    _check(prompts, len(adapters))
+    _check(prompts, lora.num_experts(library))
     out: dict[str, list[np.ndarray]] = {name: [] for name in lora.sites(library)}
-    for adapter, batches in zip(adapters, _batches(model, prompts, batch, progress)):  # noqa: B905
+    for e, batches in enumerate(_batches(model, prompts, batch, progress)):
+        adapter = jax.tree.map(lambda x, e=e: x[e], library)
         sums, count = dict.fromkeys(out, 0.0), 0
         for tokens, mask, used in batches:
-            real = (jnp.arange(len(tokens)) < used)[:, None]
-            last = mask & ~jnp.pad(mask[:, 1:], ((0, 0), (0, 1))) & real
-            weights = last.astype(jnp.float32)
-            inputs = _means(model, base, tokens, weights, adapter, mask)
+            real = (np.arange(len(tokens)) < used)[:, None]
+            last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1))) & real
+            rows = parallel.place(
+                (tokens, last.astype(np.float32), mask),
+                mesh,
+                PartitionSpec(parallel.BATCH),
+            )
+            with parallel.using(mesh):
+                inputs = _means(model, base, rows[0], rows[1], adapter, rows[2])
+            inputs = processes.host(inputs)
             # _means divides by the prompts of a batch; their sum is wanted here.
             sums = {n: sums[n] + used * np.asarray(inputs[n], np.float64) for n in out}
             count += used
@@ -82,6 +92,7 @@ def examples(
     prompts: Prompts,
     *,
     batch: int = 64,
+    mesh: Mesh | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, np.ndarray]:
     """Mean embeddings of each expert's examples, for ``route.Nearest``.
@@ -91,6 +102,7 @@ def examples(
       base: params tree.
       prompts: of E experts, one at least of each.
       batch: prompts at once.
+      mesh: what the base is cut over, or None.
       progress: called after each batch.
 
     Returns:
@@ -103,8 +115,13 @@ def examples(
     _check(prompts, len(prompts))
     vectors = []
     for batches in _batches(model, prompts, batch, progress):
-        rows = [np.asarray(_embed(model, base, t, m))[:used] for t, m, used in batches]
-        vectors.append(np.concatenate(rows))
+        parts = []
+        for tokens, mask, used in batches:
+            spec = PartitionSpec(parallel.BATCH)
+            rows = parallel.place((tokens, mask), mesh, spec)
+            with parallel.using(mesh):
+                parts.append(processes.host(_embed(model, base, *rows))[:used])
+        vectors.append(np.concatenate(parts))
     most = max(map(len, vectors))
     filled = [np.resize(rows, (most, rows.shape[1])) for rows in vectors]
     return {ROUTER: np.stack(filled)}
@@ -119,6 +136,7 @@ def losses(
     *,
     batch: int = 8,
     most: int = 64,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Mean cross-entropy of each gate on its rows, in nats per answer token.
 
@@ -130,6 +148,7 @@ def losses(
       data: G data sets.
       batch: rows at once.
       most: rows of each data set, from the first on, that are read.
+      mesh: what base and libraries are cut over, or None.
 
     Returns:
       [G].
@@ -137,10 +156,12 @@ def losses(
     out = []
     for g, rows in enumerate(data.values()):
         library, state = jax.tree.map(lambda x, g=g: x[g], (libraries, states))
-        sums = [
-            _cross_entropy(model, base, part, library=library, gate=state)
-            for part in _cut(rows, batch, most)
-        ]
+        sums = []
+        for part in _cut(rows, batch, most):
+            part = parallel.place(part, mesh, PartitionSpec(parallel.BATCH))
+            with parallel.using(mesh):
+                pair = _cross_entropy(model, base, part, library=library, gate=state)
+            sums.append(processes.host(pair))
         total, count = np.sum(np.asarray(sums, np.float64), axis=0)
         out.append(total / max(count, 1.0))
     return np.asarray(out)
@@ -198,7 +219,7 @@ def _batches(
             for i in range(size):
                 row = part[min(i, len(part) - 1)]
                 tokens[i, : len(row)], mask[i, : len(row)] = row, True
-            yield _Batch(jnp.asarray(tokens), jnp.asarray(mask), len(part))
+            yield _Batch(tokens, mask, len(part))
             done += len(part)
             progress(done, total)
 

@@ -1,16 +1,19 @@
 """Making the gate of a route from data: measured on prompts, or trained on answers."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxlora import parallel
 from jaxlora import route as routes
 from jaxlora.lora import Library
 from jaxlora.models import Decoder, gate_state
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import layout, processes
 from jaxlora.route import Route
 from jaxlora.tasks import text
 from jaxlora.tasks.packing import Rows
@@ -131,7 +134,7 @@ def measure(
 
     Args:
       model: a decoder with a route whose gate is ``route.Mean`` or ``route.Nearest``.
-      base: params tree.
+      base: params tree, on one device or on a mesh, over which rows are cut then.
       library: E experts, as the route uses them.
       prompts: token ids, for each of E experts.
       batch: prompts at once.
@@ -140,13 +143,20 @@ def measure(
     Returns:
       The gate's state.
     """
-    how: dict[str, Any] = {"batch": batch, "progress": progress}
-    plain = Decoder(model.config)
+    plain, mesh = Decoder(model.config), parallel.mesh_of(base)
+    how: dict[str, Any] = {"batch": batch, "mesh": mesh, "progress": progress}
     if model.route is not None and isinstance(model.route.gate, routes.Nearest):
         data = gate_data.examples(plain, base, prompts, **how)
     else:
         data = gate_data.means(plain, base, library, prompts, **how)
-    return gate_state(model, library, data=data)
+    with parallel.using(mesh):
+        state = _state(model, library, None, data)
+    return processes.host(state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _state(model: Decoder, library: Library, key: jax.Array | None, data: Any) -> Tree:
+    return gate_state(model, library, key=key, data=data)
 
 
 def train(
@@ -164,7 +174,8 @@ def train(
 
     Args:
       model: a decoder with the route that is trained.
-      base: params tree, frozen.
+      base: params tree, frozen, on one device or on a mesh, over which gates, or the
+        experts of a single one, and rows are cut then.
       library: E experts, as the route uses them, frozen.
       rows: one data set for all experts; or E, one for each.
       training: how long and how fast.
@@ -172,13 +183,13 @@ def train(
       checkpoints: where the run is saved.
       progress: called after each chunk of updates.
     """
-    key = jax.random.key(training.seed)
+    key, mesh = jax.random.key(training.seed), parallel.mesh_of(base)
     # [G, E, ...]: E libraries of one expert, or one of E.
-    only = jax.tree.map(lambda x: x[None], library)
-    libraries = gate_data.singles(library) if per_expert else only
-    fresh = jax.vmap(lambda library: gate_state(model, library, key=key))
-    states = jax.jit(fresh)(libraries)
-    before = gate_data.losses(model, base, libraries, states, rows)
+    with parallel.using(mesh):
+        libraries = _libraries(library, per_expert)
+        states = jax.jit(jax.vmap(lambda x: gate_state(model, x, key=key)))(libraries)
+    losses = functools.partial(gate_data.losses, model, base, libraries, mesh=mesh)
+    before = losses(states, rows)
     learned = session.train_gates(
         model,
         base,
@@ -186,12 +197,21 @@ def train(
         Gates(libraries, states),
         training,
         checkpoints=checkpoints,
+        mesh=mesh,
         progress=progress,
     ).learned
-    after = gate_data.losses(model, base, libraries, learned, rows)
+    after = losses(learned, rows)
+    learned = processes.host(learned)
     first = jax.tree.map(lambda x: x[0], learned)
     state = gate_data.join_singles(learned) if per_expert else first
     return TrainedGate(state, before, after)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _libraries(library: Library, per_expert: bool) -> Library:
+    if per_expert:
+        return layout.by_expert(gate_data.singles(library))
+    return jax.tree.map(lambda x: x[None], layout.by_expert(library))
 
 
 def joined(parts: Iterable[Rows]) -> Rows:

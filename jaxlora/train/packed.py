@@ -194,6 +194,10 @@ def over_experts(fn: Callable[[Any], Any], experts: Tree, together: int) -> Any:
     """
     every = jax.vmap(fn, spmd_axis_name="expert")
     count = len(jax.tree.leaves(experts)[0])
+    if count == 1 and layout.cuts_experts():
+        # One gate of all experts: it is they who lie along the axis.
+        alone = fn(jax.tree.map(lambda x: x[0], experts))
+        return jax.tree.map(lambda x: x[None], alone)
     if together >= count:
         return every(experts)
     devices = layout.sizes().get("expert", 1)

@@ -145,8 +145,9 @@ def train_gates(
       gates: G libraries and the states they start from.
       training: how long and how fast; its length is that of the rows already.
       checkpoints: where the run is saved; by default nowhere.
-      mesh: cuts gates over ``expert``, batches over ``data`` and ``fsdp``; the base
-        must lie on it as :func:`jaxlora.parallel.shardings` says.
+      mesh: cuts gates over ``expert``, or the experts of a single one, and batches over
+        ``data`` and ``fsdp``; the base must lie on it as
+        :func:`jaxlora.parallel.shardings` says.
       progress: called after each chunk of updates.
 
     Returns:
@@ -167,7 +168,9 @@ def train_gates(
     run = packed.start_gates(gates.states, training.optimizer())
     facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
-    libraries = _on(mesh, gates.libraries)
+    libraries = gates.libraries
+    if mesh is None or len(data) > 1:  # else its experts lie where they are
+        libraries = _on(mesh, libraries)
     return _learn(session, GATE, run, facts, libraries)
 
 
@@ -287,13 +290,15 @@ class _Pace:
 def _rows(session: _Session, steps: range) -> Rows:
     """Rows [E, K, A, N, T] of some updates; a process reads those of its experts."""
     data, training, mesh = session.data, session.training, session.mesh
-    if mesh is None or processes.count() == 1:
-        return parallel.place(packed.batches(data, training, steps), mesh, BY_BATCH)
     names = list(data)
+    # A single gate has its rows on all devices along ``expert``.
+    spec = BY_BATCH if len(names) > 1 else PartitionSpec(None, *BY_BATCH[1:])
+    if mesh is None or processes.count() == 1:
+        return parallel.place(packed.batches(data, training, steps), mesh, spec)
     length = data[names[0]].tokens.shape[1]
     lead = (len(names), len(steps), training.accumulate)
     shape = (*lead, training.batch, length)
-    where = NamedSharding(mesh, BY_BATCH)
+    where = NamedSharding(mesh, spec)
 
     @functools.cache
     def some(start: int, stop: int) -> Rows:
@@ -350,7 +355,8 @@ def _facts(data: Mapping[str, Rows], training: Training) -> dict[str, Any]:
 
 
 def _sums(tree: Tree) -> list[int]:
-    leaves = jax.tree.leaves(jax.device_get(tree))
+    # One at a time: of many devices none may hold them all.
+    leaves = (processes.host(leaf) for leaf in jax.tree.leaves(tree))
     return [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf in leaves]
 
 

@@ -173,7 +173,7 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
 
 def _beside(base: Tree, tree: Tree) -> Tree:
     """Puts what came from a checkpoint on the mesh of the base, if it is on one."""
-    mesh = getattr(jax.tree.leaves(base)[0].sharding, "mesh", None)
+    mesh = parallel.mesh_of(base)
     if mesh is None:
         return tree
     return parallel.place(tree, mesh, parallel.expert_shardings(mesh, tree))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import pandas as pd
@@ -132,7 +132,7 @@ def speaker(setting: Setting, regime: Regime, arm: Arm, method: Method) -> Reuse
     if arm is Arm.RANDOM:
         adapters = lora.unstack(_random(key, lora.stack(adapters)))
     kind = "merge" if str(method) in merge.names() else "route"
-    how = {kind: str(method)}
+    how: Any = {kind: str(method)}
     return _padded(setting, reuse.build(model, base, adapters, key=key, **how))
 
 
