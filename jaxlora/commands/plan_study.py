@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxlora.commands import flags, plan_output, printing
-from jaxlora.commands.flags.planning import Devices, Model
+from jaxlora.commands.flags.planning import Devices, Model, prepare
 from jaxlora.plan.work import model_of
 from jaxlora.studies.harness import config
 from jaxlora.studies.two_hop.text import memory
@@ -53,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.at_least(1, given, "experts")
     file = given.config
     study = TextConfig() if file is None else config.read(TextConfig, file, STUDY)
+    prepare(given.devices.topology)  # before something asks JAX for this machine's
     decoder = model_of(given.model)
     work = memory.work(decoder, study, given.experts)
     # Kernel and experts at once are those of the devices, not of this machine.

@@ -98,3 +98,19 @@ def test_a_folder_needs_no_weights(capsys, tmp_path):
     code, out, _ = said_by(capsys, "train", "--model", tmp_path, *words)
     assert code == 0
     assert "v5e:2x2 (4 chips, 15.75 GiB each)" in out
+
+
+def test_what_jax_starts_is_settled_before_a_study_asks_it(monkeypatch):
+    """Else it looks for accelerators, and says at length that there are none."""
+    from jaxlora.commands import plan_study
+
+    calls = []
+    monkeypatch.setattr(plan_study, "prepare", calls.append)
+
+    def work(*_):
+        assert calls == ["v5e-8"]
+        raise ValueError("asked")
+
+    monkeypatch.setattr(plan_study.memory, "work", work)
+    words = "plan study two-hop-text --model small --topology v5e-8 --formula"
+    assert cli.main(words.split()) == 2
