@@ -1,6 +1,7 @@
 """Several adapters stacked on an expert axis, ranks that differ, layers left out."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def pad(adapter: Adapter, rank: int) -> Adapter:
             )
         lead = [(0, 0)] * (weight.a.ndim - 2)
         # What is on the host stays there.
-        xp = np if isinstance(weight.a, np.ndarray) else jnp
+        xp: Any = np if isinstance(weight.a, np.ndarray) else jnp
         return LoraWeight(
             a=xp.pad(weight.a, [*lead, (0, 0), (0, extra)]),
             b=xp.pad(weight.b, [*lead, (0, extra), (0, 0)]),
