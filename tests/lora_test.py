@@ -335,3 +335,33 @@ def test_targets_may_be_named_as_peft_does(given, expected):
     for odd in ("proj", "o_proj", "model.layers.0.self_attn.q_proj"):
         with pytest.raises(ValueError, match=odd):
             lora.targets(base, [odd])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_table_and_head_are_adapted_by_their_names_alone(tied):
+    base = make_base() | ({} if tied else {"head": jnp.ones((D, 5))})
+    names = ("lm_head", "embed_tokens", "q_proj")
+    claimed = lora.targets(base, names)
+    assert claimed["lm_head"] == ("head",)
+    assert claimed["embed_tokens"] == ("embed/embedding",)
+    config = LoraConfig(rank=2, alpha=3.0, targets=names)
+    fresh = lora.sites(lora.init(KEY, base, config))
+    assert fresh["head"].a.shape == (D, 2)
+    assert fresh["head"].b.shape == (2, 5)
+    table = fresh["embed/embedding"]
+    assert table.a.shape == (5, 2)
+    assert float(table.scale) == 1.5
+    assert not table.a.any()  # as in PEFT, the factor that rows are looked up in
+    assert table.b.any()
+    assert not any(lora.delta(w).any() for w in fresh.values())
+    for patterns in (("all-linear",), (".*kernel",)):
+        claimed = lora.targets(
+            base | {"layers": {"q_proj": base["layers"]["q_proj"]}}, patterns
+        )
+        assert {"head", "embed/embedding"}.isdisjoint(*claimed.values())
+
+
+def test_a_base_without_a_table_has_no_head():
+    base = {"q_proj": {"kernel": jnp.ones((4, 6))}}
+    with pytest.raises(ValueError, match="lm_head"):
+        lora.targets(base, ("lm_head",))

@@ -39,6 +39,9 @@ class Arguments(TextConfig):
 
     model: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
+    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Folder of tokenizer and chat template; if not given, what the adapters bring, or
+    else the model's."""
     adapter: Annotated[flags.Several, tyro.conf.arg(metavar="DIR")] = ()
     """Folders of PEFT adapters to evaluate, or of a library of them; nothing is
     trained. Needs --facts."""
@@ -65,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     few = deciding.warnings(study)
     named = adapter_folders.bases([Path(folder) for folder in study.adapter])
     printing.say(adapter_folders.other_bases(named, study.model))
+    printing.say(resources.words_of(study).notes)
     with scalars.stages(STAGES, given.out) as move:
         progress = study_output.warned(console, few, move)
         cache = study_output.cache(given.cache_dir, given.out, given.share)

@@ -41,6 +41,8 @@ class Arguments(ProblemsConfig):
 
     model: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
+    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Folder of tokenizer and chat template; if not given, the model's."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """JSON file of these options, or the results.json of a run; flags outdo it."""
     out: Path = Path("results/word-problems-text")

@@ -84,8 +84,9 @@ class Arguments:
     rslora: bool = False
     """The scale is alpha / sqrt(rank) instead."""
     targets: Annotated[Several, tyro.conf.arg(metavar="REGEX...")] = ()
-    """Kernels to adapt: names as of PEFT (q_proj v_proj), all-linear, or regular
-    expressions on full names; every linear one if none."""
+    """What to adapt: names as of PEFT (q_proj v_proj lm_head embed_tokens), all-linear,
+    which leaves out the head, or regular expressions on full names; all-linear if
+    none."""
     training: Annotated[Learning, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Learning
     )

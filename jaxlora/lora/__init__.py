@@ -12,6 +12,8 @@ from jaxlora.lora.base import check_shapes as check_shapes
 from jaxlora.lora.base import fuse as fuse
 from jaxlora.lora.base import fuse_kernel as fuse_kernel
 from jaxlora.lora.fresh import ALL_LINEAR as ALL_LINEAR
+from jaxlora.lora.fresh import HEAD as HEAD
+from jaxlora.lora.fresh import TABLE as TABLE
 from jaxlora.lora.fresh import LoraConfig as LoraConfig
 from jaxlora.lora.fresh import adapted as adapted
 from jaxlora.lora.fresh import init as init

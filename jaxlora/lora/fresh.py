@@ -23,6 +23,17 @@ ALL_LINEAR = (r"(layers|memory)/.*(_proj|/in_proj_\w+)/kernel",)
 """Every linear layer of a decoder; a memory is an MLP that its layers share."""
 
 
+TABLE, HEAD = "embed/embedding", "head"
+"""Leaves of a decoder that take an update and are no kernels; a tied head is no leaf,
+but takes one all the same."""
+OUTSIDE = {
+    "lm_head": HEAD,
+    **dict.fromkeys(("embed_tokens", "model.embed_tokens"), TABLE),
+    **dict.fromkeys(("wte", "transformer.wte"), TABLE),
+}
+"""Names that PEFT has for them. No pattern means them: they must be named."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """How adapters are made.
@@ -37,7 +48,8 @@ class LoraConfig:
     use_rslora: bool = False
     """Divide alpha by the square root of the rank, not by the rank."""
     targets: tuple[str, ...] = ALL_LINEAR
-    """Regular expressions on full kernel names; each must match a kernel."""
+    """Regular expressions on full kernel names, each of which must match a kernel; or
+    names of PEFT, such as q_proj, lm_head and embed_tokens."""
     dtype: str = "float32"
     """Type of a and b. The base may be bfloat16 and its adapters float32."""
 
@@ -52,7 +64,8 @@ def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Args:
       base: params; arrays, or shapes of arrays.
-      patterns: regular expressions that match whole paths of kernels.
+      patterns: regular expressions that match whole paths of kernels, or names of PEFT;
+        ``lm_head`` and ``embed_tokens`` are head and table of a decoder.
 
     Raises:
       ValueError: if the base holds no bare params or no kernel, or a pattern matches no
@@ -67,7 +80,10 @@ def targets(base: Tree, patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
         )
     if isinstance(patterns, str):  # refused there, with the reason
         return named.match(patterns, kernels)
-    return named.match([_pattern(x, kernels) for x in patterns], kernels)
+    table = any(name == TABLE for name in named.flatten(base))
+    outside = {x: (OUTSIDE[x],) for x in patterns if x in OUTSIDE and table}
+    rest = [_pattern(x, kernels) for x in patterns if x not in outside]
+    return (named.match(rest, kernels) if rest else {}) | outside
 
 
 def _pattern(given: str, kernels: Sequence[str]) -> str:
@@ -84,6 +100,8 @@ def _pattern(given: str, kernels: Sequence[str]) -> str:
 
 def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
     """Returns a fresh adapter: ``a ~ N(0, 1/D)``, ``b = 0``, so that ``delta = 0``.
+
+    Of the table it is ``a = 0`` and ``b ~ N(0, 1)``, as in PEFT.
 
     Args:
       key: PRNG key; each site folds in its own number.
@@ -102,7 +120,7 @@ def init(key: jax.Array, base: Tree, config: LoraConfig) -> Adapter:
     kernels = adapted(base, config)
     return named.unflatten(
         {
-            name: _init_site(jax.random.fold_in(key, i), kernel, config)
+            name: _init_site(jax.random.fold_in(key, i), name, kernel, config)
             for i, (name, kernel) in enumerate(kernels.items())
         }
     )
@@ -121,8 +139,11 @@ def adapted(base: Tree, config: LoraConfig) -> dict[str, Any]:
     if not math.isfinite(config.alpha) or config.alpha <= 0:
         raise ValueError(f"alpha is {config.alpha}, expected a positive number.")
     claimed = targets(base, config.targets)
-    chosen = sorted(name for names in claimed.values() for name in names)
+    chosen = sorted({name for names in claimed.values() for name in names})
     flat = named.flatten(base)
+    if HEAD in chosen and HEAD not in flat:  # tied: it is the table, turned
+        table = flat[TABLE]
+        flat[HEAD] = jax.ShapeDtypeStruct(table.shape[::-1], table.dtype)
     for name in chosen:
         *_, d, f = flat[name].shape
         if not 1 <= config.rank <= min(d, f):
@@ -133,13 +154,19 @@ def adapted(base: Tree, config: LoraConfig) -> dict[str, Any]:
     return {name: flat[name] for name in chosen}
 
 
-def _init_site(key: jax.Array, kernel: Any, config: LoraConfig) -> LoraWeight:
+def _init_site(
+    key: jax.Array, name: str, kernel: Any, config: LoraConfig
+) -> LoraWeight:
     *lead, d, f = kernel.shape
     dtype = jnp.dtype(config.dtype)
-    # 1 / D keeps the variance of x a at that of x, whatever the width.
-    noise = jax.random.normal(key, (*lead, d, config.rank), dtype)
-    return LoraWeight(
-        a=noise * jnp.asarray(d**-0.5, dtype),
-        b=jnp.zeros((*lead, config.rank, f), dtype),
-        scale=jnp.full(tuple(lead), config.scale, jnp.float32),
-    )
+    a = jnp.zeros((*lead, d, config.rank), dtype)
+    b = jnp.zeros((*lead, config.rank, f), dtype)
+    if name == TABLE:
+        # A row is looked up, not summed: b is what each row of a chooses from.
+        b = jax.random.normal(key, b.shape, dtype)
+    else:
+        # 1 / D keeps the variance of x a at that of x, whatever the width.
+        noise = jax.random.normal(key, a.shape, dtype)
+        a = noise * jnp.asarray(d**-0.5, dtype)
+    scale = jnp.full(tuple(lead), config.scale, jnp.float32)
+    return LoraWeight(a=a, b=b, scale=scale)

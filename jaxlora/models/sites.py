@@ -25,7 +25,7 @@ from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.tree import Tree
 
 KERNEL, GAIN, BIAS = "kernel", "gain", "bias"
-EMBEDDING, HEAD = "embed/embedding", "head"
+EMBEDDING, HEAD = lora.TABLE, lora.HEAD
 _BESIDE = GAIN, BIAS, "embedding", HEAD
 
 

@@ -111,17 +111,18 @@ class PromptCodec:
         return ids[:first].tolist(), ids[first : last + 1].tolist()
 
 
-def load(folder: str | Path, chat: bool) -> PromptCodec:
+def load(folder: str | Path, chat: bool, rest: str | Path | None = None) -> PromptCodec:
     """Reads the tokenizer of a checkpoint.
 
     Args:
-      folder: of the checkpoint.
+      folder: of the checkpoint, or of a tokenizer.
       chat: use its chat template, if it has one?
+      rest: a folder with what the first lacks.
 
     Raises:
       ValueError: if the folder has no tokenizer that can be read.
     """
-    known = tokenizers.load(folder)
+    known = tokenizers.load(folder, rest)
     return PromptCodec(
         known if chat else dataclasses.replace(known, chat_template=None)
     )

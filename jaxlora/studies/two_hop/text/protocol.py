@@ -82,7 +82,9 @@ def run(
         code=CODE,
         predictions=predictions.digest(claims),
         revision=revision,
-        model=trust.folders_hash((config.model, *config.adapter)),
+        model=trust.folders_hash(
+            tuple(x for x in (config.model, *config.adapter, config.tokenizer) if x)
+        ),
         people=[r for some in given.people for p in some for r in p] if given else (),
         free=FREE,
     )

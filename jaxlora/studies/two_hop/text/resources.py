@@ -18,6 +18,7 @@ from jaxlora.models import (
 )
 from jaxlora.models import adapters as stored
 from jaxlora.parallel import written
+from jaxlora.reuse import words
 from jaxlora.studies.harness import Progress, Run
 from jaxlora.studies.harness.store import remembered
 from jaxlora.studies.two_hop.config import check_lora
@@ -71,6 +72,27 @@ def decoder(config: TextConfig) -> models.DecoderConfig:
     return architectures.from_json(raw)
 
 
+def words_of(config: TextConfig) -> words.Source:
+    """Returns where the tokenizer is read.
+
+    Raises:
+      ValueError: if the folder that is named has no file of a tokenizer.
+    """
+    asked = Path(config.tokenizer) if config.tokenizer else None
+    adapters = [Path(folder) for folder in config.adapter]
+    return words.source(Path(config.model), adapters, asked=asked)
+
+
+def codec_of(config: TextConfig) -> PromptCodec:
+    """Returns the tokenizer of a run, with its prompts.
+
+    Raises:
+      ValueError: as :func:`words_of`, or if it cannot be read.
+    """
+    source = words_of(config)
+    return codec.load(source.folder, config.chat, source.rest)
+
+
 def check(config: TextConfig) -> None:
     """Refuses what can be refused from config.json and tokenizer.json alone.
 
@@ -88,7 +110,7 @@ def check(config: TextConfig) -> None:
         )
     if (mesh := written.mesh(config.mesh)) is not None:
         division.check(shapes, mesh.shape)
-    known = codec.load(config.model, config.chat)
+    known = codec_of(config)
     tokenizer.fitted(known.tokenizer, shapes.vocab_size)
     check_lora(Decoder(shapes), config.lora)
 
@@ -111,7 +133,7 @@ def load(config: TextConfig, progress: Progress) -> Loaded:
     adapters = [stored.load(folder, base) for folder in config.adapter]
     if adapters:  # one rank and the same sites, or a sentence that says which differ
         adapters = lora.unstack(lora.stack(adapters))
-    prompts = codec.load(config.model, config.chat)
+    prompts = codec_of(config)
     known = tokenizer.fitted(prompts.tokenizer, model.config.vocab_size)
     prompts = dataclasses.replace(prompts, tokenizer=known)
     by_folder = dict(zip(config.adapter, adapters, strict=True))

@@ -94,6 +94,8 @@ class ProblemsConfig:
 
     model: str = ""
     """Folder of a Hugging Face checkpoint, with its tokenizer."""
+    tokenizer: str = ""
+    """Folder of tokenizer and chat template; if not given, the model's."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the base's parameters and activations; adapters are float32."""
     data: str = ENGLISH

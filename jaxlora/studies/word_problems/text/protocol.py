@@ -19,6 +19,7 @@ from jaxlora.io import tensors, trust
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, DecoderConfig, architectures, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.reuse import words as sources
 from jaxlora.studies import harness
 from jaxlora.studies.harness import Outcome, Results, Run, Study, code
 from jaxlora.studies.word_problems.text import (
@@ -81,7 +82,8 @@ def run(
     for ready in prepared.values():
         _check_prompts(config, shapes, words, ready.data)
     files = problems.digests(config)
-    model = trust.folders_hash([config.model]) if config.model else ""
+    folders = [x for x in (config.model, config.tokenizer) if x]
+    model = trust.folders_hash(folders) if config.model else ""
     study = Study(
         name=STUDY, config=config, code=CODE, model=model, people=files, free=FREE
     )
@@ -116,7 +118,9 @@ def check(config: ProblemsConfig) -> tuple[DecoderConfig, Tokenizer]:
         raise ValueError("No model was given; --model DIR names a checkpoint.")
     raw = tensors.read_json(Path(config.model) / "config.json")
     shapes = architectures.from_json(raw)
-    words = tokenizer.load(config.model)
+    asked = Path(config.tokenizer) if config.tokenizer else None
+    source = sources.source(Path(config.model), asked=asked)
+    words = tokenizer.load(source.folder, source.rest)
     words = tokenizer.fitted(words, shapes.vocab_size)
 
     def make(key: Any) -> Adapter:

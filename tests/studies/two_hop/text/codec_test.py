@@ -1,11 +1,14 @@
 """What is asked has the tokens that were trained before the answer."""
 
 import pathlib
+import shutil
+import types
 
 import numpy as np
 import pytest
 
 from jaxlora.studies.two_hop.text import codec as codecs
+from jaxlora.studies.two_hop.text import resources
 
 DATA = pathlib.Path(__file__).parents[3] / "data" / "tokenizer"
 TEXTS = [
@@ -68,3 +71,29 @@ def test_a_tokenizer_that_joins_prompt_and_answer_is_refused(codec, monkeypatch)
     monkeypatch.setattr(codecs.PromptCodec, "_split", joined)
     with pytest.raises(ValueError, match=r"together with the answer 'Oslo'"):
         codec.check("Where?", ["Rome", "Oslo"])
+
+
+def test_the_tokenizer_is_the_one_named_or_what_adapters_bring(tmp_path):
+    model = shutil.copytree(DATA / "plain", tmp_path / "model")
+    (tmp_path / "ann").mkdir()
+    template = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    (tmp_path / "ann" / "chat_template.jinja").write_text(template)
+
+    def shown(**fields):
+        config = types.SimpleNamespace(
+            **{"model": str(model), "adapter": (), "tokenizer": "", "chat": True}
+            | fields
+        )
+        return resources.words_of(config), resources.codec_of(config)
+
+    source, plain = shown()
+    assert source.notes == ()
+    assert plain.tokenizer.chat_template is None
+    source, brought = shown(adapter=(str(tmp_path / "ann"),))
+    assert "ann brings chat_template.jinja" in source.notes[0]
+    assert brought.tokenizer.chat_template == template
+    source, named = shown(tokenizer=str(tmp_path / "ann"))
+    assert source.notes == ()
+    assert named.tokenizer.chat_template == template
+    with pytest.raises(ValueError, match=r"has none of tokenizer\.json"):
+        shown(tokenizer=str(tmp_path))
