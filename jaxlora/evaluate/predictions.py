@@ -10,44 +10,17 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlora.evaluate import claims
+from jaxlora.evaluate.claims import Claim as Claim
+from jaxlora.evaluate.claims import Ending as Ending
 from jaxlora.evaluate.schema import Arm, Cell, Method, Metric, Split
 from jaxlora.names import near
 from jaxlora.strangers import data
-
-
-class Claim(StrEnum):
-    """What a prediction says of a value and its interval.
-
-    A claim on a value is judged by its interval, if it has one. ``REPORTED`` claims
-    nothing but that the value is measured with an interval, and takes no bound.
-    """
-
-    VALUE_AT_LEAST = "value_at_least"
-    VALUE_AT_MOST = "value_at_most"
-    LOWER_AT_LEAST = "lower_at_least"
-    UPPER_AT_MOST = "upper_at_most"
-    UPPER_AT_MOST_CHANCE_PLUS = "upper_at_most_chance_plus"
-    INTERVAL_CONTAINS = "interval_contains"
-    REPORTED = "reported"
-
-
-class Ending(StrEnum):
-    """What became of a prediction.
-
-    Held: the whole interval satisfies the claim. Failed: no point of it does.
-    Undecided: it reaches both sides. Reported: there was no claim that could fail.
-    """
-
-    HELD = "held"
-    FAILED = "failed"
-    UNDECIDED = "undecided"
-    NOT_MEASURED = "not measured"
-    REPORTED = "reported"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,56 +135,6 @@ def check(
     return outcomes
 
 
-def _at_least(bound: float, lo: float, hi: float) -> Ending:
-    if lo >= bound:
-        return Ending.HELD
-    return Ending.FAILED if hi < bound else Ending.UNDECIDED
-
-
-def _at_most(bound: float, lo: float, hi: float) -> Ending:
-    if hi <= bound:
-        return Ending.HELD
-    return Ending.FAILED if lo > bound else Ending.UNDECIDED
-
-
-def _contains(bound: float, lo: float, hi: float) -> Ending:
-    return Ending.HELD if lo <= bound <= hi else Ending.FAILED
-
-
-class _Rule(NamedTuple):
-    """A claim in words, and its test on bound and interval."""
-
-    text: str
-    test: Callable[[float, float, float], Ending]
-
-
-_RULES = {
-    Claim.VALUE_AT_LEAST: _Rule("at least {bound}", _at_least),
-    Claim.VALUE_AT_MOST: _Rule("at most {bound}", _at_most),
-    Claim.LOWER_AT_LEAST: _Rule("lower bound at least {bound}", _at_least),
-    Claim.UPPER_AT_MOST: _Rule("upper bound at most {bound}", _at_most),
-    Claim.UPPER_AT_MOST_CHANCE_PLUS: _Rule(
-        "upper bound at most chance {chance} + {bound}", _at_most
-    ),
-    Claim.INTERVAL_CONTAINS: _Rule("interval contains {bound}", _contains),
-    Claim.REPORTED: _Rule("reported with an interval", lambda *_: Ending.REPORTED),
-}
-_ON_VALUES = (Claim.VALUE_AT_LEAST, Claim.VALUE_AT_MOST)
-
-
-def _ending(
-    x: Prediction, value: float | None, lo: float | None, hi: float | None, *, chance
-) -> Ending:
-    if x.claim in _ON_VALUES and (lo is None or hi is None):
-        lo = hi = value  # measured without an interval, as criteria are
-    bound = x.bound or 0.0
-    if x.claim is Claim.UPPER_AT_MOST_CHANCE_PLUS:
-        bound = None if chance is None else chance + bound
-    if value is None or lo is None or hi is None or bound is None:
-        return Ending.NOT_MEASURED
-    return _RULES[x.claim].test(bound, lo, hi)
-
-
 def _outcome(
     x: Prediction, row: dict[str, Any] | None, rows: list[dict[str, Any]]
 ) -> Outcome:
@@ -220,10 +143,8 @@ def _outcome(
     like = _address(row, Metric.CHANCE) if row else None
     chances = (other for other in rows if _address(other, other["metric"]) == like)
     chance = _number(next(chances, None), "value")
-    ending = _ending(x, **got, chance=chance)
-    claim = _RULES[x.claim].text.format(
-        bound=x.bound, chance="unknown" if chance is None else f"{chance:.2f}"
-    )
+    ending = claims.ending(x.claim, x.bound, tuple(got.values()), chance)
+    claim = claims.in_words(x.claim, x.bound, chance)
     shown = _show(**got) if row else "no such row"
     address = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
     condition = row["condition"] if row else dict(x.condition)

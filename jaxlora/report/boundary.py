@@ -44,6 +44,7 @@ def controls(rows: pd.DataFrame) -> Figure:
     Args:
       rows: as ``schema.COLUMNS``.
     """
+    rows = readings.tidy(rows)
     book = readings.book(rows)
     cells = draw.shown(rows, book, tuple(FAMILIAR))
     title = "Combinations and controls where the base knows neither hop"
@@ -104,6 +105,7 @@ def coverage(rows: pd.DataFrame) -> Figure:
     Args:
       rows: as ``schema.COLUMNS``; of two coverages or more.
     """
+    rows = readings.tidy(rows)
     coverages = readings.coverages(rows)
     if len(coverages) < 2:
         raise draw.NothingToShowError(

@@ -76,6 +76,7 @@ def familiarity(rows: pd.DataFrame) -> Figure:
 
 
 def _grouped(rows: pd.DataFrame, names: dict[Cell, str], title: str) -> Figure:
+    rows = readings.tidy(rows)
     book = readings.book(rows)
     cells = draw.shown(rows, book, tuple(names))
     figure = draw.canvas(9.5, 4.6, title + draw.at_coverage(rows))
@@ -101,6 +102,7 @@ def errors(rows: pd.DataFrame) -> Figure:
     Args:
       rows: as ``schema.COLUMNS``.
     """
+    rows = readings.tidy(rows)
     book = readings.book(rows)
     cells = draw.shown(rows, book, tuple(Cell))
     methods = [m for m in _STACKED if draw.has(book, cells, draw.pair(m), Metric.OTHER)]
@@ -164,7 +166,7 @@ def charts(rows: pd.DataFrame) -> dict[str, Figure]:
     Args:
       rows: as ``schema.COLUMNS``.
     """
-    out = {}
+    out, rows = {}, readings.tidy(rows)
     for name, make in FIGURES.items():
         # A small run has no coverage curve or routes; its other figures are drawn.
         with contextlib.suppress(draw.NothingToShowError):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from jaxlora.evaluate.schema import COLUMNS, Arm, Cell, Method, Metric
@@ -94,16 +95,13 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     for name in ("value", "lo", "hi", "n"):
         out[name] = pd.to_numeric(out[name]).astype(float)
     # Few texts are repeated in thousands of rows: each is parsed once.
-    parsed = {text: json.loads(text or "{}") for text in out["condition"].unique()}
-    conditions = [parsed[text] for text in out["condition"]]
-    out["cell"] = [
-        f"{familiarity}-{knows}" if familiarity else ""
-        for familiarity, knows in zip(out["familiarity"], out["knows"], strict=True)
-    ]
-    out["coverage"] = pd.Series(
-        [c.get("coverage") for c in conditions], index=out.index, dtype=float
-    )
-    out["extra"] = [len(c.keys() - {"coverage"}) for c in conditions]
+    codes, texts = pd.factorize(out["condition"])
+    parsed = [json.loads(text or "{}") for text in texts]
+    named = out["familiarity"] + "-" + out["knows"]
+    out["cell"] = named.where(out["familiarity"] != "", "")
+    shares = np.asarray([c.get("coverage") for c in parsed], float)
+    extra = np.asarray([len(c.keys() - {"coverage"}) for c in parsed], int)
+    out["coverage"], out["extra"] = shares[codes], extra[codes]
     return out
 
 

@@ -21,19 +21,16 @@ import numpy as np
 from jaxlora import lora
 from jaxlora.lora import Library
 from jaxlora.route import LAWS, Gate, Route
+from jaxlora.testing import gate_calls as calls
 from jaxlora.testing import gate_worlds as worlds
 from jaxlora.testing import laws as common
 from jaxlora.testing.gate_decoder import InDecoder
 from jaxlora.testing.gate_worlds import Call, MakeGateData, apart
-from jaxlora.testing.libraries import regauge
 
 RTOL = 1e-4
 """Default tolerance: some hundred roundings of float32, as decompositions make them."""
 BF16 = 0.05
 """The same for bfloat16, of some ten roundings."""
-ORDER = (2, 0, 3, 1)
-LOST = (1, 3)
-"""Rows of which one gets a NaN, and one infinity."""
 
 
 def check_gate(
@@ -118,6 +115,7 @@ class GateBattery:
         self.key = jax.random.key(0) if key is None else key
         self.library: Library = worlds.gate_library()
         self.data = worlds.gate_data(self.route, data, self.library)
+        self.call = calls.plain(self.library, self.data)
         self.decoder = decoder
         self.traces = 0
 
@@ -150,15 +148,15 @@ class GateBattery:
     # One method for each law.
 
     def _permutation(self) -> float:
-        plain = self._shown("plain", experts=list(ORDER))
+        plain = self._shown("plain", experts=list(calls.ORDER))
         return apart(self._shown("permuted"), plain)
 
     def _identity(self) -> float:
-        only = self._eagerly(self._some([1]))["updates"]
-        return apart(only, _alone(self._call(), 1))
+        only = self._eagerly(calls.some(self.call, [1]))["updates"]
+        return apart(only, calls.alone(self.call, 1))
 
     def _absent(self) -> float:
-        rest = _result(self._eagerly(self._some([0, 1, 2])), None)
+        rest = calls.shown(self._eagerly(calls.some(self.call, [0, 1, 2])))
         worst = 0.0
         for variant in ("absent", "poisoned"):
             last = [w[..., 3] for w in self._shown(variant)["weights"].values()]
@@ -173,7 +171,7 @@ class GateBattery:
         return apart(self._shown("regauged"), self._shown("plain"))
 
     def _batch(self) -> float:
-        sound = [n for n in range(worlds.N) if n not in LOST]
+        sound = [n for n in range(worlds.N) if n not in calls.LOST]
         rows = apart(self._shown("lost", sound), self._shown("plain", sound))
         return max(rows, self.in_decoder.rows()) if self.decoder else rows
 
@@ -201,7 +199,7 @@ class GateBattery:
             looks = bool(np.ptp(weights, axis=1).max() > 1e-6)
             if plain["nonfinite"][name].any():
                 raise AssertionError(f"{self.route!r} calls finite inputs nonfinite.")
-            if looks and not flags[:, list(LOST)].all():
+            if looks and not flags[:, list(calls.LOST)].all():
                 raise AssertionError(
                     f"{self.route!r} passes over inputs at {name!r} that are NaN or "
                     f"infinite, and does not say so: `nonfinite` is false. Scores of "
@@ -218,16 +216,12 @@ class GateBattery:
                     )
 
     def _check_runs(self, rtol: float) -> None:
-        plain = _result(self._eagerly(self._call()), None)
+        plain = calls.shown(self._eagerly(self.call))
         self._same("jit and vmap = eager", self._shown("plain"), plain, rtol)
-        moved = self._variants()["permuted"]
-        loop = _result(self._eagerly(moved), None)
+        loop = calls.shown(self._eagerly(calls.some(self.call, calls.ORDER)))
         self._same("vmap over libraries = loop", self._shown("permuted"), loop, rtol)
-        call = self._call()
-        half = call._replace(library=jax.tree.map(_half, call.library))
-        half = half._replace(x=jax.tree.map(_half, call.x))
         # Rounded values in float32 are what bfloat16 may be compared with.
-        low = _result(self._eagerly(half), None)
+        low = calls.shown(self._eagerly(calls.half(self.call)))
         chex.assert_type(list(low["weights"].values()), jnp.float32)
         self._same("bfloat16 = rounded values", low, self._shown("rounded"), BF16)
         common.assert_compiled_once(self.route, self.traces)
@@ -240,7 +234,7 @@ class GateBattery:
     @functools.cached_property
     def runs(self) -> dict[str, dict[str, Any]]:
         """What comes of each of the calls that laws compare, in NumPy."""
-        variants = self._variants()
+        variants = calls.variants(self.call)
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *variants.values())
 
         @functools.partial(jax.jit, static_argnums=0)
@@ -256,81 +250,15 @@ class GateBattery:
             for i, name in enumerate(variants)
         }
 
-    def _call(self) -> Call:
-        labels = worlds.labels_of(worlds.L, worlds.N, worlds.E)
-        nobody = jnp.zeros(worlds.E, bool)
-        return Call(self.library, self.data, worlds.site_inputs(), labels, nobody)
-
-    def _variants(self) -> dict[str, Call]:
-        """Calls of one shape."""
-        plain = self._call()
-        absent = plain._replace(library=worlds.without(self.library, 3))
-        # Bad inputs in two rows: the other rows must not notice.
-        lost = {k: x.at[:, LOST[0]].set(jnp.nan) for k, x in plain.x.items()}
-        lost = {k: x.at[:, LOST[1]].set(jnp.inf) for k, x in lost.items()}
-        zero = {k: x.at[:, 0].set(0.0) for k, x in plain.x.items()}
-        return {
-            "plain": plain,
-            "permuted": self._some(list(ORDER)),
-            "regauged": plain._replace(library=regauge(self.library)),
-            "absent": absent,
-            "poisoned": absent._replace(poison=plain.poison.at[3].set(True)),
-            "lost": plain._replace(
-                x=lost, labels=plain.labels.at[:, list(LOST)].set(jnp.nan)
-            ),
-            "zero": plain._replace(x=zero),
-            "rounded": plain._replace(
-                library=jax.tree.map(_rounded, plain.library),
-                x=jax.tree.map(_rounded, plain.x),
-            ),
-        }
-
-    def _some(self, experts: list[int]) -> Call:
-        chosen, call = np.asarray(experts), self._call()
-        library, data = jax.tree.map(lambda x: x[chosen], (call.library, call.data))
-        labels, poison = call.labels[..., chosen], call.poison[chosen]
-        return Call(library, data, call.x, labels, poison)
-
     def _eagerly(self, call: Call) -> dict[str, Any]:
         experts = lora.num_experts(call.library)
         with jax.disable_jit():
             return worlds.on_arrays(self.route.fit(experts), self.key, call, False)
 
     def _shown(self, variant: str, rows=None, experts=None) -> dict[str, Any]:
-        return _result(self.runs[variant], rows, experts)
+        return calls.shown(self.runs[variant], rows, experts)
 
     @functools.cached_property
     def in_decoder(self) -> InDecoder:
         """The same route in a decoder, compiled where a law asks for it."""
         return InDecoder(self.route, self.library, self.data, self.key)
-
-
-def _half(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.bfloat16)
-
-
-def _rounded(x: jax.Array) -> jax.Array:
-    return _half(x).astype(x.dtype)
-
-
-def _result(run: dict[str, Any], rows=None, experts=None) -> dict[str, Any]:
-    """Weights and updates, of some rows, and the weights of some experts."""
-    rows = slice(None) if rows is None else rows
-    experts = slice(None) if experts is None else experts
-    weights = {
-        name: np.asarray(w)[:, rows][..., experts] for name, w in run["weights"].items()
-    }
-    updates = {
-        name: np.asarray(y.astype(jnp.float32))[:, rows]
-        for name, y in run["updates"].items()
-    }
-    return {"weights": weights, "updates": updates}
-
-
-def _alone(call: Call, expert: int) -> dict[str, np.ndarray]:
-    """Updates of one expert at weight 1, in NumPy."""
-    out = {}
-    for name, w in lora.sites(call.library).items():
-        a, b, scale = (np.asarray(z[expert], np.float64) for z in (w.a, w.b, w.scale))
-        out[name] = scale[:, None, None] * (np.asarray(call.x[name]) @ a @ b)
-    return out

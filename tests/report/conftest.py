@@ -11,7 +11,7 @@ import boundary_rows
 import word_problem_rows as made_up
 from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, row
 from jaxlora.evaluate.statistics import Interval
-from jaxlora.report import page, word_problems_readings
+from jaxlora.report import page, readings, word_problems_readings
 from jaxlora.studies.boundary.config import BoundaryConfig
 
 MERGES = tuple(m for m in Method if m is not Method.NONE)
@@ -119,7 +119,8 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def wide_rows() -> pd.DataFrame:
-    return make_rows((0.0, 0.25, 0.5, 0.75, 1.0))
+    """Rows of five levels of coverage, made tidy once for all tests."""
+    return readings.tidy(make_rows((0.0, 0.25, 0.5, 0.75, 1.0)))
 
 
 def verdicts() -> list[dict]:

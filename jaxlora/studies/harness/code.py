@@ -10,7 +10,7 @@ every hash would be one of the whole package.
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +68,8 @@ def digest(*modules: str, root: Path = _ROOT) -> str:
     >>> digest("jaxlora.tree") == digest("jaxlora.lora")
     False
     """
+    _file.cache_clear()
+    _read.cache_clear()
     text = hashlib.sha256()
     for module, imports in sorted(_closure(modules, root).items()):
         text.update(f"{module} {imports} {_read(module, root).syntax}".encode())
@@ -137,12 +139,14 @@ def _is_package(module: str, root: Path) -> bool:
     return file is not None and file.name == "__init__.py"
 
 
+@functools.cache  # for one digest: a graph of imports asks for a file many times
 def _file(module: str, root: Path) -> Path | None:
     path = root.parent.joinpath(*module.split("."))
     files = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in files if file.is_file()), None)
 
 
+@functools.cache  # likewise
 def _read(module: str, root: Path) -> _Source:
     file = _file(module, root)
     if file is None:
@@ -154,22 +158,23 @@ def _read(module: str, root: Path) -> _Source:
 @functools.lru_cache(maxsize=1024)  # by content: most files serve several hashes
 def _parsed(source: bytes, package: str) -> _Source:
     tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
     attributes: dict[str, set[str]] = {}
     read = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             attributes.setdefault(node.value.id, set()).add(node.attr)
             read.add(node.value)
-    names = {node for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = {node for node in nodes if isinstance(node, ast.Name)}
     values = {node.id for node in names - read}
-    imports = tuple(_bindings(tree, package))
+    imports = tuple(_bindings(nodes, package))
     defines = not all(map(_declares, tree.body))
-    syntax = ast.dump(_WithoutDocstrings().visit(tree))
-    return _Source(syntax, imports, attributes, values, defines)
+    _drop_docstrings(nodes)
+    return _Source(ast.dump(tree), imports, attributes, values, defines)
 
 
-def _bindings(tree: ast.AST, package: str) -> Iterator[tuple[str, _Name]]:
-    for node in ast.walk(tree):
+def _bindings(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, _Name]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 # ``import a.b`` binds ``a``, but what is meant is all of ``a.b``.
@@ -197,6 +202,9 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if _is_docstring(node) else node
+def _drop_docstrings(nodes: Iterable[ast.AST]) -> None:
+    for node in nodes:
+        for name in ("body", "orelse", "finalbody"):
+            below = getattr(node, name, None)
+            if isinstance(below, list):  # of statements; a lambda's is an expression
+                setattr(node, name, [x for x in below if not _is_docstring(x)])
