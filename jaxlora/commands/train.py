@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from jaxlora.io import origin, weight_sets
 from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.models import Decoder, DecoderConfig, adapters, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import processes
 from jaxlora.reuse import words as sources
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
     given = parse(arguments)
     names = adapter_names(given.data)
-    _check_new(given, names)
+    processes.agreed(lambda: _check_new(given, names))
     scalars.check()
     with train_output.kept(given.out / CHECKPOINT):
         return _run(given, names)
@@ -118,15 +118,24 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
-    alone = locks.folder(given.out) if talk.current().writes else nullcontext()
-    with alone:
-        # Again: another run may have ended since.
-        _check_new(given, names)
-        if talk.current().writes:
-            files.sweep(given.out)
+    with _claimed(given, names):
         trained = _train(given, names, config, started)
     train_output.show(given.out, trained, names, time.monotonic() - started)
     return 0
+
+
+@contextlib.contextmanager
+def _claimed(given: Arguments, names: Sequence[str]) -> Iterator[None]:
+    """Holds the folder of the library; if another run does, all processes learn it."""
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            stack.enter_context(locks.folder(given.out))
+            _check_new(given, names)  # again: another run may have ended since
+            files.sweep(given.out)
+
+        processes.agreed(claim)
+        yield
 
 
 def _train(
@@ -203,8 +212,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def _check_new(given: Arguments, names: Sequence[str]) -> None:
     """Refuses to write over a library, or over any folder that is no adapter of it."""
-    if not talk.current().writes:
-        return
     out = given.out
     interrupted = (out / CHECKPOINT).is_dir()
     # Losses and a log are written as they come: a killed run has both, with or without

@@ -178,9 +178,9 @@ def test_a_folder_that_another_run_writes_is_refused_to_a_pair(work):
     words = train(work, "busy", "--steps", "2", "--mesh", "expert=2,fsdp=4")
     with locks.folder(work / "busy"):
         first, second = pairs.ended(pairs.start(words, pairs.free_port()), 120)
-    assert first[0] == 2
-    assert f"busy is being written by another run (process {os.getpid()}" in first[2]
-    assert (second[0], "Process 0 of this run ended" in second[2]) == (75, True)
+    for code, _, text in (first, second):
+        assert code == 2
+        assert f"busy is being written by another run (process {os.getpid()}" in text
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_two_processes_train_the_same_library():
         for i in range(2)
     ]
     try:
-        outputs = [child.communicate(timeout=120)[0] for child in children]
+        outputs = [child.communicate(timeout=400)[0] for child in children]
     finally:
         for child in children:
             child.kill()
