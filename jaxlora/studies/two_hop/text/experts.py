@@ -33,6 +33,8 @@ CHUNK = 20
 """Updates between two looks at the progress; a fifth of all if these are few."""
 SAVE_EVERY = 60.0
 """Seconds between two savings of experts that are in training."""
+PRIME = 2_654_435_761
+"""Near the golden share of 2**32: places that are near have numbers that are far."""
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.text.experts")
 
@@ -114,7 +116,8 @@ def train(
             how = (part, progress)
             library, losses = _fit(model, base, keys, sets, order, recipe, *how)
             checkpoint.save(folder, 0, library, {"losses": losses})
-            shutil.rmtree(part, ignore_errors=True)
+            if processes.first():
+                shutil.rmtree(part, ignore_errors=True)
         else:
             library, losses = _beside(base, restored[1]), restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
@@ -140,39 +143,71 @@ _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 
 def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress):
     """Runs all updates that ``part`` has not; the library and the last losses."""
+    count = len(sets)
+    keys, sets, order = _spread(base, keys, sets, order)
     steps, opt = recipe.train.steps, recipe.train.optimizer()
     # Unrolled layers take three times as long to compile here, and no less to run.
-    model = Decoder(dataclasses.replace(faster(model.config, "auto"), unroll=1))
-    run = _fresh(base, recipe.lora, opt, keys)
+    platform = parallel.platform_of(base)
+    config = dataclasses.replace(faster(model.config, "auto", platform), unroll=1)
+    model = Decoder(config)
+    run = _beside(base, _fresh(base, recipe.lora, opt, keys))
     plan = recipe.train.plan([steps] * len(sets))
-    together = recipe.train.together or at_once(model.config, len(sets))
+    together = recipe.train.together or at_once(config, count, platform)
     most = max(int((rows.weights > 0).sum(axis=1).max()) for rows in sets)
     program = training.Program(model, opt, together, most=most)
     losses: list[float] = []
-    restored = checkpoint.restore(part, jax.eval_shape(lambda: run))
+    target = jax.eval_shape(lambda: _experts(run, range(count)))
+    restored = checkpoint.restore(part, target)
     if restored is not None:
-        run, losses = _beside(base, restored[1]), restored[2]["losses"]
+        filled = _experts(restored[1], np.arange(len(sets)) % count)
+        run, losses = _beside(base, filled), restored[2]["losses"]
     saved = time.monotonic()
+
+    def save(done: int) -> None:
+        checkpoint.save(part, done, _experts(run, range(count)), {"losses": losses})
+
     # A few updates of a large model take minutes.
     chunk = CHUNK if steps > 2 * CHUNK else -(-steps // 5)
     for start in range(int(run.step), steps, chunk):
         batch = _batch(sets, [chosen[start : start + chunk] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
-        losses = np.asarray(metrics.loss[:, -1]).tolist()
+        losses = processes.host(metrics.loss)[:count, -1].tolist()
         done = min(start + chunk, steps)
         try:
             progress(done, steps, float(np.mean(losses)))
         except KeyboardInterrupt:
-            checkpoint.save(part, done, run, {"losses": losses})
+            if processes.count() == 1:  # all save together, and the others go on
+                save(done)
             raise
-        if done < steps and time.monotonic() - saved > SAVE_EVERY:
-            checkpoint.save(part, done, run, {"losses": losses})
+        if done < steps and _is_due(saved):
+            save(done)
             saved = time.monotonic()
-    return run.trained, losses
+    return _experts(run.trained, range(count)), losses
+
+
+def _spread(base: Tree, keys: jax.Array, *each: Sequence[Any]) -> tuple[Any, ...]:
+    """Experts with copies of the first, until the devices that they lie on divide them.
+
+    A group has as many as the study asks about, which few meshes divide.
+    """
+    mesh = parallel.mesh_of(base)
+    parts = 1 if mesh is None else mesh.shape["expert"]
+    which = np.arange(len(keys) + -len(keys) % parts) % len(keys)
+    return (keys[which], *([some[i] for i in which] for some in each))
+
+
+def _experts(tree: Tree, which: Any) -> Tree:
+    """Some experts of arrays [E, ...]; scalars are of all."""
+    return jax.tree.map(lambda x: x[np.asarray(which)] if x.ndim else x, tree)
+
+
+def _is_due(saved: float) -> bool:
+    """Is it time to save? Of many processes the clock of the first one counts."""
+    return processes.agreed(lambda: time.monotonic() - saved > SAVE_EVERY)
 
 
 def _beside(base: Tree, tree: Tree) -> Tree:
-    """Puts what came from a checkpoint on the mesh of the base, if it is on one."""
+    """Puts experts [E, ...] on the mesh of the base, if it is on one."""
     mesh = parallel.mesh_of(base)
     if mesh is None:
         return tree
@@ -211,18 +246,25 @@ def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
     )
 
 
-def digest(base: Tree) -> list[list[float]]:
-    """Tells bases apart by the sum and the sum of squares of every leaf.
+def digest(base: Tree) -> list[list[int]]:
+    """Tells bases apart by two sums over the bits of every leaf.
 
-    Reading billions of parameters back to hash them would take minutes.
+    Reading billions of parameters back to hash them would take minutes. Sums of whole
+    numbers are the same in any order, and so on any mesh.
     """
-    return np.asarray(_sums(base), np.float64).tolist()
+    return processes.host(_sums(base)).tolist()
 
 
 @jax.jit
 def _sums(base: Tree) -> jax.Array:
     def leaf(x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        return jnp.stack([jnp.sum(x), jnp.sum(x * x)])
+        kind = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+        # An odd number for each place: a permuted leaf is another one.
+        place = jnp.zeros(x.shape, jnp.uint32)
+        for axis in range(x.ndim):
+            step = jnp.uint32(PRIME * (axis + 1) % 2**32)
+            place += step * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.stack([jnp.sum(bits), jnp.sum(bits * (2 * place + 1))])
 
     return jnp.stack([leaf(x) for x in jax.tree.leaves(base)])
