@@ -2,21 +2,25 @@
 # Everything that is worth knowing of one GPU, in at most eight minutes; prints as it goes.
 #
 #   pip install -e '.[cuda]' && bash experiments/benchmarks/gpu.sh [OUT]
-#   bash experiments/benchmarks/gpu.sh [OUT] --tiny       # small sizes, on any machine
+#   bash experiments/benchmarks/gpu.sh [OUT] --tiny       # small sizes, on any machine, for longer
 #   bash experiments/benchmarks/gpu.sh [OUT] --dry-run    # prints the commands
 #
 # Random weights of Qwen2.5-1.5B's dimensions: nothing is downloaded. Each part has its time limit,
 # so that one that hangs costs the others nothing. Not run by us on any GPU yet.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
-out=results/gpu how='' small=() study=(--preset full)
+out=results/gpu how='' small=() study=(--preset full) patience=1
 # A base that learns nothing, and passes: what is tried is that the study runs.
-tiny=(--pretrain.chunk 10 --pretrain.max-steps 10 --experts.steps 5 --experts.full-steps 2)
-tiny+=(--pretrain.min-one-hop 0 --pretrain.min-two-hop 0 --pretrain.min-copy 0 --experts.min-own 0)
+tiny=(--methods mean --retention-items 8 --world.entities 16 --world.relations 6 --world.pairs 1
+  --world.people 3 --world.context-rows 8 --model.hidden-size 16 --model.num-layers 2
+  --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 8 --model.mlp-size 32
+  --pretrain.batch 16 --pretrain.extra-batch 8 --pretrain.chunk 10 --pretrain.max-steps 10
+  --pretrain.min-one-hop 0 --pretrain.min-two-hop 0 --pretrain.min-copy 0
+  --experts.steps 5 --experts.full-steps 2 --experts.min-own 0)
 for word in "$@"; do
   case $word in
     --dry-run) how=dry ;;
-    --tiny) small=(--small) study=(--preset quick "${tiny[@]}") ;;
+    --tiny) small=(--small) study=(--preset quick "${tiny[@]}") patience=5 ;;
     -*) sed -n '2,9p' "$0"; exit 2 ;;
     *) out=$word ;;
   esac
@@ -25,7 +29,7 @@ python=${PYTHON:-python3}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/programs}
 failed=0
 part() { # SECONDS NAME COMMAND...
-  local limit=$1 name=$2 code=0; shift 2
+  local limit=$(($1 * patience)) name=$2 code=0; shift 2
   echo "== $name (at most $limit s): $*"
   [ "$how" = dry ] && return
   timeout "$limit" "$@" 2>&1 | tee "$out/$name.txt" || code=$?
