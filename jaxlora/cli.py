@@ -101,7 +101,7 @@ def _run(given: list[str], words: list[str], asked: stopping.Asked) -> int:
     if not processes.is_child():
         asked.at_once = False
         return processes.watch(given, asked)
-    with processes.entered(others, resumes=entry.resumes):
+    with processes.entered(others, resumes=entry.resumes and entry.polls):
         return _call(words, asked)
 
 
@@ -130,7 +130,8 @@ def _alone(words: Sequence[str]) -> str:
     >>> _alone(["inspect", "A"])
     '`jaxlora inspect` is one process, and takes no --processes, --process or ...'
     """
-    several = ", ".join(name for name, entry in COMMANDS.items() if entry.many)
+    every = {**COMMANDS, **{f"{x} --model": y for x, y in TEXT_STUDIES.items()}}
+    several = ", ".join(name for name, entry in every.items() if entry.many)
     return (
         f"`jaxlora {named(list(words))}` is one process, and takes no --processes, "
         f"--process or --coordinator; those that may be several are {several}. A "

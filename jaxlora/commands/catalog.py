@@ -74,6 +74,8 @@ class Entry(NamedTuple):
     """Does the same command go on where it stopped?"""
     many: bool = False
     """May it be several processes, on a mesh over all their devices?"""
+    polls: bool = True
+    """If so: does it look out for a signal to any of them, and save?"""
 
 
 COMMANDS = {
@@ -109,7 +111,7 @@ COMMANDS = {
 }
 _LESS = "--train.batch, --train.together or --ask.batch"
 TEXT_STUDIES = {
-    "study two-hop": Entry("study_text", _LESS, resumes=True),
+    "study two-hop": Entry("study_text", _LESS, resumes=True, many=True, polls=False),
     "study word-problems": Entry("study_word_problems_text", _LESS, resumes=True),
 }
 """Studies of a language model, which ``--model`` names."""

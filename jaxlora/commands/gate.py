@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlora import files, locks
+from jaxlora import files, locks, parallel
 from jaxlora import route as routes
 from jaxlora.commands import (
     bars,
@@ -169,7 +169,7 @@ def _trained(
     given: Arguments, plan: Plan, data: Data, reuse: Reuse, tokenizer: Tokenizer
 ) -> _Result:
     """Keys by the loop that trains adapters."""
-    config = faster(reuse.model.config, given.remat)
+    config = faster(reuse.model.config, given.remat, parallel.platform_of(reuse.base))
     rows, training, updates = _packed(given, plan, data, tokenizer, config.max_length)
     made_by = provenance.base(reuse.base, config) | {"code": CODE}
     who = ", ".join(updates) if len(updates) < 4 else f"{len(updates)} gates"

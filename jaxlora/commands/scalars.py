@@ -132,6 +132,9 @@ def stages(names: Mapping[str, str], folder: Path) -> Iterator[bars.MoveStage]:
       names: what stands before the bar of each stage.
       folder: of the study; files of it are begun when a bar first moves.
     """
+    if not talk.current().writes:  # of many processes the first one does
+        yield lambda *_: None
+        return
     start = time.monotonic()
     check()
     with board(folder) as add, bars.stages(names, folder) as show:

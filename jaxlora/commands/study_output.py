@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from jaxlora import stopping
+from jaxlora.commands import talk
 from jaxlora.commands.flags import outputs
 from jaxlora.files import write_text
 from jaxlora.report import figures, page, tables
@@ -44,7 +45,8 @@ def claimed(out: Path, force: bool, work: Callable[[], R]) -> R:
         if not force:
             text = str(error).removesuffix(".")
             raise ValueError(f"{text}, or --force to replace what is there.") from None
-    outputs.remove(out, outputs.STUDY)
+    if talk.current().writes:
+        outputs.remove(out, outputs.STUDY)
     return work()
 
 

@@ -10,7 +10,7 @@ import tyro
 from rich.text import Text
 
 from jaxlora import route
-from jaxlora.commands import flags, printing, scalars, study_output
+from jaxlora.commands import flags, printing, scalars, study_output, talk
 from jaxlora.commands.flags import adapters, parsing
 from jaxlora.commands.flags.outputs import Share
 from jaxlora.commands.flags.study import cache_dir
@@ -75,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
         how = (study, given.out, cache, progress, given.share)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
+    if not talk.current().writes:
+        return 1 if results.failed else 0
     if given.share:
         return study_output.shared(console, given.share, given.out)
     closing = closing_of(results.summary)

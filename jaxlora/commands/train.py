@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from jaxlora import files, locks, lora, stopping
+from jaxlora import files, locks, lora, parallel, stopping
 from jaxlora import tree as named
 from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_output
 from jaxlora.commands.flags import Dtype, Several, Words, outputs
@@ -237,7 +237,8 @@ def _load(given: Arguments) -> tuple[Decoder, Tree]:
             mesh=_mesh(given),
             progress=lambda done, total: move(given.model.name, done, total),
         )
-    return Decoder(faster(model.config, given.remat)), base
+    config = faster(model.config, given.remat, parallel.platform_of(base))
+    return Decoder(config), base
 
 
 def _pack(given: Arguments, data: Mapping[str, Read], words: Tokenizer, context: int):

@@ -6,6 +6,7 @@ from jaxlora.parallel.mesh import check as check
 from jaxlora.parallel.mesh import mesh as mesh
 from jaxlora.parallel.mesh import mesh_of as mesh_of
 from jaxlora.parallel.mesh import place as place
+from jaxlora.parallel.mesh import platform_of as platform_of
 from jaxlora.parallel.mesh import shard_experts as shard_experts
 from jaxlora.parallel.mesh import sizes_of as sizes_of
 from jaxlora.parallel.mesh import using as using

@@ -155,6 +155,20 @@ def mesh_of(tree: Tree) -> Mesh | None:
     return mesh if isinstance(mesh, Mesh) else None
 
 
+def platform_of(tree: Tree) -> str:
+    """The platform of the devices that arrays lie on: ``cpu``, ``gpu`` or ``tpu``.
+
+    What runs on them is chosen by it, and not by what else this machine has.
+
+    Args:
+      tree: of arrays.
+    """
+    leaf = jax.tree.leaves(tree)[0]
+    if not isinstance(leaf, jax.Array):  # of the host, which JAX puts there
+        return jax.devices()[0].platform
+    return next(iter(leaf.sharding.device_set)).platform
+
+
 def using(mesh: Mesh | None) -> AbstractContextManager[Any]:
     """Makes the constraints of :mod:`jaxlora.parallel.layout` mean this mesh.
 

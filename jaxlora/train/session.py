@@ -174,17 +174,18 @@ def train_gates(
     return _learn(session, GATE, run, facts, libraries)
 
 
-def default_together(experts: int, tokens: int) -> int:
+def default_together(experts: int, tokens: int, platform: str) -> int:
     """How many experts run at once, as measured on two CPU cores (benchmarks).
 
     Args:
       experts: E.
       tokens: of one expert's microbatch.
+      platform: of the devices that will train.
 
-    >>> default_together(8, 80)
+    >>> default_together(8, 80, "cpu")
     8
     """
-    alone = jax.default_backend() == "cpu" and tokens >= ONE_BY_ONE
+    alone = platform == "cpu" and tokens >= ONE_BY_ONE
     return 1 if alone else experts
 
 
@@ -318,7 +319,9 @@ def _rows(session: _Session, steps: range) -> Rows:
 def _together(session: _Session) -> int:
     length = next(iter(session.data.values())).tokens.shape[1]
     tokens = session.training.batch * length
-    return session.training.together or default_together(len(session.data), tokens)
+    platform = parallel.platform_of(session.base)
+    chosen = session.training.together
+    return chosen or default_together(len(session.data), tokens, platform)
 
 
 def _on(mesh: Mesh | None, tree: Tree) -> Tree:

@@ -116,34 +116,34 @@ class Training:
 def faster(
     config: DecoderConfig,
     remat: Literal["auto", "on", "off"],
-    platform: str | None = None,
+    platform: str,
 ) -> DecoderConfig:
     """Choices that change time and memory of training, not values.
 
     Args:
       config: of the model as it was read.
       remat: are layers computed again in the backward pass? auto: from width 1024 on.
-      platform: of the devices that will train; by default JAX's own.
+      platform: of the devices that will train.
     """
     auto = remat == "auto" and config.hidden_size >= 1024
-    cpu = (platform or jax.default_backend()) == "cpu"
     return dataclasses.replace(
         config,
         remat=remat == "on" or auto,
-        unroll=min(4, config.num_layers) if cpu else 1,
+        unroll=min(4, config.num_layers) if platform == "cpu" else 1,
     )
 
 
-def at_once(config: DecoderConfig, experts: int) -> int:
+def at_once(config: DecoderConfig, experts: int, platform: str) -> int:
     """How many experts train at once, unless chosen.
 
     Args:
       config: of the base.
       experts: of a group.
+      platform: of the devices that will train.
     """
     # On CPU one expert's row fills the caches: two at once took as long as one after
     # the other (experiments/real_models), and their activations twice the memory.
-    alone = jax.default_backend() == "cpu" and config.hidden_size >= 512
+    alone = platform == "cpu" and config.hidden_size >= 512
     return 1 if alone else experts
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import models
+from jaxlora import models, parallel, train
 from jaxlora.models import DecoderConfig, kernels
 from jaxlora.models.attention import attend, seen
 from jaxlora.models.kernels import chosen, of, on, splash
@@ -73,7 +73,8 @@ def test_a_call_that_a_kernel_cannot_do_is_plain(
 
 def test_no_model_asks_where_it_happens_to_run():
     """A program is compiled for devices that are not here, too."""
-    for path in pathlib.Path(models.__file__).parent.glob("*.py"):
+    folders = (pathlib.Path(part.__file__).parent for part in (models, train, parallel))
+    for path in (file for folder in folders for file in folder.glob("*.py")):
         assert "default_backend" not in path.read_text(encoding="utf-8"), path
 
 

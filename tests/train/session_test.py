@@ -347,10 +347,9 @@ def test_equal_numbers_share_one_optimizer_and_so_one_program():
 
 
 def test_how_many_run_at_once(net, monkeypatch):
-    assert session.default_together(8, session.ONE_BY_ONE - 1) == 8
-    assert session.default_together(8, session.ONE_BY_ONE) == 1
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert session.default_together(8, 10**6) == 8
+    assert session.default_together(8, session.ONE_BY_ONE - 1, "cpu") == 8
+    assert session.default_together(8, session.ONE_BY_ONE, "cpu") == 1
+    assert session.default_together(8, 10**6, "gpu") == 8
 
     seen = []
 
@@ -358,8 +357,8 @@ def test_how_many_run_at_once(net, monkeypatch):
         seen.append(program.together)
         raise StopError
 
-    def chosen(experts, tokens):
-        assert (experts, tokens) == (4, 2 * T)
+    def chosen(experts, tokens, platform):
+        assert (experts, tokens, platform) == (4, 2 * T, "cpu")
         return 3
 
     monkeypatch.setattr(packed, "updates", updates)

@@ -63,6 +63,7 @@ def here() -> dict[str, Any]:
 def program() -> dict[str, Any]:
     """What decides, beside its code and inputs, what a program computes."""
     versions = [metadata.version(name) for name in ("jax", "flax", "optax")]
+    # A part of cache keys, as platforms round differently; nothing is chosen by it.
     return {"versions": versions, "backend": jax.default_backend()}
 
 

@@ -3,12 +3,13 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from jaxlora import files, locks
 from jaxlora.io import trust
+from jaxlora.parallel import processes
 from jaxlora.studies.harness import provenance, results, store
 from jaxlora.studies.harness.config import flat, plain
 from jaxlora.studies.harness.results import Results
@@ -153,16 +154,29 @@ def run(
     Raises:
       ValueError: if ``out`` holds something else.
     """
-    study.check(out)
-    with locks.folder(out):
-        return _run(study, out, cache, work, progress, share)
+    odd = processes.agreed(lambda: _odd(study, out))
+    if odd:
+        raise store.OccupiedError(odd)
+    with locks.folder(out) if processes.first() else nullcontext():
+        ended = _run(study, out, cache, work, progress, share)
+        processes.meet()
+        return ended
+
+
+def _odd(study: Study, out: Path) -> str:
+    try:
+        study.check(out)
+    except store.OccupiedError as error:
+        return str(error)
+    return ""
 
 
 def _run(study: Study[C], out: Path, cache: Path, work, progress, share) -> Results:
     started = time.monotonic()
-    study.claim(out)
-    for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
-        files.sweep(folder)
+    if processes.first():
+        study.claim(out)
+        for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
+            files.sweep(folder)
     cache.mkdir(parents=True, exist_ok=True)
     # Asked now: what runs is the code of now, whatever is edited meanwhile.
     origin = provenance.here()
@@ -176,7 +190,7 @@ def _run(study: Study[C], out: Path, cache: Path, work, progress, share) -> Resu
     timings["peak_memory_gib"] = round(provenance.peak_memory_gib(), 2)
     timings["blocks_resumed"] = clock.resumed
     ended.summary["timings"] = timings
-    if not share.complete:
+    if not share.complete or not processes.first():
         return ended
     results.write_rows(out, ended.rows)
     results.write_summary(out, ended.summary)

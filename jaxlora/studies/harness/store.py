@@ -2,7 +2,7 @@
 
 Every file is written whole or not at all, with its hash and the key of its study and
 its place. A folder belongs to one study with one configuration; ``study.json`` says
-which.
+which. Of many processes the first one reads and writes, and the others learn of it.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from jaxlora import locks
 from jaxlora.files import write_text
 from jaxlora.io import trust
 from jaxlora.io.trust import DamagedError
+from jaxlora.parallel import processes
 from jaxlora.strangers import data
 from jaxlora.studies.harness.config import current, flat
 
@@ -151,6 +152,8 @@ def save(path: Path, outcome: Outcome, key: str = "") -> None:
       outcome: what the block gave.
       key: of the study and the block.
     """
+    if not processes.first():
+        return
     items = outcome.items.to_json(orient="split", double_precision=10)
     text = f'{{"notes": {json.dumps(outcome.notes)},\n"items": {items}}}'
     write_text(path, trust.wrap(text, key))
@@ -164,7 +167,7 @@ def load(path: Path, columns: Sequence[str], key: str = "") -> Outcome | None:
       columns: that its items must have.
       key: as it was stored with.
     """
-    content = _content(path, key)
+    content = processes.agreed(lambda: _content(path, key))
     if content is None:
         return None
     table = io.StringIO(json.dumps(content["items"]))
@@ -181,11 +184,16 @@ def remembered(path: Path, make: Callable[[], Any], key: str = "") -> Any:
       make: gives what it shall hold.
       key: of the study and the file.
     """
-    content = _content(path, key)
+    content = processes.agreed(lambda: _content(path, key))
     if content is None:
-        write_text(path, trust.dumps(make(), key))
-        content = trust.loads(path, key)
+        values = make()  # by all processes; the first one stores
+        content = processes.agreed(lambda: _stored(path, values, key))
     return content
+
+
+def _stored(path: Path, values: Any, key: str) -> Any:
+    write_text(path, trust.dumps(values, key))
+    return trust.loads(path, key)
 
 
 def _content(path: Path, key: str) -> Any:

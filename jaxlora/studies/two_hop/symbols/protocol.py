@@ -173,7 +173,8 @@ def _bases(
     config = this.config
     concurrent = config.seeds_at_once
     if concurrent == 0:
-        # One CPU is busy with one base; an accelerator has room for all of them.
+        # One CPU is busy with one base; an accelerator has room for all of them. Asked
+        # of JAX, as nothing is placed yet: a study of symbols takes no mesh.
         concurrent = 1 if jax.default_backend() == "cpu" else len(numbers)
     most = config.pretrain.max_steps
 

@@ -33,6 +33,8 @@ CHUNK = 20
 """Updates between two looks at the progress; a fifth of all if these are few."""
 SAVE_EVERY = 60.0
 """Seconds between two savings of experts that are in training."""
+PRIME = 2_654_435_761
+"""Near the golden share of 2**32: places that are near have numbers that are far."""
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.text.experts")
 
@@ -114,7 +116,8 @@ def train(
             how = (part, progress)
             library, losses = _fit(model, base, keys, sets, order, recipe, *how)
             checkpoint.save(folder, 0, library, {"losses": losses})
-            shutil.rmtree(part, ignore_errors=True)
+            if processes.first():
+                shutil.rmtree(part, ignore_errors=True)
         else:
             library, losses = _beside(base, restored[1]), restored[2]["losses"]
     adapters = dict(zip(names, lora.unstack(library), strict=True))
@@ -142,10 +145,12 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
     """Runs all updates that ``part`` has not; the library and the last losses."""
     steps, opt = recipe.train.steps, recipe.train.optimizer()
     # Unrolled layers take three times as long to compile here, and no less to run.
-    model = Decoder(dataclasses.replace(faster(model.config, "auto"), unroll=1))
+    platform = parallel.platform_of(base)
+    config = dataclasses.replace(faster(model.config, "auto", platform), unroll=1)
+    model = Decoder(config)
     run = _fresh(base, recipe.lora, opt, keys)
     plan = recipe.train.plan([steps] * len(sets))
-    together = recipe.train.together or at_once(model.config, len(sets))
+    together = recipe.train.together or at_once(config, len(sets), platform)
     most = max(int((rows.weights > 0).sum(axis=1).max()) for rows in sets)
     program = training.Program(model, opt, together, most=most)
     losses: list[float] = []
@@ -158,17 +163,23 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
     for start in range(int(run.step), steps, chunk):
         batch = _batch(sets, [chosen[start : start + chunk] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
-        losses = np.asarray(metrics.loss[:, -1]).tolist()
+        losses = processes.host(metrics.loss)[:, -1].tolist()
         done = min(start + chunk, steps)
         try:
             progress(done, steps, float(np.mean(losses)))
         except KeyboardInterrupt:
-            checkpoint.save(part, done, run, {"losses": losses})
+            if processes.count() == 1:  # all save together, and the others go on
+                checkpoint.save(part, done, run, {"losses": losses})
             raise
-        if done < steps and time.monotonic() - saved > SAVE_EVERY:
+        if done < steps and _is_due(saved):
             checkpoint.save(part, done, run, {"losses": losses})
             saved = time.monotonic()
     return run.trained, losses
+
+
+def _is_due(saved: float) -> bool:
+    """Is it time to save? Of many processes the clock of the first one counts."""
+    return processes.agreed(lambda: time.monotonic() - saved > SAVE_EVERY)
 
 
 def _beside(base: Tree, tree: Tree) -> Tree:
@@ -211,18 +222,25 @@ def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
     )
 
 
-def digest(base: Tree) -> list[list[float]]:
-    """Tells bases apart by the sum and the sum of squares of every leaf.
+def digest(base: Tree) -> list[list[int]]:
+    """Tells bases apart by two sums over the bits of every leaf.
 
-    Reading billions of parameters back to hash them would take minutes.
+    Reading billions of parameters back to hash them would take minutes. Sums of whole
+    numbers are the same in any order, and so on any mesh.
     """
-    return np.asarray(_sums(base), np.float64).tolist()
+    return processes.host(_sums(base)).tolist()
 
 
 @jax.jit
 def _sums(base: Tree) -> jax.Array:
     def leaf(x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        return jnp.stack([jnp.sum(x), jnp.sum(x * x)])
+        kind = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+        # An odd number for each place: a permuted leaf is another one.
+        place = jnp.zeros(x.shape, jnp.uint32)
+        for axis in range(x.ndim):
+            step = jnp.uint32(PRIME * (axis + 1) % 2**32)
+            place += step * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.stack([jnp.sum(bits), jnp.sum(bits * (2 * place + 1))])
 
     return jnp.stack([leaf(x) for x in jax.tree.leaves(base)])

@@ -37,14 +37,15 @@ def work(decoder: DecoderConfig, config: TextConfig, experts: int) -> Work:
     types = {"dtype": config.dtype, "param_dtype": config.dtype}
     decoder = dataclasses.replace(decoder, attention="plain", **types)
     train = config.train
+    platform = jax.devices()[0].platform  # of a study of this machine, mesh or not
     return Work(
-        config=faster(decoder, "on" if decoder.remat else "auto"),
+        config=faster(decoder, "on" if decoder.remat else "auto", platform),
         experts=experts,
         lora=config.lora,
         batch=train.batch,
         length=train.length,
         accumulate=train.accumulate,
-        together=train.together or at_once(decoder, experts),
+        together=train.together or at_once(decoder, experts, platform),
     )
 
 

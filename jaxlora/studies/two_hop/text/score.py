@@ -16,6 +16,7 @@ import numpy as np
 from jaxlora import models
 from jaxlora.models import Decoder, DecoderConfig, cache
 from jaxlora.models.cache import Cache
+from jaxlora.parallel import processes
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import branches
 from jaxlora.train.step import CHUNK_FLOATS
@@ -92,11 +93,11 @@ def ranking(
             nodes = tree.tokens, tree.depth, tree.sees, tree.targets
             start, each = _read(*given, *part, first, *nodes)
             # Several tokens of one candidate may be on one branch.
-            scores = np.asarray(each, np.float64)[:, *tree.place]
+            scores = processes.host(each).astype(np.float64)[:, *tree.place]
             np.add.at(total.T, tree.candidate, scores.T)
         if start is None:
             start = _start(*given, *part, first)
-        out.append((total + np.asarray(start, np.float64))[:used])
+        out.append((total + processes.host(start).astype(np.float64))[:used])
     total = np.concatenate(out)
     return total / answers.mask.sum(axis=-1)[None] if per_token else total
 
@@ -138,9 +139,8 @@ def text(
             models.Decoding(new_tokens, stop=stop, pad=pad),
             **who.arguments(),
         )
-        rows = zip(
-            np.asarray(generated.tokens), np.asarray(generated.lengths), strict=True
-        )
+        written = processes.host((generated.tokens, generated.lengths))
+        rows = zip(*written, strict=True)
         texts = [row[:n].tolist() for row, n in rows]
         out += [[i for i in text if i not in stop] for text in texts[:used]]
     return out

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora import locks, lora, train
+from jaxlora import locks, lora, parallel, train
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
@@ -101,7 +101,7 @@ def learn(
     folder = cache / "libraries" / key
     with locks.making(folder):
         trained = train.train_experts(
-            Decoder(faster(model.config, "auto")),
+            Decoder(faster(model.config, "auto", parallel.platform_of(base))),
             base,
             by_name,
             config.lora,

@@ -331,8 +331,9 @@ def test_bad_input_leaves_no_folder(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_over_a_mesh_the_study_says_the_same(tiny, table, tmp_path):
-    cut = dataclasses.replace(tiny, mesh="data=2,fsdp=2,tensor=2")
+@pytest.mark.parametrize("mesh", ["data=2,fsdp=2,tensor=2", "expert=4,data=2"])
+def test_over_a_mesh_the_study_says_the_same(tiny, table, tmp_path, mesh):
+    cut = dataclasses.replace(tiny, mesh=mesh)
     protocol.run(cut, tmp_path / "out", tmp_path / "cache")
     other = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
     assert len(other) == len(table)
