@@ -129,6 +129,32 @@ def test_a_gate_is_trained_and_used(made, hf, speaking, files, tmp_path, name):
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), wanted, atol=2e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear", "phatgoose", "average-activation"])
+def test_over_a_mesh_the_gate_is_the_same(call, colours, tmp_path, name):
+    """Experts lie on two devices, whether they share a gate or have one each."""
+    files = colours(40, 40)
+    given = files if route.describe(name).data == "own" else files[:1]
+    outs = [tmp_path / f"{x}.safetensors" for x in ("one", "cut")]
+    mesh = [[], ["--mesh", "expert=2,data=2,fsdp=2"]]
+    for out, words in zip(outs, mesh, strict=True):
+        code, said, _ = call(
+            name, given, out, "--steps", "4", "--dtype", "float32", *words
+        )
+        assert code == 0, said
+    one, cut = (
+        {
+            f"{n}/{i}": leaf
+            for n, s in route.states(gate_file.load(out).state).items()
+            for i, leaf in enumerate(jax.tree.leaves(s))
+        }
+        for out in outs
+    )
+    assert one.keys() == cut.keys()
+    for key, leaf in one.items():
+        np.testing.assert_allclose(leaf, cut[key], atol=1e-4)
+
+
 def test_the_loss_before_is_that_of_the_plain_mean(made, hf, speaking, files):
     """A linear gate starts with equal weights."""
     out = made("linear")[0]

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, lora, merge, models
 from jaxlora.commands import merge as command
-from jaxlora.commands import merge_sentence, merge_tables, printing
+from jaxlora.commands import merge_mesh, merge_sentence, merge_tables, printing
 from jaxlora.commands.flags import merge_fields, parsing
 from jaxlora.io import collection, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
@@ -109,6 +109,46 @@ def test_the_scale_is_1_where_peft_multiplies_once_more(llama, reference, tmp_pa
     config = json.loads((tmp_path / "m" / "adapter_config.json").read_text())
     assert (config["use_rslora"], config["r"]) == (False, config["lora_alpha"])
     assert not np.allclose(logits(tmp_path / "m"), wanted[name], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "method", ["dare", pytest.param("ties[original]", marks=pytest.mark.slow)]
+)
+def test_over_a_mesh_the_bytes_are_those_of_one_device(small, tmp_path, capsys, method):
+    """Two layers and three adapters on devices that divide neither of them."""
+    words = [str(small / name) for name in ("plain", "plain2", "rslora", "rslora")]
+    shutil.copytree(small / "rslora", tmp_path / "fourth")
+    words = [*words[:3], str(tmp_path / "fourth"), "--method", method]
+    outs = [str(tmp_path / name) for name in ("one", "cut")]
+    assert cli.main(["merge", *words, "--out", outs[0]]) == 0
+    mesh = ["--mesh", "expert=4,fsdp=2"]
+    assert cli.main(["merge", *words, "--out", outs[1], *mesh]) == 0
+    one, cut = (load_file(f"{out}/adapter_model.safetensors") for out in outs)
+    assert one.keys() == cut.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(values, cut[name], rtol=0, atol=1e-6)
+    assert "memory is saved in part" not in capsys.readouterr().err
+
+
+def test_a_merge_that_gathers_adapters_is_said_to(tmp_path, capsys):
+    """A merge of one's own may do what no mesh can cut."""
+
+    def ranked(key, library):
+        del key
+        order = jnp.argsort(library["q"].a.ravel())
+        a = library["q"].a.ravel()[order].reshape(library["q"].a.shape)
+        return library | {"q": library["q"].replace(a=a)}
+
+    rng = np.random.default_rng(0)
+    shapes = (4, 5, 8, 2), (4, 5, 2, 8), (4, 5)
+    draws = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    library = {"q": lora.LoraWeight(*draws)}
+    for prepare, gathers in (([ranked], True), ([], False)):
+        how = merge.chain(merge.weighted_mean(), space="delta", prepare=prepare)
+        run = merge_mesh.run_on("expert=4,fsdp=2", "mine", 4)
+        assert run(how, library, jnp.ones(4))["q"].a.shape == (5, 8, 8)
+        said = capsys.readouterr().err
+        assert ("The merge 'mine' needs more of the adapters" in said) == gathers
 
 
 @pytest.fixture(scope="module")

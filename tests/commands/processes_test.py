@@ -228,6 +228,30 @@ def test_two_processes_write_the_logits_that_one_does(work):
     assert np.ptp(whole) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["merge", "fuse", "gate"])
+def test_two_processes_write_what_one_does(work, command):
+    base = [str(work / "model")]
+    data = ["--route", "linear", "--data", str(work / "a.jsonl"), "--steps", "3"]
+    words = {
+        "merge": ["merge", *checkpoints.ADAPTERS, "--method", "dare"],
+        "fuse": ["fuse", *base, *checkpoints.ADAPTERS, "--merge", "dare"],
+        "gate": ["gate", *base, "--adapter", *checkpoints.ADAPTERS, *data],
+    }[command]
+    words += [] if command == "merge" else ["--dtype", "float32"]
+    words += ["--batch", "4", "--length", "48"] if command == "gate" else []
+    ends = {"merge": "/adapter_model.safetensors", "fuse": "/model.safetensors"}
+    outs = [str(work / f"{command}-{name}") for name in ("one", "cut")]
+    mesh = ["--mesh", "expert=2,data=2,fsdp=2"]
+    both = pairs.start([*words, "--out", outs[1], *mesh], pairs.free_port())
+    ended = pairs.ended([*both, pairs.alone([*words, "--out", outs[0]])])
+    assert [x[0] for x in ended] == [0, 0, 0], ended
+    one, cut = (safetensors.load_file(f"{out}{ends.get(command, '')}") for out in outs)
+    assert one.keys() == cut.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(values, cut[name], rtol=0, atol=1e-5)
+
+
 def test_who_does_not_come_is_named_in_time(work):
     words = train(work, "nobody", "--wait", "1")
     (only,) = pairs.ended(pairs.start(words, pairs.free_port(), 3, only=(0,)), 60)

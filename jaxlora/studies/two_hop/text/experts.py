@@ -143,38 +143,62 @@ _fresh: Any = jax.jit(training.start, static_argnums=(1, 2))
 
 def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress):
     """Runs all updates that ``part`` has not; the library and the last losses."""
+    count = len(sets)
+    keys, sets, order = _spread(base, keys, sets, order)
     steps, opt = recipe.train.steps, recipe.train.optimizer()
     # Unrolled layers take three times as long to compile here, and no less to run.
     platform = parallel.platform_of(base)
     config = dataclasses.replace(faster(model.config, "auto", platform), unroll=1)
     model = Decoder(config)
-    run = _fresh(base, recipe.lora, opt, keys)
+    run = _beside(base, _fresh(base, recipe.lora, opt, keys))
     plan = recipe.train.plan([steps] * len(sets))
-    together = recipe.train.together or at_once(config, len(sets), platform)
+    together = recipe.train.together or at_once(config, count, platform)
     most = max(int((rows.weights > 0).sum(axis=1).max()) for rows in sets)
     program = training.Program(model, opt, together, most=most)
     losses: list[float] = []
-    restored = checkpoint.restore(part, jax.eval_shape(lambda: run))
+    target = jax.eval_shape(lambda: _experts(run, range(count)))
+    restored = checkpoint.restore(part, target)
     if restored is not None:
-        run, losses = _beside(base, restored[1]), restored[2]["losses"]
+        filled = _experts(restored[1], np.arange(len(sets)) % count)
+        run, losses = _beside(base, filled), restored[2]["losses"]
     saved = time.monotonic()
+
+    def save(done: int) -> None:
+        checkpoint.save(part, done, _experts(run, range(count)), {"losses": losses})
+
     # A few updates of a large model take minutes.
     chunk = CHUNK if steps > 2 * CHUNK else -(-steps // 5)
     for start in range(int(run.step), steps, chunk):
         batch = _batch(sets, [chosen[start : start + chunk] for chosen in order])
         run, metrics = training.updates(program, base, run, plan, batch)
-        losses = processes.host(metrics.loss)[:, -1].tolist()
+        losses = processes.host(metrics.loss)[:count, -1].tolist()
         done = min(start + chunk, steps)
         try:
             progress(done, steps, float(np.mean(losses)))
         except KeyboardInterrupt:
             if processes.count() == 1:  # all save together, and the others go on
-                checkpoint.save(part, done, run, {"losses": losses})
+                save(done)
             raise
         if done < steps and _is_due(saved):
-            checkpoint.save(part, done, run, {"losses": losses})
+            save(done)
             saved = time.monotonic()
-    return run.trained, losses
+    return _experts(run.trained, range(count)), losses
+
+
+def _spread(base: Tree, keys: jax.Array, *each: Sequence[Any]) -> tuple[Any, ...]:
+    """Experts with copies of the first, until the devices that they lie on divide them.
+
+    A group has as many as the study asks about, which few meshes divide.
+    """
+    mesh = parallel.mesh_of(base)
+    parts = 1 if mesh is None else mesh.shape["expert"]
+    which = np.arange(len(keys) + -len(keys) % parts) % len(keys)
+    return (keys[which], *([some[i] for i in which] for some in each))
+
+
+def _experts(tree: Tree, which: Any) -> Tree:
+    """Some experts of arrays [E, ...]; scalars are of all."""
+    return jax.tree.map(lambda x: x[np.asarray(which)] if x.ndim else x, tree)
 
 
 def _is_due(saved: float) -> bool:
@@ -183,7 +207,7 @@ def _is_due(saved: float) -> bool:
 
 
 def _beside(base: Tree, tree: Tree) -> Tree:
-    """Puts what came from a checkpoint on the mesh of the base, if it is on one."""
+    """Puts experts [E, ...] on the mesh of the base, if it is on one."""
     mesh = parallel.mesh_of(base)
     if mesh is None:
         return tree
