@@ -60,9 +60,9 @@ def _warn(
         if max(math.prod(shape) for _, shape in move.shapes) > 2 * most / cut.size:
             say(
                 [
-                    f"The merge {method!r} needs more of the adapters on each device "
-                    f"than their share of layers ({move.kind} along "
-                    f"{' and '.join(move.axes)}): memory is saved in part only."
+                    f"The merge {method!r} brings more than a share of the adapters, "
+                    f"or of what they become, together on each device ({move.kind} "
+                    f"along {' and '.join(move.axes)}): memory is saved in part only."
                 ]
             )
             return

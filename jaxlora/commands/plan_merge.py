@@ -39,10 +39,10 @@ def run(arguments: Sequence[str]) -> int:
     """Plans, and prints the tables."""
     given = flags.parse(Arguments, PROG, arguments, description=DESCRIPTION)
     how = merge.preset(given.method)
-    if how.data != "free" or how.needs_key:
+    if how.data != "free":
         raise ValueError(
-            f"The merge {given.method!r} needs data or a key, of which a plan has "
-            f"none; plan with mean, ties or another that needs neither."
+            f"The merge {given.method!r} needs data, of which a plan has none; plan "
+            f"with mean, ties or another that needs none."
         )
     work = given.shape.work(task="merge", method=given.method)
     return plan_output.run(work, given.devices)

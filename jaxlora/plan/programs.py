@@ -67,9 +67,13 @@ def _route(work: Work, given: Shapes, mesh: Mesh) -> Any:
 
 def _merge(work: Work, given: Shapes, mesh: Mesh) -> Any:
     how = merge.preset(work.method or "mean")
-    run = jax.jit(lambda library: merging.merged(how, library))
-    # Merges are float32 and know nothing of a base: other axes of the mesh are idle.
-    return run.lower(_at(mesh, given.library, PartitionSpec("expert")))
+
+    def run(library: Tree) -> Tree:
+        key = jax.random.key(0) if how.draws else None
+        return merging.merged(how, library, key=key)
+
+    # Layers are cut over all axes; a library comes cut over experts alone.
+    return jax.jit(run).lower(_at(mesh, given.library, PartitionSpec("expert")))
 
 
 def _base(mesh: Mesh, tree: Tree) -> Tree:

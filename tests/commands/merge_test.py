@@ -114,11 +114,18 @@ def test_the_scale_is_1_where_peft_multiplies_once_more(llama, reference, tmp_pa
 @pytest.mark.parametrize(
     "method", ["dare", pytest.param("ties[original]", marks=pytest.mark.slow)]
 )
-def test_over_a_mesh_the_bytes_are_those_of_one_device(small, tmp_path, capsys, method):
-    """Two layers and three adapters on devices that divide neither of them."""
-    words = [str(small / name) for name in ("plain", "plain2", "rslora", "rslora")]
-    shutil.copytree(small / "rslora", tmp_path / "fourth")
-    words = [*words[:3], str(tmp_path / "fourth"), "--method", method]
+def test_over_a_mesh_the_result_is_that_of_one_device(tmp_path, capsys, method):
+    """Four adapters of three layers, which eight devices do not divide."""
+    rng, words = np.random.default_rng(0), []
+    for name in "abcd":
+        draws = (rng.standard_normal(x, np.float32) for x in ((3, 2, 16), (3, 16, 2)))
+        modules = {
+            f"model.layers.{i}.self_attn.q_proj": PeftModule(a, b, 1.0, False)
+            for i, (a, b) in enumerate(zip(*draws, strict=True))
+        }
+        peft_out.write(tmp_path / name, PeftAdapter(modules=modules))
+        words.append(str(tmp_path / name))
+    words += ["--method", method]
     outs = [str(tmp_path / name) for name in ("one", "cut")]
     assert cli.main(["merge", *words, "--out", outs[0]]) == 0
     mesh = ["--mesh", "expert=4,fsdp=2"]
@@ -148,7 +155,7 @@ def test_a_merge_that_gathers_adapters_is_said_to(tmp_path, capsys):
         run = merge_mesh.run_on("expert=4,fsdp=2", "mine", 4)
         assert run(how, library, jnp.ones(4))["q"].a.shape == (5, 8, 8)
         said = capsys.readouterr().err
-        assert ("The merge 'mine' needs more of the adapters" in said) == gathers
+        assert ("The merge 'mine' brings more than a share" in said) == gathers
 
 
 @pytest.fixture(scope="module")
