@@ -11,17 +11,25 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from jaxlora import files, locks, lora, stopping
+from jaxlora import files, lora
 from jaxlora import tree as named
-from jaxlora.commands import bars, flags, printing, scalars, speed, talk, train_output
-from jaxlora.commands.flags import Dtype, Several, Words, outputs
+from jaxlora.commands import (
+    bars,
+    flags,
+    printing,
+    scalars,
+    speed,
+    talk,
+    train_folder,
+    train_output,
+)
+from jaxlora.commands.flags import Dtype, Several, Words
 from jaxlora.commands.flags.mesh import MeshSizes, mesh, sizes
 from jaxlora.commands.flags.training import Learning, Remat, adapter_names
 from jaxlora.io import origin, weight_sets
 from jaxlora.lora import ALL_LINEAR, LoraConfig
-from jaxlora.models import Decoder, DecoderConfig, adapters, pretrained, tokenizer
+from jaxlora.models import Decoder, pretrained, tokenizer
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.parallel import processes
 from jaxlora.reuse import words as sources
 from jaxlora.studies.harness import code, provenance
 from jaxlora.tasks import data_sets, text
@@ -34,7 +42,6 @@ from jaxlora.tree import Tree
 
 # Taken on import: a file that is edited while a run lasts is not what runs.
 CODE = code.digest("jaxlora.train.session")
-CHECKPOINT = ".checkpoint"
 SCHEDULE = [
     "epochs",
     "steps",
@@ -105,9 +112,9 @@ def run(arguments: Sequence[str]) -> int:
     """Reads, trains and writes."""
     given = parse(arguments)
     names = adapter_names(given.data)
-    processes.agreed(lambda: _check_new(given, names))
+    train_folder.check(given.out, names, given.force)
     scalars.check()
-    with train_output.kept(given.out / CHECKPOINT):
+    with train_output.kept(given.out / train_folder.CHECKPOINT):
         return _run(given, names)
 
 
@@ -119,24 +126,10 @@ def _run(given: Arguments, names: Sequence[str]) -> int:
         use_rslora=given.rslora,
         targets=given.targets or ALL_LINEAR,
     )
-    with _claimed(given, names):
+    with train_folder.claimed(given.out, names, given.force):
         trained = _train(given, names, config, started)
     train_output.show(given.out, trained, names, time.monotonic() - started)
     return 0
-
-
-@contextlib.contextmanager
-def _claimed(given: Arguments, names: Sequence[str]) -> Iterator[None]:
-    """Holds the folder of the library; if another run does, all processes learn it."""
-    with contextlib.ExitStack() as stack:
-
-        def claim() -> None:
-            stack.enter_context(locks.folder(given.out))
-            _check_new(given, names)  # again: another run may have ended since
-            files.sweep(given.out)
-
-        processes.agreed(claim)
-        yield
 
 
 def _train(
@@ -162,38 +155,18 @@ def _train(
             rows,
             config,
             training,
-            checkpoints=Checkpoints(given.out / CHECKPOINT, made_by),
+            checkpoints=Checkpoints(given.out / train_folder.CHECKPOINT, made_by),
             mesh=_mesh(given),
             progress=progress,
         )
     if talk.current().writes:
-        facts = (training, counts, started)
-        _write(given, names, trained, model.config, facts)
+        how = {"model": given.model, "tokenizer": given.tokenizer, "force": given.force}
+        train_folder.write(given.out, trained.learned, names, model.config, **how)
+        seconds = round(time.monotonic() - started, 1)
+        facts = _facts(given, training) | {"data": counts, "seconds": seconds}
+        train_output.write(given.out, trained, names, facts)
+        files.remove(given.out / train_folder.CHECKPOINT)
     return trained
-
-
-def _write(
-    given: Arguments,
-    names: Sequence[str],
-    trained: Trained,
-    config: DecoderConfig,
-    of_run: tuple,
-) -> None:
-    training, counts, started = of_run
-    learned = lora.unstack(trained.learned)
-    for i, (name, adapter) in enumerate(zip(names, learned, strict=True)):
-        stopping.check(f"all updates and {i} of {len(names)} adapters are saved")
-        if given.force or not (given.out / name).exists():  # else from before a stop
-            with outputs.replaced(given.out / name) as new:
-                base_name = str(given.model)
-                adapters.save(new, adapter, base_name=base_name, config=config)
-                # As trainers do: whoever uses the adapter asks as it was trained.
-                sources.bring(given.tokenizer, new)
-        adapters.check(given.out / name, adapter, config)
-    seconds = time.monotonic() - started
-    facts = _facts(given, training) | {"data": counts, "seconds": round(seconds, 1)}
-    train_output.write(given.out, trained, names, facts)
-    files.remove(given.out / CHECKPOINT)
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -209,22 +182,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
     flags.at_least(1, given, "rank")
     sizes(given.mesh)
     return given
-
-
-def _check_new(given: Arguments, names: Sequence[str]) -> None:
-    """Refuses to write over a library, or over any folder that is no adapter of it."""
-    out = given.out
-    interrupted = (out / CHECKPOINT).is_dir()
-    # Losses and a log are written as they come: a killed run has both, with or without
-    # a checkpoint. Losses alone are somebody else's.
-    begun = interrupted or (out / talk.LOG).exists()
-    losses = None if begun else out / scalars.LOSSES
-    # A run killed between its record and the end of its checkpoint is not over either.
-    record = None if interrupted else out / train_output.RECORD
-    outputs.check_files(given.force, record, losses)
-    for name in names:  # those of an interrupted run are its own
-        force = given.force or interrupted
-        outputs.check_folder(force, out / name, outputs.ADAPTER)
 
 
 def _load(given: Arguments) -> tuple[Decoder, Tree]:
