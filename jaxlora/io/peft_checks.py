@@ -32,6 +32,7 @@ HARMLESS = frozenset(
         *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode"),
         *("lora_dropout", "runtime_config", "lora_dtype", "velora_config"),
         *("lorap_lr_ratio", "lorap_emb_lr", "megatron_config", "megatron_core"),
+        *("tags", "loraplus_lr_ratio", "loraplus_lr_embedding"),
         # Of ways to begin, which init_lora_weights chooses; and of use_qalora.
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
         "qalora_group_size",
@@ -115,13 +116,22 @@ def _why(init: Any) -> str:
 
 def _check_known(raw: Raw) -> None:
     known = {*HARMLESS, *REFUSED, *_KINDS, *_READ}
-    odd = [field for field, value in raw.items() if value and field not in known]
+    odd = [
+        field
+        for field, value in raw.items()
+        if value and field not in known and not _is_note(field)
+    ]
     if odd:
         raise ValueError(
             f"{CONFIG} has {short(odd[0])} {short(raw[odd[0]])}, a field that is not "
             f"known: the adapter may be more than scale * b @ a, as of a newer release "
             f"of PEFT; if it changes nothing, remove it."
         )
+
+
+def _is_note(field: str) -> bool:
+    """Does a field say which program wrote the file, or where it was downloaded?"""
+    return field.startswith("_") or field.endswith("_version")
 
 
 def _is_names(value: Any) -> bool:

@@ -233,6 +233,7 @@ def test_a_filled_field_that_nobody_knows_is_refused_by_name(plain, fields):
 @pytest.mark.parametrize("value", [None, False, {}, [], ""])
 def test_an_empty_field_is_off_and_a_harmless_one_may_hold_anything(plain, value):
     harmless = {"lora_dropout": 0.1, "task_type": "SEQ_CLS", "revision": "main"}
+    harmless |= {"unsloth_version": "2025.1", "_commit_hash": "ab", "tags": ["x"]}
     more = {"eva_config": {"rho": 2.0}, "velora_config": {"x": 1}, "lora_dtype": "auto"}
     configure(plain, rotated_config=value, **harmless, **more)
     assert Q0 in peft.read(plain).modules

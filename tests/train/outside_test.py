@@ -35,7 +35,7 @@ ROWS = Rows(
 )
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_loss_and_gradients_are_those_of_the_sum(tied):
     model = models.Decoder(dataclasses.replace(CONFIG, tie_head=tied))
     base = jax.jit(models.init, static_argnums=1)(jax.random.key(0), model)
