@@ -32,7 +32,8 @@ def check_starts(files: Sequence[PeftFile]) -> None:
             raise ValueError(
                 f"The adapter {file.folder} began with {min(starts)} factors that its "
                 f"training took out of the base, without which its update is not "
-                f"known; --base MODEL converts it on the base."
+                f"known; `jaxlora merge --base MODEL` converts it on the base, as "
+                f"generate, eval, forward and fuse do."
             )
 
 

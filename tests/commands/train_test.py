@@ -252,6 +252,28 @@ def test_peft_computes_the_same(library, speaking):
         assert np.abs(wanted - plain).max() > 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of PEFT, where it is there
+def test_head_and_table_are_trained_and_written(speaking, files, tmp_path):
+    out, model = tmp_path / "library", speaking("plain")
+    words = ["--targets", "q_proj", "lm_head", "embed_tokens", "--steps", "30"]
+    assert call(model, files[:1], out, *words)[0] == 0
+    decoder, base = pretrained.load(model)
+    adapter = adapters.load(out / NAMES[0], base)
+    moved = {x: jnp.abs(lora.delta(w)).max() for x, w in lora.sites(adapter).items()}
+    assert set(moved) == {"embed/embedding", "head", "layers/attn/q_proj/kernel"}
+    assert min(moved.values()) > 1e-3
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    theirs = pytest.importorskip("transformers").AutoModelForCausalLM
+    theirs = theirs.from_pretrained(model, attn_implementation="eager")
+    theirs = peft.PeftModel.from_pretrained(theirs, out / NAMES[0]).eval()
+    ids = np.random.default_rng(0).integers(3, 256, (2, 12))
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(ids)).logits.numpy()
+    got = RUN(decoder, base, jnp.asarray(ids, jnp.int32), adapter=adapter)
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
 def test_a_library_is_not_overwritten(library, speaking, files):
     out = library[0]
     before = content(out)
