@@ -178,6 +178,9 @@ class _Spool(Mapping[str, PeftModule]):
         a, b, embedding = self._modules[path]
         return PeftModule(self._mapped(a), self._mapped(b), 1.0, embedding)
 
+    def __contains__(self, path: object) -> bool:
+        return path in self._modules  # without a map of its arrays
+
     def _mapped(self, x: _Array) -> np.ndarray:
         # The map ends with the array, and so do its pages in memory.
         return np.memmap(self._file, x.dtype, "r", x.at, x.shape)

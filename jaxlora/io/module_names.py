@@ -7,8 +7,11 @@ compiled, parallel or sharded while it was trained. All commands tell modules of
 adapters and tensors of checkpoints apart by :func:`canonical`.
 """
 
+import functools
 import re
 
+_KEPT = 2**14
+"""Names whose short forms are remembered: each is asked for again and again."""
 # torch.compile, FSDP, activation checkpointing, Lightning's Fabric, Opacus: all name
 # what they wrap so, and no model has such a part.
 _WRAPPER = re.compile(r"_(?:\w+_)?mod(?:ule)?")
@@ -44,6 +47,7 @@ SEEN = frozenset(
 """Parts of a model that see or hear, beside its language model."""
 
 
+@functools.lru_cache(_KEPT)
 def unwrapped(name: str) -> str:
     """Returns a name without PEFT's prefix and the names of training wrappers.
 
@@ -69,6 +73,7 @@ def unwrapped(name: str) -> str:
     return ".".join(out) or name
 
 
+@functools.lru_cache(_KEPT)
 def canonical(name: str) -> str:
     """Returns the name that a module or tensor has in a plain language model.
 

@@ -25,11 +25,19 @@ class Stacked(Mapping[str, PeftModule]):
     """By path of a stack's tensors, those of its X modules."""
     shapes: Mapping[str, tuple[int, int]]
     """Features in and out of the modules of each stack."""
+    last: dict[str, PeftModule] = dataclasses.field(default_factory=dict)
+    """The stack that was made last: it is asked for part by part."""
 
     def __getitem__(self, path: str) -> PeftModule:
         """Returns a module as it is, or a stack: a [X R, D] and b [F, X R]."""
         if path not in self.parts:
             return self.modules[path]
+        if path not in self.last:
+            self.last.clear()
+            self.last[path] = self._stack(path)
+        return self.last[path]
+
+    def _stack(self, path: str) -> PeftModule:
         paths, (d, f) = self.parts[path], self.shapes[path]
         there = {i: self.modules[x] for i, x in enumerate(paths) if x in self.modules}
         rank = max(len(x.a) for x in there.values())
