@@ -14,7 +14,6 @@ from jaxlora import files
 from jaxlora.commands import (
     bars,
     flags,
-    merge_choice,
     merge_mesh,
     merge_sentence,
     merge_tables,
@@ -133,7 +132,8 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """Reads, merges, writes, and says what came out."""
     if "--list" in arguments:
-        return _list([word for word in arguments if word != "--list"])
+        words = [word for word in arguments if word != "--list"]
+        return merge_tables.listed(words, PROG)
     given, merge = _parse(arguments)
     folders = adapter_folders.expand(given.adapters)
     names, weights = _check(given, folders, merge)
@@ -147,7 +147,10 @@ def run(arguments: Sequence[str]) -> int:
         )
         printing.say(notes)
         printing.say(collection_base.notes(library.files))
-        plain = _plain(library, given.rank)
+        if given.base is not None:
+            bases = dict(zip(names, library.base_names, strict=True))
+            printing.say(adapter_folders.other_bases(bases, given.base))
+        plain = collection_base.plain(library.modules, given.rank)
         for base in sorted({name for name in library.base_names if name}):
             printing.say(origin.notes(base))
         if merge.by_layer:
@@ -186,12 +189,6 @@ class _Inputs(NamedTuple):
     """What the merge has beside its updates."""
     plain: Plain | None
     """Whether it takes magnitudes into updates of a rank."""
-
-
-def _plain(library: Collection, rank: int | None) -> Plain | None:
-    """Magnitudes on their base, and a rank: the result is of that rank altogether."""
-    gains = any(GAIN in site for site in library.modules)
-    return Plain(rank) if gains and rank is not None else None
 
 
 def _write(
@@ -271,20 +268,3 @@ def _check(
         written = (given.report / name for name in (TABLE, FIGURE))
         outputs.check_files(given.force, *written)
     return names, weights
-
-
-def _list(words: Sequence[str]) -> int:
-    if list(words) == ["--all"]:
-        return merge_choice.run(["--list", "--all"])
-    odd = [word for word in words if word.startswith("-")]
-    if odd:
-        raise ValueError(
-            f"`{PROG} --list` takes names of methods only, got {odd[0]}; as in "
-            f"`{PROG} --list ties`."
-        )
-    if not words:
-        return merge_choice.run()
-    console = printing.console()
-    for name in words:
-        merge_tables.describe(console, name, merge_fields.fields(name))
-    return 0

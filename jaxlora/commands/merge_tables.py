@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlora import merge
-from jaxlora.commands import merge_sentence
+from jaxlora.commands import merge_choice, merge_sentence, printing
+from jaxlora.commands.flags import merge_fields
 from jaxlora.commands.flags.merge_fields import flag_of
 from jaxlora.commands.printing import line, number, span, table
 from jaxlora.io import peft
@@ -51,6 +52,35 @@ def rows() -> list[dict[str, Any]]:
         }
         for name, entry in entries
     ]
+
+
+def listed(words: Sequence[str], prog: str) -> int:
+    """Prints what ``--list`` asks for: methods to try first, all, or some by name.
+
+    Args:
+      words: after the flag.
+      prog: name of the command.
+
+    Returns:
+      0, the exit code.
+
+    Raises:
+      ValueError: if a word is no name of a method.
+    """
+    if list(words) == ["--all"]:
+        return merge_choice.run(["--list", "--all"])
+    odd = [word for word in words if word.startswith("-")]
+    if odd:
+        raise ValueError(
+            f"`{prog} --list` takes names of methods only, got {odd[0]}; as in "
+            f"`{prog} --list ties`."
+        )
+    if not words:
+        return merge_choice.run()
+    console = printing.console()
+    for name in words:
+        describe(console, name, merge_fields.fields(name))
+    return 0
 
 
 def describe(console: Console, name: str, fields: Mapping[str, Any]) -> None:

@@ -178,6 +178,17 @@ class Plain:
         )
 
 
+def plain(sites: Iterable[str], rank: int | None) -> Plain | None:
+    """Returns how magnitudes are written as plain LoRA; None if there are none to be.
+
+    Args:
+      sites: of a collection.
+      rank: that is asked for, of update and magnitude together.
+    """
+    gains = any(GAIN in site for site in sites)
+    return Plain(rank) if gains and rank is not None else None
+
+
 class Restored(Mapping[str, PeftModule]):
     """Modules of a merge with gains, as DoRA or as plain updates of a given rank.
 

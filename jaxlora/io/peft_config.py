@@ -47,6 +47,7 @@ class Config:
             for field in ("target_modules", "exclude_modules")
             if isinstance(raw.get(field), list)
         }
+        self._bare = frozenset(raw.get("target_parameters") or ())
         init = str(raw.get("init_lora_weights")).lower()
         self.start = next((x for x in STARTS if init.startswith(x)), None)
         self.base_name: str | None = raw.get("base_model_name_or_path") or None
@@ -161,8 +162,7 @@ class Config:
         >>> Config(raw).is_parameter("model.layers.1.mlp.experts.down_proj")
         True
         """
-        listed = self._raw.get("target_parameters")
-        return bool(listed) and any(self._parameters(name))
+        return bool(self._bare) and bool(self._parameters(name))
 
     def check_parameters(self, paths: Iterable[str]) -> None:
         """Refuses a config that names bare parameters which are not adapted.
@@ -173,21 +173,18 @@ class Config:
         Raises:
           ValueError: naming the parameter.
         """
-        left = {*(self._raw.get("target_parameters") or ())}
+        left = set(self._bare)
         for path in paths if left else ():
-            left -= {*self._parameters(peft_parameters.parameter_of(path))}
+            left -= self._parameters(peft_parameters.parameter_of(path))
         if left:
             raise ValueError(
-                f"{CONFIG} has target_parameters {min(left)!r}, but the adapter holds "
-                f"no factors of it; config and tensors are of different adapters."
+                f"{CONFIG} has target_parameters {short(min(left))}, but the adapter "
+                f"holds no factors of it; config and tensors are of different ones."
             )
 
-    def _parameters(self, name: str) -> Iterator[str]:
+    def _parameters(self, name: str) -> frozenset[str]:
         """Entries of target_parameters that name this one."""
-        names = [f".{x}" for x in module_names.spellings(name)]
-        for entry in self._raw["target_parameters"]:
-            if any(x.endswith(f".{entry}") for x in names):
-                yield entry
+        return self._bare.intersection(_ends(module_names.spellings(name)))
 
     def _first(self, field: str, path: str, default: Any) -> Any:
         keys = self._raw.get(field) or {}
@@ -204,9 +201,7 @@ class Config:
         given = self._raw[field]
         if isinstance(given, str):
             return self._match(patterns.matches, field, given, path)
-        parts = path.split(".")
-        ends = (".".join(parts[i:]) for i in range(len(parts)))
-        return not self._listed[field].isdisjoint(ends)
+        return not self._listed[field].isdisjoint(_ends([path]))
 
     def _layer(self, path: str) -> int | None:
         """The number after the part of ``path`` that layers_pattern matches."""
@@ -228,3 +223,10 @@ class Config:
             return how(pattern, path, self._budget)
         except ValueError as error:
             raise ValueError(f"{CONFIG} has a bad {field}: {error}.") from None
+
+
+def _ends(names: Iterable[str]) -> Iterator[str]:
+    """Each name, and what is left of it after each of its dots."""
+    for name in names:
+        parts = name.split(".")
+        yield from (".".join(parts[i:]) for i in range(len(parts)))

@@ -119,6 +119,10 @@ def changed(folder, kind, fields, change=lambda values: values):
         ),
         ({"target_parameters": ["experts.w1"]}, "names none of those that can be read"),
         ({"target_parameters": "experts"}, "'experts', expected a list of strings"),
+        (
+            {"target_parameters": ["experts.gate_up_proj", "experts.down_proj", "x"]},
+            "has target_parameters 'x', but the adapter holds no factors",
+        ),
         ({"r": 5}, "rank 8 and 8 for all MLPs together, expected equal multiples .* 5"),
     ],
 )
