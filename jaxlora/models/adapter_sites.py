@@ -13,7 +13,7 @@ import numpy as np
 from jaxlora.io import peft_starts
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
-from jaxlora.models import names, sites
+from jaxlora.models import names, periods, sites
 from jaxlora.models.adapter_gains import folded, gain_of, scaled
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD
@@ -101,28 +101,34 @@ def place(
     if outside is not None and EMBEDDING in leaves:
         return outside, None
     within = names.site(path)
-    if within is None or within.name not in leaves:
-        have = [name for name in leaves if name.endswith("_proj/kernel")]
-        theirs = [names.KERNELS.get(x.removesuffix("/kernel"), x) for x in have]
+    period = periods.length(leaves)
+    name, layer = ("", 0)
+    if within is not None:
+        name, layer = periods.place(within.name, within.layer, period)
+    if within is None or name not in leaves:
+        have = [periods.split(x)[0] for x in leaves if x.endswith("_proj/kernel")]
+        have = [x.removesuffix("/kernel") for x in dict.fromkeys(have)]
+        theirs = [names.KERNELS.get(x, x) for x in have]
         raise ValueError(
             f"The adapter adapts {path!r}, which the base lacks; each layer of it has "
             f"{', '.join(theirs)}. The adapter is for another model."
         )
-    layers, *mlps = leaves[within.name].shape[:-2]
+    layers, *mlps = leaves[name].shape[:-2]
+    layers *= period or 1
     if within.layer >= layers:
         raise ValueError(
             f"The adapter adapts {path!r}, but the base has {layers} layers, 0 to "
             f"{layers - 1}. The adapter is for another model."
         )
     if within.mlp is None:
-        return within.name, within.layer
+        return name, layer
     if within.mlp >= mlps[0]:
         raise ValueError(
             f"The adapter adapts {path!r}, but a layer of the base has {mlps[0]} MLPs, "
             f"0 to {mlps[0] - 1}. The adapter is for another model."
         )
     # The MLPs of all layers in a row; _stack gives them their axes back.
-    return within.name, within.layer * mlps[0] + within.mlp
+    return name, layer * mlps[0] + within.mlp
 
 
 def weights(

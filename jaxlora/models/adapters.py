@@ -268,8 +268,11 @@ def _targets(
         if site in outside:
             targets |= {outside[site]} & set(written.modules)
             continue
-        every = np.ndindex(weight.a.shape[:-2])
-        paths = {names.module(site, index, config) for index in every}
+        paths = {
+            names.module(other, index, config)
+            for other in names.alike(site, config)
+            for index in np.ndindex(weight.a.shape[:-2])
+        }
         here = paths & set(written.modules)
         targets |= {names.short(site, config)} if here == paths else here
     return targets

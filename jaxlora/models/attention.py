@@ -18,6 +18,18 @@ SHARED = -1
 """The segment of what all examples of a row begin with."""
 
 
+class Runs(NamedTuple):
+    """Which tokens of a call follow each other; without any of it, all of a row."""
+
+    live: jax.Array | None = None
+    """[B, T], false at padding."""
+    order: jax.Array | None = None
+    """[B, T], the places of a row's tokens, and then those of its padding; none if
+    padding lies between segments only."""
+    segments: jax.Array | None = None
+    """[B, T], the tokens of each side by side; none for one segment a row."""
+
+
 class View(NamedTuple):
     """What all layers of one call share."""
 
@@ -35,6 +47,8 @@ class View(NamedTuple):
     """Of queries and of keys, [B, T]: what ``seen`` is made of; none with a cache."""
     length: jax.Array | int | None = None
     """Tokens of the longest sequence, if rotary frequencies depend on it."""
+    runs: Runs | None = None
+    """For layers whose mixer is no attention; none without such layers."""
 
 
 class LayerPosition(NamedTuple):
@@ -46,6 +60,8 @@ class LayerPosition(NamedTuple):
     """[], true if the layer sees the last ``window`` keys only."""
     rotary: jax.Array | None = None
     """[], true if queries and keys are rotated; none where they are in all layers."""
+    slot: jax.Array | None = None
+    """[], place in the cache among layers of its kind; none where that is ``index``."""
 
 
 def layer_positions(config: DecoderConfig, index: jax.Array) -> LayerPosition:
@@ -60,7 +76,14 @@ def layer_positions(config: DecoderConfig, index: jax.Array) -> LayerPosition:
         index,
         jnp.asarray(local) if any(local) else None,
         None if all(rotary) else jnp.asarray(rotary),
+        _slots(config.delta_layers) if any(config.delta_layers) else None,
     )
+
+
+def _slots(delta: tuple[bool, ...]) -> jax.Array:
+    """The number of each layer among those of its kind, [L]."""
+    before = [sum(delta[:i]) if here else i - sum(delta[:i]) for i, here in enumerate(delta)]
+    return jnp.asarray(before, jnp.int32)
 
 
 def seen(queries: jax.Array, keys: jax.Array, start: jax.Array | int) -> jax.Array:

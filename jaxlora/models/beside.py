@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its language model: a part that sees, or hears.
+"""What a checkpoint holds beside its language model: a part that sees, hears or drafts.
 
 A decoder computes the language model alone. Written back, everything else of the folder
 that it was read from is kept: under its names, byte for byte, or as the floats that
@@ -79,12 +79,12 @@ def read(folder: Path | str | None) -> Beside | None:
     Args:
       folder: of the checkpoint; None if there is none.
     """
-    if folder is None or not _is_wrapper(
-        tensors.read_json(Path(folder) / "config.json")
-    ):
+    if folder is None:
+        return None
+    if not fields.may_hold_more(tensors.read_json(Path(folder) / "config.json")):
         return None
     checkpoint = quantised.opened(tensors.open_folder(Path(folder)))
-    parts = {x: names.is_ignored(x, vision=True) for x in checkpoint.entries}
+    parts = {x: names.is_ignored(x, more=True) for x in checkpoint.entries}
     if not any(parts.values()):
         return None
     return Beside(
@@ -124,10 +124,6 @@ def notes(folder: Path | str) -> Iterator[str]:
             f"{folder} is more than a language model; {', '.join(sorted(parts))} "
             f"is not computed here."
         )
-
-
-def _is_wrapper(raw: Raw) -> bool:
-    return fields.language(raw).get("model_type") != raw.get("model_type")
 
 
 def _typed(raw: Mapping, dtype: str) -> Raw:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxlora.models import delta
 from jaxlora.models.config import DecoderConfig
 from jaxlora.tree import Tree
 
@@ -19,7 +20,8 @@ class Cache:
     """
 
     keys: jax.Array
-    """[P L, B, G, S, K], in the dtype of the activations: P passes over L layers."""
+    """[P L, B, G, S, K], in the dtype of the activations: P passes over L layers, those
+    without attention left out."""
     values: jax.Array
     """[P L, B, G, S, K]."""
     segments: jax.Array
@@ -28,6 +30,8 @@ class Cache:
     """[] int32: slots used, padding included."""
     pooled: Tree | None = None
     """Running sums of a route by sequence, ``routing.pooled``; else None."""
+    state: delta.State | None = None
+    """Of layers whose mixer is a gated delta rule; None without such layers."""
 
 
 def empty(
@@ -41,7 +45,7 @@ def empty(
       slots: S, the longest padded prompt plus all tokens to come.
       pooled: for a route by sequence, ``routing.pooled(route, config, library, B)``.
     """
-    layers = config.num_layers * config.passes
+    layers = config.num_layers * config.passes - sum(config.delta_layers)
     shape = (layers, batch, config.num_kv_heads, slots, config.head_dim)
     return Cache(
         keys=jnp.zeros(shape, jnp.dtype(config.dtype)),
@@ -49,6 +53,7 @@ def empty(
         segments=jnp.zeros((batch, slots), jnp.int32),
         start=jnp.zeros((), jnp.int32),
         pooled=pooled,
+        state=delta.empty(config, batch),
     )
 
 

@@ -1,7 +1,7 @@
 """One frozen, hashable description of a decoder."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SIZES = {
     "vocab_size": 2**24,
@@ -76,6 +76,55 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DeltaConfig:
+    """Shapes of a gated delta rule, :mod:`jaxlora.models.delta`."""
+
+    key_heads: int
+    """Heads of queries and keys."""
+    value_heads: int
+    """Heads of values; a multiple of key_heads, each of which serves several."""
+    key_dim: int
+    """Width of a head of queries or keys."""
+    value_dim: int
+    """Width of a head of values."""
+    taps: int
+    """W, inputs that a channel of the convolution sees, the token's own included."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            size = getattr(self, field.name)
+            if not 1 <= size <= 2**16:
+                raise ValueError(f"{field.name} is {size}, expected 1 to {2**16}.")
+        if self.value_heads % self.key_heads:
+            raise ValueError(
+                f"value_heads is {self.value_heads} and key_heads {self.key_heads}: "
+                f"every key head must serve as many value heads."
+            )
+
+    @property
+    def keys(self) -> int:
+        """Channels of all keys, and of all queries."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        """Channels of all values."""
+        return self.value_heads * self.value_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of queries, keys and values together."""
+        return 2 * self.keys + self.values
+
+
+class Kind(NamedTuple):
+    """What tells the layers of a decoder apart."""
+
+    delta: bool = False
+    """A gated delta rule in the place of attention."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Shapes and choices of a decoder-only transformer.
 
@@ -137,6 +186,11 @@ class DecoderConfig:
     local_rope_theta: float | None = 10_000.0
     """Base of the rotary frequencies on local layers, which are then never stretched;
     None where they have the frequencies of all others."""
+    delta_layers: tuple[bool, ...] = ()
+    """For each layer, is its mixer of tokens a gated delta rule, and not attention?
+    Empty for none (Qwen3.5)."""
+    delta: DeltaConfig | None = None
+    """Its shapes, if a layer has one."""
     query_scale: float | None = None
     """Factor on attention scores; by default head_dim ** -0.5."""
     attn_softcap: float = 0.0
@@ -161,6 +215,9 @@ class DecoderConfig:
     """Use the embedding, transposed, as the head."""
     attention_bias: bool = False
     """Biases on q, k and v (Qwen2)."""
+    output_gate: bool = False
+    """Attention's output is multiplied by the sigmoid of a gate, which q_proj makes
+    beside the queries (Qwen3.5)."""
     output_bias: bool = False
     """A bias on attention's output (GPT-2)."""
     mlp_bias: bool = False
@@ -198,7 +255,7 @@ class DecoderConfig:
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."
             )
-        for field in ("local_layers", "rotary_layers"):
+        for field in ("local_layers", "rotary_layers", "delta_layers"):
             entries = len(getattr(self, field))
             if entries not in (0, self.num_layers):
                 raise ValueError(
@@ -215,6 +272,7 @@ class DecoderConfig:
                 f"cannot do; use 'auto' or 'plain'."
             )
         self._check_rotary()
+        self._check_delta()
         self._check_blocks()
 
     def _check_rotary(self) -> None:
@@ -241,6 +299,21 @@ class DecoderConfig:
                 f"expected 4 or more for rope scaling 'dynamic'."
             )
 
+    def _check_delta(self) -> None:
+        if any(self.delta_layers) != (self.delta is not None):
+            raise ValueError(
+                f"delta is {self.delta} with {sum(self.delta_layers)} delta_layers, "
+                f"expected shapes if a layer has a gated delta rule, and else None."
+            )
+        if self.delta is None:
+            return
+        if self.passes > 1 or self.shared_mlp or self.fused_projections:
+            raise ValueError(
+                f"delta_layers are given with passes={self.passes}, shared_mlp="
+                f"{self.shared_mlp} and fused_projections={self.fused_projections}, "
+                f"expected one pass over layers of their own parameters."
+            )
+
     def _check_blocks(self) -> None:
         if self.moe_mlps and not 1 <= self.moe_top_k <= self.moe_mlps:
             raise ValueError(
@@ -263,3 +336,20 @@ class DecoderConfig:
     def rotated(self) -> int:
         """Channels of a head that are rotated."""
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the first layers, after which they come again in the same order.
+
+        >>> config = DecoderConfig(num_layers=3, passes=2)
+        >>> config.kinds
+        (Kind(delta=False),)
+        """
+        delta = self.delta_layers or (False,) * self.num_layers
+        every = tuple(Kind(delta=here) for here in delta)
+        count = self.num_layers
+        return next(
+            every[:period]
+            for period in range(1, count + 1)
+            if count % period == 0 and every == every[:period] * (count // period)
+        )

@@ -1,7 +1,7 @@
 """A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,8 @@ from jaxlora.lora import LoraWeight
 from jaxlora.models import kernels, sites
 from jaxlora.models.attention import LayerPosition, View, attend, layer_positions
 from jaxlora.models.cache import Cache
-from jaxlora.models.config import DecoderConfig
+from jaxlora.models.config import DecoderConfig, Kind
+from jaxlora.models.delta import DELTA, Delta
 from jaxlora.models.inputs import Inputs
 from jaxlora.models.layers import RMSNorm, apply_lora, norm
 from jaxlora.models.mlp import MEMORY, Memory, Mlp, declare, output, projector
@@ -39,7 +40,7 @@ class Attention(nn.Module):
           The output [N, D], and what is stored with this call's keys and values.
         """
         c, (b, t) = self.config, view.positions.shape
-        q, k, v = self._projections(x, routing, b, t)
+        q, k, v, gate = self._projections(x, routing, b, t)
         if c.positions == "rope":
             frequency, factor = self._rotary(layer, view)
             q = rotate(q, view.positions, frequency, factor)
@@ -48,11 +49,13 @@ class Attention(nn.Module):
         if stored is not None:
             stored = tuple(map(_store(layer, view), stored, (k, v)))
             k, v = (
-                jax.lax.dynamic_index_in_dim(s, layer.index, keepdims=False)
+                jax.lax.dynamic_index_in_dim(s, _slot(layer), keepdims=False)
                 for s in stored
             )
         out = self._attend(q, k, v, layer, view)
         out = out.reshape(b * t, -1)
+        if gate is not None:
+            out = out * nn.sigmoid(gate)
         return output(c, self.route, out, routing, "o_proj", c.output_bias), stored
 
     def _projections(self, x, routing: RoutingInputs, b: int, t: int):
@@ -63,16 +66,21 @@ class Attention(nn.Module):
             qkv = project("qkv_proj", wide + 2 * narrow, use_bias=c.attention_bias)
             q, k, v = jnp.split(qkv, (wide, wide + narrow), axis=-1)
         else:
-            q = project("q_proj", wide, use_bias=c.attention_bias)
+            both = 2 * wide if c.output_gate else wide
+            q = project("q_proj", both, use_bias=c.attention_bias)
             k = project("k_proj", narrow, use_bias=c.attention_bias)
             v = project("v_proj", narrow, use_bias=c.attention_bias)
+        gate = None
+        if c.output_gate:  # a head's queries, and then its gate
+            q, gate = jnp.split(q.reshape(b * t, -1, 2 * c.head_dim), 2, axis=-1)
+            gate = gate.reshape(b * t, -1)
         if c.qk_norm_joint:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         q, k, v = (z.reshape(b, t, -1, c.head_dim) for z in (q, k, v))
         q, k, v = (layout.by_batch(z, b, None, "tensor", None) for z in (q, k, v))
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
-        return q, k, v
+        return q, k, v, gate
 
     def _rotary(self, layer: LayerPosition, view: View):
         """The layer's frequencies [C / 2], and the factor on what is rotated."""
@@ -109,20 +117,25 @@ class Attention(nn.Module):
         return attend(q, k, v, allowed, scale=scale, softcap=c.attn_softcap)
 
 
+def _slot(layer: LayerPosition) -> jax.Array:
+    return layer.index if layer.slot is None else layer.slot
+
+
 def _store(layer: LayerPosition, view: View):
     def store(stored: jax.Array, new: jax.Array) -> jax.Array:
         start = jnp.int32(0) if view.start is None else view.start
-        where = (layer.index, 0, 0, start, 0)
+        where = (_slot(layer), 0, 0, start, 0)
         return jax.lax.dynamic_update_slice(stored, new[None], where)
 
     return store
 
 
 class Layer(nn.Module):
-    """Attention and MLP with their norms; the body of the scan over layers."""
+    """A mixer of tokens and an MLP with their norms; the body of the scan over layers."""
 
     config: DecoderConfig
     route: Route | None = None
+    kind: Kind = Kind()
 
     @nn.compact
     def __call__(self, carry, labels, layer: LayerPosition, view: View, memory):
@@ -135,7 +148,7 @@ class Layer(nn.Module):
         if r is not None and r.per == "layer":
             routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
         h = norm(c, name="attn_norm")(x) if c.pre_norms else x
-        h, stored = Attention(c, r, name="attn")(h, stored, routing, layer, view)
+        h, stored = self._mixed(h, stored, routing, layer, view)
         x = self._add(x, h, "attn_post_norm")
         x = layout.by_batch(x, view.positions.shape[0])
         h = norm(c, name="mlp_norm")(x) if c.pre_norms else x
@@ -148,6 +161,17 @@ class Layer(nn.Module):
         x = self._add(x, h, "mlp_post_norm")
         return (layout.by_batch(x, view.positions.shape[0]), stored), None
 
+    def _mixed(self, h, stored, routing: RoutingInputs, layer, view: View):
+        """What the mixer makes of h [N, D], and the cached (keys, values, state)."""
+        c, r = self.config, self.route
+        *pair, state = (None, None, None) if stored is None else stored
+        cached = None if stored is None else tuple(pair)
+        if self.kind.delta:
+            h, state = Delta(c, r, name=DELTA)(h, state, routing, layer, view)
+        else:
+            h, cached = Attention(c, r, name="attn")(h, cached, routing, layer, view)
+        return h, None if cached is None else (*cached, state)
+
     def _add(self, x: jax.Array, h: jax.Array, name: str) -> jax.Array:
         """The residual stream x with a block's output h, normed under ``name``."""
         c = self.config
@@ -155,6 +179,33 @@ class Layer(nn.Module):
         if c.residual_scale != 1.0:
             h = h * jnp.asarray(c.residual_scale, h.dtype)
         return x + h
+
+
+class Period(nn.Module):
+    """Layers of several kinds, 0 to the last, in the order in which they come again."""
+
+    config: DecoderConfig
+    route: Route | None = None
+
+    @nn.compact
+    def __call__(self, carry, labels, layers: LayerPosition, view: View, memory):
+        """As :class:`Layer`; labels and positions have an axis of these layers."""
+        for i, kind in enumerate(self.config.kinds):
+            each = _rematerialised(self.config)(
+                self.config, self.route, kind, name=str(i)
+            )
+            mine = jax.tree.map(lambda x, i=i: x[i], (labels, layers))
+            carry, _ = each(carry, *mine, view, memory)
+        return carry, None
+
+
+def _rematerialised(c: DecoderConfig) -> Any:
+    """The class of a layer; what its backward pass computes again, the config says."""
+    if c.remat:
+        return nn.remat(Layer, prevent_cse=False)
+    if layout.gathers():
+        return nn.remat(Layer, prevent_cse=False, policy=layout.saved)
+    return Layer
 
 
 class Output(NamedTuple):
@@ -170,7 +221,8 @@ class Decoder(nn.Module):
     """Decoder-only transformer with layers under ``nn.scan``.
 
     The stack is applied ``passes`` times. Kernels are [L, D, F], those of a shared MLP
-    [D, F]. ``lora`` leaves are a [L, D, R] without a route, and a [E, L, D, R] with
+    [D, F]; where layers of several kinds come in periods of P, layer p of each period
+    has kernels ``layers/p/...`` [L / P, D, F]. ``lora`` leaves are a [L, D, R] without a route, and a [E, L, D, R] with
     one: the route says which, never the shapes.
     """
 
@@ -199,7 +251,7 @@ class Decoder(nn.Module):
         if route is not None and route.per == "model":
             weights = weigh(self, route, ROUTER, x, RoutingInputs(None, view.pool))
             labels = jnp.broadcast_to(weights, (c.num_layers, *weights.shape))
-        stored = None if cache is None else (cache.keys, cache.values)
+        stored = None if cache is None else (cache.keys, cache.values, cache.state)
         fresh = self.is_initializing()
         memory = declare(c, route, x, fresh) if c.shared_mlp else None
         x, stored = self._layers((x, stored), labels, view, memory)
@@ -210,7 +262,8 @@ class Decoder(nn.Module):
             self.param("head", init, shape, jnp.dtype(c.param_dtype))
         if cache is None or stored is None:
             return Output(x)
-        return Output(x, dataclasses.replace(cache, keys=stored[0], values=stored[1]))
+        new = dict(zip(("keys", "values", "state"), stored, strict=True))
+        return Output(x, dataclasses.replace(cache, **new))
 
     def _embed(self, tokens, positions) -> jax.Array:
         c = self.config
@@ -246,13 +299,9 @@ class Decoder(nn.Module):
     def _layers(self, carry, labels, view: View, memory):
         c = self.config
         axis = 0 if self.route is None else 1
-        layer = Layer
-        if c.remat:
-            layer = nn.remat(Layer, prevent_cse=False)
-        elif layout.gathers():
-            layer = nn.remat(Layer, prevent_cse=False, policy=layout.saved)
+        period, single = len(c.kinds), len(c.kinds) == 1
         stack = nn.scan(
-            layer,
+            _rematerialised(c) if single else Period,
             variable_axes={
                 "params": 0,
                 "lora": axis,
@@ -262,16 +311,22 @@ class Decoder(nn.Module):
             },
             split_rngs={"params": True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast),
-            length=c.num_layers,
-            unroll=c.unroll,
+            length=c.num_layers // period,
+            unroll=max(1, c.unroll // period),
         )
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])
-        layers = stack(c, self.route, name="layers")
+        layers = stack(c, self.route, *(c.kinds if single else ()), name="layers")
         for first in range(0, c.passes * c.num_layers, c.num_layers):
             every = layer_positions(c, jnp.arange(first, first + c.num_layers))
-            carry, _ = layers(carry, labels, every, view, memory)
+            given = (labels, every) if single else _periods((labels, every), period)
+            carry, _ = layers(carry, *given, view, memory)
         return carry
+
+
+def _periods(tree: Any, period: int) -> Any:
+    """Arrays [L, ...] as [L / P, P, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), tree)
 
 
 def logits(

@@ -28,19 +28,48 @@ ACTIVATIONS = {
 """Ours, by theirs."""
 
 
+WRAPPERS = {"gemma3": "gemma3_text", "qwen3_5": "qwen3_5_text"}
+"""Types of models that see, and those of their language models."""
+_TIED = {"gemma3": True, "qwen3_5": False}
+"""Is the head the table, if config.json does not say?"""
+
+
+def is_wrapper(raw: Raw) -> bool:
+    """Is this the config of a model that sees, around a language model?
+
+    Args:
+      raw: config.json.
+    """
+    kind = raw.get("model_type")
+    return isinstance(kind, str) and kind in WRAPPERS
+
+
+def may_hold_more(raw: Raw) -> bool:
+    """May its checkpoint have tensors that its language model does not compute with?
+
+    Those of Qwen 3.5 have layers that predict later tokens, and keep them in text-only
+    copies.
+
+    Args:
+      raw: config.json.
+    """
+    return is_wrapper(raw) or raw.get("model_type") == "qwen3_5_text"
+
+
 def language(raw: Raw) -> Raw:
     """Returns the config of the language model alone.
 
-    Gemma 3 with vision keeps it under ``text_config``; the vision tower is left out.
+    Models with vision keep it under ``text_config``; the vision tower is left out.
     """
-    if raw.get("model_type") != "gemma3":
+    if not is_wrapper(raw):
         return dict(raw)
+    outside, inside = raw["model_type"], WRAPPERS[raw["model_type"]]
     inner = raw.get("text_config")
     shared = ("dtype", "torch_dtype", "quantization_config")
     outer = {key: raw[key] for key in shared if raw.get(key) is not None}
     # The head belongs to the outer model, so the outer flag decides.
-    tie = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
-    kind = {"model_type": "gemma3_text", "architectures": [CLASSES["gemma3_text"]]}
+    tie = {"tie_word_embeddings": raw.get("tie_word_embeddings", _TIED[outside])}
+    kind = {"model_type": inside, "architectures": [CLASSES[inside]]}
     return outer | (inner if isinstance(inner, dict) else {}) | tie | kind
 
 
@@ -56,7 +85,8 @@ def text_config(raw: Raw) -> Raw:
         raise ValueError(
             f"config.json has model_type {short(kind)} (architectures "
             f"{short(raw.get('architectures'))}), which is not supported; supported "
-            f"are {', '.join(DEFAULTS)}, and gemma3 (its text model)."
+            f"are {', '.join(DEFAULTS)}, and {' and '.join(WRAPPERS)} (their text "
+            f"models)."
         )
     ours = {ours: raw[theirs] for ours, theirs in _spelled(kind) if theirs in raw}
     return DEFAULTS[kind] | raw | ours

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jaxlora.io import module_names
 from jaxlora.io.module_names import canonical as canonical
+from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
 
 KERNELS = {
@@ -26,6 +27,11 @@ KERNELS = {
     "layers/mlp/gate_up_proj": "mlp.gate_up_proj",
     "layers/mlp/down_proj": "mlp.down_proj",
     "layers/moe/router": "mlp.gate",
+    "layers/delta/in_proj_qkv": "linear_attn.in_proj_qkv",
+    "layers/delta/in_proj_z": "linear_attn.in_proj_z",
+    "layers/delta/in_proj_b": "linear_attn.in_proj_b",
+    "layers/delta/in_proj_a": "linear_attn.in_proj_a",
+    "layers/delta/out_proj": "linear_attn.out_proj",
 }
 """Linear layers: ours and theirs, in most families."""
 STACKED = {
@@ -38,6 +44,8 @@ STACKED = {
 _QK_NORMS = {"layers/attn/q_norm": "self_attn.q_norm"}
 _QK_NORMS |= {"layers/attn/k_norm": "self_attn.k_norm"}
 _PRE_NORMS = _QK_NORMS | {
+    "layers/delta/norm": "linear_attn.norm",
+    "layers/delta/conv": "linear_attn.conv1d",
     "layers/attn_norm": "input_layernorm",
     "layers/mlp_norm": "post_attention_layernorm",
 }
@@ -51,6 +59,13 @@ _FOUR_NORMS = _POST_NORMS | {
 }
 
 
+_ARRAYS = {
+    "layers/delta/a_log": "linear_attn.A_log",
+    "layers/delta/dt_bias": "linear_attn.dt_bias",
+}
+"""Arrays that are no part of a module of their own there."""
+
+
 class Table(NamedTuple):
     """Names in one kind of checkpoint, by ours."""
 
@@ -59,7 +74,7 @@ class Table(NamedTuple):
     kernels: Mapping[str, str]
     """Linear layers within a layer; a ``{}`` is the number of an MLP."""
     norms: Mapping[str, str]
-    """Norms within a layer."""
+    """Norms and convolutions within a layer."""
     outside: Mapping[str, str]
     """Modules outside of the layers."""
     turned: bool = True
@@ -157,9 +172,10 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
     Raises:
       ValueError: if a leaf has no tensor there.
     """
-    names, places = table(config), {}
+    names, places, period = table(config), {}, len(config.kinds)
     for leaf in leaves:
-        module, part = _module_of(leaf)
+        plain, first = periods.split(leaf)
+        module, part = _module_of(plain)
         turned = names.turned and part == "kernel"
         part = "bias" if part == "bias" else "weight"
         if module in names.outside:
@@ -167,14 +183,17 @@ def places(config: DecoderConfig, leaves: Mapping[str, object]) -> dict[str, Pla
             places[name] = Place(leaf, (), leaf == "head")
             continue
         inner = {**names.kernels, **names.norms}.get(module)
+        inner = _ARRAYS.get(plain) or (inner and f"{inner}.{part}")
         if inner is None:
             raise ValueError(
                 f"Leaf {leaf!r} has no place in a Hugging Face checkpoint."
             )
-        counts = (config.num_layers, *((config.moe_mlps,) if "{}" in inner else ()))
+        mlps = (config.moe_mlps,) if "{}" in inner else ()
+        counts = (config.num_layers // period, *mlps)
         for index in itertools.product(*map(range, counts)):
-            name = ".".join((names.layers, str(index[0]), inner.format(*index[1:])))
-            places[f"{name}.{part}"] = Place(leaf, index, turned)
+            layer = index[0] * period + (first or 0)
+            name = ".".join((names.layers, str(layer), inner.format(*index[1:])))
+            places[name] = Place(leaf, index, turned)
     return places
 
 
@@ -184,14 +203,18 @@ def _module_of(leaf: str) -> tuple[str, str]:
     return (module, part) if module else (part, "array")
 
 
-def is_ignored(name: str, *, vision: bool = False) -> bool:
+def is_ignored(name: str, *, more: bool = False) -> bool:
     """Is this a tensor that is no parameter of a decoder?
+
+    Args:
+      name: of the tensor.
+      more: may parts that see, hear or draft later tokens (mtp) be beside it?
 
     >>> is_ignored("model.layers.0.self_attn.rotary_emb.inv_freq")
     True
     """
-    seen = vision and module_names.is_seen(canonical(name))
-    return seen or _BUFFER.fullmatch(name) is not None
+    beside = module_names.is_seen(canonical(name)) or name.startswith("mtp.")
+    return (more and beside) or _BUFFER.fullmatch(name) is not None
 
 
 def module(
@@ -210,15 +233,35 @@ def module(
     >>> module("layers/mlp/up_proj/kernel", 3)
     'model.layers.3.mlp.up_proj'
     """
-    names = table(config)
-    inner = names.kernels.get(site.removesuffix("/kernel"))
+    names, (plain, first) = table(config), periods.split(site)
+    inner = names.kernels.get(plain.removesuffix("/kernel"))
     if inner is None:
         raise ValueError(
             f"Site {site!r} is no linear layer of a Hugging Face checkpoint; those are "
             f"{', '.join(f'{name}/kernel' for name in names.kernels)}."
         )
     layer, *mlp = (index,) if isinstance(index, int) else index
+    layer = layer if config is None else layer * len(config.kinds) + (first or 0)
     return f"{names.layers}.{layer}.{inner.format(*mlp)}"
+
+
+def alike(site: str, config: DecoderConfig | None) -> tuple[str, ...]:
+    """Returns the sites that are the same layer's in other places of a period.
+
+    Args:
+      site: the kernel's name.
+      config: of the decoder.
+    """
+    plain, number = periods.split(site)
+    if number is None or config is None:
+        return (site,)
+    kinds = config.kinds
+    mixer = plain.startswith(("layers/attn/", "layers/delta/"))
+    return tuple(
+        periods.place(plain, i, len(kinds))[0]
+        for i, kind in enumerate(kinds)
+        if not mixer or kind.delta == kinds[number].delta
+    )
 
 
 def short(site: str, config: DecoderConfig | None = None) -> str:
@@ -232,7 +275,7 @@ def short(site: str, config: DecoderConfig | None = None) -> str:
     'up_proj'
     """
     kernels = table(config).kernels
-    inner = kernels[site.removesuffix("/kernel")]
+    inner = kernels[periods.split(site)[0].removesuffix("/kernel")]
     last = inner.rpartition(".")[2]
     same = [x for x in kernels.values() if "{}" not in x and x.endswith(f".{last}")]
     # GPT-2 has a c_proj in attention and another one in the MLP.

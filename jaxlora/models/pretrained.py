@@ -96,7 +96,7 @@ def load(
     config = architectures.from_json(raw)
     if mesh is not None:
         division.check(config, mesh.shape)
-    sources = _sources(checkpoint, vision=raw["model_type"] == "gemma3")
+    sources = _sources(checkpoint, more=fields.may_hold_more(raw))
     kept = param_dtype or _param_dtype(raw, checkpoint, sources)
     config = dataclasses.replace(
         config,
@@ -126,11 +126,11 @@ def _known(name: str) -> Any:
     return name
 
 
-def _sources(checkpoint: Tensors, *, vision: bool) -> dict[str, str]:
+def _sources(checkpoint: Tensors, *, more: bool) -> dict[str, str]:
     """The name that each parameter has in the files, by its canonical name."""
     sources: dict[str, str] = {}
     for name in checkpoint.entries:
-        if names.is_ignored(name, vision=vision):
+        if names.is_ignored(name, more=more):
             continue
         plain = names.canonical(name)
         if plain in sources:
@@ -324,8 +324,8 @@ def _config(config: DecoderConfig, embedding: Any, like: Path | str | None):
             f"The decoder is not like {like}; they differ in (decoder, {like}) "
             f"{'; '.join(odd)}."
         )
-    if beside.read(like) is not None:
-        outer = tensors.read_json(Path(like) / "config.json")
+    outer = tensors.read_json(Path(like) / "config.json")
+    if fields.is_wrapper(outer) and beside.read(like) is not None:
         outer = origin.dequantised(outer, like)
         tied, size = config.tie_head, config.vocab_size
         return beside.config(outer, dtype, tied=tied, vocab_size=size)

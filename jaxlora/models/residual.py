@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, LoraWeight, is_lora
-from jaxlora.models import moe, sites
+from jaxlora.models import moe, periods, sites
 from jaxlora.models.calls import unembed
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of
@@ -221,15 +221,19 @@ def ablate(adapter: Adapter, kept: jax.Array) -> Adapter:
                 f"Site {site!r} lies in no layer, so none of it can be switched off; "
                 f"ablate an adapter of sites under 'layers/' only."
             )
-        scale = weight.scale
-        mlps = int(site in moe.STACKED)  # whose scales are [..., L, X]
+        scale, (plain, first) = weight.scale, periods.split(site)
+        mlps = int(plain in moe.STACKED)  # whose scales are [..., L, X]
         layers = scale.shape[scale.ndim - 1 - mlps : scale.ndim - mlps]
-        if kept.shape != layers:
+        # Of layers of several kinds a site has each P-th, L / P of them.
+        period = 1 if first is None else max(1, kept.size // layers[0])
+        mine = kept[first or 0 :: period]
+        if mine.shape != layers or kept.ndim != 1 or kept.size % layers[0]:
+            expected = layers if first is None else f"a multiple of {layers[0]}"
             raise ValueError(
-                f"The mask has shape {kept.shape}, expected [L] = {layers}, an entry "
+                f"The mask has shape {kept.shape}, expected [L] = {expected}, an entry "
                 f"for each layer of {site!r}."
             )
-        off = kept.astype(scale.dtype).reshape(*layers, *(1,) * mlps)
+        off = mine.astype(scale.dtype).reshape(*layers, *(1,) * mlps)
         off = jnp.broadcast_to(off, scale.shape)
         return LoraWeight(weight.a, weight.b, scale * off)
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from jaxlora.lora import Adapter
 from jaxlora.models.attention import LayerPosition, layer_positions
+from jaxlora.models.config import Kind
 from jaxlora.models.decoder import Decoder, Layer
+from jaxlora.models.delta import DELTA
 from jaxlora.models.inputs import Inputs
 from jaxlora.models.layers import norm
 from jaxlora.models.mlp import MEMORY
@@ -79,7 +81,7 @@ def step_of(
     def step(x: jax.Array, part: Part) -> jax.Array:
         given = {"params": part.params, "lora": part.adapter}
         carry = (x.reshape(-1, x.shape[-1]), None)
-        layer = Layer(c, parent=None)
+        layer = Layer(c, kind=Kind(delta=DELTA in part.params), parent=None)
         output: Any = layer.apply(given, carry, None, part.place, view, memory)
         return output[0][0].reshape(x.shape)
 
@@ -108,9 +110,25 @@ def scan(
     c = model.config
     layers = (params["layers"], (adapter or {}).get("layers", {}))
 
+    period = len(c.kinds)
+
+    def in_turn(x: jax.Array, parts: Part) -> tuple[jax.Array, Kept]:
+        kept = []
+        for i in range(period):
+            mine = jax.tree.map(lambda y, i=i: y[i], parts.place)
+            number = str(i)
+            part = Part(parts.params[number], parts.adapter.get(number, {}), mine)
+            x, this = body(x, part)
+            kept.append(this)
+        return x, jax.tree.map(lambda *each: jnp.stack(each), *kept)
+
     def a_pass(x: jax.Array, index: jax.Array):
-        parts = Part(*layers, layer_positions(c, index))
-        return jax.lax.scan(body, x, parts, unroll=c.unroll)
+        place = layer_positions(c, index)
+        if period == 1:
+            return jax.lax.scan(body, x, Part(*layers, place), unroll=c.unroll)
+        place = jax.tree.map(lambda y: y.reshape(-1, period, *y.shape[1:]), place)
+        x, kept = jax.lax.scan(in_turn, x, Part(*layers, place))
+        return x, jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
 
     steps = jnp.arange(c.passes * c.num_layers).reshape(c.passes, c.num_layers)
     x, kept = jax.lax.scan(a_pass, x, steps)

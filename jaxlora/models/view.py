@@ -7,6 +7,7 @@ from jaxlora.models import cache as caches
 from jaxlora.models.attention import View, near, seen
 from jaxlora.models.cache import Cache
 from jaxlora.models.config import DecoderConfig
+from jaxlora.models.delta import runs_of
 from jaxlora.models.inputs import Inputs
 from jaxlora.route import Pool, Route
 
@@ -51,6 +52,7 @@ def view_of(
         pool=_pool(route, queries, keys, start),
         segments=(queries, keys) if start is None else None,
         length=_length(c, positions, cache),
+        runs=runs_of(c, inputs),
     )
 
 

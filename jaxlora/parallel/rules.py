@@ -5,7 +5,8 @@ Kernels that read the residual stream are [..., D, F] with D along ``fsdp`` and 
 products between them need no communication (Shoeybi et al., Megatron-LM, arXiv
 1909.08053). What is cut along ``fsdp`` is gathered, layer by layer, when it is used
 (Rajbhandari et al., ZeRO, arXiv 1910.02054). Adapters follow the kernel that they
-adapt. An axis that the mesh does not divide stays whole.
+adapt. An axis that the mesh does not divide stays whole. The projections of a gated
+delta net are whole along ``tensor``: its kernels hold heads of three kinds in a row.
 """
 
 import math
@@ -23,6 +24,8 @@ Axis: TypeAlias = str | tuple[str, ...] | None
 RULES: Mapping[str, tuple[Axis, ...]] = {
     r"(.*/)?(q|k|v|qkv|gate|up|gate_up)_proj/kernel": ("fsdp", "tensor"),
     r"(.*/)?(o|down)_proj/kernel": ("tensor", "fsdp"),
+    r"(.*/)?in_proj_(qkv|z|b|a)/kernel": ("fsdp", None),
+    r"(.*/)?out_proj/kernel": (None, "fsdp"),
     r"(.*/)?moe/(gate|up)/kernel": ("fsdp", "tensor"),
     r"(.*/)?moe/down/kernel": ("tensor", "fsdp"),
     r"(.*/)?(q|k|v)_proj/bias": ("tensor",),

@@ -31,6 +31,7 @@ SIZES = {
 MOE = {"num_experts_per_tok": 2}
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
+DELTA = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"]
 LONG = {
     "type": "longrope",
     "short_factor": [1.0, 1.1, 1.3],
@@ -102,6 +103,25 @@ FAMILIES = {
         },
         LINEAR,
     ),
+    "qwen3_5_text": (
+        {
+            "num_hidden_layers": 4,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 100.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_interleaved": True,
+                "mrope_section": [2, 1, 1],
+            },
+        },
+        LINEAR + DELTA,
+    ),
 }
 """Fields of each config, and the modules that its adapter is of."""
 
@@ -115,7 +135,7 @@ def model_of(name: str, fields: dict):
     ).eval()
     with torch.no_grad():
         for path, value in model.named_parameters():
-            if "norm" in path or "ln_" in path or path.endswith("bias"):
+            if any(x in path for x in ("norm", "ln_", "A_log")) or "bias" in path:
                 value += 0.3 * torch.randn_like(value)
             else:
                 value.normal_(std=0.25)
