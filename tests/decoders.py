@@ -7,6 +7,7 @@ import numpy as np
 from jaxlora import lora
 from jaxlora.lora import LoraWeight
 from jaxlora.models import DecoderConfig, init
+from jaxlora.models.config import DeltaConfig
 
 # Learned positions and a plain MLP, as the base of the study.
 TINY = DecoderConfig(
@@ -48,6 +49,22 @@ WINDOW = DecoderConfig(
     window=3,
     attn_softcap=2.0,
     final_softcap=20.0,
+    tie_head=True,
+)
+# Layers of two kinds: one with attention after one of a gated delta rule, twice.
+MIXED = DecoderConfig(
+    vocab_size=13,
+    hidden_size=8,
+    num_layers=4,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=4,
+    mlp_size=12,
+    mlp="gated",
+    positions="rope",
+    output_gate=True,
+    delta_layers=(True, False) * 2,
+    delta=DeltaConfig(key_heads=2, value_heads=4, key_dim=4, value_dim=3, taps=4),
     tie_head=True,
 )
 _init = jax.jit(init, static_argnums=1)

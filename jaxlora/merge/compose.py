@@ -18,7 +18,7 @@ import numpy as np
 from jaxlora import lora, spectrum
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library, LoraWeight
-from jaxlora.merge import apply
+from jaxlora.merge import apply, layers
 from jaxlora.merge.linear import Data, Reduction, Weights
 from jaxlora.merge.loop import ALONE, Loop, over_parts
 from jaxlora.merge.space import SPACES, Coordinates
@@ -125,6 +125,8 @@ class Merge:
             the sum of the experts'.
         """
         experts = _num_experts(library)
+        if self.by_layer:
+            layers.check_alike(library)
         given = self._weights(weights, experts)
         for i, transform in enumerate(self.prepare):
             library = transform(apply.fold(key, i), library)

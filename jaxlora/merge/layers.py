@@ -31,6 +31,8 @@ Layers: TypeAlias = str | Iterable[int]
 NAMED = "low", "high", "all"
 """The first half of the layers, the second half, all of them."""
 
+_PERIODIC = re.compile(r"layers/\d+/")
+
 _SPANS = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*")
 
 
@@ -176,6 +178,24 @@ def sum_ends(ends: float = 0.25) -> Reduction:
             f"and there are two ends."
         )
     return SumEnds(ends)
+
+
+def check_alike(library: Library) -> None:
+    """Refuses sites that are of some layers only, such as ``layers/3/...``.
+
+    Args:
+      library: [E, L, ...], for a merge that tells layers apart by their number.
+
+    Raises:
+      ValueError: naming the site.
+    """
+    for name in lora.sites(library):
+        if _PERIODIC.match(name):
+            raise ValueError(
+                f"Site {name!r} is of each layer of its kind, in a model whose layers "
+                f"are of several kinds, where merges by layer are not supported; take "
+                f"one that treats all layers alike."
+            )
 
 
 def _text(expert: int, layers: Layers) -> str:

@@ -82,7 +82,9 @@ def layer_positions(config: DecoderConfig, index: jax.Array) -> LayerPosition:
 
 def _slots(delta: tuple[bool, ...]) -> jax.Array:
     """The number of each layer among those of its kind, [L]."""
-    before = [sum(delta[:i]) if here else i - sum(delta[:i]) for i, here in enumerate(delta)]
+    before = [
+        sum(delta[:i]) if here else i - sum(delta[:i]) for i, here in enumerate(delta)
+    ]
     return jnp.asarray(before, jnp.int32)
 
 

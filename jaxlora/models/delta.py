@@ -115,7 +115,7 @@ class Delta(nn.Module):
         return output(c, self.route, y, routing, "out_proj"), stored
 
     def _convolved(self, x: jax.Array, before: jax.Array, runs: Runs):
-        """silu of the convolution of x [B, T, C], and the inputs that go on."""
+        """The silu of the convolution of x [B, T, C], and the inputs that go on."""
         c, d = self.config, _sizes(self.config)
         kernel = Taps((d.taps, 1, d.channels), c, name="conv")()[:, 0]
         if runs.live is not None:

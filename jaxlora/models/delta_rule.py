@@ -37,7 +37,11 @@ class Tokens(NamedTuple):
 
 
 def gated_delta_rule(
-    tokens: Tokens, state: jax.Array, segments: jax.Array | None = None
+    tokens: Tokens,
+    state: jax.Array,
+    segments: jax.Array | None = None,
+    *,
+    chunk: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Applies the rule to tokens one after the other.
 
@@ -49,6 +53,7 @@ def gated_delta_rule(
       state: S before the first, [B, G, R, K, V].
       segments: [B, T], the tokens of each side by side; each begins at a state of
         zero. None for one that goes on from ``state``.
+      chunk: tokens of a chunk, which only moves work; None for ``CHUNK``.
 
     Returns:
       y [B, T, G, R, V], and S after the last token; float32.
@@ -60,7 +65,7 @@ def gated_delta_rule(
     [0.5, 0.75, 0.875]
     """
     length = tokens.v.shape[1]
-    size = min(CHUNK, length)
+    size = min(chunk or CHUNK, length)
     cut = _cut(tokens, size)
     parts = None
     if segments is not None:
@@ -147,7 +152,7 @@ def _pairs(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _loop(chunks: _Chunks, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """y [N, B, G, R, C, V] of one chunk after the other, and the last state."""
+    """Outputs [N, B, G, R, C, V] of one chunk after the other, and the last state."""
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.matmul(x, y, precision=_EXACT)

@@ -16,7 +16,7 @@ weights, adapters, keys, temperature and stop tokens are arguments, not constant
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,8 +165,9 @@ def _forward_all(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, c
         single = inputs._replace(tokens=tokens)
         return _forward(model, base, Adapted(adapter), single, cache)
 
-    # All experts fill the same slots: only their keys and values differ.
-    axes = Cache(keys=0, values=0, segments=None, start=None)  # pyrefly: ignore
+    # All experts fill the same slots: only their keys, values and states differ.
+    of: Any = Cache
+    axes = of(keys=0, values=0, segments=None, start=None, state=0)
     run = jax.vmap(forward, in_axes=(axes, 0, 0), out_axes=(0, axes))
     return run(cache, inputs.tokens, adapted.library)
 
@@ -178,8 +179,10 @@ def _empty(
     rows, slots = shape[0], shape[1] + steps
     pooled = routing.pooled(model.route, model.config, adapted.library, rows)
     cache = caches.empty(model.config, rows, slots, pooled)
-    keys, values = _spread(cache.keys, lead), _spread(cache.values, lead)
-    return dataclasses.replace(cache, keys=keys, values=values)
+    mine = (cache.keys, cache.values, cache.state)
+    mine = jax.tree.map(lambda x: _spread(x, lead), mine)
+    new = dict(zip(("keys", "values", "state"), mine, strict=True))
+    return dataclasses.replace(cache, **new)
 
 
 def _start(

@@ -80,7 +80,8 @@ def pooled(
     """
     if route is None or route.granularity != "sequence":
         return None
-    layers, width = config.num_layers, config.hidden_size
+    # Of layers of several kinds a site has those of one place in each period.
+    layers, width = config.num_layers // len(config.kinds), config.hidden_size
     if route.per == "model":
         return {ROUTER: jnp.zeros((batch, width))}
     if config.passes > 1 or config.shared_mlp:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import jax
 
 from jaxlora import lora
+from jaxlora.models.config import DecoderConfig
+from jaxlora.models.delta_rule import CHUNK
 from jaxlora.plan.hlo import Collective
 from jaxlora.plan.memory import base_bytes, expert_bytes, share, size
 from jaxlora.plan.work import Work, shapes
@@ -50,7 +52,8 @@ def operations(work: Work) -> float:
     head = c.hidden_size * c.vocab_size
     # Every pair of tokens twice, for scores and for values; half of them are masked,
     # but computed or not by the kernel that runs.
-    pairs = 2 * work.length * c.num_heads * c.head_dim * c.num_layers
+    attending = c.num_layers - sum(c.delta_layers)
+    pairs = 2 * work.length * c.num_heads * c.head_dim * attending + _rule(c)
     if work.task == "route":
         each = kernels * c.passes + pairs + work.experts * adapter
         return 2.0 * tokens * each + 2.0 * work.batch * head
@@ -58,6 +61,17 @@ def operations(work: Work) -> float:
     layers = (2 + again) * kernels * c.passes + (3 + again) * pairs
     each = layers + (3 + again) * adapter + 3 * head  # the head is computed again
     return 2.0 * tokens * work.experts * each
+
+
+def _rule(c: DecoderConfig) -> int:
+    """Products of a token in all layers of a gated delta rule, by chunks."""
+    if c.delta is None:
+        return 0
+    d, k, v = c.delta, c.delta.key_dim, c.delta.value_dim
+    pairs = 2 * CHUNK * k * d.key_heads
+    # Half of a triangular system, what is attended to, and three uses of the state.
+    each = CHUNK * (k + v) // 2 + CHUNK * v + 3 * k * v
+    return (pairs + each * d.value_heads) * sum(c.delta_layers)
 
 
 def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
@@ -89,7 +103,7 @@ def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
         return out
     # Updates of experts on other devices are added at every site.
     sites = lora.sites(shapes(work).library).values()
-    wide = sum(site.b.shape[-1] for site in sites) * c.num_layers
+    wide = sum(site.b.shape[-1] for site in sites) * c.num_layers // len(c.kinds)
     answers = here.batch * work.length * wide * item
     return out + _of("all-reduce", ("expert",), sizes, 1.0 * answers, 2)
 

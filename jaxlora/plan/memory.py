@@ -199,14 +199,25 @@ def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -
     kept = residuals(decoder, config, batch, length)
     if not decoder.remat:
         return kept
-    single = dataclasses.replace(
+    kinds = {kind: decoder.kinds.index(kind) for kind in decoder.kinds}
+    return kept + max(
+        residuals(_single(decoder, layer), config, batch, length)
+        for layer in kinds.values()
+    )
+
+
+def _single(decoder: DecoderConfig, layer: int) -> DecoderConfig:
+    """A decoder of one layer of another; it keeps what that would compute again."""
+    delta = decoder.delta_layers[layer : layer + 1]
+    return dataclasses.replace(
         decoder,
         remat=False,
         num_layers=1,
         local_layers=decoder.local_layers[:1],
         rotary_layers=decoder.rotary_layers[:1],
+        delta_layers=delta,
+        delta=decoder.delta if any(delta) else None,
     )
-    return kept + residuals(single, config, batch, length)
 
 
 @functools.lru_cache(maxsize=256)  # a second of tracing each

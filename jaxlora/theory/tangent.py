@@ -110,6 +110,11 @@ def metric(
     def weight(shape: Sequence[int]) -> jax.Array:
         value = config.scale**2 * config.rank / shape[-2]
         lead = np.ones(shape[:-2], np.float32)
+        if kept is not None and len(shape) > 2 and shape[0] != len(kept):
+            raise ValueError(
+                f"Got {len(kept)} layers for kernels of {shape[0]}: in a model whose "
+                f"layers are of several kinds all of them change, or none is chosen."
+            )
         if kept is not None:
             lead = lead * (kept if len(shape) > 2 else kept.all())
         return jnp.asarray(value * lead, jnp.float32)[..., None, None]

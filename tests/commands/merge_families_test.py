@@ -23,6 +23,7 @@ def deltas(folder):
     [
         ("gpt2/adapter1", "gpt2/adapter2", 8),
         ("mixtral/adapter1", "mixtral/experts", 8 + 24),
+        ("qwen3_5_text/adapter1", "qwen3_5_text/adapter2", 4 * 3 + 2 * 4 + 2 * 5),
     ],
 )
 def test_the_mean_has_every_module(first, second, modules, tmp_path):

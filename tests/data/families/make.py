@@ -111,7 +111,7 @@ FAMILIES = {
             "linear_num_key_heads": 2,
             "linear_num_value_heads": 4,
             "linear_key_head_dim": 8,
-            "linear_value_head_dim": 6,
+            "linear_value_head_dim": 12,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 100.0,
@@ -135,10 +135,12 @@ def model_of(name: str, fields: dict):
     ).eval()
     with torch.no_grad():
         for path, value in model.named_parameters():
-            if any(x in path for x in ("norm", "ln_", "A_log")) or "bias" in path:
+            if path.endswith("A_log"):  # decays of a few tokens and of many
+                value.uniform_(-4.0, 0.0)
+            elif "norm" in path or "ln_" in path or path.endswith("bias"):
                 value += 0.3 * torch.randn_like(value)
             else:
-                value.normal_(std=0.25)
+                value.normal_(std=0.6 if "conv1d" in path else 0.25)
     return model
 
 
