@@ -79,7 +79,7 @@ class DeltaConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             size = getattr(self, field.name)
-            if not 1 <= size <= 2**16:
+            if not 1 <= size <= 2**16:  # some times that of any model
                 raise ValueError(f"{field.name} is {size}, expected 1 to {2**16}.")
         if self.value_heads % self.key_heads:
             raise ValueError(

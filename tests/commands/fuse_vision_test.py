@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora import cli, models
+from jaxlora import cli, lora, models
 from jaxlora.io import tensors
-from jaxlora.models import adapters, pretrained, replaced_leaves
+from jaxlora.models import adapters, beside, pretrained, replaced_leaves
 
 RUN = jax.jit(models.apply, static_argnums=0)
 TOKENS = np.array([[5, 9, 17, 200, 33]], np.int32)
@@ -133,3 +134,38 @@ def test_a_head_that_leaves_its_table_and_a_resized_vocabulary_are_written(
     got = tensors.open_folder(tmp_path / "out").read(f"{module}.weight")
     want = bytes_.astype(np.float32) * scales[:, None] / 127
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_qwen_keeps_what_sees_and_what_drafts(tmp_path):
+    data = pathlib.Path(__file__).parents[1] / "data" / "families" / "qwen3_5_text"
+    plain = load_file(data / "base" / "model.safetensors")
+    others = {
+        "model.visual.blocks.0.attn.qkv.weight": np.ones((6, 2), np.float16),
+        "mtp.fc.weight": np.full((4, 8), 2, np.float16),
+        "mtp.layers.0.self_attn.q_proj.weight": np.zeros((4, 4), np.float16),
+    }
+    folder, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(data / "base", folder)
+    wrapped = {
+        x.replace("model.", "model.language_model."): y for x, y in plain.items()
+    }
+    save_file(wrapped | others, folder / "model.safetensors")
+    raw = json.loads((folder / "config.json").read_text())
+    outer = {"model_type": "qwen3_5", "text_config": raw, "vision_config": {"depth": 1}}
+    (folder / "config.json").write_text(json.dumps(outer))
+    words = ["fuse", folder, data / "adapter1", "--out", out]
+    assert cli.main([str(word) for word in words]) == 0
+    assert "mtp, visual is not computed here" in next(beside.notes(folder))
+    after = load_file(out / "model.safetensors")
+    assert set(after) == {*wrapped, *others}
+    for name, values in others.items():
+        np.testing.assert_array_equal(after[name], values)
+    _, base = pretrained.load(data / "base")
+    want = lora.fuse(base, adapters.load(data / "adapter1", base))
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (pretrained.load(out)[1], want)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    raw = json.loads((out / "config.json").read_text())
+    assert raw["vision_config"] == {"depth": 1}
+    assert raw["text_config"]["model_type"] == "qwen3_5_text"

@@ -21,6 +21,7 @@ TINY = {
 LLAMA = TINY | {"model_type": "llama"}
 QWEN = TINY | {"model_type": "qwen2"}
 GEMMA2 = TINY | {"model_type": "gemma2"}
+QWEN35 = TINY | {"model_type": "qwen3_5_text", "num_hidden_layers": 4}
 GEMMA3 = TINY | {"model_type": "gemma3_text", "num_hidden_layers": 7}
 
 
@@ -242,7 +243,16 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
         ),
         (QWEN | {"mlp_bias": True}, "mlp_bias True"),
         (TINY | {"model_type": "mistral", "attention_bias": True}, "attention_bias Tr"),
-        ({"model_type": "qwen3_5_text"}, "'qwen3_5_text'.*not supported"),
+        ({"model_type": "qwen3_5_moe"}, "'qwen3_5_moe'.*not supported"),
+        (QWEN35 | {"layer_types": ["full_attention"]}, "1 layer_types for 4 layers"),
+        (
+            QWEN35 | {"layer_types": ["sliding_attention"] * 4},
+            "linear_attention and full_attention; others are not supported",
+        ),
+        (QWEN35 | {"attn_output_gate": False}, "attn_output_gate False"),
+        (QWEN35 | {"linear_num_value_heads": 17}, "value_heads is 17"),
+        (QWEN35 | {"linear_num_key_heads": 0}, "linear_num_key_heads 0"),
+        (QWEN35 | {"full_attention_interval": 0}, "full_attention_interval 0"),
         (GEMMA3 | {"use_bidirectional_attention": True}, "later tokens"),
         (LLAMA | {"hidden_act": "relu"}, "hidden_act 'relu'.*supported are silu"),
         (GEMMA2 | {"hidden_activation": "silu2"}, "hidden_activation 'silu2'"),

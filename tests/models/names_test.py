@@ -62,7 +62,7 @@ def test_canonical(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "vision", "expected"),
+    ("name", "more", "expected"),
     [
         ("model.layers.0.self_attn.rotary_emb.inv_freq", False, True),
         ("model.rotary_emb.inv_freq", False, True),
@@ -70,10 +70,12 @@ def test_canonical(name, expected):
         ("vision_tower.x.weight", True, True),
         ("model.multi_modal_projector.x", True, True),
         ("model.layers.0.mlp.up_proj.weight", True, False),
+        ("mtp.layers.0.self_attn.q_proj.weight", True, True),
+        ("mtp.fc.weight", False, False),
     ],
 )
-def test_ignored(name, vision, expected):
-    assert names.is_ignored(name, vision=vision) is expected
+def test_ignored(name, more, expected):
+    assert names.is_ignored(name, more=more) is expected
 
 
 @pytest.mark.parametrize("site", names.KERNELS)

@@ -25,6 +25,11 @@ _NAMES = {"linear_attention": True, "full_attention": False}
 
 def _read(raw: Raw) -> dict[str, Any]:
     attention = flag(raw, "attention_bias")
+    if not flag({"attn_output_gate": True} | raw, "attn_output_gate"):
+        raise ValueError(
+            "config.json has attn_output_gate False, expected true: attention without "
+            "a gate is not supported in qwen3_5_text."
+        )
     layers = delta_layers(raw)
     sizes = {ours: size(raw, theirs) for ours, theirs in _SIZES.items()}
     return {
