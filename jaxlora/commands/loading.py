@@ -11,6 +11,7 @@ from jaxlora.commands import bars
 from jaxlora.commands.printing import say
 from jaxlora.io import adapter_folders, gate_file, origin, weight_sets
 from jaxlora.io.gate_file import GateFile
+from jaxlora.models import beside
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse import words as sources
@@ -85,5 +86,6 @@ def load(
         raise ValueError(f"{error} It was made for {experts}, in this order.") from None
     if gate is not None:
         gate_file.check_base(gate, loaded.base)
-    say([*weight_sets.notes(model), *origin.notes(model), *loaded.notes])
+    notes = *weight_sets.notes(model), *origin.notes(model), *beside.notes(model)
+    say([*notes, *loaded.notes])
     return loaded
