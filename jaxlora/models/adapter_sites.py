@@ -51,10 +51,11 @@ def unfused(
       leaves: of the base.
     """
     halves: dict[str, tuple[str, int]] = {}
+    several = any(periods.split(x)[0] == "layers/moe/up/kernel" for x in leaves)
     out: dict[str, PeftModule | Header] = {}
     for path, module in modules.items():
         match = _FUSED.fullmatch(path)
-        if match is None or "layers/moe/up/kernel" not in leaves:
+        if match is None or not several:
             out[path] = module
             continue
         for half, name in enumerate(("gate_proj", "up_proj")):

@@ -20,6 +20,7 @@ SIZES = {
     "unroll": 2**12,
 }
 """The largest value of each size, some times that of any model."""
+_BY_LAYER = "local_layers", "rotary_layers", "delta_layers", "dense_layers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,14 @@ class DecoderConfig:
     """MLPs that a token is sent to."""
     moe_normalize: bool = True
     """The weights of the picked MLPs add up to 1 (Mixtral)."""
+    moe_shared: int = 0
+    """Width of one more MLP, to which all tokens are sent, weighed by the sigmoid of a
+    gate of its own; 0 for none (Qwen3-Next)."""
+    dense_layers: tuple[bool, ...] = ()
+    """For each layer, has it a single MLP although others have moe_mlps? Empty for
+    none."""
+    dense_size: int = 0
+    """Hidden width of those single MLPs."""
     fused_projections: bool = False
     """q, k and v are one kernel, and so are gate and up of a gated MLP (Phi-3, GPT-2):
     an adapter of it is of all its parts."""
@@ -153,7 +162,7 @@ class DecoderConfig:
                 f"num_heads is {self.num_heads} and num_kv_heads {self.num_kv_heads}: "
                 f"every key head must serve a whole number of query heads."
             )
-        for field in ("local_layers", "rotary_layers", "delta_layers"):
+        for field in _BY_LAYER:
             entries = len(getattr(self, field))
             if entries not in (0, self.num_layers):
                 raise ValueError(
@@ -224,6 +233,18 @@ class DecoderConfig:
                 f"{self.shared_mlp} and mlp_bias={self.mlp_bias}; expected gated MLPs "
                 f"without biases in each layer."
             )
+        dense = any(self.dense_layers)
+        if (self.moe_shared and not self.moe_mlps) or dense != bool(self.dense_size):
+            raise ValueError(
+                f"moe_shared is {self.moe_shared} and dense_size {self.dense_size} "
+                f"with moe_mlps={self.moe_mlps} and {sum(self.dense_layers)} "
+                f"dense_layers, expected a size where there is such an MLP, and else 0."
+            )
+        if dense and (not self.moe_mlps or self.passes > 1):
+            raise ValueError(
+                f"dense_layers are given with moe_mlps={self.moe_mlps} and passes="
+                f"{self.passes}, expected one pass, and several MLPs in other layers."
+            )
         if not self.pre_norms and not self.post_norms:
             raise ValueError(
                 "pre_norms and post_norms are both false, expected norms before or "
@@ -241,10 +262,11 @@ class DecoderConfig:
 
         >>> config = DecoderConfig(num_layers=3, passes=2)
         >>> config.kinds
-        (Kind(delta=False),)
+        (Kind(delta=False, dense=False),)
         """
         delta = self.delta_layers or (False,) * self.num_layers
-        every = tuple(Kind(delta=here) for here in delta)
+        dense = self.dense_layers or (False,) * self.num_layers
+        every = tuple(map(Kind, delta, dense))
         count = self.num_layers
         return next(
             every[:period]

@@ -75,10 +75,15 @@ class DeltaConfig:
     """Width of a head of values."""
     taps: int
     """W, inputs that a channel of the convolution sees, the token's own included."""
+    fused: bool = False
+    """One kernel makes queries, keys, values and gates, a key head's side by side, and
+    one makes rates and decays (Qwen3-Next)."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             size = getattr(self, field.name)
+            if isinstance(size, bool):
+                continue
             if not 1 <= size <= 2**16:  # some times that of any model
                 raise ValueError(f"{field.name} is {size}, expected 1 to {2**16}.")
         if self.value_heads % self.key_heads:
@@ -108,3 +113,5 @@ class Kind(NamedTuple):
 
     delta: bool = False
     """A gated delta rule in the place of attention."""
+    dense: bool = False
+    """A single MLP, in a decoder whose other layers have several."""

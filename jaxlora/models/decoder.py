@@ -48,10 +48,10 @@ class Layer(nn.Module):
         h = norm(c, name="mlp_norm")(x) if c.pre_norms else x
         if memory is not None:
             h = Memory(c, r, name=MEMORY)(h, routing, memory)
-        elif c.moe_mlps:
+        elif c.moe_mlps and not self.kind.dense:
             h = Moe(c, r, name=MOE)(h, routing)
         else:
-            h = Mlp(c, r, name="mlp")(h, routing)
+            h = Mlp(c, r, c.dense_size, name="mlp")(h, routing)
         x = self._add(x, h, "mlp_post_norm")
         return (layout.by_batch(x, view.positions.shape[0]), stored), None
 

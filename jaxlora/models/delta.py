@@ -94,11 +94,8 @@ class Delta(nn.Module):
         """
         c, (b, t), d = self.config, view.positions.shape, _sizes(self.config)
         runs = Runs() if view.runs is None else view.runs
-        project = projector(c, self.route, x, routing)
-        qkv = project("in_proj_qkv", d.channels).reshape(b, t, -1)
-        z = project("in_proj_z", d.values)
-        beta = project("in_proj_b", d.value_heads).reshape(b, t, -1)
-        a = project("in_proj_a", d.value_heads).reshape(b, t, -1)
+        parts = self._projections(x, routing)
+        qkv, z, beta, a = (y.reshape(b, t, -1) for y in parts)
         slot = layer.index if layer.slot is None else layer.slot
         mine = empty(c, b) if stored is None else stored
         mine = jax.tree.map(lambda s: _at(s, 0 if stored is None else slot), mine)
@@ -113,6 +110,22 @@ class Delta(nn.Module):
         y = GatedNorm(c, name="norm")(y, z.reshape(y.shape)).reshape(b * t, -1)
         y = layout.by_batch(y, b)
         return output(c, self.route, y, routing, "out_proj"), stored
+
+    def _projections(self, x, routing: RoutingInputs):
+        """Queries, keys and values side by side [N, C], gates, rates and decays."""
+        d = _sizes(self.config)
+        project = projector(self.config, self.route, x, routing)
+        if not d.fused:
+            qkv = project("in_proj_qkv", d.channels), project("in_proj_z", d.values)
+            return *qkv, *(project(f"in_proj_{y}", d.value_heads) for y in "ba")
+        heads = (x.shape[0], d.key_heads, -1)  # of a key head all is side by side
+        each = d.values // d.key_heads
+        mixed = project("in_proj_qkvz", d.channels + d.values).reshape(heads)
+        cuts = (d.key_dim, 2 * d.key_dim, 2 * d.key_dim + each)
+        *qkv, z = jnp.split(mixed, cuts, axis=-1)
+        qkv = jnp.concatenate([y.reshape(x.shape[0], -1) for y in qkv], axis=-1)
+        both = project("in_proj_ba", 2 * d.value_heads).reshape(heads)
+        return qkv, z, *jnp.split(both, 2, axis=-1)
 
     def _convolved(self, x: jax.Array, before: jax.Array, runs: Runs):
         """The silu of the convolution of x [B, T, C], and the inputs that go on."""

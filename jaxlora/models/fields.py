@@ -28,10 +28,13 @@ ACTIVATIONS = {
 """Ours, by theirs."""
 
 
-WRAPPERS = {"gemma3": "gemma3_text", "qwen3_5": "qwen3_5_text"}
+WRAPPERS = {
+    "gemma3": "gemma3_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
 """Types of models that see, and those of their language models."""
-_TIED = {"gemma3": True, "qwen3_5": False}
-"""Is the head the table, if config.json does not say?"""
+_DRAFTING = "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"
 
 
 def is_wrapper(raw: Raw) -> bool:
@@ -47,13 +50,13 @@ def is_wrapper(raw: Raw) -> bool:
 def may_hold_more(raw: Raw) -> bool:
     """May its checkpoint have tensors that its language model does not compute with?
 
-    Those of Qwen 3.5 have layers that predict later tokens, and keep them in text-only
-    copies.
+    Those of Qwen 3.5 and 3 Next have layers that predict later tokens, and keep them in
+    text-only copies.
 
     Args:
       raw: config.json.
     """
-    return is_wrapper(raw) or raw.get("model_type") == "qwen3_5_text"
+    return is_wrapper(raw) or raw.get("model_type") in _DRAFTING
 
 
 def language(raw: Raw) -> Raw:
@@ -68,7 +71,7 @@ def language(raw: Raw) -> Raw:
     shared = ("dtype", "torch_dtype", "quantization_config")
     outer = {key: raw[key] for key in shared if raw.get(key) is not None}
     # The head belongs to the outer model, so the outer flag decides.
-    tie = {"tie_word_embeddings": raw.get("tie_word_embeddings", _TIED[outside])}
+    tie = {"tie_word_embeddings": raw.get("tie_word_embeddings", outside == "gemma3")}
     kind = {"model_type": inside, "architectures": [CLASSES[inside]]}
     return outer | (inner if isinstance(inner, dict) else {}) | tie | kind
 

@@ -25,13 +25,15 @@ class Mlp(nn.Module):
 
     config: DecoderConfig
     route: Route | None = None
+    size: int = 0
+    """Hidden width; 0 for that of the config."""
 
     @nn.compact
     def __call__(self, x, routing: RoutingInputs):
         """Applies the MLP to x [N, D]."""
-        c = self.config
+        c, size = self.config, self.size or self.config.mlp_size
         project = projector(c, self.route, x, routing)
-        act, size, bias = activation(c.activation), c.mlp_size, c.mlp_bias
+        act, bias = activation(c.activation), c.mlp_bias
         if c.mlp == "plain":
             hidden = act(project("up_proj", size, bias))
         elif c.fused_projections:

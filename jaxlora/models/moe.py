@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import LoraWeight, computed
+from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.grouped import Groups, grouped
 from jaxlora.models.layers import Projection, activation
+from jaxlora.models.mlp import Mlp
 from jaxlora.models.routing import RoutingInputs
 from jaxlora.route import Route
 
@@ -39,7 +41,7 @@ def refuse_stacked(names: Iterable[str], what: str) -> None:
     Raises:
       ValueError: if one of them is such a site.
     """
-    odd = sorted({*names} & {*STACKED})
+    odd = sorted(name for name in {*names} if periods.split(name)[0] in STACKED)
     if odd:
         raise ValueError(
             f"Sites {', '.join(odd)} are of MLPs of which a token sees a few, where "
@@ -58,7 +60,10 @@ class Choice(NamedTuple):
 
 
 class Moe(nn.Module):
-    """``sum_k w_k down_k(act(gate_k x) * up_k x)`` over the picked MLPs k."""
+    """``sum_k w_k down_k(act(gate_k x) * up_k x)`` over the picked MLPs k.
+
+    Where all tokens share one more, ``sigmoid(shared_gate x) shared(x)`` is added.
+    """
 
     config: DecoderConfig
     route: Route | None = None
@@ -75,7 +80,12 @@ class Moe(nn.Module):
             "up": _Stacked(c, (wide, c.mlp_size), 1.0, name="up")(),
             "down": _Stacked(c, (c.mlp_size, wide), back, name="down")(),
         }
-        return mixed(c, x, choice, stacked)
+        y = mixed(c, x, choice, stacked)
+        if not c.moe_shared:
+            return y
+        shared = Mlp(c, self.route, c.moe_shared, name="shared")(x, routing)
+        gate = Projection(1, c, self.route, name="shared_gate")(x, routing)
+        return y + nn.sigmoid(gate) * shared
 
 
 def pick(config: DecoderConfig, scores: jax.Array) -> Choice:

@@ -15,7 +15,7 @@ from jaxlora.io import module_names
 from jaxlora.io.module_names import canonical as canonical
 from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.tables import ARRAYS, GPT2, LLAMA, MIXTRAL
+from jaxlora.models.tables import ARRAYS, GPT2, LLAMA, MIXTRAL, SHARED
 from jaxlora.models.tables import KERNELS as KERNELS
 from jaxlora.models.tables import table as table
 
@@ -141,10 +141,11 @@ def alike(site: str, config: DecoderConfig | None) -> tuple[str, ...]:
         return (site,)
     kinds = config.kinds
     mixer = plain.startswith(("layers/attn/", "layers/delta/"))
+    field = "delta" if mixer else "dense"
     return tuple(
         periods.place(plain, i, len(kinds))[0]
         for i, kind in enumerate(kinds)
-        if not mixer or kind.delta == kinds[number].delta
+        if getattr(kind, field) == getattr(kinds[number], field)
     )
 
 
@@ -190,7 +191,7 @@ def site(path: str) -> Site | None:
         return None
     inner = re.sub(r"(?<=\.experts\.)\d{1,6}(?=\.)", "{}", match["inner"])
     names = GPT2 if match["layers"] == GPT2.layers else LLAMA
-    for kernels in (names.kernels, MIXTRAL.kernels):
+    for kernels in (names.kernels, MIXTRAL.kernels, SHARED):
         ours = {theirs: name for name, theirs in kernels.items()}
         if inner in ours:
             number = re.search(r"\.experts\.(\d+)\.", match["inner"])

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from jaxlora.lora import Adapter
 from jaxlora.models.attention import LayerPosition, layer_positions
-from jaxlora.models.config import Kind
+from jaxlora.models.config import DecoderConfig, Kind
 from jaxlora.models.decoder import Decoder, Layer
 from jaxlora.models.delta import DELTA
 from jaxlora.models.inputs import Inputs
 from jaxlora.models.layers import norm
 from jaxlora.models.mlp import MEMORY
+from jaxlora.models.moe import MOE
 from jaxlora.models.view import view_of
 from jaxlora.tree import Tree
 
@@ -81,11 +82,15 @@ def step_of(
     def step(x: jax.Array, part: Part) -> jax.Array:
         given = {"params": part.params, "lora": part.adapter}
         carry = (x.reshape(-1, x.shape[-1]), None)
-        layer = Layer(c, kind=Kind(delta=DELTA in part.params), parent=None)
+        layer = Layer(c, kind=_kind(c, part.params), parent=None)
         output: Any = layer.apply(given, carry, None, part.place, view, memory)
         return output[0][0].reshape(x.shape)
 
     return step
+
+
+def _kind(c: DecoderConfig, params: Tree) -> Kind:
+    return Kind(DELTA in params, bool(c.moe_mlps) and MOE not in params)
 
 
 def scan(

@@ -16,6 +16,8 @@ KERNELS = {
     "layers/mlp/gate_up_proj": "mlp.gate_up_proj",
     "layers/mlp/down_proj": "mlp.down_proj",
     "layers/moe/router": "mlp.gate",
+    "layers/delta/in_proj_qkvz": "linear_attn.in_proj_qkvz",
+    "layers/delta/in_proj_ba": "linear_attn.in_proj_ba",
     "layers/delta/in_proj_qkv": "linear_attn.in_proj_qkv",
     "layers/delta/in_proj_z": "linear_attn.in_proj_z",
     "layers/delta/in_proj_b": "linear_attn.in_proj_b",
@@ -53,6 +55,15 @@ ARRAYS = {
     "layers/delta/dt_bias": "linear_attn.dt_bias",
 }
 """Arrays that are no part of a module of their own there."""
+
+
+SHARED = {
+    "layers/moe/shared/gate_proj": "mlp.shared_expert.gate_proj",
+    "layers/moe/shared/up_proj": "mlp.shared_expert.up_proj",
+    "layers/moe/shared/down_proj": "mlp.shared_expert.down_proj",
+    "layers/moe/shared_gate": "mlp.shared_expert_gate",
+}
+"""The MLP that all tokens share in a mixture, and its gate."""
 
 
 class Table(NamedTuple):
@@ -121,4 +132,6 @@ def table(config: DecoderConfig | None) -> Table:
     if config.moe_mlps and not config.qk_norm:
         return MIXTRAL
     norms = _FOUR_NORMS if config.post_norms else _PRE_NORMS
-    return LLAMA._replace(norms=norms if config.pre_norms else _POST_NORMS)
+    kernels = LLAMA.kernels if not config.moe_shared else {**LLAMA.kernels, **SHARED}
+    norms = norms if config.pre_norms else _POST_NORMS
+    return LLAMA._replace(kernels=kernels, norms=norms)

@@ -24,7 +24,7 @@ Axis: TypeAlias = str | tuple[str, ...] | None
 RULES: Mapping[str, tuple[Axis, ...]] = {
     r"(.*/)?(q|k|v|qkv|gate|up|gate_up)_proj/kernel": ("fsdp", "tensor"),
     r"(.*/)?(o|down)_proj/kernel": ("tensor", "fsdp"),
-    r"(.*/)?in_proj_(qkv|z|b|a)/kernel": ("fsdp", None),
+    r"(.*/)?in_proj_(qkv|z|b|a|qkvz|ba)/kernel": ("fsdp", None),
     r"(.*/)?out_proj/kernel": (None, "fsdp"),
     r"(.*/)?moe/(gate|up)/kernel": ("fsdp", "tensor"),
     r"(.*/)?moe/down/kernel": ("tensor", "fsdp"),

@@ -209,6 +209,16 @@ def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -
 def _single(decoder: DecoderConfig, layer: int) -> DecoderConfig:
     """A decoder of one layer of another; it keeps what that would compute again."""
     delta = decoder.delta_layers[layer : layer + 1]
+    dense = decoder.dense_layers[layer : layer + 1]
+    if any(dense):
+        decoder = dataclasses.replace(
+            decoder,
+            moe_mlps=0,
+            moe_shared=0,
+            dense_layers=(),
+            dense_size=0,
+            mlp_size=decoder.dense_size,
+        )
     return dataclasses.replace(
         decoder,
         remat=False,
@@ -217,6 +227,8 @@ def _single(decoder: DecoderConfig, layer: int) -> DecoderConfig:
         rotary_layers=decoder.rotary_layers[:1],
         delta_layers=delta,
         delta=decoder.delta if any(delta) else None,
+        dense_layers=(),
+        dense_size=0,
     )
 
 

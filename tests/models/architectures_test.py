@@ -21,6 +21,7 @@ TINY = {
 LLAMA = TINY | {"model_type": "llama"}
 QWEN = TINY | {"model_type": "qwen2"}
 GEMMA2 = TINY | {"model_type": "gemma2"}
+QWEN_MOE = TINY | {"model_type": "qwen3_moe"}
 QWEN35 = TINY | {"model_type": "qwen3_5_text", "num_hidden_layers": 4}
 GEMMA3 = TINY | {"model_type": "gemma3_text", "num_hidden_layers": 7}
 
@@ -243,7 +244,10 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
         ),
         (QWEN | {"mlp_bias": True}, "mlp_bias True"),
         (TINY | {"model_type": "mistral", "attention_bias": True}, "attention_bias Tr"),
-        ({"model_type": "qwen3_5_moe"}, "'qwen3_5_moe'.*not supported"),
+        ({"model_type": "qwen2_moe"}, "'qwen2_moe'.*not supported"),
+        (QWEN_MOE | {"mlp_only_layers": [2]}, r"mlp_only_layers \[2\].*0 to 1"),
+        (QWEN_MOE | {"mlp_only_layers": "all"}, "mlp_only_layers 'all'"),
+        (QWEN_MOE | {"decoder_sparse_step": 0}, "decoder_sparse_step 0"),
         (QWEN35 | {"layer_types": ["full_attention"]}, "1 layer_types for 4 layers"),
         (
             QWEN35 | {"layer_types": ["sliding_attention"] * 4},

@@ -209,6 +209,11 @@ def test_a_plan_counts_what_its_layers_do(base, adapter):
     pairs = 2 * 8 * 2 * 4 * 2
     each = 2 * kernels + 3 * (pairs + rule) + 3 * (learns + 8 * 13)
     assert costs.operations(work) == 2 * 8 * each
+
+
+@pytest.mark.slow
+def test_a_plan_of_rematerialised_layers_needs_less_memory():
+    work = Work(config=MIXED, batch=1, length=8, lora=lora.LoraConfig(rank=2))
     remat = dataclasses.replace(work, config=dataclasses.replace(MIXED, remat=True))
     least = memory.estimate(remat, {})["activations"]
     assert 0 < least < memory.estimate(work, {})["activations"]

@@ -33,8 +33,8 @@ def experts(family, base):
     return lora.stack([none, *both])
 
 
-SLOW = ["mistral_plain", "yarn"]
-"""A Llama but for what other tests hold."""
+SLOW = ["mistral_plain", "yarn", "qwen3_5_moe_text", "qwen3_moe_some"]
+"""What other families hold, in another mixture."""
 
 
 @pytest.mark.parametrize(

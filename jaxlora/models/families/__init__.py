@@ -12,7 +12,7 @@ from jaxlora.models.families.mixtral import MIXTRAL
 from jaxlora.models.families.olmo2 import OLMO2
 from jaxlora.models.families.phi3 import PHI3
 from jaxlora.models.families.qwen import QWEN2, QWEN3
-from jaxlora.models.families.qwen35 import QWEN35
+from jaxlora.models.families.qwen35 import QWEN3_NEXT, QWEN35, QWEN35_MOE
 from jaxlora.models.families.qwen_moe import QWEN3_MOE
 from jaxlora.models.families.smollm3 import SMOLLM3
 
@@ -32,5 +32,7 @@ FAMILIES: Mapping[str, Family] = {
     "granite": GRANITE,
     "smollm3": SMOLLM3,
     "qwen3_5_text": QWEN35,
+    "qwen3_5_moe_text": QWEN35_MOE,
+    "qwen3_next": QWEN3_NEXT,
 }
 """By ``model_type``; of two that can hold a decoder, the first is written."""

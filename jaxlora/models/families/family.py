@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxlora.io.tensors import short
 from jaxlora.models.checked import Raw, flag, size
 from jaxlora.models.config import DecoderConfig
 
@@ -129,3 +130,43 @@ def moe(raw: Raw, count: str) -> dict[str, Any]:
         "moe_mlps": size(raw, count),
         "moe_top_k": size(raw, "num_experts_per_tok"),
     }
+
+
+def sparse(raw: Raw, mixture: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a family some of whose layers may have a single MLP.
+
+    They are those of mlp_only_layers, and those of which decoder_sparse_step does not
+    divide the number, counted from 1.
+
+    Args:
+      raw: config.json, with its defaults.
+      mixture: fields of its layers with several MLPs.
+
+    Raises:
+      ValueError: if mlp_only_layers are no layers.
+    """
+    count, step = size(raw, "num_hidden_layers"), size(raw, "decoder_sparse_step")
+    alone = raw.get("mlp_only_layers") or []
+    if not isinstance(alone, list) or not all(
+        type(i) is int and 0 <= i < count for i in alone
+    ):
+        raise ValueError(
+            f"config.json has mlp_only_layers {short(alone)}, expected a list of "
+            f"numbers of layers, 0 to {count - 1}."
+        )
+    dense = tuple(i in alone or (i + 1) % step != 0 for i in range(count))
+    width = {"dense_size": size(raw, "intermediate_size")} if any(dense) else {}
+    if all(dense):
+        return {"mlp_size": width["dense_size"]}
+    return mixture | width | {"dense_layers": dense if any(dense) else ()}
+
+
+def sparse_out(config: DecoderConfig) -> Raw:
+    """The inverse of :func:`sparse`.
+
+    Args:
+      config: of the decoder.
+    """
+    alone = [i for i, dense in enumerate(config.dense_layers) if dense]
+    wide = {"intermediate_size": config.dense_size} if alone else {}
+    return {"mlp_only_layers": alone, "decoder_sparse_step": 1} | wide

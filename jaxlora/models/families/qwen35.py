@@ -1,16 +1,27 @@
-"""Qwen 3.5 (its text model): attention in every fourth layer, gated delta nets between.
+"""Qwen 3.5 (its text model) and Qwen 3 Next: attention in every fourth layer alone.
+
+The layers between have gated delta nets. Qwen 3 Next, and Qwen 3.5 of that kind, have
+many small MLPs in a layer, and one more that all tokens share.
 
 Attention has a gate on its output, and rotates a quarter of each head. Positions of
 text are equal in all sections of what rotates pictures (mrope), so that these need not
 be told apart.
 """
 
+import dataclasses
 from typing import Any
 
 from jaxlora.io.tensors import short
 from jaxlora.models.checked import Raw, flag, size
 from jaxlora.models.config import DecoderConfig, DeltaConfig
-from jaxlora.models.families.family import COMMON, NO_BIASES, Family
+from jaxlora.models.families.family import (
+    COMMON,
+    NO_BIASES,
+    Family,
+    moe,
+    sparse,
+    sparse_out,
+)
 
 _SIZES = {
     "key_heads": "linear_num_key_heads",
@@ -20,6 +31,7 @@ _SIZES = {
     "taps": "linear_conv_kernel_dim",
 }
 """Fields of a gated delta rule: ours and theirs."""
+_REFUSED = {"mlp_bias": NO_BIASES["mlp_bias"]}
 _NAMES = {"linear_attention": True, "full_attention": False}
 
 
@@ -27,11 +39,11 @@ def _read(raw: Raw) -> dict[str, Any]:
     attention = flag(raw, "attention_bias")
     if not flag({"attn_output_gate": True} | raw, "attn_output_gate"):
         raise ValueError(
-            "config.json has attn_output_gate False, expected true: attention without "
-            "a gate is not supported in qwen3_5_text."
+            f"config.json has attn_output_gate False, expected true: attention without "
+            f"a gate is not supported in {raw['model_type']}."
         )
     layers = delta_layers(raw)
-    sizes = {ours: size(raw, theirs) for ours, theirs in _SIZES.items()}
+    sizes: dict[str, Any] = {x: size(raw, theirs) for x, theirs in _SIZES.items()}
     return {
         "attention_bias": attention,
         "output_bias": attention,
@@ -73,6 +85,7 @@ def _write(config: DecoderConfig) -> Raw:
     layers = config.delta_layers or (False,) * config.num_layers
     names = {here: name for name, here in _NAMES.items()}
     sizes = {} if config.delta is None else vars(config.delta)
+    sizes = {ours: value for ours, value in sizes.items() if ours in _SIZES}
     return {
         "layer_types": [names[here] for here in layers],
         "partial_rotary_factor": config.rotated / config.head_dim,
@@ -81,28 +94,102 @@ def _write(config: DecoderConfig) -> Raw:
     }
 
 
+def _read_moe(raw: Raw) -> dict[str, Any]:
+    return _read(raw) | _mixture(raw) | {"moe_normalize": True}
+
+
+def _read_next(raw: Raw) -> dict[str, Any]:
+    mixture = _mixture(raw) | {"moe_normalize": flag(raw, "norm_topk_prob")}
+    fields = _read(raw) | sparse(raw, mixture)
+    delta = fields["delta"]
+    fused = delta and dataclasses.replace(delta, fused=True)
+    return fields | {"delta": fused}
+
+
+def _mixture(raw: Raw) -> dict[str, Any]:
+    return moe(raw, "num_experts") | {
+        "mlp_size": size(raw, "moe_intermediate_size"),
+        "moe_shared": size(raw, "shared_expert_intermediate_size"),
+    }
+
+
+def _write_moe(config: DecoderConfig) -> Raw:
+    return _write(config) | {
+        "moe_intermediate_size": config.mlp_size,
+        "shared_expert_intermediate_size": config.moe_shared,
+        "num_experts": config.moe_mlps,
+        "num_experts_per_tok": config.moe_top_k,
+    }
+
+
+def _write_next(config: DecoderConfig) -> Raw:
+    raw = _write_moe(config) | {"norm_topk_prob": config.moe_normalize}
+    return raw | sparse_out(config)
+
+
+_DEFAULTS = COMMON | {
+    "num_attention_heads": 16,
+    "head_dim": 256,
+    "max_position_embeddings": 32_768,
+    "partial_rotary_factor": 0.25,
+    "full_attention_interval": 4,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+}
+_MOE = _DEFAULTS | {
+    "hidden_size": 2048,
+    "num_key_value_heads": 2,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+}
 QWEN35 = Family(
     model_class="Qwen3_5ForCausalLM",
-    defaults=COMMON
+    defaults=_DEFAULTS
     | {
         "vocab_size": 248_320,
         "hidden_size": 4096,
         "intermediate_size": 12_288,
-        "num_attention_heads": 16,
         "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 32_768,
-        "partial_rotary_factor": 0.25,
-        "full_attention_interval": 4,
-        "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32,
-        "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128,
-        "linear_conv_kernel_dim": 4,
     },
     read=_read,
     write=_write,
     layer_types=False,
-    refused={"mlp_bias": NO_BIASES["mlp_bias"]},
+    refused=_REFUSED,
+    partial_rotary=True,
+)
+QWEN35_MOE = Family(
+    model_class="Qwen3_5MoeForCausalLM",
+    defaults=_MOE
+    | {
+        "vocab_size": 248_320,
+        "num_hidden_layers": 40,
+        "num_experts_per_tok": 8,
+        "num_experts": 256,
+    },
+    read=_read_moe,
+    write=_write_moe,
+    layer_types=False,
+    refused=_REFUSED,
+    partial_rotary=True,
+)
+QWEN3_NEXT = Family(
+    model_class="Qwen3NextForCausalLM",
+    defaults=_MOE
+    | {
+        "vocab_size": 151_936,
+        "num_hidden_layers": 48,
+        "intermediate_size": 5632,
+        "num_experts_per_tok": 10,
+        "num_experts": 512,
+        "decoder_sparse_step": 1,
+        "norm_topk_prob": True,
+    },
+    read=_read_next,
+    write=_write_next,
+    layer_types=False,
+    refused=_REFUSED,
     partial_rotary=True,
 )

@@ -1,40 +1,42 @@
-"""Qwen 3 with many small MLPs in every layer (``qwen3_moe``)."""
+"""Qwen 3 with many small MLPs in every layer, or in most (``qwen3_moe``)."""
 
 from typing import Any
 
-from jaxlora.io.tensors import short
 from jaxlora.models.checked import Raw, flag, size
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.families.family import COMMON, Family, biases, biases_out, moe
+from jaxlora.models.families.family import (
+    COMMON,
+    Family,
+    biases,
+    biases_out,
+    moe,
+    sparse,
+    sparse_out,
+)
 
 
 def _read(raw: Raw) -> dict[str, Any]:
-    step = size(raw, "decoder_sparse_step")
-    if step != 1:
-        raise ValueError(
-            f"config.json has decoder_sparse_step {short(step)}, expected 1: decoders "
-            f"whose layers differ in their number of MLPs are not supported."
-        )
-    return (
-        biases(raw)
-        | moe(raw, "num_local_experts" if "num_local_experts" in raw else "num_experts")
-        | {
-            "mlp_size": size(raw, "moe_intermediate_size"),
-            "moe_normalize": flag(raw, "norm_topk_prob"),
-            "qk_norm": True,
-        }
-    )
+    count = "num_local_experts" if "num_local_experts" in raw else "num_experts"
+    mixture = moe(raw, count) | {
+        "mlp_size": size(raw, "moe_intermediate_size"),
+        "moe_normalize": flag(raw, "norm_topk_prob"),
+    }
+    return biases(raw) | sparse(raw, mixture) | {"qk_norm": True}
 
 
 def _write(config: DecoderConfig) -> Raw:
-    return biases_out(config) | {
-        "moe_intermediate_size": config.mlp_size,
-        "num_experts": config.moe_mlps,
-        "num_experts_per_tok": config.moe_top_k,
-        "norm_topk_prob": config.moe_normalize,
-        "use_sliding_window": any(config.local_layers),
-        "sliding_window": config.window or None,
-    }
+    return (
+        biases_out(config)
+        | sparse_out(config)
+        | {
+            "moe_intermediate_size": config.mlp_size,
+            "num_experts": config.moe_mlps,
+            "num_experts_per_tok": config.moe_top_k,
+            "norm_topk_prob": config.moe_normalize,
+            "use_sliding_window": any(config.local_layers),
+            "sliding_window": config.window or None,
+        }
+    )
 
 
 def _slides(raw: Raw, layer: int) -> bool:
@@ -65,7 +67,6 @@ QWEN3_MOE = Family(
     slides=_slides,
     layer_types=False,
     refused={
-        "mlp_only_layers": "layers with a single MLP among those with several",
         "mlp_bias": "biases in the MLP",
     },
 )

@@ -37,6 +37,21 @@ LONG = {
     "short_factor": [1.0, 1.1, 1.3],
     "long_factor": [1.5, 2.5, 4.0],
 }
+NEXT = {
+    "num_hidden_layers": 2,
+    "layer_types": ["linear_attention", "full_attention"],
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "partial_rotary_factor": 0.5,
+}
+MIXTURE = {
+    "num_experts": 5,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 20,
+}
 FAMILIES = {
     "mistral": ({"sliding_window": 4, "head_dim": 16}, LINEAR),
     "mistral_plain": ({"model_type": "mistral", "sliding_window": None}, LINEAR),
@@ -121,6 +136,17 @@ FAMILIES = {
             },
         },
         LINEAR + DELTA,
+    ),
+    "qwen3_5_moe_text": (NEXT | MIXTURE | MOE, ATTENTION + DELTA),
+    "qwen3_next": (
+        NEXT | MIXTURE | MOE | {"mlp_only_layers": [1], "norm_topk_prob": False},
+        [*ATTENTION, "in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"],
+    ),
+    "qwen3_moe_some": (
+        MOE
+        | {"model_type": "qwen3_moe", "num_hidden_layers": 4, "head_dim": 16}
+        | {"num_experts": 5, "moe_intermediate_size": 24, "decoder_sparse_step": 2},
+        ATTENTION,
     ),
 }
 """Fields of each config, and the modules that its adapter is of."""

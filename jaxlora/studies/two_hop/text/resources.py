@@ -76,8 +76,8 @@ def check(config: TextConfig) -> None:
 
     Raises:
       ValueError: if no model is named, it is of no supported architecture or has linear
-        attention, adapters of this config do not fit it, the mesh would cut a head, or the tokenizer is of
-        another one.
+        attention, adapters of this config do not fit it, the mesh would cut a head, or
+        the tokenizer is of another one.
     """
     shapes = decoder(config)
     if shapes.delta is not None:
