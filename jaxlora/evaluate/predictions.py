@@ -143,7 +143,8 @@ def _outcome(
     like = _address(row, Metric.CHANCE) if row else None
     chances = (other for other in rows if _address(other, other["metric"]) == like)
     chance = _number(next(chances, None), "value")
-    ending = claims.ending(x.claim, x.bound, tuple(got.values()), chance)
+    interval = got["value"], got["lo"], got["hi"]
+    ending = claims.ending(x.claim, x.bound, interval, chance)
     claim = claims.in_words(x.claim, x.bound, chance)
     shown = _show(**got) if row else "no such row"
     address = f"{x.cell or 'base'}, {x.library}, {x.method}, {x.split} {x.metric}"
