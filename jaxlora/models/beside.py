@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlora.io import header, quantised, tensors
+from jaxlora.io import header, mixtures, quantised, tensors
 from jaxlora.io.header import DTYPES, Entry
 from jaxlora.io.tensors import Tensors
 from jaxlora.models import fields, names
@@ -84,6 +84,7 @@ def read(folder: Path | str | None) -> Beside | None:
     if not fields.may_hold_more(tensors.read_json(Path(folder) / "config.json")):
         return None
     checkpoint = quantised.opened(tensors.open_folder(Path(folder)))
+    checkpoint = mixtures.apart(checkpoint)
     parts = {x: names.is_ignored(x, more=True) for x in checkpoint.entries}
     if not any(parts.values()):
         return None

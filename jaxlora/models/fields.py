@@ -88,7 +88,7 @@ def text_config(raw: Raw) -> Raw:
         raise ValueError(
             f"config.json has model_type {short(kind)} (architectures "
             f"{short(raw.get('architectures'))}), which is not supported; supported "
-            f"are {', '.join(DEFAULTS)}, and {' and '.join(WRAPPERS)} (their text "
+            f"are {', '.join(DEFAULTS)}, and {', '.join(WRAPPERS)} (their text "
             f"models)."
         )
     ours = {ours: raw[theirs] for ours, theirs in _spelled(kind) if theirs in raw}

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.files import write_text
-from jaxlora.io import origin, quantised, shards, tensors
+from jaxlora.io import mixtures, origin, quantised, shards, tensors
 from jaxlora.io.tensors import Tensors
 from jaxlora.lora import Adapter, LoraWeight
 from jaxlora.models import (
@@ -94,6 +94,8 @@ def load(
     checkpoint = quantised.opened(tensors.open_folder(folder))
     raw = tensors.read_json(folder / "config.json")
     config = architectures.from_json(raw)
+    if fields.may_hold_more(raw):
+        checkpoint = mixtures.apart(checkpoint)
     if mesh is not None:
         division.check(config, mesh.shape)
     sources = _sources(checkpoint, more=fields.may_hold_more(raw))
