@@ -45,6 +45,16 @@ _BITS = {
 _CONTAINERS = 2**18  # of which a tensor has three; each is an object in memory
 _MAX_AXES = 8
 _MAX_NAME = 1000
+_PAGE = "a page of the web, as a failed download leaves it; fetch it again"
+_OTHERS = {
+    b"version https://git-lfs": "a placeholder of Git LFS, and not the file; `git lfs "
+    "pull` fetches it",
+    **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"), _PAGE),
+    b"GGUF": "a file of GGUF; `jaxlora import` reads models in that format",
+    b"PK\x03\x04": "a zip file, as torch.save writes pickles; save it as safetensors",
+}
+"""What other files begin with, and what they are. Read as the length of a header, each
+of these is longer than any header may be."""
 _ADVICE = (
     "it is damaged or cut short, or the download left a placeholder; fetch it again"
 )
@@ -88,7 +98,12 @@ def read(path: Path) -> dict[str, Entry]:
     with path.open("rb") as file:
         if not size:
             raise bad(path, "it is empty")
-        length = int.from_bytes(file.read(8), "little")
+        first = file.read(32)
+        for start, what in _OTHERS.items():
+            if first.startswith(start):
+                raise PathError(path, f"{path} is no safetensors file: it is {what}.")
+        length = int.from_bytes(first[:8], "little")
+        file.seek(8)
         # Before reading: a length of 2**60 would be allocated.
         most = min(HEADER_BYTES, size - 8)
         if not 2 <= length <= most:

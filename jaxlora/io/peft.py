@@ -131,10 +131,12 @@ def _folder(folder: Path, name: str | None) -> Path:
     if len(inner) == 1 and name is None:
         return inner[0]
     shown = ", ".join(path.name for path in inner)
+    model = (folder / "config.json").is_file()
     raise PathError(
         folder,
         f"{folder} has no {CONFIG}, expected an adapter in the format of PEFT"
-        + (f"; it holds several, give the folder of one: {shown}." if inner else "."),
+        + (f"; it holds several, give the folder of one: {shown}" if inner else "")
+        + (", and not a model." if model and not inner else "."),
     )
 
 

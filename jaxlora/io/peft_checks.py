@@ -82,7 +82,7 @@ def _check_kind(raw: Raw) -> None:
             f"'lora_only'."
         )
     init = raw.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(STARTS):
+    if isinstance(init, str) and init.lower() in STARTS:
         if raw.get("use_dora"):
             raise ValueError(
                 f"{CONFIG} has use_dora and init_lora_weights {short(init)}, whose "
@@ -103,13 +103,19 @@ def _why(init: Any) -> str:
             "that base only, which was saved beside it; add it there with PEFT "
             "(merge_and_unload)"
         )
-    if plain and plain.startswith(("corda", "lora_ga")):
+    drawn = {
+        "corda": "were made of data",
+        "lora_ga": "were made of data",
+        "pissa_niter": "are singular vectors approximated at random",
+    }
+    kind = next((x for x in drawn if plain and plain.startswith(x)), None)
+    if kind is not None:
         return (
-            ", whose first factors were made of data and taken out of the base: no "
-            "file of the adapter or the base says what they were. Where it was "
-            "trained, save it as plain LoRA with PEFT, as in model.save_pretrained("
-            "DIR, path_initial_model_for_weight_conversion=INITIAL), where INITIAL is "
-            "the folder that it was saved to before training"
+            f", whose first factors {drawn[kind]}, and were taken out of the base: no "
+            f"file of the adapter or the base says what they were. Where it was "
+            f"trained, save it as plain LoRA with PEFT, as in model.save_pretrained("
+            f"DIR, path_initial_model_for_weight_conversion=INITIAL), where INITIAL is "
+            f"the folder that it was saved to before training"
         )
     return ", expected one of those that are known to leave the base as it is"
 

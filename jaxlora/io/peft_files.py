@@ -8,7 +8,9 @@ from jaxlora.io.peft_checks import CONFIG, Raw, check
 from jaxlora.io.peft_config import CONFIG_BYTES
 from jaxlora.io.peft_keys import WEIGHTS
 from jaxlora.io.tensors import Tensors
+from jaxlora.names import few
 
+_TENSORS = (".safetensors", ".npz", ".gguf", ".pt", ".pth", ".ckpt", ".bin")
 INDEX = f"{WEIGHTS}.index.json"
 """Says which of several files has which tensor."""
 
@@ -66,4 +68,7 @@ def _cause(folder: Path) -> str:
             f", only shards such as {shards[0]} without {INDEX}; the download is "
             f"incomplete."
         )
+    others = [x.name for x in folder.iterdir() if x.suffix in _TENSORS]
+    if others:
+        return f"; it holds {few(sorted(others))}, which no adapter of PEFT has."
     return "; the download is incomplete."

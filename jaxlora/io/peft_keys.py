@@ -25,6 +25,8 @@ _FOREIGN = {
     "lora_B of PEFT",
     r"\.lora\.(?:down|up)\b": "lora.down or lora.up, as of old diffusers, expected "
     "lora_A and lora_B of PEFT",
+    r"\.(?:ranknum|lora_E)\b": "of AdaLoRA, whose ranks are chosen by lora_E, and no "
+    "plain LoRA",
     r"\.(?:hada_w|lokr_w|oft_|vera_lambda|boft_)": "of another method than LoRA",
 }
 """Tensors of other programs, by a mark of their names."""

@@ -228,6 +228,8 @@ def short(value: Any) -> str:
 
 def _instead(folder: Path) -> str:
     files = sorted(file.name for file in folder.iterdir())
+    if "adapter_config.json" in files:
+        return ": it is an adapter, expected the model that it is for."
     pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
     if pickles:
         return (

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from jaxlora.io.header import READ, Entry
 from jaxlora.io.tensors import INDEX, SINGLE
+from jaxlora.models.names import HEAD
 
 _UNMERGED = re.compile(r"\.base_layer\.|\.lora_(?:embedding_)?[AB]\b|\.lora_magnitude")
 _PACKED = re.compile(
     r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale\w*|scales?|SCB|absmax|"
     r"weight\.(?:absmax|quant_map|quant_state\.\w+)|qscale\w*)$"
+)
+_OTHER_HEAD = re.compile(
+    r"(?:.*\.)?(?:v_head|value_head|score|classifier|reward_head)\."
 )
 _SHOWN = 4
 
@@ -59,6 +63,19 @@ def reason(
         return (
             f"The checkpoint is quantised: it holds {packed[0]!r}, of packed weights, "
             f"which are not supported here; take the unquantised one."
+        )
+    heads = [name for name in odd if _OTHER_HEAD.match(name)]
+    if heads:
+        return (
+            f"The checkpoint holds {heads[0]!r}, a head of another task (of a "
+            f"classifier, or of values), expected a language model alone"
+            + (", with its own head." if HEAD in lacks else "; save that part of it.")
+        )
+    if list(lacks) == [HEAD]:
+        return (
+            f"The checkpoint lacks {HEAD!r}, and its config.json has "
+            f"tie_word_embeddings false: it was saved without its head (as by "
+            f"AutoModel), or its head is the embedding and the config wrong."
         )
     what, names = ("lacks", lacks) if lacks else ("holds also", odd)
     cause = "different models, or the download is incomplete"

@@ -123,10 +123,18 @@ def test_file_cut_short(tmp_path, keep):
         tensors.open_folder(tmp_path)
 
 
-def test_git_lfs_placeholder(tmp_path):
-    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-    (tmp_path / "model.safetensors").write_text(text)
-    with pytest.raises(ValueError, match="placeholder"):
+@pytest.mark.parametrize(
+    ("begins", "cause"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "placeholder"),
+        (b"<!DOCTYPE html><html>Not found</html>", "page of the web"),
+        (b"GGUF\x03\x00\x00\x00", "file of GGUF"),
+        (b"PK\x03\x04data.pkl", "zip file, as torch.save"),
+    ],
+)
+def test_other_files_are_called_what_they_are(tmp_path, begins, cause):
+    (tmp_path / "model.safetensors").write_bytes(begins)
+    with pytest.raises(ValueError, match=f"model.safetensors is no .*{cause}"):
         tensors.open_folder(tmp_path)
 
 

@@ -310,6 +310,10 @@ NORM = "model.layers.1.input_layernorm.weight"
     [
         ({"without": [NORM]}, rf"lacks 1 tensors .*{NORM}"),
         ({"x.weight": np.ones(2, np.float32)}, r"holds also 1 tensors .*x\.weight"),
+        (
+            {"v_head.summary.weight": np.ones(2, np.float32)},
+            r"v_head.* of another task",
+        ),
         ({NORM: np.ones(63, np.float32)}, rf"{NORM}' has the shape \(63,\), .*\(64,\)"),
         ({NORM: np.ones(64, np.int8)}, rf"{NORM}' is stored as I8, .*quantised"),
         ({"x.scale": np.ones(2, np.uint8)}, r"is quantised: it holds 'x\.scale'"),
@@ -327,7 +331,7 @@ NORM = "model.layers.1.input_layernorm.weight"
         ({"config": {"num_hidden_layers": 1, "layer_types": None}}, r"holds also 12 "),
         ({"config": {"hidden_size": 32}}, r"has the shape \(256, 64\), .*\(256, 32\)"),
         ({"config": {"vocab_size": 300}}, r"\(256, 64\), expected \(300, 64\)"),
-        ({"config": {"tie_word_embeddings": False}}, r"lacks 1 tensors .*lm_head"),
+        ({"config": {"tie_word_embeddings": False}}, r"lacks 'lm_head.weight', and"),
         ({"config": {"model_type": "llama"}}, r"holds also 6 tensors .*bias"),
         ({"config": {"model_type": "bloom"}}, r"'bloom'.*supported are llama"),
         (
