@@ -1,7 +1,8 @@
-"""What saving costs a training, and how long it takes to go on.
+r"""What saving costs a training, and how long it takes to go on.
 
     python experiments/benchmarks/checkpointing.py
-    python experiments/benchmarks/checkpointing.py --experts 126 --rank 8 --hidden 128
+    python experiments/benchmarks/checkpointing.py --experts 126 --rank 8 --hidden 128 \
+        --length 8
 
 The second is of the two-hop study's size, all experts of a seed at once; the first has
 eight experts of rank 16 on every projection of a decoder of hidden 256. AdamW, float32:
@@ -45,7 +46,9 @@ class Arguments:
     layers: int = 4
     """L."""
     batch: int = 4
-    """Rows of 64 tokens of an update of each expert."""
+    """Rows of an update of each expert."""
+    length: int = 64
+    """Tokens of a row."""
     chunks: int = 12
     """Chunks of 8 updates that are timed."""
     every: int = 4
@@ -116,19 +119,19 @@ def _setting(given: Arguments):
         num_kv_heads=4,
         head_dim=given.hidden // 4,
         mlp_size=4 * given.hidden,
-        max_length=64,
+        max_length=given.length,
     )
     model = Decoder(config)
     base = jax.jit(init, static_argnums=1)(jax.random.key(0), model)
-    training = Training(steps=10_000, batch=given.batch, length=64, warmup=0)
+    training = Training(steps=10_000, batch=given.batch, length=given.length, warmup=0)
     opt = training.optimizer()
     keys = jax.random.split(jax.random.key(1), given.experts)
     how = lora.LoraConfig(rank=given.rank, targets=lora.ALL_LINEAR)
     run = jax.jit(packed.start, static_argnums=(1, 2))(base, how, opt, keys)
-    shape = (given.experts, 8, 1, given.batch, 64)
+    shape = (given.experts, 8, 1, given.batch, given.length)
     tokens = np.random.default_rng(0).integers(1, 2048, shape).astype(np.int32)
     ones = np.ones(shape, np.int32)
-    places = np.broadcast_to(np.arange(64, dtype=np.int32), shape)
+    places = np.broadcast_to(np.arange(given.length, dtype=np.int32), shape)
     rows = Rows(tokens, tokens, ones.astype(np.float32), ones, places)
     plan = training.plan([10_000] * given.experts)
     program = packed.Program(model, opt, given.experts)
