@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -30,6 +31,10 @@ import pytest
 # Reads all builtins when it is first imported; a doctest leaves its last value there.
 import tyro  # noqa: F401
 
+# Rewritten tests too are kept: a process takes 5 s to rewrite all of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A run in the background ignores Ctrl-C, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,6 +48,35 @@ gc.set_threshold(20_000, 20, 20)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the time of many modules would be LLVM's; the values hardly depend on it. For
+# all modules alike: a program that was compiled the other way rounds otherwise.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+def _share_contexts(programs: int = 200) -> None:
+    """Lets programs of a thread be written in one MLIR context, a new one now and then.
+
+    JAX makes one for every program and loads ten dialects into it: 3 to 4 ms each, of
+    10 to 15 ms for a program of one operation, and the suite has 24,000 programs. A
+    context keeps the constants of its programs, so it must not live forever.
+    """
+    from jax._src.interpreters import mlir
+
+    make = getattr(mlir, "make_ir_context", None)
+    if make is None:  # another JAX: slower, and nothing else
+        return
+    used = threading.local()
+
+    def shared():
+        if getattr(used, "left", 0) == 0:
+            used.context, used.left = make(), programs
+        used.left -= 1
+        return used.context
+
+    mlir.make_ir_context = shared
+
+
+_share_contexts()
 
 
 def pytest_configure(config):
@@ -59,20 +93,6 @@ def pytest_configure(config):
             break
         size -= path.stat().st_size
         path.unlink()
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """Most of the time of many modules is LLVM's; the values hardly depend on it.
-
-    Caches are emptied on both sides: a program that was compiled the other way rounds
-    otherwise, and a test of bit-equality must not meet one of each.
-    """
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
 @pytest.fixture(autouse=True)
-def _as_a_user(optax_promotes, compile_quickly):
+def _as_a_user(optax_promotes):
     """JAX's own defaults; see tests/conftest.py."""
 
 

@@ -1,11 +1,12 @@
 """Peak memory and seconds of ``merge``, ``fuse`` and ``inspect`` on random files.
 
     python experiments/benchmarks/memory.py FOLDER               # about 2.3 GB of files
-    python experiments/benchmarks/memory.py FOLDER --only merge
+    python experiments/benchmarks/memory.py FOLDER --adapters 3 --only merge
 
 Each command runs in a process of its own, after its imports: what is printed is the
-growth of the largest resident set, in GB, beside the bytes of what it reads. The files
-are made once, kept in FOLDER and left there; only what the commands write is deleted.
+growth of the largest resident set, in GB, beside the bytes of what it reads and writes.
+A base is loaded as ``generate`` loads it. The files are made once, kept in FOLDER and
+left there; only what the commands write is deleted.
 """
 
 import dataclasses
@@ -33,8 +34,10 @@ SITES = {
     "mlp.down_proj": (MLP, HIDDEN),
 }
 VOCABULARY = 4096
-RANK, EXPERTS = 256, 2
+RANK = 256
 GB = 1e9
+LOAD = "load"
+"""No command: what loads a base for commands."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,32 +46,36 @@ class Arguments:
 
     folder: tyro.conf.Positional[Path]
     """Where random files are made."""
+    adapters: int = 2
+    """How many are merged, each of 0.34 GB."""
     only: tuple[str, ...] = ()
     """Names of measurements; by default all of them."""
 
 
 def main(given: Arguments) -> None:
     """Prints a line a command."""
-    files = made(given.folder)
-    two, out = [*map(str, files["adapters"])], given.folder / "out"
-    one, base, shapes = two[0], str(files["base"]), str(files["shapes"])
+    files = made(given.folder, given.adapters)
+    some, out = [*map(str, files["adapters"])], given.folder / "out"
+    one, base, shapes = some[0], str(files["base"]), str(files["shapes"])
     calls = {
-        "merge": (("merge", *two, "--method", "mean", "--out", str(out)), two),
-        "merge svd": (("merge", *two, "--method", "svd", "--out", str(out)), two),
-        "merge ties": (("merge", *two, "--method", "ties", "--out", str(out)), two),
-        "merge dare": (("merge", *two, "--method", "dare", "--out", str(out)), two),
+        "merge": (("merge", *some, "--method", "mean", "--out", str(out)), some),
+        "merge svd": (("merge", *some, "--method", "svd", "--out", str(out)), some),
+        "merge ties": (("merge", *some, "--method", "ties", "--out", str(out)), some),
+        "merge dare": (("merge", *some, "--method", "dare", "--out", str(out)), some),
         "fuse": (("fuse", base, one, "--out", str(out)), [base]),
-        "inspect": (("inspect", *two), two),
+        "load": ((LOAD, base), [base]),
+        "inspect": (("inspect", *some), some),
         "inspect 300 shapes": (("inspect", shapes), [shapes]),
     }
-    print(f"{'command':20} {'read, GB':>9} {'peak, GB':>9} {'ratio':>6} {'seconds':>8}")
+    print(f"{'command':20} {'read, GB':>9} {'written':>9} {'peak':>9} {'seconds':>8}")
     for name, (words, read) in calls.items():
         if given.only and name not in given.only:
             continue
         size = sum(bytes_of(Path(folder)) for folder in read) / GB
         peak, seconds = measured(words)
+        written = bytes_of(out) / GB
         shutil.rmtree(out, ignore_errors=True)
-        print(f"{name:20} {size:9.2f} {peak:9.2f} {peak / size:6.2f} {seconds:8.1f}")
+        print(f"{name:20} {size:9.2f} {written:9.2f} {peak:9.2f} {seconds:8.1f}")
 
 
 def measured(words: tuple[str, ...]) -> tuple[float, float]:
@@ -80,14 +87,21 @@ def measured(words: tuple[str, ...]) -> tuple[float, float]:
 
 def ran(words: tuple[str, ...]) -> tuple[float, float]:
     """Runs in the child; its largest resident set so far is that of the imports."""
+    import jax
     import jax.numpy as jnp
 
     from jaxlora import cli
     from jaxlora.commands import fuse, inspect, merge  # noqa: F401, imported before
+    from jaxlora.models import pretrained
 
     jnp.zeros(1).block_until_ready()
     before, start = high_water(), time.perf_counter()
-    code = cli.main(list(words))
+    if words[0] == LOAD:
+        _, loaded = pretrained.load(words[1])
+        jax.block_until_ready(loaded)
+        code = 0
+    else:
+        code = cli.main(list(words))
     if code:
         raise SystemExit(f"jaxlora {' '.join(words)} ended with {code}")
     return (high_water() - before) / GB, time.perf_counter() - start
@@ -103,9 +117,9 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def made(folder: Path) -> dict:
+def made(folder: Path, count: int) -> dict:
     """Adapters, a base, and an adapter of 300 shapes; made if they are not there."""
-    adapters = [folder / f"adapter{i}" for i in range(EXPERTS)]
+    adapters = [folder / f"adapter{i}" for i in range(count)]
     for i, path in enumerate(adapters):
         if not path.exists():
             peft_out.write(path, adapter(i))

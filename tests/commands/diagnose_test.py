@@ -29,11 +29,6 @@ PRACTISED = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def files(tmp_path):
     """Writes rows and probes; returns the flags that name them."""

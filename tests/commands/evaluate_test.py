@@ -22,11 +22,6 @@ ASKED = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def data(tmp_path):
     def write(*records):

@@ -29,11 +29,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 def adapters(folder, words):
     """Names of adapters become flags; what follows the first flag stays."""
     flags = next((i for i, w in enumerate(words) if w.startswith("-")), len(words))

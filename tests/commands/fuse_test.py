@@ -22,11 +22,6 @@ SUM = ("--merge", "sum", "--weights", "0.6", "0.5", "-0.3")
 RUN = jax.jit(models.apply, static_argnums=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def reference(hf):
     told = json.loads((hf / "llama" / "reference.json").read_text())

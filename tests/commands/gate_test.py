@@ -27,7 +27,7 @@ APPLY = jax.jit(models.apply, static_argnums=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _once(compile_quickly):
+def _once():
     """Short chunks, to stop within a run; optax mixes floats and counts."""
     with (
         jax.numpy_dtype_promotion("standard"),

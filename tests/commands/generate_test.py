@@ -17,11 +17,6 @@ RUN = jax.jit(models.apply, static_argnums=0)
 NEW = ("--max-new-tokens", "6")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def run(speaking, tmp_path, capsys):
     """Runs the command; returns what it printed, and the objects it wrote."""

@@ -19,11 +19,6 @@ COMPILED = "backend_compile_duration"
 PATHS = ("m.0.q", "m.1.q", "m.0.up")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 def adapter(folder, seed, ranks, gauge=False):
     """Writes an adapter with a module for each rank; 0 is none."""
     rng = np.random.default_rng(seed)

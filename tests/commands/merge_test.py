@@ -33,11 +33,6 @@ ALSO = [("llama", name) for name in ("svd", "ties", "linear_rslora_first")]
 RUN = jax.jit(models.apply, static_argnums=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def llama(hf):
     return hf / "llama"

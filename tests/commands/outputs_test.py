@@ -16,11 +16,6 @@ NEEDED = {"forward": "--tokens ids.json", "eval": "--data data.jsonl --metric ex
 ROUTED = "--adapter a b --route uniform --tokens ids.json"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def place(hf, speaking, tmp_path, monkeypatch):
     """The current folder: a model, the adapters a and b alone and as a library."""

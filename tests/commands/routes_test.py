@@ -20,11 +20,6 @@ IDS = [[1, 5, 7, 9], [1, 30, 31, 9]]
 ATOL = 1e-6  # of numbers as CSV
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture
 def folders(hf):
     return [str(hf / "llama" / name) for name in ("plain", "plain2", "rslora")]

@@ -40,7 +40,7 @@ RUN = jax.jit(models.apply, static_argnums=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _setting(compile_quickly, optax_promotes):
+def _setting(optax_promotes):
     """Every test of this module; see tests/conftest.py."""
 
 

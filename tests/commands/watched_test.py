@@ -20,7 +20,7 @@ OPERATIONS = 4 * (2 * LAYER + 5 * 64 + 64 * 256)  # of a token, forward and back
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _setting(compile_quickly, optax_promotes):
+def _setting(optax_promotes):
     """Every test of this module; see tests/conftest.py."""
 
 

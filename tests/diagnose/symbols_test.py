@@ -26,11 +26,6 @@ PRACTISED = Practices(second=Practice(rho=0.5))
 RTOL = 2e-3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def setting():
     """A base that was never trained, its world, and two groups."""

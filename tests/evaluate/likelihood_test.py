@@ -34,11 +34,6 @@ run = jax.jit(apply, static_argnums=0)
 ATOL = 2e-5  # float32 sums of at most 30 terms near 4; measured 4e-6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of this module; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def base():
     return decoders.fresh(MODEL)

@@ -18,11 +18,6 @@ ATOL = 1e-4
 run = jax.jit(apply, static_argnums=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def base():
     return decoders.fresh(MODEL)

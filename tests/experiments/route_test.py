@@ -16,8 +16,6 @@ SMALL = dataclasses.replace(
     TEXT, num_layers=1, activation="silu", attention_bias=True, tie_head=False
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture
 def bench(monkeypatch):

@@ -5,11 +5,6 @@ import pytest
 import checkpoints
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A tiny Llama whose tokenizer puts a bos before a text; it writes letters only."""

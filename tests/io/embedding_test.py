@@ -47,7 +47,7 @@ def logits(adapter):
     return np.asarray(apply(model, fused(base, adapter), jnp.asarray(tokens)))
 
 
-def test_peft_and_we_agree_on_what_an_update_of_an_embedding_is(compile_quickly):
+def test_peft_and_we_agree_on_what_an_update_of_an_embedding_is():
     theirs = load_file(THEIRS / "reference.safetensors")["embedding"]
     adapter = peft.read(THEIRS)
     assert np.abs(logits(adapter)[:, -2:] - theirs).max() < CLOSE
@@ -87,7 +87,7 @@ def test_written_from_a_collection_it_is_the_same(tmp_path):
         )
 
 
-def test_a_decoder_looks_tokens_up_in_the_sum(compile_quickly):
+def test_a_decoder_looks_tokens_up_in_the_sum():
     model, base = pretrained.load(LLAMA / "base")
     tokens = json.loads((LLAMA / "reference.json").read_text())["input_ids"]
     apply = jax.jit(models.apply, static_argnums=0)

@@ -10,8 +10,6 @@ from jaxlora.lora import LoraWeight
 from jaxlora.merge import linear
 from jaxlora.merge.fidelity import Fidelity, fidelity
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 RATIOS = (
     *("relative_error", "norm_shrinkage", "cross_term_energy", "outside_energy"),
     "effective_coefficient",

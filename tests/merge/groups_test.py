@@ -12,11 +12,6 @@ E, L = 2, 2
 WEIGHTS = [0.5, -0.25]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def library():
     """Two groups of one shape but for their ranks, 8 and 3."""

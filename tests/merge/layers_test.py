@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from jaxlora import lora, merge, testing
 from jaxlora.merge.layers import KeepLayers
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 WEIGHTS = np.asarray([0.5, -0.25, 1.5], np.float32)
 
 

@@ -9,8 +9,6 @@ from jaxlora import lora
 from jaxlora.lora import LoraWeight
 from jaxlora.merge import chain, learned, search
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PLANTED = {
     "k_proj/kernel": np.asarray([[0.7, 0.1], [0.2, 0.3], [0.1, 0.6]]),
     "q_proj/kernel": np.asarray([[0.2, 0.5], [0.5, 0.25], [0.3, 0.25]]),

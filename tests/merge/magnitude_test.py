@@ -9,8 +9,6 @@ from jaxlora import lora, merge, testing
 from jaxlora.merge import groups, magnitude
 from jaxlora.testing import libraries
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 RTOL = 1e-4  # a division by a power of two is exact; the order of sums may change
 QUICK = {"mean", "wudi", "karcher"}
 NAMES = [

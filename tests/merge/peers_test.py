@@ -13,8 +13,6 @@ from jaxlora import lora, merge, testing
 from jaxlora.merge import controls, sparse
 from jaxlora.testing import libraries
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 MIXED = np.asarray([0.5, -0.25, 1.5])
 REL = 1e-5
 

@@ -13,8 +13,6 @@ from jaxlora import lora, merge, models
 from jaxlora.models import adapters, pretrained
 from jaxlora.reuse import reuse
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FAMILY = Path(__file__).parents[1] / "data" / "hf" / "llama"
 REFERENCE = json.loads((FAMILY / "reference.json").read_text())
 LOGITS = load_file(FAMILY / "reference.safetensors")

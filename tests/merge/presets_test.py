@@ -8,8 +8,6 @@ import pytest
 from jaxlora import lora, merge, testing
 from jaxlora.testing import libraries
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FEW_STEPS = {"steps": 5}
 FIELDS = {
     "wudi-adam": FEW_STEPS,

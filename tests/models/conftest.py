@@ -5,11 +5,6 @@ import pytest
 import decoders
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="session")
 def trained():
     """A function ``(seed, fresh adapter) -> adapter`` with random a, b and scales."""

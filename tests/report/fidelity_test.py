@@ -21,11 +21,6 @@ QUANTITIES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(compile_quickly):
-    return None
-
-
 @pytest.fixture(scope="module")
 def found() -> dict[str, Fidelity]:
     """An averaged pair of factors and the zero adapter; expert 1 is absent."""

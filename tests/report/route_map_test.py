@@ -15,11 +15,6 @@ TOKENS = ["<bos>", " is", "$x$"]
 EXPERTS = ["ann", "bo", "_c_"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def sites():
     rng = np.random.default_rng(0)

@@ -9,11 +9,6 @@ from jaxlora.lora import LoraWeight
 E, D, F, R = 3, 6, 4, 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="session")
 def make_site():
     """A function ``(seed, leading axes...) -> LoraWeight``, one site of a library."""

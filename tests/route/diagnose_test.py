@@ -23,11 +23,6 @@ WEIGHTS = hnp.arrays(
 MASK = hnp.arrays(bool, (B, T))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @jax.jit
 def everything(weights, mask, labels, live):
     return {

@@ -21,11 +21,6 @@ DELTAS = np.asarray(SITE.scale)[:, None, None] * np.asarray(SITE.a) @ np.asarray
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 def plain(x):
     """Mean 0 and variance 1 over the last axis."""
     return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)

@@ -11,8 +11,6 @@ import pytest
 from jaxlora import lora, route, testing
 from jaxlora.route import Gate, Route
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 # A user's gate, as the README shows it.
 @dataclasses.dataclass(frozen=True)

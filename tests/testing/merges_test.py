@@ -9,8 +9,6 @@ import pytest
 
 from jaxlora import lora, merge, testing
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def one_site(seed):
     return testing.small_library(seed, sites=1)

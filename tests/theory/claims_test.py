@@ -23,8 +23,6 @@ from jaxlora.theory.measure_bounds import Load
 from jaxlora.theory.model import unit
 from jaxlora.theory.world import Sizes
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SIZES = Sizes(16, 128, 1024)
 LOAD = Load(96, 128, 48)
 KEYS = jax.random.split(jax.random.key(11), 5)
@@ -35,17 +33,17 @@ def share(items) -> float:
 
 
 @pytest.fixture(scope="module")
-def two_hop(compile_quickly):
+def two_hop():
     return measure.over_seeds(measure.two_hop, KEYS, SIZES)
 
 
 @pytest.fixture(scope="module")
-def low_rank(compile_quickly):
+def low_rank():
     return measure.over_seeds(measure_bounds.low_rank, KEYS, LOAD)
 
 
 @pytest.fixture(scope="module")
-def case(compile_quickly):
+def case():
     """One world, to be broken."""
     return jax.jit(world.make, static_argnums=1)(KEYS[0], SIZES)
 

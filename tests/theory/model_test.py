@@ -9,12 +9,11 @@ from jaxlora import merge, route
 from jaxlora.theory import limit, model, world
 from jaxlora.theory.world import Sizes
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 SIZES = Sizes(6, 48, 512)
 
 
 @pytest.fixture(scope="module")
-def case(compile_quickly):
+def case():
     return jax.jit(world.make, static_argnums=1)(jax.random.key(0), SIZES)
 
 

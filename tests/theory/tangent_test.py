@@ -25,11 +25,6 @@ STEP_RTOL = 0.02
 DRAW_ATOL = 0.15
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(compile_quickly):
-    """See tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def model():
     return models.Decoder(dataclasses.replace(TINY, unroll=1))

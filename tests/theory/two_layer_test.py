@@ -10,18 +10,17 @@ from jaxlora.theory.limit import arc_cosine
 from jaxlora.theory.two_layer import PLACEMENTS, Reading
 from jaxlora.theory.world import Sizes, draw
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 SIZES = Sizes(16, 96, 768)
 KEYS = jax.random.split(jax.random.key(5), 6)
 
 
 @pytest.fixture(scope="module")
-def layers(compile_quickly):
+def layers():
     return jax.jit(two_layer.make, static_argnums=1)(KEYS[0], SIZES)
 
 
 @pytest.fixture(scope="module")
-def measured(compile_quickly):
+def measured():
     at = {gain: (np.float32(gain), np.float32(0)) for gain in (0.5, 2.0)}
     return {
         gain: measure.over_seeds(measure_layers.placed, KEYS, SIZES, *values)

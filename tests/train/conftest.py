@@ -12,7 +12,7 @@ V, PAD, E, N, T = 12, 0, 8, 3, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _setting(compile_quickly, optax_promotes):
+def _setting(optax_promotes):
     """Every test of these modules; see tests/conftest.py."""
 
 

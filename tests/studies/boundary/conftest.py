@@ -52,11 +52,6 @@ def _optax_promotes():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="package")
 def tiny():
     """Two bases of one point, three regimes, every criterion at 0."""

@@ -13,8 +13,6 @@ from jaxlora.studies.theory.config import PREDICTIONS, TheoryConfig
 from jaxlora.studies.two_hop import items
 from jaxlora.theory import CLAIMS
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def some():
@@ -29,7 +27,7 @@ def some():
 
 
 @pytest.fixture(scope="module")
-def made(some, compile_quickly, tmp_path_factory):
+def made(some, tmp_path_factory):
     """What the command leaves in its folder."""
     root = tmp_path_factory.mktemp("theory")
     words = ["--preset", "quick", "--seeds", "3", "--out", str(root / "out")]

@@ -65,11 +65,6 @@ def _optax_promotes():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of these modules; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """Two bases, two regimes, every criterion at 0."""

@@ -46,11 +46,6 @@ def _optax_promotes():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly(compile_quickly):
-    """Every test of this module; see tests/conftest.py."""
-
-
 @pytest.fixture(scope="module")
 def base():
     model = models.Decoder(CONFIG)

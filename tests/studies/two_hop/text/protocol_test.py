@@ -19,11 +19,6 @@ from jaxlora.tasks.two_hop import people
 from jaxlora.tasks.two_hop.experts import Expert
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(compile_quickly):
-    """Compile with less care."""
-
-
 class Ran(NamedTuple):
     """A finished study."""
 

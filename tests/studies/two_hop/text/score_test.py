@@ -33,11 +33,6 @@ LENGTH = 7
 TOLERANCE = 1e-5  # float32 sums in another order
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(compile_quickly):
-    """Compile with less care."""
-
-
 @pytest.fixture(scope="module")
 def base():
     return jax.jit(models.init, static_argnums=1)(jax.random.key(0), Decoder(CONFIG))

@@ -14,11 +14,6 @@ from jaxlora.tasks import text
 EASY, BOTH = Expert(("easy",), ("plain",)), Expert(("easy", "medium"), ("plain",))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(compile_quickly):
-    """Compile with less care."""
-
-
 @pytest.fixture(scope="module")
 def loaded(tiny):
     return protocol.load(tiny, lambda *_: None)

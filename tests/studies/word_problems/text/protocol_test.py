@@ -19,11 +19,6 @@ from jaxlora.studies.word_problems.text.config import (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(compile_quickly):
-    """Compile with less care."""
-
-
 class Ran(NamedTuple):
     """A finished study."""
 
