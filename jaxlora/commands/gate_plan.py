@@ -31,6 +31,7 @@ files of the target task, as many as you like. `--list` shows every route.
 
 The file goes to the --gate of `jaxlora generate`, eval, forward and routes, with the
 same adapters in the same order. Interrupted, the same command goes on where it stopped.
+Over --mesh expert=N each device has some of the adapters.
 
 examples:
   jaxlora gate MODEL --adapter A B --route linear --data task.jsonl \\
@@ -39,8 +40,6 @@ examples:
       --steps 100 --out gate.safetensors
   jaxlora gate MODEL --adapter A B --route retrieval --data a.jsonl b.jsonl \\
       --out gate.safetensors
-  jaxlora gate MODEL --adapter LIBRARY --route linear --data task.jsonl \\
-      --mesh expert=4,data=2 --out gate.safetensors
   jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who is Ann?"
   jaxlora gate --list
 """

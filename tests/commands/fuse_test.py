@@ -143,7 +143,7 @@ def test_the_examples_work(hf, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
     places = {"MODEL": "base", "ADAPTER": "plain", "A": "plain", "B": "plain2"}
     commands = shown(fuse.DESCRIPTION)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for i, words in enumerate(commands):
         folders = [str(hf / "llama" / places[w]) if w in places else w for w in words]
         assert cli.main([f"FUSED{i}" if w == "FUSED" else w for w in folders]) == 0
