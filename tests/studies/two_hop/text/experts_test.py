@@ -4,9 +4,11 @@ import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlora import parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.studies.two_hop.text import answer, experts, questions, resources
@@ -196,3 +198,19 @@ def test_an_opening_is_shared_where_attention_shows_it_to_all(
     with pytest.raises(KeyboardInterrupt):
         experts.train(learner, [group], 0, config, tmp_path)
     assert seen == [shared]
+
+
+def test_a_base_is_the_same_on_any_mesh_and_another_one_is_not():
+    """What is cached does not depend on where it was made."""
+    values = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+    base = {"layers": {"attn": {"q_proj": {"kernel": jnp.asarray(values)}}}}
+    mesh = parallel.mesh(fsdp=2, tensor=4)
+    cut = parallel.place(base, mesh, parallel.shardings(mesh, base))
+    assert not jax.tree.leaves(cut)[0].is_fully_replicated
+    known = experts.digest(base)
+    with parallel.using(mesh):
+        assert experts.digest(cut) == known
+    swapped = jax.tree.map(lambda x: x[::-1], base)
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), base)
+    assert known != experts.digest(swapped)
+    assert known != experts.digest(low)
