@@ -95,6 +95,23 @@ def pytest_configure(config):
         path.unlink()
 
 
+MAPS = pathlib.Path("/proc/self/maps")
+MAPS_AT_MOST = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forgets compiled programs before there are too many to map.
+
+    Each takes several pieces of memory, of which Linux gives a process 65,530: the next
+    program ends it with a segmentation fault.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAPS_AT_MOST:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture(scope="module")
 def optax_promotes():
     """Optax itself mixes floats and integer counts, which is an error elsewhere."""
