@@ -22,7 +22,7 @@ from jaxlora.route import Route
 
 MODEL = Decoder(MIXED)
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]], jnp.int32)
-ATOL = 1e-5  # float32, logits of order 1
+ATOL = 4e-5  # float32, logits of order 1; an ulp of each weight moves them by 2e-5
 run = jax.jit(models.apply, static_argnums=0)
 more = jax.jit(models.extend, static_argnums=0)
 
