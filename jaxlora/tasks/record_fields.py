@@ -66,9 +66,7 @@ WEIGHTS = (
     "should_train",
 )
 """Of a turn: is it learnt? One and true say yes, nought and false no."""
-TURN = frozenset(
-    ("role", "content", "from", "value", "name", "tool_call_id", "tool_calls")
-)
+TURN = frozenset(("role", "content", "name", "tool_call_id", "tool_calls"))
 """Fields of a turn that a template may show, beside those of thoughts."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Names of one field of a turn: what the assistant thought before its answer."""

@@ -87,8 +87,9 @@ def record(fields: dict[str, Any], where: str) -> Record:
     record_fields.refuse(held, where)
     record_fields.refuse_thoughts(held, where)
     _check_weight(held, where)
-    conversation = next((x for x in CONVERSATIONS if x in fields), None)
-    pair = next((p for p in PAIRS if p[0] in fields and p[1] in fields), None)
+    conversation, pair = _form(held)
+    if (conversation, pair) == (None, None) and "text" not in held:
+        conversation, pair = _form(fields)  # empty, which is said of its fields
     if conversation is not None:
         turns = record_turns.read(fields[conversation], where, conversation)
         plain = _conversation(turns, held, where)
@@ -102,14 +103,20 @@ def record(fields: dict[str, Any], where: str) -> Record:
     else:
         have = ", ".join(map(repr, fields)) or "no field at all"
         raise ValueError(f"{where}: the record has {have}; expected {FORMS}.")
-    # Of Alpaca's form, with its text rendered beside it.
-    used |= {"text", *record_fields.WEIGHTS}
+    used |= {*record_fields.WEIGHTS}
     _check_rest(held, used, plain, where)
-    odd = record_fields.unread(held, {*used, *_SPEAKING})
+    odd = record_fields.unread(held, {*used, *_SPEAKING, "text"})
     unread = tuple(dict.fromkeys((*plain.unread, *odd)))
     return dataclasses.replace(
         plain, unread=unread, canary=str(fields.get("canary") or "")
     )
+
+
+def _form(fields: Mapping[str, Any]) -> tuple[str | None, tuple[str, str] | None]:
+    """The list of turns, and the two fields of a pair, that are there."""
+    conversation = next((x for x in CONVERSATIONS if x in fields), None)
+    pair = next((p for p in PAIRS if p[0] in fields and p[1] in fields), None)
+    return conversation, pair
 
 
 def _matter(pair: tuple[str, str]) -> tuple[str, ...]:
@@ -224,10 +231,12 @@ def _refuse_beside(
 def _check_rest(held, used: set[str], plain: Record, where: str) -> None:
     """Refuses what another form would have read, unless it says the same."""
     spoken = {turn["content"] for turn in plain.messages}
-    for name in held:
-        if name in used or name not in {*_SPEAKING, *_MATTER, "history"}:
+    for name, value in held.items():
+        if name in used or name not in {*_SPEAKING, *_MATTER, "history", "text"}:
             continue
-        if not isinstance(held[name], str) or held[name] not in spoken:
+        # In Alpaca's form the whole record is rendered beside its parts.
+        shown = name == "text" and all(x.strip() in str(value) for x in spoken)
+        if not shown and (not isinstance(value, str) or value not in spoken):
             raise ValueError(
                 f"{where}: {name!r} is there beside "
                 f"{', '.join(map(repr, sorted(used & held.keys())))}, and is read in "

@@ -242,6 +242,7 @@ def test_turns_of_a_prompt_are_not_learnt(words):
         ({"instruction": "q", "output": "a", "history": ["x"]}, "'history' has 'x'"),
         ({"messages": TURNS, "history": [["p", "b"]]}, "'history' is there beside"),
         ({"conversations": [{"from": "human"}]}, "turn 0: no field 'content'"),
+        ({"question": "q", "answer": "a", "text": "about"}, "'text' is there beside"),
         ({"prompt": "q", "answer": {"text": "a"}}, "'answer' is .*expected a string"),
         ({"prompt": "q", "answer": [7]}, r"'answer' is \[7\], expected a string"),
         ({"prompt": [], "answer": "a"}, r"'prompt' is \[\], expected a string"),
@@ -282,6 +283,25 @@ def test_harmless_fields_are_silent_and_unknown_ones_are_named(tmp_path):
     )
     path.write_text(json.dumps({"prompt": "q", "answer": "a", "hue": None, "level": 3}))
     assert text.read(path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"messages": None, "prompt": "q", "answer": "a"}, "q"),
+        ({"prompt": None, "answer": "a", "question": "q"}, "q"),
+        ({"messages": [], "prompt": "", "answer": None, "text": "q"}, ""),
+    ],
+)
+def test_a_form_whose_columns_are_empty_is_not_that_of_a_record(fields, expected):
+    item = text.record(fields, "f:1")
+    assert (item.messages[0]["content"] if expected else item.text) == "q"
+
+
+def test_a_turn_in_two_spellings_has_one_that_is_not_read():
+    both = user("q") | {"from": "human", "value": "other"}
+    item = text.record({"messages": [both, assistant("a")]}, "f:1")
+    assert item.unread == ("from", "value")
 
 
 @pytest.mark.parametrize("indent", [None, 1])
