@@ -45,7 +45,7 @@ HARMLESS = frozenset(
 _READ = frozenset(("peft_type", "r", "lora_alpha", "bias", "init_lora_weights"))
 
 STARTS = "pissa", "olora"
-"""Begin values of init_lora_weights whose first factors are known from the base."""
+"""Values of init_lora_weights whose first factors are known from the base."""
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base as it is."""
 
@@ -82,7 +82,7 @@ def _check_kind(raw: Raw) -> None:
             f"'lora_only'."
         )
     init = raw.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(STARTS):
+    if isinstance(init, str) and init.lower() in STARTS:
         if raw.get("use_dora"):
             raise ValueError(
                 f"{CONFIG} has use_dora and init_lora_weights {short(init)}, whose "
@@ -103,9 +103,10 @@ def _why(init: Any) -> str:
             "that base only, which was saved beside it; add it there with PEFT "
             "(merge_and_unload)"
         )
-    if plain and plain.startswith(("corda", "lora_ga")):
+    if plain and plain.startswith(("corda", "lora_ga", "pissa_niter")):
+        source = "drawn at random in part" if plain[0] == "p" else "made of data"
         return (
-            ", whose first factors were made of data and taken out of the base: no "
+            f", whose first factors were {source} and taken out of the base: no "
             "file of the adapter or the base says what they were. Where it was "
             "trained, save it as plain LoRA with PEFT, as in model.save_pretrained("
             "DIR, path_initial_model_for_weight_conversion=INITIAL), where INITIAL is "

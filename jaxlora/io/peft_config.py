@@ -49,7 +49,7 @@ class Config:
         }
         self._bare = frozenset(raw.get("target_parameters") or ())
         init = str(raw.get("init_lora_weights")).lower()
-        self.start = next((x for x in STARTS if init.startswith(x)), None)
+        self.start = init if init in STARTS else None
         self.base_name: str | None = raw.get("base_model_name_or_path") or None
 
     def shown(self, field: str) -> str:
