@@ -324,8 +324,10 @@ def test_num_experts_refuses_what_is_no_library():
         (["shared_expert.up_proj"], ["moe/shared/up_proj"]),
         (
             ["all-linear"],
-            ["attn/k_proj", "attn/q_proj", "attn/v_proj"]
-            + ["mlp/up_proj", "moe/shared/up_proj"],
+            [
+                *("attn/k_proj", "attn/q_proj", "attn/v_proj"),
+                *("mlp/up_proj", "moe/shared/up_proj"),
+            ],
         ),
     ],
 )

@@ -303,9 +303,7 @@ def test_what_replaces_parts_of_the_base(plain, fields, key, shape, message):
 def test_factors_that_were_drawn_are_not_known_from_the_base(plain):
     """PEFT's pissa_niter_N begins a randomised decomposition at drawn vectors."""
     configure(plain, init_lora_weights="pissa_niter_16")
-    with pytest.raises(
-        ValueError, match="'pissa_niter_16', .* drawn at random in part"
-    ):
+    with pytest.raises(ValueError, match=r"'pissa_niter_16', .* drawn at random in"):
         peft.read(plain)
 
 
