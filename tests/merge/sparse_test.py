@@ -109,3 +109,8 @@ def test_a_vector_is_trimmed_by_its_entries(name):
     merged = merge.preset(name, density=0.3)({"gain": gain})
     expected = np.where(np.abs(vector) >= np.sort(np.abs(vector))[0, -3], vector, 0)
     np.testing.assert_allclose(lora.delta(merged["gain"]), expected, rtol=1e-5)
+
+
+def test_a_share_of_few_entries_is_one_at_least():
+    got = merge.trim(0.2)(None, coordinates(np.asarray([[[3.0, -4.0], [1, 2]]])))
+    assert got.values[""].tolist() == [[[0, -4], [0, 0]]]
