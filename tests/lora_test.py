@@ -321,13 +321,21 @@ def test_num_experts_refuses_what_is_no_library():
         (["q_proj", "v_proj"], ["attn/q_proj", "attn/v_proj"]),
         (["self_attn.q_proj"], ["attn/q_proj"]),
         (["mlp.up_proj", "layers/attn/k.*"], ["attn/k_proj", "mlp/up_proj"]),
-        (["all-linear"], ["attn/k_proj", "attn/q_proj", "attn/v_proj", "mlp/up_proj"]),
+        (["shared_expert.up_proj"], ["moe/shared/up_proj"]),
+        (
+            ["all-linear"],
+            [
+                *("attn/k_proj", "attn/q_proj", "attn/v_proj"),
+                *("mlp/up_proj", "moe/shared/up_proj"),
+            ],
+        ),
     ],
 )
 def test_targets_may_be_named_as_peft_does(given, expected):
     kernel = {"kernel": jnp.ones((2, 4, 4))}
     names = ("q_proj", "k_proj", "v_proj")
     layers = {"attn": dict.fromkeys(names, kernel), "mlp": {"up_proj": kernel}}
+    layers["moe"] = {"shared": {"up_proj": kernel}}
     base = {"layers": layers, "head": {"kernel": jnp.ones((4, 9))}}
     claimed = lora.targets(base, given)
     chosen = sorted(name for some in claimed.values() for name in some)

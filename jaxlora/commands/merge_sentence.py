@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxlora.io import collection_about
 from jaxlora.io.collection import Collection
+from jaxlora.io.collection_base import GAIN
 from jaxlora.merge.groups import Totals
 from jaxlora.names import few
 
@@ -74,14 +75,16 @@ def nothing(
         name: np.where(kept[:, None], x[1:], 1) for name, x in squares.items()
     }
     yield from collection_about.nothing(library, of_experts)
+    # A gain of 1 (of DoRA) is no update, and no module of its own.
+    updates = {x: y for x, y in library.modules.items() if GAIN not in x}
     zero = [
         path
-        for name, paths in library.modules.items()
+        for name, paths in updates.items()
         for path, square in zip(paths, squares[name][0], strict=True)
         if square == 0
     ]
     if zero:
-        count = sum(map(len, library.modules.values()))
+        count = sum(map(len, updates.values()))
         yield (f"The merge is zero in {len(zero)} of {count} modules: {few(zero)}.")
 
 

@@ -105,6 +105,13 @@ def _restored(
     gains = {path for path in modules if path.endswith(GAIN)}
     if not gains or like.base is None:
         return modules
+    bare = sorted(like.parameters.intersection(modules))
+    if bare and plain is None:
+        raise ValueError(
+            f"The merge has magnitudes (DoRA) and an update of a bare parameter "
+            f"(target_parameters) at {bare[0]!r}, which no adapter of PEFT has at "
+            f"once; --rank R writes it as plain LoRA."
+        )
     rows = {}
     for path in gains:
         a, b = (x.astype(np.float32) for x in (modules[path].a, modules[path].b))

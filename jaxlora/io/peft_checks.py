@@ -45,7 +45,7 @@ HARMLESS = frozenset(
 _READ = frozenset(("peft_type", "r", "lora_alpha", "bias", "init_lora_weights"))
 
 STARTS = "pissa", "olora"
-"""Begin values of init_lora_weights whose first factors are known from the base."""
+"""Values of init_lora_weights whose first factors are known from the base."""
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that leave the base as it is."""
 

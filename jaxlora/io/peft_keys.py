@@ -68,8 +68,9 @@ def pairs(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, str
         adapters.add(match["name"])
         if len(adapters) > 1:
             raise ValueError(
-                f"{WEIGHTS} mixes tensors of the adapters "
-                f"{sorted(map(str, adapters))}, expected one adapter in a file."
+                f"{WEIGHTS} mixes tensors of several adapters, "
+                f"{', '.join(sorted(x or 'without a name' for x in adapters))}; "
+                f"expected one adapter in a file."
             )
         pair = factors.setdefault(path, {})
         which = match["which"]

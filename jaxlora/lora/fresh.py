@@ -18,7 +18,12 @@ from jaxlora.lora.weight import Adapter, LoraWeight
 from jaxlora.tree import Tree
 
 _NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*")
-_THEIRS = {"self_attn": "attn", "linear_attn": "delta"}
+_THEIRS = {
+    "self_attn": "attn",
+    "linear_attn": "delta",
+    "shared_expert": "shared",
+    "shared_expert_gate": "shared_gate",
+}
 ALL_LINEAR = (r"(layers|memory)/.*(_proj|/in_proj_\w+)/kernel",)
 """Every linear layer of a decoder; a memory is an MLP that its layers share."""
 

@@ -11,6 +11,9 @@
 The factor spaces depend on the gauge. The others do not, but entry-wise methods give
 another result in each: coordinates are part of a method.
 
+A vector (a gain, a bias, D = 1) is merged in ``delta`` whatever the space: its joint
+frame has a handful of entries, of which a share that is kept would be all or nothing.
+
 What is here is of one site and one layer: a [E, D, R]. ``enter`` gives coordinates and
 the way back.
 """
@@ -62,13 +65,22 @@ class Space(NamedTuple):
     """Merged values [M, N] to an adapter's factors, of a rank if one is given."""
 
 
+def _is_vector(weight: LoraWeight, *, out: bool = False) -> bool:
+    """Has it one input; or, with ``out``, one output?"""
+    return weight.a.shape[-2] == 1 or (out and weight.b.shape[-1] == 1)
+
+
 def _factor(weight: LoraWeight, weights: jax.Array) -> Entered:
+    if _is_vector(weight):
+        return _delta(weight, weights)
     w = absent_removed(weight, weights)
     b = column(w.scale, 2) * w.b
     return Entered(_apart(w.a, b, weights, weights), ())
 
 
 def _factor_root(weight: LoraWeight, weights: jax.Array) -> Entered:
+    if _is_vector(weight):
+        return _delta(weight, weights)
     w = absent_removed(weight, weights)
     product = weights * w.scale
     root = jnp.sqrt(jnp.abs(product))
@@ -76,6 +88,8 @@ def _factor_root(weight: LoraWeight, weights: jax.Array) -> Entered:
 
 
 def _factor_raw(weight: LoraWeight, weights: jax.Array) -> Entered:
+    if _is_vector(weight):
+        return _delta(weight, weights)
     w = absent_removed(weight, weights)
     first = w.scale[jnp.argmax(weights != 0)]  # of the first expert that is present
     return Entered(_apart(w.a, w.b, weights, weights), (first,))
@@ -92,6 +106,8 @@ def _apart(a, b, weights_a, weights_b) -> Coordinates:
 
 
 def _leave_factor(values, kept, rank):
+    if "" in values:
+        return _leave_delta(values, kept, rank)
     scale = kept[0] if kept else jnp.ones((), jnp.float32)
     return _reranked(LoraWeight(values["a"], values["b"], scale), rank)
 
@@ -123,6 +139,8 @@ def _leave_delta(values, _, rank):
 
 
 def _knots(weight: LoraWeight, weights: jax.Array) -> Entered:
+    if _is_vector(weight, out=True):
+        return _delta(weight, weights)
     w = absent_removed(weight, weights)
     basis, used = frame.outputs(w)
     values = matmul(w.a, column(w.scale, 2) * matmul(w.b, basis))
@@ -131,11 +149,15 @@ def _knots(weight: LoraWeight, weights: jax.Array) -> Entered:
 
 
 def _leave_knots(values, basis, rank):
+    if not basis:
+        return _leave_delta(values, basis, rank)
     scale = jnp.ones((), jnp.float32)
     return _reranked(LoraWeight(values[""], basis[0].T, scale), rank)
 
 
 def _core(weight: LoraWeight, weights: jax.Array) -> Entered:
+    if _is_vector(weight, out=True):
+        return _delta(weight, weights)
     core = frame.core(absent_removed(weight, weights))
     live = core.live_in[None, :, None] & core.live_out[None, None, :]
     values = jnp.where(live, core.values, 0.0)
@@ -143,6 +165,8 @@ def _core(weight: LoraWeight, weights: jax.Array) -> Entered:
 
 
 def _leave_core(values, bases, rank):
+    if not bases:
+        return _leave_delta(values, bases, rank)
     core = values[""]
     inputs, outputs = bases
     scale = jnp.ones((), jnp.float32)

@@ -39,7 +39,11 @@ class Trim:
         if self.scope == "model":
             each = [_per_expert(n, x.values[name]) for name, n in size.items()]
             size = dict.fromkeys(size, jnp.sum(jnp.stack(each), axis=0))
-        keep = {name: share(self.density, n) for name, n in size.items()}
+        # Of the few entries of a low rank a share may be none, and all would be lost.
+        keep = {
+            name: jnp.maximum(share(self.density, n), jnp.minimum(n, 1))
+            for name, n in size.items()
+        }
         skip = {
             name: jnp.minimum(share(self.outliers, n), n - keep[name])
             for name, n in size.items()
@@ -125,7 +129,7 @@ class SelectByVariance:
 
 
 def trim(density: float, scope: Scope = "leaf") -> Trim:
-    """Keeps each expert's ``int(density N)`` entries of largest magnitude.
+    """Keeps each expert's ``int(density N)`` entries of largest magnitude, 1 at least.
 
     Entries equal to the smallest that is kept are kept as well.
 

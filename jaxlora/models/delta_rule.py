@@ -61,8 +61,8 @@ def gated_delta_rule(
     >>> one = jnp.ones((1, 3, 1, 1))
     >>> tokens = Tokens(one, one, one[..., None], 0 * one, one / 2)
     >>> y, _ = gated_delta_rule(tokens, jnp.zeros((1, 1, 1, 1, 1)))
-    >>> y.ravel().round(3).tolist()
-    [0.5, 0.75, 0.875]
+    >>> [f"{x:.3f}" for x in y.ravel()]
+    ['0.500', '0.750', '0.875']
     """
     length = tokens.v.shape[1]
     size = min(chunk or CHUNK, length)

@@ -110,3 +110,9 @@ def test_a_multiplier_below_zero_is_no_dora(merge):
     assert "which no magnitude of DoRA does; --rank R" in text
     raw = json.loads((DATA / "tied/dora/adapter_config.json").read_text())
     assert raw["use_dora"] is True
+
+
+def test_a_gain_is_no_module_of_its_own(merge):
+    _, text = merge("tied/dora", "tied/head", words="--method sum --weights 0 1")
+    assert "The merge is zero in" in text
+    assert "dora_gain" not in text

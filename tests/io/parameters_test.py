@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlora import cli, models
-from jaxlora.io import collection, collection_out, peft
+from jaxlora.io import collection, collection_out, peft, peft_out
 from jaxlora.models import adapters, pretrained
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -138,3 +138,23 @@ def test_parameters_and_modules_of_one_mixture_need_the_base():
         ValueError, match=r"all adapts the MLPs .* and .*experts as mod"
     ):
         collection.open_folders(folders)
+
+
+def test_beside_magnitudes_they_are_written_as_plain_lora_only(tmp_path, capsys):
+    a, b, magnitude = (np.ones(x, np.float32) for x in ((1, 32), (32, 1), 32))
+    module = peft.PeftModule(a, b, 1.0, magnitude=magnitude)
+    modules = {"model.layers.0.self_attn.q_proj": module}
+    dora = peft.PeftAdapter(modules=modules, base_name=None)
+    peft_out.write(tmp_path / "dora", dora)
+    folders = [str(ADAPTERS / "mixtral/other"), str(tmp_path / "dora")]
+    words = ["merge", *folders, "--method", "sum", "--out", str(tmp_path / "out")]
+    words += ["--base", str(BASES / "mixtral/base")]
+    assert cli.main(words) == 2
+    assert "an update of a bare parameter" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main([*words, "--rank", "4"]) == 0
+    merged = peft.read(tmp_path / "out").modules
+    before = peft.read(ADAPTERS / "mixtral/other").modules[f"{PARAMETERS}.1.down_proj"]
+    after = merged[f"{PARAMETERS}.1.down_proj"]
+    want = before.scale * before.b @ before.a
+    np.testing.assert_allclose(after.scale * after.b @ after.a, want, atol=1e-5)

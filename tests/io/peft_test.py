@@ -336,7 +336,10 @@ ONE = np.ones((1, 1), np.float32)
         ({KEY.replace("lora_A", "lora_down"): ONE}, "lora_down or lora_up"),
         ({KEY.replace("lora_A.weight", "lora_a"): ONE}, "lora_a or lora_b"),
         ({"without": [KEY]}, f"lora_B of '{Q0}' alone"),
-        ({KEY.replace(".weight", ".x.weight"): ONE}, r"adapters \['None', 'x'\]"),
+        (
+            {KEY.replace(".weight", ".x.weight"): ONE},
+            r"several adapters, without a name, x;",
+        ),
         ({KEY: np.ones((7, 64), np.float32)}, rf"{Q0}' have the shapes \(7, 64\)"),
         ({KEY: np.ones((64, 8), np.float32)}, rf"{Q0}' have the shapes \(64, 8\)"),
         ({KEY: np.ones(8, np.float32)}, r"shapes \(8,\) and .*, expected \(8, in\)"),

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora import merge
+from jaxlora import lora, merge
 
 
 def coordinates(values, live=None, weights=None):
@@ -98,3 +98,19 @@ def test_refuses_densities_out_of_range(make, message):
 def test_drawing_needs_a_key():
     with pytest.raises(ValueError, match="drops entries at random: it needs a PRNG"):
         merge.drop(0.5)(None, coordinates(np.ones((1, 2, 2), np.float32)))
+
+
+@pytest.mark.parametrize("name", ["ties", "prune", "ties[peft]", "knots-ties"])
+def test_a_vector_is_trimmed_by_its_entries(name):
+    """Its joint frame has one entry or two, of which a small share is none."""
+    vector = np.random.default_rng(0).normal(size=(1, 10)).astype(np.float32)
+    one = jnp.ones((1, 1, 1))
+    gain = lora.LoraWeight(one, jnp.asarray(vector[None]), jnp.ones(1))
+    merged = merge.preset(name, density=0.3)({"gain": gain})
+    expected = np.where(np.abs(vector) >= np.sort(np.abs(vector))[0, -3], vector, 0)
+    np.testing.assert_allclose(lora.delta(merged["gain"]), expected, rtol=1e-5)
+
+
+def test_a_share_of_few_entries_is_one_at_least():
+    got = merge.trim(0.2)(None, coordinates(np.asarray([[[3.0, -4.0], [1, 2]]])))
+    assert got.values[""].tolist() == [[[0, -4], [0, 0]]]
