@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         )
     combining = given.combine.options()
     reuse.check(reuse.Combination(**combining), len(folders))
-    outputs.check_folder(given.force, given.out, outputs.CHECKPOINT)
+    where = given.force, given.out, outputs.CHECKPOINT
+    processes.agreed(lambda: outputs.check_folder(*where))
     combining["mesh"] = mesh(given.mesh)
     loaded = loading.load(given.model, asked, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):

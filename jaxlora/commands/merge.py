@@ -263,8 +263,12 @@ def _check(
             f"The merge {given.method!r} sees no data, but got --statistics "
             f"{given.statistics}; leave it out."
         )
+    processes.agreed(lambda: _check_outputs(given))
+    return names, weights
+
+
+def _check_outputs(given: Arguments) -> None:
     outputs.check_folder(given.force, given.out, outputs.ADAPTER)
     if given.report is not None:
         written = (given.report / name for name in (TABLE, FIGURE))
         outputs.check_files(given.force, *written)
-    return names, weights
