@@ -226,8 +226,7 @@ def _packed(
     rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
     training = given.training
     cut = given.cut()
-    if cut is None or cut.shape["data"] * cut.shape["fsdp"] == 1:
-        training = training.fitted(max(len(part.tokens) for part in rows.values()))
+    training = training.fitted(max(len(part.tokens) for part in rows.values()))
     if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(rows))
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

@@ -248,8 +248,6 @@ def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     cut = _mesh(given)
     if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(given.data))
-    if cut is not None and cut.shape["data"] * cut.shape["fsdp"] > 1:
-        return training
     return training.fitted(max(len(part.tokens) for part in rows.values()))
 
 
