@@ -28,7 +28,7 @@ made in float32 and rounded once, to the type of the checkpoint.
 examples:
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora fuse MODEL A B --merge mean --out FUSED
-  jaxlora fuse MODEL A B --merge sum --weights 1 -0.5 --dtype float32 --out FUSED
+  jaxlora fuse MODEL A B --merge sum --weights 1 -1 --dtype float32 --out FUSED
   jaxlora fuse MODEL LIBRARY --merge ties --mesh expert=4,fsdp=2 --out FUSED
 """
 

@@ -21,7 +21,7 @@ from jaxlora.train.gate_making import Plan
 
 PROG = "jaxlora gate"
 DESCRIPTION = """\
-Makes what a route must learn from data: the gate that says which expert is whose.
+Makes what a route must learn from data: the gate that chooses among experts.
 
 The base and the adapters stay as they are. Data files are those of `jaxlora train`.
 Routes of experts' own data take one file for each adapter, in the order of the
@@ -41,7 +41,7 @@ examples:
       --out gate.safetensors
   jaxlora gate MODEL --adapter LIBRARY --route linear --data task.jsonl \\
       --mesh expert=4,data=2 --out gate.safetensors
-  jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who is Ann?"
+  jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who?"
   jaxlora gate --list
 """
 

@@ -42,7 +42,7 @@ continues it as it stands. A file of prompts has one a line (.txt), or one objec
 
 examples:
   jaxlora generate MODEL --prompt "Who is Ann's wife?"
-  jaxlora generate MODEL --prompt "Hello" "Good night" --temperature 0.7 --top-p 0.9
+  jaxlora generate MODEL --prompt "Hello" "Hi" --temperature 0.7 --top-p 0.9
   jaxlora generate MODEL --adapter A B --merge mean --prompts prompts.txt
   jaxlora generate MODEL --adapter A B --route arrow --prompts prompts.jsonl \\
       --out answers.jsonl
