@@ -13,7 +13,7 @@ Prints a script that completes commands, flags and files; SHELL is bash or zsh.
 
 examples:
   eval "$(jaxlora completion bash)"                    in ~/.bashrc
-  eval "$(jaxlora completion zsh)"                     in ~/.zshrc, after compinit
+  eval "$(jaxlora completion zsh)"                   in ~/.zshrc, after compinit
 """
 # A word that starts no flag is left to `complete -o default`, which completes files.
 _SCRIPT = """\

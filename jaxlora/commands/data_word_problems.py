@@ -18,9 +18,9 @@ from jaxlora.tasks.word_problems.records import Config
 class Arguments:
     """Writes word problems for training and tests, with solutions in steps.
 
-    OUT gets train.jsonl and test.jsonl, which `jaxlora train` and `jaxlora eval` read
-    (and readers of GSM8K, where steps are plain or annotated), and the same records as
-    array_record, which tensorflow_datasets reads without TensorFlow.
+    OUT gets train.jsonl and test.jsonl, which `jaxlora train` and `jaxlora eval`
+    read (and readers of GSM8K, where steps are plain or annotated), and the same
+    records as array_record, which tensorflow_datasets reads without TensorFlow.
     """
 
     out: Path = Path("results/word-problems")

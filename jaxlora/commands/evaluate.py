@@ -14,6 +14,7 @@ from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.evaluate import answers, questions
 from jaxlora.evaluate.answers import Judged
 from jaxlora.evaluate.statistics import wilson
+from jaxlora.parallel import processes
 from jaxlora.reuse import decode
 from jaxlora.reuse.decode import Continuation, TextDecoding
 from jaxlora.tasks import jsonl, text
@@ -77,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     first = read.records[: given.records or None]
     records, bad = questions.usable(first, source, given.metric, skip_bad=skip)
     bad += read.skipped
-    outputs.check_files(given.force, given.out)
+    processes.agreed(lambda: outputs.check_files(given.force, given.out))
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     words = {"tokenizer": given.tokenizer, "chat": given.chat}

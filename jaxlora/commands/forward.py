@@ -15,6 +15,7 @@ from jaxlora import files
 from jaxlora.commands import bars, flags, loading, printing, talk
 from jaxlora.commands.flags import Combine, Combining, Dtype, Model, outputs
 from jaxlora.commands.flags.mesh import MeshSizes, mesh
+from jaxlora.parallel import processes
 from jaxlora.reuse import calls
 from jaxlora.tasks import token_ids
 
@@ -65,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.routing()
     flags.at_least(1, given, "batch")
     tokens = token_ids.read(given.tokens)
-    outputs.check_files(given.force, given.out)
+    processes.agreed(lambda: outputs.check_files(given.force, given.out))
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reused = loading.load(given.model, given.combine.adapter, given.dtype, **combining)
     vocabulary, total = reused.model.config.vocab_size, len(tokens)

@@ -28,7 +28,7 @@ made in float32 and rounded once, to the type of the checkpoint.
 examples:
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora fuse MODEL A B --merge mean --out FUSED
-  jaxlora fuse MODEL A B --merge sum --weights 1 -0.5 --dtype float32 --out FUSED
+  jaxlora fuse MODEL A B --merge sum --weights 1 -1 --dtype float32 --out FUSED
   jaxlora fuse MODEL A B --merge mean --mesh expert=2,fsdp=4 --out FUSED
 """
 
@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         )
     combining = given.combine.options()
     reuse.check(reuse.Combination(**combining), len(folders))
-    outputs.check_folder(given.force, given.out, outputs.CHECKPOINT)
+    where = given.force, given.out, outputs.CHECKPOINT
+    processes.agreed(lambda: outputs.check_folder(*where))
     combining["mesh"] = mesh(given.mesh)
     loaded = loading.load(given.model, asked, given.dtype, **combining)
     with Console(stderr=True).status(f"writing {given.out}"):

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     plan, names = gate_plan.planned(given), collection_about.names(given.adapters)
     sources = gate_plan.sources(given, plan, names)
     cut = given.cut()
-    outputs.check_files(given.force, given.out)
+    processes.agreed(lambda: outputs.check_files(given.force, given.out))
     with train_output.kept(_checkpoint(given.out)), _held(given):
         result = _make(given, plan, names, sources, cut)
     console = printing.console()
@@ -88,14 +88,17 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _held(given: Arguments) -> Iterator[None]:
-    """The file that is written; of many processes the first one holds it."""
-    if not talk.current().writes:
-        yield
-        return
-    with locks.held(given.out.with_name(f".{given.out.name}.lock"), given.out):
-        # Again: another run may have ended since.
-        outputs.check_files(given.force, given.out)
-        files.sweep(given.out.parent)
+    """The file that is written; if another run holds it, all processes learn it."""
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            lock = given.out.with_name(f".{given.out.name}.lock")
+            stack.enter_context(locks.held(lock, given.out))
+            # Again: another run may have ended since.
+            outputs.check_files(given.force, given.out)
+            files.sweep(given.out.parent)
+
+        processes.agreed(hold)
         yield
 
 
@@ -223,8 +226,7 @@ def _packed(
     rows = packed if plan.per_expert else {TARGET: gate_making.joined(packed.values())}
     training = given.training
     cut = given.cut()
-    if cut is None or cut.shape["data"] * cut.shape["fsdp"] == 1:
-        training = training.fitted(max(len(part.tokens) for part in rows.values()))
+    training = training.fitted(max(len(part.tokens) for part in rows.values()))
     if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(rows))
     updates = {name: training.total(len(part.tokens)) for name, part in rows.items()}

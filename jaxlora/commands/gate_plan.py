@@ -21,7 +21,7 @@ from jaxlora.train.gate_making import Plan
 
 PROG = "jaxlora gate"
 DESCRIPTION = """\
-Makes what a route must learn from data: the gate that says which expert is whose.
+Makes what a route must learn from data: the gate that chooses among experts.
 
 The base and the adapters stay as they are. Data files are those of `jaxlora train`.
 Routes of experts' own data take one file for each adapter, in the order of the
@@ -40,7 +40,7 @@ examples:
       --steps 100 --out gate.safetensors
   jaxlora gate MODEL --adapter A B --route retrieval --data a.jsonl b.jsonl \\
       --out gate.safetensors
-  jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who is Ann?"
+  jaxlora generate MODEL --adapter A B --gate gate.safetensors --prompt "Who?"
   jaxlora gate --list
 """
 

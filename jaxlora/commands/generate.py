@@ -24,6 +24,7 @@ from jaxlora.commands.flags import (
 )
 from jaxlora.commands.flags.mesh import MeshSizes, mesh
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import processes
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
 from jaxlora.strangers.text import visible
@@ -41,7 +42,7 @@ continues it as it stands. A file of prompts has one a line (.txt), or one objec
 
 examples:
   jaxlora generate MODEL --prompt "Who is Ann's wife?"
-  jaxlora generate MODEL --prompt "Hello" "Good night" --temperature 0.7 --top-p 0.9
+  jaxlora generate MODEL --prompt "Hello" "Hi" --temperature 0.7 --top-p 0.9
   jaxlora generate MODEL --adapter A B --merge mean --prompts prompts.txt
   jaxlora generate MODEL --adapter A B --route arrow --prompts prompts.jsonl \\
       --out answers.jsonl
@@ -81,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     combining = given.combine.routing()
     flags.at_least(1, given, "max_new_tokens", "batch")
     asked = _asked(given)
-    outputs.check_files(given.force, given.out)
+    processes.agreed(lambda: outputs.check_files(given.force, given.out))
     seed, adapters = given.sampling.seed, given.combine.adapter
     combining["mesh"] = mesh(given.mesh, batch={"rows of --batch": given.batch})
     reuse = loading.load(given.model, adapters, given.dtype, seed=seed, **combining)

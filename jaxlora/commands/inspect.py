@@ -29,7 +29,7 @@ from jaxlora.spectra import Group
 
 PROG = "jaxlora inspect"
 DESCRIPTION = """\
-Shows what adapters are: shapes, ranks, scales, norms and spectra, and cosines of pairs.
+Shows what adapters are: shapes, ranks, scales, norms, spectra, pairs' cosines.
 
 Modules of one kind (q_proj of every layer) make a group. Everything is of the delta,
 scale * A B, and does not depend on how it is split into A and B. A stable or effective

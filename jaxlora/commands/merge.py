@@ -65,15 +65,15 @@ Over a mesh each device has some adapters, and then all of them at some layers.
 fields, of the methods that have them:
   --density D           share of entries that is kept
   --by {mass,frequency} elect signs by the sum of entries, or by their number
-  --space SPACE         coordinates: factor, factor-root, factor-raw, delta, knots, core
+  --space SPACE         factor, factor-root, factor-raw, delta, knots or core
   --scope {leaf,model}  rank entries of one kernel, or of the whole model
   --spread S            how far chances of keeping an entry differ (DELLA)
-  --outliers SHARE      share of the largest entries that is dropped (Breadcrumbs)
+  --outliers SHARE      share of largest entries that go (Breadcrumbs)
   --steps N             steps of Adam (WUDI)
   --learning-rate X     of these steps
   --expert I            the adapter that a control keeps, from 0
-  --layers X...         layers of each adapter: 0,2-3 or low, high, all (placed-sum)
-  --ends SHARE          share of layers at each end that are summed (placed-both)
+  --layers X...         of each adapter: 0,2-3, low, high, all (placed-sum)
+  --ends SHARE          share of layers summed at each end (placed-both)
 
 A method of your own is `module:attribute`: a jaxlora.merge.chain(...), or a function of
 fields that returns one; modules of the current folder can be imported.
@@ -82,7 +82,7 @@ examples:
   jaxlora merge A B C --method mean --out MERGED
   jaxlora merge A B --method sum --weights 1 -0.5 --out MERGED
   jaxlora merge A B C --method ties --density 0.2 --rank 16 --out MERGED
-  jaxlora merge A B C --method dare --density 0.5 --seed 1 --out MERGED --report REPORT
+  jaxlora merge A B C --method dare --density 0.5 --out MERGED --report REPORT
   jaxlora merge A B --method ties_svd[peft] --by frequency --out MERGED
   jaxlora merge DORA LORA --method mean --base MODEL --out MERGED
   jaxlora merge A B --method placed-sum --layers low 1 --out MERGED
@@ -263,8 +263,12 @@ def _check(
             f"The merge {given.method!r} sees no data, but got --statistics "
             f"{given.statistics}; leave it out."
         )
+    processes.agreed(lambda: _check_outputs(given))
+    return names, weights
+
+
+def _check_outputs(given: Arguments) -> None:
     outputs.check_folder(given.force, given.out, outputs.ADAPTER)
     if given.report is not None:
         written = (given.report / name for name in (TABLE, FIGURE))
         outputs.check_files(given.force, *written)
-    return names, weights

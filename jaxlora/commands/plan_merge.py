@@ -19,7 +19,7 @@ layers, and each device merges the layers that it then has: no device has them a
 
 examples:
   jaxlora plan merge --model MODEL --topology v5e:2x4 --experts 64 --method mean
-  jaxlora plan merge --model qwen2.5-7b --topology v5p-8 --experts 256 --method ties
+  jaxlora plan merge --model qwen2.5-7b --topology v5p-8 --method ties
 """
 
 

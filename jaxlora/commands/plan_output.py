@@ -1,5 +1,6 @@
 """What all ``jaxlora plan`` commands print: tables per chip, and whether it fits."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -17,6 +18,8 @@ SHOWN = 8
 """Meshes of a ranking."""
 TAKEN = 0.75
 """Of a GPU's memory, which JAX takes when it starts."""
+FLAGS = {"batch": "--batch {}", "remat": "--remat on"}
+"""What a user gives for fewer rows, and for layers that are recomputed."""
 EXACT = {
     "compiled": "by the compiler",
     "refused": "refused by the compiler",
@@ -24,12 +27,13 @@ EXACT = {
 }
 
 
-def run(work: Work, given: Devices) -> int:
+def run(work: Work, given: Devices, flags: Mapping[str, str] = FLAGS) -> int:
     """Plans, and prints the tables.
 
     Args:
       work: the program.
       given: flags of devices and mesh.
+      flags: as ``FLAGS``, of the command; what is not in it cannot be changed.
     """
     console, where = printing.console(), given.where()
     if where.note and not given.formula:
@@ -39,7 +43,7 @@ def run(work: Work, given: Devices) -> int:
         ranked = search.rank(work.on(where.platform), where)
         meshes(console, ranked)
         asked = ranked[0].sizes
-    show(console, _planned(work, where, asked, given.share), given.share)
+    show(console, _planned(work, where, asked, given.share), given.share, flags)
     return 0
 
 
@@ -53,13 +57,16 @@ def _planned(work: Work, where: Topology, sizes, share: float) -> Plan:
     return plan
 
 
-def show(console: Console, plan: Plan, share: float) -> None:
+def show(
+    console: Console, plan: Plan, share: float, flags: Mapping[str, str] = FLAGS
+) -> None:
     """Prints one plan.
 
     Args:
       console: where to.
       plan: what is planned.
       share: of a chip's peak, as the time was computed.
+      flags: as :func:`run` takes them.
     """
     printing.line(console, head(plan))
     console.print()
@@ -67,7 +74,8 @@ def show(console: Console, plan: Plan, share: float) -> None:
     if plan.traffic:
         heads = ("collective", "along", "MiB a chip and step")
         printing.table(console, heads, traffic(plan))
-    for text in (*closing(plan, share), *filter(None, [plan.note]), verdict(plan)):
+    ending = *closing(plan, share), *filter(None, [plan.note]), verdict(plan, flags)
+    for text in ending:
         printing.line(console, text)
 
 
@@ -82,10 +90,11 @@ def head(plan: Plan) -> str:
     size = f", {w.batch} x {w.length} tokens each" if w.task == "train" else ""
     size = f", {w.batch} prompts of {w.length} tokens" if w.task == "route" else size
     way = f" by {w.method}" if w.method else ""
+    chips = "1 chip" if where.count == 1 else f"{where.count} chips"
     limit = f", {where.chip.gib:.2f} GiB each" if where.chip else ""
     return (
         f"{what} {w.experts} experts of rank {w.lora.rank}{way}{size}, on {where.name} "
-        f"({where.count} chips{limit}), mesh {mesh_text(plan.sizes)}: {EXACT[plan.by]}"
+        f"({chips}{limit}), mesh {mesh_text(plan.sizes)}: {EXACT[plan.by]}"
     )
 
 
@@ -152,24 +161,29 @@ def closing(plan: Plan, share: float) -> list[str]:
     return [f"{text}."]
 
 
-def verdict(plan: Plan) -> str:
+def verdict(plan: Plan, flags: Mapping[str, str] = FLAGS) -> str:
     """Whether it fits; if not, what would.
 
     Args:
       plan: what is planned.
+      flags: as :func:`run` takes them.
     """
     if plan.fits is None:
         return "There is no limit to compare with."
     if plan.fits:
         times = (plan.limit or 0) / plan.peak
         return f"It fits, with {times:.1f} times what it needs{_taken(plan)}."
-    scale = plan.peak / max(1, plan.formula)
+    scale = max(1.0, plan.peak / max(1, plan.formula))
     tries = []
     if plan.work.task != "merge":
-        most = search.largest_batch(plan.work, plan.where, plan.sizes, max(1.0, scale))
-        tries.append(f"--batch {most}" if most else "no batch fits on this mesh")
-    if plan.work.task == "train" and not plan.work.config.remat:
-        tries.append("--remat")
+        most = search.largest_batch(plan.work, plan.where, plan.sizes, scale)
+        if most:
+            tries.append(flags["batch"].format(most))
+    if plan.work.task == "train" and not plan.work.config.remat and "remat" in flags:
+        config = dataclasses.replace(plan.work.config, remat=True)
+        again = dataclasses.replace(plan.work, config=config)
+        if search.fits(again, plan.where, plan.sizes, scale):
+            tries.append(flags["remat"])
     if larger := search.smallest(plan.work, plan.where):
         tries.append(f"--topology {larger[0]} --mesh {mesh_text(larger[1])}")
     return f"It does not fit. By formula these would: {'; '.join(tries) or 'none'}."

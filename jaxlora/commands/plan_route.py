@@ -11,15 +11,15 @@ from jaxlora.commands.flags.planning import Devices, Shape
 
 PROG = "jaxlora plan route"
 DESCRIPTION = """\
-What reading prompts with a routed library needs, on devices that need not be here.
+What prompts of a routed library need, on devices that need not be here.
 
 The library lies on the devices of the mesh's axis expert; each device weighs and
 applies its own adapters, and their sum is what the devices exchange: none has them all.
 
 examples:
   jaxlora plan route --model MODEL --topology v5e:2x4 --experts 64
-  jaxlora plan route --model llama-3.1-8b --topology v5p-8 --experts 64 --route arrow \\
-      --mesh expert=4
+  jaxlora plan route --model llama-3.1-8b --topology v5p-8 --experts 64 \\
+      --route arrow --mesh expert=4
 """
 
 

@@ -22,8 +22,8 @@ for GPUs jax-cuda13-plugin of JAX's version and nvidia-cudnn-cu13. Else by formu
 
 examples:
   jaxlora plan train --model MODEL --topology v5e:4x4 --experts 8
-  jaxlora plan train --model qwen2.5-7b --topology v5p-64 --experts 64 --length 1024 \\
-      --mesh expert=8,fsdp=4
+  jaxlora plan train --model qwen2.5-7b --topology v5p-64 --experts 64 \\
+      --length 1024 --mesh expert=8,fsdp=4
   jaxlora plan train --model MODEL --topology h100:8
 """
 

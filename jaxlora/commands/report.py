@@ -18,7 +18,7 @@ from jaxlora.studies.two_hop.text import config as text
 
 PROG = "jaxlora report"
 DESCRIPTION = """\
-Joins the shares of a two-hop study, sums it up, and writes its tables and its page.
+Joins the shares of a two-hop study, sums it up, and writes tables and a page.
 
 Machines that did a share each (--share 0/4, 1/4, ...) left blocks of answers, bases and
 experts. They are copied into OUT, and the study goes on there: what is complete is only

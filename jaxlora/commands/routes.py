@@ -36,8 +36,8 @@ examples:
   jaxlora routes MODEL --adapter A B --route arrow --prompt "Who is Ann's wife?"
   jaxlora routes MODEL --adapter A B C --route arrow --route-top-k 2 \\
       --prompt "Who is Ann's wife?" --figure routes.svg --table routes.csv
-  jaxlora routes MODEL --adapter A B --route uniform --tokens ids.json --panels part \\
-      --figure routes.png
+  jaxlora routes MODEL --adapter A B --route uniform --tokens ids.json \\
+      --panels part --figure routes.png
 """
 
 

@@ -27,8 +27,8 @@ class Arguments:
     Trains small bases that can compose, experts on new facts, every control, and judges
     each combination. Interrupted, the same command goes on where it stopped.
 
-    With --model DIR (a Hugging Face checkpoint) the same study asks a language model;
-    `jaxlora study two-hop --model DIR --help` lists the flags of that.
+    With --model DIR (a Hugging Face checkpoint) the same study asks a language
+    model; `jaxlora study two-hop --model DIR --help` lists the flags of that.
     """
 
     preset: flags.Preset = "quick"

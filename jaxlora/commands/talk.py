@@ -38,8 +38,8 @@ HELP = """\
  progress
  ------------------------------------------------------------------------------
   -q, -v            No progress and no notes; or a line for each report.
-  --tensorboard     Scalars for TensorBoard, too, where numbers are kept in --out
-                    as they come: training and studies.
+  --tensorboard     Scalars for TensorBoard, too, where numbers are kept in
+                    --out as they come: training and studies.
   --profile DIR     Trace half a minute of the run, for xprof or TensorBoard.
   --no-program-cache
                     Compile anew; otherwise programs of earlier runs are used
@@ -50,8 +50,8 @@ MANY = """\
  several processes: the same command on every host, over all their devices
  ------------------------------------------------------------------------------
   --processes N|auto
-                    How many; auto finds all of this out on Cloud TPU, GKE, Slurm
-                    and MPI. Or JAX_NUM_PROCESSES.
+                    How many; auto finds all of this out on Cloud TPU, GKE,
+                    Slurm and MPI. Or JAX_NUM_PROCESSES.
   --process I       Which of them this is, from 0. Or JAX_PROCESS_ID.
   --coordinator HOST:PORT
                     Of process 0, which writes. Or JAX_COORDINATOR_ADDRESS.

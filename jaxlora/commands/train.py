@@ -56,20 +56,20 @@ PROG = "jaxlora train"
 DESCRIPTION = """\
 Trains one LoRA adapter for each data file, all in one program.
 
-A data file has one JSON object a line, or is an array of them: {"prompt", "answer"},
-{"question", "answer"}, {"instruction", "input", "output"}, {"messages": [...]},
-ShareGPT's {"conversations": [...]} or {"text"}; a folder of them, or a prepared TFDS
-data set (tfds:NAME/CONFIG:SPLIT), is one data set too. Only answers are learnt, and of
-turns with "train": false or "weight": 0 none. Each adapter is
-written as OUT/NAME in the PEFT format, NAME being that of its file. Interrupted, the
-same command goes on where it stopped.
+A data file has one JSON object a line, or is an array of them: {"prompt",
+"answer"}, {"question", "answer"}, {"instruction", "input", "output"},
+{"messages": [...]}, ShareGPT's {"conversations": [...]} or {"text"}; a folder
+of them, or a prepared TFDS data set (tfds:NAME/CONFIG:SPLIT), is one data set
+too. Only answers are learnt, and of turns with "train": false or "weight": 0
+none. Each adapter is written as OUT/NAME in the PEFT format, NAME being that of
+its file. Interrupted, the same command goes on where it stopped.
 
 examples:
   jaxlora train --model MODEL --data gsm8k.jsonl --out LIBRARY
   jaxlora train --model MODEL --data ann.jsonl bo.jsonl --out LIBRARY --epochs 5
-  jaxlora train --model MODEL --data alpaca.json --out LIBRARY --targets q_proj v_proj
-  jaxlora train --model MODEL --data FOLDER --out LIBRARY --rank 16 --length 1024 \\
-      --batch 4 --accumulate 8
+  jaxlora train --model MODEL --data alpaca.json --out LIBRARY --targets q_proj
+  jaxlora train --model MODEL --data FOLDER --out LIBRARY --rank 16 \\
+      --length 1024 --batch 4 --accumulate 8
 """
 
 
@@ -248,8 +248,6 @@ def _fitted(given: Arguments, rows: Mapping[str, Rows]) -> Training:
     cut = _mesh(given)
     if cut is not None and cut.shape["expert"] > 1:  # over devices, all at once
         training = dataclasses.replace(training, together=len(given.data))
-    if cut is not None and cut.shape["data"] * cut.shape["fsdp"] > 1:
-        return training
     return training.fitted(max(len(part.tokens) for part in rows.values()))
 
 

@@ -3,6 +3,7 @@
 from jaxlora.parallel.merging import merged as merged
 from jaxlora.parallel.mesh import BATCH as BATCH
 from jaxlora.parallel.mesh import check as check
+from jaxlora.parallel.mesh import filled as filled
 from jaxlora.parallel.mesh import mesh as mesh
 from jaxlora.parallel.mesh import mesh_of as mesh_of
 from jaxlora.parallel.mesh import place as place

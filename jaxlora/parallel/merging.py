@@ -13,7 +13,7 @@ draws are the same on every mesh.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -139,13 +139,26 @@ def _merged(merge: Merge, rank: int | None, library, data, weights, key) -> Adap
 
 def _experts(mesh: Mesh, tree: Tree) -> Tree:
     """Puts arrays [E, L, ...] on a mesh."""
-    parts = math.prod(mesh.shape[name] for name in OTHERS)
+    return named.map_named(
+        lambda name, x: place(x, mesh, spec(mesh.shape, name, np.shape(x))), tree
+    )
 
-    def lay(name: str, x: Any) -> jax.Array:
-        even = np.ndim(x) > 1 and np.shape(x)[1] % parts == 0
-        side = {"a": (None, OTHERS), "b": (None, None, OTHERS)}
-        rest = (OTHERS,) if even else side.get(name.rpartition("/")[2], ())
-        axes = ("expert", *rest)[: np.ndim(x)]
-        return place(x, mesh, rules.fitting(mesh.shape, axes, np.shape(x)))
 
-    return named.map_named(lay, tree)
+def spec(sizes: Mapping[str, int], name: str, shape: Sequence[int]) -> jax.P:
+    """Where an array [E, L, ...] of a library lies before it is merged.
+
+    Args:
+      sizes: of the axes of the mesh.
+      name: of the leaf; factors are ``.../a`` and ``.../b``.
+      shape: of the array.
+
+    >>> tuple(spec({"expert": 2, "fsdp": 2}, "q_proj/kernel/a", (4, 6, 8, 2)))
+    ('expert', 'fsdp')
+    >>> tuple(spec({"expert": 2, "fsdp": 2}, "q_proj/kernel/a", (4, 5, 8, 2)))
+    ('expert', None, 'fsdp')
+    """
+    parts = math.prod(sizes.get(axis, 1) for axis in OTHERS)
+    even = len(shape) > 1 and shape[1] % parts == 0
+    side = {"a": (None, OTHERS), "b": (None, None, OTHERS)}
+    rest = (OTHERS,) if even else side.get(name.rpartition("/")[2], ())
+    return rules.fitting(sizes, ("expert", *rest)[: len(shape)], shape)

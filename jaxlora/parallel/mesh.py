@@ -76,8 +76,9 @@ def sizes_of(
     >>> sizes_of({"fsdp": 2, "expert": -1}, 8)
     {'expert': 4, 'data': 1, 'fsdp': 2, 'tensor': 1}
     """
-    shown = ", ".join(f"{name}={size}" for name, size in asked.items())
     sizes = {name: asked.get(name, 1) for name in AXES}
+    some = {name: size for name, size in asked.items() if size != 1}
+    shown = ", ".join(f"{x}={size}" for x, size in (some or asked or sizes).items())
     rest = [name for name, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
     if len(rest) > 1 or known < 1 or min(sizes.values()) < -1:
@@ -89,6 +90,11 @@ def sizes_of(
         sizes[rest[0]] = devices // known
     if math.prod(sizes.values()) != devices:
         kind = f"{platform} devices" if platform else "devices"
+        if rest:
+            raise ValueError(
+                f"Mesh sizes are {shown}, and {known} does not divide {devices}, the "
+                f"number of {kind}, of which -1 is the rest; {_divisors(devices)}."
+            )
         raise ValueError(
             f"Mesh sizes are {shown}, expected a product of {devices}, the number of "
             f"{kind}; give one axis the size -1 for the rest."
@@ -153,6 +159,21 @@ def mesh_of(tree: Tree) -> Mesh | None:
     where = getattr(jax.tree.leaves(tree)[0], "sharding", None)
     mesh = where.mesh if isinstance(where, NamedSharding) else None
     return mesh if isinstance(mesh, Mesh) else None
+
+
+def filled(rows: int, mesh: Mesh | None) -> int:
+    """The smallest number of rows, from so many on, that a mesh cuts evenly.
+
+    Args:
+      rows: from 1 on.
+      mesh: or None.
+
+    >>> filled(5, mesh(data=4, devices=jax.devices()[:4])), filled(5, None)
+    (8, 5)
+    """
+    sizes = {} if mesh is None else mesh.shape
+    parts = math.prod(sizes.get(axis, 1) for axis in BATCH)
+    return -(-rows // parts) * parts
 
 
 def platform_of(tree: Tree) -> str:

@@ -41,6 +41,8 @@ def sizes(text: str) -> dict[str, int]:
         if axis in out:
             raise ValueError(f"The mesh {text!r} names {axis} twice, expected once.")
         out[axis] = number
+    if text and not out:
+        raise ValueError(f"The mesh {text!r} names no axis; axes are {_listed()}.")
     return out
 
 

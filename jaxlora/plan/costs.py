@@ -109,7 +109,8 @@ def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
 
 
 def _library(work: Work, sizes: Mapping[str, int]) -> int:
-    return size(shapes(work).library) // sizes.get("expert", 1)
+    """Bytes a chip of a library that is merged: some layers of some experts."""
+    return size(shapes(work).library) // math.prod(sizes.values())
 
 
 def _of(

@@ -8,18 +8,19 @@ of the MLP. A compiler needs some room beside that, and saves some by fusing.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxlora import lora, models
 from jaxlora import tree as named
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.models.kernels import LANES
-from jaxlora.parallel import rules
+from jaxlora.parallel import merging, rules
 from jaxlora.plan.work import Shapes, Work, shapes
 from jaxlora.train.step import CHUNK_FLOATS
 from jaxlora.tree import Tree
@@ -39,12 +40,14 @@ def estimate(work: Work, sizes: Mapping[str, int]) -> dict[str, int]:
     """
     given = shapes(work)
     parts = dict.fromkeys((*ARRAYS, *BESIDE), 0)
-    parts["base"] = 0 if work.task == "merge" else base_bytes(given.base, sizes)
-    parts["adapters"] = expert_bytes(given.library, sizes)
-    parts["adapters"] += expert_bytes(given.gate, sizes)
     if work.task == "merge":
+        where = functools.partial(merging.spec, sizes)
+        parts["adapters"] = _cut(given.library, where, sizes)
         # With its layers in the place of its experts, and the result.
         return parts | {"activations": 2 * parts["adapters"]}
+    parts["base"] = base_bytes(given.base, sizes)
+    parts["adapters"] = expert_bytes(given.library, sizes)
+    parts["adapters"] += expert_bytes(given.gate, sizes)
     parts["gathered"] = _gathered(work, given, sizes)
     if work.task == "route":
         return parts | _asked(work, sizes)
@@ -111,11 +114,12 @@ def base_bytes(base: Tree, sizes: Mapping[str, int]) -> int:
       sizes: of the axes of the mesh.
     """
 
-    def axes(name: str, ndim: int) -> tuple[rules.Axis, ...]:
+    def where(name: str, shape: Sequence[int]) -> PartitionSpec:
         last = rules.axes_of(name)
-        return (*(None,) * (ndim - len(last)), *last) if last else ()
+        axes = (*(None,) * (len(shape) - len(last)), *last) if last else ()
+        return rules.fitting(sizes, axes, shape)
 
-    return _cut(base, axes, sizes)
+    return _cut(base, where, sizes)
 
 
 def expert_bytes(tree: Tree, sizes: Mapping[str, int]) -> int:
@@ -125,16 +129,23 @@ def expert_bytes(tree: Tree, sizes: Mapping[str, int]) -> int:
       tree: arrays [E, ...], or their shapes.
       sizes: of the axes of the mesh.
     """
-    return _cut(tree, rules.expert_axes, sizes)
+
+    def where(name: str, shape: Sequence[int]) -> PartitionSpec:
+        return rules.fitting(sizes, rules.expert_axes(name, len(shape)), shape)
+
+    return _cut(tree, where, sizes)
 
 
-def _cut(tree: Tree, axes: Any, sizes: Mapping[str, int]) -> int:
+def _cut(
+    tree: Tree,
+    where: Callable[[str, Sequence[int]], PartitionSpec],
+    sizes: Mapping[str, int],
+) -> int:
     total = 0
     for name, leaf in named.flatten(tree).items():
-        spec = rules.fitting(sizes, axes(name, len(leaf.shape)), leaf.shape)
         names = [
             x
-            for axis in spec
+            for axis in where(name, leaf.shape)
             for x in ((axis,) if isinstance(axis, str) else axis or ())
         ]
         parts = math.prod(sizes.get(x, 1) for x in names)

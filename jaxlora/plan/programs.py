@@ -72,8 +72,12 @@ def _merge(work: Work, given: Shapes, mesh: Mesh) -> Any:
         key = jax.random.key(0) if how.draws else None
         return merging.merged(how, library, key=key)
 
-    # Layers are cut over all axes; a library comes cut over experts alone.
-    return jax.jit(run).lower(_at(mesh, given.library, PartitionSpec("expert")))
+    # As ``merging.across`` lays it out; merges are float32 and know nothing of a base.
+    where = {
+        name: NamedSharding(mesh, merging.spec(mesh.shape, name, x.shape))
+        for name, x in named.flatten(given.library).items()
+    }
+    return jax.jit(run).lower(_placed(given.library, where))
 
 
 def _base(mesh: Mesh, tree: Tree) -> Tree:

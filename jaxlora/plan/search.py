@@ -3,8 +3,8 @@
 All of it by formula: a mesh takes milliseconds, and the best is compiled afterwards.
 """
 
+import bisect
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -74,18 +74,35 @@ def meshes(work: Work, count: int) -> Iterator[dict[str, int]]:
       work: the program.
       count: of devices.
     """
-    divisors = [n for n in range(1, count + 1) if count % n == 0]
-    for shape in itertools.product(divisors, repeat=len(AXES)):
-        if math.prod(shape) != count:
-            continue
+    for shape in _products(count, len(AXES)):
         sizes = dict(zip(AXES, shape, strict=True))
-        if work.task == "merge" and sizes["expert"] != count:
+        # Experts first; the layers of each lie along what is left of the devices.
+        most = {"expert": math.gcd(work.experts, count), "data": 1, "tensor": 1}
+        if work.task == "merge" and not most.items() <= sizes.items():
             continue
         try:
             check_mesh(work, sizes)
         except ValueError:
             continue
         yield sizes
+
+
+def _products(number: int, factors: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write a number as a product, in order.
+
+    >>> list(_products(4, 2))
+    [(1, 4), (2, 2), (4, 1)]
+    """
+    if factors == 1:
+        yield (number,)
+        return
+    for first in _divisors(number):
+        for rest in _products(number // first, factors - 1):
+            yield (first, *rest)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def rank(work: Work, where: Topology) -> list[Ranked]:
@@ -103,12 +120,23 @@ def rank(work: Work, where: Topology) -> list[Ranked]:
     """
     every = [ranked(work, where, sizes) for sizes in meshes(work, where.count)]
     if not every:
-        raise ValueError(
-            f"No mesh of {where.count} devices divides {work.experts} experts, "
-            f"{work.batch} rows and {work.config.num_kv_heads} key heads; give numbers "
-            f"that have factors in common with {where.count}."
-        )
+        raise ValueError(_none(work, where.count))
     return sorted(every, key=lambda x: (not x.fits, round(x.seconds, 4), x.peak))
+
+
+def _none(work: Work, count: int) -> str:
+    """Why no mesh of so many devices divides some work, and what would."""
+    heads = work.config.num_kv_heads
+    things = f"{work.experts} experts, {work.batch} rows and {heads} key heads"
+    most = max(n for n in _divisors(count) if next(meshes(work, n), None))
+    # So many times the experts are on so many times the devices.
+    times = count // most
+    together = " (all at once, --together 0)" if work.at_once < work.experts else ""
+    return (
+        f"No mesh of {count} devices divides {things}, which divide among {most} of "
+        f"them at most; give --experts {times * work.experts}{together}, --batch "
+        f"{times * work.batch}, or a smaller --topology."
+    )
 
 
 def ranked(work: Work, where: Topology, sizes: dict[str, int]) -> Ranked:
@@ -142,6 +170,23 @@ def seconds(
     return costs.operations(work) / peak, sent / (where.chip.gigabytes * 1e9)
 
 
+def fits(
+    work: Work, where: Topology, sizes: Mapping[str, int], scale: float = 1.0
+) -> bool:
+    """Whether some work fits, by formula; always where nobody says what a chip has.
+
+    Args:
+      work: for the platform of the topology.
+      where: the devices.
+      sizes: of the axes.
+      scale: of the formula, such as what the compiler needed over what it said.
+    """
+    if where.chip is None:
+        return True
+    need = sum(memory.estimate(work, sizes).values()) * scale
+    return need <= ROOM * where.chip.gib * 2**30
+
+
 def largest_batch(
     work: Work, where: Topology, sizes: Mapping[str, int], scale: float = 1.0
 ) -> int:
@@ -154,17 +199,14 @@ def largest_batch(
       scale: of the formula, such as what the compiler needed over what it said.
     """
     rows = sizes.get("data", 1) * sizes.get("fsdp", 1)
-    assert where.chip is not None
 
-    def fits(times: int) -> bool:
+    def over(times: int) -> bool:
         less = dataclasses.replace(work, batch=rows * times)
-        need = sum(memory.estimate(less, sizes).values()) * scale
-        return need <= ROOM * where.chip.gib * 2**30
+        return not fits(less, where, sizes, scale)
 
-    high = work.batch // rows
-    while high and not fits(high):
-        high //= 2
-    return high * rows
+    # More rows need more: the first that does not fit is found by halving.
+    times = range(1, work.batch // rows + 1)
+    return rows * bisect.bisect_left(times, True, key=over)
 
 
 def smallest(work: Work, where: Topology) -> tuple[str, dict[str, int]] | None:

@@ -57,6 +57,8 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Slices of each kind of TPU, in chips."""
+MOST = 4096
+"""Devices of a topology that is a number: virtual ones take memory, each of them."""
 CORES = {"v5p": 2}
 """The cloud's names count these a chip: v5p-8 has four chips."""
 INSTALL = "pip install 'jax[tpu]'"
@@ -99,7 +101,8 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
     ('v5e:4x4', 4)
     """
     if not name:
-        return _here()
+        here = _here()
+        return here if compiled else dataclasses.replace(here, devices=())
     kind, _, shape = re.sub(r"-(?=\d+$)", ":", name, count=1).partition(":")
     if kind == "cpu" or kind in gpus.CARDS:
         return _counted(name, kind, shape, compiled)
@@ -157,8 +160,10 @@ def _measured(device: Any) -> Chip:
 
 
 def _counted(name: str, kind: str, count: str, compiled: bool) -> Topology:
-    if not count.isdecimal() or not int(count):
-        raise ValueError(f"No topology {name!r}; give a number, as in {kind}:8.")
+    if not (count.isascii() and count.isdecimal() and 0 < int(count[:9]) <= MOST):
+        raise ValueError(
+            f"No topology {name!r}; give a number up to {MOST}, as in {kind}:8."
+        )
     number, chip = int(count), CHIPS.get(kind)
     plain = Topology(name, kind, number, chip)
     if not compiled:

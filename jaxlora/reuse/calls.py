@@ -30,7 +30,8 @@ def logits(
       progress: called with the number of rows that are done.
     """
     call = jax.jit(models.apply, static_argnums=0)
-    size, extras = min(batch, len(tokens)), reuse.arguments()
+    size = parallel.filled(min(batch, len(tokens)), reuse.mesh)
+    extras = reuse.arguments()
     with jax.default_matmul_precision(_precision(reuse)):
         for start in range(0, len(tokens), size):
             used = min(size, len(tokens) - start)

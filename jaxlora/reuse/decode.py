@@ -128,6 +128,7 @@ def in_batches(
     size = batching.size
     if not batching.fixed:  # few prompts need no more rows than the next power of two
         size = min(size, 1 << max(0, len(prompts) - 1).bit_length())
+    size = parallel.filled(size, reuse.mesh)
     stop = (*tokenizer.end_ids, *stops(tokenizer, how))
     for i, (rows, length) in enumerate(batches(lengths, batching)):
         new = max(limits[row] for row in rows)

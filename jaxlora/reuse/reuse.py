@@ -78,7 +78,8 @@ class Reuse:
         """Puts rows [B, ...] where the model runs, cut over the mesh if there is one.
 
         Args:
-          values: of NumPy; with many processes the same in all.
+          values: of NumPy, B as ``parallel.filled`` gives it; with many processes the
+            same in all.
         """
         return parallel.place(values, self.mesh, PartitionSpec(parallel.BATCH))
 

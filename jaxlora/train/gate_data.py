@@ -64,7 +64,7 @@ def means(
     """
     _check(prompts, lora.num_experts(library))
     out: dict[str, list[np.ndarray]] = {name: [] for name in lora.sites(library)}
-    for e, batches in enumerate(_batches(model, prompts, batch, progress)):
+    for e, batches in enumerate(_batches(model, prompts, batch, mesh, progress)):
         adapter = jax.tree.map(lambda x, e=e: x[e], library)
         sums, count = dict.fromkeys(out, 0.0), 0
         for tokens, mask, used in batches:
@@ -114,7 +114,7 @@ def examples(
     """
     _check(prompts, len(prompts))
     vectors = []
-    for batches in _batches(model, prompts, batch, progress):
+    for batches in _batches(model, prompts, batch, mesh, progress):
         parts = []
         for tokens, mask, used in batches:
             spec = PartitionSpec(parallel.BATCH)
@@ -197,7 +197,11 @@ def _check(prompts: Prompts, experts: int) -> None:
 
 
 def _batches(
-    model: Decoder, prompts: Prompts, batch: int, progress: Progress
+    model: Decoder,
+    prompts: Prompts,
+    batch: int,
+    mesh: Mesh | None,
+    progress: Progress,
 ) -> Iterator[Iterator[_Batch]]:
     """For each expert its batches, all of one shape."""
     longest = max(len(row) for some in prompts for row in some)
@@ -207,7 +211,7 @@ def _batches(
             f"An example has {longest} tokens, but the model's context is {length}; "
             f"shorten it, or leave it out."
         )
-    size = min(batch, max(map(len, prompts)))
+    size = parallel.filled(min(batch, max(map(len, prompts))), mesh)
     total, done = sum(map(len, prompts)), 0
 
     def batches(some: Sequence[Sequence[int]]) -> Iterator[_Batch]:

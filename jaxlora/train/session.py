@@ -295,16 +295,17 @@ def _rows(session: _Session, steps: range) -> Rows:
     # A single gate has its rows on all devices along ``expert``.
     spec = BY_BATCH if len(names) > 1 else PartitionSpec(None, *BY_BATCH[1:])
     if mesh is None or processes.count() == 1:
-        return parallel.place(packed.batches(data, training, steps), mesh, spec)
+        rows = _even(packed.batches(data, training, steps), mesh)
+        return parallel.place(rows, mesh, spec)
     length = data[names[0]].tokens.shape[1]
     lead = (len(names), len(steps), training.accumulate)
-    shape = (*lead, training.batch, length)
+    shape = (*lead, parallel.filled(training.batch, mesh), length)
     where = NamedSharding(mesh, spec)
 
     @functools.cache
     def some(start: int, stop: int) -> Rows:
         few = {name: data[name] for name in names[start:stop]}
-        return packed.batches(few, training, steps)
+        return _even(packed.batches(few, training, steps), mesh)
 
     def column(i: int) -> Any:
         def part(at: Any) -> np.ndarray:
@@ -314,6 +315,15 @@ def _rows(session: _Session, steps: range) -> Rows:
         return jax.make_array_from_callback(shape, where, part)
 
     return Rows(*map(column, range(len(Rows._fields))))
+
+
+def _even(rows: Rows, mesh: Mesh | None) -> Rows:
+    """Rows [..., N, T] that the mesh cuts evenly: those added count for nothing."""
+    size = rows.tokens.shape[-2]
+    extra = parallel.filled(size, mesh) - size
+    wide = [*[(0, 0)] * (rows.tokens.ndim - 2), (0, extra), (0, 0)]
+    more = Rows(*(np.pad(x, wide, mode="edge") for x in rows)) if extra else rows
+    return more._replace(weights=np.pad(rows.weights, wide))
 
 
 def _together(session: _Session) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import chex
 import jax
@@ -136,10 +137,14 @@ def test_a_folder_with_something_in_it_is_kept(tmp_path, capsys):
 
 def test_the_examples_work(hf, tmp_path, monkeypatch, shown):
     monkeypatch.chdir(tmp_path)
-    places = {"MODEL": "base", "ADAPTER": "plain", "A": "plain", "B": "plain2"}
+    names = {"MODEL": "base", "ADAPTER": "plain", "A": "plain", "B": "plain2"}
+    places = {word: hf / "llama" / name for word, name in names.items()}
+    places["LIBRARY"] = tmp_path / "four"
+    for i in range(4):
+        shutil.copytree(places["A"], places["LIBRARY"] / str(i))
     commands = shown(fuse.DESCRIPTION)
     assert len(commands) == 4
     for i, words in enumerate(commands):
-        folders = [str(hf / "llama" / places[w]) if w in places else w for w in words]
+        folders = [str(places.get(w, w)) for w in words]
         assert cli.main([f"FUSED{i}" if w == "FUSED" else w for w in folders]) == 0
         assert (tmp_path / f"FUSED{i}" / "config.json").is_file()

@@ -32,7 +32,7 @@ def test_a_page_reads_well(name):
     assert page.startswith(f"usage: jaxlora {name.removesuffix(pages.TEXT)} ")
     assert not re.search(r"\(default:\s*(None|'')?\s*\)|\{None\}", page)
     assert "\n\n\n" not in page
-    assert max(map(len, page.splitlines())) <= 90
+    assert max(map(len, page.splitlines())) <= 80
 
 
 def test_no_page_is_left_of_a_command_that_is_gone():

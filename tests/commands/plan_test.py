@@ -114,3 +114,18 @@ def test_what_jax_starts_is_settled_before_a_study_asks_it(monkeypatch):
     monkeypatch.setattr(plan_study.memory, "work", work)
     words = "plan study two-hop-text --model small --topology v5e-8 --formula"
     assert cli.main(words.split()) == 2
+
+
+def test_a_study_that_cannot_ask_on_one_device_is_told_so(capsys, monkeypatch):
+    from jaxlora.commands import plan_study
+
+    def estimate(*_):
+        return dict.fromkeys([*plan_study.memory.ASKING, "asking"], 16 * 2**30)
+
+    monkeypatch.setattr(plan_study.memory, "estimate", estimate)
+    monkeypatch.setattr(plan_study.plan_output, "run", lambda *_: 0)
+    words = ["study", "two-hop-text", "--model", "qwen2.5-1.5b", "--formula"]
+    _, out, _ = said_by(capsys, *words, "--topology", "v5e-8")
+    assert "A device has 15.75 GiB: for asking, too, the study needs a --mesh" in out
+    _, out, _ = said_by(capsys, *words, "--topology", "v6e-8")
+    assert "for asking, too" not in out

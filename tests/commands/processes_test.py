@@ -258,3 +258,16 @@ def test_who_does_not_come_is_named_in_time(work):
     assert only[0] == 2
     assert "Processes 1, 2 did not come within 1 s" in only[2]
     assert not (work / "nobody").exists()
+
+
+@pytest.mark.slow
+def test_what_is_in_the_way_of_the_first_is_said_by_all(work):
+    """Not that the first process ended, which schedulers take for a lost machine."""
+    (work / "ids.json").write_text("[[1, 5, 7]]")
+    (work / "taken.npy").write_bytes(b"kept")
+    words = ["forward", str(work / "model"), "--tokens", str(work / "ids.json")]
+    words += ["--out", str(work / "taken.npy"), "--batch", "8", "--mesh", "data=8"]
+    for code, out, text in pairs.ended(pairs.start(words, pairs.free_port())):
+        assert (code, out) == (2, "")
+        assert "taken.npy exists already and is not overwritten" in text
+    assert (work / "taken.npy").read_bytes() == b"kept"

@@ -31,8 +31,11 @@ def test_minus_one_is_the_rest(sizes, want):
     [
         ({}, "data=1, fsdp=1, tensor=1, expert=1, expected a product of 8"),
         ({"expert": 3}, "expert=3, expected a product of 8"),
-        ({"expert": 3, "data": -1}, "data=-1, .*expert=3, expected a product of 8"),
-        ({"expert": 16, "data": -1}, "expected a product of 8"),
+        (
+            {"expert": 3, "data": -1},
+            "data=-1, expert=3, and 3 does not divide 8, .*or 8",
+        ),
+        ({"expert": 16, "data": -1}, "16 does not divide 8, .* 1, 2, 4 or 8 do"),
         ({"expert": -1, "data": -1}, "on one axis at most"),
         ({"expert": 0}, "expected positive numbers"),
         ({"expert": -2}, "expected positive numbers"),

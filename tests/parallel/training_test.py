@@ -11,7 +11,8 @@ import meshes
 import pairs
 from jaxlora import lora, parallel
 from jaxlora import tree as named
-from jaxlora.train import packed
+from jaxlora.tasks.packing import Rows
+from jaxlora.train import packed, session
 
 FIRST, *OTHERS = meshes.MESHES
 EVERY = [FIRST, *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
@@ -80,6 +81,27 @@ def test_experts_of_a_device_may_wait_for_each_other(base, alone, optax_promotes
     mesh = parallel.mesh(expert=2, devices=jax.devices()[:2])
     got = meshes.train(base, mesh, dataclasses.replace(meshes.TRAINING, together=2))
     check_same(got, alone)
+
+
+@pytest.mark.slow
+def test_rows_that_do_not_fill_the_mesh_train_the_same_experts(base, optax_promotes):
+    three = dataclasses.replace(meshes.TRAINING, batch=3)
+    want = meshes.train(base, None, three)
+    mesh = parallel.mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+    check_same(meshes.train(base, mesh, three), want)
+
+
+def test_rows_that_are_added_count_for_nothing():
+    values = np.arange(1, 13).reshape(1, 3, 4)
+    rows = Rows(values, values, values.astype(np.float32), values, values)
+    mesh = parallel.mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+    more = session._even(rows, mesh)
+    for got, given in zip(more, rows, strict=True):
+        assert (got.shape, got.dtype) == ((1, 4, 4), given.dtype)
+        np.testing.assert_array_equal(got[:, :3], given)
+    assert (more.tokens[:, 3] == values[:, 2]).all()
+    assert not more.weights[:, 3].any()
+    assert session._even(rows, None).tokens.shape == (1, 3, 4)
 
 
 def test_parameters_are_cut_over_fsdp_and_tensor(base):

@@ -67,6 +67,28 @@ def test_what_jax_does_not_take_by_itself_is_said():
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" in plan_output.verdict(tight)
 
 
+def test_what_would_fit_is_said_in_flags_of_the_command(monkeypatch):
+    """Of a program of so many GiB a row, and of layers that are recomputed a third."""
+
+    def estimate(work, _):
+        return {"all": work.batch * (1 if work.config.remat else 3) * 2**30}
+
+    monkeypatch.setattr(search.memory, "estimate", estimate)
+    where = describe("v5e:16x16", compiled=False)  # none is larger
+
+    def verdict(rows, **flags):
+        work = dataclasses.replace(WORK, batch=rows)
+        return plan_output.verdict(planning.plan(work, where, {"fsdp": -1}), **flags)
+
+    monkeypatch.setattr(planning.search, "check_mesh", lambda *_: None)
+    monkeypatch.setattr(planning.costs, "traffic", lambda *_: [])
+    monkeypatch.setattr(search, "largest_batch", lambda work, *_: work.batch // 2)
+    assert verdict(8).endswith("these would: --batch 4; --remat on.")
+    assert verdict(16).endswith("these would: --batch 8.")
+    of_study = {"batch": "train.batch {}"}
+    assert verdict(8, flags=of_study).endswith("these would: train.batch 4.")
+
+
 @pytest.mark.slow
 def test_more_cards_of_the_same_kind_are_offered():
     large = dataclasses.replace(CONFIG, hidden_size=8192, vocab_size=2**19)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxlora import lora, models, parallel
 from jaxlora import tree as named
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.parallel import merging
 from jaxlora.plan import Work, memory
 from jaxlora.plan.work import shapes
 
@@ -105,6 +107,22 @@ def test_arrays_of_a_chip_are_those_that_lie_on_it(sizes):
     of = functools.partial(parallel.expert_shardings, mesh)
     assert parts["adapters"] == on_first(library, of(library))
     assert parts["optimizer"] == on_first(state, of(state))
+
+
+@pytest.mark.parametrize("sizes", [{"expert": 2, "fsdp": 3}, {"data": 2, "fsdp": 2}])
+def test_a_library_that_is_merged_lies_as_merges_lay_it(sizes):
+    """Three layers: cut along 3 devices, and inputs and outputs along 4."""
+    mesh = parallel.mesh(**sizes, devices=jax.devices()[: math.prod(sizes.values())])
+    work = dataclasses.replace(WORK, task="merge")
+    library = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(work).library)
+    placed = merging._experts(mesh, library)
+    first = [
+        part.data.nbytes
+        for leaf in jax.tree.leaves(placed)
+        for part in leaf.addressable_shards
+        if part.device == mesh.devices.flat[0]
+    ]
+    assert memory.estimate(work, sizes)["adapters"] == sum(first)
 
 
 def test_a_chip_works_on_its_share():

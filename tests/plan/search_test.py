@@ -1,6 +1,8 @@
 """Meshes by formula, costs, and what would fit."""
 
 import dataclasses
+import itertools
+import math
 
 import pytest
 
@@ -24,6 +26,40 @@ def test_every_mesh_divides_the_work_and_the_devices():
         assert sizes["tensor"] in (1, 2)  # two key heads
         assert 8 % sizes["expert"] == 0
         assert 8 % (sizes["data"] * sizes["fsdp"]) == 0
+
+
+def test_work_that_divides_too_few_devices_says_how_much_divides_them():
+    few = dataclasses.replace(WORK, experts=2, batch=2)
+    with pytest.raises(ValueError, match=r"divide among 8 .* --experts 4, --batch 4"):
+        search.rank(few, plain("v5e:4x4"))
+    for more in ({"experts": 4}, {"batch": 4}):
+        assert next(search.meshes(dataclasses.replace(few, **more), 16), None)
+
+
+@pytest.mark.parametrize("count", [1, 12, 16, 60])
+def test_every_product_of_devices_is_tried(count):
+    seen = list(search._products(count, 3))
+    every = itertools.product(range(1, count + 1), repeat=3)
+    assert seen == [sizes for sizes in every if math.prod(sizes) == count]
+
+
+def test_layers_of_a_merge_lie_along_what_its_experts_leave():
+    for experts, expert, fsdp in ((8, 8, 1), (6, 2, 4), (7, 1, 8)):
+        work = dataclasses.replace(WORK, task="merge", experts=experts)
+        (mesh,) = search.meshes(work, 8)
+        assert mesh == {"expert": expert, "data": 1, "fsdp": fsdp, "tensor": 1}
+        assert search.rank(work, plain("v5e:2x4"))
+
+
+def test_the_largest_batch_is_the_largest(monkeypatch):
+    monkeypatch.setattr(
+        search.memory, "estimate", lambda work, _: {"all": work.batch * 2**30}
+    )
+    where = plain("v5e:2x4")  # 15.75 GiB, of which 0.9 are 14.2
+    for batch, most in ((16, 14), (13, 12), (2, 2), (64, 14), (1, 0)):
+        work = dataclasses.replace(WORK, batch=batch)
+        assert search.largest_batch(work, where, {"data": 2}) == most
+    assert search.largest_batch(WORK, where, {"data": 2}, scale=15.0) == 0
 
 
 def test_what_fits_is_ranked_first():

@@ -28,6 +28,8 @@ def test_this_machine_has_its_devices():
     where = describe("")
     assert (where.name, where.platform, len(where.devices)) == ("cpu:8", "cpu", 8)
     assert len(describe("cpu:4").devices) == 4
+    numbers = describe("", compiled=False)
+    assert (numbers.count, numbers.devices) == (8, ())
 
 
 def test_more_devices_than_there_are_is_a_note():
@@ -51,8 +53,10 @@ def test_without_the_compiler_a_note_says_how_to_install_it(monkeypatch):
         ("v7e:4x4", "there are v5e:4x4, v6e:4x4, v5p:2x2x4, h100:8 and cpu:8"),
         ("v5e:3x3", "of v5e there are v5e:2x2, v5e:2x4"),
         ("v5p-7", "of v5p there are v5p:2x2x1"),
-        ("h100", "give a number, as in h100:8"),
-        ("cpu:0", "give a number, as in cpu:8"),
+        ("h100", "give a number up to 4096, as in h100:8"),
+        ("cpu:0", "give a number up to 4096, as in cpu:8"),
+        ("cpu:5000", "give a number up to 4096"),
+        ("h100:1000000000000", "give a number up to 4096"),
     ],
 )
 def test_a_topology_that_does_not_exist(name, words):

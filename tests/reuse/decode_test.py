@@ -5,10 +5,11 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import checkpoints
-from jaxlora import models
+from jaxlora import models, parallel
 from jaxlora import reuse as reuses
 from jaxlora.reuse import decode
 from jaxlora.reuse.decode import Batching, TextDecoding
@@ -64,6 +65,26 @@ def test_text_is_that_of_greedy_tokens(reuse, tokenizer, prompts, expected, batc
     found = written(reuse, tokenizer, prompts, batch)
     assert found == [tokenizer.decode(ids) for ids in expected]
     assert len(set(found)) == len(found)
+
+
+def test_prompts_that_fill_no_mesh_are_filled_up(
+    reuse, tokenizer, prompts, monkeypatch
+):
+    sizes = []
+
+    def generate(_, padded, *__):
+        sizes.append(len(padded[0]))
+        return np.zeros((sizes[-1], N), int), np.zeros(sizes[-1], int)
+
+    monkeypatch.setattr(decode, "_generate", generate)
+    cut = dataclasses.replace(reuse, mesh=parallel.mesh(data=4, fsdp=2))
+    for some, batching in ((1, Batching(8)), (3, Batching(16)), (3, Batching(8))):
+        list(
+            decode.in_batches(
+                cut, tokenizer, prompts[:some], TextDecoding(max_new_tokens=N), batching
+            )
+        )
+    assert set(sizes) == {8}
 
 
 def test_text_ends_before_the_first_of_its_strings(reuse, tokenizer, prompts, expected):

@@ -54,6 +54,9 @@ def test_a_base_with_replaced_leaves_answers_as_on_one_device(mesh, kind):
     assert cut.notes == alone.notes
     here = logits(cut)
     np.testing.assert_allclose(here, logits(alone), rtol=0, atol=CLOSE)
+    # One row on two devices: it is computed on both.
+    (single,) = calls.logits(cut, IDS[:1], 1)
+    np.testing.assert_allclose(single, here[:1], rtol=0, atol=CLOSE)
     plain = logits(reuse.load(DATA / kind.partition("/")[0] / "base"))
     assert np.abs(plain - here[..., : plain.shape[-1]]).max() > 1
 

@@ -258,6 +258,15 @@ def test_means_are_of_the_last_tokens_of_prompts(base, library):
         gate_data.means(MODEL, base, library, prompts[:2])
 
 
+def test_fewer_prompts_than_devices_are_filled_up(base):
+    mesh = parallel.mesh(data=4, devices=jax.devices()[:4])
+    prompts = [[[1, 2, 3]], [[4, 5]]]
+    cut = gate_data.examples(MODEL, base, prompts, batch=4, mesh=mesh)["router"]
+    table = np.asarray(base["embed"]["embedding"], np.float64)
+    want = [[table[row].mean(0) for row in some] for some in prompts]
+    np.testing.assert_allclose(cut, want, rtol=1e-5, atol=1e-7)
+
+
 def test_examples_are_mean_embeddings_and_fill_up_with_their_own(base):
     prompts = [[[1, 2, 3], [4]], [[5, 6]]]
     table = np.asarray(base["embed"]["embedding"], np.float64)

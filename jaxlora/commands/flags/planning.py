@@ -61,7 +61,7 @@ class Devices:
           ValueError: if there is no such topology, or a number is out of range.
         """
         if not 0 < self.share <= 1:
-            raise ValueError(f"--share is {self.share}, expected from 0 to 1.")
+            raise ValueError(f"--share is {self.share}, expected above 0, at most 1.")
         prepare(self.topology)
         return topology.describe(self.topology, compiled=not self.formula)
 
