@@ -29,7 +29,7 @@ examples:
   jaxlora fuse MODEL ADAPTER --out FUSED
   jaxlora fuse MODEL A B --merge mean --out FUSED
   jaxlora fuse MODEL A B --merge sum --weights 1 -1 --dtype float32 --out FUSED
-  jaxlora fuse MODEL A B --merge mean --mesh expert=2,fsdp=4 --out FUSED
+  jaxlora fuse MODEL LIBRARY --merge mean --mesh expert=4,fsdp=2 --out FUSED
 """
 
 
