@@ -58,8 +58,8 @@ def gated_delta_rule(
     Returns:
       y [B, T, G, R, V], and S after the last token; float32.
 
-    >>> one = jnp.ones((1, 3, 1, 1))
-    >>> tokens = Tokens(one, one, one[..., None], 0 * one, one / 2)
+    >>> ones = jnp.ones((1, 3, 1, 1))  # three tokens that write 1 at a rate of 1/2
+    >>> tokens = Tokens(ones, ones, ones[..., None], 0 * ones, ones / 2)
     >>> y, _ = gated_delta_rule(tokens, jnp.zeros((1, 1, 1, 1, 1)))
     >>> [f"{x:.3f}" for x in y.ravel()]
     ['0.500', '0.750', '0.875']

@@ -10,8 +10,7 @@ import dataclasses
 import functools
 import signal
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -28,7 +27,7 @@ from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
 from jaxlora.parallel import processes
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import packed
+from jaxlora.train import packed, run_facts
 from jaxlora.train.packed import Program, Run
 from jaxlora.train.step import ADAPTER, GATE, Part
 from jaxlora.train.training import Training
@@ -116,7 +115,7 @@ def train_experts(
       ValueError: if there are no data, rows differ in length, the folder holds another
         run, or an expert's loss is no longer finite.
     """
-    _check_rows(data)
+    run_facts.check_rows(data)
     keys = jnp.stack([key_of(training.seed, name) for name in data])
     opt = training.optimizer()
     run = jax.jit(packed.start, static_argnums=(1, 2))(base, config, opt, keys)
@@ -158,7 +157,7 @@ def train_gates(
         data sets as libraries and states, the folder holds another run, or a gate's
         loss is no longer finite.
     """
-    _check_rows(data)
+    run_facts.check_rows(data)
     sizes = {x.shape[0] for x in jax.tree.leaves(tuple(gates))}
     if sizes != {len(data)}:
         raise ValueError(
@@ -166,7 +165,7 @@ def train_gates(
             f"of {sorted(sizes)}, expected one library and one state a data set."
         )
     run = packed.start_gates(gates.states, training.optimizer())
-    facts = {"route": repr(model.route), "experts": _sums(tuple(gates))}
+    facts = {"route": repr(model.route), "experts": run_facts.sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
     libraries = gates.libraries
     if mesh is None or len(data) > 1:  # else its experts lie where they are
@@ -216,7 +215,7 @@ def _learn(
     """Runs all updates, from the last checkpoint on if there is one."""
     model, base, data, training, checkpoints, mesh, progress = session
     folder = checkpoints.folder
-    facts = facts | _facts(data, training) | dict(checkpoints.made_by)
+    facts = facts | run_facts.facts(data, training) | dict(checkpoints.made_by)
     totals = [training.total(len(rows.tokens)) for rows in data.values()]
     most, chunk = max(totals), min(checkpoints.chunk, max(totals))
     padded = -(-most // chunk) * chunk
@@ -239,7 +238,7 @@ def _learn(
                     )
                 recent = history[:, :, start:end]
                 recent[:] = processes.host((report.loss, report.norm))
-            _check_finite(recent, start, list(data), totals)
+            run_facts.check_finite(recent, start, list(data), totals)
             save = functools.partial(saver.save, end, _state(run, history), facts)
             with _saved_if_stopped(saver, save, min(end, most), most):
                 progress(min(end, most), most, recent)
@@ -353,44 +352,3 @@ def _resume(
         return run, history
     state = stored[1]
     return state["run"], np.array(state["history"])
-
-
-def _facts(data: Mapping[str, Rows], training: Training) -> dict[str, Any]:
-    """What must be equal for a run to go on; data by checksums."""
-    # A list: states lie in the order of the names, which keys of JSON would lose.
-    rows = [
-        [name, list(r.tokens.shape), [zlib.crc32(column.tobytes()) for column in r]]
-        for name, r in data.items()
-    ]
-    numbers = dataclasses.asdict(training)
-    del numbers["together"], numbers["length"]  # moves work only; seen in the rows
-    return {"rows": rows, "training": numbers}
-
-
-def _sums(tree: Tree) -> list[int]:
-    # One at a time: of many devices none may hold them all.
-    leaves = (processes.host(leaf) for leaf in jax.tree.leaves(tree))
-    return [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf in leaves]
-
-
-def _check_finite(history: np.ndarray, start: int, names: Sequence[str], totals):
-    """Stops before a lost run is saved; history [2, E, K] of the updates from start."""
-    for e, (name, total) in enumerate(zip(names, totals, strict=True)):
-        fine = np.isfinite(history[:, e, : max(0, total - start)]).all(axis=0)
-        if not fine.all():
-            k = int(fine.argmin())
-            raise ValueError(
-                f"Training of {name!r} diverged: update {start + k} has the loss "
-                f"{history[0, e, k]:.4g} and a gradient of norm {history[1, e, k]:.4g}"
-                f", expected finite numbers; lower the learning rate, or clip "
-                f"gradients."
-            )
-
-
-def _check_rows(data: Mapping[str, Rows]) -> None:
-    lengths = {rows.tokens.shape[1] for rows in data.values()}
-    if len(lengths) != 1:
-        raise ValueError(
-            f"Got {len(data)} data sets with rows of {sorted(lengths)} tokens, "
-            f"expected one set at least, and one length."
-        )
