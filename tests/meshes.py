@@ -68,7 +68,14 @@ def base():
     return fresh(MODEL)
 
 
-def train(base, mesh=None, training=TRAINING, folder=None, progress=lambda *_: None):
+def train(
+    base,
+    mesh=None,
+    training=TRAINING,
+    folder=None,
+    progress=lambda *_: None,
+    data=DATA,
+):
     """Trains the experts on a mesh, or on one device."""
     saved = session.Checkpoints(folder, chunk=CHUNK)
     if mesh is not None:
@@ -76,7 +83,7 @@ def train(base, mesh=None, training=TRAINING, folder=None, progress=lambda *_: N
     return session.train_experts(
         MODEL,
         base,
-        DATA,
+        data,
         LORA,
         training,
         checkpoints=saved,

@@ -12,7 +12,7 @@ from jaxlora.models import Decoder
 from jaxlora.parallel import merging
 from jaxlora.plan.work import Shapes, Work, route_of, shapes
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import packed, session
+from jaxlora.train import feeding, packed
 from jaxlora.tree import Tree
 
 
@@ -45,7 +45,7 @@ def _train(work: Work, given: Shapes, mesh: Mesh) -> Any:
         _base(mesh, given.base),
         _experts(mesh, run),
         _experts(mesh, plan),
-        _at(mesh, rows, session.BY_BATCH),
+        _at(mesh, rows, feeding.BY_BATCH),
     )
 
 

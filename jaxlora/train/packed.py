@@ -110,6 +110,11 @@ def number(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+def key_of(seed: int, name: str) -> jax.Array:
+    """The key of an expert's start: by its name, whoever else is trained with it."""
+    return jax.random.fold_in(jax.random.key(seed), number(name))
+
+
 def batches(data: Mapping[str, Rows], training: Training, steps: range) -> Rows:
     """Rows [E, K, A, N, T] of some updates, a function of names, seed and steps.
 

@@ -81,3 +81,21 @@ def check_rows(data: Mapping[str, Rows]) -> None:
             f"Got {len(data)} data sets with rows of {sorted(lengths)} tokens, "
             f"expected one set at least, and one length."
         )
+
+
+def check_gates(data: Mapping[str, Rows], gates: Tree) -> None:
+    """Refuses gates that are not as many as their data sets.
+
+    Args:
+      data: rows by name.
+      gates: libraries and states, [G, ...].
+
+    Raises:
+      ValueError: naming both numbers.
+    """
+    sizes = {x.shape[0] for x in jax.tree.leaves(gates)}
+    if sizes != {len(data)}:
+        raise ValueError(
+            f"Got {len(data)} data sets, and libraries and states with leading axes "
+            f"of {sorted(sizes)}, expected one library and one state a data set."
+        )

@@ -5,30 +5,27 @@ is its arrays and a step number: killed and resumed, it ends bit-equal. "Expert"
 said of a gate: :class:`jaxlora.train.step.Part` is all that differs.
 """
 
-import contextlib
 import dataclasses
 import functools
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxlora import parallel, stopping
-from jaxlora.io import checkpoint
 from jaxlora.io.checkpoint import Saver
 from jaxlora.lora import Library, LoraConfig
 from jaxlora.models import Decoder
 from jaxlora.parallel import processes
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import packed, run_facts
+from jaxlora.train import feeding, packed, resuming, run_facts
 from jaxlora.train.packed import Program, Run
+from jaxlora.train.resuming import Checkpoints as Checkpoints
 from jaxlora.train.step import ADAPTER, GATE, Part
 from jaxlora.train.training import Training
 from jaxlora.tree import Tree
@@ -40,25 +37,11 @@ SAVE_FIRST = 5.0
 SAVE_EVERY = 60.0
 """Seconds between checkpoints; the last one is always written."""
 SAVE_SHARE = 0.02
-"""Of the time, at most, a run waits for its checkpoints; they come less often if need
-be."""
-BY_BATCH = PartitionSpec("expert", None, None, parallel.BATCH)
-"""Where rows [E, K, A, N, T] lie on a mesh."""
+"""Of the time, at most, a run waits for its checkpoints, which then come less often."""
 
 Progress: TypeAlias = Callable[[int, int, np.ndarray], None]
 """Called with updates done, updates in all, and the losses and norms [2, E, K] of the
 last updates. If it raises KeyboardInterrupt, the run is saved first."""
-
-
-class Checkpoints(NamedTuple):
-    """Where a run is saved, and what else makes it what it is."""
-
-    folder: Path | None = None
-    """Of the checkpoints; without one, a killed run starts again."""
-    made_by: Mapping[str, Any] = MappingProxyType({})
-    """What the arguments do not say (base, files), to refuse to resume another run."""
-    chunk: int = 8
-    """Updates between two looks at the clock, at most; compiled once."""
 
 
 class Gates(NamedTuple):
@@ -116,7 +99,7 @@ def train_experts(
         run, or an expert's loss is no longer finite.
     """
     run_facts.check_rows(data)
-    keys = jnp.stack([key_of(training.seed, name) for name in data])
+    keys = jnp.stack([packed.key_of(training.seed, name) for name in data])
     opt = training.optimizer()
     run = jax.jit(packed.start, static_argnums=(1, 2))(base, config, opt, keys)
     facts = {"lora": dataclasses.asdict(config) | {"targets": list(config.targets)}}
@@ -158,18 +141,13 @@ def train_gates(
         loss is no longer finite.
     """
     run_facts.check_rows(data)
-    sizes = {x.shape[0] for x in jax.tree.leaves(tuple(gates))}
-    if sizes != {len(data)}:
-        raise ValueError(
-            f"Got {len(data)} data sets, and libraries and states with leading axes "
-            f"of {sorted(sizes)}, expected one library and one state a data set."
-        )
+    run_facts.check_gates(data, tuple(gates))
     run = packed.start_gates(gates.states, training.optimizer())
     facts = {"route": repr(model.route), "experts": run_facts.sums(tuple(gates))}
     session = _Session(model, base, data, training, checkpoints, mesh, progress)
     libraries = gates.libraries
     if mesh is None or len(data) > 1:  # else its experts lie where they are
-        libraries = _on(mesh, libraries)
+        libraries = feeding.on(mesh, libraries)
     return _learn(session, GATE, run, facts, libraries)
 
 
@@ -186,11 +164,6 @@ def default_together(experts: int, tokens: int, platform: str) -> int:
     """
     alone = platform == "cpu" and tokens >= ONE_BY_ONE
     return 1 if alone else experts
-
-
-def key_of(seed: int, name: str) -> jax.Array:
-    """The key of an expert's start: by its name, whoever else is trained with it."""
-    return jax.random.fold_in(jax.random.key(seed), packed.number(name))
 
 
 class _Session(NamedTuple):
@@ -214,33 +187,39 @@ def _learn(
 ) -> Trained:
     """Runs all updates, from the last checkpoint on if there is one."""
     model, base, data, training, checkpoints, mesh, progress = session
-    folder = checkpoints.folder
     facts = facts | run_facts.facts(data, training) | dict(checkpoints.made_by)
     totals = [training.total(len(rows.tokens)) for rows in data.values()]
     most, chunk = max(totals), min(checkpoints.chunk, max(totals))
     padded = -(-most // chunk) * chunk
     history = np.full((2, len(data), padded), np.nan, np.float32)
     processes.same(facts, "data, base or settings")
-    if folder is not None:
-        run, history = _resume(folder, run, history, facts)
-    run, plan = _on(mesh, (run, training.plan(totals)))
-    program = Program(model, training.optimizer(), _together(session), part)
+    run, history = resuming.resume(checkpoints.folder, run, history, facts)
+    which = feeding.spread(len(data), mesh if part is ADAPTER else None)
+    names, few = (
+        [list(data)[e] for e in which],
+        feeding.without_copies(which, len(data)),
+    )
+    plan = training.plan([totals[e] for e in which])
+    run, plan = feeding.on(mesh, (feeding.taken(run, which), plan))
+    together = _together(session, len(which))
+    program = Program(model, training.optimizer(), together, part)
     resumed, pace = int(run.step), _Pace()
-    with Saver(folder) as saver:
+    with Saver(checkpoints.folder) as saver:
         for start in range(resumed, padded, chunk):
             end = start + chunk
             # A step of a profile: all that the next chunk takes, its rows as well.
             with jax.profiler.StepTraceAnnotation("updates", step_num=start):
-                rows = _rows(session, range(start, end))
+                rows = feeding.rows(data, names, training, range(start, end), mesh)
                 with parallel.using(mesh):
                     run, report = packed.updates(
                         program, base, run, plan, rows, libraries
                     )
                 recent = history[:, :, start:end]
-                recent[:] = processes.host((report.loss, report.norm))
+                recent[:] = few(processes.host((report.loss, report.norm)))
             run_facts.check_finite(recent, start, list(data), totals)
-            save = functools.partial(saver.save, end, _state(run, history), facts)
-            with _saved_if_stopped(saver, save, min(end, most), most):
+            state = resuming.state(few(run), history)
+            save = functools.partial(saver.save, end, state, facts)
+            with resuming.saved_if_stopped(saver, save, min(end, most), most):
                 progress(min(end, most), most, recent)
                 if processes.told_to_stop(end // chunk):
                     raise stopping.Stop(signal.SIGTERM)
@@ -250,23 +229,9 @@ def _learn(
     for e, total in enumerate(totals):
         history[:, e, total:] = np.nan
     loss, norm = history[:, :, :most]
-    learned = run.trained if processes.count() == 1 else processes.host(run.trained)
+    learned = few(run.trained)
+    learned = learned if processes.count() == 1 else processes.host(learned)
     return Trained(learned, loss, norm, min(resumed, most))
-
-
-@contextlib.contextmanager
-def _saved_if_stopped(
-    saver: Saver, save: Callable[[], None], done: int, total: int
-) -> Iterator[None]:
-    """Saves a run whose report was answered by an interruption, and notes it there."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        save()
-        saver.wait()
-        if saver.saves:
-            stop.add_note(f"update {done} of {total} is saved")
-        raise
 
 
 class _Pace:
@@ -287,68 +252,9 @@ class _Pace:
         self._due = begun + max(SAVE_EVERY, spent / SAVE_SHARE)
 
 
-def _rows(session: _Session, steps: range) -> Rows:
-    """Rows [E, K, A, N, T] of some updates; a process reads those of its experts."""
-    data, training, mesh = session.data, session.training, session.mesh
-    names = list(data)
-    # A single gate has its rows on all devices along ``expert``.
-    spec = BY_BATCH if len(names) > 1 else PartitionSpec(None, *BY_BATCH[1:])
-    if mesh is None or processes.count() == 1:
-        rows = _even(packed.batches(data, training, steps), mesh)
-        return parallel.place(rows, mesh, spec)
-    length = data[names[0]].tokens.shape[1]
-    lead = (len(names), len(steps), training.accumulate)
-    shape = (*lead, parallel.filled(training.batch, mesh), length)
-    where = NamedSharding(mesh, spec)
-
-    @functools.cache
-    def some(start: int, stop: int) -> Rows:
-        few = {name: data[name] for name in names[start:stop]}
-        return _even(packed.batches(few, training, steps), mesh)
-
-    def column(i: int) -> Any:
-        def part(at: Any) -> np.ndarray:
-            start, stop, _ = at[0].indices(len(names))
-            return some(start, stop)[i][(slice(None), *at[1:])]
-
-        return jax.make_array_from_callback(shape, where, part)
-
-    return Rows(*map(column, range(len(Rows._fields))))
-
-
-def _even(rows: Rows, mesh: Mesh | None) -> Rows:
-    """Rows [..., N, T] that the mesh cuts evenly: those added count for nothing."""
-    size = rows.tokens.shape[-2]
-    extra = parallel.filled(size, mesh) - size
-    wide = [*[(0, 0)] * (rows.tokens.ndim - 2), (0, extra), (0, 0)]
-    more = Rows(*(np.pad(x, wide, mode="edge") for x in rows)) if extra else rows
-    return more._replace(weights=np.pad(rows.weights, wide))
-
-
-def _together(session: _Session) -> int:
+def _together(session: _Session, count: int) -> int:
     length = next(iter(session.data.values())).tokens.shape[1]
     tokens = session.training.batch * length
     platform = parallel.platform_of(session.base)
     chosen = session.training.together
-    return chosen or default_together(len(session.data), tokens, platform)
-
-
-def _on(mesh: Mesh | None, tree: Tree) -> Tree:
-    """Experts [E, ...] and their optimizer states, each on its devices."""
-    where = {} if mesh is None else parallel.expert_shardings(mesh, tree)
-    return parallel.place(tree, mesh, where)
-
-
-def _state(run: Run, history: Any) -> Tree:
-    return {"run": run, "history": history}
-
-
-def _resume(
-    folder: Path, run: Run, history: np.ndarray, facts: Mapping[str, Any]
-) -> tuple[Run, np.ndarray]:
-    target = jax.eval_shape(lambda: _state(run, jnp.asarray(history)))
-    stored = checkpoint.restore(folder, target, made_by=facts)
-    if stored is None:
-        return run, history
-    state = stored[1]
-    return state["run"], np.array(state["history"])
+    return chosen or default_together(count, tokens, platform)

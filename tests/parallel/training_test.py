@@ -12,7 +12,7 @@ import pairs
 from jaxlora import lora, parallel
 from jaxlora import tree as named
 from jaxlora.tasks.packing import Rows
-from jaxlora.train import packed, session
+from jaxlora.train import feeding, packed
 
 FIRST, *OTHERS = meshes.MESHES
 EVERY = [FIRST, *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)]
@@ -91,17 +91,41 @@ def test_rows_that_do_not_fill_the_mesh_train_the_same_experts(base, optax_promo
     check_same(meshes.train(base, mesh, three), want)
 
 
+@pytest.mark.slow
+def test_experts_that_do_not_fill_the_mesh_are_the_same(
+    base, alone, optax_promotes, tmp_path
+):
+    """Three of four, on four devices; stopped there, one device goes on."""
+    data = dict(list(meshes.DATA.items())[:3])
+    mesh = parallel.mesh(expert=4, devices=jax.devices()[:4])
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        meshes.train(base, mesh, folder=tmp_path, progress=stop, data=data)
+    got = [
+        meshes.train(base, where, folder=folder, data=data)
+        for where, folder in ((mesh, None), (None, tmp_path))
+    ]
+    assert [x.resumed for x in got] == [0, meshes.CHUNK]
+    for each in got:
+        assert each.loss.shape == (3, meshes.STEPS)
+        want = jax.tree.map(lambda x: x[:3], meshes.results(alone))
+        assert max(meshes.largest(meshes.results(each), want)) <= meshes.ATOL
+
+
 def test_rows_that_are_added_count_for_nothing():
     values = np.arange(1, 13).reshape(1, 3, 4)
     rows = Rows(values, values, values.astype(np.float32), values, values)
     mesh = parallel.mesh(data=2, fsdp=2, devices=jax.devices()[:4])
-    more = session._even(rows, mesh)
+    more = feeding.even(rows, mesh)
     for got, given in zip(more, rows, strict=True):
         assert (got.shape, got.dtype) == ((1, 4, 4), given.dtype)
         np.testing.assert_array_equal(got[:, :3], given)
     assert (more.tokens[:, 3] == values[:, 2]).all()
     assert not more.weights[:, 3].any()
-    assert session._even(rows, None).tokens.shape == (1, 3, 4)
+    assert feeding.even(rows, None).tokens.shape == (1, 3, 4)
 
 
 def test_parameters_are_cut_over_fsdp_and_tensor(base):

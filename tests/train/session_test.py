@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from decoders import TEXT
 from jaxlora import lora, parallel
+from jaxlora.io import checkpoint
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, init
 from jaxlora.tasks import packing
@@ -135,13 +136,13 @@ def test_interrupted_again_and_again(net, done, tmp_path):
 def test_checkpoints_are_written_early_and_now_and_then_and_at_the_end(
     net, tmp_path, monkeypatch
 ):
-    steps, real = [], session.checkpoint._write
+    steps, real = [], checkpoint._write
 
     def save(folder, step, *args):
         steps.append(step)
         real(folder, step, *args)
 
-    monkeypatch.setattr(session.checkpoint, "_write", save)
+    monkeypatch.setattr(checkpoint, "_write", save)
     monkeypatch.setattr(session, "SAVE_SHARE", 1e9)  # however slow this disk is
     for first, every, expected in (
         (3600.0, 3600.0, [8]),
@@ -231,7 +232,7 @@ def test_the_name_and_the_seed_make_the_start_and_the_order(net, done):
     other = run(net, training=dataclasses.replace(TRAINING, seed=1))
     assert (other.loss[:, 0] != done.loss[:, 0]).any()
     keys = {
-        tuple(jax.random.key_data(session.key_of(seed, name)).tolist())
+        tuple(jax.random.key_data(packed.key_of(seed, name)).tolist())
         for seed in (0, 1)
         for name in SIZES
     }

@@ -25,6 +25,7 @@ from jaxlora.tasks.two_hop import text_forms
 from jaxlora.tasks.two_hop.cells import Cell
 from jaxlora.tasks.two_hop.experts import Expert, Group
 from jaxlora.tasks.two_hop.text_forms import TextForm
+from jaxlora.train import feeding
 from jaxlora.train import packed as training
 from jaxlora.train.training import Training, at_once, faster
 from jaxlora.tree import Tree
@@ -156,15 +157,17 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
     most = max(int((rows.weights > 0).sum(axis=1).max()) for rows in sets)
     program = training.Program(model, opt, together, most=most)
     losses: list[float] = []
-    target = jax.eval_shape(lambda: _experts(run, range(count)))
+    target = jax.eval_shape(lambda: feeding.taken(run, np.arange(count)))
     restored = checkpoint.restore(part, target)
     if restored is not None:
-        filled = _experts(restored[1], np.arange(len(sets)) % count)
+        filled = feeding.taken(restored[1], np.arange(len(sets)) % count)
         run, losses = _beside(base, filled), restored[2]["losses"]
     saved = time.monotonic()
 
     def save(done: int) -> None:
-        checkpoint.save(part, done, _experts(run, range(count)), {"losses": losses})
+        checkpoint.save(
+            part, done, feeding.taken(run, np.arange(count)), {"losses": losses}
+        )
 
     # A few updates of a large model take minutes.
     chunk = CHUNK if steps > 2 * CHUNK else -(-steps // 5)
@@ -182,7 +185,7 @@ def _fit(model: Decoder, base, keys, sets, order, recipe: Recipe, part, progress
         if done < steps and _is_due(saved):
             save(done)
             saved = time.monotonic()
-    return _experts(run.trained, range(count)), losses
+    return feeding.taken(run.trained, np.arange(count)), losses
 
 
 def _spread(base: Tree, keys: jax.Array, *each: Sequence[Any]) -> tuple[Any, ...]:
@@ -190,15 +193,8 @@ def _spread(base: Tree, keys: jax.Array, *each: Sequence[Any]) -> tuple[Any, ...
 
     A group has as many as the study asks about, which few meshes divide.
     """
-    mesh = parallel.mesh_of(base)
-    parts = 1 if mesh is None else mesh.shape["expert"]
-    which = np.arange(len(keys) + -len(keys) % parts) % len(keys)
+    which = feeding.spread(len(keys), parallel.mesh_of(base))
     return (keys[which], *([some[i] for i in which] for some in each))
-
-
-def _experts(tree: Tree, which: Any) -> Tree:
-    """Some experts of arrays [E, ...]; scalars are of all."""
-    return jax.tree.map(lambda x: x[np.asarray(which)] if x.ndim else x, tree)
 
 
 def _is_due(saved: float) -> bool:
