@@ -3,7 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jax.sharding import Mesh
+
 from jaxlora import merge as merges
+from jaxlora import parallel
 from jaxlora import route as routes
 from jaxlora.names import unknown
 
@@ -175,3 +178,18 @@ def _unknown(kind: str, name: str, known: Sequence[str], others: Sequence[str]) 
         other = "route" if kind == "merge" else "merge"
         return f"{name!r} is a {other}, not a {kind}; give it as the {other}."
     return unknown(kind, name, known)
+
+
+def check_mesh(mesh: Mesh | None, how: Combination, adapters: int) -> None:
+    """Refuses devices along ``expert`` that adapters cannot be shared out to.
+
+    Args:
+      mesh: or None.
+      how: whether they are merged or routed.
+      adapters: their number.
+
+    Raises:
+      ValueError: saying what would divide them.
+    """
+    if mesh is not None and (how.merge or how.route):
+        parallel.check(mesh.shape, expert={"adapters": adapters})

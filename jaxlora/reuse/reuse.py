@@ -3,6 +3,7 @@
 What is built here is what every call of a decoder takes: a model (with a route, if the
 library is routed), the base, and an adapter or a library with its gate.
 
+>>> from jax import numpy as jnp
 >>> from jaxlora import models
 >>> config = DecoderConfig(vocab_size=16, hidden_size=8, num_layers=2, mlp_size=16,
 ...                        num_heads=2, num_kv_heads=2, head_dim=4)
@@ -19,25 +20,21 @@ library is routed), the base, and an adapter or a library with its gate.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxlora import lora, parallel
-from jaxlora import merge as merges
 from jaxlora import route as routes
-from jaxlora import tree as named
 from jaxlora.io import peft
 from jaxlora.io.adapter_folders import bases, expand, other_bases
 from jaxlora.io.errors import naming
 from jaxlora.io.peft import PeftFile
-from jaxlora.lora import Adapter, Library, LoraWeight
-from jaxlora.merge import magnitude
+from jaxlora.lora import Adapter, Library
 from jaxlora.models import adapters as adapter_trees
 from jaxlora.models import pretrained, sites
 from jaxlora.models.config import DecoderConfig as DecoderConfig
@@ -46,9 +43,8 @@ from jaxlora.models.pretrained import Dtype
 from jaxlora.models.replaced import replace
 from jaxlora.models.variables import gate_state
 from jaxlora.names import check_several
-from jaxlora.parallel import layout, merging, processes
-from jaxlora.reuse import zeros
-from jaxlora.reuse.combination import Combination, check
+from jaxlora.reuse import libraries, zeros
+from jaxlora.reuse.combination import Combination, check, check_mesh
 from jaxlora.tree import Tree
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -142,17 +138,17 @@ def build(
     adapters, general = (
         [_computed(adapter, model) for adapter in some] for some in (adapters, general)
     )
-    _check_mesh(mesh, how, len(adapters))
+    check_mesh(mesh, how, len(adapters))
     if how.merge is not None:
-        library = _stacked(adapters, mesh)
-        adapter = _merged(how.merge, how.weights, library, key, mesh)
+        library = libraries.stacked(adapters, mesh)
+        adapter = libraries.merged(how.merge, how.weights, library, key, mesh)
         return _placed(Reuse(model, base, adapter), mesh)
     if how.route is None:
         return _placed(Reuse(model, base, adapters[0] if adapters else None), mesh)
     for adapter in (*adapters, *general):
         sites.check_layers(adapter, f"the route {how.route!r}")
     way = how.way().fit(len(adapters))
-    library = _library(way, adapters, general, mesh)
+    library = libraries.routed(way, adapters, general, mesh)
     model = Decoder(model.config, way)
     if gate is None:
         with parallel.using(mesh):
@@ -160,13 +156,9 @@ def build(
     else:
         routes.check(way, gate, sites.kernels(library))
     routed = Reuse(model, base, library=library, gate=gate)
-    return dataclasses.replace(_placed(routed, mesh), notes=tuple(_notes(adapters)))
-
-
-def _check_mesh(mesh: Mesh | None, how: Combination, adapters: int) -> None:
-    """Refuses devices along ``expert`` that adapters cannot be shared out to."""
-    if mesh is not None and (how.merge or how.route):
-        parallel.check(mesh.shape, expert={"adapters": adapters})
+    return dataclasses.replace(
+        _placed(routed, mesh), notes=tuple(libraries.notes(adapters))
+    )
 
 
 def _computed(adapter: Adapter, model: Decoder) -> Adapter:
@@ -178,70 +170,6 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
     """Fields as callers give them; weights as a tuple, so that it is hashable."""
     fixed = None if weights is None else tuple(weights)
     return Combination(weights=fixed, **others)
-
-
-def _merged(
-    name: str,
-    given: Sequence[float] | None,
-    library: Library,
-    key: jax.Array | None,
-    mesh: Mesh | None,
-) -> Adapter:
-    merge = merges.preset(name)
-    weights = [1.0] * lora.num_experts(library) if given is None else given
-    powers = magnitude.exponents(merge, lora.sites(library), weights)
-    small = magnitude.divided(library, powers)
-    if mesh is None:
-        adapter = jax.jit(functools.partial(merge, weights=given))(small, key=key)
-    else:
-        array = jnp.asarray(weights, jnp.float32)
-        sites = merging.across(mesh)(merge, lora.sites(small), array, key=key)
-        adapter = named.unflatten(sites)
-    adapter = magnitude.restored(adapter, powers)
-    magnitude.check_finite(adapter)
-    return adapter
-
-
-def _library(
-    way: routes.Route,
-    adapters: Sequence[Adapter],
-    general: Sequence[Adapter],
-    mesh: Mesh | None,
-) -> Library:
-    """The adapters stacked [E, ...], as the route uses them, cut over the mesh."""
-    common = _stacked(general, mesh) if general else None
-    library = _stacked(adapters, mesh)
-    if mesh is not None:
-        where = parallel.expert_shardings(mesh, library)
-        library = parallel.place(library, mesh, where)
-        common = common and parallel.place(common, mesh, PartitionSpec())
-    with parallel.using(mesh):
-        return jax.jit(lambda *x: layout.by_expert(way.library(*x)))(library, common)
-
-
-def _stacked(adapters: Sequence[Adapter], mesh: Mesh | None) -> Library:
-    """The adapters as a library; on the host, if it is to be cut over a mesh."""
-    every = _same_sites(adapters)
-    if mesh is None:
-        return lora.stack(every)
-    rank = max(w.rank for adapter in every for w in lora.sites(adapter).values())
-    padded = [lora.pad(adapter, rank) for adapter in every]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
-
-
-def _notes(adapters: Sequence[Adapter]) -> Iterator[str]:
-    """Says which routed adapters lack sites that others have."""
-    adapted = [set(lora.sites(adapter)) for adapter in adapters]
-    every = set().union(*adapted)
-    for i, here in enumerate(adapted):
-        if here != every:
-            lacks = sorted(every - here)
-            more = f" and {len(lacks) - 2} more" if len(lacks) > 2 else ""
-            yield (
-                f"Adapter {i + 1} of {len(adapters)} does not adapt "
-                f"{', '.join(lacks[:2])}{more}; there the route chooses among the "
-                f"others."
-            )
 
 
 def load(
@@ -283,7 +211,7 @@ def load(
     many, general = len(folders), len(common)
     how = _combination(**combining)
     check(how, many, trained=gate is not None, general=general)
-    _check_mesh(mesh, how, many)
+    check_mesh(mesh, how, many)
     model, base = pretrained.load(
         Path(folder),
         dtype=dtype,
@@ -324,29 +252,5 @@ def _placed(reuse: Reuse, mesh: Mesh | None) -> Reuse:
     if mesh is None:
         return reuse
 
-    def everywhere(tree: Tree | None) -> Tree | None:
-        if tree is None:
-            return None
-        return parallel.place(processes.host(tree), mesh, PartitionSpec())
-
-    adapter, gate = everywhere(reuse.adapter), everywhere(reuse.gate)
+    adapter, gate = (libraries.everywhere(x, mesh) for x in (reuse.adapter, reuse.gate))
     return dataclasses.replace(reuse, mesh=mesh, adapter=adapter, gate=gate)
-
-
-def _same_sites(adapters: Sequence[Adapter]) -> list[Adapter]:
-    """Gives every adapter the sites of all, with a delta of zero where it had none."""
-    every: dict[str, LoraWeight] = {}
-    for adapter in adapters:
-        every |= lora.sites(adapter)
-    return [_widen(adapter, every) for adapter in adapters]
-
-
-def _widen(adapter: Adapter, every: dict[str, LoraWeight]) -> Adapter:
-    sites = lora.sites(adapter)
-    absent = {name: _zero(w) for name, w in every.items() if name not in sites}
-    return named.unflatten(sites | absent) if absent else adapter
-
-
-def _zero(like: LoraWeight) -> LoraWeight:
-    a, b = jnp.zeros_like(like.a[..., :1]), jnp.zeros_like(like.b[..., :1, :])
-    return LoraWeight(a, b, jnp.ones_like(like.scale))

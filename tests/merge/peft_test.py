@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from jaxlora import lora, merge, models
 from jaxlora.models import adapters, pretrained
-from jaxlora.reuse import reuse
+from jaxlora.reuse import libraries
 
 FAMILY = Path(__file__).parents[1] / "data" / "hf" / "llama"
 REFERENCE = json.loads((FAMILY / "reference.json").read_text())
@@ -34,7 +34,7 @@ def test_merged_logits(name, loaded):
         fields["by"] = "frequency"
     method = merge.preset(f"{stored['combination_type']}[peft]", **fields)
     parts = [adapters.load(FAMILY / a, base) for a in stored["adapters"]]
-    library = lora.stack(reuse._same_sites(parts))
+    library = lora.stack(libraries.same_sites(parts))
     merge_it = jax.jit(method, static_argnames="rank")
     weights = jnp.asarray(stored["weights"])
     merged = merge_it(library, weights, rank=stored.get("svd_rank"))
