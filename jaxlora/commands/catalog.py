@@ -112,7 +112,9 @@ COMMANDS = {
 _LESS = "--train.batch, --train.together or --ask.batch"
 TEXT_STUDIES = {
     "study two-hop": Entry("study_text", _LESS, resumes=True, many=True, polls=False),
-    "study word-problems": Entry("study_word_problems_text", _LESS, resumes=True),
+    "study word-problems": Entry(
+        "study_word_problems_text", _LESS, resumes=True, many=True, polls=False
+    ),
 }
 """Studies of a language model, which ``--model`` names."""
 LIGHT = {

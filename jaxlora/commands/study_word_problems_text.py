@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from jaxlora.commands import flags, scalars, study_output
+from jaxlora.commands import flags, scalars, study_output, talk
 from jaxlora.commands.flags import parsing
 from jaxlora.commands.flags.study import cache_dir
 from jaxlora.files import write_text
@@ -61,7 +61,8 @@ def run(arguments: Sequence[str]) -> int:
         how = (study, given.out, given.cache_dir, move)
         work = functools.partial(protocol.run, *how)
         results = study_output.claimed(given.out, given.force, work)
-    _close(console, results, given.out)
+    if talk.current().writes:  # of many processes the first one does
+        _close(console, results, given.out)
     return 1 if results.failed else 0
 
 

@@ -207,7 +207,17 @@ def told_to_stop(step: int) -> bool:
     Args:
       step: 1, 2, 3 ...: the number of this call, in every process.
     """
-    return count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+    if count() == 1 or not stops_together():
+        return False
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def stops_together() -> bool:
+    """Do all processes learn of a signal to one? If not, it is for that one alone."""
+    # Private; without the service what is public raises.
+    from jax._src.distributed import global_state
+
+    return count() == 1 or global_state.preemption_sync_manager is not None
 
 
 def is_loss(error: BaseException) -> bool:

@@ -114,15 +114,14 @@ def build(
         by default these others.
       gate: state of a route that needs data.
       key: for merges and gates that draw.
-      mesh: what the base is cut over, or None. Experts are cut over its ``expert``,
-        whether they are merged or routed: no device holds them all.
+      mesh: what the base is cut over, or None. Experts are cut over its ``expert``, if
+        it divides them, whether they are merged or routed: no device holds them all.
       **combining: fields of :class:`Combination`: merge and weights, or route, top_k
         and temperature.
 
     Raises:
       ValueError: as :func:`check`; also if an adapter does not fit the base, the gate
-        was made for other adapters, the mesh does not divide their number, or one
-        adapter stands where a list is meant.
+        was made for other adapters, or one adapter stands where a list is meant.
     """
     for name, given in (("adapters", adapters), ("general", general)):
         if isinstance(given, Mapping):
@@ -138,7 +137,6 @@ def build(
     adapters, general = (
         [_computed(adapter, model) for adapter in some] for some in (adapters, general)
     )
-    check_mesh(mesh, how, len(adapters))
     if how.merge is not None:
         library = libraries.stacked(adapters, mesh)
         adapter = libraries.merged(how.merge, how.weights, library, key, mesh)
@@ -201,7 +199,8 @@ def load(
 
     Raises:
       ValueError: as :func:`build`, and if a folder is missing or not what it should be,
-        or a path stands where a list of folders is meant.
+        the mesh does not divide the number of adapters, or a path stands where a list
+        of folders is meant.
     """
     mesh = combining.pop("mesh", None)
     # A bad request is refused before gigabytes are read.

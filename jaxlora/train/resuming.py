@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxlora.io import checkpoint
 from jaxlora.io.checkpoint import Saver
+from jaxlora.parallel import processes
 from jaxlora.train.packed import Run
 from jaxlora.tree import Tree
 
@@ -75,6 +76,8 @@ def saved_if_stopped(
     try:
         yield
     except KeyboardInterrupt as stop:
+        if not processes.stops_together():  # all save together, and the others go on
+            raise
         save()
         saver.wait()
         if saver.saves:

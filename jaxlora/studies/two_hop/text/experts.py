@@ -18,7 +18,7 @@ from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.parallel import processes
-from jaxlora.studies.harness import code, provenance
+from jaxlora.studies.harness import bases, code, provenance
 from jaxlora.studies.two_hop.text.codec import PromptCodec
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.two_hop import text_forms
@@ -34,8 +34,6 @@ CHUNK = 20
 """Updates between two looks at the progress; a fifth of all if these are few."""
 SAVE_EVERY = 60.0
 """Seconds between two savings of experts that are in training."""
-PRIME = 2_654_435_761
-"""Near the golden share of 2**32: places that are near have numbers that are far."""
 # Taken on import: a file that is edited while a study runs is not what runs.
 CODE = code.digest("jaxlora.studies.two_hop.text.experts")
 
@@ -230,7 +228,7 @@ def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
     rows = [[checkpoint.fingerprint({"x": x.tolist()}) for x in s] for s in sets]
     return checkpoint.fingerprint(
         {
-            "base": digest(base),
+            "base": bases.digest(base),
             "rows": rows,
             "seed": [seed, *places],
             "lora": dataclasses.asdict(recipe.lora),
@@ -240,27 +238,3 @@ def _key_of(base, sets: Sequence[Rows], seed, places, recipe: Recipe) -> str:
             **provenance.program(),
         }
     )
-
-
-def digest(base: Tree) -> list[list[int]]:
-    """Tells bases apart by two sums over the bits of every leaf.
-
-    Reading billions of parameters back to hash them would take minutes. Sums of whole
-    numbers are the same in any order, and so on any mesh.
-    """
-    return processes.host(_sums(base)).tolist()
-
-
-@jax.jit
-def _sums(base: Tree) -> jax.Array:
-    def leaf(x: jax.Array) -> jax.Array:
-        kind = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
-        # An odd number for each place: a permuted leaf is another one.
-        place = jnp.zeros(x.shape, jnp.uint32)
-        for axis in range(x.ndim):
-            step = jnp.uint32(PRIME * (axis + 1) % 2**32)
-            place += step * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return jnp.stack([jnp.sum(bits), jnp.sum(bits * (2 * place + 1))])
-
-    return jnp.stack([leaf(x) for x in jax.tree.leaves(base)])

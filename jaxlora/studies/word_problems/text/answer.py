@@ -1,5 +1,6 @@
 """How a system answers: what it is made of, its texts, and what they say."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import pandas as pd
 
-from jaxlora import lora, merge, reuse
+from jaxlora import lora, merge, parallel, reuse
 from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
@@ -124,16 +125,17 @@ def speaker(setting: Setting, regime: Regime, arm: Arm, method: Method) -> Reuse
       arm: the system.
       method: that combines its experts.
     """
-    model, base = setting.model, setting.base
+    model, base, mesh = setting.model, setting.base, parallel.mesh_of(setting.base)
     adapters = [setting.adapters[x] for x in design.members(regime, arm)]
     if method is Method.NONE:
-        return _padded(setting, reuse.build(model, base, adapters))
+        return _padded(setting, reuse.build(model, base, adapters, mesh=mesh))
     key = jax.random.fold_in(jax.random.key(setting.seed), DRAWS)
     if arm is Arm.RANDOM:
         adapters = lora.unstack(_random(key, lora.stack(adapters)))
     kind = "merge" if str(method) in merge.names() else "route"
     how: Any = {kind: str(method)}
-    return _padded(setting, reuse.build(model, base, adapters, key=key, **how))
+    who = reuse.build(model, base, adapters, key=key, mesh=mesh, **how)
+    return _padded(setting, who)
 
 
 _random = jax.jit(merge.random_like)
@@ -146,7 +148,7 @@ def _padded(setting: Setting, who: Reuse) -> Reuse:
     sites = lora.sites(who.adapter).values()
     # A merge on dense deltas may be of full rank, and keeps it.
     most = max(2 * setting.config.lora.rank, *(site.rank for site in sites))
-    return Reuse(who.model, who.base, _widened(most, who.adapter))
+    return dataclasses.replace(who, adapter=_widened(most, who.adapter))
 
 
 @functools.partial(jax.jit, static_argnums=0)

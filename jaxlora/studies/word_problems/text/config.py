@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from jaxlora import merge, route
 from jaxlora.lora import LoraConfig
+from jaxlora.parallel import written
 from jaxlora.studies.harness.config import at_least, distinct, share
 from jaxlora.tasks import gsm
 from jaxlora.tasks.word_problems.records import Graph
@@ -17,7 +18,7 @@ ENGLISH = "english"
 """What stands for problems of our own in place of a file."""
 LEVELS = ("easy", "medium", "hard")
 # A model may have moved: its bytes count.
-FREE = ("model", "train.together", "ask.batch")
+FREE = ("model", "mesh", "train.together", "ask.batch")
 """How a study is run, not what it finds: they may differ when a run is resumed."""
 # A library of two on a checkpoint: no data are collected for merges or gates.
 METHODS = tuple(
@@ -98,6 +99,8 @@ class ProblemsConfig:
     """Folder of tokenizer and chat template; if not given, the model's."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the base's parameters and activations; adapters are float32."""
+    mesh: str = ""
+    """Devices along data, fsdp, tensor and expert, as in fsdp=2,data=2; one if none."""
     data: str = ENGLISH
     """What experts learn: ``english``, or a JSON-lines file in the form of GSM8K."""
     tests: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ class ProblemsConfig:
     def __post_init__(self):
         at_least(self, 1, "seeds", "resamples", "rows")
         at_least(self, 0, "first_seed")
+        written.sizes(self.mesh)
         share(self, "min_own", "confidence")
         distinct("methods", self.methods, METHODS)
         distinct("formats", self.formats, tuple(gsm.FORMATS))

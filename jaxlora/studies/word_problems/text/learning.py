@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxlora import locks, lora, parallel, train
 from jaxlora.io import checkpoint
 from jaxlora.lora import Adapter
 from jaxlora.models import Decoder
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.studies.harness import code, provenance
+from jaxlora.parallel import processes
+from jaxlora.studies.harness import bases, code, provenance
 from jaxlora.studies.word_problems.text import problems
 from jaxlora.studies.word_problems.text.config import ProblemsConfig
 from jaxlora.studies.word_problems.text.design import Expert
@@ -74,7 +71,7 @@ def learn(
 
     Args:
       model: without a route.
-      base: params tree.
+      base: params tree; experts are cut over the mesh that it lies on, if any.
       sets: rows [N, T] of each expert.
       config: rank, rate and number of updates.
       seed: of starts and orders.
@@ -85,7 +82,7 @@ def learn(
     numbers: dict[str, Any] = dataclasses.asdict(config.train) | {"seed": seed}
     training = Training(**numbers)
     by_name = {expert.name: x for expert, x in sets.items()}
-    facts = {"base": digest(base), "dtype": config.dtype, "code": CODE}
+    facts = {"base": bases.digest(base), "dtype": config.dtype, "code": CODE}
     facts |= provenance.program()
     key = checkpoint.fingerprint(
         facts
@@ -99,7 +96,9 @@ def learn(
         }
     )
     folder = cache / "libraries" / key
-    with locks.making(folder):
+    mesh = parallel.mesh_of(base)
+    # Of many processes the first holds the entry: all read and write it in step.
+    with locks.making(*([folder] if processes.first() else [])):
         trained = train.train_experts(
             Decoder(faster(model.config, "auto", parallel.platform_of(base))),
             base,
@@ -107,23 +106,9 @@ def learn(
             config.lora,
             training,
             checkpoints=train.Checkpoints(folder, facts),
+            mesh=mesh,
             progress=progress,
         )
-    return dict(zip(sets, lora.unstack(trained.learned), strict=True))
-
-
-def digest(base: Tree) -> list[list[float]]:
-    """Tells bases apart by the sum and the sum of squares of every leaf.
-
-    Reading billions of parameters back to hash them would take minutes.
-    """
-    return np.asarray(_sums(base), np.float64).tolist()
-
-
-@jax.jit
-def _sums(base: Tree) -> jax.Array:
-    def leaf(x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        return jnp.stack([jnp.sum(x), jnp.sum(x * x)])
-
-    return jnp.stack([leaf(x) for x in jax.tree.leaves(base)])
+    # Over a mesh, all experts together may be more than one device holds.
+    library = trained.learned if mesh is None else processes.host(trained.learned)
+    return dict(zip(sets, lora.unstack(library), strict=True))

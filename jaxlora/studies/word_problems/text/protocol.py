@@ -17,8 +17,16 @@ from jaxlora import lora, models
 from jaxlora.evaluate.schema import Arm, Method
 from jaxlora.io import tensors, trust
 from jaxlora.lora import Adapter
-from jaxlora.models import Decoder, DecoderConfig, architectures, pretrained, tokenizer
+from jaxlora.models import (
+    Decoder,
+    DecoderConfig,
+    architectures,
+    division,
+    pretrained,
+    tokenizer,
+)
 from jaxlora.models.tokenizer import Tokenizer
+from jaxlora.parallel import written
 from jaxlora.reuse import words as sources
 from jaxlora.studies import harness
 from jaxlora.studies.harness import Outcome, Results, Run, Study, code
@@ -112,12 +120,15 @@ def check(config: ProblemsConfig) -> tuple[DecoderConfig, Tokenizer]:
 
     Raises:
       ValueError: if no model is named, it is of no supported architecture, adapters of
-        this config do not fit it, or the tokenizer is of another one.
+        this config do not fit it, the mesh would cut a head, or the tokenizer is of
+        another one.
     """
     if not config.model:
         raise ValueError("No model was given; --model DIR names a checkpoint.")
     raw = tensors.read_json(Path(config.model) / "config.json")
     shapes = architectures.from_json(raw)
+    if (mesh := written.mesh(config.mesh)) is not None:
+        division.check(shapes, mesh.shape)
     asked = Path(config.tokenizer) if config.tokenizer else None
     source = sources.source(Path(config.model), asked=asked)
     words = tokenizer.load(source.folder, source.rest)
@@ -160,7 +171,11 @@ def load(config: ProblemsConfig, progress: harness.Progress) -> Loaded:
         progress("loading", done // unit, max(1, total // unit), name)
 
     model, base = pretrained.load(
-        config.model, dtype=config.dtype, param_dtype=config.dtype, progress=loading
+        config.model,
+        dtype=config.dtype,
+        param_dtype=config.dtype,
+        mesh=written.mesh(config.mesh),
+        progress=loading,
     )
     return Loaded(model, base, check(config)[1])
 

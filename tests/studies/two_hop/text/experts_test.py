@@ -11,6 +11,7 @@ import pytest
 from jaxlora import parallel
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
+from jaxlora.studies.harness import bases
 from jaxlora.studies.two_hop.text import answer, experts, questions, resources
 from jaxlora.studies.two_hop.text.config import TrainConfig
 from jaxlora.tasks.two_hop import people, phrases
@@ -169,10 +170,8 @@ def test_every_epoch_shows_every_row_in_a_new_order():
 def test_bases_that_differ_in_one_number_have_another_digest(loaded):
     leaves, shape = jax.tree.flatten(loaded.base)
     changed = [leaves[0].at[(0,) * leaves[0].ndim].add(0.5), *leaves[1:]]
-    assert experts.digest(loaded.base) == experts.digest(loaded.base)
-    assert experts.digest(jax.tree.unflatten(shape, changed)) != experts.digest(
-        loaded.base
-    )
+    assert bases.digest(loaded.base) == bases.digest(loaded.base)
+    assert bases.digest(jax.tree.unflatten(shape, changed)) != bases.digest(loaded.base)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +206,10 @@ def test_a_base_is_the_same_on_any_mesh_and_another_one_is_not():
     mesh = parallel.mesh(fsdp=2, tensor=4)
     cut = parallel.place(base, mesh, parallel.shardings(mesh, base))
     assert not jax.tree.leaves(cut)[0].is_fully_replicated
-    known = experts.digest(base)
+    known = bases.digest(base)
     with parallel.using(mesh):
-        assert experts.digest(cut) == known
+        assert bases.digest(cut) == known
     swapped = jax.tree.map(lambda x: x[::-1], base)
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), base)
-    assert known != experts.digest(swapped)
-    assert known != experts.digest(low)
+    assert known != bases.digest(swapped)
+    assert known != bases.digest(low)

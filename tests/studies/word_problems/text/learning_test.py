@@ -91,13 +91,6 @@ def _none():
     raise StopIteration
 
 
-def test_the_digest_tells_bases_apart(loaded):
-    base = loaded.base
-    other = jax.tree.map(lambda x: x * 1.01, base)
-    assert learning.digest(base) == learning.digest(base)
-    assert learning.digest(base) != learning.digest(other)
-
-
 def test_every_expert_of_a_study_has_lessons(tiny, lessons, loaded):
     for expert in design.experts(tiny):
         assert packed(expert, lessons, loaded.tokenizer).weights.sum() > 0

@@ -153,9 +153,20 @@ def test_a_file_that_changed_is_noticed(ran, files):
         path.write_text(text)
 
 
+@pytest.mark.slow
+def test_over_a_mesh_the_study_says_the_same(ran, table, tmp_path):
+    cut = dataclasses.replace(ran.config, mesh="expert=4,data=2")
+    protocol.run(cut, tmp_path / "out", tmp_path / "cache")
+    other = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
+    assert len(other) == len(table)
+    # Experts of 2 updates are as good as on one device, and answers are as long.
+    pd.testing.assert_frame_equal(other, table, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"mesh": "tensor=8"}, "does not divide 4 heads"),
         ({"model": ""}, "--model DIR names a checkpoint"),
         ({"model": "no/such"}, "no/such"),
         ({"data": "no.jsonl"}, r"no\.jsonl"),
