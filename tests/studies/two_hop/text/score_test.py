@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from jaxlora import lora, models, route
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
-from jaxlora.models.tokenizer import pad_left
+from jaxlora.models.padding import pad_left
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import score
 from jaxlora.studies.two_hop.text.score import Prompts
