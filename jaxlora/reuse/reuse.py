@@ -42,6 +42,7 @@ from jaxlora.models import adapters as adapter_trees
 from jaxlora.models import pretrained, sites
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.layer_places import layer_places
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.replaced import replace
 from jaxlora.models.variables import gate_state
@@ -145,7 +146,8 @@ def build(
     _check_mesh(mesh, how, len(adapters))
     if how.merge is not None:
         library = _stacked(adapters, mesh)
-        adapter = _merged(how.merge, how.weights, library, key, mesh)
+        merge = merges.preset(how.merge).at(layer_places(model.config, library))
+        adapter = _merged(merge, how.weights, library, key, mesh)
         return _placed(Reuse(model, base, adapter), mesh)
     if how.route is None:
         return _placed(Reuse(model, base, adapters[0] if adapters else None), mesh)
@@ -181,13 +183,12 @@ def _combination(weights: Sequence[float] | None = None, **others: Any) -> Combi
 
 
 def _merged(
-    name: str,
+    merge: merges.Merge,
     given: Sequence[float] | None,
     library: Library,
     key: jax.Array | None,
     mesh: Mesh | None,
 ) -> Adapter:
-    merge = merges.preset(name)
     weights = [1.0] * lora.num_experts(library) if given is None else given
     powers = magnitude.exponents(merge, lora.sites(library), weights)
     small = magnitude.divided(library, powers)
