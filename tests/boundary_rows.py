@@ -13,7 +13,8 @@ from jaxlora.evaluate.schema import Address, Arm, Cell, Method, Metric, Split, r
 from jaxlora.evaluate.statistics import Interval, wilson
 from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import NEW, Point, Regime
+from jaxlora.studies.boundary.design import NEW, Point
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.harness import results
 from jaxlora.studies.harness.config import plain
 

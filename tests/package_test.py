@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "locks": 0,
     "names": 0,
+    "periods": 0,
     "stopping": 0,
     "strangers": 0,
     "tree": 0,

@@ -24,8 +24,9 @@ from jaxlora.report.ranking_lines import Beside, Place
 from jaxlora.report.ranking_lines import ranking as ranked
 from jaxlora.studies.boundary import design, summary
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import NEW, Point, Regime
+from jaxlora.studies.boundary.design import NEW, Point
 from jaxlora.studies.boundary.log import Asked, Log
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.harness import samples, store
 from jaxlora.studies.harness.config import from_plain
 from jaxlora.studies.harness.samples import Intervals

@@ -21,15 +21,15 @@ from jaxlora.evaluate import statistics
 from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.studies import two_hop
-from jaxlora.studies.boundary import design
+from jaxlora.studies.boundary import design, regimes
 from jaxlora.studies.boundary.config import PRESETS, BoundaryConfig
 from jaxlora.tasks.two_hop import world
 from jaxlora.tasks.two_hop.experts import Group, groups
 
 PARTS = (1, 2, 4)
 ASKED = {
-    "placed, asked directly": (design.placed(4), Method.SUM, Split.TWO_HOP),
-    "both practise, bridge written": (design.both(), Method.MEAN, Split.WRITTEN),
+    "placed, asked directly": (regimes.placed(4), Method.SUM, Split.TWO_HOP),
+    "both practise, bridge written": (regimes.both(), Method.MEAN, Split.WRITTEN),
 }
 ARMS = {
     "combination": Arm.PAIR,

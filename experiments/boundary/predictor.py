@@ -26,8 +26,9 @@ from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.report.grid import Grid, markdown_table
 from jaxlora.studies.boundary import design
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import Point, Regime
+from jaxlora.studies.boundary.design import Point
 from jaxlora.studies.boundary.log import Asked
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.harness import store
 from jaxlora.studies.harness.config import from_plain
 from jaxlora.studies.two_hop import bases, items

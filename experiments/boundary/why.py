@@ -25,16 +25,21 @@ from jaxlora import lora
 from jaxlora.evaluate.schema import Method
 from jaxlora.models import Decoder
 from jaxlora.report import figures, why_figure
-from jaxlora.studies.boundary import design, donors, why, why_rows
+from jaxlora.studies.boundary import design, donors, regimes, why, why_rows
 from jaxlora.studies.boundary.config import BoundaryConfig
-from jaxlora.studies.boundary.design import Point, Regime
+from jaxlora.studies.boundary.design import Point
 from jaxlora.studies.boundary.donors import Donor, Query
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.two_hop import bases, experts, kinds
 from jaxlora.tasks.two_hop import world
 from jaxlora.tasks.two_hop.experts import Expert, groups
 
 LAYERS = 4
-DIRECT, ROWS, PLACED = design.practising(0.0), design.practising(0.5), design.placed(4)
+DIRECT, ROWS, PLACED = (
+    regimes.practising(0.0),
+    regimes.practising(0.5),
+    regimes.placed(4),
+)
 ROWS_FILE = "why.csv.gz"
 FAMILIAR = "familiar first fact"
 HOPS = (Expert.HOP1, Expert.HOP2)

@@ -18,7 +18,7 @@ from jaxlora.evaluate import metrics
 from jaxlora.evaluate.statistics import wilson
 from jaxlora.files import write_text
 from jaxlora.models import pretrained
-from jaxlora.models.tokenizer import pad_left
+from jaxlora.models.padding import pad_left
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import codec, score
 from jaxlora.studies.two_hop.text.codec import PromptCodec

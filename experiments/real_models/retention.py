@@ -25,7 +25,7 @@ from jaxlora import lora, merge, models
 from jaxlora.files import write_text
 from jaxlora.lora import Adapter, LoraConfig
 from jaxlora.models import Decoder, Inputs, pretrained
-from jaxlora.models.tokenizer import pad_left
+from jaxlora.models.padding import pad_left
 from jaxlora.reuse import Reuse
 from jaxlora.studies.two_hop.text import codec as codecs
 from jaxlora.studies.two_hop.text import score

@@ -154,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
         for base in sorted({name for name in library.base_names if name}):
             printing.say(origin.notes(base))
         if merge.by_layer:
-            collection_about.check_layers(library)
+            merge = merge.at(collection_about.places(library))
         data = None
         if given.statistics is not None:
             data = collection_data.read_data(given.statistics, library)

@@ -13,7 +13,8 @@ from jaxlora.diagnose.effects import Asked, Lesson
 from jaxlora.diagnose.features import Ask
 from jaxlora.evaluate.answers import normalise
 from jaxlora.models import text_backend
-from jaxlora.models.tokenizer import Tokenizer, bucket
+from jaxlora.models.padding import bucket
+from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
 from jaxlora.tasks.two_hop.probes import Probe

@@ -26,7 +26,7 @@ import numpy as np
 from jaxlora import lora, models
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
-from jaxlora.models.tokenizer import bucket
+from jaxlora.models.padding import bucket
 from jaxlora.tree import Tree
 
 Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxlora.io.adapter_folders import other_bases
 from jaxlora.io.collection import Collection
 from jaxlora.io.collection_sites import numbers
+from jaxlora.merge import Places
 from jaxlora.names import check_several, few
 
 
@@ -89,26 +90,35 @@ def nothing(library: Collection, squares: Mapping[str, np.ndarray]) -> Iterator[
             )
 
 
-def check_layers(library: Collection) -> None:
-    """Refuses adapters in which the place of a module is not the number of its layer.
+def places(library: Collection) -> Places:
+    """Returns which layers the sites are of, for a merge that tells layers apart.
 
     Args:
       library: the adapters.
 
     Raises:
-      ValueError: naming a site whose modules are not numbered from 0 to L - 1 by one
-        number, or that has other layers than the rest.
+      ValueError: naming a site whose modules lie in no layer, or the first layer that
+        is missing: without the base, all together must be numbered from 0 on.
     """
-    count = max(map(len, library.modules.values()))
-    order = tuple(range(count))
-    for site, paths in library.modules.items():
-        columns = set(zip(*map(numbers, paths), strict=True))
-        # With two numbers that vary, as of layers and heads, L counts their pairs.
-        varying = {column for column in columns if len(set(column)) > 1}
-        if order not in columns or varying - {order}:
-            raise ValueError(
-                f"The merge tells layers apart by number, but {site!r} has "
-                f"{len(paths)} modules ({paths[0]}, ...) that are not numbered 0 to "
-                f"{count - 1} by layer; expected adapters that together adapt the same "
-                f"layers at every site, from 0 on."
-            )
+    every = {site: _layers(site, paths) for site, paths in library.modules.items()}
+    adapted = sorted({number for some in every.values() for number in some})
+    gaps = (n for n, layer in enumerate(adapted) if n != layer)
+    if (missing := next(gaps, None)) is not None:
+        raise ValueError(
+            f"The merge tells layers apart by number, but no adapter has a module in "
+            f"layer {missing}, and some in layer {adapted[-1]}; expected adapters that "
+            f"together adapt every layer, from 0 on: without the base it is not known "
+            f"how many there are."
+        )
+    return Places(len(adapted), tuple(every.items()))
+
+
+def _layers(site: str, paths: Sequence[str]) -> tuple[int, ...]:
+    """The layer of each module: its first number, of those that tell modules apart."""
+    columns = [*zip(*map(numbers, paths), strict=True)]
+    if not columns:
+        raise ValueError(
+            f"The merge tells layers apart by number, but {site!r} lies in no layer; "
+            f"leave that module out, or take a merge that treats layers alike."
+        )
+    return next((x for x in columns if len({*x}) > 1), columns[0])

@@ -29,6 +29,8 @@ from jaxlora.merge.linear import weighted_mean as weighted_mean
 from jaxlora.merge.linear import weighted_sum as weighted_sum
 from jaxlora.merge.moments import fisher as fisher
 from jaxlora.merge.moments import regmean as regmean
+from jaxlora.merge.places import Places as Places
+from jaxlora.merge.places import in_periods as in_periods
 from jaxlora.merge.presets import describe as describe
 from jaxlora.merge.presets import names as names
 from jaxlora.merge.presets import preset as preset

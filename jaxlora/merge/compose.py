@@ -18,9 +18,10 @@ import numpy as np
 from jaxlora import lora, spectrum
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library, LoraWeight
-from jaxlora.merge import apply, layers
+from jaxlora.merge import apply, places
 from jaxlora.merge.linear import Data, Reduction, Weights
 from jaxlora.merge.loop import ALONE, Loop, over_parts
+from jaxlora.merge.places import Places
 from jaxlora.merge.space import SPACES, Coordinates
 from jaxlora.names import unknown
 from jaxlora.tree import Tree
@@ -58,6 +59,8 @@ class Merge:
     """Applied to the library before it enters the space."""
     rank: Literal["experts"] | None = None
     """Rank of the result where none is asked for: the experts', or all there is."""
+    places: Places | None = None
+    """Of sites that are of some layers only, for a merge that tells layers apart."""
 
     @property
     def data(self) -> Data:
@@ -97,6 +100,14 @@ class Merge:
         parts = *self.prepare, *self.steps, self.reduction
         return all(getattr(part, "homogeneous", True) for part in parts)
 
+    def at(self, where: Places | None) -> "Merge":
+        """Returns the merge for sites that are of some layers of a model only.
+
+        Args:
+          where: of every site that is merged; or None for sites of all layers.
+        """
+        return dataclasses.replace(self, places=where) if self.by_layer else self
+
     def __call__(
         self,
         library: Library,
@@ -125,11 +136,12 @@ class Merge:
             the sum of the experts'.
         """
         experts = _num_experts(library)
-        if self.by_layer:
-            layers.check_alike(library)
+        if self.by_layer and self.places is None:
+            places.alike(library)
         given = self._weights(weights, experts)
         for i, transform in enumerate(self.prepare):
-            library = transform(apply.fold(key, i), library)
+            ready = places.placed(transform, self.places)
+            library = ready(apply.fold(key, i), library)
         key = apply.fold(key, len(self.prepare))
         sites = lora.sites(library)
         arrays = self._data(data, sites)
@@ -145,10 +157,11 @@ class Merge:
 
     def _factors(self, sites, weights, data, rank, loop) -> dict[str, LoraWeight]:
         """The sites whose merge is known in factors; all of them, or none."""
+        reduction = self.reduction
 
         def exact(weights: jax.Array, args: tuple[LoraWeight, Any]) -> Any:
             site, data = args
-            return self.reduction.factors(site, weights, data)
+            return reduction.factors(site, weights, data)
 
         def ranked(merged: LoraWeight) -> LoraWeight:
             return spectrum.canonical({"": merged}, rank)[""] if rank else merged
@@ -156,6 +169,9 @@ class Merge:
         out = {}
         for name, site in sites.items():
             args = site, data.get(name)
+            if self.by_layer and self.places is not None:
+                self.places.of(name, site)
+                reduction = places.placed(self.reduction, self.places.only(name))
             if jax.eval_shape(exact, weights, args) is None:
                 continue
             if site.scale.ndim == 1:

@@ -135,11 +135,10 @@ def each(
     key = jax.random.key(seed)
     _check(merge, source, weights, key, rank)
     array = jnp.asarray(weights, jnp.float32)
-    how = functools.partial(run, merge)
     if joint(merge):
         progress(f"{len(source.shapes)} groups at once", 0, 1)
-        return _at_once(how, merge, source, array, key, rank)
-    return _in_turn(how, merge, source, array, rank, progress)
+        return _at_once(run, merge, source, array, key, rank)
+    return _in_turn(run, merge, source, array, rank, progress)
 
 
 def joint(merge: Merge) -> bool:
@@ -157,7 +156,7 @@ def _at_once(run: Run, merge: Merge, source: Source, weights, key, rank: int | N
     library = {name: library[name] for name in library}
     powers = magnitude.exponents(merge, library, weights)
     small = magnitude.divided(library, powers)
-    adapter = run(small, weights, key=key, rank=rank, data=data)
+    adapter = run(merge, small, weights, key=key, rank=rank, data=data)
     merged = jax.block_until_ready(adapter)
     for name in list(library):
         result = magnitude.restored(merged.pop(name), powers)
@@ -177,7 +176,10 @@ def _in_turn(
         group = library[name]
         powers = magnitude.exponents(merge, {name: group}, weights)
         small = {_SITE: magnitude.divided(group, powers)}
-        merged = jax.block_until_ready(run(small, weights, rank=most, data=arrays))
+        where = merge.places and merge.places.only(name, _SITE)
+        merged = jax.block_until_ready(
+            run(merge.at(where), small, weights, rank=most, data=arrays)
+        )
         yield name, group, magnitude.restored(merged[_SITE], powers)
         del group, small, merged  # before the next group is read
 

@@ -12,9 +12,8 @@ that is left to choose is the strength at each layer, see :func:`sum_ends`.
 
 import dataclasses
 import math
-import re
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, TypeAlias
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +21,11 @@ import numpy as np
 
 from jaxlora import lora
 from jaxlora.lora import Library, LoraWeight
+from jaxlora.merge import places as places_of
 from jaxlora.merge.linear import Linear, Reduction, WeightedSum
-from jaxlora.names import hint
-
-Layers: TypeAlias = str | Iterable[int]
-"""Numbers from 0, ``"0,2-3"``, or ``"low"``, ``"high"`` or ``"all"``."""
-
-NAMED = "low", "high", "all"
-"""The first half of the layers, the second half, all of them."""
-
-_PERIODIC = re.compile(r"layers/\d+/")
-
-_SPANS = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*")
+from jaxlora.merge.places import Places
+from jaxlora.merge.ranges import Layers, numbers, split, text_of
+from jaxlora.tree import map_named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +36,28 @@ class KeepLayers:
 
     ranges: tuple[str, ...] = ()
     """Layers of each expert; none splits all layers evenly, in the experts' order."""
+    places: Places | None = None
+    """Of sites that are of some layers only; None where each is of all of them."""
 
     def __call__(self, key: jax.Array | None, library: Library) -> Library:
         """The library with zeros in a and b where an expert is not kept.
 
         Args:
           key: is not used.
-          library: leaves [E, L, D, R].
+          library: leaves [E, L, ..., D, R].
 
         Raises:
           ValueError: if a site has no layer axis or another L, or ranges do not fit.
         """
         del key
-        kept = self.mask(lora.num_experts(library), _num_layers(library))
-        return lora.lora_map(lambda w: _masked(w, kept), library)
+        where, experts = self.places, lora.num_experts(library)
+        layers = where.layers if where else places_of.count(lora.sites(library))
+        kept = self.mask(experts, layers)
+
+        def masked(name: str, weight: LoraWeight) -> LoraWeight:
+            return _masked(weight, kept[:, where.of(name, weight)] if where else kept)
+
+        return map_named(masked, library, is_leaf=lora.is_lora)
 
     def mask(self, experts: int, layers: int) -> np.ndarray:
         """Which expert is kept at which layer, bool [E, L].
@@ -69,14 +69,14 @@ class KeepLayers:
         Raises:
           ValueError: if there are not E ranges, or one names a layer that is not there.
         """
-        ranges = self.ranges or _split(experts, layers)
+        ranges = self.ranges or split(experts, layers)
         if len(ranges) != experts:
             raise ValueError(
                 f"Got layers of {len(ranges)} experts for a library of {experts}, "
                 f"expected a range for each expert, in the same order."
             )
-        numbers = [_numbers(e, text, layers) for e, text in enumerate(ranges)]
-        return np.stack([np.isin(np.arange(layers), kept) for kept in numbers])
+        every = [numbers(e, text, layers) for e, text in enumerate(ranges)]
+        return np.stack([np.isin(np.arange(layers), kept) for kept in every])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,28 +86,34 @@ class SumEnds(Linear):
     by_layer: ClassVar[bool] = True
 
     ends: float
+    """Share of the layers at each end."""
+    places: Places | None = None
+    """Of the one site, if it is of some layers only."""
 
     def check(self, weights: np.ndarray) -> None:
         """Refuses weights that sum to 0, as a mean does."""
         WeightedSum(normalize=True).check(weights)
 
     def coefficients(self, gram: jax.Array, weights: jax.Array) -> jax.Array:
-        """``w_e`` at the ends, ``w_e / sum(w)`` between them, [E, L].
+        """``w_e`` at the ends, ``w_e / sum(w)`` between them, [E, L, ...].
 
         Args:
-          gram: inner products of deltas, [L, E, E].
+          gram: inner products of deltas, [L, ..., E, E].
           weights: [E].
 
         Raises:
           ValueError: if there is no layer axis.
         """
-        if gram.ndim != 3:
+        if gram.ndim < 3:
             raise ValueError(
                 f"sum_ends needs all layers of a site at once, got inner products of "
                 f"shape {gram.shape}, expected [L, E, E]: it takes no steps before it, "
                 f"the space 'delta', and sites a [E, L, D, R]."
             )
-        number = np.arange(layers := gram.shape[0])
+        number, layers = np.arange(gram.shape[0]), gram.shape[0]
+        if self.places is not None:
+            ((_, some),), layers = self.places.sites, self.places.layers
+            number = np.asarray(some)
         # Less a rounding error, which would count one layer more: 0.1 * 30 > 3.
         count = math.ceil(self.ends * layers - 1e-9)
         full = (number < count) | (number >= layers - count)
@@ -115,7 +121,8 @@ class SumEnds(Linear):
             WeightedSum(normalize=share).coefficients(gram, weights)
             for share in (False, True)
         )
-        return jnp.where(full[None], total, mean)
+        # Behind the layers there may be an axis of several MLPs.
+        return jnp.where(full.reshape(1, -1, *[1] * (gram.ndim - 3)), total, mean)
 
 
 def keep_layers(ranges: Sequence[Layers] | None = None) -> KeepLayers:
@@ -151,7 +158,7 @@ def keep_layers(ranges: Sequence[Layers] | None = None) -> KeepLayers:
             f"Got the layers {ranges!r}, expected a range for each expert, such as "
             f"['low', 'high'] or [(0,), (2, 3)]."
         )
-    return KeepLayers(tuple(_text(e, kept) for e, kept in enumerate(ranges)))
+    return KeepLayers(tuple(text_of(e, kept) for e, kept in enumerate(ranges)))
 
 
 def sum_ends(ends: float = 0.25) -> Reduction:
@@ -180,103 +187,9 @@ def sum_ends(ends: float = 0.25) -> Reduction:
     return SumEnds(ends)
 
 
-def check_alike(library: Library) -> None:
-    """Refuses sites that are of some layers only, such as ``layers/3/...``.
-
-    Args:
-      library: [E, L, ...], for a merge that tells layers apart by their number.
-
-    Raises:
-      ValueError: naming the site.
-    """
-    for name in lora.sites(library):
-        if _PERIODIC.match(name):
-            raise ValueError(
-                f"Site {name!r} is of each layer of its kind, in a model whose layers "
-                f"are of several kinds, where merges by layer are not supported; take "
-                f"one that treats all layers alike."
-            )
-
-
-def _text(expert: int, layers: Layers) -> str:
-    """Numbers as text, so that equal ranges are equal values."""
-    text = layers if isinstance(layers, str) else ",".join(map(str, layers))
-    text = text.replace(" ", "")
-    if not text:
-        raise ValueError(
-            f"Expert {expert} keeps no layer, expected at least one; the weight 0 "
-            f"leaves an expert out."
-        )
-    read = bool(_SPANS.fullmatch(text))
-    if text not in NAMED and not (read and all(x <= y for x, y in _spans(text))):
-        raise ValueError(
-            f"Expert {expert} keeps the layers {text!r}, expected numbers from 0 such "
-            f"as 0,2-3, or one of {', '.join(NAMED)}{hint(text, NAMED)}"
-        )
-    return text
-
-
-def _spans(text: str) -> list[tuple[int, int]]:
-    """The first and the last layer of each part of a text."""
-    ends = [part.split("-") for part in text.split(",")]
-    return [(int(numbers[0]), int(numbers[-1])) for numbers in ends]
-
-
-def _numbers(expert: int, text: str, layers: int) -> Sequence[int]:
-    """The layers that a text names, in a model of ``layers``."""
-    half = layers // 2
-    if text in NAMED:
-        named = {"low": range(half), "high": range(half, layers), "all": range(layers)}
-        if not named[text]:
-            raise ValueError(
-                f"Expert {expert} keeps the {text} half of a model with {layers} "
-                f"layers, which is empty; expected two layers or more."
-            )
-        return named[text]
-    spans = _spans(text)
-    # Ends first: a range of a billion layers is refused before it is counted.
-    beyond = [sorted({first, last}) for first, last in spans if last >= layers]
-    if beyond:
-        shown = ",".join("-".join(map(str, ends)) for ends in beyond)
-        raise ValueError(
-            f"Expert {expert} keeps layers {shown} of a model with {layers} layers; "
-            f"there are 0 to {layers - 1}."
-        )
-    return [n for first, last in spans for n in range(first, last + 1)]
-
-
-def _split(experts: int, layers: int) -> tuple[str, ...]:
-    """All layers, evenly, in the order of experts."""
-    if experts > layers:
-        raise ValueError(
-            f"Got {experts} experts for {layers} layers, so that some would keep none; "
-            f"expected as many layers or more, or ranges, which may overlap."
-        )
-    starts = [e * layers // experts for e in range(experts + 1)]
-    return tuple(f"{starts[e]}-{starts[e + 1] - 1}" for e in range(experts))
-
-
-def _num_layers(library: Library) -> int:
-    """L, the same at every site."""
-    known: dict[int, str] = {}
-    for name, weight in lora.sites(library).items():
-        if weight.a.ndim != 4:
-            raise ValueError(
-                f"Site {name!r} has a of shape {weight.a.shape}, expected "
-                f"[E, L, D, R]: experts are kept by layer, on an axis of layers."
-            )
-        known.setdefault(weight.a.shape[1], name)
-    if len(known) > 1:
-        (size, first), (other, second), *_ = known.items()
-        raise ValueError(
-            f"Site {first!r} has {size} layers and {second!r} has {other}, expected as "
-            f"many everywhere: a number would mean another layer at each."
-        )
-    return next(iter(known))
-
-
 def _masked(weight: LoraWeight, kept: np.ndarray) -> LoraWeight:
+    kept = kept.reshape(*kept.shape, *[1] * (weight.a.ndim - 2))
     # Selected, not multiplied: what is not kept may be anything, NaN too.
-    a, b = (jnp.where(kept[..., None, None], x, 0) for x in (weight.a, weight.b))
+    a, b = (jnp.where(kept, x, 0) for x in (weight.a, weight.b))
     # The scale stays: a factor space may take the first expert's for all of them.
     return LoraWeight(a, b, weight.scale)

@@ -20,10 +20,11 @@ from jaxlora.merge.controls import permute_sites, random_like
 from jaxlora.merge.entry import Entry
 from jaxlora.merge.geodesic import karcher, model_stock, slerp
 from jaxlora.merge.interference import wudi, wudi_steps
-from jaxlora.merge.layers import Layers, keep_layers, sum_ends
+from jaxlora.merge.layers import keep_layers, sum_ends
 from jaxlora.merge.learned import scaled_sum
 from jaxlora.merge.linear import scale_only, weighted_mean, weighted_sum
 from jaxlora.merge.moments import fisher, regmean
+from jaxlora.merge.ranges import Layers
 from jaxlora.merge.sparse import (
     drop,
     drop_by_rank,

@@ -17,6 +17,7 @@ from jaxlora.models.inputs import Adapted as Adapted
 from jaxlora.models.inputs import Inputs as Inputs
 from jaxlora.models.intercept import apply_with_lora as apply_with_lora
 from jaxlora.models.intercept import apply_with_route as apply_with_route
+from jaxlora.models.layer_places import layer_places as layer_places
 from jaxlora.models.routed import Routes as Routes
 from jaxlora.models.routed import routes as routes
 from jaxlora.models.variables import gate_state as gate_state

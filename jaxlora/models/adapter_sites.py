@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlora import periods
 from jaxlora.io import peft_starts
 from jaxlora.io.peft import Header, PeftModule
 from jaxlora.lora import LoraWeight
-from jaxlora.models import names, periods, sites
+from jaxlora.models import names, sites
 from jaxlora.models.adapter_gains import folded, gain_of, scaled
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, HEAD

@@ -39,7 +39,8 @@ class Layer(nn.Module):
         """
         c, r, (x, stored) = self.config, self.route, carry
         routing = RoutingInputs(labels, view.pool)
-        if r is not None and r.per == "layer":
+        # A layer of a kind of which no layer is adapted decides nothing.
+        if r is not None and r.per == "layer" and self.has_variable("gate", ROUTER):
             routing = routing._replace(weights=weigh(self, r, ROUTER, x, routing))
         h = norm(c, name="attn_norm")(x) if c.pre_norms else x
         h, stored = self._mixed(h, stored, routing, layer, view)

@@ -16,8 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlora import periods
 from jaxlora.lora import LoraWeight, computed
-from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.grouped import Groups, grouped
 from jaxlora.models.layers import Projection, activation

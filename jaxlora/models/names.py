@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxlora import periods
 from jaxlora.io import module_names
 from jaxlora.io.module_names import canonical as canonical
-from jaxlora.models import periods
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.tables import ARRAYS, GPT2, LLAMA, MIXTRAL, SHARED
 from jaxlora.models.tables import KERNELS as KERNELS

@@ -14,9 +14,10 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxlora import periods
 from jaxlora import tree as named
 from jaxlora.lora import Adapter, LoraWeight, is_lora
-from jaxlora.models import moe, periods, sites
+from jaxlora.models import moe, sites
 from jaxlora.models.calls import unembed
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.inputs import Adapted, Inputs, Tokens, inputs_of

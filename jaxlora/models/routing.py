@@ -16,7 +16,7 @@ from jaxlora import lora
 from jaxlora.lora import Library
 from jaxlora.models import sites
 from jaxlora.models.config import DecoderConfig
-from jaxlora.route import ROUTER, Pool, Route, running_mean
+from jaxlora.route import ROUTER, Pool, Route, routers, running_mean
 from jaxlora.tree import Tree, unflatten
 
 POOLED = "pooled"
@@ -92,7 +92,8 @@ def pooled(
             f"a gate per model, or route by token."
         )
     if route.per == "layer":
-        return {"layers": {ROUTER: jnp.zeros((layers, batch, width))}}
+        paths = routers(sites.kernels(library))
+        return unflatten({x: jnp.zeros((layers, batch, width)) for x in paths})
     adapted = lora.sites(sites.kernels(library))
     return unflatten(
         {x: jnp.zeros((layers, batch, w.a.shape[-2])) for x, w in adapted.items()}

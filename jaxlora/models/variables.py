@@ -36,19 +36,8 @@ def gate_state(
             f"The gate decides per {model.route.per}, but shared_mlp has sites without "
             f"an axis of layers; expected a gate per site."
         )
-    _check_kinds(model)
-    width = model.config.hidden_size
-    return model.route.init(sites.kernels(library), key=key, data=data, width=width)
-
-
-def _check_kinds(model: Decoder) -> None:
-    kinds, route = model.config.kinds, model.route
-    if route is not None and route.per == "layer" and len(kinds) > 1:
-        raise ValueError(
-            f"The gate decides per layer, but the model has layers of "
-            f"{len(set(kinds))} kinds, whose sites differ; expected a gate per site or "
-            f"per model."
-        )
+    sizes = {"width": model.config.hidden_size, "period": len(model.config.kinds)}
+    return model.route.init(sites.kernels(library), key=key, data=data, **sizes)
 
 
 def variables(

@@ -67,6 +67,7 @@ def _route(work: Work, given: Shapes, mesh: Mesh) -> Any:
 
 def _merge(work: Work, given: Shapes, mesh: Mesh) -> Any:
     how = merge.preset(work.method or "mean")
+    how = how.at(models.layer_places(work.config, given.library))
 
     def run(library: Tree) -> Tree:
         key = jax.random.key(0) if how.draws else None

@@ -14,14 +14,14 @@ from jaxlora.evaluate.schema import Split
 from jaxlora.report import draw, points, regimes_readings
 from jaxlora.report.regimes_lines import CONTROLS, MEAN, SHOWN, SUM, Shown
 from jaxlora.report.regimes_readings import ASKS, IDENTITY, Book, Place
-from jaxlora.studies.boundary import design
+from jaxlora.studies.boundary import regimes
 
 Group: TypeAlias = tuple[Place, Split]
-MAIN = ("direct", f"bridge rows {design.RHO:g}", "both practise", "placed")
+MAIN = ("direct", f"bridge rows {regimes.RHO:g}", "both practise", "placed")
 """Regimes of the study's answer."""
 LEFT_OUT = ((MAIN[1], Split.TWO_HOP), (MAIN[3], Split.WRITTEN))
 """Of these, what the figure has no room for; the tables show it."""
-VARIANTS = (*MAIN[:2], *(x.name for x in design.variants()))
+VARIANTS = (*MAIN[:2], *(x.name for x in regimes.variants()))
 _WIDTH = 0.8
 BAND, CHANCE = "best negative control", "chance"
 

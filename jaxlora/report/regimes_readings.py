@@ -16,7 +16,7 @@ from jaxlora.evaluate.verdict import Label
 from jaxlora.report import readings
 from jaxlora.report.readings import Reading
 from jaxlora.report.regimes_lines import Shown
-from jaxlora.studies.boundary import design
+from jaxlora.studies.boundary import design, regimes
 
 Key: TypeAlias = tuple["Place", str, str, str, str, str]
 """Place, cell, library, method, split, metric."""
@@ -225,7 +225,7 @@ def _placed(pairs: Sequence[Place]) -> str:
     text = " ".join(x.placement for x in pairs)
     words = text.replace("-", " ").replace(",", " ").split()
     count = 1 + max((int(x) for x in words if x.isdigit()), default=1)
-    return design.placed(count).placement
+    return regimes.placed(count).placement
 
 
 def cells(book: Book, place: Place) -> list[Cell]:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxlora import models, parallel
+from jaxlora.models import padding
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.names import check_several
@@ -142,7 +143,7 @@ def in_batches(
             new, how.temperature, how.top_k, how.top_p, stop, pad
         )
         drawn = None if key is None else jax.random.fold_in(key, i)
-        padded = tokenizers.pad_left(filled, pad, length)
+        padded = padding.pad_left(filled, pad, length)
         ids, sizes = _generate(reuse, padded, decoding, drawn)
         yield {
             row: _continuation(tokenizer, ids[b, : min(sizes[b], limits[row])], how)
@@ -182,7 +183,7 @@ def batches(
     >>> list(batches([40, 3, 17], Batching(2, fixed=True)))
     [([0], 64), ([2], 32), ([1], 16)]
     """
-    bucket, sign = tokenizers.bucket, -1 if batching.fixed else 1
+    bucket, sign = padding.bucket, -1 if batching.fixed else 1
     order = sorted(range(len(lengths)), key=lambda i: sign * lengths[i])
     groups = [order]
     if batching.fixed:

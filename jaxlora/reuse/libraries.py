@@ -19,7 +19,7 @@ from jaxlora.tree import Tree
 
 
 def merged(
-    name: str,
+    merge: merges.Merge,
     given: Sequence[float] | None,
     library: Library,
     key: jax.Array | None,
@@ -28,7 +28,7 @@ def merged(
     """Merges a library in float32, however large or small its factors are.
 
     Args:
-      name: of the merge.
+      merge: knowing the places of layers of several kinds (``Merge.at``).
       given: a weight for each expert, or None.
       library: [E, ...], as :func:`stacked` gives it.
       key: for merges that draw.
@@ -37,7 +37,6 @@ def merged(
     Raises:
       ValueError: if what comes out is not finite.
     """
-    merge = merges.preset(name)
     weights = [1.0] * lora.num_experts(library) if given is None else given
     powers = magnitude.exponents(merge, lora.sites(library), weights)
     small = magnitude.divided(library, powers)

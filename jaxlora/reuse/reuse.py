@@ -29,6 +29,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxlora import lora, parallel
+from jaxlora import merge as merges
 from jaxlora import route as routes
 from jaxlora.io import peft
 from jaxlora.io.adapter_folders import bases, expand, other_bases
@@ -39,6 +40,7 @@ from jaxlora.models import adapters as adapter_trees
 from jaxlora.models import pretrained, sites
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
+from jaxlora.models.layer_places import layer_places
 from jaxlora.models.pretrained import Dtype
 from jaxlora.models.replaced import replace
 from jaxlora.models.variables import gate_state
@@ -139,7 +141,8 @@ def build(
     )
     if how.merge is not None:
         library = libraries.stacked(adapters, mesh)
-        adapter = libraries.merged(how.merge, how.weights, library, key, mesh)
+        merge = merges.preset(how.merge).at(layer_places(model.config, library))
+        adapter = libraries.merged(merge, how.weights, library, key, mesh)
         return _placed(Reuse(model, base, adapter), mesh)
     if how.route is None:
         return _placed(Reuse(model, base, adapters[0] if adapters else None), mesh)

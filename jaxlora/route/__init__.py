@@ -3,8 +3,9 @@
 from jaxlora.route.check import StateError as StateError
 from jaxlora.route.check import check as check
 from jaxlora.route.chosen import mix_chosen as mix_chosen
+from jaxlora.route.deltas import ROUTER as ROUTER
+from jaxlora.route.deltas import routers as routers
 from jaxlora.route.gate import LAWS as LAWS
-from jaxlora.route.gate import ROUTER as ROUTER
 from jaxlora.route.gate import Gate as Gate
 from jaxlora.route.gate import State as State
 from jaxlora.route.gate import is_state as is_state

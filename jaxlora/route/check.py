@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.lora import Library
-from jaxlora.route.gate import ROUTER, Per, State, fingerprints, states
+from jaxlora.route.deltas import ROUTER, Per, fingerprints, routers
+from jaxlora.route.gate import State, states
 from jaxlora.route.route import Route
 from jaxlora.tree import Tree
 
@@ -54,7 +55,7 @@ def _expected(per: Per, library: Library) -> dict[str, tuple[tuple, int | None]]
     lead = next(iter(sites.values())).scale.shape
     if per == "model":
         return {ROUTER: (lead[:1], None)}
-    return {f"layers/{ROUTER}": (lead, None)}
+    return dict.fromkeys(routers(library), (lead, None))
 
 
 def _check_place(path: str, state: object, wanted) -> None:

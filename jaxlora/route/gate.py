@@ -7,21 +7,15 @@ know nothing of models: they see arrays, and the paths of an adapter tree.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 
-from jaxlora import lora
+from jaxlora import lora, periods
 from jaxlora import tree as named
 from jaxlora.lora import Library, LoraWeight
+from jaxlora.route.deltas import ROUTER, Per, places, routers
 from jaxlora.tree import Tree
-
-ROUTER = "router"
-"""The name of a state that several sites share: ``layers/router``, or ``router``."""
-
-Per = Literal["site", "layer", "model"]
-"""What there is one decision per."""
 
 LAWS = {
     "permutation": "other order of the experts, same order of the weights",
@@ -138,6 +132,7 @@ class Gate:
         key: jax.Array | None = None,
         data: Any = None,
         width: int | None = None,
+        period: int | None = None,
     ) -> Tree:
         """Returns the state of a library, a tree of :class:`State`.
 
@@ -147,68 +142,33 @@ class Gate:
           data: ``{path: array [E, L, ...]}``, for gates that need some; ``router`` is
             the path of a decision per layer or model.
           width: the model's width, for a decision per layer or model.
+          period: kinds of layers in a row, for a decision per layer where there are
+            several; data and draws are of all layers in their order.
 
         Raises:
-          ValueError: if the library is empty, or data or the width are needed and
+          ValueError: if the library is empty, or data, width or period are needed and
             missing.
         """
         lora.num_experts(library)
         key = jax.random.key(0) if key is None else key
-        places = _places(self, library, width)
+        every = places(self.per, library, width, period)
         out = {}
-        for i, (path, place) in enumerate(sorted(places.items())):
+        for i, (path, place) in enumerate(sorted(every.items())):
             given = _given(self, path, data)
             keys = self.keys(place.weight, jax.random.fold_in(key, i), given)
             out[path] = State(keys, place.live, place.fingerprint)
+        if self.per == "layer":
+            (state,), paths = out.values(), routers(library)
+            out = {path: _of_kind(path, state, period) for path in paths}
         return named.unflatten(out)
 
 
-def live(weight: LoraWeight) -> jax.Array:
-    """Where an expert's delta is not zero, [E, L].
-
-    Args:
-      weight: one site of a library, a [E, L, D, R].
-
-    >>> w = LoraWeight(jnp.ones((2, 3, 1)), jnp.ones((2, 1, 3)), jnp.arange(2.0))
-    >>> live(w).tolist()
-    [False, True]
-    """
-    a, b = (jnp.any(x != 0, axis=(-2, -1)) for x in (weight.a, weight.b))
-    return a & b & (weight.scale != 0)
-
-
-def fingerprint(weight: LoraWeight) -> jax.Array:
-    """A number for each delta, ``u^T delta v`` of two fixed waves u and v; [E, L].
-
-    Args:
-      weight: one site of a library, a [E, L, D, R].
-    """
-    # Of the delta, not of a or b: another gauge of the same expert must still fit.
-    a, b = weight.a.astype(jnp.float32), weight.b.astype(jnp.float32)
-    left = _wave(a.shape[-2], 1.0) @ a
-    right = b @ _wave(b.shape[-1], 0.7)
-    return weight.scale.astype(jnp.float32) * jnp.sum(left * right, axis=-1)
-
-
-def fingerprints(per: Per, library: Library) -> dict[str, jax.Array]:
-    """``{path: fingerprint}`` of every place; per layer or model, sums over sites.
-
-    Args:
-      per: what there is one place per.
-      library: leaves [E, L, ...].
-    """
-    sites = lora.sites(library)
-    if per == "site":
-        return {path: fingerprint(w) for path, w in sites.items()}
-    # Any site that is another one moves the sum.
-    total = jnp.stack([fingerprint(w) for w in sites.values()]).sum(axis=0)
-    if per == "layer":
-        return {f"layers/{ROUTER}": total}
-    return {ROUTER: total.sum(axis=tuple(range(1, total.ndim)))}
-
-
-def _wave(size: int, step: float) -> jax.Array:
-    return jnp.cos(step * jnp.arange(size, dtype=jnp.float32) + 0.3)
+def _of_kind(path: str, state: State, period: int | None) -> State:
+    """Of a state of all layers [E, L, ...] that of the layers at a path."""
+    number = periods.split(path)[1]
+    if number is None:
+        return state
+    return jax.tree.map(lambda x: x[:, number::period], state)
 
 
 def _given(gate: Gate, path: str, data: Any) -> Any:
@@ -220,35 +180,3 @@ def _given(gate: Gate, path: str, data: Any) -> Any:
         f"{gate!r} got no data for {path!r}, expected an array for every place; there "
         f"are data for {', '.join(map(repr, data))}."
     )
-
-
-class _Place(NamedTuple):
-    """What a gate is given of one place."""
-
-    weight: LoraWeight
-    live: jax.Array
-    fingerprint: jax.Array
-
-
-def _places(gate: Gate, library: Library, width: int | None) -> dict[str, _Place]:
-    """Every place at which the gate decides, by path."""
-    sites = lora.sites(library)
-    if gate.per == "site":
-        return {p: _Place(w, live(w), fingerprint(w)) for p, w in sites.items()}
-    if width is None:
-        raise ValueError(
-            f"{gate!r} decides once per {gate.per}, so its init needs width=, the "
-            f"model's hidden size; models.gate_state gives it."
-        )
-    # Sites of one stack share their leading axes [E, L].
-    alive = jnp.stack([live(w) for w in sites.values()]).any(axis=0)
-    if gate.per == "model":
-        alive = alive.any(axis=tuple(range(1, alive.ndim)))
-    ((path, number),) = fingerprints(gate.per, library).items()
-    # Keys see the model's width and no delta: no site's factors fit all of them.
-    empty = LoraWeight(
-        a=jnp.zeros((*alive.shape, width, 0)),
-        b=jnp.zeros((*alive.shape, 0, width)),
-        scale=jnp.ones(alive.shape),
-    )
-    return {path: _Place(empty, alive, number)}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxlora import lora
 from jaxlora import tree as named
 from jaxlora.lora import Library, LoraWeight
-from jaxlora.route.gate import live
+from jaxlora.route.deltas import live
 
 Form = Literal["delta", "factor"]
 

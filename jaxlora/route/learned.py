@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import LoraWeight
-from jaxlora.route.gate import LAWS, Gate, Per
+from jaxlora.route.deltas import Per
+from jaxlora.route.gate import LAWS, Gate
 from jaxlora.spectrum import matmul
 
 EPS = 1e-5

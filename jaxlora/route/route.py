@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from jaxlora.lora import Library, LoraWeight
 from jaxlora.route import chosen
-from jaxlora.route.gate import Gate, Per, State
+from jaxlora.route.deltas import Per
+from jaxlora.route.gate import Gate, State
 from jaxlora.route.general import Form, subtract_general
 from jaxlora.route.mixing import Mixing, mix
 from jaxlora.route.spectral import Uniform
@@ -98,7 +99,7 @@ class Route:
 
         Args:
           library: [E, ...].
-          **given: ``key``, ``data`` and ``width`` of :meth:`Gate.init`.
+          **given: ``key``, ``data``, ``width`` and ``period`` of :meth:`Gate.init`.
         """
         return self.gate.init(library, **given)
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxlora import spectrum
 from jaxlora.lora import LoraWeight
-from jaxlora.route.gate import LAWS, Gate, Per
+from jaxlora.route.deltas import Per
+from jaxlora.route.gate import LAWS, Gate
 
 TINY = 1e-5
 """Share of the largest singular value below which a direction is rounding."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxlora import lora, merge
 from jaxlora.lora import Adapter
-from jaxlora.theory import edits, model
+from jaxlora.theory import edits, memory, model
 from jaxlora.theory import world as worlds
 from jaxlora.theory.model import OneLayer
 from jaxlora.theory.world import Sizes, Truth, World
@@ -39,11 +39,11 @@ def combined(base: OneLayer, truth: Truth, edit: Adapter) -> Items:
       truth: prompts and answers.
       edit: the merged adapter.
     """
-    logits = model.logits(base, truth.two_hop, edit)
+    logits = memory.logits(base, truth.two_hop, edit)
     answers = jnp.argmax(logits, axis=-1)
     return {
-        "hop 1": model.answer(base, truth.hop1, edit) == truth.new1,
-        "hop 2": model.answer(base, truth.hop2, edit) == truth.new2,
+        "hop 1": memory.answer(base, truth.hop1, edit) == truth.new1,
+        "hop 2": memory.answer(base, truth.hop2, edit) == truth.new2,
         "bridge": answers == truth.new1,
         "composed": answers == truth.composed,
         "composed among ends": _among_ends(logits) == truth.composed,
@@ -59,10 +59,10 @@ def experts_alone(world: World) -> Items:
     first, second = (jax.tree.map(lambda x, i=i: x[i], world.library) for i in range(2))
     base, truth = world.base, world.truth
     return {
-        "base, hop 1": model.answer(base, truth.hop1) == truth.old1,
-        "base, hop 2": model.answer(base, truth.hop2) == truth.old2,
-        "expert 1": model.answer(base, truth.hop1, first) == truth.new1,
-        "expert 2": model.answer(base, truth.hop2, second) == truth.new2,
+        "base, hop 1": memory.answer(base, truth.hop1) == truth.old1,
+        "base, hop 2": memory.answer(base, truth.hop2) == truth.old2,
+        "expert 1": memory.answer(base, truth.hop1, first) == truth.new1,
+        "expert 2": memory.answer(base, truth.hop2, second) == truth.new2,
     }
 
 
@@ -79,7 +79,8 @@ def gates(world: World) -> Items:
 
     def best_end(gate: jax.Array) -> jax.Array:
         gate = jnp.broadcast_to(gate, (len(v), 2))
-        return _among_ends(model.read(base, model.write(base, v, world.library, gate)))
+        written = memory.write(base, v, world.library, gate)
+        return _among_ends(memory.read(base, written))
 
     right = jax.vmap(best_end)(grid) == truth.composed[None, :]
     names = [f"gate {x:g}, {y:g}" for x in GATES for y in GATES]
@@ -95,11 +96,11 @@ def written_bridge(world: World, total: Adapter, stale: float) -> jax.Array:
       stale: attention left on X and R1, beside 1 on the bridge and R2.
     """
     base, truth = world.base, world.truth
-    bridge = model.answer(base, truth.two_hop, total)
+    bridge = memory.answer(base, truth.two_hop, total)
     x, r1, r2 = (truth.two_hop[:, i] for i in range(3))
     prompts = jnp.stack([x, r1, bridge, r2], axis=1)
     attention = jnp.asarray([stale, stale, 1.0, 1.0])[None, :]
-    answers = model.answer(base, prompts, total, attention=attention)
+    answers = memory.answer(base, prompts, total, attention=attention)
     return answers == truth.composed
 
 
@@ -119,7 +120,7 @@ def second_pass(
     base, truth = world.base, world.truth
     # A rolled orthogonal matrix is orthogonal, and reads an answer as nobody.
     through = None if tied else jnp.roll(base.value, len(base.value) // 2, axis=0)
-    logits = model.again(
+    logits = memory.again(
         base, truth.two_hop, total, gain=gain, through=through, looped=looped
     )
     answers = jnp.argmax(logits, axis=-1)
@@ -162,12 +163,12 @@ def apart(key: jax.Array, sizes: Sizes, strength: jax.Array | float) -> Items:
       strength: length of the relation's embedding, which sets how keys overlap.
     """
     base, truth = _empty(key, sizes, strength)
-    base = model.remember(base, truth.hop1, truth.old1)
+    base = memory.remember(base, truth.hop1, truth.old1)
     change = base.entities[truth.new1] - base.entities[truth.old1]
     v = model.keys(base, truth.hop1)
-    answers = model.answer(base, truth.hop1, model.adapter(edits.summed(v, change)))
-    single = model.adapter(edits.rank_one(v[0], change[0]))
-    alone = model.answer(base, truth.hop1[:1], single) == truth.new1[:1]
+    answers = memory.answer(base, truth.hop1, memory.adapter(edits.summed(v, change)))
+    single = memory.adapter(edits.rank_one(v[0], change[0]))
+    alone = memory.answer(base, truth.hop1[:1], single) == truth.new1[:1]
     return {"together": answers == truth.new1, "one alone": alone}
 
 
@@ -204,7 +205,7 @@ def added(key: jax.Array, sizes: Sizes, answers: jax.Array | float) -> Items:
     base, truth = _empty(key, sizes)
     truth = worlds.fewer_answers(truth, answers)
     experts = [
-        model.adapter(edits.edit(model.keys(base, asked), base.entities[new]))
+        memory.adapter(edits.edit(model.keys(base, asked), base.entities[new]))
         for asked, new in ((truth.hop1, truth.new1), (truth.hop2, truth.new2))
     ]
     total = merge.preset("sum")(lora.stack(experts))
@@ -226,10 +227,10 @@ def dominance(key: jax.Array, sizes: Sizes, weight: jax.Array | float) -> Items:
     second = truth.hop1.at[:, 1].set(sizes.entities + 1)
     ends = jnp.roll(truth.old2, 1)
     prompts = jnp.concatenate([truth.hop1, second])
-    base = model.remember(base, prompts, jnp.concatenate([truth.old1, ends]))
+    base = memory.remember(base, prompts, jnp.concatenate([truth.old1, ends]))
     # The fourth slot of a prompt is empty here; its attention has no effect.
     attention = jnp.stack([jnp.ones(()), jnp.asarray(weight), *jnp.ones((2,))])
-    answers = model.answer(base, truth.two_hop, attention=attention[None, :])
+    answers = memory.answer(base, truth.two_hop, attention=attention[None, :])
     return {"r1 of X": answers == truth.old1, "r2 of X": answers == ends}
 
 

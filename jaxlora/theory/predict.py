@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlora.theory import bounds, compose, limit, model, rank_bounds
+from jaxlora.theory import bounds, compose, limit, memory, model, rank_bounds
 from jaxlora.theory import world as worlds
 from jaxlora.theory.measure import HIGH, LOW
 from jaxlora.theory.measure_bounds import PARTS, Load, ranks_of
@@ -43,7 +43,7 @@ def _answers(world: Expected, prompts, right, gate=None, edits=None) -> float:
     x = model.stream(world.base, prompts)
     experts = world.experts if edits is None else edits
     written = limit.write(x, world.known, experts, gate)
-    return share(model.read(world.base, written), right)
+    return share(memory.read(world.base, written), right)
 
 
 def two_hop(sizes: Sizes) -> Shares:
@@ -81,7 +81,7 @@ def _written(world: Expected) -> Shares:
         attention = jnp.asarray([[stale, stale, 1.0, 1.0]])
         stream = model.stream(world.base, prompts, attention)
         written = limit.write(stream, world.known, world.experts)
-        logits = model.read(world.base, written)
+        logits = memory.read(world.base, written)
         shares[f"written, stale {stale:g}"] = share(logits, truth.composed)
     return shares
 
@@ -92,7 +92,7 @@ def _second(world: Expected) -> Shares:
 
     def after(gain: float, upper=None) -> jax.Array:
         out = limit.again(base, x, world.known, world.experts, gain, upper)
-        return model.read(base, out)
+        return memory.read(base, out)
 
     shares = {
         f"second pass, gain {gain:g}": share(after(gain), truth.composed)
@@ -220,5 +220,5 @@ def added(sizes: Sizes, answers: float) -> Shares:
         ("bridge", truth.two_hop, truth.new1),
     ):
         written = limit.write(model.stream(empty, prompts), nothing, experts)
-        shares[hop] = share(model.read(empty, written), right)
+        shares[hop] = share(memory.read(empty, written), right)
     return shares

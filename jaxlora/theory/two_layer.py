@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxlora import spectrum
 from jaxlora.lora import Library
-from jaxlora.theory import model
+from jaxlora.theory import memory, model
 from jaxlora.theory import world as worlds
 from jaxlora.theory.model import OneLayer
 from jaxlora.theory.world import Sizes, Truth, World
@@ -102,7 +102,7 @@ def one_hop(layers: TwoLayers, prompts: jax.Array, placement: jax.Array) -> jax.
     """
     x = model.stream(layers.lower, prompts)
     parts = [_write(layers, at, x, placement) for at in range(2)]
-    return model.read(layers.lower, parts[0] + parts[1])
+    return memory.read(layers.lower, parts[0] + parts[1])
 
 
 def two_hop(layers: TwoLayers, placement: jax.Array, reading: Reading) -> jax.Array:
@@ -127,7 +127,7 @@ def two_hop(layers: TwoLayers, placement: jax.Array, reading: Reading) -> jax.Ar
     share = share + reading.stale * jnp.asarray([1.0, 1.0, 0.0, 0.0])
     x = model.stream(lower, truth.two_hop, share[None, :])
     x = x + reading.gain * spectrum.matmul(early, lower.value)
-    return model.read(lower, last + _write(layers, 1, x, placement))
+    return memory.read(lower, last + _write(layers, 1, x, placement))
 
 
 def _write(layers: TwoLayers, at: int, x: jax.Array, placement: jax.Array) -> jax.Array:
@@ -135,4 +135,4 @@ def _write(layers: TwoLayers, at: int, x: jax.Array, placement: jax.Array) -> ja
     layer = layers.upper if at else layers.lower
     v = model.features(layer, x)
     gate = jnp.broadcast_to(placement[at], (len(v), 2))
-    return model.write(layer, v, layers.edits[at], gate)
+    return memory.write(layer, v, layers.edits[at], gate)

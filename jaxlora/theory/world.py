@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlora.lora import Library
-from jaxlora.theory import edits, limit, model
+from jaxlora.theory import edits, limit, memory, model
 from jaxlora.theory.limit import Facts
 from jaxlora.theory.model import OneLayer
 
@@ -172,14 +172,14 @@ def taught(empty: OneLayer, truth: Truth, *, rank: int | None = None) -> World:
       rank: of the experts; None for N, enough for all facts.
     """
     prompts = jnp.concatenate([truth.hop1, truth.hop2])
-    base = model.remember(empty, prompts, jnp.concatenate([truth.old1, truth.old2]))
+    base = memory.remember(empty, prompts, jnp.concatenate([truth.old1, truth.old2]))
     # One edit, vmapped over the two relations: a library [2, ...].
     experts = jax.vmap(lambda *facts: rewrite(base, *facts, rank=rank))(
         jnp.stack([truth.hop1, truth.hop2]),
         jnp.stack([truth.new1, truth.new2]),
         jnp.stack([truth.old1, truth.old2]),
     )
-    return World(base, truth, model.adapter(experts))
+    return World(base, truth, memory.adapter(experts))
 
 
 def rewrite(base: OneLayer, prompts, new, old, rank: int | None = None):

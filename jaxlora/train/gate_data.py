@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxlora import lora, parallel
 from jaxlora.lora import Library
-from jaxlora.models import Decoder, Inputs, statistics, tokenizer
+from jaxlora.models import Decoder, Inputs, padding, statistics
 from jaxlora.parallel import processes
 from jaxlora.route import ROUTER
 from jaxlora.tasks.packing import Rows
@@ -205,7 +205,7 @@ def _batches(
 ) -> Iterator[Iterator[_Batch]]:
     """For each expert its batches, all of one shape."""
     longest = max(len(row) for some in prompts for row in some)
-    length = min(tokenizer.bucket(longest), model.config.max_length)
+    length = min(padding.bucket(longest), model.config.max_length)
     if longest > length:
         raise ValueError(
             f"An example has {longest} tokens, but the model's context is {length}; "

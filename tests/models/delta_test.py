@@ -153,9 +153,6 @@ def test_a_routed_library_of_one_expert_is_that_expert(base, adapter, alone):
     labels = jnp.zeros((2, 7, 2)).at[..., 0].set(1.0)
     got = run(oracle, base, TOKENS, library=library, labels=labels)
     np.testing.assert_allclose(got, alone, atol=ATOL)
-    layered = Decoder(MIXED, Route(gate=route.Uniform(per="layer")))
-    with pytest.raises(ValueError, match="layers of 2 kinds"):
-        models.gate_state(layered, library)
 
 
 @pytest.mark.slow
@@ -233,9 +230,75 @@ def test_what_does_not_fit_together_is_refused(changes, message):
         dataclasses.replace(MIXED, **changes)
 
 
-def test_a_tree_and_a_merge_by_layer_are_refused(base, adapter):
+def test_a_tree_is_refused(base):
     tree = Inputs(TOKENS, tree=jnp.tril(jnp.ones((7, 7), bool)), positions=TOKENS)
     with pytest.raises(ValueError, match="one continuation a row"):
         models.extend(MODEL, base, tree, cache.empty(MIXED, 2, 7))
-    with pytest.raises(ValueError, match="merges by layer are not supported"):
-        preset("placed-both")(lora.stack([adapter, adapter]))
+
+
+def by_layer(library, shares):
+    """The adapter that adds experts by shares [E, L], with NumPy, layer by layer."""
+    out = {}
+    for name, w in lora.sites(library).items():
+        mine = shares[:, int(name.split("/")[1]) :: 2]
+        a = np.concatenate(list(np.asarray(w.a)), axis=-1)
+        b = np.asarray(w.b) * (mine * np.asarray(w.scale))[..., None, None]
+        b = np.concatenate(list(b), axis=-2).astype(np.float32)
+        out[name] = lora.LoraWeight(*map(jnp.asarray, (a, b, np.ones(len(a), "f4"))))
+    return named.unflatten(out)
+
+
+def delta_net_alone(adapter):
+    """Without the sites of attention and of its layers: no layer of that kind."""
+    sites = {x: w for x, w in lora.sites(adapter).items() if x.startswith("layers/0")}
+    return named.unflatten(sites)
+
+
+@pytest.fixture(scope="module")
+def pair(base, adapter):
+    return lora.stack([adapter, decoders.adapter(base, 1)])
+
+
+@pytest.mark.parametrize("some", [lambda x: x, delta_net_alone])
+def test_a_gate_per_layer_weighs_each_layer_by_its_own(base, pair, some):
+    library, rng = some(pair), np.random.default_rng(0)
+    bias = rng.normal(size=(2, 4)).astype(np.float32)
+    data = {"router": {"kernel": jnp.zeros((2, 4, 8)), "bias": jnp.asarray(bias)}}
+    model = Decoder(MIXED, Route(gate=route.Flow()))
+    gate = models.gate_state(model, library, data=data)
+    got = run(model, base, TOKENS, library=library, gate=gate)
+    want = run(MODEL, base, TOKENS, adapter=by_layer(library, 0.5 + bias))
+    np.testing.assert_allclose(got, want, atol=ATOL)
+    alike = run(MODEL, base, TOKENS, adapter=by_layer(library, 0.5 + bias[:, ::-1]))
+    assert np.abs(alike - want).max() > 100 * ATOL
+
+
+@pytest.mark.slow
+def test_a_gate_per_layer_decodes_as_it_reads(base, pair):
+    data = {"router": jax.random.normal(jax.random.key(0), (2, 4, 8))}
+    way = Route(gate=route.Linear(per="layer"), granularity="sequence")
+    model = Decoder(MIXED, way)
+    given = {"library": pair, "gate": models.gate_state(model, pair, data=data)}
+    got = models.generate(model, base, TOKENS[:, :3], Decoding(4), **given).tokens
+    full = jnp.concatenate([TOKENS[:, :3], got], axis=1)
+    scores = run(model, base, full, **given)
+    np.testing.assert_array_equal(np.argmax(scores[:, 2:-1], axis=-1), got)
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("placed-sum", [[1, 1, 0, 0], [0, 0, 1, 1]]),
+        ("placed-both", [[1, 0.5, 0.5, 1], [1, 0.5, 0.5, 1]]),
+    ],
+)
+@pytest.mark.parametrize("some", [lambda x: x, delta_net_alone])
+def test_merges_by_layer_count_the_layers_of_all_kinds(pair, name, shares, some):
+    library = some(pair)
+    with pytest.raises(ValueError, match=r"merge\.at"):
+        preset(name)(library)
+    got = preset(name).at(models.layer_places(MIXED, library))(library)
+    want = by_layer(library, np.asarray(shares, np.float32))
+    for site, weight in lora.sites(want).items():
+        delta = lora.delta(lora.sites(got)[site])
+        np.testing.assert_allclose(delta, lora.delta(weight), atol=1e-5, err_msg=site)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxlora.models import chat, tokenizer
+from jaxlora.models import chat, padding, tokenizer
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "tokenizer"
 PLAIN = tokenizer.load(DATA / "plain")
@@ -302,11 +302,11 @@ def test_names_of_tokens_that_nothing_needs(copy, named):
 
 
 def test_pad_left():
-    tokens, mask = tokenizer.pad_left([[5], [6, 7, 8]], 9, length=4)
+    tokens, mask = padding.pad_left([[5], [6, 7, 8]], 9, length=4)
     np.testing.assert_array_equal(tokens, [[9, 9, 9, 5], [9, 6, 7, 8]])
     np.testing.assert_array_equal(mask, tokens != 9)
     assert (tokens.dtype, mask.dtype) == (np.int32, bool)
-    assert tokenizer.pad_left([[5], [6, 7, 8]], 9)[0].shape == (2, 3)
+    assert padding.pad_left([[5], [6, 7, 8]], 9)[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -319,11 +319,11 @@ def test_pad_left():
 )
 def test_pad_left_refuses(ids, message):
     with pytest.raises(ValueError, match=message):
-        tokenizer.pad_left(ids, 0, length=2)
+        padding.pad_left(ids, 0, length=2)
 
 
 def test_buckets_are_few_and_hold_what_they_must():
-    sizes = [tokenizer.bucket(n) for n in range(1, 1000)]
+    sizes = [padding.bucket(n) for n in range(1, 1000)]
     assert all(n <= size < max(17, 2 * n) for n, size in enumerate(sizes, start=1))
     assert set(sizes) == {16, 32, 64, 128, 256, 512, 1024}
-    assert tokenizer.bucket(3, least=1) == 4
+    assert padding.bucket(3, least=1) == 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlora import merge, route
-from jaxlora.theory import limit, model, world
+from jaxlora.theory import limit, memory, model, world
 from jaxlora.theory.world import Sizes
 
 SIZES = Sizes(6, 48, 512)
@@ -46,7 +46,7 @@ def test_what_is_written_is_linear_in_the_gate(case):
     parts = np.einsum("nm,emr,erd->end", v, w.a, w.b)
     gate = jnp.asarray([0.3, -2.0])
     expected = v @ case.base.kernel + 0.3 * parts[0] - 2.0 * parts[1]
-    result = model.write(case.base, v, case.library, gate)
+    result = memory.write(case.base, v, case.library, gate)
     np.testing.assert_allclose(result, expected, atol=1e-4)
     mixed = route.mix(w, v, jnp.broadcast_to(gate, (len(v), 2)))
     np.testing.assert_allclose(result - v @ case.base.kernel, mixed, atol=1e-4)
@@ -55,16 +55,16 @@ def test_what_is_written_is_linear_in_the_gate(case):
 @pytest.mark.parametrize(("name", "gate"), [("sum", 1.0), ("mean", 0.5)])
 def test_a_linear_merge_is_a_gate(case, name, gate):
     merged = merge.preset(name)(case.library)
-    single = model.logits(case.base, case.truth.hop1, merged)
+    single = memory.logits(case.base, case.truth.hop1, merged)
     gates = jnp.asarray([gate, gate])
-    two = model.logits(case.base, case.truth.hop1, case.library, gates)
+    two = memory.logits(case.base, case.truth.hop1, case.library, gates)
     np.testing.assert_allclose(single, two, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ties", "tsv", "slerp"])
 def test_other_merges_take_the_edits_as_they_are(case, name):
     merged = merge.preset(name)(case.library)
-    result = model.answer(case.base, case.truth.two_hop, merged)
+    result = memory.answer(case.base, case.truth.two_hop, merged)
     assert not np.any(result == case.truth.composed)
 
 
@@ -83,7 +83,7 @@ def test_the_limit_answers_its_own_facts_at_any_rank():
     first = case.experts[0]
     written = limit.write(x, case.known, [first])
     np.testing.assert_array_equal(
-        np.argmax(model.read(case.base, written), -1), case.truth.new1
+        np.argmax(memory.read(case.base, written), -1), case.truth.new1
     )
     low = first._replace(change=limit.truncate(first.change, 2))
     change = limit.write(x, case.known, [low]) - limit.write(x, case.known)
@@ -112,4 +112,4 @@ def test_worlds_that_cannot_be_are_refused(case):
     with pytest.raises(ValueError, match="N >= 3"):
         Sizes(2, 8, 19)
     with pytest.raises(ValueError, match="No memory 'hopfield'"):
-        model.remember(case.base, case.truth.hop1, case.truth.old1, "hopfield")
+        memory.remember(case.base, case.truth.hop1, case.truth.old1, "hopfield")

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxlora.evaluate.schema import Arm, Cell, Method
-from jaxlora.studies.boundary.design import Point, Regime
+from jaxlora.studies.boundary.design import Point
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import Block
 

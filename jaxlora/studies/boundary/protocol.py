@@ -15,8 +15,9 @@ from jaxlora.evaluate.schema import Address, Arm, Method, Metric, Split
 from jaxlora.studies import harness, two_hop
 from jaxlora.studies.boundary import design, summary
 from jaxlora.studies.boundary.config import STUDY, BoundaryConfig
-from jaxlora.studies.boundary.design import Point, Regime
+from jaxlora.studies.boundary.design import Point
 from jaxlora.studies.boundary.log import Asked, Log
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.harness import (
     Criterion,
     Outcome,

@@ -6,9 +6,9 @@ import itertools
 import pytest
 
 from jaxlora.evaluate.schema import Arm, Cell, Method
-from jaxlora.studies.boundary import design, protocol
+from jaxlora.studies.boundary import design, protocol, regimes
 from jaxlora.studies.boundary.config import AXES, PRESETS, BoundaryConfig
-from jaxlora.studies.boundary.design import Regime
+from jaxlora.studies.boundary.regimes import Regime
 from jaxlora.studies.two_hop import PretrainConfig
 from jaxlora.tasks.two_hop.practice import Practice
 from jaxlora.tasks.two_hop.world import WorldConfig
@@ -91,7 +91,7 @@ def test_an_axis_differs_in_one_thing(axis):
 
 
 def test_all_pairs_of_ranges():
-    placements = [regime.placement for regime in design.grid(4)]
+    placements = [regime.placement for regime in regimes.grid(4)]
     assert len(set(placements)) == len(placements) == 24
     assert {"0 + 2-3", "2-3 + 0", "all + 3", "0-1 + all"} <= set(placements)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlora.evaluate.schema import Arm, Cell, Metric, Split
-from jaxlora.studies.boundary import design, log, protocol, summary
+from jaxlora.studies.boundary import design, log, protocol, regimes, summary
 from jaxlora.studies.harness.samples import Sample
 from jaxlora.studies.two_hop import rows
 from jaxlora.tasks.two_hop import formats, records
@@ -41,7 +41,7 @@ def test_every_row_of_people_names_what_was_trained(ended):
     conditions = people["condition"].map(json.loads)
     needed = {"coverage", "base", "base format", "regime", "rows", "rho", "placement"}
     assert all(needed <= set(x) for x in conditions)
-    assert {x["rho"] for x in conditions} == {0.0, design.RHO}
+    assert {x["rho"] for x in conditions} == {0.0, regimes.RHO}
     assert {x["placement"] for x in conditions} == {"all + all", "0 + 1"}
     assert {x["base format"] for x in conditions} == {"next-token"}
 

@@ -11,7 +11,13 @@ from jaxlora import lora
 from jaxlora.evaluate.schema import Arm, Cell, Split
 from jaxlora.models import Decoder
 from jaxlora.studies.two_hop.items import Key
-from jaxlora.studies.two_hop.symbols import bases, experts, libraries, questions
+from jaxlora.studies.two_hop.symbols import (
+    bases,
+    expert_rows,
+    experts,
+    libraries,
+    questions,
+)
 from jaxlora.studies.two_hop.symbols.config import PRESETS, TwoHopConfig
 from jaxlora.studies.two_hop.symbols.recipes import kinds
 from jaxlora.tasks.two_hop import world
@@ -78,7 +84,7 @@ def _base(config: TwoHopConfig, seed: int, cache: Path) -> bases.Base | None:
 def _missing(base: bases.Base, config: TwoHopConfig, cache: Path) -> str:
     """The programs of experts that are not in the cache."""
     every = tuple(dict.fromkeys(kinds(config.experts).values()))
-    some = experts.programs(base, groups(base.world), every, config.experts.draw)
+    some = expert_rows.programs(base, groups(base.world), every, config.experts.draw)
     keys = [experts.key_of(base, x, config.lora, config.experts) for x in some]
     lost = [key for key in keys if not (cache / "libraries" / key).is_dir()]
     return f"{len(lost)} of {len(keys)} sets" if lost else ""

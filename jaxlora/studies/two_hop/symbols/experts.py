@@ -15,11 +15,10 @@ from jaxlora import locks, lora
 from jaxlora.evaluate import scoring
 from jaxlora.io import checkpoint
 from jaxlora.studies.harness import code, provenance
+from jaxlora.studies.two_hop.symbols import expert_rows
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, Kind, kinds
-from jaxlora.tasks.two_hop import practice
 from jaxlora.tasks.two_hop.experts import Expert, Group, groups
-from jaxlora.tasks.two_hop.records import encode, row_length
 from jaxlora.train import full_batch as training
 from jaxlora.train.step import Batch
 from jaxlora.tree import Tree
@@ -109,8 +108,8 @@ def train_kinds(
       progress: called with the number of experts that were just finished.
     """
     out: dict[Kind, Trained] = {}
-    for some in programs(base, people, every, how[1].draw):
-        batch = _batch(base, people, some)
+    for some in expert_rows.programs(base, people, every, how[1].draw):
+        batch = expert_rows.encoded(base, people, some)
         library = _program(base, some, batch, how, cache)
         accuracy = _accuracy(base, batch, library).reshape(len(some), -1)
         for i, kind in enumerate(some):
@@ -121,27 +120,6 @@ def train_kinds(
     return out
 
 
-def programs(
-    base: Base, people: Sequence[Group], every: Sequence[Kind], draw: int
-) -> list[tuple[Kind, ...]]:
-    """Groups kinds whose rows have one length, and one number of rows in a step.
-
-    Args:
-      base: whose words.
-      people: the groups.
-      every: the kinds.
-      draw: rows of a step; 0 for all.
-    """
-    sizes: dict[tuple[int, int], list[Kind]] = {}
-    for kind in every:
-        sets = _sets(base, people, kind)
-        most = max(map(len, sets))
-        longest = max(row_length(r, base.world.vocab.form) for x in sets for r in x)
-        key = longest, min(most, draw) if draw else most
-        sizes.setdefault(key, []).append(kind)
-    return [tuple(some) for some in sizes.values()]
-
-
 def _program(
     base: Base, some: Sequence[Kind], batch: Batch, how, cache: Path
 ) -> lora.Library:
@@ -149,7 +127,7 @@ def _program(
     config, recipe = how
     size = len(batch.tokens) // len(some)
     keys = keys_of(base.seed, [kind.expert for kind in some], size)
-    masks = np.repeat(_masks(base, some), size, axis=0)
+    masks = np.repeat(expert_rows.masks(base, some), size, axis=0)
     # Where nobody is confined, sites without layers (a shared memory) may be adapted.
     layers = None if masks.all() else jnp.asarray(masks)
     opt, steps = _adam(recipe.learning_rate), training.Steps(recipe.steps, recipe.draw)
@@ -178,21 +156,6 @@ def _starts(config: lora.LoraConfig, params: Tree, keys, layers) -> lora.Library
         return fresh if mask is None else lora.confine(fresh, mask)
 
     return jax.vmap(start)(keys, layers)
-
-
-def _masks(base: Base, some: Sequence[Kind]) -> np.ndarray:
-    """Which layers each kind may change, [kinds, L]."""
-    count = base.model.config.num_layers
-    out = np.zeros((len(some), count), bool)
-    for i, kind in enumerate(some):
-        beyond = [layer for layer in kind.layers if layer >= count]
-        if beyond:
-            raise ValueError(
-                f"Layer {beyond[0]} of the {kind.expert} expert does not exist: the "
-                f"base has {count} layers, 0 to {count - 1}."
-            )
-        out[i, list(kind.layers or range(count))] = True
-    return out
 
 
 def _accuracy(base: Base, batch: Batch, library: lora.Library) -> np.ndarray:
@@ -229,33 +192,8 @@ def batches(experts: Experts, names: Sequence[Expert]) -> Batch:
       names: whose rows.
     """
     some = [experts.kinds[name] for name in names]
-    flat = _batch(experts.base, experts.groups, some)
+    flat = expert_rows.encoded(experts.base, experts.groups, some)
     return jax.tree.map(lambda x: x.reshape(len(names), -1, *x.shape[1:]), flat)
-
-
-def _sets(base: Base, people: Sequence[Group], kind: Kind):
-    """The data set of every group."""
-    vocab = base.world.vocab
-    return [
-        practice.rows(group, kind.expert, vocab, kind.practices, people)
-        for group in people
-    ]
-
-
-def _batch(base: Base, people: Sequence[Group], some: Sequence[Kind]) -> Batch:
-    """Encodes data sets of unequal size as [kinds * G, N, T]; unused rows weigh 0."""
-    vocab = base.world.vocab
-    sets = [data for kind in some for data in _sets(base, people, kind)]
-    most = max(map(len, sets))
-    length = max(row_length(r, vocab.form) for data in sets for r in data)
-    encoded = [
-        [
-            np.pad(x, [(0, most - len(data)), (0, 0)])
-            for x in encode(data, vocab, length)
-        ]
-        for data in sets
-    ]
-    return Batch(*(jnp.asarray(np.stack(x)) for x in zip(*encoded, strict=True)))
 
 
 @functools.cache
@@ -300,7 +238,7 @@ def finetuned(experts: Experts, recipe: ExpertsConfig) -> tuple[Tree, np.ndarray
       Params with a leading axis G, and each copy's accuracy on its own facts [G].
     """
     base = experts.base
-    batch = _batch(base, experts.groups, [experts.kinds[Expert.JOINT]])
+    batch = expert_rows.encoded(base, experts.groups, [experts.kinds[Expert.JOINT]])
     how = (base.model, _adam(recipe.full_learning_rate), recipe.full_steps)
     params, _ = training.finetune(*how, base.pad, base.params, batch)
     ask = functools.partial(scoring.right, base.model, base.pad)

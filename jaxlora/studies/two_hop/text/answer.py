@@ -106,6 +106,7 @@ def speaker(
         number = experts.number(setting.group)
         key = jax.random.fold_in(arms.key(setting.seed, arm), number)
         how = merge.preset(str(method))
+        how = how.at(models.layer_places(model.config, stacked))
         return Reuse(model, base, _merged(how, setting.rank, stacked, key))
     how = arms.route_of(method, setting.config)
     how, stacked = how.fit(lora.num_experts(stacked)), how.library(stacked)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlora.models import padding
 from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks import packing, text
@@ -54,7 +55,7 @@ class PromptCodec:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns prompts [N, length], padded on the left, and their mask."""
         ids = [self.prompt(question) for question in questions]
-        return tokenizers.pad_left(ids, self.pad, length)
+        return padding.pad_left(ids, self.pad, length)
 
     def text(self, ids: Sequence[int]) -> str:
         """Returns the text of generated tokens."""

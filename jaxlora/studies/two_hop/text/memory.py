@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import jax
 
-from jaxlora import lora, merge, route
+from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Arm, Method
-from jaxlora.models import DecoderConfig, cache
+from jaxlora.models import DecoderConfig, cache, layer_places
 from jaxlora.plan import memory
 from jaxlora.plan.memory import size
 from jaxlora.plan.work import Work, shapes
@@ -78,7 +78,7 @@ def estimate(
     prompts = jax.eval_shape(lambda: cache.empty(decoder, ask.batch, slots))
     parts = memory.estimate(training, {}) | {
         # A library of three, and the largest merge of it.
-        "adapters asked": 3 * size(single) + _merged(config, single),
+        "adapters asked": 3 * size(single) + _merged(decoder, config, single),
         # Before a call, and after it.
         "keys and values": 2 * size(prompts),
         # Of a part of the candidates, and of those of one prompt at least.
@@ -94,14 +94,14 @@ def table(parts: Mapping[str, int]) -> str:
     return "\n".join(["| part | GiB |", "|:--|--:|", *lines])
 
 
-def _merged(config: TextConfig, expert: Tree) -> int:
+def _merged(decoder: DecoderConfig, config: TextConfig, expert: Tree) -> int:
     """The usual merges have three times an expert's rank, others may be dense."""
     three = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), expert)
     sizes = [3 * size(expert)]
-    layers = next(iter(lora.sites(expert).values())).a.shape[0]
+    places = layer_places(decoder, expert)
     key = jax.random.key(0)
     for name in set(config.methods) - set(map(str, USUAL)) - set(route.names()):
-        if not arms.obstacle(Arm.TRIPLE, Method(name), layers):
-            how = functools.partial(merge.preset(name), key=key)
+        if not arms.obstacle(Arm.TRIPLE, Method(name), decoder.num_layers):
+            how = functools.partial(merge.preset(name).at(places), key=key)
             sizes.append(size(jax.eval_shape(how, three)))
     return max(sizes)

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxlora.evaluate.schema import Split
-from jaxlora.models.tokenizer import bucket
+from jaxlora.models.padding import bucket
 from jaxlora.studies.two_hop import items
 from jaxlora.studies.two_hop.items import Key
 from jaxlora.studies.two_hop.text import score

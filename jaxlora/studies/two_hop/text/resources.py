@@ -97,17 +97,11 @@ def check(config: TextConfig) -> None:
     """Refuses what can be refused from config.json and tokenizer.json alone.
 
     Raises:
-      ValueError: if no model is named, it is of no supported architecture or has linear
-        attention, adapters of this config do not fit it, the mesh would cut a head, or
-        the tokenizer is of another one.
+      ValueError: if no model is named, it is of no supported architecture, adapters
+        of this config do not fit it, the mesh would cut a head, or the tokenizer is of
+        another one.
     """
     shapes = decoder(config)
-    if shapes.delta is not None:
-        raise ValueError(
-            f"{config.model} has layers of linear attention, whose state is of one "
-            f"text, but this study reads the candidates of a question side by side; "
-            f"expected a model with attention in every layer."
-        )
     if (mesh := written.mesh(config.mesh)) is not None:
         division.check(shapes, mesh.shape)
     known = codec_of(config)

@@ -10,7 +10,7 @@ from jaxlora.evaluate.schema import Arm, Method, Split
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.arms import MEMBERS
-from jaxlora.studies.two_hop.symbols import answer, experts, oracle
+from jaxlora.studies.two_hop.symbols import answer, expert_rows, experts, oracle
 from jaxlora.studies.two_hop.symbols.config import TwoHopConfig
 from jaxlora.studies.two_hop.symbols.recipes import ExpertsConfig, kinds
 from jaxlora.tasks.two_hop import world
@@ -137,7 +137,7 @@ def test_every_expert_trains_in_exactly_one_program():
     made = world.generate(SIZES_OF_WORLD, 0)
     base = SimpleNamespace(world=made)
     every = [*dict.fromkeys(kinds(ExpertsConfig()).values())]
-    programs = experts.programs(base, groups(made), every, 0)
+    programs = expert_rows.programs(base, groups(made), every, 0)
     trained = [kind for some in programs for kind in some]
     assert len(trained) == len(set(trained)) == len(every)
     assert set(trained) == set(every)

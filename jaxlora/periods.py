@@ -1,7 +1,7 @@
 """Numbers in the names of leaves: layers of several kinds come in periods.
 
 Where all layers are alike, ``layers/mlp/up_proj/kernel`` [L, D, F] is of all of them.
-Of P kinds in a row (:attr:`DecoderConfig.kinds`) layer i is the one of number i mod P
+Of P kinds in a row (``DecoderConfig.kinds``) layer i is the one of number i mod P
 in period i div P, and ``layers/3/mlp/up_proj/kernel`` [L / P, D, F] is of each fourth.
 """
 
@@ -49,3 +49,17 @@ def place(name: str, layer: int, period: int | None) -> tuple[str, int]:
         return name, layer
     inner = name.removeprefix("layers/")
     return f"layers/{layer % period}/{inner}", layer // period
+
+
+def layers_of(number: int | None, period: int, layers: int) -> range:
+    """Returns which layers of a model a leaf is of, in the order of its axis.
+
+    Args:
+      number: of the leaf, as :func:`split` gives it.
+      period: P.
+      layers: L of the model.
+
+    >>> list(layers_of(1, 4, 8)), list(layers_of(None, 1, 3))
+    ([1, 5], [0, 1, 2])
+    """
+    return range(layers) if number is None else range(number, layers, period)
