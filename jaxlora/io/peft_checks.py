@@ -89,8 +89,9 @@ def _check_kind(raw: Raw) -> None:
                 f"magnitudes are of a base that the training changed."
             )
         return
+    kind = init.lower() if isinstance(init, str) else init
     # Types are compared, because 1 == True in Python and PEFT tells them apart.
-    if not any(type(init) is type(plain) and init == plain for plain in PLAIN_INITS):
+    if not any(type(kind) is type(plain) and kind == plain for plain in PLAIN_INITS):
         raise ValueError(f"{CONFIG} has init_lora_weights {short(init)}{_why(init)}.")
 
 

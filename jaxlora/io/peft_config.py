@@ -141,7 +141,7 @@ class Config:
             return False
         chosen = raw.get("target_modules")
         # It depends on the model, which is not known here.
-        if chosen == "all-linear":
+        if isinstance(chosen, str) and chosen.lower() == "all-linear":
             return True
         if not chosen or not any(self._names("target_modules", x) for x in names):
             return False

@@ -19,6 +19,7 @@ _COPY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
 _FOREIGN = {
     r"\.(?:lora_)?alpha$": "a scalar alpha beside the factors, as other trainers write "
     "it; PEFT has alpha in adapter_config.json, and none in a tensor",
+    r"\.lora_[AB]$": "lora_A or lora_B without .weight, which no linear layer has",
     r"\.lora_(?:down|up)\b": "lora_down or lora_up, as of Kohya's trainers, expected "
     "lora_A and lora_B of PEFT",
     r"\.lora_[ab]\b": "lora_a or lora_b, as of MLX and torchtune, expected lora_A and "

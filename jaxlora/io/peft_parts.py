@@ -27,6 +27,8 @@ _REPLACED = re.compile(
 )
 
 
+_ORIGINAL = ".original_module."
+
 SETTINGS = "modules_to_save", "ensure_weight_tying", "bias"
 """Fields of a config that say what is replaced, tokens apart."""
 
@@ -73,6 +75,10 @@ def split(keys: Iterable[str]) -> tuple[Parts, list[str]]:
                 f"of {name!r}, expected one."
             )
         tables[kind][name] = key
+    # The state of a whole model has what a saved module replaces beside it.
+    for name in [x for x in tables[3] if _ORIGINAL in x]:
+        if name.replace(_ORIGINAL, ".") in tables[3]:
+            del tables[3][name]
     return Parts(*tables), rest
 
 

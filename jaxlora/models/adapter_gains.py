@@ -16,7 +16,7 @@ from jaxlora.io.peft import PeftModule
 def folded(module: PeftModule, kernel: Any) -> PeftModule:
     """Returns the update of DoRA with its gain among its factors: rank R + min(D, F).
 
-    For layers whose outputs have no place for a gain: table, head, MLPs of a mixture.
+    For layers whose outputs have no place for a gain: table and head.
 
     Args:
       module: of D to F features; without a magnitude it stays as it is.

@@ -49,7 +49,7 @@ def add_beside(
     Args:
       modules: of the kernels, by path; changed.
       site: of a gain or bias.
-      weight: [L, 1, F].
+      weight: [L, 1, F], or [L, X, 1, F] of the MLPs of a mixture.
       of: config of the decoder, and its params, for a gain.
 
     Raises:
@@ -57,20 +57,20 @@ def add_beside(
         that is not above -1: DoRA has positive magnitudes.
     """
     config, base = of
-    if weight.a.ndim != 3:
+    if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
         raise ValueError(
             f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
-            f"[L, 1, R]: neither several MLPs in a layer nor the adapters of a library "
-            f"have magnitudes or biases here."
+            f"[L, 1, R]; write the adapters of a library one by one, with "
+            f"lora.unstack."
         )
-    rows, kernel = np.asarray(lora.delta(weight))[:, 0], sites.beside(site, KERNEL)
+    rows, kernel = np.asarray(lora.delta(weight))[..., 0, :], sites.beside(site, KERNEL)
     if site.endswith(f"/{GAIN}") and base is None:
         raise ValueError(
             f"The adapter has a site {site!r} (DoRA), whose magnitudes are norms of "
             f"the base's kernel; give the base as well."
         )
-    for layer, row in enumerate(rows):
-        path = names.module(kernel, layer, config)
+    for index in np.ndindex(rows.shape[:-1]):
+        row, path = rows[index], names.module(kernel, index, config)
         old = modules[path]
         if site.endswith(f"/{BIAS}"):
             modules[path] = dataclasses.replace(old, bias=row / np.float32(old.scale))
@@ -81,7 +81,7 @@ def add_beside(
                 f"which no magnitude of DoRA does; fuse it instead."
             )
         low = scaled(old, 1.0 / (1.0 + row))
-        leaf = named.flatten(base)[kernel][layer]
+        leaf = named.flatten(base)[kernel][index]
         norm = 1.0 / gain_of(leaf, low.a, low.b, low.scale, np.ones_like(row))
         magnitude = np.asarray((1.0 + row) * norm)
         modules[path] = dataclasses.replace(low, magnitude=magnitude)

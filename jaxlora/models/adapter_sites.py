@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -159,18 +159,13 @@ def weights(
     layered = {layer: x for layer, x in modules.items() if layer is not None}
     for layer, x in layered.items():
         if x.start is not None:
-            kernel = leaves[site].reshape(-1, *shape[-2:])[layer]
-            layered[layer] = peft_starts.without_start(x, kernel)
-    if len(shape) > 3:
-        _check_unbiased(site, layered.values())
-        flat = leaves[site].reshape(-1, *shape[-2:])
-        layered = {i: folded(x, flat[i]) for i, x in layered.items()}
+            layered[layer] = peft_starts.without_start(x, _kernel(leaves[site], layer))
     out: dict[str, LoraWeight] = {}
     biases = {i: x.scale * _wide(x.bias) for i, x in layered.items() if _has(x.bias)}
     if biases:
         out[sites.beside(site, BIAS)] = _rows(biases, shape)
     gains = {
-        i: np.asarray(gain_of(leaves[site][i], x.a, x.b, x.scale, x.magnitude))
+        i: np.asarray(gain_of(_kernel(leaves[site], i), x.a, x.b, x.scale, x.magnitude))
         for i, x in layered.items()
         if _has(x.magnitude)
     }
@@ -182,13 +177,11 @@ def weights(
     return out
 
 
-def _check_unbiased(site: str, modules: Iterable[PeftModule]) -> None:
-    """The MLPs of a layer are computed together, from kernels alone."""
-    if any(x.bias is not None and x.bias.any() for x in modules):
-        raise ValueError(
-            f"The adapter has biases (lora_bias) at {site!r}, which are not read of "
-            f"several MLPs in a layer."
-        )
+def _kernel(leaf: Any, index: int) -> Any:
+    """That of a layer, or of an MLP counted over all layers: [D, F]."""
+    if leaf.ndim == 3:
+        return leaf[index]
+    return leaf[divmod(index, leaf.shape[1])]
 
 
 def _wide(values: Any) -> np.ndarray:
@@ -201,11 +194,12 @@ def _has(values: Any) -> bool:
 
 def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
     """Vectors [F] of some layers as updates [L, 1, F] of rank 1."""
-    count, _, f = shape
-    b = np.zeros((count, 1, f), np.float32)
+    *lead, _, f = shape
+    b = np.zeros((math.prod(lead), 1, f), np.float32)
     for layer, row in rows.items():
         b[layer, 0] = row
-    return LoraWeight(jnp.ones((count, 1, 1)), jnp.asarray(b), jnp.ones(count))
+    b = jnp.asarray(b.reshape(*lead, 1, f))
+    return LoraWeight(jnp.ones((*lead, 1, 1)), b, jnp.ones(lead))
 
 
 def _outside(path: str, module: PeftModule, leaves: Mapping[str, Any]) -> LoraWeight:

@@ -45,6 +45,8 @@ class Generated(NamedTuple):
     """[B, N] new tokens; after a stop token, padding."""
     lengths: jax.Array
     """[B], tokens before padding, the stop token included."""
+    finite: jax.Array
+    """[B], were all scores numbers? Else the tokens mean nothing."""
 
 
 class _Sizes(NamedTuple):
@@ -63,6 +65,7 @@ class _Loop(NamedTuple):
     last: jax.Array
     tokens: jax.Array
     lengths: jax.Array
+    finite: jax.Array
     done: jax.Array
 
 
@@ -138,6 +141,7 @@ def _generate(
     def body(loop: _Loop) -> _Loop:
         last = Inputs(loop.last[..., None])
         scores, cache = forward(model, base, adapted, last, loop.cache)
+        loop = _checked(loop, scores)
         return _append(loop, choose(scores, loop.step), cache, sampling)
 
     def going(loop: _Loop) -> jax.Array:
@@ -147,9 +151,10 @@ def _generate(
     prompts = inputs._replace(tokens=_spread(inputs.tokens, lead))
     scores, cache = forward(model, base, adapted, prompts, cache)
     start = _start((*lead, inputs.tokens.shape[0]), sizes.steps, cache, sampling)
+    start = _checked(start, scores)
     start = _append(start, choose(scores, start.step), cache, sampling)
     end = jax.lax.while_loop(going, body, start)
-    return Generated(end.tokens, end.lengths)
+    return Generated(end.tokens, end.lengths, end.finite)
 
 
 def _forward(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
@@ -195,8 +200,15 @@ def _start(
         last=jnp.zeros(shape, jnp.int32),
         tokens=jnp.full((*shape, steps), sampling.pad),
         lengths=jnp.zeros(shape, jnp.int32),
+        finite=jnp.ones(shape, bool),
         done=jnp.zeros(shape, bool),
     )
+
+
+def _checked(loop: _Loop, scores: jax.Array) -> _Loop:
+    """Notes rows that go on with scores that are no numbers."""
+    finite = jnp.isfinite(scores).all(axis=-1)
+    return loop._replace(finite=loop.finite & (finite | loop.done))
 
 
 def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) -> _Loop:
@@ -209,6 +221,7 @@ def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) ->
         last=chosen,
         tokens=jax.lax.dynamic_update_slice(loop.tokens, chosen[..., None], at),
         lengths=loop.lengths + (~loop.done).astype(jnp.int32),
+        finite=loop.finite,
         done=loop.done | ended,
     )
 

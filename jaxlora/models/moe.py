@@ -9,7 +9,7 @@ Tokens are sorted by MLP and multiplied group by group: work grows with the toke
 are sent, not with X (:mod:`jaxlora.models.grouped`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -106,7 +106,7 @@ def mixed(
     config: DecoderConfig,
     x: jax.Array,
     choice: Choice,
-    stacked: dict[str, tuple[jax.Array, LoraWeight | None]],
+    stacked: Mapping[str, tuple[jax.Array, Mapping[str, LoraWeight]]],
 ) -> jax.Array:
     """Returns the weighted sum of the picked MLPs' outputs, [N, D].
 
@@ -114,16 +114,15 @@ def mixed(
       config: of the decoder.
       x: [N, D].
       choice: the MLPs of each token.
-      stacked: of gate, up and down, the kernel [X, D, F] and the adapter's weight
-        (a [X, D, R]) or None.
+      stacked: of gate, up and down, the kernel [X, D, F] and what the adapter has
+        there: the weight of the ``kernel`` (a [X, D, R]), a ``gain``, a ``bias``.
     """
     act = activation(config.activation)
 
     def mlp(groups: Groups, x: jax.Array) -> jax.Array:
         def project(name: str, x: jax.Array) -> jax.Array:
-            kernel, weight = stacked[name]
-            y = groups.dot(x, kernel)
-            return y if weight is None else y + _update(groups, weight, x)
+            kernel, parts = stacked[name]
+            return _adapted(groups, x, groups.dot(x, kernel), parts)
 
         return project("down", act(project("gate", x)) * project("up", x))
 
@@ -137,6 +136,21 @@ def mixed(
     return sums.at[order // k].add(y * weights[:, None])
 
 
+def _adapted(
+    groups: Groups, x: jax.Array, y: jax.Array, parts: Mapping[str, LoraWeight]
+) -> jax.Array:
+    """The outputs y of kernels with an adapter, as in :class:`Projection`."""
+    ones = jnp.ones((len(x), 1), jnp.float32)  # the only input of a gain or bias
+    if "gain" in parts:
+        gain = 1.0 + _update(groups, parts["gain"], ones)
+        y = (y.astype(jnp.float32) * gain).astype(y.dtype)
+    if "kernel" in parts:
+        y = y + _update(groups, parts["kernel"], x)
+    if "bias" in parts:
+        y = y + _update(groups, parts["bias"], ones).astype(y.dtype)
+    return y
+
+
 def _update(groups: Groups, weight: LoraWeight, x: jax.Array) -> jax.Array:
     weight = computed(weight, x.dtype)
     dtype = weight.a.dtype
@@ -145,20 +159,21 @@ def _update(groups: Groups, weight: LoraWeight, x: jax.Array) -> jax.Array:
 
 
 class _Stacked(nn.Module):
-    """The kernels [X, D, F] of one projection of all MLPs, and an adapter of them."""
+    """The kernels [X, D, F] of one projection of all MLPs, and what adapts them."""
 
     config: DecoderConfig
     shape: tuple[int, int]
     gain: float
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, LoraWeight | None]:
+    def __call__(self) -> tuple[jax.Array, dict[str, LoraWeight]]:
         c = self.config
         init = nn.initializers.variance_scaling(
             self.gain, "fan_in", "normal", batch_axis=(0,)
         )
         shape = (c.moe_mlps, *self.shape)
         kernel = self.param("kernel", init, shape, jnp.dtype(c.param_dtype))
-        here = self.has_variable("lora", "kernel")
-        weight = self.get_variable("lora", "kernel") if here else None
-        return kernel.astype(jnp.dtype(c.dtype)), weight
+        names = ("kernel", "gain", "bias")
+        there = [name for name in names if self.has_variable("lora", name)]
+        parts = {name: self.get_variable("lora", name) for name in there}
+        return kernel.astype(jnp.dtype(c.dtype)), parts

@@ -112,7 +112,7 @@ def module(
       config: of the decoder; by default names are those of most families.
 
     Raises:
-      ValueError: if there is no such module.
+      ValueError: if there is no such module, or the index is of more axes.
 
     >>> module("layers/mlp/up_proj/kernel", 3)
     'model.layers.3.mlp.up_proj'
@@ -125,6 +125,12 @@ def module(
             f"{', '.join(f'{name}/kernel' for name in names.kernels)}."
         )
     layer, *mlp = (index,) if isinstance(index, int) else index
+    if len(mlp) != inner.count("{}"):
+        raise ValueError(
+            f"Site {site!r} has {1 + len(mlp)} axes before its factors, expected "
+            f"{1 + inner.count('{}')}; write the adapters of a library one by one, "
+            f"with lora.unstack."
+        )
     layer = layer if config is None else layer * len(config.kinds) + (first or 0)
     return f"{names.layers}.{layer}.{inner.format(*mlp)}"
 

@@ -223,7 +223,7 @@ def ablate(adapter: Adapter, kept: jax.Array) -> Adapter:
                 f"ablate an adapter of sites under 'layers/' only."
             )
         scale, (plain, first) = weight.scale, periods.split(site)
-        mlps = int(plain in moe.STACKED)  # whose scales are [..., L, X]
+        mlps = int(sites.beside(plain, sites.KERNEL) in moe.STACKED)  # [..., L, X]
         layers = scale.shape[scale.ndim - 1 - mlps : scale.ndim - mlps]
         # Of layers of several kinds a site has each P-th, L / P of them.
         period = 1 if first is None else max(1, kept.size // layers[0])

@@ -5,6 +5,7 @@ Each is a :class:`LoraWeight` like any other, and merges as any other does:
 ``.../gain`` [L, 1, F]: the layer's output before its bias is multiplied by 1 + delta.
 With DoRA (arXiv 2402.09353) delta is m / |W + s b a| - 1, known once W is.
 ``.../bias`` [L, 1, F]: delta is added to the layer's output.
+Of the MLPs of a mixture both are [L, X, 1, F].
 ``embed/embedding`` [V, D]: the update of the table that looks tokens up.
 ``head`` [D, V]: the update of the head; of a tied head too, which is then a table plus
 an update. Neither of the two changes the other.
@@ -83,8 +84,7 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
 
     Raises:
       ValueError: as :func:`jaxlora.lora.check`; also if a gain or bias has no kernel
-        beside it or is of several MLPs in a layer, or a library has sites that no route
-        can reach.
+        beside it, or a library has sites that no route can reach.
     """
     flat = lora.sites(adapter)
     others = {x for x in flat if is_beside(x) or x in (EMBEDDING, HEAD)}
@@ -104,11 +104,6 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
                 f"it is a part of that layer's update."
             )
         *lead, _, f = leaves[kernel].shape
-        if len(lead) > 1:
-            raise ValueError(
-                f"The adapter has a site {site!r} (of DoRA, or a bias), which is not "
-                f"computed of several MLPs in a layer; expected {kernel!r} alone."
-            )
         lora.check_shapes(site, flat[site], (*lead, 1, f), experts)
     rest = {site: w for site, w in flat.items() if site not in others}
     if rest:

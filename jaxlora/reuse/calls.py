@@ -28,6 +28,9 @@ def logits(
       tokens: ids [B, T].
       batch: N, rows at once; the last part may have fewer.
       progress: called with the number of rows that are done.
+
+    Raises:
+      ValueError: if some are no numbers.
     """
     call = jax.jit(models.apply, static_argnums=0)
     size = parallel.filled(min(batch, len(tokens)), reuse.mesh)
@@ -40,8 +43,30 @@ def logits(
             part = reuse.rows(tokens[rows].astype(np.int32))
             with parallel.using(reuse.mesh):
                 out = call(reuse.model, reuse.base, part, **extras)
-            yield processes.host(out)[:used]
+            logits = processes.host(out)[:used]
+            check_finite(np.isfinite(logits).all(axis=(1, 2)))
+            yield logits
             progress(start + used)
+
+
+def check_finite(finite: np.ndarray) -> None:
+    """Refuses scores of tokens that are no numbers.
+
+    Args:
+      finite: [B], are all scores of a row?
+
+    Raises:
+      ValueError: if those of a row are not.
+
+    >>> check_finite(np.asarray([True, True]))
+    """
+    odd = np.flatnonzero(~finite)
+    if odd.size:
+        raise ValueError(
+            f"The model's scores of tokens are NaN or infinite in {odd.size} of "
+            f"{finite.size} rows: the base, or the update of an adapter (its scale, or "
+            f"the weight it has in a merge), is too large to compute with."
+        )
 
 
 def routed(

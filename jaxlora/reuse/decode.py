@@ -20,6 +20,7 @@ from jaxlora.models import tokenizer as tokenizers
 from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.names import check_several
 from jaxlora.parallel import processes
+from jaxlora.reuse.calls import check_finite
 from jaxlora.reuse.reuse import Reuse
 from jaxlora.tasks import text
 from jaxlora.tasks.text import Record
@@ -157,14 +158,19 @@ def _generate(
     decoding: models.Decoding,
     key: jax.Array | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """New tokens [B, N] of prompts and their mask [B, T], and how many, [B]."""
+    """New tokens [B, N] of prompts and their mask [B, T], and how many, [B].
+
+    Refuses tokens that were chosen by scores that are no numbers.
+    """
     inputs = models.Inputs(*map(reuse.rows, padded))
     extras = reuse.arguments()
     with parallel.using(reuse.mesh):
         generated = models.generate(
             reuse.model, reuse.base, inputs, decoding, key=key, **extras
         )
-    return processes.host((generated.tokens, generated.lengths))
+    tokens, lengths, finite = processes.host(tuple(generated))
+    check_finite(finite)
+    return tokens, lengths
 
 
 def batches(

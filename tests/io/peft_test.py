@@ -103,6 +103,7 @@ def test_root_of_the_modules_own_rank():
         ({"target_modules": [Q0]}, Q0, True),
         ({"target_modules": [Q0]}, Q1, False),
         ({"target_modules": "all-linear"}, Q0, True),
+        ({"target_modules": "All-Linear"}, Q0, True),
         ({"target_modules": r".*\.[qk]_proj"}, Q0, True),
         ({"target_modules": r".*layers\.1\..*"}, Q0, False),
         ({"target_modules": "q_proj"}, Q0, False),  # a string must match in full
@@ -301,6 +302,16 @@ def test_what_replaces_parts_of_the_base(plain, fields, key, shape, message):
         np.testing.assert_array_equal(got, values)
 
 
+def test_what_a_saved_module_replaces_may_be_saved_beside_it(plain):
+    names = "modules_to_save.default.weight", "original_module.weight"
+    saved = {
+        f"{EMBED}.{name}": np.full((3, 4), i, "f4") for i, name in enumerate(names)
+    }
+    replace(plain, **saved)
+    (values,) = peft.read(plain).replaced.values()
+    assert not values.any()
+
+
 @pytest.mark.parametrize("init", ["pissa", "PiSSA", "olora"])
 def test_factors_that_were_taken_out_of_the_base_are_known_from_it(plain, init):
     configure(plain, init_lora_weights=init)
@@ -313,7 +324,7 @@ def test_factors_that_were_taken_out_of_the_base_are_known_from_it(plain, init):
         peft.read(plain)
 
 
-@pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal"])
+@pytest.mark.parametrize("init", [True, False, None, "Gaussian", "eva", "orthogonal"])
 def test_initial_values_that_leave_the_base_alone(plain, init):
     configure(plain, init_lora_weights=init, megatron_config=None, loftq_config={})
     assert Q0 in peft.read(plain).modules

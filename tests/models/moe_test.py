@@ -94,15 +94,26 @@ def test_the_sum_is_that_of_a_loop_over_tokens(base):
     choice = moe.pick(SPARSE, scores)
     kernels = {n: base["layers"]["moe"][n]["kernel"][0] for n in ("gate", "up", "down")}
     run = jax.jit(lambda x, w: moe.mixed(SPARSE, x, choice, w))
-    got = run(x, {n: (k, None) for n, k in kernels.items()})
+    rng = np.random.default_rng(1)
+    rows = {n: rng.normal(size=(4, 1, k.shape[-1])) for n, k in kernels.items()}
+    ones = jnp.ones((4, 1, 1))
+    low = {
+        n: lora.LoraWeight(ones, jnp.asarray(r, jnp.float32), ones[:, 0, 0])
+        for n, r in rows.items()
+    }
+    parts = {n: {"gain": x, "bias": x.replace(b=2 * x.b)} for n, x in low.items()}
+    got = run(x, {n: (k, parts[n]) for n, k in kernels.items()})
     share = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     for row in range(5):
         best = np.argsort(-share[row])[:2]
         total = 0.0
         for i in best:
-            gate, up, down = (kernels[n][i] for n in ("gate", "up", "down"))
-            hidden = jax.nn.gelu(x[row] @ gate) * (x[row] @ up)
-            total += share[row, i] / share[row, best].sum() * (hidden @ down)
+            gate, up, down = (
+                lambda x, k=kernels[n][i], r=rows[n][i, 0]: x @ k * (1 + r) + 2 * r
+                for n in ("gate", "up", "down")
+            )
+            hidden = jax.nn.gelu(gate(x[row])) * up(x[row])
+            total += share[row, i] / share[row, best].sum() * down(hidden)
         np.testing.assert_allclose(got[row], total, atol=1e-5)
 
 
@@ -133,28 +144,38 @@ def test_an_adapter_of_the_mlps_is_written_by_mlp(base, adapter, tmp_path):
         adapters.from_peft(type(odd)(modules=modules), base)
 
 
-def test_dora_of_the_mlps_is_exact_and_biases_are_refused_by_name(base, adapter):
+def test_dora_and_biases_of_the_mlps_are_exact_and_written_again(base, adapter):
     odd = adapters.to_peft(adapter, config=SPARSE)
     rng = np.random.default_rng(0)
     modules = {
-        path: dataclasses.replace(x, magnitude=rng.uniform(1, 2, len(x.b)).astype("f4"))
+        path: dataclasses.replace(
+            x,
+            magnitude=rng.uniform(1, 2, len(x.b)).astype("f4"),
+            bias=rng.normal(size=len(x.b)).astype("f4"),
+        )
         for path, x in odd.modules.items()
     }
-    fused = lora.sites(adapters.from_peft(type(odd)(modules=modules), base))
+    tree = adapters.from_peft(type(odd)(modules=modules), base)
+    sites.check(base, tree)
+    fused = lora.sites(tree)
     for site, name in (("up", "w3"), ("down", "w2")):  # wide, and narrow
         module = modules[f"model.layers.1.block_sparse_moe.experts.3.{name}"]
         kernel = np.asarray(base["layers"]["moe"][site]["kernel"][1, 3], np.float64)
         total = kernel.T + module.scale * module.b.astype(np.float64) @ module.a
         norm = np.linalg.norm(total, axis=1, keepdims=True)
         want = (module.magnitude[:, None] * total / norm).T
-        got = kernel + np.asarray(lora.delta(fused[f"layers/moe/{site}/kernel"]))[1, 3]
-        np.testing.assert_allclose(got, want, atol=1e-5)
-    biased = {
-        path: dataclasses.replace(x, bias=np.ones(len(x.b), np.float32))
-        for path, x in odd.modules.items()
-    }
-    with pytest.raises(ValueError, match=r"biases .lora_bias. at 'layers/moe"):
-        adapters.from_peft(type(odd)(modules=biased), base)
+        here = f"layers/moe/{site}"
+        got = sites.fused(
+            base["layers"]["moe"][site]["kernel"], f"{here}/kernel", fused
+        )
+        np.testing.assert_allclose(got[1, 3], want, atol=1e-5)
+        bias = lora.delta(fused[f"{here}/bias"])[1, 3, 0]
+        np.testing.assert_allclose(bias, module.scale * module.bias, rtol=1e-5)
+    again = adapters.to_peft(tree, config=SPARSE, base=base).modules
+    for path, module in modules.items():
+        for part in ("a", "b", "magnitude", "bias"):
+            got, want = (getattr(x, part) for x in (again[path], module))
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_is_what_is_adapted_by_default(base):
@@ -162,15 +183,11 @@ def test_attention_is_what_is_adapted_by_default(base):
     assert {name.split("/")[1] for name in sites} == {"attn"}
 
 
-@pytest.mark.parametrize("part", ["gain", "bias"])
-def test_a_gain_or_bias_of_the_mlps_is_refused_by_name(base, adapter, part):
-    kernel = lora.sites(adapter)["layers/moe/up/kernel"]
-    row = kernel.replace(a=jnp.ones((2, 4, 1, 2)))  # [L, X, 1, R]
-    odd = {"layers": {"moe": {"up": {"kernel": kernel, part: row}}}}
-    with pytest.raises(ValueError, match=f"moe/up/{part}' .* several MLPs in a layer"):
-        sites.check(base, odd)
-    with pytest.raises(ValueError, match=f"'layers/moe/up/{part}' has a of shape"):
-        adapters.to_peft(odd, config=SPARSE, base=base)
+def test_a_library_is_not_written_as_one_adapter(base):
+    dense = lora.init(jax.random.key(0), base, lora.LoraConfig(rank=2))
+    dense = jax.tree.map(jnp.ones_like, dense)
+    with pytest.raises(ValueError, match="2 axes before its factors, expected 1"):
+        adapters.to_peft(lora.stack([dense] * 2), config=SPARSE, base=base)
 
 
 def test_what_needs_every_token_is_refused_by_name(base, adapter):

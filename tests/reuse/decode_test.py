@@ -11,7 +11,7 @@ import pytest
 import checkpoints
 from jaxlora import models, parallel
 from jaxlora import reuse as reuses
-from jaxlora.reuse import decode
+from jaxlora.reuse import calls, decode
 from jaxlora.reuse.decode import Batching, TextDecoding
 from jaxlora.tasks.text import Record
 
@@ -232,6 +232,15 @@ def test_progress_is_the_number_that_is_done(reuse, tokenizer, prompts):
     seen = []
     continued(reuse, tokenizer, prompts, progress=seen.append)
     assert seen == [2, 3]
+
+
+def test_scores_that_are_no_numbers_are_refused(reuse, tokenizer, prompts):
+    norm = jax.tree.map(lambda x: x * jnp.nan, reuse.base["final_norm"])
+    odd = dataclasses.replace(reuse, base=reuse.base | {"final_norm": norm})
+    with pytest.raises(ValueError, match="NaN or infinite in 1 of 1 rows"):
+        written(odd, tokenizer, prompts[:1], batch=1)
+    with pytest.raises(ValueError, match="NaN or infinite in 2 of 2 rows"):
+        list(calls.logits(odd, np.ones((2, 3), int), 2))
 
 
 def test_a_row_ends_at_the_context(reuse, tokenizer):
