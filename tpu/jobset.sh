@@ -21,9 +21,10 @@ name='' image='' accelerator='' topology='' hosts='' chips='' claim='' slices=1 
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
+    --[a-z]*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     --) shift; break ;;
     --name|--image|--accelerator|--topology|--hosts|--chips|--slices|--restarts|--claim)
-      [ $# -ge 2 ] || die "option $1 needs a value."
+      [ $# -ge 2 ] && [ "$2" != -- ] || die "option $1 needs a value."
       printf -v "${1#--}" '%s' "$2"; shift 2 ;;
     *) die "no option '$1'; see tpu/jobset.sh --help." ;;
   esac
@@ -31,19 +32,29 @@ done
 for option in name image accelerator topology hosts chips claim; do
   [ -n "${!option}" ] || die "option --$option is missing."
 done
-[[ $topology =~ ^[0-9]+(x[0-9]+){1,2}$ ]] || die "--topology is '$topology', expected chips along each axis, such as 2x4 or 2x4x4."
+[[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+  die "--name is '$name', expected lower-case letters, digits and dashes, beginning with a letter."
+[[ $claim =~ ^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$ ]] ||
+  die "--claim is '$claim', expected lower-case letters, digits, dashes and dots."
+[[ $accelerator =~ ^tpu[-a-z0-9]+$ ]] ||
+  die "--accelerator is '$accelerator', expected what node pools are labelled with: tpu-v5-lite-podslice, tpu-v5p-slice or tpu-v6e-slice."
+[[ $image =~ ^[-._/:@A-Za-z0-9]+$ ]] || die "--image is '$image', expected REGISTRY/NAME:TAG."
+[[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || die "--topology is '$topology', expected chips along each axis, such as 2x4 or 2x4x4."
 for option in hosts chips slices restarts; do
-  [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option is '${!option}', expected a number."
+  [[ ${!option} =~ ^[1-9][0-9]*$ || $option${!option} = restarts0 ]] ||
+    die "--$option is '${!option}', expected a number from 1 on."
 done
 total=$((${topology//x/*}))
 [ $((hosts * chips)) -eq "$total" ] || die "--topology $topology has $total chips, got $hosts hosts of $chips."
+[ "${1:-}" != jaxlora ] || shift
 [ $# -gt 0 ] || die "nothing to run; put a command after --, such as: -- train --model DIR ..."
-[ $((hosts * slices)) -eq 1 ] || set -- "$@" --processes auto
+[[ $* != *\{worker* ]] || die "a JobSet is one run of all hosts, and has no {worker}; tpu/pod.sh and tpu/slurm.sh do."
+[ $((hosts * slices)) -eq 1 ] || [[ " $* " == *" --processes"[\ =]* ]] || set -- "$@" --processes auto
 
 words=''
 for word in "$@"; do
-  word=${word//\\/\\\\}
-  words+=", \"${word//\"/\\\"}\""
+  word=${word//\\/\\\\} word=${word//\"/\\\"} word=${word//$'\n'/\\n}
+  words+=", \"${word//$'\t'/\\t}\""
 done
 cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2
@@ -89,5 +100,5 @@ spec:
                     - {name: results, mountPath: /results}
               volumes:
                 - name: results
-                  persistentVolumeClaim: {claimName: $claim}
+                  persistentVolumeClaim: {claimName: "$claim"}
 YAML

@@ -60,13 +60,15 @@ wait=21600 poll=30 patience=120 misses=10 tries=20 install=1800
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
+    --spot=*|--existing=*|--keep=*|--dry-run=*) die "option ${1%%=*} takes no value." ;;
+    --[a-z]*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     --spot) spot=1; shift ;;
     --existing) existing=1; shift ;;
     --keep) keep=1; shift ;;
     --dry-run) dry=1; shift ;;
     --) shift; break ;;
     --name|--zone|--project|--type|--version|--slices|--store|--before|--wait|--poll|--patience|--misses|--tries|--install)
-      [ $# -ge 2 ] || die "option $1 needs a value."
+      [ $# -ge 2 ] && [ "$2" != -- ] || die "option $1 needs a value."
       printf -v "${1#--}" '%s' "$2"; shift 2 ;;
     *) die "no option '$1'; see tpu/pod.sh --help." ;;
   esac
@@ -79,16 +81,19 @@ done
 for option in slices wait poll patience misses tries install; do
   [[ ${!option} =~ ^[1-9][0-9]*$ ]] || die "--$option is '${!option}', expected a number from 1 on."
 done
-[[ -z $store || $store =~ ^gs://[^/]+/. ]] || die "--store is '$store', expected gs://BUCKET/FOLDER."
+[[ -z $store || $store =~ ^gs://[-._a-z0-9]+/[-._/=+@A-Za-z0-9]+$ ]] ||
+  die "--store is '$store', expected gs://BUCKET/FOLDER, of letters, digits, dots, dashes and underscores."
 store=${store%/}
 [ -z "$existing" ] || [ "$slices" -eq 1 ] || die "--existing names one TPU VM, got --slices $slices."
+[ -z "$existing" ] || [ -z "$spot" ] || die "--existing names a TPU VM that is there, which --spot does not change."
 if [ "$action" = up ] || [ "$action" = run ]; then
+  [ "${1:-}" != jaxlora ] || shift
   [ $# -gt 0 ] || die "nothing to run; put a command after --, such as: -- study two-hop --preset full"
-  [ "$1" != jaxlora ] || shift
 else
   [ $# -eq 0 ] || die "$action takes no command, got: $*"
 fi
 if [ -z "$existing" ] && { [ "$action" = up ] || [ "$action" = create ]; }; then
+  [[ -n $version || ! $type =~ -[1-9] || $type =~ -[1-9][0-9]*$ ]] || die "--type is '$type', expected a type and a number, such as v5p-64."
   case $type in
     '') die "option --type is missing, such as v5litepod-8, v5p-64 or v6e-8." ;;
     *:*) die "--type is '$type', a topology as \`jaxlora plan\` takes it; Cloud TPU has types such as v5litepod-8 (v5e:2x4) and v5p-64 (v5p:2x4x4)." ;;
@@ -101,7 +106,7 @@ if [ -z "$existing" ] && { [ "$action" = up ] || [ "$action" = create ]; }; then
   esac
 fi
 if [ -z "$dry" ]; then
-  for program in gcloud timeout; do
+  for program in gcloud timeout git; do
     command -v "$program" > /dev/null || die "$program is not installed."
   done
 fi
@@ -119,35 +124,40 @@ for_seconds() {
   wait "$child"
 }
 call() { for_seconds "$patience" "$@"; }
-ask() { timeout "$patience" "$@" < /dev/null 2>&1; }
-tpu() { echo "gcloud compute tpus $1"; }
+scratch=$(mktemp -d)
+ask() { # sets answer, and notes: what gcloud says beside it, such as why it gives none
+  local file code=0
+  file=$(mktemp "$scratch/XXXXXX")
+  timeout "$patience" "$@" < /dev/null > "$file" 2> "$file.notes" & wait $! || code=$?
+  answer=$(< "$file") notes=$(< "$file.notes")
+  [ "$code" -ne 124 ] || notes="no answer in $patience s"
+  rm -f "$file" "$file.notes"
+  return "$code"
+}
 pause() { [ -n "$dry" ] || { sleep "$1" & wait $!; }; }
 on() { # NODE WORKER SECONDS COMMAND
   for_seconds "$3" gcloud compute tpus tpu-vm ssh "$1" "${where[@]}" --worker="$2" --command "$4"
 }
-state() { # of the request, or of an existing machine; GONE, or UNKNOWN if nobody answers
-  local kind=queued-resources field=state.state text
+look() { # sets there: the state of the request, or of an existing machine; GONE, or UNKNOWN
+  local kind=queued-resources field=state.state
   [ -z "$existing" ] || { kind=tpu-vm field=state; }
-  [ -z "$dry" ] || { echo ACTIVE; return; }
-  if text=$(ask gcloud compute tpus $kind describe "$name" "${where[@]}" --format "value($field)"); then
-    # Notes of gcloud come before the answer.
-    text=$(tail -n 1 <<< "$text"); echo "${text/READY/ACTIVE}"
-  elif [[ $text == *NOT_FOUND* ]]; then echo GONE; else echo UNKNOWN; fi
+  if [ -n "$dry" ]; then there=ACTIVE
+  elif ask gcloud compute tpus $kind describe "$name" "${where[@]}" --format "value($field)"; then
+    there=${answer/READY/ACTIVE}
+  elif [[ $notes == *NOT_FOUND* ]]; then there=GONE; else there=UNKNOWN; fi
 }
-count() { # workers of a node
-  if [ -n "$dry" ]; then echo 1; return; fi
-  ask gcloud compute tpus tpu-vm describe "$1" "${where[@]}" --format 'value(networkEndpoints.len())' | tail -n 1
-}
+lost() { look; case $there in ACTIVE|UNKNOWN) return 1 ;; esac; }
 
 # ---- the request ---------------------------------------------------------------------------
 requested='' # while there is a request that nobody else would delete
+creating=''  # while it is being made
 delete() {
   local try
   [ -z "$existing" ] || { say "$name was there before: it is not deleted."; return 0; }
   for try in 1 2 3; do
     # Waits until it is gone: a request of the same name can be made again only then.
     if for_seconds 900 gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet ||
-       [ "$(state)" = GONE ]; then requested=''; return 0; fi
+       { look; [ "$there" = GONE ]; }; then requested=''; return 0; fi
     [ "$try" = 3 ] || pause "$poll"
   done
   say "cannot delete the request $name, which may cost money: tpu/pod.sh delete --name $name --zone $zone --project $project"
@@ -157,48 +167,68 @@ finish() {
   local code=$?
   local children
   trap '' INT TERM HUP; trap - EXIT
+  # A request whose call is cut short may still be made, after it was looked for.
+  [ -z "$creating" ] || wait
   children=$(jobs -p)
   # shellcheck disable=SC2086 # one word a child
   [ -z "$children" ] || kill $children 2>/dev/null || true
   [ -z "$requested" ] || { say "deleting the request $name."; delete || code=1; }
+  rm -rf "$scratch"
   exit "$code"
 }
 trap finish EXIT
 trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP
 
 create() {
-  local there waited=0 options=(--accelerator-type "$type" --runtime-version "$version" --valid-until-duration "${wait}s")
+  local code=0 seen='' waited=0 begun=$SECONDS options=(--accelerator-type "$type" --runtime-version "$version" --valid-until-duration "${wait}s")
   if [ -n "$existing" ]; then
-    there=$(state); [ "$there" = ACTIVE ] || die "there is no TPU VM $name at work: it is $there."; return
+    look; [ "$there" = ACTIVE ] || die "there is no TPU VM $name at work: it is $there."; return
   fi
   if [ "$slices" -eq 1 ]; then options+=(--node-id "$name"); else options+=(--node-count "$slices" --node-prefix "$name"); fi
   [ -z "$spot" ] || options+=(--spot)
-  if [ -n "$dry" ]; then there=GONE; else there=$(state); fi
+  options=(gcloud compute tpus queued-resources create "$name" "${where[@]}" "${options[@]}")
+  [ -z "$dry" ] || { call "${options[@]}"; requested=1; return; }
+  look
   case $there in
     GONE) ;;
-    SUSPENDED|FAILED) say "an old request $name is $there; it is deleted first."; delete || exit 1 ;;
-    UNKNOWN) say "gcloud cannot be asked for $name; are you logged in, and is $project right?"; exit 2 ;;
+    SUSPENDED|FAILED|DELETING) say "an old request $name is $there; it is deleted first."; delete || exit 1 ;;
+    UNKNOWN) die "gcloud cannot be asked for $name (${notes##*$'\n'}); are you logged in, and is the project $project right?" ;;
     *) die "a request $name is there already ($there); go on with it by run and follow, or delete it." ;;
   esac
-  requested=1
-  call gcloud compute tpus queued-resources create "$name" "${where[@]}" "${options[@]}" || {
-    say "the request $name was refused; see above."; exit 2; }
+  requested=1 creating=1
+  ask "${options[@]}" || code=$?
+  creating=''
+  [ -z "$notes" ] || echo "$notes" >&2
+  if [ "$code" -ne 0 ]; then
+    [[ $notes != *ALREADY_EXISTS* ]] || { requested=''; die "a request or machine $name is there already, and is left alone; give another --name."; }
+    say "the request $name was refused; see above."; exit 2
+  fi
   while :; do
-    there=$(state)
+    look
+    [ "$there" = "$seen" ] || say "the request $name is $there."
+    seen=$there
     case $there in
       ACTIVE) return ;;
-      FAILED|SUSPENDED|SUSPENDING|GONE) say "the request $name is $there."; delete || exit 1; return "$NONE" ;;
+      FAILED|SUSPENDED|SUSPENDING|DELETING|GONE) explain; delete || exit 1; return "$NONE" ;;
     esac
-    [ "$waited" -lt "$wait" ] || { say "no machines in $wait s: the request $name is $there still."; exit 4; }
+    # By the clock too: gcloud may take its time to answer.
+    [ "$waited" -lt "$wait" ] && [ $((SECONDS - begun)) -lt "$wait" ] || {
+      say "no machines in $wait s: the request $name is $there still."; exit 4; }
     pause "$poll"; waited=$((waited + poll))
   done
+}
+explain() { # why a request failed, if it says so
+  [ "$there" = FAILED ] || return 0
+  ask gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.failedData.error.message)' || return 0
+  [ -z "$answer" ] || say "it says: $answer"
 }
 
 # shellcheck source=tpu/workers.sh
 source "$(dirname "$0")/workers.sh"
 
 up() {
-  local try code lost=''
+  local try code missing=''
+  pack # before anything costs money
   [ -z "$spot" ] || [ -n "$store" ] || say "no --store: what a preempted machine has written is lost, and the run begins again."
   for ((try = 1; try <= tries; try++)); do
     code=0
@@ -213,14 +243,18 @@ up() {
     esac
   done
   [ "$try" -le "$tries" ] || { say "machines were lost $tries times."; exit 5; }
-  for try in 1 2 3; do
+  for ((try = 1; ; try++)); do
     if fetch; then break; fi
-    [ "$try" -lt 3 ] || { say "results could not be fetched${store:+; they are in $store}."; lost=1; }
+    if lost || [ "$try" -eq 3 ]; then missing=1; break; fi
     pause "$poll"
   done
-  if [ -n "$lost" ] && [ "$code" -eq 0 ] && [ -z "$store" ]; then
-    say "the machines are kept, as nothing else has the results; they cost money until: tpu/pod.sh fetch, and delete, --name $name --zone $zone --project $project"
-    keep=1 code=1
+  if [ -n "$missing" ]; then
+    say "results could not be fetched${store:+; they are in $store}."
+    if [ "$code" -ne 0 ] || [ -n "$store" ]; then :
+    elif [[ $there == @(ACTIVE|UNKNOWN) ]]; then
+      say "the machines are kept, as nothing else has the results; they cost money until: tpu/pod.sh fetch, and delete, --name $name --zone $zone --project $project"
+      keep=1 code=1
+    else say "the machines were taken with them (the request is $there): the run must be begun again."; code=5; fi
   fi
   if [ -n "$keep" ]; then requested=''; else delete || exit 1; fi
   exit "$code"
@@ -229,10 +263,10 @@ up() {
 case $action in
   up) up "$@" ;;
   create) code=0; create || code=$?; [ "$code" -ne "$NONE" ] || exit 4; requested='' ;;
-  setup) setup || { code=$?; [ "$code" -ne "$LOST" ] || code=5; exit "$code"; } ;;
-  run) start "$@" || { say "not started on every worker; see above."; exit 5; } ;;
+  setup) pack; setup || { code=$?; [ "$code" -ne "$LOST" ] || { say "the machines are gone."; code=5; }; exit "$code"; } ;;
+  run) code=0; start "$@" || code=$?; [ "$code" -eq 0 ] || { say "not started on every worker; see above."; [ "$code" -eq 2 ] || code=5; exit "$code"; } ;;
   follow) code=0; follow || code=$?; [ "$code" -ne "$LOST" ] || { say "the machines are gone."; exit 5; }; exit "$code" ;;
   fetch) fetch ;;
-  status) state ;;
+  status) look; echo "$there"; [ "$there" != UNKNOWN ] || die "gcloud cannot be asked for $name (${notes##*$'\n'}); are you logged in, and is the project $project right?" ;;
   delete) delete ;;
 esac

@@ -21,11 +21,14 @@ case ${1:-} in
 esac
 [ -n "${SLURM_JOB_ID:-}" ] || die "not within a Slurm job; start it with sbatch."
 [ -n "${SLURM_NTASKS:-}" ] || die "the job has no number of tasks; give sbatch --ntasks, or --nodes and --ntasks-per-node."
+[[ $SLURM_NTASKS =~ ^[1-9][0-9]*$ ]] || die "SLURM_NTASKS is '$SLURM_NTASKS', expected a number of tasks."
+[ "$1" != jaxlora ] || shift
+[ $# -gt 0 ] || die "nothing to run; put a command after it, such as: study two-hop --preset full"
 command -v jaxlora > /dev/null || die "jaxlora is not on the PATH; activate its environment first."
 
 alone=''
 [[ $* != *\{worker* ]] || alone=1
-[ -n "$alone" ] || [ "$SLURM_NTASKS" -eq 1 ] || set -- "$@" --processes auto
+[ -n "$alone" ] || [ "$SLURM_NTASKS" -eq 1 ] || [[ " $* " == *" --processes"[\ =]* ]] || set -- "$@" --processes auto
 # Each task puts its number into the words, and leaves the code of what must not be tried again:
 # the others of its run end with 75 then, which is all that srun may tell.
 failed=.jaxlora-$SLURM_JOB_ID.failed

@@ -4,12 +4,19 @@
 
 members=() # "node worker" of every worker, in order
 find_members() {
-  local node number i
+  local node i try
   members=()
   for node in "${nodes[@]}"; do
-    number=$(count "$node") || return 1
-    [[ $number =~ ^[1-9][0-9]*$ ]] || return 1
-    for ((i = 0; i < number; i++)); do members+=("$node $i"); done
+    answer=1
+    for ((try = 1; ; try++)); do
+      [ -z "$dry" ] || break
+      ask gcloud compute tpus tpu-vm describe "$node" "${where[@]}" --format 'value(networkEndpoints.len())' &&
+        [[ $answer =~ ^[1-9][0-9]*$ ]] && break
+      say "gcloud does not say how many workers $node has (${notes##*$'\n'})."
+      ! lost && [ "$try" -lt "$misses" ] || return 1
+      pause "$poll"
+    done
+    for ((i = 0; i < answer; i++)); do members+=("$node $i"); done
   done
 }
 everywhere() { # SECONDS COMMAND: on all nodes at once
@@ -24,30 +31,35 @@ copy() { # FILE: into the home of every worker
     call gcloud compute tpus tpu-vm scp "$1" "$node:${1##*/}" "${where[@]}" --worker=all || return 1
   done
 }
-setup() {
-  local top folder try
+pack() { # this checkout, as it was committed last
+  local top
   top=$(cd "$(dirname "$0")/.." && pwd)
-  folder=$(mktemp -d)
-  for_seconds 120 git -C "$top" archive --prefix=jaxlora/ --output "$folder/jaxlora.tar.gz" HEAD ||
+  for_seconds 120 git -C "$top" archive --prefix=jaxlora/ --output "$scratch/jaxlora.tar.gz" HEAD ||
     die "$top is not a git checkout."
+}
+setup() {
+  local try
   # The Python of the usual images is too old: uv brings its own. The worker expands $HOME.
   # shellcheck disable=SC2016
   local steps='tar xzf jaxlora.tar.gz && python3 -m pip install -q --user uv && cd jaxlora && export PATH=$HOME/.local/bin:$PATH && uv venv -q --clear --python 3.12 .venv && uv pip install -q -e ".[tpu]"'
-  [ -z "$before" ] || steps="$steps && { $before; }"
+  [ -z "$before" ] || steps+=" && {"$'\n'"$before"$'\n'"}"
   for ((try = 1; ; try++)); do
-    copy "$folder/jaxlora.tar.gz" && everywhere "$install" "$steps" && break
-    case $(state) in ACTIVE|UNKNOWN) ;; *) rm -rf "$folder"; return "$LOST" ;; esac
-    [ "$try" -lt "$misses" ] || { say "setup failed $try times; see above."; rm -rf "$folder"; return 1; }
+    copy "$scratch/jaxlora.tar.gz" && everywhere "$install" "$steps" && break
+    ! lost || return "$LOST"
+    [ "$try" -lt "$misses" ] || { say "setup failed $try times; see above."; return 1; }
     pause "$poll" # a new machine may not let us in at once
   done
-  rm -rf "$folder"
 }
 launch() { # MEMBER COMMAND: until it is taken, or the machines are gone
-  local try
+  local try code
   for ((try = 1; ; try++)); do
-    ! on "${1% *}" "${1#* }" "$patience" "$2" || return 0
-    case $(state) in ACTIVE|UNKNOWN) ;; *) return "$LOST" ;; esac
-    [ "$try" -lt "$misses" ] || { say "${1% *}, worker ${1#* }, took no command in $try calls."; return 1; }
+    code=0; on "${1% *}" "${1#* }" "$patience" "$2" || code=$?
+    case $code in
+      0) return ;;
+      66) say "${1% *}, worker ${1#* }, has no jaxlora; tpu/pod.sh setup installs it."; return 2 ;;
+    esac
+    ! lost || return "$LOST"
+    [ "$try" -lt "$misses" ] || { say "${1% *}, worker ${1#* }, took no command in $try calls."; return "$LOST"; }
     pause "$poll"
   done
 }
@@ -71,7 +83,7 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
   local alone='' only='' i=0 member word words job children=() code=0 worst=0
   [[ $* != *\{worker* ]] || alone=1
   find_members || return "$LOST"
-  [ -n "$alone" ] || [ "${#members[@]}" -eq 1 ] || [[ " $* " == *" --processes "* ]] || set -- "$@" --processes auto
+  [ -n "$alone" ] || [ "${#members[@]}" -eq 1 ] || [[ " $* " == *" --processes"[\ =]* ]] || set -- "$@" --processes auto
   for member in "${members[@]}"; do
     words=''
     for word in "$@"; do
@@ -84,7 +96,7 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
     [ -z "$store" ] || { [ -z "$alone" ] && [ "$i" -gt 0 ]; } || job=$(stored "$job" "$store/worker-$i")
     job+="; echo \$code > run.code"
     # A job that runs already is left alone.
-    launch "$member" "cd jaxlora && { [ -e run.pid ] && kill -0 \$(cat run.pid) 2>/dev/null; } || { rm -f run.code run.log; setsid nohup sh -c $(printf %q "$job") < /dev/null > /dev/null 2>&1 & echo \$! > run.pid; }" & children+=($!)
+    launch "$member" "[ -x jaxlora/.venv/bin/jaxlora ] || exit 66; cd jaxlora && { [ -e run.pid ] && kill -0 \$(cat run.pid) 2>/dev/null; } || { rm -f run.code run.log; setsid nohup bash -c $(printf %q "$job") < /dev/null > /dev/null 2>&1 & echo \$! > run.pid; }" & children+=($!)
     i=$((i + 1))
   done
   for member in "${children[@]}"; do
@@ -94,12 +106,11 @@ start() { # WORDS: on each worker, in a session of its own, which outlives a los
   return "$worst"
 }
 blame() { # MEMBER: sets member and code to those of another worker that failed by itself
-  local other text
+  local other
   for other in "${members[@]}"; do
     [ "$other" != "$1" ] || continue
-    text=$(ask gcloud compute tpus tpu-vm ssh "${other% *}" "${where[@]}" --worker="${other#* }" --command 'cat jaxlora/run.code') || continue
-    text=$(tail -n 1 <<< "$text")
-    case $text in ''|*[!0-9]*|0|75) ;; *) member=$other code=$text; return ;; esac
+    ask gcloud compute tpus tpu-vm ssh "${other% *}" "${where[@]}" --worker="${other#* }" --command 'cat jaxlora/run.code' || continue
+    case $answer in ''|*[!0-9]*|0|75) ;; *) member=$other code=$answer; return ;; esac
   done
 }
 follow() { # 0, the code of the command, or LOST
@@ -109,24 +120,23 @@ follow() { # 0, the code of the command, or LOST
   for member in "${members[@]}"; do
     seen=0 failed=0
     while :; do
-      if text=$(ask gcloud compute tpus tpu-vm ssh "${member% *}" "${where[@]}" --worker="${member#* }" --command \
-          "cd jaxlora && alive=\$(kill -0 \$(cat run.pid) 2>/dev/null && echo - || echo dead) && code=\$(cat run.code 2>/dev/null || echo \$alive) && size=\$(cat run.log 2>/dev/null | wc -c) && echo \"@ \$code \$size\" && cat run.log 2>/dev/null | head -c \$size | tail -c +$((seen + 1))") &&
-         [[ $text == *"@ "* ]]; then
+      if ask gcloud compute tpus tpu-vm ssh "${member% *}" "${where[@]}" --worker="${member#* }" --command \
+          "cd jaxlora && alive=\$([ -e run.pid ] && { kill -0 \$(cat run.pid) 2>/dev/null && echo - || echo dead; } || echo none) && code=\$(cat run.code 2>/dev/null || echo \$alive) && size=\$(cat run.log 2>/dev/null | wc -c) && echo \"@ \$code \$size\" && cat run.log 2>/dev/null | head -c \$size | tail -c +$((seen + 1))" &&
+         [[ $answer == *"@ "* ]]; then
         failed=0
-        text="@ ${text#*@ }" # without the notes of gcloud
+        text="@ ${answer#*@ }" # without what a shell says on its start
         head=${text%%$'\n'*}
         read -r _ code seen <<< "$head"
         [ "$text" = "$head" ] || printf '%s\n' "${text#*$'\n'}"
         [ "$code" = - ] || break
       else
         failed=$((failed + 1))
-        case $(state) in
-          ACTIVE|UNKNOWN) [ "$failed" -lt "$misses" ] || { say "no answer of ${member% *}, worker ${member#* }, to $failed calls."; return "$LOST"; } ;;
-          *) return "$LOST" ;;
-        esac
+        ! lost || return "$LOST"
+        [ "$failed" -lt "$misses" ] || { say "no answer of ${member% *}, worker ${member#* }, to $failed calls."; return "$LOST"; }
       fi
       pause "$poll"
     done
+    [ "$code" != none ] || { say "nothing was started on ${member% *}, worker ${member#* }; tpu/pod.sh run does."; return 2; }
     # Without a code: the machine was restarted, or somebody ended the job.
     [ "$code" != dead ] || { say "the job on ${member% *}, worker ${member#* }, is gone without an end."; return "$LOST"; }
     # 75 is also of a process whose others ended: what ended these counts.
@@ -135,21 +145,21 @@ follow() { # 0, the code of the command, or LOST
   done
 }
 has_results() { # MEMBER: 0, 1 if it has none, or 2 if it does not answer
-  local text
   [ -z "$dry" ] || return 0
-  text=$(ask gcloud compute tpus tpu-vm ssh "${1% *}" "${where[@]}" --worker="${1#* }" --command \
-    '[ -d jaxlora/results ] && echo results || echo nothing') || return 2
-  [ "$(tail -n 1 <<< "$text")" = results ]
+  ask gcloud compute tpus tpu-vm ssh "${1% *}" "${where[@]}" --worker="${1#* }" --command \
+    '[ -d jaxlora/results ] && echo results || echo nothing' || return 2
+  [ "${answer##*$'\n'}" = results ]
 }
 fetch() {
   local member code i=0
-  find_members || return 1
+  [ "${#members[@]}" -gt 0 ] || find_members || return 1
   for member in "${members[@]}"; do
     # Of workers of one run only the first has results; of those that run alone, each.
     code=0; has_results "$member" || code=$?
     if [ "$code" -eq 0 ]; then
       for_seconds 1800 gcloud compute tpus tpu-vm scp --recurse "${member% *}:jaxlora/results" . "${where[@]}" --worker="${member#* }" || return 1
-    elif [ "$code" -eq 2 ] || [ "$i" -eq 0 ]; then return 1; fi
+    elif [ "$code" -eq 2 ]; then say "${member% *}, worker ${member#* }, does not answer (${notes##*$'\n'})."; return 1
+    elif [ "$i" -eq 0 ]; then say "${member% *}, worker ${member#* }, has no results."; return 1; fi
     call gcloud compute tpus tpu-vm scp "${member% *}:jaxlora/run.log" "run-$name-$i.log" "${where[@]}" --worker="${member#* }" || true
     i=$((i + 1))
   done

@@ -44,7 +44,9 @@ def claimed(out: Path, force: bool, work: Callable[[], R]) -> R:
     except OccupiedError as error:
         if not force:
             text = str(error).removesuffix(".")
-            raise ValueError(f"{text}, or --force to replace what is there.") from None
+            hint = ", or --force to replace what is there"
+            forced = hint if outputs.is_of(out, outputs.STUDY) else ""
+            raise ValueError(f"{text}{forced}.") from None
     if talk.current().writes:
         outputs.remove(out, outputs.STUDY)
     return work()

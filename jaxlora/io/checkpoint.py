@@ -191,8 +191,7 @@ def _read(
         while steps:
             path = steps.pop()
             try:
-                with trust.checking(path, _key(path)):
-                    return _read_step(path, target, made_by)
+                trust.check(path, _key(path))  # orbax reads nothing that is damaged
             except DamagedError as error:
                 instead = (
                     f"step {steps[-1].name} is used" if steps else "it is made again"
@@ -200,11 +199,13 @@ def _read(
                 trust.say(f"{error}; step {path.name} is dropped, and {instead}.")
                 with suppress(OSError):  # of a cache that is not ours to write
                     files.remove(path)
+            else:
+                return _read_step(path, target, made_by)
     return None
 
 
 def _read_step(path: Path, target: Tree, made_by: Mapping[str, Any] | None):
-    """Step, tree and meta of a step, whose files are being checked meanwhile."""
+    """Step, tree and meta of a step that is not damaged."""
     facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
     # Facts first: they say whether the arrays can be read into ``target``.
     if made_by is not None:

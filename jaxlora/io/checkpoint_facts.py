@@ -38,6 +38,8 @@ def check_made_by(
     old, new = dict(_flat(stored)), dict(_flat(here))
     differ = sorted(x for x in old | new if old.get(x, "") != new.get(x, ""))
     if differ:
+        # Values first that can be shown: they tend to be why others differ.
+        differ.sort(key=lambda name: _is_long(name, old, new))
         shown = [_difference(name, old, new) for name in differ[:FEW]]
         more = [f"{len(differ) - FEW} more differ"] * (len(differ) > FEW)
         raise ValueError(
@@ -56,11 +58,17 @@ def _flat(facts: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, json.dumps(facts)
 
 
+def _is_long(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    return max(len(facts.get(name, "")) for facts in (old, new)) > SHORT
+
+
 def _difference(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    there, here = (facts.get(name, "nothing") for facts in (old, new))
     # A hash, or the sums of rows, say nothing to anybody.
-    if max(len(there), len(here)) > SHORT:
-        return f"{name} changed since"
+    if _is_long(name, old, new):
+        if name not in old:
+            return f"{name} is here only"
+        return f"{name} changed since" if name in new else f"{name} is there only"
+    there, here = (facts.get(name, "nothing") for facts in (old, new))
     return f"{name} is {there} there and {here} here"
 
 

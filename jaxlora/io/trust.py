@@ -6,11 +6,10 @@ that a file that was swapped with that of another entry is as bad as a flipped b
 is against damage, not against somebody who computes a hash anew.
 """
 
-import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jaxlora.strangers import data
 MANIFEST = "manifest.json"
 """Name of the file that lists all others of a folder."""
 BRIEF = 2**16
-"""Bytes of a file that is checked before anything is read: it says how to read."""
+"""Bytes in which a manifest says whose it is."""
 MOST = 2**28
 """Bytes that are read of a file; no longer one was written by us."""
 
@@ -47,7 +46,6 @@ def seal(folder: Path, key: str) -> None:
       key: of the entry.
     """
     names = _files(folder)
-    # Hashing holds no lock of Python: files are hashed side by side.
     with ThreadPoolExecutor() as pool:
         paths = (folder / name for name in names)
         hashes = dict(zip(names, pool.map(file_hash, paths), strict=True))
@@ -64,8 +62,18 @@ def check(folder: Path, key: str) -> None:
     Raises:
       DamagedError: naming the file.
     """
-    with checking(folder, key):
-        pass
+    wanted = {folder / x: y for x, y in loads(folder / MANIFEST, key).items()}
+    for path in wanted:
+        if not path.is_file() or path.is_symlink():
+            raise DamagedError(path, f"{path} is missing, or no file any more")
+    # Hashing holds no lock of Python: files are hashed side by side.
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(file_hash, wanted))
+    for path, sha256 in zip(wanted, hashes, strict=True):
+        if sha256 != wanted[path]:
+            raise DamagedError(
+                path, f"{path} has another SHA-256 than {MANIFEST} gives it"
+            )
 
 
 def check_sealed(folder: Path, key: str) -> None:
@@ -79,11 +87,10 @@ def check_sealed(folder: Path, key: str) -> None:
       DamagedError: naming the file, and what to do with it.
     """
     path = folder / MANIFEST
-    try:
-        with path.open("rb") as file:
-            ours = file.read(BRIEF).startswith(_head(key).encode())
-    except OSError:  # none, or a folder
+    if not path.is_file():
         return
+    with path.open("rb") as file:
+        ours = file.read(BRIEF).startswith(_head(key).encode())
     if ours:
         try:
             check(folder, key)
@@ -93,37 +100,6 @@ def check_sealed(folder: Path, key: str) -> None:
                 f"{error}: changed or damaged since it was written; restore it, or "
                 f"remove {path} to use the folder as it is.",
             ) from None
-
-
-@contextlib.contextmanager
-def checking(folder: Path, key: str) -> Iterator[None]:
-    """As :func:`check`, beside a block that reads the folder, so that it costs no time.
-
-    What the block made of the files counts only if it is left without an error; its
-    own error is in place of none of ours, since it may be of damaged bytes. Brief files
-    are checked before it begins.
-
-    Args:
-      folder: that :func:`seal` sealed.
-      key: of the entry that it must be.
-
-    Raises:
-      DamagedError: naming the file, when the block ends at the latest.
-    """
-    wanted = {folder / x: y for x, y in loads(folder / MANIFEST, key).items()}
-    for path in wanted:
-        if not path.is_file() or path.is_symlink():
-            raise DamagedError(path, f"{path} is missing, or no file any more")
-    brief = {path for path in wanted if path.stat().st_size <= BRIEF}
-    for path in brief:
-        _compare(path, file_hash(path), wanted[path])
-    with ThreadPoolExecutor() as pool:
-        hashes = {x: pool.submit(file_hash, x) for x in wanted if x not in brief}
-        try:
-            yield
-        finally:
-            for path, future in hashes.items():
-                _compare(path, future.result(), wanted[path])
 
 
 def dumps(content: Any, key: str) -> str:
@@ -157,19 +133,20 @@ def loads(path: Path, key: str) -> Any:
     Raises:
       DamagedError: if it is missing, or any byte of it is another one.
     """
+    if not path.is_file():  # to open a pipe would take forever
+        raise DamagedError(path, f"{path} is missing, or no file any more")
+    with path.open("rb") as file:  # as text, Python would mend line ends
+        content = file.read(min(MOST, path.stat().st_size))
     try:
-        with path.open("rb") as file:  # as text, Python would mend line ends
-            text = file.read(min(MOST, path.stat().st_size)).decode()
-    except (FileNotFoundError, NotADirectoryError):
-        raise DamagedError(path, f"{path} is missing") from None
+        text = content.decode()
     except UnicodeDecodeError:
         raise DamagedError(path, f"{path} is no text in UTF-8") from None
-    content = text.partition('\n"content": ')[2][:-2]
-    if text != wrap(content, key):
+    inner = text.partition('\n"content": ')[2][:-2]
+    if text != wrap(inner, key):
         raise DamagedError(
             path, f"{path} is not what was written: changed, or of another entry"
         )
-    return data.loads(content, finite=False, containers=2**23)
+    return data.loads(inner, finite=False, containers=2**23)
 
 
 def json_hash(fields: Mapping[str, Any]) -> str:
@@ -247,11 +224,6 @@ def file_hash(path: Path) -> str:
 def _head(key: str) -> str:
     """What a text of ours begins with, up to its hash."""
     return f'{{"key": {json.dumps(key)}, "sha256": '
-
-
-def _compare(path: Path, sha256: str, wanted: str) -> None:
-    if sha256 != wanted:
-        raise DamagedError(path, f"{path} has another SHA-256 than {MANIFEST} gives it")
 
 
 def _files(folder: Path) -> list[str]:

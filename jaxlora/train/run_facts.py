@@ -21,14 +21,17 @@ def facts(data: Mapping[str, Rows], training: Training) -> dict[str, Any]:
       data: rows by name, in the order of the states.
       training: how they are trained; what only moves work is left out.
     """
-    # A list: states lie in the order of the names, which keys of JSON would lose.
-    rows = [
-        [name, list(r.tokens.shape), [zlib.crc32(column.tobytes()) for column in r]]
-        for name, r in data.items()
-    ]
+    rows = {
+        name: {
+            "shape": list(columns.tokens.shape),
+            "content": [zlib.crc32(column.tobytes()) for column in columns],
+        }
+        for name, columns in data.items()
+    }
     numbers = dataclasses.asdict(training)
     del numbers["together"], numbers["length"]  # moves work only; seen in the rows
-    return {"rows": rows, "training": numbers}
+    # States lie in the order of the names, which keys of JSON would lose.
+    return {"data": rows, "order": list(data), "training": numbers}
 
 
 def sums(tree: Tree) -> list[int]:

@@ -160,7 +160,9 @@ def test_another_configuration_is_refused_and_nothing_is_touched(made, flags, re
 def test_a_folder_with_other_files_is_refused(flags, refused, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     folders = ["--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
-    assert "holds no two-hop study" in refused("study", "two-hop", *flags, *folders)
+    said = refused("study", "two-hop", *flags, *folders)
+    assert "holds no two-hop study" in said
+    assert "--force" not in said  # which would be refused, too
 
 
 @pytest.mark.slow

@@ -82,6 +82,25 @@ def other(**changes):
     return target
 
 
+def test_nothing_damaged_is_given_to_orbax(tmp_path, monkeypatch, capfd):
+    # Which may read one part of it while another one fails, and print a traceback.
+    for step in (3, 7):
+        checkpoint.save(tmp_path / "x", step, {"x": np.arange(30_000.0)}, {})
+    large = max((tmp_path / "x/7").rglob("*"), key=lambda x: x.stat().st_size)
+    large.write_bytes(b"x" + large.read_bytes())
+    asked, read = [], checkpoint.arrays.read
+
+    def noted(folder, target):
+        asked.append(folder.parent.name)
+        return read(folder, target)
+
+    monkeypatch.setattr(checkpoint.arrays, "read", noted)
+    target = {"x": jax.ShapeDtypeStruct((30_000,), np.float64)}
+    assert checkpoint.restore(tmp_path / "x", target)[0] == 3
+    assert asked == ["3"]
+    assert capfd.readouterr().err.count("\n") == 1
+
+
 def missing(name):
     return {k: v for k, v in abstract(make()).items() if k != name}
 

@@ -1,6 +1,7 @@
 """Any changed byte is seen, and so is a file that belongs elsewhere."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,22 @@ def test_the_bad_file_is_named(folder, name, data, message):
         (folder / name).write_bytes(data)
     with pytest.raises(trust.DamagedError, match=message):
         trust.check(folder, "entry/3")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "deep/values"])
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "link"])
+def test_what_is_no_file_is_named_and_not_waited_for(folder, name, kind):
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if kind == "loop" else "nowhere")
+    with pytest.raises(trust.DamagedError, match=f"{name} is missing, or no file"):
+        trust.check(folder, "entry/3")
+    trust.check_sealed(folder / "deep", "entry/3")  # no manifest
 
 
 @pytest.mark.parametrize("key", ["entry/2", "other/3", ""])

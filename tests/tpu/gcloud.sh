@@ -7,7 +7,15 @@
 #   hang       ssh hangs; both until their request is deleted
 #   refuse     create is refused
 #   deaf       delete does not work
+#   slow       what create asks for is there a while after the call, killed or not
+#   exists     create finds a request of somebody else
+#   denied     no request can be described
+#   stuck      a description never comes
+#   taken      the machines are gone once results are copied from them
+#   lame       the number of a worker that lets nobody in
+#   why        what a failed request says of itself
 # and with a number, which is how often:
+#   hidden     nobody says how many workers a node has
 #   closed     nothing can be copied to machines
 #   mute       no job can be started
 #   shut       nothing can be copied from the bucket
@@ -37,27 +45,37 @@ request=$FAKE/request
 case "$*" in
   *"queued-resources create"*)
     [ ! -e "$FAKE/refuse" ] || { echo "ERROR: quota" >&2; exit 1; }
+    [ ! -e "$FAKE/exists" ] || { touch "$request"; echo "ERROR: ALREADY_EXISTS: lora" >&2; exit 1; }
+    [ ! -e "$FAKE/slow" ] || { (/bin/sleep 0.3; touch "$request") & touch "$FAKE/sent"; /bin/sleep 0.5; exit; }
     touch "$request" ;;
   *"queued-resources delete"*)
     [ ! -e "$FAKE/deaf" ] || { echo "ERROR: try later" >&2; exit 1; }
     rm -rf "$request" "$FAKE/preempted" "$FAKE/hang" "$FAKE"/machine-* ;;
   *"queued-resources describe"*|*"tpu-vm describe"*"value(state)"*)
+    [ ! -e "$FAKE/stuck" ] || { touch "$FAKE/asked"; exec /bin/sleep 30; }
+    [ ! -e "$FAKE/denied" ] || { echo "ERROR: PERMISSION_DENIED: not yours" >&2; exit 1; }
+    [[ $* != *error* ]] || { cat "$FAKE/why" 2>/dev/null; exit; }
     [ -e "$request" ] || { echo "ERROR: NOT_FOUND: no such thing" >&2; exit 1; }
     if [ -e "$FAKE/preempted" ]; then echo SUSPENDED; exit; fi
     echo "a note of gcloud" >&2
     line=$(head -n 1 "$FAKE/states"); rest=$(tail -n +2 "$FAKE/states")
     [ -z "$rest" ] || echo "$rest" > "$FAKE/states"
-    echo "$line" ;;
-  *"tpu-vm describe"*) cat "$FAKE/workers" ;;
+    echo "$line"
+    echo "updates of gcloud are there" >&2 ;;
+  *"tpu-vm describe"*)
+    ! fails hidden || { echo "ERROR: 503" >&2; exit 1; }
+    cat "$FAKE/workers"
+    echo "updates of gcloud are there" >&2 ;;
   *"tpu-vm ssh"*)
     [ ! -e "$FAKE/preempted" ] && [ -e "$request" ] || exit 255
     [ ! -e "$FAKE/hang" ] || exec /bin/sleep 30
     [[ $* != *setsid* ]] || ! fails mute || exit 255
     which=$(after --worker)
+    [ "$which" != "$(cat "$FAKE/lame" 2>/dev/null)" ] || exit 255
     [ "$which" != all ] || which=$(seq 0 $(($(cat "$FAKE/workers") - 1)))
     for i in $which; do
       machine=$FAKE/machine-$5-$i; mkdir -p "$machine"; cd "$machine" || exit 1
-      HOME=$machine bash -c "$(after --command)" || exit 1
+      HOME=$machine bash -c "$(after --command)" || exit $?
     done ;;
   *"tpu-vm scp"*)
     [ ! -e "$FAKE/preempted" ] || exit 255
@@ -69,6 +87,7 @@ case "$*" in
         mkdir -p "$FAKE/machine-${to%%:*}-$i"; cp "$from" "$FAKE/machine-${to%%:*}-$i/${to#*:}"
       done
     else
+      [[ ! -e $FAKE/taken || $* != *"--recurse"* ]] || { touch "$FAKE/preempted"; exit 255; }
       [[ "$*" != *"--recurse"*"--worker=$(($(cat "$FAKE/workers") - 1))"* ]] || ! fails torn || exit 1
       cp -r "$FAKE/machine-${from%%:*}-$(after --worker)/${from#*:}" "$to"
     fi ;;

@@ -222,6 +222,122 @@ def test_a_refused_request_is_not_tried_again(cloud):
     assert len(cloud.calls("queued-resources create")) == 1
 
 
+def test_a_request_of_the_same_moment_is_left_alone(cloud):
+    cloud.write("exists")
+    done = cloud.up()
+    assert done.returncode == 2
+    assert "lora is there already, and is left alone" in done.stderr
+    assert cloud.left
+
+
+def test_why_a_request_failed_is_said(cloud):
+    cloud.write("states", "FAILED\n")
+    cloud.write("why", "no quota for TPUs\n")
+    done = cloud.call("create", *WHERE, *TYPE, *SHORT)
+    assert done.returncode == 4
+    assert "it says: no quota for TPUs" in done.stderr
+    assert not cloud.left
+
+
+@pytest.mark.parametrize("action", ["create", "status"])
+def test_why_gcloud_cannot_be_asked_is_said(cloud, action):
+    cloud.write("denied")
+    done = cloud.call(action, *WHERE, *TYPE, *SHORT)
+    assert done.returncode == 2
+    assert "for lora (ERROR: PERMISSION_DENIED: not yours)" in done.stderr
+
+
+def test_a_killed_launcher_waits_for_the_request_that_it_sent(cloud):
+    cloud.write("slow")
+    child = cloud.start("create", *WHERE, *TYPE, *SHORT)
+    while not (cloud.folder / "sent").exists():
+        time.sleep(0.02)
+    child.terminate()
+    child.communicate(timeout=30)
+    assert child.returncode == 143
+    time.sleep(0.4)  # by when a request would be there
+    assert not cloud.left
+
+
+def test_a_launcher_is_killed_while_gcloud_hangs(cloud):
+    cloud.write("stuck")
+    child = cloud.start("status", *WHERE, "--patience", "20")
+    while not (cloud.folder / "asked").exists():
+        time.sleep(0.02)
+    child.terminate()
+    child.communicate(timeout=5)
+    assert child.returncode == 143
+
+
+def test_an_answer_that_fails_once_loses_no_machine(cloud):
+    cloud.write("hidden", "1\n")
+    done = cloud.up()
+    assert done.returncode == 0, done.stderr
+    assert "how many workers lora has (ERROR: 503)" in done.stderr
+    assert len(cloud.calls("queued-resources create")) == 1
+
+
+def test_a_worker_that_lets_nobody_in_is_a_lost_machine(cloud):
+    cloud.write("workers", "2\n")
+    cloud.write("lame", "1\n")
+    done = cloud.up("--misses", "1", "--tries", "2")
+    assert done.returncode == 5
+    assert "lora, worker 1, took no command in 1 calls" in done.stderr
+    assert len(cloud.calls("queued-resources create")) == 2
+    assert not cloud.left
+
+
+def test_machines_that_are_taken_with_the_results_are_not_kept(cloud):
+    cloud.write("taken")
+    done = cloud.up()
+    assert done.returncode == 5
+    assert "the machines were taken with them" in done.stderr
+    assert len(cloud.calls("queued-resources create")) == 1  # it had ended well
+    assert not cloud.left
+
+
+@pytest.mark.parametrize(
+    "locale", ["C", pytest.param("C.UTF-8", marks=pytest.mark.slow)]
+)
+def test_words_arrive_as_they_were_given(cloud, locale, monkeypatch):
+    monkeypatch.setenv("LC_ALL", locale)
+    cloud.job('printf "%s\\0" "$@" > results/words')
+    words = ["it's", 'say "x"', "$HOME `id` $(id)", "*", "a\nb", "a\tb", "é", "\\", ""]
+    before = "echo $HOME > $FAKE/before # done"
+    done = cloud.call("up", *WHERE, *TYPE, *SHORT, f"--before={before}", "--", *words)
+    assert done.returncode == 0, done.stderr
+    arrived = (cloud.laptop / "results/words").read_text().split("\0")
+    assert arrived == [*words, ""]
+    home = cloud.folder / "machine-lora-0"
+    assert (cloud.folder / "before").read_text() == f"{home}\n"
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("run", "worker 0, has no jaxlora; tpu/pod.sh setup installs it"),
+        ("follow", "nothing was started on lora, worker 0; tpu/pod.sh run does"),
+        ("fetch", "lora, worker 0, has no results"),
+    ],
+)
+def test_a_step_without_the_one_before_is_said(cloud, action, says):
+    cloud.write("request")
+    (cloud.folder / "machine-lora-0" / "jaxlora").mkdir(parents=True)
+    job = ["--", "train"] if action == "run" else []
+    done = cloud.call(action, *WHERE, *SHORT, *job)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+
+
+def test_without_a_checkout_nothing_is_requested(cloud):
+    (cloud.bin / "git").unlink()
+    (cloud.bin / "git").symlink_to("/bin/false")
+    done = cloud.up()
+    assert done.returncode == 2
+    assert "is not a git checkout" in done.stderr
+    assert not (cloud.folder / "calls").exists()
+
+
 def test_a_machine_of_the_user_is_neither_made_nor_deleted(cloud):
     cloud.write("request")
     cloud.write("states", "READY\n")
@@ -323,6 +439,11 @@ def test_machines_with_the_only_results_are_kept(cloud, store):
         (["run", *WHERE, "--store", "b/x", "--", "a"], "expected gs://BUCKET/FOLDER"),
         (["run", "--existing", "--slices", "2", *WHERE, "--", "a"], "one TPU VM"),
         (["delete", *WHERE, "--name", "Lora"], "expected lower-case letters"),
+        (["run", *WHERE, "--store", "gs://b/a b", "--", "a"], "of letters, digits"),
+        (["create", *WHERE, "--type", "v5p-64x"], "expected a type and a number"),
+        (["create", *WHERE, *TYPE, "--spot=1"], "option --spot takes no value"),
+        (["run", *WHERE, "--before", "--", "a"], "option --before needs a value"),
+        (["run", *WHERE, "--existing", "--spot", "--", "a"], "does not change"),
     ],
 )
 def test_bad_calls_are_one_sentence_and_exit_code_2(words, says):
@@ -340,8 +461,9 @@ def test_dry_run_sends_nothing(cloud):
     assert done.returncode == 0, done.stderr
     assert not (cloud.folder / "calls").exists()
     lines = done.stdout.splitlines()
-    assert "queued-resources create lora --zone us-west4-a --project mine" in lines[0]
-    assert "--accelerator-type v5litepod-8" in lines[0]
+    assert lines[0].startswith("git ")  # before anything costs money
+    assert "queued-resources create lora --zone us-west4-a --project mine" in lines[1]
+    assert "--accelerator-type v5litepod-8" in lines[1]
     assert lines[-1].split()[3] == "queued-resources"
     assert lines[-1].split()[4] == "delete"
 

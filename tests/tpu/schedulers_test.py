@@ -20,6 +20,9 @@ JOBSET = {
 }
 
 
+WORDS = ['--x="a\\b"', "--y", "1", "a\nb", "a\tb", "", "#", "{a: b}", "yes", "é", "\\n"]
+
+
 def call(
     script: str, *words: str, cwd: str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
@@ -40,15 +43,13 @@ def flags(**changed: str) -> list[str]:
 
 
 def test_a_job_set_has_one_pod_a_host_and_the_words_as_given():
-    done = call(
-        "jobset.sh", *flags(slices="2"), "--", "train", '--x="a\\b"', "--y", "1"
-    )
+    done = call("jobset.sh", *flags(slices="2"), "--", "train", *WORDS)
     assert done.returncode == 0, done.stderr
     (jobs,) = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"]
     spec = jobs["template"]["spec"]
     assert (jobs["replicas"], spec["parallelism"], spec["completions"]) == (2, 8, 8)
     pod = spec["template"]["spec"]
-    words = ["jaxlora", "train", '--x="a\\b"', "--y", "1", "--processes", "auto"]
+    words = ["jaxlora", "train", *WORDS, "--processes", "auto"]
     assert pod["containers"][0]["command"] == words
     assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x4x4"
@@ -62,6 +63,14 @@ def test_a_job_set_has_one_pod_a_host_and_the_words_as_given():
         ([*flags(topology="v5p-64"), "--", "a"], "--topology is 'v5p-64'"),
         ([*flags(hosts="4"), "--", "a"], "has 32 chips, got 4 hosts of 4"),
         ([*flags(chips="four"), "--", "a"], "--chips is 'four', expected a number"),
+        ([*flags(hosts="08"), "--", "a"], "--hosts is '08', expected a number"),
+        ([*flags(slices="0"), "--", "a"], "--slices is '0', expected a number"),
+        ([*flags(name="a: b"), "--", "a"], "--name is 'a: b', expected lower-case"),
+        ([*flags(claim="a/b"), "--", "a"], "--claim is 'a/b', expected lower-case"),
+        ([*flags(image="a #"), "--", "a"], "--image is 'a #', expected REGISTRY"),
+        ([*flags(accelerator="v5p"), "--", "a"], "what node pools are labelled with"),
+        ([*flags(), "--", "a", "{worker}"], "and has no {worker}"),
+        ([*flags(), "--claim", "--", "a"], "option --claim needs a value"),
         (flags(), "nothing to run"),
         (["--color"], "no option '--color'"),
     ],
@@ -103,6 +112,14 @@ def test_tasks_of_slurm_are_processes_of_one_run(tools):
     done = call("slurm.sh", "train", "a b", **tools)
     assert done.stdout == "train a b --processes auto\n" * 2
     assert done.returncode == 0
+
+
+def test_processes_that_are_given_stay(tools):
+    for given in (["--processes", "2"], ["--processes=2"]):
+        done = call("slurm.sh", "train", *given, **tools)
+        assert done.stdout == f"{' '.join(['train', *given])}\n" * 2
+        done = call("jobset.sh", *flags(), "--", "train", *given)
+        assert "auto" not in done.stdout
 
 
 def test_tasks_of_slurm_that_run_alone_get_their_number(tools):

@@ -181,11 +181,14 @@ def changed(field, name="bo"):
 
 
 OTHERS = {
-    "tokens": {"data": changed("tokens")},
+    "tokens": {"data": changed("tokens"), "says": r"run: data\.bo\.content changed"},
     "answers": {"data": changed("weights")},
-    "order": {"data": dict(reversed(DATA.items()))},
+    "order": {"data": dict(reversed(DATA.items())), "says": r"run: order is \["},
     "name": {"data": {n.replace("ann", "al"): rows for n, rows in DATA.items()}},
-    "number": {"data": DATA | {"ed": draw(9, 4)}, "says": "run: rows changed since;"},
+    "number": {
+        "data": DATA | {"ed": draw(9, 4)},
+        "says": r"order is .*data\.ed\.content is here only;",
+    },
     "rate": {
         "training": dataclasses.replace(TRAINING, learning_rate=2e-2),
         "says": r"run: training\.learning_rate is 0\.01 there and 0\.02 here; give",

@@ -160,6 +160,16 @@ def holds(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
+def is_of(folder: Path, kind: Kind) -> bool:
+    """Whether a folder is of a kind and holds nothing else, so that it may go.
+
+    Args:
+      folder: a study's, say.
+      kind: its kind.
+    """
+    return _foreign(folder, kind) is None
+
+
 @contextlib.contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """Gives the name of a new folder, which takes the place of ``folder`` at the end.

@@ -81,7 +81,7 @@ def check(
         fields that differ, or other files.
     """
     path = out / "study.json"
-    if path.exists():
+    if path.is_file():  # a pipe would be waited for
         stored = _read(path)
         stored["config"] = current(kind, stored["config"])
         _compare(out, stored, identity, free, facts)
@@ -135,12 +135,13 @@ def _compare_configs(out: Path, old, new, free: Sequence[str]) -> None:
     names = (old.keys() | new.keys()) - set(free)
     differ = sorted(name for name in names if old.get(name) != new.get(name))
     if differ:
-        name = differ[0]
+        name, file = differ[0], out / "results.json"
+        repeat = f", or repeat that run with --from {file}" if file.exists() else ""
         raise OccupiedError(
             f"Output folder {out} holds a run with another configuration: {name} is "
             f"{old.get(name)!r} there and {new.get(name)!r} here"
             f"{f' ({len(differ)} fields differ)' if len(differ) > 1 else ''}; choose "
-            f"another --out, or repeat that run with --from {out / 'results.json'}."
+            f"another --out{repeat}."
         )
 
 

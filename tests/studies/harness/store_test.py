@@ -115,7 +115,16 @@ def test_another_configuration_is_refused_by_field(tmp_path):
     assert "world.people is 3 there and 4 here" in message
     assert "fields differ" not in message
     two = dataclasses.replace(TINY, world=world, resamples=51)
-    assert "(2 fields differ)" in refused(tmp_path, two)
+    said = refused(tmp_path, two)
+    assert "(2 fields differ)" in said
+    assert "--from" not in said
+    (tmp_path / "results.json").touch()
+    assert f"with --from {tmp_path / 'results.json'}." in refused(tmp_path, two)
+
+
+def test_a_pipe_is_no_study_json(tmp_path):
+    os.mkfifo(tmp_path / "study.json")
+    assert "holds no two-hop study" in refused(tmp_path)
 
 
 def test_how_a_study_is_run_may_differ(tmp_path):
