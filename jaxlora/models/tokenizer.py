@@ -14,6 +14,7 @@ from typing import Any
 from jaxlora.io import tensors
 from jaxlora.models import chat, text_files, turn_end
 from jaxlora.models.text_backend import Backend
+from jaxlora.models.turn_end import Mark
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,19 +43,16 @@ class Tokenizer:
     @functools.cached_property
     def turn_end(self) -> str:
         """The mark that the chat template puts after an answer; empty without one."""
-        return self._mark[0]
+        return self._mark.text
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer: every eos, and the mark of the chat template."""
-        token = self._mark[1]
-        if token is None or token in self.eos_ids:
-            return self.eos_ids
-        return (*self.eos_ids, token)
+        return tuple(dict.fromkeys((*self.eos_ids, *self._mark.ids)))
 
     @functools.cached_property
-    def _mark(self) -> tuple[str, int | None]:
-        return turn_end.mark(self) if self.chat_template else ("", None)
+    def _mark(self) -> Mark:
+        return turn_end.mark(self) if self.chat_template else Mark()
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Returns token ids.
@@ -172,7 +170,8 @@ def load(
     """Reads the tokenizer of a checkpoint folder.
 
     Special tokens are those of ``tokenizer_config.json``, else of
-    ``special_tokens_map.json``, else the ids of ``config.json``; every eos of
+    ``special_tokens_map.json`` (which comes first if the other lists no added tokens,
+    as in older folders), else the ids of ``config.json``; every eos of
     ``generation_config.json`` ends a text too.
 
     Args:
@@ -187,7 +186,9 @@ def load(
     files = text_files.Files(folder, None if rest is None else pathlib.Path(rest))
     backend = text_files.backend(files)
     config = files.read(text_files.CONFIG)
-    mapped = {**backend.named, **files.read("special_tokens_map.json"), **config}
+    named = {x: y for x, y in files.read("special_tokens_map.json").items() if y}
+    last = (named, config) if "added_tokens_decoder" in config else (config, named)
+    mapped = {**backend.named, **last[0], **last[1]}
     model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")
