@@ -13,6 +13,8 @@
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,6 +53,12 @@ def leaf_shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
     >>> leaf_shapes(Decoder(DecoderConfig(hidden_size=8)))["final_norm/scale"].shape
     (8,)
     """
+    return dict(_traced_shapes(model))
+
+
+@functools.lru_cache(maxsize=64)
+def _traced_shapes(model: Decoder) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Traced once for a model: often several folders of one shape are read."""
     return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
 
 
