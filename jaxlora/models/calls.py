@@ -53,13 +53,14 @@ def leaf_shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
     >>> leaf_shapes(Decoder(DecoderConfig(hidden_size=8)))["final_norm/scale"].shape
     (8,)
     """
-    return dict(_traced_shapes(model))
+    return dict(_traced_shapes(model.config))
 
 
 @functools.lru_cache(maxsize=64)
-def _traced_shapes(model: Decoder) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Traced once for a model: often several folders of one shape are read."""
-    return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
+def _traced_shapes(config: DecoderConfig) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Traced once for a shape: often several folders of it are read."""
+    make = functools.partial(init, model=Decoder(config))
+    return named.flatten(jax.eval_shape(make, jax.random.key(0)))
 
 
 def apply(
