@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import chex
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlora import lora
+from jaxlora.commands import train_output
 from jaxlora.lora import LoraConfig, LoraWeight
 
 L, D, F = 2, 6, 4
@@ -373,3 +375,26 @@ def test_a_base_without_a_table_has_no_head():
     base = {"q_proj": {"kernel": jnp.ones((4, 6))}}
     with pytest.raises(ValueError, match="lm_head"):
         lora.targets(base, ("lm_head",))
+
+
+def test_gates_too_narrow_for_the_rank_are_left_out_unless_they_are_named():
+    layer = {
+        x: {"kernel": jnp.ones((2, 8, n))}
+        for x, n in (("in_proj_a", 4), ("in_proj_qkv", 24), ("out_proj", 8))
+    }
+    base = {"layers": {"delta": layer}}
+    a = "layers/delta/in_proj_a/kernel"
+    config = LoraConfig(rank=6)
+    assert {*lora.sites(lora.init(KEY, base, LoraConfig(rank=4)))} > {a}
+    wide = {*lora.sites(lora.init(KEY, base, config))}
+    assert wide == {
+        name.replace("in_proj_a", x) for name in [a] for x in list(layer)[1:]
+    }
+    (sentence,) = train_output.left_out(base, config)
+    assert sentence.startswith(f"{a} have fewer")
+    assert "rank of 4 at most" in sentence
+    for named in (("in_proj_a",), ("in_proj_a", "out_proj")):
+        with pytest.raises(ValueError, match="LoRA rank is 6, expected 1 to 4"):
+            lora.init(KEY, base, dataclasses.replace(config, targets=named))
+    with pytest.raises(ValueError, match="LoRA rank is 9"):
+        lora.init(KEY, base, LoraConfig(rank=9))

@@ -141,6 +141,7 @@ def _train(
     words = tokenizer.load(*sources.source(given.model, asked=given.tokenizer)[:2])
     model, base = _load(given)
     lora.adapted(base, config)  # a rank too high is refused before data is read
+    printing.say(train_output.left_out(base, config))
     words = tokenizer.fitted(words, model.config.vocab_size)
     printing.say([*weight_sets.notes(given.model), *origin.notes(given.model)])
     rows, counts = _pack(given, data, words, model.config.max_length)

@@ -12,15 +12,35 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlora import lora
+from jaxlora import tree as named
 from jaxlora.commands import talk
 from jaxlora.files import write_text
+from jaxlora.names import few
 from jaxlora.strangers.text import cells, visible
 from jaxlora.studies.harness import provenance
 from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
+from jaxlora.tree import Tree
 
 RECORD, LOSSES = "training.json", "losses.csv"
 LEFT_OUT = ("bad_lines", "refused", "too_long", "truncated", "no_answer")
+
+
+def left_out(base: Tree, config: lora.LoraConfig) -> Iterator[str]:
+    """Says which layers are too narrow for the rank, and not adapted.
+
+    Args:
+      base: params of the model.
+      config: of its adapters.
+    """
+    names, flat = lora.left_out(base, config), named.flatten(base)
+    if names:
+        least = min(min(flat[name].shape[-2:]) for name in names)
+        yield (
+            f"{few(names)} have fewer features than the rank {config.rank}, and are "
+            f"not adapted; a rank of {least} at most adapts them, too."
+        )
 
 
 def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -> None:

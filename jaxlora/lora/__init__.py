@@ -17,6 +17,7 @@ from jaxlora.lora.fresh import TABLE as TABLE
 from jaxlora.lora.fresh import LoraConfig as LoraConfig
 from jaxlora.lora.fresh import adapted as adapted
 from jaxlora.lora.fresh import init as init
+from jaxlora.lora.fresh import left_out as left_out
 from jaxlora.lora.fresh import targets as targets
 from jaxlora.lora.stacked import confine as confine
 from jaxlora.lora.stacked import num_experts as num_experts

@@ -26,6 +26,8 @@ _THEIRS = {
 }
 ALL_LINEAR = (r"(layers|memory)/.*(_proj|/in_proj_\w+)/kernel",)
 """Every linear layer of a decoder; a memory is an MLP that its layers share."""
+_GATES = re.compile(r".*/in_proj_(a|b|ba)/kernel")
+"""Layers of a delta net with a feature or two for each of its heads, and no more."""
 
 
 TABLE, HEAD = "embed/embedding", "head"
@@ -144,7 +146,9 @@ def adapted(base: Tree, config: LoraConfig) -> dict[str, Any]:
     if not math.isfinite(config.alpha) or config.alpha <= 0:
         raise ValueError(f"alpha is {config.alpha}, expected a positive number.")
     claimed = targets(base, config.targets)
-    chosen = sorted({name for names in claimed.values() for name in names})
+    chosen = {name for names in claimed.values() for name in names}
+    # What leaves nothing is refused below.
+    chosen = sorted(chosen - {*left_out(base, config)} or chosen)
     flat = named.flatten(base)
     if HEAD in chosen and HEAD not in flat:  # tied: it is the table, turned
         table = flat[TABLE]
@@ -157,6 +161,28 @@ def adapted(base: Tree, config: LoraConfig) -> dict[str, Any]:
                 f"{name!r} is {d} x {f}, and a higher rank adds nothing to it."
             )
     return {name: flat[name] for name in chosen}
+
+
+def left_out(base: Tree, config: LoraConfig) -> tuple[str, ...]:
+    """Returns kernels of "all linear layers" that are too narrow for the rank.
+
+    They are the gates of delta nets, which have a feature or two a head: a rank that is
+    meant for all other layers should not be refused for them. Named, they are refused.
+
+    Args:
+      base: params; arrays, or shapes of arrays.
+      config: rank and targets.
+
+    >>> base = {"layers": {"delta": {"in_proj_a": {"kernel": jnp.ones((8, 2))}}}}
+    >>> left_out(base, LoraConfig(rank=4)), left_out(base, LoraConfig(rank=2))
+    (('layers/delta/in_proj_a/kernel',), ())
+    """
+    claimed, flat = targets(base, config.targets), named.flatten(base)
+    every = {"all-linear", *ALL_LINEAR}
+    asked = {x for pattern in claimed.keys() - every for x in claimed[pattern]}
+    wide = {x for pattern in claimed.keys() & every for x in claimed[pattern]}
+    narrow = (x for x in wide - asked if min(flat[x].shape[-2:]) < config.rank)
+    return tuple(sorted(x for x in narrow if _GATES.fullmatch(x)))
 
 
 def _init_site(
