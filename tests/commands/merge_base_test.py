@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora import cli
+from jaxlora import cli, lora, reuse
+from jaxlora import merge as merges
+from jaxlora import tree as named
 from jaxlora.io import peft
+from jaxlora.models import adapters, sites
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "adapters"
 Q = "model.layers.1.self_attn.q_proj"
@@ -116,3 +119,39 @@ def test_a_gain_is_no_module_of_its_own(merge):
     _, text = merge("tied/dora", "tied/head", words="--method sum --weights 0 1")
     assert "The merge is zero in" in text
     assert "dora_gain" not in text
+
+
+def test_dora_of_the_mlps_of_a_mixture_is_merged_as_it_is_run(tmp_path, capsys):
+    """``ties`` elects signs: a gain that is part of an update gives another merge."""
+    family = DATA.parent / "families" / "mixtral"
+    folders = [dora_of_mlps(family, tmp_path / str(i), i) for i in (1, 2)]
+    words = ["--method", "ties", "--density", "0.5", "--base", str(family / "base")]
+    flags = [*map(str, folders), *words, "--out", str(tmp_path / "out")]
+    assert cli.main(["merge", *flags]) == 0, capsys.readouterr().err
+    once = reuse.load(family / "base", [tmp_path / "out"]).adapter
+    how = merges.preset("ties", density=0.5)
+    base = reuse.load(family / "base")
+    trees = [adapters.load(x, base.base) for x in folders]
+    at_once = lora.sites(how(lora.stack(trees), [1.0, 1.0]))
+    for name in ("gate", "up", "down"):
+        site = f"layers/moe/{name}/kernel"
+        kernel = named.flatten(base.base)[site]
+        got, want = (sites.fused(kernel, site, x) for x in (lora.sites(once), at_once))
+        np.testing.assert_allclose(got, want, atol=1e-4)  # gains are divided out
+        assert np.abs(got - kernel).max() > 0.1
+
+
+def dora_of_mlps(family, folder, seed):
+    """The MLPs' adapter of a family, turned, with magnitudes."""
+    shutil.copytree(family / "experts", folder)
+    file = folder / "adapter_model.safetensors"
+    stored, rng = load_file(file), np.random.default_rng(seed)
+    stored = {x: rng.permuted(y).reshape(y.shape) for x, y in stored.items()}
+    for key in [x for x in stored if x.endswith("lora_B.weight")]:
+        magnitude = rng.uniform(0.5, 2, len(stored[key])).astype(np.float32)
+        stored[key.replace("lora_B.weight", "lora_magnitude_vector")] = magnitude
+    save_file(stored, file)
+    config = folder / "adapter_config.json"
+    raw = json.loads(config.read_text()) | {"use_dora": True}
+    config.write_text(json.dumps(raw))
+    return folder
