@@ -17,7 +17,7 @@ knows the format and no model.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxlora.io import (
@@ -39,6 +39,8 @@ from jaxlora.io.peft_types import PeftAdapter as PeftAdapter
 from jaxlora.io.peft_types import PeftModule as PeftModule
 from jaxlora.io.peft_types import Rows as Rows
 from jaxlora.io.tensors import Tensors
+
+_TIED = {"embed_tokens", "lm_head"}
 
 SEAL = "adapter"
 """Key of the manifest of an adapter that we wrote."""
@@ -104,7 +106,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> PeftFile:
         copies=dict(sorted(copies.items())),
         replaced=dict(sorted(parts.replaced.items())),
         rows=rows,
-        tied=bool(raw.get("ensure_weight_tying")),
+        tied=_is_tied(raw, [*modules, *parts.replaced]),
         settings={x: raw[x] for x in peft_parts.SETTINGS if raw.get(x)},
         stored=stored,
     )
@@ -162,6 +164,15 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     bare = config.is_parameter(peft_parameters.parameter_of(named))
     start = None if table else config.start
     return dataclasses.replace(header, start=start, parameter=bare)
+
+
+def _is_tied(raw: Raw, names: Sequence[str]) -> bool:
+    """Does what changes the table change a tied head? PEFT ties these two names.
+
+    GPT-2's table is ``wte``: its head stays.
+    """
+    parts = {part for name in names for part in name.split(".")}
+    return bool(raw.get("ensure_weight_tying")) and bool(parts & _TIED)
 
 
 def _without_tied(raw: Raw, config: Config, pairs):

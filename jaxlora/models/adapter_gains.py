@@ -16,7 +16,7 @@ from jaxlora.io.peft import PeftModule
 def folded(module: PeftModule, kernel: Any) -> PeftModule:
     """Returns the update of DoRA with its gain among its factors: rank R + min(D, F).
 
-    For layers whose outputs have no place for a gain: table and head.
+    For the table, whose rows are looked up, and have no place for a gain.
 
     Args:
       module: of D to F features; without a magnitude it stays as it is.

@@ -17,20 +17,23 @@ from jaxlora.lora import LoraWeight
 from jaxlora.models import names, sites
 from jaxlora.models.adapter_gains import gain_of, scaled
 from jaxlora.models.config import DecoderConfig
-from jaxlora.models.sites import BIAS, EMBEDDING, GAIN, KERNEL
+from jaxlora.models.sites import EMBEDDING, HEAD, KERNEL
 from jaxlora.tree import Tree
 
 
-def outside_module(site: str, weight: LoraWeight, path: str) -> dict[str, PeftModule]:
+def outside_module(
+    site: str, weight: LoraWeight, path: str, least: int = 0
+) -> dict[str, PeftModule]:
     """Returns the module of table or head, by its path; nothing if it is zero.
 
     Args:
       site: of table or head.
       weight: a [V, R] and b [R, D], or a [D, R] and b [R, V].
       path: of the module.
+      least: ranks that are kept, zero or not.
     """
     a, b = np.asarray(weight.a), np.asarray(weight.b)
-    rank = peft_out.used(a, b)
+    rank = max(least, peft_out.used(a, b))
     if not rank:
         return {}
     down, up = np.ascontiguousarray(a[:, :rank].T), np.ascontiguousarray(b[:rank].T)
@@ -49,7 +52,7 @@ def add_beside(
     Args:
       modules: of the kernels, by path; changed.
       site: of a gain or bias.
-      weight: [L, 1, F], or [L, X, 1, F] of the MLPs of a mixture.
+      weight: [L, 1, F], or [L, X, 1, F] of the MLPs of a mixture, or [1, V].
       of: config of the decoder, and its params, for a gain.
 
     Raises:
@@ -57,22 +60,26 @@ def add_beside(
         that is not above -1: DoRA has positive magnitudes.
     """
     config, base = of
-    if weight.a.ndim != 3 and not (config and weight.a.ndim == 4):
+    kernel = sites.beside(site, KERNEL)
+    axes = (2,) if kernel == HEAD else (3, 4) if config else (3,)
+    if weight.a.ndim not in axes:
         raise ValueError(
             f"Site {site!r} has a of shape {tuple(weight.a.shape)}, expected "
             f"[L, 1, R]; write the adapters of a library one by one, with "
             f"lora.unstack."
         )
-    rows, kernel = np.asarray(lora.delta(weight))[..., 0, :], sites.beside(site, KERNEL)
-    if site.endswith(f"/{GAIN}") and base is None:
+    rows = np.asarray(lora.delta(weight))[..., 0, :]
+    if not sites.is_bias(site) and base is None:
         raise ValueError(
             f"The adapter has a site {site!r} (DoRA), whose magnitudes are norms of "
             f"the base's kernel; give the base as well."
         )
     for index in np.ndindex(rows.shape[:-1]):
-        row, path = rows[index], names.module(kernel, index, config)
+        row, path = rows[index], names.table(config).outside["head"]
+        if kernel != HEAD:
+            path = names.module(kernel, index, config)
         old = modules[path]
-        if site.endswith(f"/{BIAS}"):
+        if sites.is_bias(site):
             modules[path] = dataclasses.replace(old, bias=row / np.float32(old.scale))
             continue
         if (row <= -1).any():
@@ -81,7 +88,8 @@ def add_beside(
                 f"which no magnitude of DoRA does; fuse it instead."
             )
         low = scaled(old, 1.0 / (1.0 + row))
-        leaf = named.flatten(base)[kernel][index]
+        leaves = named.flatten(base)
+        leaf = leaves[kernel][index] if kernel in leaves else leaves[EMBEDDING].T
         norm = 1.0 / gain_of(leaf, low.a, low.b, low.scale, np.ones_like(row))
         magnitude = np.asarray((1.0 + row) * norm)
         modules[path] = dataclasses.replace(low, magnitude=magnitude)

@@ -155,7 +155,7 @@ def weights(
     for layer, path in paths.items():
         _check_shapes(path, modules[layer], shape)
     if None in modules:
-        return {site: _outside(paths[None], modules[None], leaves)}
+        return _outside(paths[None], modules[None], leaves)
     layered = {layer: x for layer, x in modules.items() if layer is not None}
     for layer, x in layered.items():
         if x.start is not None:
@@ -199,15 +199,17 @@ def _rows(rows: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> LoraWeight:
     for layer, row in rows.items():
         b[layer, 0] = row
     b = jnp.asarray(b.reshape(*lead, 1, f))
-    return LoraWeight(jnp.ones((*lead, 1, 1)), b, jnp.ones(lead))
+    return LoraWeight(jnp.ones((*lead, 1, 1)), b, jnp.ones(tuple(lead)))
 
 
-def _outside(path: str, module: PeftModule, leaves: Mapping[str, Any]) -> LoraWeight:
-    """The update of table or head, which have no layers."""
-    if module.bias is not None and module.bias.any():
+def _outside(
+    path: str, module: PeftModule, leaves: Mapping[str, Any]
+) -> dict[str, LoraWeight]:
+    """The sites of table or head, which have no layers."""
+    if module.embedding and module.bias is not None and module.bias.any():
         raise ValueError(
-            f"The adapter has a bias (lora_bias) of {path!r}, which is read of linear "
-            f"layers within a decoder's layers only."
+            f"The adapter has a bias (lora_bias) of {path!r}, expected one of a linear "
+            f"layer: an embedding has none."
         )
     tied = HEAD not in leaves
     if module.start is not None and tied:
@@ -217,9 +219,21 @@ def _outside(path: str, module: PeftModule, leaves: Mapping[str, Any]) -> LoraWe
         )
     kernel = leaves[EMBEDDING if module.embedding or tied else HEAD]
     kernel = kernel.T if tied and not module.embedding else kernel
-    module = folded(peft_starts.without_start(module, kernel), kernel)
-    single = _stack({0: module}, (1, module.a.shape[1], module.b.shape[0]))
-    return jax.block_until_ready(jax.tree.map(lambda x: x[0], single))
+    module = peft_starts.without_start(module, kernel)
+    out, shape = {}, kernel.shape
+    if module.embedding:
+        module = folded(module, kernel)
+    elif _has(module.bias):
+        row = module.scale * _wide(module.bias)
+        out[sites.beside(HEAD, BIAS)] = _rows({0: row}, shape)
+    if _has(module.magnitude):
+        parts = module.a, module.b, module.scale, module.magnitude
+        gain = np.asarray(gain_of(kernel, *parts))
+        out[sites.beside(HEAD, GAIN)] = _rows({0: gain - 1.0}, shape)
+        module = scaled(module, gain)
+    site = EMBEDDING if module.embedding else HEAD
+    out[site] = jax.block_until_ready(_stack({0: module}, shape))
+    return out
 
 
 def _check_shapes(path: str, module: PeftModule, shape: tuple[int, ...]) -> None:
@@ -245,5 +259,5 @@ def _stack(layers: Mapping[int, PeftModule], shape: tuple[int, ...]) -> LoraWeig
         r = module.a.shape[0]
         a[layer, :, :r], b[layer, :r] = module.a.T, module.b.T
         scale[layer] = module.scale
-    shaped = (x.reshape(*lead, *x.shape[1:]) for x in (a, b, scale))
+    shaped = (x.reshape((*lead, *x.shape[1:])) for x in (a, b, scale))
     return LoraWeight(*map(jnp.asarray, shaped))

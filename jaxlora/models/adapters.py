@@ -217,11 +217,14 @@ def to_peft(
     flat, paths = lora.sites(adapter), adapter_sites.outside_paths(config)
     modules: dict[str, PeftModule] = {}
     for site, weight in flat.items():
+        if sites.is_beside(site):
+            continue
+        parts = (sites.beside(site, part) for part in (sites.GAIN, sites.BIAS))
+        least = int(any(x in flat for x in parts))
         if site in paths:
-            modules |= adapter_modules.outside_module(site, weight, paths[site])
-        elif not sites.is_beside(site):
-            parts = (sites.beside(site, part) for part in (sites.GAIN, sites.BIAS))
-            least = int(any(x in flat for x in parts))
+            given = site, weight, paths[site], least
+            modules |= adapter_modules.outside_module(*given)
+        else:
             modules |= _layers(site, weight, config, least)
     for site, weight in flat.items():
         if sites.is_beside(site):

@@ -153,8 +153,7 @@ def unembed(
     Returns:
       [..., V] float32.
     """
-    update = None if adapter is None else adapter.get(sites.HEAD)
-    return logits(model.config, x, head(model, base), update)
+    return logits(model.config, x, head(model, base), sites.of_head(adapter))
 
 
 def head(model: Decoder, base: Tree) -> jax.Array:

@@ -1,6 +1,7 @@
 """A functional decoder: base in ``params``, adapters in ``lora``, gates in ``gate``."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -233,7 +234,7 @@ def logits(
     config: DecoderConfig,
     x: jax.Array,
     head: jax.Array,
-    update: LoraWeight | None = None,
+    update: Mapping[str, LoraWeight] | None = None,
 ) -> jax.Array:
     """Scores of every token id, accumulated in float32.
 
@@ -241,7 +242,7 @@ def logits(
       config: of the decoder; a tied head is the embedding table.
       x: final hidden states [..., D].
       head: [D, V], or the table [V, D] if the head is tied.
-      update: of the head, a [D, R] and b [R, V], tied or not; or None.
+      update: what :func:`sites.of_head` gives of an adapter, tied or not; or None.
 
     Returns:
       [..., V] float32.
@@ -253,8 +254,13 @@ def logits(
     out = jax.lax.dot_general(
         flat.astype(dtype), head.astype(dtype), dims, preferred_element_type=jnp.float32
     )
-    if update is not None:
-        out = out + apply_lora(update, flat.astype(jnp.float32))
+    update, ones = update or {}, jnp.ones((1, 1), jnp.float32)
+    if sites.GAIN in update:
+        out = out * (1.0 + apply_lora(update[sites.GAIN], ones))
+    if sites.KERNEL in update:
+        out = out + apply_lora(update[sites.KERNEL], flat.astype(jnp.float32))
+    if sites.BIAS in update:
+        out = out + apply_lora(update[sites.BIAS], ones)
     if config.logit_divisor != 1.0:
         out = out / config.logit_divisor
     if config.final_softcap:

@@ -156,7 +156,7 @@ def _of_layer(tree: Tree, place: Place) -> Tree:
 def _check_biases(leaves: Mapping[str, Any], adapted: Mapping[str, LoraWeight]) -> None:
     """A checkpoint has no place for biases that its architecture lacks."""
     for site in adapted:
-        if site.endswith(f"/{sites.BIAS}") and site not in leaves:
+        if sites.is_bias(site) and site not in leaves:
             raise ValueError(
                 f"The adapter has a bias (lora_bias) at {site!r}, and the model has "
                 f"none to add it to, nor a place for one in its checkpoint; use the "

@@ -5,7 +5,8 @@ Each is a :class:`LoraWeight` like any other, and merges as any other does:
 ``.../gain`` [L, 1, F]: the layer's output before its bias is multiplied by 1 + delta.
 With DoRA (arXiv 2402.09353) delta is m / |W + s b a| - 1, known once W is.
 ``.../bias`` [L, 1, F]: delta is added to the layer's output.
-Of the MLPs of a mixture both are [L, X, 1, F].
+Of the MLPs of a mixture both are [L, X, 1, F]; ``head_gain`` and ``head_bias`` [1, V]
+are those of the head.
 ``embed/embedding`` [V, D]: the update of the table that looks tokens up.
 ``head`` [D, V]: the update of the head; of a tied head too, which is then a table plus
 an update. Neither of the two changes the other.
@@ -28,6 +29,7 @@ from jaxlora.tree import Tree
 KERNEL, GAIN, BIAS = "kernel", "gain", "bias"
 EMBEDDING, HEAD = lora.TABLE, lora.HEAD
 _BESIDE = GAIN, BIAS, "embedding", HEAD
+_OF_HEAD = {KERNEL: HEAD, GAIN: f"{HEAD}_{GAIN}", BIAS: f"{HEAD}_{BIAS}"}
 
 
 def beside(site: str, part: str) -> str:
@@ -39,7 +41,11 @@ def beside(site: str, part: str) -> str:
 
     >>> beside("layers/attn/q_proj/kernel", GAIN)
     'layers/attn/q_proj/gain'
+    >>> beside(HEAD, GAIN)
+    'head_gain'
     """
+    if site in _OF_HEAD.values():
+        return _OF_HEAD[part]
     return site.rpartition("/")[0] + f"/{part}"
 
 
@@ -50,6 +56,25 @@ def is_beside(site: str) -> bool:
       site: its name.
     """
     return _part(site) in (GAIN, BIAS)
+
+
+def is_bias(site: str) -> bool:
+    """Is it a bias?
+
+    Args:
+      site: its name.
+    """
+    return _part(site) == BIAS
+
+
+def of_head(adapter: Adapter | None) -> dict[str, LoraWeight]:
+    """Returns what an adapter has of the head: a kernel's update, a gain, a bias.
+
+    Args:
+      adapter: one adapter, or None.
+    """
+    adapter = adapter or {}
+    return {part: adapter[x] for part, x in _OF_HEAD.items() if x in adapter}
 
 
 def kernels(adapter: Adapter) -> Adapter:
@@ -98,12 +123,12 @@ def check(base: Tree, adapter: Adapter, experts: int | None = None) -> None:
             lora.check_shapes(site, flat[site], shape_of(site, leaves), experts)
             continue
         kernel = beside(site, KERNEL)
-        if kernel not in flat or kernel not in leaves:
+        if kernel not in flat or (kernel not in leaves and kernel != HEAD):
             raise ValueError(
                 f"The adapter has a site {site!r} without {kernel!r}, expected both: "
                 f"it is a part of that layer's update."
             )
-        *lead, _, f = leaves[kernel].shape
+        *lead, _, f = shape_of(kernel, leaves)
         lora.check_shapes(site, flat[site], (*lead, 1, f), experts)
     rest = {site: w for site, w in flat.items() if site not in others}
     if rest:
@@ -188,7 +213,8 @@ def of_leaf(site: str, adapted: Mapping[str, LoraWeight]) -> dict[str, LoraWeigh
       site: of the leaf.
       adapted: every site of the adapter.
     """
-    parts = (site, beside(site, GAIN)) if _part(site) == KERNEL else (site,)
+    product = _part(site) in (KERNEL, HEAD)
+    parts = (site, beside(site, GAIN)) if product else (site,)
     return {name: adapted[name] for name in parts if name in adapted}
 
 
@@ -201,7 +227,8 @@ def fused(leaf: jax.Array, site: str, adapted: Mapping[str, LoraWeight]) -> jax.
       adapted: sites of the adapter, of as many layers.
     """
     weight = adapted.get(site)
-    gain = adapted.get(beside(site, GAIN)) if _part(site) == KERNEL else None
+    product = _part(site) in (KERNEL, HEAD)
+    gain = adapted.get(beside(site, GAIN)) if product else None
     if weight is not None and gain is None and _part(site) != BIAS:
         return lora.fuse_kernel(leaf, weight)
     total = leaf.astype(jnp.float32)
@@ -216,4 +243,5 @@ def fused(leaf: jax.Array, site: str, adapted: Mapping[str, LoraWeight]) -> jax.
 
 
 def _part(site: str) -> str:
-    return site.rpartition("/")[2]
+    last = site.rpartition("/")[2]
+    return last.removeprefix(f"{HEAD}_") if site in _OF_HEAD.values() else last

@@ -100,7 +100,7 @@ def cross_entropy(
     if isinstance(batch, Rows) or many:
         x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
         weights = weights.reshape(-1)
-    update = None if adapter is None else adapter.get(sites.HEAD)
+    update = sites.of_head(adapter)
     # Gathered here, before the loop over chunks.
     summed = functools.partial(_summed, model, head(model, base), update)
     if many:

@@ -302,6 +302,16 @@ def test_what_replaces_parts_of_the_base(plain, fields, key, shape, message):
         np.testing.assert_array_equal(got, values)
 
 
+@pytest.mark.parametrize(
+    ("table", "tied"), [("model.embed_tokens", True), ("transformer.wte", False)]
+)
+def test_a_head_is_tied_to_a_table_of_the_name_that_peft_knows(plain, table, tied):
+    configure(plain, ensure_weight_tying=True, modules_to_save=[table])
+    key = f"base_model.model.{table}.weight"
+    replace(plain, **{key: np.zeros((3, 4), np.float32)})
+    assert peft.open_folder(plain).tied is tied
+
+
 def test_what_a_saved_module_replaces_may_be_saved_beside_it(plain):
     names = "modules_to_save.default.weight", "original_module.weight"
     saved = {

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora import lora
+from jaxlora import lora, models
 from jaxlora import tree as named
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import LoraWeight
-from jaxlora.models import adapters, pretrained
+from jaxlora.models import adapters, decoder, pretrained, sites
 
 DATA = Path(__file__).parents[1] / "data" / "hf"
 NAMES = ("plain", "plain2", "rslora", "pattern")
@@ -224,6 +225,33 @@ def test_dora_is_a_gain_beside_the_kernel(base):
         np.testing.assert_allclose(
             lora.delta(adapter[Q])[layer], delta.T * want, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_has_magnitude_and_bias_as_other_layers(base, tied):
+    rng = np.random.default_rng(0)
+    weight = np.asarray(base["embed"]["embedding"] if tied else base["head"].T)
+    a, b = rng.normal(size=(2, 64)), rng.normal(size=(len(weight), 2))
+    m, bias = rng.uniform(1, 2, len(weight)), rng.normal(size=len(weight))
+    module = PeftModule(*(np.asarray(x, "f4") for x in (a, b)), 2.0)
+    beside = {"magnitude": m.astype("f4"), "bias": bias.astype("f4")}
+    module = dataclasses.replace(module, **beside)
+    held = {x: y for x, y in base.items() if x != "head"} if tied else base
+    adapter = adapters.from_peft(PeftAdapter(modules={"lm_head": module}), held)
+    sites.check(held, adapter)
+    x = rng.normal(size=(3, 64))
+    head = held["embed"]["embedding"] if tied else held["head"]
+    config = models.DecoderConfig(tie_head=tied)
+    got = decoder.logits(config, jnp.asarray(x, "f4"), head, sites.of_head(adapter))
+    total = weight + 2.0 * b @ a
+    total *= (m / np.linalg.norm(total, axis=1))[:, None]
+    np.testing.assert_allclose(got, x @ total.T + 2.0 * bias, atol=1e-4)
+    again = adapters.to_peft(adapter, base=held).modules["lm_head"]
+    for part in ("a", "b", "magnitude", "bias"):
+        got, want = getattr(again, part), getattr(module, part)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="whose magnitudes are norms"):
+        adapters.to_peft(adapter)
 
 
 @pytest.mark.parametrize("part", ["gain", "bias"])

@@ -181,7 +181,9 @@ def test_one_adapter_alone_is_no_tree():
         adapters.load(DATA / "tied/tokens", base)
 
 
-@pytest.mark.parametrize("kind", ["tied/dora", "untied/lora_bias", "tied/head"])
+@pytest.mark.parametrize(
+    "kind", ["tied/dora", "tied/dora_head", "untied/lora_bias", "tied/head"]
+)
 def test_written_for_peft_it_is_the_same(kind, tmp_path):
     _, base = pretrained.load(base_of(kind))
     adapter = adapters.load(DATA / kind, base)
