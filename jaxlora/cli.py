@@ -111,8 +111,12 @@ def _call(words: list[str], asked: stopping.Asked) -> int:
     # where a command can stop.
     asked.at_once = False
     stopping.check()
-    with profiling.traced(talk.current()):
-        return command(rest)
+    speech = talk.current()
+    with profiling.traced(speech):
+        code = command(rest)
+    if speech.board and not speech.boarded:
+        speech.say(f"{talk.BOARD}: nothing, as this command keeps no numbers.")
+    return code
 
 
 def _text(words: Sequence[str]) -> str | None:

@@ -6,6 +6,8 @@ training would take gigabytes and show the same step again and again.
 
 import contextlib
 import importlib
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ class Profile:
         self._folder = folder
         self._begun: float | None = None
         self._over = False
+        self._failed = ""
 
     def report(self) -> None:
         """Begins the trace, or ends it when it is long enough."""
@@ -39,12 +42,23 @@ class Profile:
             self._call("stop_trace")
 
     @property
-    def empty(self) -> bool:
-        """Has nothing been traced?"""
-        return self._begun is None
+    def words(self) -> str:
+        """Where the trace is, or why there is none."""
+        if self._failed:
+            return f"none could be made ({self._failed})"
+        if self._begun is None:
+            return "nothing, as it ended before its first report of progress"
+        return f"{self._folder}; `xprof --logdir {self._folder}` shows it"
+
+    def _call(self, name: str, *given: str) -> None:
+        # A run is worth more than its trace: no room on the disk does not end it.
+        try:
+            self._profiler(name, *given)
+        except (OSError, RuntimeError) as error:
+            self._over, self._failed = True, str(error).splitlines()[0][:200]
 
     @staticmethod
-    def _call(name: str, *given: str) -> None:
+    def _profiler(name: str, *given: str) -> None:
         getattr(importlib.import_module("jax.profiler"), name)(*given)
 
 
@@ -54,15 +68,36 @@ def traced(words: talk.Talk) -> Iterator[None]:
 
     Args:
       words: on how the command talks.
+
+    Raises:
+      ValueError: if there can be no such folder.
+      OSError: if it could not be written.
     """
+    if words.wrong:
+        raise ValueError(words.wrong)
     if words.profile is None:
         yield
         return
+    _check(words.profile)
     words.traced = profile = Profile(words.profile)
     try:
         yield
     finally:
         profile.end()
-        where = f"{words.profile}; `xprof --logdir {words.profile}` shows it"
-        text = "nothing, as it ended before its first report of progress"
-        words.say(f"Profile: {text if profile.empty else where}.")
+        words.say(f"Profile: {profile.words}.")
+
+
+def _check(folder: Path) -> None:
+    """Refuses a folder that cannot be written, before hours of work."""
+    there = next(x for x in (folder, *folder.absolute().parents) if x.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"--profile is {folder}, but {there} is a file, expected a folder to write "
+            f"into."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        code = error.errno or 0
+        raise OSError(code, os.strerror(code), str(there)) from None

@@ -34,4 +34,5 @@ def keep(*, on: bool) -> None:
         # Where nothing can be written (a container), JAX would warn at each program.
         with contextlib.suppress(OSError):
             place.mkdir(parents=True, exist_ok=True)
-            os.environ[PLACE] = str(place)
+            if os.access(place, os.W_OK):
+                os.environ[PLACE] = str(place)

@@ -47,6 +47,7 @@ def board(folder: Path) -> Iterator[Add]:
     Args:
       folder: of the run; nothing is written before the first scalar.
     """
+    talk.current().boarded = True
     if not talk.current().board or not talk.current().writes:
         yield lambda *_: None
         return

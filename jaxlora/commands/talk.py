@@ -70,6 +70,10 @@ class Talk:
     """Scalars for TensorBoard too?"""
     writes: bool = True
     """Does this process write files? Of several of one run, the first does."""
+    boarded: bool = False
+    """Does the command have scalars to keep?"""
+    wrong: str = ""
+    """A sentence, if the words do not fit."""
     profile: Path | None = None
     """Folder of a trace, if one is wanted."""
     traced: Any = None
@@ -126,25 +130,32 @@ def split(given: Sequence[str]) -> tuple[list[str], Talk]:
     >>> words, talk.level, talk.board
     (['train', '--out', 'x'], -1, True)
     """
-    words, profile = _value(PROFILE, given)
+    words, profiles = _values(PROFILE, given)
     rest = [x for x in words if x not in (*WORDS, BOARD, NO_PROGRAMS)]
     level = next((WORDS[word] for word in reversed(words) if word in WORDS), 0)
     talk = Talk(level, BOARD in words)
-    talk.profile = None if profile is None else Path(profile)
+    if len(profiles) > 1:
+        talk.wrong = f"Got {PROFILE} twice, expected it once."
+    elif "" in profiles:
+        talk.wrong = f"{PROFILE} needs the name of a folder for the trace."
+    talk.profile = Path(profiles[0]) if profiles else None
     talk.note(f"$ {shlex.join(['jaxlora', *given])}")
     return rest, talk
 
 
-def _value(flag: str, words: Sequence[str]) -> tuple[list[str], str | None]:
-    """Takes a flag and its value out of words; without a value it stays, as wrong."""
-    value, rest = None, list(words)
-    for i, word in enumerate(words):
+def _values(flag: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes a flag and its values out of words; one without a value gives ""."""
+    values, rest, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
         name, equals, text = word.partition("=")
-        if name == flag and (equals or words[i + 1 : i + 2]):
-            value = text if equals else words[i + 1]
-            del rest[i : i + (1 if equals else 2)]
-            break
-    return rest, value
+        if name != flag:
+            rest.append(word)
+        elif equals or not left or left[0].startswith("-"):
+            values.append(text)
+        else:
+            values.append(left.pop(0))
+    return rest, values
 
 
 @contextlib.contextmanager

@@ -41,3 +41,10 @@ def test_where_nothing_can_be_written_nothing_is_kept(home):
     (home / "cache").write_text("a file")
     programs.keep(on=True)
     assert programs.PLACE not in os.environ
+
+
+def test_a_folder_that_may_only_be_read_is_not_used(home, monkeypatch):
+    programs.folder().mkdir(parents=True)
+    monkeypatch.setattr(programs.os, "access", lambda *_: False)  # root may all
+    programs.keep(on=True)
+    assert programs.PLACE not in os.environ

@@ -105,6 +105,13 @@ def test_tensorboard_is_refused_where_it_is_missing(capsys, monkeypatch, tmp_pat
     scalars.check()  # not asked for
 
 
+def test_a_command_without_numbers_says_that_it_has_none(capsys):
+    assert cli.main(["merge", "--list", "--tensorboard"]) == 0
+    assert "--tensorboard: nothing, as this command keeps" in capsys.readouterr().err
+    assert cli.main(["merge", "--list"]) == 0
+    assert "--tensorboard" not in capsys.readouterr().err
+
+
 def test_words_of_every_command_are_no_flags_of_one(capsys):
     assert cli.main(["-q", "--version"]) == 0
     assert capsys.readouterr().out.startswith("jaxlora ")

@@ -36,7 +36,7 @@ def test_a_device_without_a_known_peak_has_no_utilisation(monkeypatch):
 def calls(monkeypatch):
     out = []
     profile = profiling.Profile
-    monkeypatch.setattr(profile, "_call", staticmethod(lambda *x: out.append(x)))
+    monkeypatch.setattr(profile, "_profiler", staticmethod(lambda *x: out.append(x)))
     return out
 
 
@@ -73,6 +73,42 @@ def test_a_run_too_short_to_profile_says_so(calls, tmp_path, capsys):
         pass
     assert not calls
     assert "Profile: nothing, as it ended before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--profile", "{}/file"], "--profile is {}/file, but {}/file is a file"),
+        (["--profile={}/file/x"], "but {}/file is a file, expected a folder"),
+        (["--profile"], "--profile needs the name of a folder"),
+        (["--profile="], "--profile needs the name of a folder"),
+        (["--profile", "--rank", "2"], "--profile needs the name of a folder"),
+        (["--profile", "{}", "--profile", "{}"], "Got --profile twice"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_refused_at_once(tmp_path, given, says):
+    (tmp_path / "file").touch()
+    how = words(*(word.format(tmp_path) for word in given))
+    with (
+        pytest.raises(ValueError, match=says.format(tmp_path, tmp_path)),
+        profiling.traced(how),
+    ):
+        pytest.fail("it ran")
+
+
+def test_a_trace_that_cannot_be_written_does_not_end_the_run(
+    tmp_path, monkeypatch, capsys
+):
+    def full(name, *_):
+        if name == "stop_trace":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(profiling.Profile, "_profiler", staticmethod(full))
+    how = words("--profile", str(tmp_path / "new"))
+    with talk.heard(how), profiling.traced(how), bars.bar("training") as move:
+        move("a", 1, 4)
+    said = capsys.readouterr().err
+    assert "Profile: none could be made ([Errno 28] No space left" in said
 
 
 def test_a_long_silence_is_broken_where_there_is_no_terminal(monkeypatch, capsys):
