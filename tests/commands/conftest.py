@@ -17,7 +17,8 @@ import pytest
 from jaxlora import cli, lora, models, reuse, route
 from jaxlora.evaluate.schema import Arm
 from jaxlora.evaluate.scoring import Answers
-from jaxlora.io import gate_file
+from jaxlora.io import gate_file, peft_out
+from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.studies.harness import Outcome
 from jaxlora.studies.two_hop.symbols import answer, bases
 from jaxlora.studies.two_hop.symbols import experts as symbol_experts
@@ -133,6 +134,29 @@ def refused(capsys, tmp_path, monkeypatch):
 def hf():
     """Folder of tiny checkpoints, each with adapters on it."""
     return Path(__file__).parents[1] / "data" / "hf"
+
+
+@pytest.fixture
+def llama(hf):
+    """The folder of the llama and its adapters."""
+    return hf / "llama"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder of adapters with one group of two modules: few programs to compile."""
+    folder, rng = tmp_path_factory.mktemp("small"), np.random.default_rng(0)
+    for name, rank in {"plain": 6, "plain2": 8, "rslora": 6}.items():
+        modules = {
+            f"model.layers.{i}.self_attn.q_proj": PeftModule(
+                rng.standard_normal((rank, 24), dtype=np.float32),
+                rng.standard_normal((20, rank), dtype=np.float32),
+                scale,
+            )
+            for i, scale in enumerate((0.5, 2.0))
+        }
+        peft_out.write(folder / name, PeftAdapter(modules=modules))
+    return folder
 
 
 @pytest.fixture(scope="session")
