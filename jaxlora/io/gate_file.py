@@ -88,7 +88,7 @@ def load(path: Path) -> GateFile:
         wanted = "BOOL" if name.endswith("/live") else "F32"
         if entry.dtype != wanted:
             raise _bad(path, f"{name!r} is stored as {entry.dtype}, expected {wanted}")
-    arrays = {name: header.values(path, name) for name in entries}
+    arrays = {name: header.values(path, entry) for name, entry in entries.items()}
     if sha256 is not None and sha256 != gate_about.file_hash(text, arrays):
         raise _bad(path, f"its {_HASH} is not that of what it holds: it was damaged")
     return GateFile(about, _states(path, arrays, len(about.experts)))

@@ -3,7 +3,7 @@
 A file is a length N (8 bytes, little endian), N bytes of JSON that give each tensor a
 dtype, a shape and where its bytes lie, and those bytes, without gaps. Each of these may
 be a lie: nothing is allocated for what the file does not hold, and an error names file,
-tensor, what was found and what was expected. Values are then read by safetensors.
+tensor, what was found and what was expected.
 
 https://github.com/huggingface/safetensors#format
 """
@@ -16,7 +16,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from jaxlora.io.errors import PathError
 from jaxlora.strangers import data
@@ -29,6 +28,14 @@ DTYPES: Mapping[str, np.dtype] = {
 """Types of weights, as they are in memory and are written."""
 READ = frozenset((*DTYPES, "F64"))
 """Types of weights that are read; 64 bits become 32."""
+_NUMPY = {
+    **DTYPES,
+    "F64": np.dtype(np.float64),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "BOOL": np.dtype(np.bool_),
+}
+_ALIGNED = 64
 
 HEADER_BYTES = 2**23
 """A header larger than this is none: it would name 60,000 tensors."""
@@ -136,21 +143,17 @@ def _check_places(path: Path, entries: Mapping[str, Entry], end: int, size: int)
         raise bad(path, f"its tensors end at byte {end}, but the file has {size} bytes")
 
 
-def values(path: Path, name: str) -> np.ndarray:
-    """Reads one tensor, of a type in :data:`READ`.
+def values(path: Path, entry: Entry) -> np.ndarray:
+    """Reads one tensor, of a type that NumPy has.
 
     Args:
       path: a safetensors file.
-      name: of the tensor.
+      entry: of the tensor.
 
     Raises:
       ValueError: if the file changed since its header was read.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return file.get_tensor(name)
-    except SafetensorError as error:
-        raise bad(path, f"tensor {name!r} cannot be read ({error})") from None
+    return raw(path, entry).view(_NUMPY[entry.dtype]).reshape(entry.shape)
 
 
 def raw(path: Path, entry: Entry) -> np.ndarray:
@@ -163,10 +166,21 @@ def raw(path: Path, entry: Entry) -> np.ndarray:
     Raises:
       ValueError: if the file changed since its header was read.
     """
-    read = np.fromfile(path, np.uint8, entry.nbytes, offset=entry.start)
-    if len(read) != entry.nbytes:
+    # Read and not mapped: mapped pages would be in memory beside the copy of them.
+    values = _aligned(entry.nbytes)
+    with path.open("rb") as file:
+        file.seek(entry.start)
+        count = file.readinto(values.data)
+    if count != entry.nbytes:
         raise bad(path, "it is shorter than its header says")
-    return read
+    return values
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Bytes that begin where JAX takes an array over without a copy."""
+    room = np.empty(size + _ALIGNED, np.uint8)
+    start = -room.ctypes.data % _ALIGNED
+    return room[start : start + size]
 
 
 def bad(path: Path, what: str) -> ValueError:

@@ -42,10 +42,10 @@ class Apart(Tensors):
         if name not in self.parts:
             return super().read(name, finite=finite)
         entry = self.entries[name]
-        values = header.raw(self.files[name], entry).view(DTYPES[entry.dtype])
+        values = header.values(self.files[name], entry)
         if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
             raise header.bad(self.files[name], f"{name!r} holds NaN or infinity")
-        return values.reshape(entry.shape)
+        return values
 
 
 def apart(stored: Tensors) -> Tensors:

@@ -101,20 +101,22 @@ class Dequantised(Tensors):
     def _of_eight_bits(self, name: str) -> np.ndarray:
         shape = self.entries[name].shape
         most = self._side(name.removesuffix(".weight"), ".SCB", "F32", shape[0])
-        values = header.values(self.files[name], name).astype(np.float32)
-        return values * (most / np.float32(127))[:, None]
+        stored = self.stored.entries[name]
+        values = header.values(self.files[name], stored).astype(np.float32)
+        values *= (most / np.float32(127))[:, None]
+        return values
 
     def _side(self, name: str, part: str, dtype: str, count: int) -> np.ndarray:
         """One of the tensors that make up another, checked and flat."""
         key = name + part
         entry = self.stored.entries.get(key)
         got = None if entry is None else (math.prod(entry.shape), entry.dtype)
-        if got != (count, dtype):
+        if entry is None or got != (count, dtype):
             raise self._bad(
                 name if name in self.files else f"{name}.weight",
                 f"{key!r} holds {got}, expected {(count, dtype)} (numbers, type)",
             )
-        return header.values(self.stored.files[key], key).reshape(-1)
+        return header.values(self.stored.files[key], entry).reshape(-1)
 
     def _bad(self, name: str, why: str) -> ValueError:
         path = self.files[name]
@@ -172,7 +174,7 @@ def _state(stored: Tensors, key: str) -> dict[str, Any]:
     entry = stored.entries[key]
     if entry.dtype != "U8" or math.prod(entry.shape) > _STATE_BYTES:
         raise _strange(key, f"{entry.dtype} of shape {entry.shape}")
-    text = header.values(stored.files[key], key).tobytes()
+    text = header.raw(stored.files[key], entry).tobytes()
     try:
         state = data.loads(text.decode("utf-8"))
     except ValueError as error:

@@ -2,9 +2,8 @@
 
 A checkpoint in the Hugging Face layout is ``model.safetensors``, or several shards with
 ``model.safetensors.index.json`` that says which shard holds which tensor. Opening reads
-headers only; a tensor is read when it is asked for, and the file is closed again, so
-that no mapped page stays in memory. Pickles (``.bin``, ``.pt``) are never opened: they
-can run code.
+headers only; a tensor is read when it is asked for, and the file is closed again.
+Pickles (``.bin``, ``.pt``) are never opened: they can run code.
 """
 
 import dataclasses
@@ -54,7 +53,7 @@ class Tensors:
             holds NaN or infinity.
         """
         check_dtype(name, self.entries[name])
-        values = header.values(self.files[name], name)
+        values = header.values(self.files[name], self.entries[name])
         if values.dtype == np.float64:
             with np.errstate(over="ignore"):  # infinity is looked for where it matters
                 values = values.astype(np.float32)

@@ -42,10 +42,9 @@ class Beside(NamedTuple):
         }:
             return held.read(name)
         entry, path = self.entries[name], held.files[name]
-        values = header.raw(path, entry)
         if entry.dtype not in DTYPES:
-            return values
-        return values.view(DTYPES[entry.dtype]).reshape(entry.shape)
+            return header.raw(path, entry)
+        return header.values(path, entry)
 
     def name_of(self, tensor: str) -> str:
         """Returns the name in these files of a tensor of the language model.

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlora import tree as named
 from jaxlora.lora import Adapter, Library
 from jaxlora.models import sites
 from jaxlora.models.cache import Cache
@@ -39,6 +40,18 @@ def init(key: jax.Array, model: Decoder) -> Tree:
     """
     tokens = jnp.zeros((1, 1), jnp.int32)
     return Decoder(model.config).init(key, Inputs(tokens))["params"]
+
+
+def leaf_shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shape and type of each leaf of a decoder's parameters, by name.
+
+    Args:
+      model: a decoder.
+
+    >>> leaf_shapes(Decoder(DecoderConfig(hidden_size=8)))["final_norm/scale"].shape
+    (8,)
+    """
+    return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
 
 
 def apply(

@@ -2,7 +2,8 @@
 
 A leaf [L, ...] or [L, X, ...] is allocated once, with its sharding; each layer is then
 written into it in place (the leaf is donated), turned and cast on the device. What the
-host holds is one tensor.
+host holds is one tensor, and for a moment the one before: JAX takes over the memory
+that it was read into, and lets go of it when it is called for the next.
 """
 
 import functools
@@ -54,16 +55,10 @@ def fill(
     for name in order:
         place, source = places[name], sources[name]
         leaf, sharding = shapes[place.leaf], where.get(place.leaf)
-        part = _part(checkpoint.read(source), place, sharding)
-        if not place.index:
-            filled, finite = _whole(part, leaf.dtype, place.turned, sharding)
-        else:
-            into = leaves.get(place.leaf)
-            if into is None:
-                into = jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
-            index = tuple(jnp.asarray(i, jnp.int32) for i in place.index)
-            filled, finite = _insert(into, part, index, place.turned, sharding)
-        leaves[place.leaf] = filled
+        # The tensor has no name here: it must be gone when the next is read.
+        leaves[place.leaf], finite = _entered(
+            checkpoint.read(source), place, leaf, sharding, leaves.get(place.leaf)
+        )
         if not finite:  # also waits, so that at most one tensor is on its way
             raise ValueError(
                 f"Tensor {source!r} of {checkpoint.files[source]} holds NaN or "
@@ -75,10 +70,27 @@ def fill(
     return leaves
 
 
+def _entered(
+    values: np.ndarray,
+    place: Place,
+    leaf: jax.ShapeDtypeStruct,
+    sharding: NamedSharding | None,
+    into: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """The leaf with one tensor entered, and whether that is finite."""
+    part = _part(values, place, sharding)
+    if not place.index:
+        return _whole(part, leaf.dtype, place.turned, sharding)
+    if into is None:
+        into = jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
+    index = tuple(jnp.asarray(i, jnp.int32) for i in place.index)
+    return _insert(into, part, index, place.turned, sharding)
+
+
 def _part(values: np.ndarray, place: Place, sharding: NamedSharding | None):
     """One tensor on the devices where its layer of the leaf will be."""
     if sharding is None:
-        return jnp.asarray(values)
+        return jax.device_put(values)  # on a CPU the same memory
     rank = values.ndim + len(place.index)
     axes = (*sharding.spec, *(None,) * (rank - len(sharding.spec)))
     axes = axes[rank - values.ndim :]

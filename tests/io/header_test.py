@@ -109,7 +109,7 @@ def test_file_that_became_shorter(path):
     write(path, {"a": A, "b": B})
     found = tensors.open_file(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="'b' cannot be read"):
+    with pytest.raises(ValueError, match="shorter than its header says"):
         found.read("b")
 
 

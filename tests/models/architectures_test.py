@@ -20,6 +20,7 @@ TINY = {
 }
 LLAMA = TINY | {"model_type": "llama"}
 QWEN = TINY | {"model_type": "qwen2"}
+GEMMA = TINY | {"model_type": "gemma"}
 GEMMA2 = TINY | {"model_type": "gemma2"}
 QWEN_MOE = TINY | {"model_type": "qwen3_moe"}
 QWEN35 = TINY | {"model_type": "qwen3_5_text", "num_hidden_layers": 4}
@@ -204,6 +205,13 @@ def test_gemma_with_vision_is_its_text_model():
         (GEMMA2 | {"hidden_activation": None}, "activation", "gelu_tanh"),
         # Gemma 2 was first published with a hidden_act that does not count.
         (GEMMA2 | {"hidden_act": "gelu"}, "activation", "gelu_tanh"),
+        # Of Gemma 1 both are there, and either means the approximation.
+        (GEMMA | {"hidden_act": "gelu"}, "activation", "gelu_tanh"),
+        (
+            GEMMA | {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"},
+            "activation",
+            "gelu_tanh",
+        ),
         (GEMMA2, "tie_head", True),
         (GEMMA2 | {"rope_theta": 5.0}, "local_rope_theta", 5.0),
         (GEMMA3, "local_layers", (True,) * 5 + (False, True)),

@@ -39,10 +39,10 @@ def _scaled(raw: Raw) -> dict[str, Any]:
 
 
 def _read_gemma(raw: Raw) -> dict[str, Any]:
-    # All activations that its checkpoints name mean the approximation by tanh.
-    name = raw.get("hidden_activation") or raw.get("hidden_act")
+    # The gelu of its checkpoints means the approximation by tanh, which newer ones say
+    # in hidden_activation.
     fields: dict[str, Any] = _scaled(raw)
-    return fields | ({"activation": "gelu_tanh"} if name == "gelu" else {})
+    return fields | ({"activation": "gelu_tanh"} if raw["hidden_act"] == "gelu" else {})
 
 
 def _read_post_normed(raw: Raw) -> dict[str, Any]:
