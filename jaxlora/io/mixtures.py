@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxlora.io import header
 from jaxlora.io.header import DTYPES, Entry
-from jaxlora.io.quantised import Dequantised
 from jaxlora.io.tensors import Tensors
 
 _JOINED = re.compile(
@@ -26,8 +25,10 @@ _MOST = 2**12  # some times the MLPs of any model
 class Apart(Tensors):
     """Named tensors, some of them parts of others in their files."""
 
+    stored: Tensors
+    """What the files hold."""
     parts: frozenset[str]
-    """Names of those."""
+    """Names of those that are parts."""
 
     def read(self, name: str, *, finite: bool = False) -> np.ndarray:
         """Returns one tensor, as :meth:`Tensors.read`.
@@ -40,7 +41,7 @@ class Apart(Tensors):
           ValueError: as :meth:`Tensors.read`.
         """
         if name not in self.parts:
-            return super().read(name, finite=finite)
+            return self.stored.read(name, finite=finite)
         entry = self.entries[name]
         values = header.values(self.files[name], entry)
         if finite and not np.isfinite(values.astype(np.float32, copy=False)).all():
@@ -60,12 +61,6 @@ def apart(stored: Tensors) -> Tensors:
     joined = {name: m for name in stored.entries if (m := _JOINED.fullmatch(name))}
     if not joined:
         return stored
-    if isinstance(stored, Dequantised):
-        raise ValueError(
-            f"The checkpoint holds {min(joined)!r}, the MLPs of a layer in one tensor, "
-            f"beside quantised ones, which is not supported; take the unquantised "
-            f"checkpoint."
-        )
     files = {name: path for name, path in stored.files.items() if name not in joined}
     entries = {name: x for name, x in stored.entries.items() if name not in joined}
     kept = frozenset(entries)
@@ -76,7 +71,7 @@ def apart(stored: Tensors) -> Tensors:
                     f"The checkpoint holds {part!r} twice, in {name!r} as well."
                 )
             entries[part], files[part] = entry, stored.files[name]
-    return Apart(files, entries, frozenset(entries) - kept)
+    return Apart(files, entries, stored, frozenset(entries) - kept)
 
 
 def _taken(name: str, entry: Entry, match: re.Match[str]) -> dict[str, Entry]:

@@ -31,6 +31,7 @@ _SIDE = re.compile(
 _ROWS = re.compile(r"(?P<module>.+)\.(?P<part>SCB|weight_format)")
 _STATE_BYTES = 2**14
 _CHUNK = 2**20  # numbers that are computed at a time
+_PACKED = ("U8", "BF16", "F16", "F32")
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -69,7 +70,7 @@ class Dequantised(Tensors):
     def _of_four_bits(self, name: str) -> np.ndarray:
         state, entry = self.states[name], self.entries[name]
         size, block = math.prod(entry.shape), state["blocksize"]
-        packed = self._side(name, "", "U8", -(-size // 2))
+        packed = self._packed(name, -(-size // 2))
         table = self._side(name, ".quant_map", "F32", 16)
         most = self._maxima(name, -(-size // block))
         values = np.empty(size, DTYPES[entry.dtype])
@@ -83,6 +84,17 @@ class Dequantised(Tensors):
             scales = np.repeat(scales, block)[:count]
             values[start : start + count] = table[index] * scales
         return values.reshape(entry.shape)
+
+    def _packed(self, name: str, count: int) -> np.ndarray:
+        """Two numbers a byte, of floats for FSDP (bnb_4bit_quant_storage)."""
+        entry = self.stored.entries[name]
+        if entry.nbytes != count or entry.dtype not in _PACKED:
+            raise self._bad(
+                name,
+                f"it holds {entry.nbytes} bytes of {entry.dtype}, expected {count} of "
+                f"{', '.join(_PACKED)}",
+            )
+        return header.raw(self.files[name], entry)
 
     def _maxima(self, name: str, count: int) -> np.ndarray:
         """Absolute maxima of the blocks of a tensor of 4 bits, float32."""
@@ -209,6 +221,17 @@ def _strange(key: str, what: str) -> ValueError:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**31
+
+
+def packed(checkpoint: Tensors) -> frozenset[str]:
+    """Returns the names of tensors that are stored in 4 or 8 bits.
+
+    Args:
+      checkpoint: as :func:`opened` returns it.
+    """
+    if not isinstance(checkpoint, Dequantised):
+        return frozenset()
+    return frozenset(checkpoint.states) | checkpoint.rows
 
 
 def kind(config: Any) -> str | None:

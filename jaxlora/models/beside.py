@@ -35,16 +35,10 @@ class Beside(NamedTuple):
         Args:
           name: a key of ``entries``.
         """
-        held = self.checkpoint
-        if isinstance(held, quantised.Dequantised) and name in {
-            *held.states,
-            *held.rows,
-        }:
-            return held.read(name)
-        entry, path = self.entries[name], held.files[name]
-        if entry.dtype not in DTYPES:
-            return header.raw(path, entry)
-        return header.values(path, entry)
+        entry = self.entries[name]
+        if entry.dtype in DTYPES:
+            return self.checkpoint.read(name)
+        return header.raw(self.checkpoint.files[name], entry)
 
     def name_of(self, tensor: str) -> str:
         """Returns the name in these files of a tensor of the language model.

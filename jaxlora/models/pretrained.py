@@ -67,6 +67,7 @@ def load(
     """
     folder = Path(folder)
     checkpoint = quantised.opened(tensors.open_folder(folder))
+    packed = quantised.packed(checkpoint)
     raw = tensors.read_json(folder / "config.json")
     config = architectures.from_json(raw)
     if fields.may_hold_more(raw):
@@ -86,6 +87,7 @@ def load(
     model = Decoder(config)
     shapes = leaf_shapes(model)
     places = names.places(config, shapes)
+    places = _as_packed(places, sources, packed)
     _check(checkpoint, sources, places, shapes)
     where = rules.shardings(mesh, shapes) if mesh is not None else {}
     return model, named.unflatten(
@@ -141,6 +143,18 @@ def _tie(checkpoint: Tensors, sources: dict[str, str], embedding: str) -> bool:
     elif HEAD in sources:
         sources[embedding] = sources.pop(HEAD)
     return True
+
+
+def _as_packed(
+    places: Mapping[str, Place], sources: Mapping[str, str], packed: frozenset[str]
+) -> dict[str, Place]:
+    """Kernels in 4 or 8 bits are stored as [out, in], those of GPT-2 (Conv1D) too."""
+    return {
+        name: place._replace(turned=True)
+        if sources.get(name) in packed and place.leaf.endswith("/kernel")
+        else place
+        for name, place in places.items()
+    }
 
 
 def _check(

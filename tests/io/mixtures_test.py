@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlora.io import mixtures, tensors
+from jaxlora.io import mixtures, quantised, tensors
 from jaxlora.models import pretrained
 
 BASE = pathlib.Path(__file__).parents[1] / "data/families/qwen3_5_moe_text/base"
@@ -90,6 +90,20 @@ def test_two_forms_of_one_tensor_are_refused(tmp_path):
     save_file(dict(zip(names, values, strict=True)), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"1\.down_proj\.weight' twice"):
         mixtures.apart(tensors.open_folder(tmp_path))
+
+
+def test_such_tensors_may_lie_beside_quantised_ones(tmp_path):
+    packed = load_file(BASE.parents[2] / "quantised" / "int8" / "model.safetensors")
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    several = {"model.layers.0.mlp.experts.down_proj": values}
+    save_file(packed | several, tmp_path / "model.safetensors")
+    stored = quantised.opened(tensors.open_folder(tmp_path))
+    taken = mixtures.apart(stored)
+    name = "model.layers.0.mlp.experts.1.down_proj.weight"
+    np.testing.assert_array_equal(taken.read(name), values[1])
+    name = "model.layers.0.self_attn.q_proj.weight"
+    np.testing.assert_array_equal(taken.read(name), stored.read(name))
+    assert taken.read(name).dtype == np.float32
 
 
 def test_numbers_that_are_none_are_named(tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import pathlib
+import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
@@ -49,7 +51,11 @@ def test_other_tensors_are_read_as_they_are():
         ("fp4", (f"{Q}.weight.quant_map", np.ones(15, np.float32)), "quant_map' holds"),
         ("fp4", (f"{Q}.weight.absmax", None), "absmax' holds None"),
         ("fp4", (f"{Q}.weight", None), "but lacks it"),
-        ("fp4", (f"{Q}.weight", np.zeros((9, 1), np.uint8)), r"\(512, 'U8'\)"),
+        (
+            "fp4",
+            (f"{Q}.weight", np.zeros((9, 1), np.uint8)),
+            "holds 9 bytes of U8, expected 512",
+        ),
         ("nf4_double", (f"{Q}.weight.nested_quant_map", None), "nested_quant_map"),
         ("int8", (f"{Q}.SCB", np.ones(3, np.float32)), "SCB' holds"),
         ("int8", (f"{Q}.weight", np.ones((4, 4), np.float32)), "is F32"),
@@ -114,3 +120,48 @@ def test_a_fused_checkpoint_is_plain(tmp_path):
     )
     got = stored.read(f"{Q}.weight")
     np.testing.assert_allclose(got, want + 5 / 3 * np.asarray(a @ b).T, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
+def test_numbers_of_four_bits_may_be_stored_as_floats(dtype, tmp_path):
+    """FSDP shards floats alone: bnb_4bit_quant_storage says which."""
+    values = safetensors.load_file(DATA / "fp4" / "model.safetensors")
+    packed = [name.rpartition(".")[0] for name in values if name.endswith(".absmax")]
+    for name in packed:
+        values[name] = values[name].reshape(-1).view(dtype)[:, None]
+    safetensors.save_file(values, tmp_path / "model.safetensors")
+    read, want = (
+        quantised.opened(tensors.open_folder(folder))
+        for folder in (tmp_path, DATA / "fp4")
+    )
+    assert len(packed) == 14
+    for name in packed:
+        np.testing.assert_array_equal(read.read(name), want.read(name))
+
+
+def rows(kernel):
+    """A kernel [in, out] in 8 bits, as bitsandbytes stores it, and what that is."""
+    most = np.abs(kernel.T).max(axis=1)
+    packed = np.rint(kernel.T / most[:, None] * 127).astype(np.int8, order="C")
+    return packed, most, (packed * (most / np.float32(127))[:, None]).T
+
+
+def test_kernels_of_gpt2_are_stored_as_those_of_others(tmp_path):
+    """Only unquantised ones are [in, out] there."""
+    source = DATA.parent / "families" / "gpt2" / "base"
+    shutil.copytree(source, tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    values, want = safetensors.load_file(path), {}
+    for name in [x for x in values if x.endswith((".c_attn.weight", "_proj.weight"))]:
+        kernel = values[name].astype(np.float32)
+        values[name], most, want[name] = rows(kernel)
+        values[f"{name.removesuffix('.weight')}.SCB"] = most
+    safetensors.save_file(values, path)
+    _, base = pretrained.load(path.parent)
+    attention = base["layers"]["attn"]
+    for layer in range(2):
+        for module, theirs in (("qkv_proj", "c_attn"), ("o_proj", "c_proj")):
+            np.testing.assert_array_equal(
+                attention[module]["kernel"][layer],
+                want[f"transformer.h.{layer}.attn.{theirs}.weight"],
+            )
