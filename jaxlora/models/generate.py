@@ -16,7 +16,7 @@ weights, adapters, keys, temperature and stop tokens are arguments, not constant
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,13 @@ import jax.numpy as jnp
 from jaxlora import lora
 from jaxlora import route as routes
 from jaxlora.lora import Adapter, Library
-from jaxlora.models import cache as caches
-from jaxlora.models import routing, sites
+from jaxlora.models import sites
 from jaxlora.models.cache import Cache
-from jaxlora.models.calls import extend, unembed
 from jaxlora.models.calls import init as init
 from jaxlora.models.config import DecoderConfig as DecoderConfig
 from jaxlora.models.decoder import Decoder
 from jaxlora.models.decoding import Decoding, check, prompts_of
+from jaxlora.models.forward import empty, forward, forward_all, spread
 from jaxlora.models.inputs import Adapted, Inputs, Tokens
 from jaxlora.models.sampling import Sampling, sample, sampling_of
 from jaxlora.models.variables import gate_state
@@ -131,7 +130,10 @@ def _generate(
     model = Decoder(dataclasses.replace(model.config, unroll=1), model.route)
     every = adapted.library is not None and model.route is None
     lead = (lora.num_experts(adapted.library),) if every else ()
-    forward = _forward_all if every else _forward
+    run = forward_all if every else forward
+    trained = _trained(model.config)
+    (rows, width), mask = inputs.tokens.shape, inputs.mask
+    assert mask is not None  # prompts_of
 
     def choose(scores: jax.Array, step: jax.Array) -> jax.Array:
         if not sizes.sampled:
@@ -140,54 +142,52 @@ def _generate(
 
     def body(loop: _Loop) -> _Loop:
         last = Inputs(loop.last[..., None])
-        scores, cache = forward(model, base, adapted, last, loop.cache)
+        scores, cache = run(model, base, adapted, last, loop.cache)
+        loop = _checked(loop, scores)
+        return _append(loop, choose(scores, loop.step), cache, sampling)
+
+    def again(loop: _Loop) -> _Loop:
+        """As body, after all keys of the text so far are made anew."""
+        written = jnp.broadcast_to(
+            jnp.arange(sizes.steps) < loop.step, (rows, sizes.steps)
+        )
+        text = Inputs(
+            jnp.concatenate([prompts.tokens, loop.tokens], axis=-1),
+            mask=jnp.concatenate([mask, written], axis=-1),
+        )
+        end = width + loop.step
+        fresh = empty(model, adapted, (rows, width), sizes.steps, lead)
+        scores, cache = run(model, base, adapted, text, fresh, end - 1)
+        cache = dataclasses.replace(cache, start=end)
         loop = _checked(loop, scores)
         return _append(loop, choose(scores, loop.step), cache, sampling)
 
     def going(loop: _Loop) -> jax.Array:
         return (loop.step < sizes.steps) & ~jnp.all(loop.done)
 
-    cache = _empty(model, adapted, inputs.tokens.shape, sizes.steps, lead)
-    prompts = inputs._replace(tokens=_spread(inputs.tokens, lead))
-    scores, cache = forward(model, base, adapted, prompts, cache)
-    start = _start((*lead, inputs.tokens.shape[0]), sizes.steps, cache, sampling)
-    start = _checked(start, scores)
-    start = _append(start, choose(scores, start.step), cache, sampling)
-    end = jax.lax.while_loop(going, body, start)
+    cache = empty(model, adapted, (rows, width), sizes.steps, lead)
+    prompts = inputs._replace(tokens=spread(inputs.tokens, lead))
+    scores, cache = run(model, base, adapted, prompts, cache)
+    loop = _start((*lead, rows), sizes.steps, cache, sampling)
+    loop = _checked(loop, scores)
+    loop = _append(loop, choose(scores, loop.step), cache, sampling)
+    if trained is not None:
+        # Other frequencies from here on: keys that were rotated by the old ones would
+        # not meet the queries.
+        room = trained - jnp.max(jnp.sum(mask, axis=1))
+        loop = jax.lax.while_loop(lambda x: going(x) & (x.step <= room), body, loop)
+        crosses = going(loop) & (room >= 0)
+        loop = jax.lax.cond(crosses, again, lambda x: x, loop)
+    end = jax.lax.while_loop(going, body, loop)
     return Generated(end.tokens, end.lengths, end.finite)
 
 
-def _forward(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
-    """Logits [B, V] of the last token, and the next cache."""
-    x, cache = extend(model, base, inputs, cache, **adapted._asdict())
-    return unembed(model, base, x[:, -1], adapted.adapter), cache
-
-
-def _forward_all(model: Decoder, base: Tree, adapted: Adapted, inputs: Inputs, cache):
-    """As :func:`_forward`, of every expert: logits [E, B, V] of tokens [E, B, T]."""
-
-    def forward(cache: Cache, tokens: jax.Array, adapter: Adapter):
-        single = inputs._replace(tokens=tokens)
-        return _forward(model, base, Adapted(adapter), single, cache)
-
-    # All experts fill the same slots: only their keys, values and states differ.
-    of: Any = Cache
-    axes = of(keys=0, values=0, segments=None, start=None, state=0)
-    run = jax.vmap(forward, in_axes=(axes, 0, 0), out_axes=(0, axes))
-    return run(cache, inputs.tokens, adapted.library)
-
-
-def _empty(
-    model: Decoder, adapted: Adapted, shape, steps: int, lead: tuple[int, ...]
-) -> Cache:
-    """A cache for prompts of a shape [B, T] and the tokens to come."""
-    rows, slots = shape[0], shape[1] + steps
-    pooled = routing.pooled(model.route, model.config, adapted.library, rows)
-    cache = caches.empty(model.config, rows, slots, pooled)
-    mine = (cache.keys, cache.values, cache.state)
-    mine = jax.tree.map(lambda x: _spread(x, lead), mine)
-    new = dict(zip(("keys", "values", "state"), mine, strict=True))
-    return dataclasses.replace(cache, **new)
+def _trained(config: DecoderConfig) -> int | None:
+    """Tokens after which all rotary frequencies become others at once (longrope)."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "longrope" or config.delta is not None:
+        return None
+    return scaling.original_length
 
 
 def _start(
@@ -224,10 +224,6 @@ def _append(loop: _Loop, chosen: jax.Array, cache: Cache, sampling: Sampling) ->
         finite=loop.finite,
         done=loop.done | ended,
     )
-
-
-def _spread(x: jax.Array, lead: tuple[int, ...]) -> jax.Array:
-    return jnp.broadcast_to(x, (*lead, *x.shape))
 
 
 def _check_adapted(model: Decoder, adapted: Adapted) -> None:

@@ -51,20 +51,16 @@ def view_of(
         start=start,
         pool=_pool(route, queries, keys, start),
         segments=(queries, keys) if start is None else None,
-        length=_length(c, positions, cache),
+        length=_length(c, positions),
         runs=runs_of(c, inputs),
     )
 
 
-def _length(c: DecoderConfig, positions: jax.Array, cache: Cache | None):
-    """Tokens of the longest sequence, for rotary frequencies that depend on them.
-
-    With a cache they are its slots, the tokens to come included: keys are stored as
-    they were rotated, so that one text must have the same frequencies from its start.
-    """
+def _length(c: DecoderConfig, positions: jax.Array):
+    """Tokens of the longest sequence so far, for frequencies that depend on them."""
     if c.rope_scaling is None or not c.rope_scaling.by_length:
         return None
-    return jnp.max(positions) + 1 if cache is None else cache.keys.shape[-2]
+    return jnp.max(positions) + 1
 
 
 def _pool(route: Route | None, queries, keys, start) -> Pool | None:

@@ -126,6 +126,30 @@ def test_what_is_written_is_what_was_read(family, tmp_path):
         assert any(path.endswith(f".{x}") for x in targets["target_modules"])
 
 
+def greedy_without_cache(model, base, inputs, steps):
+    """The most likely tokens, each of the text so far as if it were a new prompt."""
+    start, rows = inputs.tokens.shape[1], jnp.arange(inputs.tokens.shape[1] + steps)
+    tokens, mask = (jnp.pad(x, ((0, 0), (0, steps))) for x in inputs[:2])
+    call = jax.jit(models.apply, static_argnums=0)
+    for end in range(start, start + steps):
+        seen = mask | ((rows >= start) & (rows < end))[None]
+        positions = jnp.maximum(jnp.cumsum(seen, axis=1) - 1, 0)
+        scores = call(model, base, models.Inputs(tokens, seen, positions=positions))
+        tokens = tokens.at[:, end].set(scores[:, end - 1].argmax(-1))
+    return tokens[:, start:]
+
+
+def test_a_text_may_pass_the_trained_length_while_it_is_generated():
+    """Its keys are then made anew; padding and tokens to come do not count."""
+    model, base = pretrained.load(DATA / "phi3" / "base")
+    assert model.config.rope_scaling.original_length == 8
+    tokens = jnp.asarray(reference("phi3")[0]["input_ids"], jnp.int32)[:, :9]
+    inputs = models.Inputs(tokens, mask=jnp.arange(9)[None] >= jnp.asarray([[4], [6]]))
+    new = models.generate(model, base, inputs, models.Decoding(8)).tokens
+    want = greedy_without_cache(model, base, inputs, 8)
+    np.testing.assert_array_equal(new, want)
+
+
 GREEDY = ["gpt2", "mixtral"]
 
 
