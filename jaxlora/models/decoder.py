@@ -208,6 +208,9 @@ class Decoder(nn.Module):
             in_axes=(0, 0, nn.broadcast, nn.broadcast),
             length=c.num_layers // period,
             unroll=max(1, c.unroll // period),
+            # Traces every layer twice. Fresh parameters are those of the second draw;
+            # elsewhere it would change nothing, as nothing is broadcast back.
+            check_constancy_invariants=self.is_initializing(),
         )
         if labels is not None:
             labels = labels.reshape(c.num_layers, carry[0].shape[0], labels.shape[-1])

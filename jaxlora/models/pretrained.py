@@ -6,6 +6,7 @@ the largest tensor, whatever the size of the checkpoint.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Mapping
@@ -119,6 +120,12 @@ def load(
 
 
 def _shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
+    return dict(_traced_shapes(model))
+
+
+@functools.lru_cache(maxsize=64)
+def _traced_shapes(model: Decoder) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Traced once for a model: folders of one shape are often read one after another."""
     return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
 
 
