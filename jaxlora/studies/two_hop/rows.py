@@ -94,7 +94,9 @@ def samples(
                 more = {"metric": metric, "covered": covered}
                 address = block.address(cell, Split(split), **more)
                 # A relation pair has experts, and so a library, of its own.
-                libraries = frame["pair"].loc[values.index]
+                libraries = frame["pair"]
+                if len(values) < len(frame):  # of a subset of the items
+                    libraries = libraries.loc[values.index]
                 add(out, address, block.seed, values, libraries)
     return out
 
