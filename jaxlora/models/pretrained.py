@@ -125,7 +125,7 @@ def _shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
 
 @functools.lru_cache(maxsize=64)
 def _traced_shapes(model: Decoder) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Traced once for a model: folders of one shape are often read one after another."""
+    """Traced once for a model: often several folders of one shape are read."""
     return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from jaxlora import cli
 from jaxlora.evaluate import schema
+from jaxlora.report import figures, page
 from jaxlora.studies.harness.config import flat
 from jaxlora.studies.two_hop.symbols import answer
 from lines import overridden
@@ -27,6 +28,16 @@ def made(tmp_path_factory, flags):
     folders = ["--out", root / "out", "--cache-dir", root / "cache"]
     assert study(*flags, *folders) == 0
     return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No figures and no page, which take a third of a study whose rows are the subject.
+
+    What they hold is asked of the folder that is made above, and in tests/report.
+    """
+    monkeypatch.setattr(figures, "save_all", lambda *_: [])
+    monkeypatch.setattr(page, "write", lambda _, __, out: Path(out) / page.NAME)
 
 
 def same_rows(one: Path, two: Path) -> bool:
@@ -86,7 +97,7 @@ def test_shares_joined_are_the_study_that_was_not_divided(
     assert len(seeds) > 2  # both, and what is pooled
 
 
-def test_from_results_repeats_the_run(made, tmp_path):
+def test_from_results_repeats_the_run(made, tmp_path, undrawn):
     results = made / "out" / "results.json"
     words = ["--from", results, "--out", tmp_path, "--cache-dir", made / "cache"]
     assert study(*words) == 0
@@ -122,7 +133,9 @@ def test_failed_gates_are_exit_code_1_with_every_file(flags, tmp_path, capsys):
     assert len(found["failed_seeds"]) == 1
 
 
-def test_a_full_disk_keeps_finished_blocks(made, flags, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_keeps_finished_blocks(
+    made, flags, tmp_path, capsys, monkeypatch, undrawn
+):
     out = tmp_path / "out"
     words = [*flags, "--out", out, "--cache-dir", made / "cache"]
     replace, written = Path.replace, []
@@ -207,7 +220,9 @@ def test_the_config_of_the_flags_is_the_config_of_the_folder(made):
     assert fields["lora.rank"] == 2
 
 
-def test_people_of_a_facts_file_are_asked_in_the_place_of_f_oo(flags, tmp_path):
+def test_people_of_a_facts_file_are_asked_in_the_place_of_f_oo(
+    flags, tmp_path, undrawn
+):
     """Five people, two of whom live in one city, beside three in every other cell."""
     facts = [(f"ann {i}", "wife", f"bo {i}") for i in range(5)]
     facts += [(f"bo {i}", "city", f"city {max(i, 1)}") for i in range(5)]

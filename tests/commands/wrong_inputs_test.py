@@ -46,9 +46,14 @@ def room(tmp_path_factory):
 
 def tree(room):
     """Every path with its size and the time of its last change."""
-    # Python itself keeps the bytecode of a merge of a user's module.
-    paths = [x for x in sorted(room.rglob("*")) if "__pycache__" not in x.parts]
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+    out = {}
+    for folder, folders, files in os.walk(room):
+        # Python itself keeps the bytecode of a merge of a user's module.
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for path in (os.path.join(folder, name) for name in (*folders, *files)):
+            seen = os.stat(path)
+            out[path] = seen.st_size, seen.st_mtime_ns
+    return out
 
 
 def faults(code, out, err, word):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -368,11 +369,11 @@ def test_the_block_files_are_those_of_the_plan(ran):
 
 
 @pytest.fixture(scope="module")
-def whole(small, tmp_path_factory):
-    """Rows of a run that nothing interrupted, and its cache."""
-    root = tmp_path_factory.mktemp("whole")
-    protocol.run(small, root / "out", root / "cache")
-    return root
+def finished(small, ran, tmp_path_factory):
+    """The folder of a run that nothing interrupted, of what `ran` has cached."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    protocol.run(small, out, ran.cache)
+    return out
 
 
 def csv(out: Path) -> bytes:
@@ -392,40 +393,41 @@ def files(out: Path) -> dict[str, int]:
 
 
 def test_no_block_is_computed_twice_and_the_rows_are_identical(
-    small, whole, tmp_path, counted
+    small, ran, finished, tmp_path, counted
 ):
     out = tmp_path / "out"
     kept: dict[str, int] = {}
     for stop in (1, 6, len(PLAN) - 1):
         with pytest.raises(KeyboardInterrupt):
-            protocol.run(small, out, whole / "cache", stop_before(stop))
+            protocol.run(small, out, ran.cache, stop_before(stop))
         assert counted == PLAN[:stop]
         assert len(files(out)) == stop
         assert files(out).items() >= kept.items()
         kept = files(out)
-    results = protocol.run(small, out, whole / "cache")
+    results = protocol.run(small, out, ran.cache)
     assert counted == PLAN
     assert files(out).items() >= kept.items()
     assert results.summary["timings"]["blocks_resumed"] == len(PLAN) - 1
-    assert csv(out) == csv(whole / "out")
+    assert csv(out) == csv(finished)
     # A finished study asks nothing again, and says the same.
     before = files(out)
-    again = protocol.run(small, out, whole / "cache")
+    again = protocol.run(small, out, ran.cache)
     assert counted == PLAN
     assert files(out) == before
-    assert csv(out) == csv(whole / "out")
+    assert csv(out) == csv(finished)
     for name in ("verdicts", "criteria", "own_facts", "predictions"):
         assert again.summary[name] == results.summary[name]
 
 
-def test_a_damaged_or_missing_block_is_computed_again(small, whole, tmp_path, counted):
+def test_a_damaged_or_missing_block_is_computed_again(
+    small, ran, finished, tmp_path, counted
+):
     out = tmp_path / "out"
-    protocol.run(small, out, whole / "cache")
-    counted.clear()
+    shutil.copytree(finished, out)
     plan = [Block(1.0, 0, *names) for names in arms.plan(("mean",))]
     damaged = plan[4].path(out)
     damaged.write_bytes(damaged.read_bytes()[:-40])
     plan[9].path(out).unlink()
-    protocol.run(small, out, whole / "cache")
+    protocol.run(small, out, ran.cache)
     assert counted == [PLAN[4], PLAN[9]]
-    assert csv(out) == csv(whole / "out")
+    assert csv(out) == csv(finished)
