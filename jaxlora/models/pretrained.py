@@ -120,13 +120,14 @@ def load(
 
 
 def _shapes(model: Decoder) -> dict[str, jax.ShapeDtypeStruct]:
-    return dict(_traced_shapes(model))
+    return dict(_traced_shapes(model.config))
 
 
 @functools.lru_cache(maxsize=64)
-def _traced_shapes(model: Decoder) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Traced once for a model: often several folders of one shape are read."""
-    return named.flatten(jax.eval_shape(lambda: init(jax.random.key(0), model)))
+def _traced_shapes(config: DecoderConfig) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Traced once for a config: often several folders of one shape are read."""
+    key = jax.random.key(0)
+    return named.flatten(jax.eval_shape(lambda: init(key, Decoder(config))))
 
 
 def _known(name: str) -> Any:
