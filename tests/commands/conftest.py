@@ -25,6 +25,7 @@ from jaxlora.studies.two_hop.symbols import experts as symbol_experts
 from jaxlora.studies.two_hop.symbols.bases import Base
 from jaxlora.studies.two_hop.symbols.experts import Experts
 from jaxlora.tasks.two_hop.experts import groups
+from trainings import problems, write
 
 WORLD = """
 --world.entities 16 --world.relations 6 --world.pairs 1 --world.people 3
@@ -188,6 +189,15 @@ def colours(tmp_path_factory):
         return [str(folder / f"{name}.jsonl") for name in "ab"]
 
     return write
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Two files of problems, sums and products."""
+    folder = tmp_path_factory.mktemp("data")
+    sums = write(folder / "sums.jsonl", problems("+", "figs", lambda a, b: a + b))
+    parts = problems("*", "boxes", lambda a, b: a * b, 40)
+    return sums, write(folder / "products.train.jsonl", parts)
 
 
 @pytest.fixture(scope="session")

@@ -49,13 +49,27 @@ def accepted(pattern):
     return True
 
 
-@settings(max_examples=200, deadline=None)
-@given(regexes().filter(accepted), st.text("ab._1", min_size=1, max_size=6))
-def test_the_answers_are_those_of_re(pattern, text):
+ASKED = given(regexes().filter(accepted), st.text("ab._1", min_size=1, max_size=6))
+
+
+def agrees(pattern, text):
     whole = re.fullmatch(pattern, text) is not None
     assert matches(pattern, text, Budget()) is whole
     after = re.match(rf"(.*\.)?({pattern})$", text) is not None
     assert ends(pattern, text, Budget()) is after
+
+
+@settings(max_examples=60, deadline=None)
+@ASKED
+def test_the_answers_are_those_of_re(pattern, text):
+    agrees(pattern, text)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None)
+@ASKED
+def test_many_answers_are_those_of_re(pattern, text):
+    agrees(pattern, text)
 
 
 REAL = [
