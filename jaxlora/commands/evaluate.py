@@ -17,7 +17,7 @@ from jaxlora.evaluate.statistics import wilson
 from jaxlora.parallel import processes
 from jaxlora.reuse import decode
 from jaxlora.reuse.decode import Continuation, TextDecoding
-from jaxlora.tasks import jsonl, text
+from jaxlora.tasks import jsonl, text, text_shown
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora eval"
@@ -84,6 +84,8 @@ def run(arguments: Sequence[str]) -> int:
     words = {"tokenizer": given.tokenizer, "chat": given.chat}
     tokenizer = loading.words(given.model, reuse, given.combine.adapter, **words)
     asked = questions.askable(records, bad, source, tokenizer, reuse, skip_bad=skip)
+    silent = text_shown.left_out(asked.records, tokenizer, asked=True)
+    printing.say(text_shown.note(silent, source))
     total = len(asked.prompts)
     with bars.bar("asking") as move:
         texts = decode.continuations(

@@ -28,7 +28,7 @@ from jaxlora.parallel import processes
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import Continuation
 from jaxlora.strangers.text import visible
-from jaxlora.tasks import jsonl, prompts, record_fields
+from jaxlora.tasks import jsonl, prompts, record_fields, text_shown
 from jaxlora.tasks.text import Record
 
 PROG = "jaxlora generate"
@@ -89,6 +89,8 @@ def run(arguments: Sequence[str]) -> int:
     words = {"tokenizer": given.tokenizer, "chat": given.chat}
     tokenizer = loading.words(given.model, reuse, adapters, **words)
     encoded = [_encode(record, tokenizer, reuse) for record in asked]
+    silent = text_shown.left_out(asked, tokenizer, asked=True)
+    printing.say(text_shown.note(silent, str(given.prompts or "--system")))
     with bars.bar("decoding") as move:
         texts = decode.continuations(
             reuse,

@@ -16,6 +16,7 @@ from jaxlora.commands import talk
 from jaxlora.files import write_text
 from jaxlora.strangers.text import cells, visible
 from jaxlora.studies.harness import provenance
+from jaxlora.tasks import text_shown
 from jaxlora.tasks.data_sets import Counts
 from jaxlora.train.session import Trained
 
@@ -49,6 +50,8 @@ def say(counts: Mapping[str, Counts], length: int, updates: Mapping[str, int]) -
                 "training (with <think>, say): a trained adapter is asked what it did "
                 "not learn to answer"
             )
+        for sentence in text_shown.note(count["not_shown"], visible(name)):
+            console.print(f"  {sentence}")
         if count["first_error"]:
             console.print(f"  first of them: {visible(count['first_error'])}")
 

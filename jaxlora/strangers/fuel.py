@@ -5,6 +5,8 @@ Work is paid before it is done, text by the character, so that memory is bounded
 
 import functools
 import json
+import re
+import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +33,10 @@ SHALLOW = (
     "boolean integer float true false odd even divisibleby callable"
 )
 """Filters and tests that do not look inside the elements of a list."""
+
+_FIELD = re.compile(r"%(?:\([^)]*\))?.?", re.DOTALL)
+_PLAIN = re.compile(r"%(?:%|(?:\(\w{1,40}\))?[sd])")
+_NAME = re.compile(r"\w{0,40}")
 
 
 class Fuel:
@@ -139,6 +145,45 @@ def replace(context: Context, text: Any, old: str, new: str, count: int = -1) ->
     text = str(text)
     fuel.spend(len(text) + text.count(old) * len(new))
     return text.replace(old, new, -1 if count is None else count)
+
+
+@pass_context
+def percent(context: Context, text: str, *args: Any, **kwargs: Any) -> str:
+    """As the filter format and %, of plain %s, %d and names: a width is unbounded."""
+    text, given = str(text), kwargs or args
+    fields = _FIELD.findall(text)
+    if any(not _PLAIN.fullmatch(field) for field in fields) or (kwargs and args):
+        raise SecurityError(f"{text[:20]!r} is no plain format of %s and %d")
+    if len(args) == 1 and isinstance(args[0], dict):
+        given = args[0]
+    return _filled(context, len(fields), (args, kwargs), lambda: text % given)
+
+
+@pass_context
+def braces(context: Context, text: str, *args: Any, **kwargs: Any) -> str:
+    """As the method format, of plain {}, {0} and {name}: a width is unbounded."""
+    try:
+        fields = [x for x in string.Formatter().parse(text) if x[1] is not None]
+    except ValueError as error:
+        raise TemplateRuntimeError(str(error)) from None
+    if any(spec or how or not _NAME.fullmatch(name) for _, name, spec, how in fields):
+        raise SecurityError(f"{text[:20]!r} is no plain format of {{}} and {{name}}")
+    make = functools.partial(text.format, *args, **kwargs)
+    return _filled(context, len(fields), (args, kwargs), make)
+
+
+def _filled(
+    context: Context, fields: int, values: tuple[Any, Any], make: Callable[[], str]
+) -> str:
+    """Pays for a text in which each field may be the longest of some values."""
+    fuel, (args, kwargs) = context[METER], values
+    every = (*args, *kwargs.values())
+    fuel.spend_whole(every)
+    fuel.spend(fields * max((len(str(x)) for x in every), default=0))
+    try:
+        return make()
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise TemplateRuntimeError(f"a format has other fields ({error})") from None
 
 
 @pass_context

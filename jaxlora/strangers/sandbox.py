@@ -20,7 +20,7 @@ from jaxlora.strangers import fuel as text_fuel
 BITS = 1024
 """Size of the largest product of integers."""
 METHODS = {
-    str: "strip lstrip rstrip split rsplit splitlines startswith endswith upper lower "
+    str: "format strip lstrip rstrip split rsplit splitlines startswith endswith upper lower "
     "title capitalize find rfind index count replace join isdigit isalpha isspace "
     "isupper islower removeprefix removesuffix partition rpartition",
     dict: "get items keys values",
@@ -32,8 +32,8 @@ METHODS = {
 }
 FILTERS = (
     "length count first last list map select reject selectattr rejectattr default d "
-    "items reverse abs capitalize dictsort e escape float int lower max min safe sort "
-    "string title trim unique upper"
+    "items reverse abs capitalize dictsort e escape float groupby int lower max min "
+    "round safe sort string title trim unique upper wordcount"
 )
 TESTS = (
     "defined undefined none string mapping iterable sequence number boolean integer "
@@ -62,6 +62,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "join": text_fuel.join,
             "replace": text_fuel.replace,
             "indent": text_fuel.indent,
+            "format": text_fuel.percent,
             "tojson": text_fuel.tojson,
             "the text": text_fuel.text,
             "the loop": text_fuel.loop,
@@ -82,7 +83,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
-        """Leaves str.format to :meth:`is_safe_attribute`; a width is unbounded."""
+        """Leaves str.format to :meth:`call`; a width is unbounded."""
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
         """Raises at once; Jinja's would print as nothing."""
@@ -111,6 +112,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return text_fuel.join(context, args[0], owner)
             if method == "replace":
                 return text_fuel.replace(context, owner, *args)
+            if method == "format":
+                return text_fuel.braces(context, owner, *args, **kwargs)
         result = super().call(context, obj, *args, **kwargs)
         fuel.spend(text_fuel.size(result))
         return result
@@ -119,8 +122,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Pays for sums and products before they exist; powers are refused."""
         kinds = str | bytes | list | tuple
         texts = isinstance(left, kinds), isinstance(right, kinds)
-        if operator == "**" or (operator == "%" and texts[0]):
+        if operator == "**" or (operator == "%" and isinstance(left, bytes)):
             raise SecurityError(f"the operator {operator} is not allowed here")
+        if operator == "%" and isinstance(left, str):
+            values = right if isinstance(right, tuple) else (right,)
+            return text_fuel.percent(context, left, *values)
         if operator == "*" and any(texts):
             context[text_fuel.METER].spend(_times(left) * _times(right))
         elif operator == "*" and _bits(left) + _bits(right) > BITS:

@@ -77,7 +77,8 @@ def render(
     Args:
       template: Jinja source; it is foreign code, and runs without access to Python
         (:mod:`.sandbox`).
-      messages: turns, in order; each has a role and a content, both strings.
+      messages: turns, in order; each has a role and a content, both strings; a call of
+        tools may have None for its content.
       add_generation_prompt: append what opens the assistant's turn?
       special_tokens: bos_token, eos_token and so on, as the template names them.
       today: the date that ``strftime_now`` prints, as 2024-07-26.
@@ -160,7 +161,9 @@ def _strftime(today: datetime.date, form: str) -> str:
 
 def _checked(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     for field in ("role", "content"):
-        if not isinstance(message.get(field), str):
+        bare = field == "content" and "tool_calls" in message
+        value = message.get(field, "")
+        if not isinstance(value, str) and not (bare and value is None):
             raise ValueError(
                 f"Message {index} has {field} {message.get(field)!r:.60}, expected a "
                 f'string, as in {{"role": "user", "content": "Hello"}}.'

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.tasks import packing, text
+from jaxlora.tasks import packing, text, text_shown
 from jaxlora.tasks.packing import Rows
 from jaxlora.tasks.text import Read
 
@@ -50,6 +50,7 @@ def pack(
         rows[name] = packing.pack(encoded.examples, length, seed)
         counts[name] = _count(read, encoded, rows[name])
         counts[name]["asked_apart"] = text.asked_apart(read.records, tokenizer)
+        counts[name]["not_shown"] = text_shown.left_out(read.records, tokenizer)
     return rows, counts
 
 

@@ -93,7 +93,7 @@ def text(
         )
     if not value.strip() and not empty:
         raise ValueError(
-            f"{where}: {field!r} is empty, expected a name, as in {expected}."
+            f"{where}: {field!r} is empty, expected some text, as in {expected}."
         )
     # JSON may spell half a character, which no file of text can hold.
     if any("\ud800" <= char <= "\udfff" for char in value):

@@ -66,7 +66,7 @@ WEIGHTS = (
     "should_train",
 )
 """Of a turn: is it learnt? One and true say yes, nought and false no."""
-TURN = frozenset(("role", "content", "name", "tool_call_id", "tool_calls"))
+TURN = frozenset(("role", "content", "name", "tool_call_id", "tool_calls", "tools"))
 """Fields of a turn that a template may show, beside those of thoughts."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Names of one field of a turn: what the assistant thought before its answer."""
@@ -92,15 +92,17 @@ def refuse_thoughts(fields: Mapping[str, Any], where: str) -> None:
 
 
 def filled(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that hold something; null, "" and empty lists hold nothing.
+    """Returns the fields that hold something; null, blanks and empty lists hold nothing.
 
-    >>> filled({"a": None, "b": [], "c": 0, "d": "x"})
+    >>> filled({"a": None, "b": [], "c": 0, "d": "x", "e": " "})
     {'c': 0, 'd': 'x'}
     """
     return {
         name: x
         for name, x in fields.items()
-        if x is not None and (not hasattr(x, "__len__") or len(x))
+        if x is not None
+        and (not hasattr(x, "__len__") or len(x))
+        and not (isinstance(x, str) and not x.strip())
     }
 
 

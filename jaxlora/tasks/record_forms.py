@@ -5,6 +5,7 @@ of two forms the first counts, and what is left over is refused unless it says t
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -138,16 +139,12 @@ def _pair(
         turns = _spoken(fields, pair, where)
         _refuse_beside(held, ("history", *_matter(pair)), "turns", where)
         return dataclasses.replace(_conversation(turns, held, where), glue=glue)
-    asked = [jsonl.text(dict(fields), prompt, where, FORMS)]
-    matter = [x for x in _matter(pair) if x in held]
-    texts = [jsonl.text(dict(held), x, where, FORMS) for x in matter]
+    asked = [_words(fields, prompt, where)]
+    texts = [_words(held, x, where) for x in _matter(pair) if x in held]
     # Alpaca's and Dolly's matter follows what is to be done; a text that a question is
     # about comes first.
     asked = [*asked, *texts] if prompt == "instruction" else [*texts, *asked]
-    value = fields[answer]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        fields = {**fields, answer: str(value)}
-    reply = jsonl.text(dict(fields), answer, where, FORMS)
+    reply = _words(fields, answer, where)
     ends = [_turn("user", "\n".join(asked)), _turn("assistant", reply)]
     turns = Turns((*_history(held.get("history"), where), *ends), frozenset(), ())
     return dataclasses.replace(_conversation(turns, held, where), glue=glue)
@@ -242,6 +239,16 @@ def _check_rest(held, used: set[str], plain: Record, where: str) -> None:
                 f"{', '.join(map(repr, sorted(used & held.keys())))}, and is read in "
                 f"no such record; expected {FORMS}."
             )
+
+
+def _words(fields: Mapping[str, Any], name: str, where: str) -> str:
+    """A text, or a number as one."""
+    value = fields[name]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {name!r} is {value}, expected a number or text.")
+        return str(value)
+    return jsonl.text(dict(fields), name, where, FORMS)
 
 
 def _are_turns(value: Any) -> bool:

@@ -6,7 +6,7 @@ it, which a chat template shows, and a weight that says whether the turn is lear
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxlora.strangers import data
@@ -16,16 +16,14 @@ from jaxlora.tasks.record_fields import THOUGHTS
 Turn = dict[str, Any]
 
 ROLES: Mapping[str, str] = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
+    **dict.fromkeys(("ai", "bing", "bard"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
+    **{"tool_response": "tool", "system": "system"},
 }
-"""Roles of ShareGPT, as templates name them; others keep their names."""
+"""Roles as templates name them, by what people write in any case; others keep their
+names."""
 EXAMPLE = '{"role": "user", "content": "..."}'
 
 
@@ -67,6 +65,7 @@ def read(turns: Any, where: str, field: str = "messages") -> Turns:
     }
     known = {*record_fields.TURN, *record_fields.WEIGHTS, *THOUGHTS}
     odd = {x for turn in plain for x in record_fields.unread(turn, known)}
+    odd |= {x for turn in plain for x in _unread_of_parts(turn.get("content"))}
     messages = tuple(_turn(turn, place) for turn, place in pairs)
     return Turns(messages, frozenset(silent), tuple(sorted(odd)))
 
@@ -77,7 +76,7 @@ def shown(turn: Mapping[str, Any]) -> tuple[str, ...]:
     >>> shown({"role": "assistant", "content": "", "tool_calls": [{}]})
     ('tool_calls',)
     """
-    return tuple(x for x in ("tool_calls", THOUGHTS[0]) if x in turn)
+    return tuple(x for x in ("tool_calls", "tools", THOUGHTS[0]) if x in turn)
 
 
 def spellings(name: str) -> tuple[str, ...]:
@@ -96,7 +95,7 @@ def tools(value: Any, where: str) -> tuple[dict[str, Any], ...]:
       ValueError: if it is neither.
     """
     if isinstance(value, str):
-        value = _parsed(value, where, "tools")
+        value = _parsed(value, where, "tools") or []
     if not isinstance(value, list) or not all(isinstance(x, dict) for x in value):
         raise ValueError(
             f"{where}: 'tools' is {value!r:.60}, expected a list of objects, as in "
@@ -109,19 +108,19 @@ def _plain(turn: Any, where: str) -> Turn:
     """A turn with a role and a content, of whichever form; only fields that hold."""
     if not isinstance(turn, dict):
         raise ValueError(f"{where}: got {turn!r:.60}; expected {EXAMPLE}.")
-    if "from" not in turn or "role" in turn:
-        record_fields.refuse(record_fields.filled(turn), where)
-        return turn
-    role = jsonl.text(turn, "from", where, '{"from": "human", "value": "..."}')
-    rest = {name: x for name, x in turn.items() if name not in ("from", "value")}
+    # ShareGPT's names, for what stands under none of ours.
+    named = "from" if "from" in turn and "role" not in turn else "role"
+    worded = "value" if "value" in turn and "content" not in turn else "content"
+    rest = {name: x for name, x in turn.items() if name not in (named, worded)}
     record_fields.refuse(record_fields.filled(rest), where)
+    role = jsonl.text(turn, named, where, EXAMPLE)
     if role == "function_call":
-        call = _parsed(turn.get("value"), where, "value")
+        call = _parsed(turn.get(worded), where, worded)
         calls = call if isinstance(call, list) else [call]
         wrapped = [{"type": "function", "function": x} for x in calls]
         return rest | {"role": "assistant", "content": "", "tool_calls": wrapped}
-    value = {"content": turn["value"]} if "value" in turn else {}
-    return rest | {"role": ROLES.get(role, role)} | value
+    words = {"content": turn[worded]} if worded in turn else {}
+    return rest | {"role": ROLES.get(role.lower(), role)} | words
 
 
 def _turn(turn: Turn, where: str) -> Turn:
@@ -147,7 +146,7 @@ def _turn(turn: Turn, where: str) -> Turn:
     # An empty system prompt is fine, an empty answer is not.
     empty = role != "assistant" or bool(calls)
     out["content"] = jsonl.text(turn, "content", where, EXAMPLE, empty=empty)
-    return out | {x: turn[x] for x in ("name", "tool_call_id") if turn.get(x)}
+    return out | {x: turn[x] for x in ("name", "tool_call_id", "tools") if turn.get(x)}
 
 
 def _thoughts(given: Mapping[str, Any], role: str, where: str) -> dict[str, str]:
@@ -161,6 +160,13 @@ def _thoughts(given: Mapping[str, Any], role: str, where: str) -> dict[str, str]
     return dict.fromkeys(THOUGHTS, jsonl.text({name: text}, name, where, EXAMPLE))
 
 
+def _unread_of_parts(content: Any) -> Iterator[str]:
+    for part in content if isinstance(content, list) else []:
+        if isinstance(part, dict):
+            held = record_fields.filled(part)
+            yield from record_fields.unread(held, ("type", "text"))
+
+
 def _joined(parts: Sequence[Any], where: str) -> str:
     """A content that is given as parts of text."""
     texts = []
@@ -169,6 +175,12 @@ def _joined(parts: Sequence[Any], where: str) -> str:
         if isinstance(part, str):
             texts.append(part)
         elif kind == "text" and isinstance(part.get("text"), str):
+            record_fields.refuse(record_fields.filled(part), where)
+            if weights := [x for x in record_fields.WEIGHTS if part.get(x) is not None]:
+                raise ValueError(
+                    f"{where}: {weights[0]!r} stands in a part of 'content', expected "
+                    f"it in the turn: a turn is learnt, or it is not."
+                )
             texts.append(part["text"])
         else:
             raise ValueError(

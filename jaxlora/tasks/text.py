@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlora.models.tokenizer import Tokenizer
-from jaxlora.tasks import record_turns, text_spans
+from jaxlora.tasks import record_turns, text_shown, text_spans
 from jaxlora.tasks.text_sources import FORMS as FORMS
 from jaxlora.tasks.text_sources import Read as Read
 from jaxlora.tasks.text_sources import Record as Record
@@ -182,8 +182,9 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
         raise ValueError(f"{item.where}: plain text has no prompt; expected {FORMS}.")
     try:
         if tokenizer.chat_template:
-            _check_shown(item, tokenizer.chat_template)
-            asked = tokenizer.render(item.asked, tools=item.tools)
+            turns = len(item.asked)
+            item = text_shown.checked(item, tokenizer, turns)
+            asked = tokenizer.render(item.messages[:turns], tools=item.tools)
             return tokenizer.encode(asked, special=False)
         text = _plain_prompt(item)
     except ValueError as error:
@@ -232,7 +233,7 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
         return item.text, [(0, len(item.text))]
     try:
         if tokenizer.chat_template:
-            _check_shown(item, tokenizer.chat_template)
+            item = text_shown.checked(item, tokenizer)
             return text_spans.locate(item, tokenizer)
         asked = _plain_prompt(item)
     except ValueError as error:
@@ -240,19 +241,6 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
     text = asked + item.answer
     learnt = item.answer and len(item.messages) - 1 not in item.unlearnt
     return text, [(len(asked), len(text))] if learnt else []
-
-
-def _check_shown(item: Record, template: str) -> None:
-    """Refuses what a template would leave out in silence."""
-    names = {x for turn in item.messages for x in record_turns.shown(turn)}
-    for name in (*names, *(["tools"] if item.tools else ())):
-        spellings = record_turns.spellings(name)
-        if not any(x in template for x in spellings):
-            raise ValueError(
-                f"the record has {name!r}, which the chat template does not show "
-                f"(it has none of {', '.join(spellings)}); take a template that does, "
-                f"or leave it out."
-            )
 
 
 def _plain_prompt(item: Record) -> str:

@@ -4,6 +4,8 @@ from jaxlora.models.tokenizer import Tokenizer
 from jaxlora.tasks.record_forms import Record
 
 Span = tuple[int, int]
+_OTHER = "\u2248"
+"""Words that no turn begins or ends with."""
 Beginnings = dict[tuple[int, bool], str | ValueError]
 """By number of turns, and whether the assistant's next one is opened."""
 
@@ -15,7 +17,7 @@ def locate(item: Record, tokenizer: Tokenizer) -> tuple[str, list[Span]]:
     end of the conversation up to it. A template may change earlier turns when later
     ones follow (it drops their reasoning, say); there the words of the turn are looked
     for after the turn before and the lines that open it, and a turn whose words are
-    gone has no span.
+    gone has no span. Of a call of tools it is what another turn there would change.
 
     Args:
       item: a conversation.
@@ -37,10 +39,13 @@ def locate(item: Record, tokenizer: Tokenizer) -> tuple[str, list[Span]]:
         assistant = turn["role"] == "assistant"
         # The exact way first: what is new after a turn is that turn.
         span = _by_prefix(text, shown, i) if assistant and i else None
+        if span is None and assistant and "tool_calls" in turn:
+            span = _by_change(text, item, i, tokenizer)
         if span is None:
             if assistant and i:
                 cursor = _opened(text, shown, i, cursor)
-            span = _by_words(text, turn["content"].strip(), cursor, tokenizer)
+            words = (turn["content"] or "").strip()
+            span = _by_words(text, words, cursor, tokenizer)
         if span is not None:
             cursor = span[1]
             spans += [span] if assistant and i not in item.unlearnt else []
@@ -95,17 +100,32 @@ def _common(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), len(b))  # noqa: B905
 
 
+def _by_change(text: str, item: Record, i: int, tokenizer: Tokenizer) -> Span | None:
+    """What another turn ``i`` would change: calls of tools have no words to look for."""
+    turn = {"role": item.messages[i]["role"], "content": _OTHER}
+    messages = (*item.messages[:i], turn, *item.messages[i + 1 :])
+    (other,) = tokenizer.beginnings(messages, [(len(messages), False)], item.tools)
+    if isinstance(other, ValueError) or other == text:
+        return None
+    start = _common(other, text)
+    after = _common(other[start:][::-1], text[start:][::-1])
+    return start, _closed(text, len(text) - after, tokenizer)
+
+
 def _by_words(text: str, words: str, cursor: int, tokenizer: Tokenizer) -> Span | None:
     start = text.find(words, cursor)
     if start < 0 or not words:
         return None
-    stop = start + len(words)
+    return start, _closed(text, start + len(words), tokenizer)
+
+
+def _closed(text: str, stop: int, tokenizer: Tokenizer) -> int:
+    """The end of a turn with the token that ends it: the model must learn to stop."""
     rest = text[stop:].lstrip()
-    # The end token belongs to the turn: the model must learn to stop.
     ends = {tokenizer.backend.id_to_token(i) for i in tokenizer.end_ids}
     ends |= {tokenizer.turn_end}
     ends |= {tokenizer.backend.id_to_token(i) for i in tokenizer.special_ids}
     closings = [end for end in ends if end and rest.startswith(end)]
-    if closings:
-        stop = len(text) - len(rest) + len(max(closings, key=len))
-    return start, stop
+    if not closings:
+        return stop
+    return len(text) - len(rest) + len(max(closings, key=len))

@@ -67,7 +67,7 @@ def test_refuses_what_is_no_file(tmp_path):
         ({}, "no field 'a', the line has no field at all"),
         ({"a": 7}, "'a' is 7, expected a string, as in an example"),
         ({"a": None}, "'a' is null, expected a string"),
-        ({"a": " "}, "'a' is empty, expected a name, as in an example"),
+        ({"a": " "}, "'a' is empty, expected some text, as in an example"),
         ({"a": "\ud800"}, "'a' is \"\\\\ud800\", half of a surrogate pair, expected"),
     ],
 )
