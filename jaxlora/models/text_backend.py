@@ -58,14 +58,17 @@ class Limited:
 
     Args:
       path: of a tokenizer.json, or of SentencePiece's tokenizer.model.
-      bos: put the bos before a text? Of a tokenizer.model only; None if it has one.
-      eos: put the eos after it? Likewise.
+      added: tokens that other files name, as of :func:`.tokens.load`.
+      **frame: of a tokenizer.model only, as of :func:`.sentencepiece.load`: bos and
+        eos to be put around a text, and legacy.
 
     Raises:
       ValueError: if it is none, or takes more than it may.
     """
 
-    def __init__(self, path: Path, bos: bool | None = None, eos: bool = False):
+    def __init__(
+        self, path: Path, added: Sequence[Mapping[str, Any]] = (), **frame: Any
+    ):
         size = path.stat().st_size
         if size > BYTES:
             raise ValueError(f"{path} has {size} bytes, expected at most {BYTES}.")
@@ -74,8 +77,8 @@ class Limited:
         self._child = Child(MEMORY + (200 if model else 12) * size)
         seconds = 1 + size / 2 ** (18 if model else 22)
         where = {"path": str(path.resolve())}
-        frame = {"bos": bos, "eos": eos} if model else {}
-        facts = self._ask("load", seconds, **where, **frame)
+        rest = {"added": list(map(dict, added)), **frame}
+        facts = self._ask("load", seconds, **where, **rest)
         self.named: dict[str, str] = facts["named"]
         self.vocab_size: int = facts["size"]
         self.special_ids = frozenset(facts["special"])
@@ -153,7 +156,7 @@ class Limited:
             if operation == "load":
                 raise ValueError(
                     f"{self._path} is no tokenizer ({error}); expected the file as "
-                    f"published: is the download whole?"
+                    f"published, with the files that lay beside it."
                 ) from None
             raise ValueError(
                 f"{self._path} cannot be used on this text ({error}); is it as "

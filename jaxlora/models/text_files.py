@@ -1,7 +1,7 @@
 """The files of a tokenizer in a checkpoint folder."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlora.io import tensors
@@ -14,8 +14,9 @@ TEMPLATE = 2**22
 _OF_MODEL = ("config.json", "generation_config.json")
 BROUGHT = (MAIN, MODEL, CONFIG, "chat_template.jinja", "chat_template.json")
 """Files that say how a text becomes token ids."""
-PARTS = "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"
-"""Files whose content tokenizer.json holds as well, and which are not read."""
+_SPECIAL_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
+PARTS = _SPECIAL_MAP, _ADDED, "vocab.json", "merges.txt"
+"""Files whose content tokenizer.json holds as well; the first two are read beside it."""
 _UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -53,18 +54,67 @@ def backend(files: Files) -> Limited:
     Without one, ``tokenizer.model`` of SentencePiece is converted.
     """
     path, model = files.path(MAIN), files.path(MODEL)
+    config = files.read(CONFIG)
     if path.is_file():
-        return Limited(path)
+        return Limited(path, added(files, config))
     if model.is_file():
-        config = files.read(CONFIG)
         bos, eos = config.get("add_bos_token"), config.get("add_eos_token")
-        return Limited(model, None if bos is None else bool(bos), bool(eos))
+        frame = {"bos": None if bos is None else bool(bos), "eos": bool(eos)}
+        legacy = config.get("legacy") is not False
+        return Limited(model, added(files, config), legacy=legacy, **frame)
     folder = path.parent
+    if all(files.path(name).is_file() for name in PARTS[2:]):
+        raise ValueError(
+            f"{folder} has {' and '.join(PARTS[2:])} but no {MAIN}, which also says how "
+            f"a text is cut; expected it: save_pretrained of transformers writes it."
+        )
     there = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
     raise ValueError(
         f"{folder} has no {MAIN}, expected the folder of a checkpoint with its "
         f"tokenizer; there is {', '.join(there[:8]) or 'nothing'}."
     )
+
+
+def added(files: Files, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tokens that files beside a vocabulary name: id, content and flags of each.
+
+    Fine-tuning often adds tokens (``<|im_start|>``), which older folders name in
+    ``added_tokens.json`` or ``tokenizer_config.json`` alone.
+    """
+    given = config.get("added_tokens_decoder")
+    entries = given.items() if isinstance(given, Mapping) else ()
+    tokens = [{**x, "id": int(i)} for i, x in entries if _is_token(i, x)]
+    mapped = files.read(_ADDED)
+    tokens += [{"content": x, "id": i} for x, i in mapped.items() if _is_token(i, x)]
+    tokens.sort(key=lambda token: token["id"])
+    both = config, files.read(_SPECIAL_MAP)
+    listed = dict.fromkeys(map(_content, _special(*both)))
+    known = [token["content"] for token in tokens]
+    tokens += [{"content": x, "id": None} for x in listed if x and x not in known]
+    named = {_content(file.get(name)) for file in both for name in SPECIAL}
+    special = named.union(listed)
+    return [
+        x | {"special": x.get("special") or x["content"] in special} for x in tokens
+    ]
+
+
+def _special(*files: Mapping[str, Any]) -> Iterator[Any]:
+    """Special tokens without a name of their own."""
+    for file in files:
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            some = file.get(name) or ()
+            yield from some.values() if isinstance(some, Mapping) else some
+
+
+def _is_token(index: Any, token: Any) -> bool:
+    plain = str(index).isdigit() and int(index) < 2**31
+    return plain and bool(_content(token))
+
+
+def _content(token: Any) -> str:
+    """The text of a token, which is given as a string or an object."""
+    content = token.get("content") if isinstance(token, Mapping) else token
+    return content if isinstance(content, str) else ""
 
 
 def special_ids(

@@ -172,7 +172,8 @@ def load(
     """Reads the tokenizer of a checkpoint folder.
 
     Special tokens are those of ``tokenizer_config.json``, else of
-    ``special_tokens_map.json``, else the ids of ``config.json``; every eos of
+    ``special_tokens_map.json`` (which comes first if the other lists no added tokens, as
+    in older folders), else the ids of ``config.json``; every eos of
     ``generation_config.json`` ends a text too.
 
     Args:
@@ -187,7 +188,9 @@ def load(
     files = text_files.Files(folder, None if rest is None else pathlib.Path(rest))
     backend = text_files.backend(files)
     config = files.read(text_files.CONFIG)
-    mapped = {**backend.named, **files.read("special_tokens_map.json"), **config}
+    named = {x: y for x, y in files.read("special_tokens_map.json").items() if y}
+    last = (named, config) if "added_tokens_decoder" in config else (config, named)
+    mapped = {**backend.named, **last[0], **last[1]}
     model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")

@@ -88,9 +88,9 @@ def _parts(adapters: Sequence[Path], model: Path) -> Iterator[str]:
     for folder in adapters:
         if any((folder / x).is_file() for x in (text_files.MAIN, text_files.MODEL)):
             continue
-        # Beside a template, say, the map of special tokens is read.
+        # Beside a template, say, maps of tokens are read.
         used = any((folder / x).is_file() for x in text_files.BROUGHT)
-        parts = text_files.PARTS[1:] if used else text_files.PARTS
+        parts = text_files.PARTS[2:] if used else text_files.PARTS
         theirs = {name: _content(folder / name) for name in parts}
         odd = [x for x, y in theirs.items() if y not in (None, _content(model / x))]
         if odd:

@@ -98,7 +98,7 @@ def read(
 
 
 def text(path: Path, *, most: int = BYTES, what: str = "text") -> str:
-    """Returns the text of a file.
+    """Returns the text of a file, without a byte order mark.
 
     Args:
       path: of the file.
@@ -110,7 +110,7 @@ def text(path: Path, *, most: int = BYTES, what: str = "text") -> str:
       OSError: if it cannot be read.
     """
     try:
-        return b"".join(_parts(path, most, what)).decode("utf-8")
+        return b"".join(_parts(path, most, what)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error.reason}).") from None
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6
@@ -40,13 +48,17 @@ _IDS = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 """Of special pieces, where the file does not say; -1 is none."""
 
 
-def load(path: str, bos: bool | None = None, eos: bool = False) -> tokenizers.Tokenizer:
+def load(
+    path: str, bos: bool | None = None, eos: bool = False, legacy: bool = True
+) -> tokenizers.Tokenizer:
     """Reads a model.
 
     Args:
       path: of the file.
       bos: put the bos before a text? None does so if there is one.
       eos: put the eos after it?
+      legacy: does a space also go before what follows a special token, as the first
+        Llama tokenizers of Hugging Face had it?
 
     Raises:
       ValueError: if it is no model of BPE or unigrams, or contradicts itself.
@@ -59,7 +71,7 @@ def load(path: str, bos: bool | None = None, eos: bool = False) -> tokenizers.To
     if not tokens or len(set(tokens)) != len(tokens):
         raise ValueError("its pieces are none, or hold one twice")
     backend = tokenizers.Tokenizer(_model(model, pieces))
-    _normalize(backend, model.normalizer_spec)
+    _normalize(backend, model.normalizer_spec, legacy)
     special = [t for t, _, kind in pieces if kind in (CONTROL, UNKNOWN)]
     backend.add_special_tokens([AddedToken(t, normalized=False) for t in special])
     defined = [t for t, _, kind in pieces if kind == USER]
@@ -173,7 +185,7 @@ def _model(model: Any, pieces: Sequence[tuple[str, float, int]]) -> Any:
     raise ValueError(f"its model is of type {kind}, expected unigrams (1) or BPE (2)")
 
 
-def _normalize(backend: tokenizers.Tokenizer, spec: Any) -> None:
+def _normalize(backend: tokenizers.Tokenizer, spec: Any, legacy: bool) -> None:
     """What is done to a text before, and undone after."""
     prefix = not spec.HasField("add_dummy_prefix") or spec.add_dummy_prefix
     narrow = not spec.HasField("remove_extra_whitespaces")
@@ -183,8 +195,12 @@ def _normalize(backend: tokenizers.Tokenizer, spec: Any) -> None:
     if narrow or spec.remove_extra_whitespaces:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
-    steps.append(normalizers.Replace(" ", SPACE))
-    if prefix:
+    if prefix and not legacy:
+        first = {"prepend_scheme": "first", "split": False}
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, **first)
+    else:
+        steps.append(normalizers.Replace(" ", SPACE))
+    if prefix and legacy:
         steps.append(normalizers.Prepend(SPACE))
     backend.normalizer = normalizers.Sequence(steps)
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
@@ -199,6 +215,12 @@ def _parsed(content: bytes) -> Any:
     try:
         message.ParseFromString(content)
     except DecodeError:
+        ranked = content[:200].partition(b"\n")[0].split()
+        if len(ranked) == 2 and ranked[1].isdigit():
+            raise ValueError(
+                "it is a list of ranks, as tiktoken has it, and none of SentencePiece; "
+                "the tokenizer.json of the model is read"
+            ) from None
         raise ValueError("it is no message of SentencePiece") from None
     return message
 

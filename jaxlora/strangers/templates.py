@@ -162,7 +162,7 @@ def _strftime(today: datetime.date, form: str) -> str:
 def _checked(message: Mapping[str, Any], index: int) -> dict[str, Any]:
     for field in ("role", "content"):
         bare = field == "content" and "tool_calls" in message
-        value = message.get(field, "")
+        value = message.get(field)
         if not isinstance(value, str) and not (bare and value is None):
             raise ValueError(
                 f"Message {index} has {field} {message.get(field)!r:.60}, expected a "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from jaxlora.strangers import sentencepiece
 from jaxlora.strangers.messages import digits
@@ -14,27 +14,54 @@ from jaxlora.strangers.text import line
 MOST = 50
 """Tokens of a character: it may become 18 others, and each of them four bytes."""
 
+FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+"""Of an added token: how it is looked for."""
 
-def load(path: str, bos: bool | None = None, eos: bool = False) -> Tokenizer:
+
+def load(
+    path: str, added: Sequence[Mapping[str, Any]] = (), **frame: Any
+) -> Tokenizer:
     """Reads a tokenizer.json, without padding or truncation, or a tokenizer.model.
 
     Args:
       path: of the file.
-      bos: as of :func:`.sentencepiece.load`; a tokenizer.json says it itself.
-      eos: likewise.
+      added: tokens that other files name, each with its content, id (or none) and
+        flags; those that it lacks are added.
+      **frame: bos, eos and legacy of :func:`.sentencepiece.load`; a tokenizer.json
+        says such things itself.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if it is none, or there is a gap before the id of a token.
     """
     try:
         if path.endswith(".model"):
-            return sentencepiece.load(path, bos, eos)
-        loaded = tokenizers.Tokenizer.from_file(path)
+            loaded = sentencepiece.load(path, **frame)
+        else:
+            loaded = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
         raise ValueError(line(error)) from None
+    _add(loaded, added)
     loaded.no_truncation()
     loaded.no_padding()
     return loaded
+
+
+def _add(tokenizer: Tokenizer, added: Sequence[Mapping[str, Any]]) -> None:
+    for token in added:
+        content, index = token["content"], token["id"]
+        if tokenizer.token_to_id(content) is not None:
+            continue
+        following = max(tokenizer.get_vocab().values(), default=-1) + 1
+        if index is not None and index < following:
+            continue  # another token has this id, and the vocabulary is right
+        if index is not None and index > following:
+            raise ValueError(
+                f"the token {line(content, 40)!r} should have the id {index}, and would "
+                f"have {following}"
+            )
+        flags = {name: bool(token.get(name)) for name in FLAGS}
+        special = bool(token.get("special"))
+        tokenizer.add_tokens([AddedToken(content, special=special, **flags)])
 
 
 def facts(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -116,12 +116,13 @@ def shorten(shown: str) -> str:
     return shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + "..."
 
 
-def parse(line: bytes, where: str) -> dict[str, Any]:
+def parse(line: bytes, where: str, *, finite: bool = True) -> dict[str, Any]:
     """Returns the object that a line holds.
 
     Args:
       line: as read from the file.
       where: file and line, for messages.
+      finite: refuse NaN and infinity, which other programs write for no number.
 
     Raises:
       ValueError: if it is not UTF-8, not JSON, or not an object.
@@ -131,7 +132,7 @@ def parse(line: bytes, where: str) -> dict[str, Any]:
             f"{where}: the line has more than {LINE} bytes; expected one object a line."
         )
     try:
-        value = data.loads(line.decode("utf-8-sig"))
+        value = data.loads(line.decode("utf-8-sig"), finite=finite)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: byte 0x{line[error.start]:02x} at column {error.start + 1} is "

@@ -139,7 +139,7 @@ def _pair(
         turns = _spoken(fields, pair, where)
         _refuse_beside(held, ("history", *_matter(pair)), "turns", where)
         return dataclasses.replace(_conversation(turns, held, where), glue=glue)
-    asked = [_words(fields, prompt, where)]
+    asked = [jsonl.text(dict(fields), prompt, where, FORMS)]
     texts = [_words(held, x, where) for x in _matter(pair) if x in held]
     # Alpaca's and Dolly's matter follows what is to be done; a text that a question is
     # about comes first.

@@ -5,8 +5,9 @@ Spans of answers are found in the rendered text and carried to tokens by the
 tokenizer's character offsets, so that it does not matter what a tokenizer merges.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +137,8 @@ def encode_one(item: Record, tokenizer: Tokenizer) -> Example:
     # A template writes special tokens itself; the tokenizer must not add them again.
     rendered = bool(item.messages and tokenizer.chat_template)
     # Encoded as a whole: pieces would be merged into other tokens at their borders.
-    ids, offsets = tokenizer.encode_spans(text, special=not rendered)
+    with _placed(item):
+        ids, offsets = tokenizer.encode_spans(text, special=not rendered)
     closing = tokenizer.special_ids.union(tokenizer.end_ids)
     ends = np.array([i in closing for i in ids], bool)
     answer = _learnt(text, spans, np.asarray(offsets, int).reshape(-1, 2), ends)
@@ -180,18 +182,16 @@ def prompt(item: Record, tokenizer: Tokenizer) -> list[int]:
     """
     if not item.messages:
         raise ValueError(f"{item.where}: plain text has no prompt; expected {FORMS}.")
-    try:
+    with _placed(item):
         if tokenizer.chat_template:
             turns = len(item.asked)
             item = text_shown.checked(item, tokenizer, turns)
             asked = tokenizer.render(item.messages[:turns], tools=item.tools)
             return tokenizer.encode(asked, special=False)
         text = _plain_prompt(item)
-    except ValueError as error:
-        raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
-    ids = tokenizer.encode(text)
-    # Some tokenizers put an eos after every text, where the answer shall come.
-    added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
+        ids = tokenizer.encode(text)
+        # Some tokenizers put an eos after every text, where the answer shall come.
+        added = ids[-1:] != tokenizer.encode(text, special=False)[-1:]
     return ids[:-1] if added and ids[-1] in tokenizer.end_ids else ids
 
 
@@ -231,16 +231,23 @@ def _located(item: Record, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, i
     """The whole text, and the characters [start, stop) to learn."""
     if not item.messages:
         return item.text, [(0, len(item.text))]
-    try:
+    with _placed(item):
         if tokenizer.chat_template:
             item = text_shown.checked(item, tokenizer)
             return text_spans.locate(item, tokenizer)
         asked = _plain_prompt(item)
-    except ValueError as error:
-        raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
     text = asked + item.answer
     learnt = item.answer and len(item.messages) - 1 not in item.unlearnt
     return text, [(len(asked), len(text))] if learnt else []
+
+
+@contextlib.contextmanager
+def _placed(item: Record) -> Iterator[None]:
+    """Says of an error which record it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{item.where or 'The prompt'}: {error}") from None
 
 
 def _plain_prompt(item: Record) -> str:

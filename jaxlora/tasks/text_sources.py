@@ -5,12 +5,14 @@ not needed, and nothing is downloaded.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from jaxlora.strangers import data
-from jaxlora.tasks import jsonl, record_fields, tfds_source
+from jaxlora.tasks import file_kinds, jsonl, record_fields, tfds_source
 from jaxlora.tasks.record_forms import FORMS as FORMS
 from jaxlora.tasks.record_forms import Record as Record
 from jaxlora.tasks.record_forms import record as record
@@ -22,6 +24,7 @@ _EXPECTED = (
     "tfds:gsm8k/main:train"
 )
 _LOOK = 4096
+_BOM = b"\xef\xbb\xbf"
 _ARRAY = 2**29  # bytes; Alpaca's has 2**25
 
 
@@ -122,33 +125,48 @@ def _source(source: Path, data_dir: Path | None) -> Iterator[Callable[[], Record
 
 
 def _lines(path: pathlib.Path) -> Iterator[Callable[[], Record]]:
+    for fields, where in objects(path):
+        yield lambda fields=fields, where=where: record(fields(), where)
+
+
+def objects(path: pathlib.Path) -> Iterator[tuple[Callable[[], dict[str, Any]], str]]:
+    """Yields a function that gives an object or raises, and its place, of each.
+
+    Args:
+      path: a file of JSON lines, or of a JSON array.
+
+    Raises:
+      ValueError: if it is neither, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            if _is_array(file.read(_LOOK)):
+            begin = file.read(_LOOK)
+            file_kinds.check(path, begin)
+            if _is_array(begin):
                 yield from _array(path)
                 return
             file.seek(0)
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield lambda line=line, where=f"{path}:{number}": record(
-                        jsonl.parse(line, where), where
-                    )
+            lines = iter(lambda: file.readline(jsonl.LINE + 1), b"")
+            for number, line in enumerate(lines, start=1):
+                where = f"{path}:{number}"
+                if line.removeprefix(_BOM).strip():
+                    yield functools.partial(jsonl.parse, line, where, finite=False), where
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
 def _is_array(begin: bytes) -> bool:
     """Does a file begin as a list of objects? Then it is one value, over all lines."""
-    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"")
+    text = begin.removeprefix(_BOM).lstrip()
+    return text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]", b"")
 
 
-def _array(path: pathlib.Path) -> Iterator[Callable[[], Record]]:
-    values = data.read(path, most=_ARRAY, what="a JSON array of objects")
+def _array(path: pathlib.Path) -> Iterator[tuple[Callable[[], dict[str, Any]], str]]:
+    what = "a JSON array of objects"
+    values = data.read(path, most=_ARRAY, what=what, finite=False)
     for number, fields in enumerate(values):
-        yield lambda fields=fields, where=f"{path}, record {number}": record(
-            _object(fields, where), where
-        )
+        where = f"{path}, record {number}"
+        yield functools.partial(_object, fields, where), where
 
 
 def _object(fields, where: str):
