@@ -16,7 +16,7 @@ BROUGHT = (MAIN, MODEL, CONFIG, "chat_template.jinja", "chat_template.json")
 """Files that say how a text becomes token ids."""
 _SPECIAL_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
 PARTS = _SPECIAL_MAP, _ADDED, "vocab.json", "merges.txt"
-"""Files whose content tokenizer.json holds as well; the first two are read beside it."""
+"""Files whose content tokenizer.json holds as well; two are read beside it."""
 _UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -65,7 +65,7 @@ def backend(files: Files) -> Limited:
     folder = path.parent
     if all(files.path(name).is_file() for name in PARTS[2:]):
         raise ValueError(
-            f"{folder} has {' and '.join(PARTS[2:])} but no {MAIN}, which also says how "
+            f"{folder} has {' and '.join(PARTS[2:])} but no {MAIN}, which says how "
             f"a text is cut; expected it: save_pretrained of transformers writes it."
         )
     there = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []

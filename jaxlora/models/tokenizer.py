@@ -172,8 +172,8 @@ def load(
     """Reads the tokenizer of a checkpoint folder.
 
     Special tokens are those of ``tokenizer_config.json``, else of
-    ``special_tokens_map.json`` (which comes first if the other lists no added tokens, as
-    in older folders), else the ids of ``config.json``; every eos of
+    ``special_tokens_map.json`` (which comes first if the other lists no added tokens,
+    as in older folders), else the ids of ``config.json``; every eos of
     ``generation_config.json`` ends a text too.
 
     Args:

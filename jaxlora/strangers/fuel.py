@@ -163,10 +163,11 @@ def percent(context: Context, text: str, *args: Any, **kwargs: Any) -> str:
 def braces(context: Context, text: str, *args: Any, **kwargs: Any) -> str:
     """As the method format, of plain {}, {0} and {name}: a width is unbounded."""
     try:
-        fields = [x for x in string.Formatter().parse(text) if x[1] is not None]
+        parts = [*string.Formatter().parse(text)]
     except ValueError as error:
         raise TemplateRuntimeError(str(error)) from None
-    if any(spec or how or not _NAME.fullmatch(name) for _, name, spec, how in fields):
+    fields = [(name, spec, how) for _, name, spec, how in parts if name is not None]
+    if any(spec or how or not _NAME.fullmatch(name) for name, spec, how in fields):
         raise SecurityError(f"{text[:20]!r} is no plain format of {{}} and {{name}}")
     make = functools.partial(text.format, *args, **kwargs)
     return _filled(context, len(fields), (args, kwargs), make)

@@ -20,9 +20,9 @@ from jaxlora.strangers import fuel as text_fuel
 BITS = 1024
 """Size of the largest product of integers."""
 METHODS = {
-    str: "format strip lstrip rstrip split rsplit splitlines startswith endswith upper lower "
-    "title capitalize find rfind index count replace join isdigit isalpha isspace "
-    "isupper islower removeprefix removesuffix partition rpartition",
+    str: "format strip lstrip rstrip split rsplit splitlines startswith endswith "
+    "upper lower title capitalize find rfind index count replace join isdigit isalpha "
+    "isspace isupper islower removeprefix removesuffix partition rpartition",
     dict: "get items keys values",
     list: "index count",
     tuple: "index count",

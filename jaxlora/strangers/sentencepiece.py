@@ -8,6 +8,7 @@ https://github.com/google/sentencepiece (src/sentencepiece_model.proto)
 """
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,16 +212,15 @@ def _normalize(backend: tokenizers.Tokenizer, spec: Any, legacy: bool) -> None:
 def _parsed(content: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
+    if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", content):
+        raise ValueError(
+            "it is a list of ranks, as tiktoken has it, and none of SentencePiece; the "
+            "tokenizer.json of the model is read"
+        )
     message = _message()()
     try:
         message.ParseFromString(content)
     except DecodeError:
-        ranked = content[:200].partition(b"\n")[0].split()
-        if len(ranked) == 2 and ranked[1].isdigit():
-            raise ValueError(
-                "it is a list of ranks, as tiktoken has it, and none of SentencePiece; "
-                "the tokenizer.json of the model is read"
-            ) from None
         raise ValueError("it is no message of SentencePiece") from None
     return message
 

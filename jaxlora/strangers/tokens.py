@@ -18,9 +18,7 @@ FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 """Of an added token: how it is looked for."""
 
 
-def load(
-    path: str, added: Sequence[Mapping[str, Any]] = (), **frame: Any
-) -> Tokenizer:
+def load(path: str, added: Sequence[Mapping[str, Any]] = (), **frame: Any) -> Tokenizer:
     """Reads a tokenizer.json, without padding or truncation, or a tokenizer.model.
 
     Args:
@@ -53,11 +51,11 @@ def _add(tokenizer: Tokenizer, added: Sequence[Mapping[str, Any]]) -> None:
             continue
         following = max(tokenizer.get_vocab().values(), default=-1) + 1
         if index is not None and index < following:
-            continue  # another token has this id, and the vocabulary is right
+            continue  # another token has it, and the vocabulary is right
         if index is not None and index > following:
             raise ValueError(
-                f"the token {line(content, 40)!r} should have the id {index}, and would "
-                f"have {following}"
+                f"the token {line(content, 40)!r} should have the id {index}, and "
+                f"would have {following}"
             )
         flags = {name: bool(token.get(name)) for name in FLAGS}
         special = bool(token.get("special"))

@@ -1,12 +1,21 @@
 """The number that a text ends in or marks, exactly as it is written.
 
 Commas, LaTeX and thin spaces between thousands, currency signs and a point that ends a
-sentence are no part of a number; digits inside a word are no number. ``#### 72`` is the
-mark of GSM8K: Cobbe et al., arXiv 2110.14168.
+sentence are no part of a number; digits inside a word and powers of a unit are no
+number; a fraction is one. ``#### 72`` is the mark of GSM8K: Cobbe et al., arXiv
+2110.14168. How a number may be written: :mod:`jaxlora.tasks.number_spelling`.
 """
 
 import decimal
 import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TypeAlias
+
+from jaxlora.tasks.number_spelling import plain as plain
+
+Number: TypeAlias = decimal.Decimal | Fraction
+"""A fraction only where no decimal number is equal to it."""
 
 MARK = "####"
 """What stands before the result in GSM8K."""
@@ -20,21 +29,14 @@ _NUMBER = re.compile(
     r"(?:[eE]([-+]?\d{1,3})(?![\dA-Za-z]))?",
     re.ASCII,
 )
-_THOUSANDS = re.compile(
-    r"(?<=\d)(?:"
-    r"\{\s*,\s*\}(?:\\!)?|\{,?\\[,!:; ]\}|,?\\[,!:;]|\\ "  # 9{,}500, 12\,500, 1\ 0
-    r"|\\!,(?:\\!)?"  # 10\!,\!000
-    r"|\\(?:text|mathrm|mathord|mathpunct)\{,\}"
-    r"|\\thinspace(?![A-Za-z])\s?|['\u2019\u00a0\u2009\u202f]"
-    r")(?=\d{3}(?!\d))",
+_FRACTION = re.compile(
+    r"(?<![A-Za-z0-9_./])((?:(?<![)\]])[-+])?)(?:(\d{1,9}) )?(\d{1,9})/(\d{1,9})"
+    r"(?![\d/]|[.,]\d)",  # neither a date nor 3/4.5
     re.ASCII,
 )
-r"""What LaTeX and print set between thousands: ``9{,}500``, ``12\,500``, ``9'500``."""
-_POINT = re.compile(r"(?<=\d)(?:\{\.\}|\{,\}(?=\d\d?(?!\d)))(?=\d)", re.ASCII)
-"""A decimal point in braces; so is a comma before one or two last digits."""
 
 
-def last(text: str) -> decimal.Decimal | None:
+def last(text: str) -> Number | None:
     r"""Returns the last number of a text; None if it has none.
 
     Args:
@@ -42,14 +44,14 @@ def last(text: str) -> decimal.Decimal | None:
 
     >>> last("3 * 24 = 72 eggs, so $1,072.50.")
     Decimal('1072.50')
-    >>> last(r"\boxed{9{,}500}")
-    Decimal('9500')
+    >>> last(r"\boxed{9{,}500}"), last(r"\frac{3}{4}")
+    (Decimal('9500'), Decimal('0.75'))
     """
-    every = list(_NUMBER.finditer(plain(text)))
-    return _value(every[-1]) if every else None
+    every = list(_numbers(plain(text)))
+    return every[-1] if every else None
 
 
-def answer(text: str) -> decimal.Decimal | None:
+def answer(text: str) -> Number | None:
     """Returns the number after the first ``####``, or the last number without one.
 
     Args:
@@ -58,9 +60,9 @@ def answer(text: str) -> decimal.Decimal | None:
     >>> answer("so 5 #### 72 Question: 8?")
     Decimal('72')
     """
-    _, mark, marked = text.partition(MARK)
-    first = _NUMBER.search(plain(marked)) if mark else None
-    return _value(first) if first else last(text)
+    _, mark, marked = plain(text).partition(MARK)
+    first = next(_numbers(marked), None) if mark else None
+    return last(text) if first is None else first
 
 
 def exact(text: str) -> decimal.Decimal | None:
@@ -76,7 +78,7 @@ def exact(text: str) -> decimal.Decimal | None:
     return _value(match) if match and match[0] else None
 
 
-def shown(value: decimal.Decimal) -> str:
+def shown(value: Number) -> str:
     """Returns a number without trailing zeros or powers of ten.
 
     Args:
@@ -85,21 +87,34 @@ def shown(value: decimal.Decimal) -> str:
     >>> shown(decimal.Decimal("1.50e3"))
     '1500'
     """
-    text = f"{value:f}"
+    text = str(value) if isinstance(value, Fraction) else f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def plain(text: str) -> str:
-    r"""Returns a text with one minus, one dollar and one separator of thousands.
+def _numbers(text: str) -> Iterator[Number]:
+    """The numbers of a plain text, in their order; what a fraction holds is none."""
+    start = 0
+    while match := _NUMBER.search(text, start):
+        fraction = _FRACTION.search(text, start)
+        if fraction and fraction.start() <= match.start():
+            quotient = _quotient(fraction)
+            if quotient is not None:
+                yield quotient
+                start = fraction.end()
+                continue
+        yield _value(match)
+        start = match.end()
 
-    Args:
-      text: perhaps with LaTeX.
 
-    >>> plain(r"\$12\,500")
-    '$12,500'
-    """
-    text = text.replace("\u2212", "-").replace("\\$", "$")
-    return _POINT.sub(".", _THOUSANDS.sub(",", text))
+def _quotient(match: re.Match[str]) -> Number | None:
+    sign, units, top, bottom = match.groups()
+    if not int(bottom) or (units and int(top) >= int(bottom)):
+        return None
+    value = int(units or 0) + Fraction(int(top), int(bottom))
+    value = -value if sign == "-" else value
+    with decimal.localcontext(prec=60) as context:
+        shortest = decimal.Decimal(value.numerator) / value.denominator
+        return value if context.flags[decimal.Inexact] else shortest
 
 
 def _value(match: re.Match[str]) -> decimal.Decimal:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from jaxlora.strangers import data
-from jaxlora.tasks import file_kinds, jsonl
+from jaxlora.tasks import file_kinds, jsonl, record_fields
 from jaxlora.tasks.record_forms import CONVERSATIONS, PAIRS
 from jaxlora.tasks.text_sources import Record, objects, record
 
@@ -76,7 +76,8 @@ def _record(fields: dict, where: str) -> Record:
     # A record of training data: its answer is left out, and need not be there.
     missing = {asked: name for asked, name in reversed(PAIRS) if asked in fields}
     answers = {name for _, name in PAIRS}
-    if missing and not (answers | {*CONVERSATIONS}) & set(fields):
+    held = set(record_fields.filled(fields))
+    if missing and not (answers | {*CONVERSATIONS}) & held:
         first = next(x for x, _ in PAIRS if x in missing)
         fields = {**fields, missing[first]: _ANSWER}
     elif not missing and not {*CONVERSATIONS, "text"} & set(fields):

@@ -92,7 +92,7 @@ def refuse_thoughts(fields: Mapping[str, Any], where: str) -> None:
 
 
 def filled(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that hold something; null, blanks and empty lists hold nothing.
+    """Returns the fields that hold something; null, blanks, empty lists hold nothing.
 
     >>> filled({"a": None, "b": [], "c": 0, "d": "x", "e": " "})
     {'c': 0, 'd': 'x'}

@@ -246,7 +246,9 @@ def _words(fields: Mapping[str, Any], name: str, where: str) -> str:
     value = fields[name]
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise ValueError(f"{where}: {name!r} is {value}, expected a number or text.")
+            raise ValueError(
+                f"{where}: {name!r} is {value}, expected a number or text."
+            )
         return str(value)
     return jsonl.text(dict(fields), name, where, FORMS)
 

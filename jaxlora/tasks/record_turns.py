@@ -19,8 +19,9 @@ ROLES: Mapping[str, str] = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
     **dict.fromkeys(("ai", "bing", "bard"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
-    **{"tool_response": "tool", "system": "system"},
+    **dict.fromkeys(("tool", "observation", "tool_response"), "tool"),
+    "function_response": "tool",
+    "system": "system",
 }
 """Roles as templates name them, by what people write in any case; others keep their
 names."""

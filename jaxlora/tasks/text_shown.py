@@ -35,7 +35,9 @@ def checked(item: Record, tokenizer: Tokenizer, turns: int | None = None) -> Rec
     """
     template = tokenizer.chat_template or ""
     rendered = item.messages[:turns]
-    beside = [(i, x) for i, y in enumerate(item.messages) for x in record_turns.shown(y)]
+    beside = [
+        (i, x) for i, y in enumerate(item.messages) for x in record_turns.shown(y)
+    ]
     names = [name for _, name in beside] + ["tools"] * bool(item.tools)
     for name in names:
         if not any(x in template for x in record_turns.spellings(name)):
@@ -52,7 +54,7 @@ def checked(item: Record, tokenizer: Tokenizer, turns: int | None = None) -> Rec
         bare = _replaced(item, i, turn | {"content": None})
         if turn["content"] or not _renders(bare, tokenizer, i + 1):
             raise ValueError(_left_out(name))
-        if _silent(bare, tokenizer, i, other):
+        if _silent(bare, tokenizer, i, bare.messages[i] | {"tool_calls": []}):
             raise ValueError(_left_out(name))
         item = bare
     return item
@@ -151,6 +153,6 @@ def _replaced(item: Record, i: int, turn: Turn) -> Record:
 def _left_out(name: str) -> str:
     spellings = ", ".join(record_turns.spellings(name))
     return (
-        f"the record has {name!r}, which the chat template does not show (it was looked "
-        f"for as {spellings}); take a template that does, or leave it out."
+        f"the record has {name!r}, which the chat template does not show (it was "
+        f"looked for as {spellings}); take a template that does, or leave it out."
     )

@@ -150,7 +150,10 @@ def objects(path: pathlib.Path) -> Iterator[tuple[Callable[[], dict[str, Any]], 
             for number, line in enumerate(lines, start=1):
                 where = f"{path}:{number}"
                 if line.removeprefix(_BOM).strip():
-                    yield functools.partial(jsonl.parse, line, where, finite=False), where
+                    yield (
+                        functools.partial(jsonl.parse, line, where, finite=False),
+                        where,
+                    )
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror or error}.") from None
 

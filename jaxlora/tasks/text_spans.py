@@ -101,7 +101,7 @@ def _common(a: str, b: str) -> int:
 
 
 def _by_change(text: str, item: Record, i: int, tokenizer: Tokenizer) -> Span | None:
-    """What another turn ``i`` would change: calls of tools have no words to look for."""
+    """What another turn ``i`` would change: calls have no words to look for."""
     turn = {"role": item.messages[i]["role"], "content": _OTHER}
     messages = (*item.messages[:i], turn, *item.messages[i + 1 :])
     (other,) = tokenizer.beginnings(messages, [(len(messages), False)], item.tools)

@@ -245,6 +245,88 @@ def test_a_model_that_is_none_of_sentencepiece(tmp_path):
         tokenizer.load(tmp_path / "not there")
 
 
+CHAT = {"<|im_start|>": 256, "<|im_end|>": 257}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "tokenizer_config": {
+                "eos_token": "<|im_end|>",
+                "added_tokens_decoder": {
+                    str(i): {"content": token, "special": True}
+                    for token, i in CHAT.items()
+                },
+            }
+        },
+        {"added_tokens": CHAT, "tokenizer_config": {"eos_token": "<|im_end|>"}},
+        {
+            "special_tokens_map": {
+                "additional_special_tokens": [*CHAT],
+                "eos_token": {"content": "<|im_end|>"},
+            },
+            "tokenizer_config": {},
+        },
+    ],
+)
+def test_tokens_that_only_the_files_beside_name_are_added(copy, files):
+    known = tokenizer.load(copy("plain", **files))
+    text = "<|im_start|>Ann<|im_end|>"
+    assert known.encode(text, special=False) == [256, *PLAIN.encode("Ann")[1:], 257]
+    assert (known.eos_ids, known.vocab_size) == ((257,), 258)
+    assert known.decode([257]) == ""
+    assert tokenizer.fitted(known, 258).encode(text) == known.encode(text)
+
+
+def test_beside_a_sentencepiece_model_tokens_are_added_too(tmp_path):
+    shutil.copyfile(SPM / "bpe.model", tmp_path / "tokenizer.model")
+    size = tokenizer.load(tmp_path).vocab_size
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|sep|>": size}))
+    ids = tokenizer.load(tmp_path).encode("Ann<|sep|>Ann", special=False)
+    words = ids[: ids.index(size)]
+    assert ids == [*words, size, *words]  # each with a space before
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"legacy": False}))
+    later = tokenizer.load(tmp_path).encode("Ann<|sep|>Ann", special=False)
+    assert later[: len(words) + 1] == [*words, size]
+    assert later != ids
+
+
+def test_an_added_token_keeps_its_id(copy):
+    other = {"added_tokens": {"<x>": 7}}  # the vocabulary has another token there
+    assert tokenizer.load(copy("plain", **other)).vocab_size == 256
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"added_tokens": {"<x>": 300}}, "'<x>' should have the id 300, and would h"),
+        ({"tokenizer": None, "vocab": {}}, "has no tokenizer.json"),
+    ],
+)
+def test_files_that_do_not_go_together(copy, files, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.load(copy("plain", **files))
+
+
+def test_a_vocabulary_alone_is_no_tokenizer(copy):
+    folder = copy("plain", tokenizer=None, vocab={})
+    (folder / "merges.txt").write_text("a b")
+    with pytest.raises(ValueError, match=r"vocab\.json and merges\.txt but no token"):
+        tokenizer.load(folder)
+    (folder / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    with pytest.raises(ValueError, match="list of ranks, as tiktoken has it"):
+        tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_of_two_files_that_differ_one_comes_first(copy, listed):
+    """The rule of transformers: the map, unless the other lists its added tokens."""
+    config = {"eos_token": "<eos>"} | ({"added_tokens_decoder": {}} if listed else {})
+    files = {"tokenizer_config": config, "special_tokens_map": {"eos_token": "<pad>"}}
+    assert tokenizer.load(copy("plain", **files)).eos_ids == ((2,) if listed else (0,))
+
+
 def test_a_tokenizer_of_another_vocabulary_is_refused():
     tokenizer.fitted(PLAIN, 256)
     tokenizer.fitted(PLAIN, 300)

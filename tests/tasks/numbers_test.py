@@ -1,6 +1,7 @@
 """Numbers of texts, case by case."""
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,12 @@ from jaxlora.tasks import numbers
         ("2.50", "2.5"),
         ("5km", "5"),
         ("the 2nd", "2"),
-        ("3/4", "4"),
+        ("3/4", "0.75"),
+        ("on 3/4/2024", "2024"),
+        ("3/0", "0"),
+        ("1 1/2 cups", "1.5"),
+        ("2 6/4", "1.5"),
+        ("1\u00bd", "1.5"),
         ("**72**", "72"),
         ("\\boxed{18}", "18"),
         ("12:30", "30"),
@@ -77,6 +83,43 @@ from jaxlora.tasks import numbers
         (r"$12\thinspace500$", "12500"),
         (r"2\,x = 5", "5"),
         (r"1\,2345", "2345"),
+        (r"$9~500$", "9500"),
+        (r"\boxed{9 500}", "9500"),
+        (r"\num{12 345 678.5}", "12345678.5"),
+        ("so\n#### 9 500\nmore", "9500"),
+        ("9 500", "500"),  # two numbers, for all we know
+        (r"9\,\!500", "9500"),
+        (r"9{,}\,500", "9500"),
+        (r"9\textrm{,}500", "9500"),
+        (r"9\mathinner{,}500", "9500"),
+        (r"9\thinspace{}500", "9500"),
+        (r"9{\thinspace}500", "9500"),
+        ("9&nbsp;500", "9500"),
+        ("9\u2007500", "9500"),
+        ("1_000_000", "1000000"),
+        ("__9,500__", "9500"),
+        ("\uff19\uff0c\uff15\uff10\uff10", "9500"),
+        ("1,00,000", "100000"),
+        ("9.500.000", "9500000"),
+        ("1.234,56", "1234.56"),
+        (r"1.234.567{,}8", "1234567.8"),
+        ("0,125", "0.125"),
+        ("at (0,5)", "5"),
+        (r"0{,}125", "0.125"),
+        (r"3{,}1415", "3.1415"),
+        ("2,50 €", "2.5"),
+        ("x = \u20135", "-5"),
+        ("5\u20137", "7"),
+        (r"\boxed{- 5}", "-5"),
+        (r"1.5 \times 10^3", "1500"),
+        (r"10^{-2}", "0.01"),
+        (r"\frac{3}{4}", "0.75"),
+        (r"-\dfrac12", "-0.5"),
+        (r"2\frac{1}{2}", "2.5"),
+        (r"\boxed{25\text{ cm}^2}", "25"),
+        ("25 m^2", "25"),
+        (r"60^\circ", "60"),
+        (r"x\approx7", "7"),
     ],
 )
 def test_the_number_of_a_text(text, expected):
@@ -107,6 +150,13 @@ def test_every_separator_of_thousands_is_read_as_a_comma(value, separator):
 @pytest.mark.parametrize("text", ["", "$", "72 eggs", "3 4", "1,23", "12,", "x"])
 def test_what_is_not_one_number_is_none(text):
     assert numbers.exact(text) is None
+
+
+def test_a_fraction_without_decimals_is_exact():
+    third = numbers.answer(r"\frac{1}{3}")
+    assert third == Fraction(1, 3) == numbers.answer("2/6")
+    assert numbers.shown(third) == "1/3"
+    assert third != numbers.answer("2/3")
 
 
 def test_a_number_is_shown_without_trailing_zeros():

@@ -140,6 +140,29 @@ ASKED = "|user\nq;\n|assistant\n"
             "|system\nBe kind.;\n" + ASKED + "<call>{",
         ),
         ({"conversation": TURNS}, ASKED + "a;"),
+        (
+            {"messages": [{"role": "Human", "content": "q"}, assistant("a")]},
+            ASKED + "a;",
+        ),
+        (
+            {"messages": [user("q"), {"role": "model", "content": "a"}]},
+            ASKED + "a;",
+        ),
+        (
+            {
+                "conversations": [
+                    {"role": "human", "value": "q"},
+                    {"from": "Assistant", "content": "a"},
+                ]
+            },
+            ASKED + "a;",
+        ),
+        ({"messages": TURNS, "tools": "null"}, ASKED + "a;"),
+        ({"instruction": "q", "input": "  ", "output": "a"}, ASKED + "a;"),
+        (
+            {"instruction": "Add 1", "input": 3, "output": 4},
+            "|user\nAdd 1\n3;\n|assistant\n4;",
+        ),
         ({"prompt": [user("q")], "completion": [assistant("a")]}, ASKED + "a;"),
         ({"prompt": [user("q")], "completion": "a"}, ASKED + "a;"),
         ({"prompt": "q", "response": "a"}, ASKED + "a;"),
@@ -230,6 +253,15 @@ def test_turns_of_a_prompt_are_not_learnt(words):
             {"messages": [user([{"type": "image_url", "image_url": {}}]), TURNS[1]]},
             "part of type 'image_url'",
         ),
+        (
+            {
+                "messages": [
+                    user("q"),
+                    assistant([{"type": "text", "text": "a", "weight": 0}]),
+                ]
+            },
+            "turn 1: 'weight' stands in a part of 'content'",
+        ),
         ({"messages": [user("q", thinking="x"), TURNS[1]]}, "'thinking' of 'user'"),
         ({"messages": [user("q", images=["x"]), TURNS[1]]}, "'images' is pictures"),
         ({"messages": TURNS, "answer": "b"}, "'answer' is there beside"),
@@ -296,6 +328,12 @@ def test_harmless_fields_are_silent_and_unknown_ones_are_named(tmp_path):
 def test_a_form_whose_columns_are_empty_is_not_that_of_a_record(fields, expected):
     item = text.record(fields, "f:1")
     assert (item.messages[0]["content"] if expected else item.text) == "q"
+
+
+def test_a_field_of_a_part_is_named():
+    part = {"type": "text", "text": "q", "hue": "red", "id": 3, "image_url": None}
+    item = text.record({"messages": [user([part]), assistant("a")]}, "f:1")
+    assert item.unread == ("hue",)
 
 
 def test_a_turn_in_two_spellings_has_one_that_is_not_read():
