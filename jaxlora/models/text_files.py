@@ -102,8 +102,9 @@ def _special(*files: Mapping[str, Any]) -> Iterator[Any]:
     """Special tokens without a name of their own."""
     for file in files:
         for name in ("additional_special_tokens", "extra_special_tokens"):
-            some = file.get(name) or ()
-            yield from some.values() if isinstance(some, Mapping) else some
+            some = file.get(name)
+            values = some.values() if isinstance(some, Mapping) else some
+            yield from values if isinstance(some, Mapping | list) else ()
 
 
 def _is_token(index: Any, token: Any) -> bool:
@@ -167,6 +168,8 @@ def template(files: Files, config: Mapping[str, Any]) -> str | None:
 
 def _named(given: Any) -> dict[Any, Any]:
     """Templates by name, or none if they are not given so."""
+    if isinstance(given, Mapping):
+        return dict(given)
     try:
         return {entry["name"]: entry["template"] for entry in given}
     except (TypeError, KeyError):

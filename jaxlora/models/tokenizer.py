@@ -14,6 +14,7 @@ from typing import Any
 from jaxlora.io import tensors
 from jaxlora.models import chat, text_files, turn_end
 from jaxlora.models.text_backend import Backend
+from jaxlora.models.turn_end import Mark
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,19 +43,16 @@ class Tokenizer:
     @functools.cached_property
     def turn_end(self) -> str:
         """The mark that the chat template puts after an answer; empty without one."""
-        return self._mark[0]
+        return self._mark.text
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer: every eos, and the mark of the chat template."""
-        token = self._mark[1]
-        if token is None or token in self.eos_ids:
-            return self.eos_ids
-        return (*self.eos_ids, token)
+        return tuple(dict.fromkeys((*self.eos_ids, *self._mark.ids)))
 
     @functools.cached_property
-    def _mark(self) -> tuple[str, int | None]:
-        return turn_end.mark(self) if self.chat_template else ("", None)
+    def _mark(self) -> Mark:
+        return turn_end.mark(self) if self.chat_template else Mark()
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Returns token ids.

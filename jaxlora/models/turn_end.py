@@ -6,7 +6,7 @@ trained on the template writes the mark.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jaxlora.models import chat
 
@@ -15,6 +15,7 @@ _ANSWER = "Zebedee"
 _PROBE = (
     {"role": "user", "content": "Who?"},
     {"role": "assistant", "content": _ANSWER},
+    {"role": "user", "content": "Who?"},
 )
 _LEAST = 3
 """Characters of a mark that is no special token: fewer stand in any text."""
@@ -43,16 +44,36 @@ class Reader(Protocol):
         """Returns text."""
 
 
-def mark(tokenizer: Reader) -> tuple[str, int | None]:
-    """Returns the mark that a chat template puts after an answer, and its token.
+class Mark(NamedTuple):
+    """What follows an answer."""
+
+    text: str = ""
+    """Of the last answer; empty if there is none."""
+    ids: tuple[int, ...] = ()
+    """What ends the last answer, and what ends one that a question follows; none
+    where a mark is several tokens."""
+
+
+def mark(tokenizer: Reader) -> Mark:
+    """Returns what a chat template puts after an answer.
+
+    Some put the eos after the last one and another mark after others: both end a turn.
 
     Args:
       tokenizer: with a chat template.
-
-    Returns:
-      The text, empty if there is none; the token, None if the mark is several.
     """
-    (text,) = tokenizer.beginnings(_PROBE, [(len(_PROBE), False)])
+    asked = [(len(_PROBE) - 1, False), (len(_PROBE), False)]
+    last, inner = tokenizer.beginnings(_PROBE, asked)
+    text, token = _following(tokenizer, last)
+    _, other = _following(tokenizer, inner)
+    # What follows between turns may be any text: it ends nothing unless it is a mark.
+    known = tokenizer.special_ids.union(tokenizer.eos_ids)
+    ids = (token, other if other in known else None)
+    return Mark(text, tuple(dict.fromkeys(i for i in ids if i is not None)))
+
+
+def _following(tokenizer: Reader, text: str | ValueError) -> tuple[str, int | None]:
+    """The mark after an answer, and its token; None if the mark is several."""
     # A template that refuses so plain a conversation is one for other tasks.
     if isinstance(text, ValueError) or _ANSWER not in text:
         return "", None

@@ -98,6 +98,22 @@ def test_marks(chatml):
     assert refusing.end_ids == document
 
 
+def test_between_turns_another_mark_may_end_an_answer(chatml):
+    """OLMo 3 ends the last answer with the eos, and others with <|im_end|>."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+        "{{ eos_token if loop.last else '<|im_end|>\n' }}{% endfor %}"
+    )
+    words = dataclasses.replace(
+        chatml, chat_template=source, special_tokens={"eos_token": "<|endoftext|>"}
+    )
+    assert words.end_ids == (*chatml.eos_ids, chatml.backend.token_to_id("<|im_end|>"))
+    open_end = "{% for m in messages %}{{ '<|im_start|>' + m.content }}{% endfor %}"
+    words = dataclasses.replace(chatml, chat_template=open_end)
+    start = chatml.backend.token_to_id("<|im_start|>")
+    assert words.end_ids == (*chatml.eos_ids, start)
+
+
 def test_a_tokenizer_without_an_eos_ends_answers_by_its_template(chatml):
     words = dataclasses.replace(chatml, eos_ids=())
     (mark,) = words.end_ids
