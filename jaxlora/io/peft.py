@@ -146,8 +146,8 @@ def _header(config: Config, stored: Tensors, path: str, pair: Mapping[str, str])
     # PEFT ignores such tensors; to use them here would be another adapter.
     if not config.is_target(named):
         raise ValueError(
-            f"The adapter holds {path!r}, which target_modules "
-            f"{config.shown('target_modules')} does not match; PEFT would ignore it."
+            f"The adapter holds {path!r}, which {config.narrowing(named)} does not "
+            f"match; PEFT would ignore it."
         )
     a, b = (stored.entries[key].shape for key in keys)
     rank = config.rank_of(named)

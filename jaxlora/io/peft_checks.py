@@ -32,7 +32,8 @@ HARMLESS = frozenset(
         *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode"),
         *("lora_dropout", "runtime_config", "lora_dtype", "velora_config"),
         *("lorap_lr_ratio", "lorap_emb_lr", "megatron_config", "megatron_core"),
-        *("tags", "loraplus_lr_ratio", "loraplus_lr_embedding"),
+        *("tags", "loraplus_lr_ratio", "loraplus_lr_embedding", "description"),
+        *("torch_dtype", "dtype"),
         # Of ways to begin, which init_lora_weights chooses; and of use_qalora.
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
         "qalora_group_size",

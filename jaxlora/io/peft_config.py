@@ -152,6 +152,23 @@ class Config:
         layer = self._layer(module_names.unwrapped(path))
         return layer in ([layers] if isinstance(layers, int) else layers)
 
+    def narrowing(self, path: str) -> str:
+        """Returns the field that leaves a module out, with what it holds.
+
+        Args:
+          path: of a module that is no target.
+
+        >>> raw = {"target_modules": ["q"], "layers_to_transform": [0]}
+        >>> Config({"peft_type": "LORA", **raw}).narrowing("model.layers.1.q")
+        'layers_to_transform [0]'
+        """
+        for field in ("layers_to_transform", "exclude_modules"):
+            rest = {x: y for x, y in self._raw.items() if x != field}
+            given = self._raw.get(field) not in (None, [])
+            if given and Config(rest).is_target(path):
+                return f"{field} {self.shown(field)}"
+        return f"target_modules {self.shown('target_modules')}"
+
     def is_parameter(self, name: str) -> bool:
         """Does target_parameters name this bare parameter?
 

@@ -408,6 +408,9 @@ def test_bad_tensors(plain, changes, message):
         ({"base_model_name_or_path": "a" * 5000}, "expected a name"),
         ({"modules_to_save": [["x"] * 99] * 999}, "modules_to_save .*list of strings"),
         ({"target_modules": r"(?<=x)q"}, "which target_modules .* does not match"),
+        ({"layers_to_transform": [5]}, r"which layers_to_transform \[5\] does not m"),
+        ({"layers_to_transform": 7}, "which layers_to_transform 7 does not match"),
+        ({"exclude_modules": ".*"}, "which exclude_modules '..' does not match"),
         ({"rank_pattern": {"a" * 3000 + "+": 1}}, "bad rank_pattern: .* at most 2000"),
     ],
 )
