@@ -17,6 +17,8 @@ BROUGHT = (MAIN, MODEL, CONFIG, "chat_template.jinja", "chat_template.json")
 _SPECIAL_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
 PARTS = _SPECIAL_MAP, _ADDED, "vocab.json", "merges.txt"
 """Files whose content tokenizer.json holds as well; two are read beside it."""
+_DEFAULT, _TOOLS = "default", "tool_use"
+"""Names of chat templates."""
 _UNNEEDED = ("pad_token", "unk_token")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -103,8 +105,10 @@ def _special(*files: Mapping[str, Any]) -> Iterator[Any]:
     for file in files:
         for name in ("additional_special_tokens", "extra_special_tokens"):
             some = file.get(name)
-            values = some.values() if isinstance(some, Mapping) else some
-            yield from values if isinstance(some, Mapping | list) else ()
+            if isinstance(some, Mapping):
+                yield from some.values()
+            elif isinstance(some, list):
+                yield from some
 
 
 def _is_token(index: Any, token: Any) -> bool:
@@ -143,27 +147,36 @@ def special_ids(
     return ids
 
 
-def template(files: Files, config: Mapping[str, Any]) -> str | None:
-    """Returns the chat template, the one named default where there are several."""
-    path, folder = files.path("chat_template.jinja"), files.folder
-    if path.is_file():
-        return data.text(path, most=TEMPLATE, what="a chat template")
+def templates(files: Files, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Returns the chat template, and the one for conversations with tools.
+
+    Of several the first is the one named default, the second the one named tool_use,
+    which is None if there is none.
+    """
+    folder, path = files.folder, files.path("chat_template.jinja")
+    if path.is_file():  # with those for other uses in a folder beside it
+        more = path.parent / "additional_chat_templates" / f"{_TOOLS}.jinja"
+        return _text(path), _text(more) if more.is_file() else None
     stored = files.read("chat_template.json").get("chat_template")
     given = config.get("chat_template") if stored is None else stored
     if given is None or isinstance(given, str):
-        return given
+        return given, None
     named = _named(given)
     if not named or any(not isinstance(x, str) for x in (*named, *named.values())):
         raise ValueError(
             f"{folder} has the chat_template {tensors.short(given)}, expected a "
             f"string, or a list of objects with a name and a template."
         )
-    if len(named) > 1 and "default" not in named:
+    if len(named) > 1 and _DEFAULT not in named:
         raise ValueError(
             f"{folder} has the chat templates {tensors.short(list(named))}, expected "
             f"one that is named default."
         )
-    return named.get("default", next(iter(named.values())))
+    return named.get(_DEFAULT, next(iter(named.values()))), named.get(_TOOLS)
+
+
+def _text(path: pathlib.Path) -> str:
+    return data.text(path, most=TEMPLATE, what="a chat template")
 
 
 def _named(given: Any) -> dict[Any, Any]:

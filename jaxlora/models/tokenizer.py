@@ -37,6 +37,8 @@ class Tokenizer:
     """bos_token and so on: the text of each, as templates ask for it."""
     chat_template: str | None = None
     """Jinja source."""
+    tool_template: str | None = None
+    """Of conversations with tools, where it is another one."""
     rows: int | None = None
     """V of the model that reads the ids; None if it is not known."""
 
@@ -114,6 +116,16 @@ class Tokenizer:
             before = now
         return out
 
+    def template(self, tools: Sequence[Mapping[str, Any]] = ()) -> str | None:
+        """Returns the chat template of a conversation, if there is one.
+
+        Args:
+          tools: what its assistant may call.
+        """
+        if self.chat_template is None or not tools or self.tool_template is None:
+            return self.chat_template
+        return self.tool_template
+
     def render(
         self,
         messages: Sequence[chat.Message],
@@ -148,7 +160,8 @@ class Tokenizer:
         Raises:
           ValueError: if there is no template.
         """
-        if self.chat_template is None:
+        template = self.template(tools)
+        if template is None:
             raise ValueError(
                 f"The tokenizer has no chat template ({text_files.CONFIG} or "
                 f"chat_template.jinja), expected one for a conversation: take that of "
@@ -156,7 +169,7 @@ class Tokenizer:
                 f"chat_template to chat.PLAIN."
             )
         return chat.beginnings(
-            self.chat_template,
+            template,
             messages,
             asked,
             special_tokens=self.special_tokens,
@@ -191,6 +204,7 @@ def load(
     mapped = {**backend.named, **last[0], **last[1]}
     model, generation = map(files.read, ("config.json", "generation_config.json"))
     ids = text_files.special_ids(folder, backend, mapped)
+    plain, tools = text_files.templates(files, config)
     eos = _ids(ids, "eos_token") + _ids(generation, "eos_token_id")
     eos = eos or _ids(model, "eos_token_id")
     bos = _ids(ids, "bos_token")
@@ -207,7 +221,8 @@ def load(
         pad_id=pad[0],
         special_ids=backend.special_ids,
         special_tokens={k: backend.id_to_token(i) or "" for k, i in named.items()},
-        chat_template=text_files.template(files, config),
+        chat_template=plain,
+        tool_template=tools,
     )
 
 

@@ -33,7 +33,7 @@ def checked(item: Record, tokenizer: Tokenizer, turns: int | None = None) -> Rec
     Raises:
       ValueError: naming the first field that the template leaves out.
     """
-    template = tokenizer.chat_template or ""
+    template = tokenizer.template(item.tools) or ""
     rendered = item.messages[:turns]
     beside = [
         (i, x) for i, y in enumerate(item.messages) for x in record_turns.shown(y)

@@ -172,6 +172,25 @@ def test_forms_of_chat_templates(copy, files, stored):
     assert tokenizer.load(folder).chat_template == "file"
 
 
+def test_conversations_with_tools_may_have_a_template_of_their_own(copy):
+    named = [
+        {"name": "default", "template": "plain"},
+        {"name": "tool_use", "template": "{{ tools[0].name }}"},
+    ]
+    folder = copy("plain", tokenizer_config={"chat_template": named})
+    for _ in range(2):
+        one = tokenizer.load(folder)
+        assert one.render(HELLO) == "plain"
+        assert one.render(HELLO, tools=[{"name": "f"}]) == "f"
+        assert dataclasses.replace(one, chat_template=None).template([{}]) is None
+        # The same as files, as newer releases of transformers write it.
+        (folder / "tokenizer_config.json").write_text("{}")
+        (folder / "chat_template.jinja").write_text("plain")
+        (folder / "additional_chat_templates").mkdir(exist_ok=True)
+        more = folder / "additional_chat_templates" / "tool_use.jinja"
+        more.write_text("{{ tools[0].name }}")
+
+
 def test_no_template_says_what_to_do():
     with pytest.raises(ValueError, match=r"no chat template.*instruct.*chat\.PLAIN"):
         PLAIN.render(HELLO)
