@@ -36,8 +36,8 @@ _POINT = re.compile(
 )
 r"""A point in braces, and a comma that can only be a decimal one."""
 _INSIDE = re.compile(
-    r"(\$|\\\(|\\\[|\\(?:boxed|fbox|num)\{|#### ?)\s*([-+]?)\s*"
-    r"(\d{1,3}(?:[ ~]\d{3})+|\d+)((?:\.\d+)?\s*(?:\$|\\\)|\\\]|\}|\n|\Z))",
+    r"(\$|\\\(|\\\[|\\(?:boxed|fbox|num)\{|#### ?)\s{0,9}([-+]?)\s{0,9}"
+    r"(\d{1,3}(?:[ ~]\d{3})+|\d+)((?:\.\d+)?\s{0,9}(?:\$|\\\)|\\\]|\}|\n|\Z))",
     re.ASCII,
 )
 """A number alone between marks, where spaces say nothing: ``$9 500$``, ``$- 5$``."""

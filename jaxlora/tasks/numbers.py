@@ -93,25 +93,36 @@ def shown(value: Number) -> str:
 
 def _numbers(text: str) -> Iterator[Number]:
     """The numbers of a plain text, in their order; what a fraction holds is none."""
+    quotients: dict[int, tuple[Number, int]] = {}
+    for fraction in _FRACTION.finditer(text):
+        for group, value in ((0, _mixed(fraction)), (3, _quotient(fraction))):
+            if value is not None:
+                quotients[fraction.start(group)] = value, fraction.end()
     start = 0
     while match := _NUMBER.search(text, start):
-        fraction = _FRACTION.search(text, start)
-        if fraction and fraction.start() <= match.start():
-            quotient = _quotient(fraction)
-            if quotient is not None:
-                yield quotient
-                start = fraction.end()
-                continue
-        yield _value(match)
-        start = match.end()
+        # A fraction has its sign and its first digit where a number would have.
+        value, end = quotients.get(match.start(), (None, match.end()))
+        yield _value(match) if value is None else value
+        start = end
 
 
-def _quotient(match: re.Match[str]) -> Number | None:
+def _mixed(match: re.Match[str]) -> Number | None:
+    """The value of 1/2 or 2 1/2; None if it is no fraction, as 3/0 and 2 6/4."""
     sign, units, top, bottom = match.groups()
     if not int(bottom) or (units and int(top) >= int(bottom)):
         return None
     value = int(units or 0) + Fraction(int(top), int(bottom))
-    value = -value if sign == "-" else value
+    return _shortest(-value if sign == "-" else value)
+
+
+def _quotient(match: re.Match[str]) -> Number | None:
+    """The value of a fraction without the number before it."""
+    _, _, top, bottom = match.groups()
+    return _shortest(Fraction(int(top), int(bottom))) if int(bottom) else None
+
+
+def _shortest(value: Fraction) -> Number:
+    """As a decimal number, if one is equal to it."""
     with decimal.localcontext(prec=60) as context:
         shortest = decimal.Decimal(value.numerator) / value.denominator
         return value if context.flags[decimal.Inexact] else shortest
