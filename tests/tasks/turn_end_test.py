@@ -8,6 +8,7 @@ import pytest
 
 from jaxlora import models
 from jaxlora.models import Decoder, DecoderConfig, tokenizer
+from jaxlora.models.generate import Generated
 from jaxlora.reuse import Reuse, decode
 from jaxlora.reuse.decode import TextDecoding
 from jaxlora.tasks import text
@@ -71,7 +72,7 @@ def test_what_is_learnt_after_an_answer_ends_its_generation(
         stop = [i for i, token in enumerate(row) if token in decoding.stop]
         size = stop[0] + 1 if stop else len(row)
         ids = np.asarray([row[:size] + [0] * (40 - size)], np.int32)
-        return models.Generated(ids, np.asarray([size]), np.asarray([True]))
+        return Generated(ids, np.asarray([size]), np.asarray([True]))
 
     monkeypatch.setattr(models, "generate", generate)
     reuse = Reuse(Decoder(DecoderConfig(max_length=200)), {})
