@@ -105,12 +105,15 @@ def remove(folder: Path) -> None:
     """Removes a folder so that no moment shows a part of it; absent is fine.
 
     Args:
-      folder: the folder.
+      folder: the folder; of a link, what it leads to stays.
     """
     temporary = folder.with_name(_name())
     with contextlib.suppress(FileNotFoundError):
         folder.rename(temporary)
-        shutil.rmtree(temporary)
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink()
 
 
 def sweep(folder: Path) -> None:

@@ -86,3 +86,12 @@ def test_removal_shows_no_part(tmp_path):
     (tmp_path / "folder" / "file").touch()
     files.remove(tmp_path / "folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_or_a_file_is_removed_and_what_a_link_leads_to_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "file").touch()
+    for name in ("link", "file", "nothing"):
+        files.remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

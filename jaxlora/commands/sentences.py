@@ -39,6 +39,8 @@ def of_error(entry: Entry, error: Exception) -> str | None:
 
     >>> of_error(Entry("merge"), OSError(errno.ENOSPC, "No space left", "OUT"))[:40]
     'No room left on the disk (OUT); free som'
+    >>> of_error(Entry("merge"), RuntimeError("Symlink loop from 'OUT'"))
+    "Cannot use 'OUT': a link that leads to itself."
     """
     text = str(error)
     if isinstance(error, ValueError):
@@ -51,6 +53,8 @@ def of_error(entry: Entry, error: Exception) -> str | None:
         if error.filename is None:
             return None
         return f"Cannot use {error.filename}: {error.strerror or error}."
+    if text.startswith("Symlink loop"):  # of pathlib: a RuntimeError
+        return f"Cannot use {text.partition(' from ')[2]}: a link that leads to itself."
     # The runtime's own error of memory is a RuntimeError.
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return _out_of_memory(entry, text)

@@ -54,6 +54,11 @@ def claimed(out: Path, names: Sequence[str], force: bool) -> Iterator[None]:
 
 
 def _check(out: Path, names: Sequence[str], force: bool) -> None:
+    if (out / outputs.CHECKPOINT.marker).is_file():
+        raise ValueError(
+            f"{out} is the folder of a model, expected one of its own for the library; "
+            f"{out.with_name(f'{out.name}-library')}, say."
+        )
     interrupted = (out / CHECKPOINT).is_dir()
     # Losses and a log are written as they come: a killed run has both, with or without
     # a checkpoint. Losses alone are somebody else's.
@@ -92,7 +97,7 @@ def write(
     """
     for i, (name, adapter) in enumerate(zip(names, lora.unstack(library), strict=True)):
         stopping.check(f"all updates and {i} of {len(names)} adapters are saved")
-        if force or not (out / name).exists():  # else from before a stop
+        if force or not outputs.holds(out / name):  # else from before a stop
             with outputs.replaced(out / name) as new:
                 adapters.save(new, adapter, base_name=str(model), config=config)
                 # As trainers do: whoever uses the adapter asks as it was trained.

@@ -98,6 +98,7 @@ def content(folder):
 def library(speaking, files, tmp_path_factory):
     """A folder that the command wrote, what was trained, and what was said."""
     out = tmp_path_factory.mktemp("out") / "deep" / "library"
+    (out / NAMES[0]).mkdir(parents=True)  # empty, which counts as new
     kept = []
     with pytest.MonkeyPatch.context() as patched:
         real = session.train_experts
