@@ -227,12 +227,12 @@ explain() { # why a request failed, if it says so
 source "$(dirname "$0")/workers.sh"
 
 up() {
-  local try code missing=''
+  local try code begun missing=''
   pack # before anything costs money
   [ -z "$spot" ] || [ -n "$store" ] || say "no --store: what a preempted machine has written is lost, and the run begins again."
   for ((try = 1; try <= tries; try++)); do
-    code=0
-    { create && setup && start "$@" && follow; } || code=$?
+    code=0 begun=''
+    { create && setup && start "$@" && begun=1 && follow; } || code=$?
     case $code in
       "$LOST"|"$NONE"|75) # 75: jaxlora was told to stop, as a machine is before it is taken
         [ -z "$existing" ] || { say "the run on the TPU VM $name is lost."; exit 5; }
@@ -244,7 +244,7 @@ up() {
   done
   [ "$try" -le "$tries" ] || { say "machines were lost $tries times."; exit 5; }
   for ((try = 1; ; try++)); do
-    if fetch; then break; fi
+    if [ -z "$begun" ] || fetch; then break; fi
     if lost || [ "$try" -eq 3 ]; then missing=1; break; fi
     pause "$poll"
   done

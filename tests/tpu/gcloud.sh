@@ -52,7 +52,7 @@ case "$*" in
     [ ! -e "$FAKE/deaf" ] || { echo "ERROR: try later" >&2; exit 1; }
     rm -rf "$request" "$FAKE/preempted" "$FAKE/hang" "$FAKE"/machine-* ;;
   *"queued-resources describe"*|*"tpu-vm describe"*"value(state)"*)
-    [ ! -e "$FAKE/stuck" ] || { touch "$FAKE/asked"; exec /bin/sleep 30; }
+    [ ! -e "$FAKE/stuck" ] || { touch "$FAKE/asked"; exec /bin/sleep 100; }
     [ ! -e "$FAKE/denied" ] || { echo "ERROR: PERMISSION_DENIED: not yours" >&2; exit 1; }
     [[ $* != *error* ]] || { cat "$FAKE/why" 2>/dev/null; exit; }
     [ -e "$request" ] || { echo "ERROR: NOT_FOUND: no such thing" >&2; exit 1; }
