@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sentence = sentences.of_error(entry, error)
             if sentence is None:
                 raise
-            return _say(sentence)
+            code = _say(sentence)
+            processes.part()
+            return code
 
 
 def process() -> NoReturn:
@@ -93,11 +95,11 @@ def _run(given: list[str], words: list[str], asked: stopping.Asked) -> int:
         print(text, end="")
         return 0
     entry = _entry(words)
+    if not entry.many and processes.is_asked(words):
+        raise ValueError(_alone(words))
     words, others = processes.split(words, os.environ if entry.many else {})
     if others is None:
         return _call(words, asked)
-    if not entry.many:
-        raise ValueError(_alone(words))
     if not processes.is_child():
         asked.at_once = False
         return processes.watch(given, asked)

@@ -90,9 +90,28 @@ def split(
     return rest, Asked(given["--coordinator"], processes, process, wait)
 
 
+def is_asked(words: Sequence[str]) -> bool:
+    """Do words of a command line say who takes part in a run?
+
+    Args:
+      words: of the command line.
+
+    >>> is_asked(["plan", "train", "--processes=2"]), is_asked(["plan", "train"])
+    (True, False)
+    """
+    return any(word.partition("=")[0] in WORDS for word in words)
+
+
 def is_child() -> bool:
     """Is this the child that does the work?"""
     return CHILD in os.environ
+
+
+def part() -> None:
+    """Waits for the other processes, which may be about to end with the same error."""
+    module = sys.modules.get("jaxlora.parallel.processes")
+    if is_child() and module is not None:  # else there is no run yet
+        module.part()
 
 
 def watch(words: Sequence[str], asked: stopping.Asked) -> int:

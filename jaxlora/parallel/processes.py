@@ -5,10 +5,12 @@ the others learn what came of it; arrays of all are gathered. The engine is JAX'
 its coordination service and its collectives. With one process all of this is nothing.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,6 +25,10 @@ T = TypeVar("T")
 
 HEARTBEAT = 60
 """Seconds after which a host that is silent counts as lost."""
+PARTING = 20.0
+"""Seconds that a process which ends with an error waits for the others to do so."""
+LAST = 0.3
+"""Seconds by which the first process ends after the others."""
 PATIENCE = 3600
 """Seconds that processes wait for each other where all must meet."""
 
@@ -125,6 +131,27 @@ def meet() -> None:
 
 
 _MEETINGS = itertools.count()
+
+
+def part(wait: float = PARTING) -> None:
+    """Waits for the others, not for long, before this process ends with an error.
+
+    An input that is wrong is so for all of them. Whoever reads it first must not end
+    before the others have, or these take it for a lost machine.
+
+    Args:
+      wait: seconds, at most.
+    """
+    # Private, as in :func:`meet`.
+    from jax._src.distributed import global_state
+
+    client: Any = global_state.client
+    if count() == 1 or client is None:
+        return
+    with contextlib.suppress(RuntimeError):  # they go on, or are gone
+        client.wait_at_barrier("jaxlora-part", int(1000 * wait))
+    if first():  # it holds the service that the others would miss
+        time.sleep(LAST)
 
 
 def agreed(make: Callable[[], T]) -> T:

@@ -9,6 +9,21 @@ from jaxlora.names import near
 from jaxlora.parallel.mesh import AXES, check
 from jaxlora.parallel.mesh import mesh as build
 
+OTHERWISE: Mapping[str, str] = {
+    "dp": "data",
+    "ddp": "data",
+    "batch": "data",
+    "replica": "data",
+    "zero": "fsdp",
+    "hsdp": "fsdp",
+    "tp": "tensor",
+    "mp": "tensor",
+    "model": "tensor",
+    "heads": "tensor",
+    "ep": "expert",
+}
+"""What axes are called elsewhere."""
+
 
 def sizes(text: str) -> dict[str, int]:
     """Reads sizes of axes.
@@ -26,9 +41,9 @@ def sizes(text: str) -> dict[str, int]:
     for part in filter(None, text.replace(" ", ",").split(",")):
         axis, _, size = part.partition("=")
         if axis not in AXES:
-            close = near(axis, AXES)
-            hint = f"did you mean {close[0]}?" if close else f"axes are {_listed()}."
-            raise ValueError(f"The mesh {text!r} has no known axis {axis!r}; {hint}")
+            raise ValueError(
+                f"The mesh {text!r} has no known axis {axis!r}; {_hint(axis)}"
+            )
         try:
             number = int(size)
         except ValueError:
@@ -70,6 +85,19 @@ def mesh(text: str, **divided: Mapping[str, int]) -> Mesh | None:
     built = build(**asked)
     check(built.shape, **divided)
     return built
+
+
+def _hint(axis: str) -> str:
+    """What somebody may mean by an axis.
+
+    >>> _hint("tp"), _hint("fdsp"), _hint("expert:8")
+    ('did you mean tensor?', 'did you mean fsdp?', 'did you mean expert=8?')
+    """
+    name, sign, size = axis.lower().partition(":")
+    close = [OTHERWISE[name]] if name in OTHERWISE else near(name, AXES)
+    if close:
+        return f"did you mean {close[0]}{'=' if sign else ''}{size}?"
+    return f"axes are {_listed()}, as in expert=4,fsdp=2."
 
 
 def _listed() -> str:

@@ -7,18 +7,21 @@ gathered along ``fsdp``, sums of activations along ``tensor``, gradients along `
 and ``fsdp``, and nothing along ``expert``.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 
-from jaxlora import lora
+from jaxlora import lora, merge
 from jaxlora.models.config import DecoderConfig
 from jaxlora.models.delta_rule import CHUNK
+from jaxlora.parallel import merging
 from jaxlora.plan.hlo import Collective
-from jaxlora.plan.memory import base_bytes, expert_bytes, share, size
-from jaxlora.plan.work import Work, shapes
+from jaxlora.plan.memory import base_bytes, expert_bytes, share
+from jaxlora.plan.work import Work, shapes, size
+from jaxlora.tree import Tree
 
 
 class Traffic(NamedTuple):
@@ -82,7 +85,7 @@ def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
       sizes: of the axes of the mesh.
     """
     if work.task == "merge":
-        return _of("all-to-all", ("expert",), sizes, 1.0 * _library(work, sizes), 1)
+        return _merging(work, sizes)
     c, here = work.config, share(work, sizes)
     item = 2 if c.dtype == "bfloat16" else 4
     learns = work.task == "train"
@@ -108,9 +111,33 @@ def traffic(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
     return out + _of("all-reduce", ("expert",), sizes, 1.0 * answers, 2)
 
 
-def _library(work: Work, sizes: Mapping[str, int]) -> int:
-    """Bytes a chip of a library that is merged: some layers of some experts."""
-    return size(shapes(work).library) // math.prod(sizes.values())
+def _merging(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
+    """What a chip receives of a library, and of what it becomes.
+
+    Experts change places with layers. Layers that the devices do not divide are filled
+    up with copies before, which moves most of them along the other axes, and what is
+    merged is cut along inputs and outputs in the end; see ``parallel.merging``.
+    """
+    library, parts = shapes(work).library, math.prod(sizes.values())
+    layers = work.config.num_layers
+    filled = -(-layers // parts) * parts / layers
+    held = filled * size(library) / parts
+    out = _of("all-to-all", ("expert",), sizes, held, 1)
+    if filled == 1:
+        return out
+    result = jax.eval_shape(_merged(work), library)
+    out += _of("all-to-all", merging.OTHERS, sizes, held, 2)
+    every = ("expert", *merging.OTHERS)
+    out += _of("all-to-all", every, sizes, filled * size(result) / parts, 1)
+    if len(out) == 2 and out[0].axes == out[1].axes:  # there are no other axes
+        return [out[0]._replace(received=sum(x.received for x in out))]
+    return out
+
+
+def _merged(work: Work) -> Callable[[Tree], Tree]:
+    how = merge.preset(work.method or "mean")
+    key = jax.random.key(0) if how.draws else None
+    return functools.partial(how, key=key)
 
 
 def _of(

@@ -9,18 +9,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxlora import lora, models
+from jaxlora import lora
 from jaxlora import tree as named
-from jaxlora.lora import LoraConfig
-from jaxlora.models import Decoder, DecoderConfig
-from jaxlora.models.kernels import LANES
+from jaxlora.models import DecoderConfig
 from jaxlora.parallel import merging, rules
+from jaxlora.plan.activations import activations
 from jaxlora.plan.work import Shapes, Work, shapes
 from jaxlora.train.step import CHUNK_FLOATS
 from jaxlora.tree import Tree
@@ -95,15 +91,6 @@ def share(work: Work, sizes: Mapping[str, int]) -> Share:
     rows = sizes.get("data", 1) * sizes.get("fsdp", 1)
     experts = max(1, work.at_once // sizes.get("expert", 1))
     return Share(local, max(1, work.batch // rows), experts)
-
-
-def size(tree: Tree) -> int:
-    """Bytes of all arrays of a tree; shapes and types suffice.
-
-    >>> size({"a": jnp.ones((2, 3)), "b": jnp.ones(4, jnp.bfloat16)})
-    32
-    """
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def base_bytes(base: Tree, sizes: Mapping[str, int]) -> int:
@@ -188,99 +175,3 @@ def _asked(work: Work, sizes: Mapping[str, int]) -> dict[str, int]:
         "activations": tokens * (3 * item * width + item * wide + 2 * low) + scores,
         "logits": 4 * here.batch * work.config.vocab_size,
     }
-
-
-def activations(
-    decoder: DecoderConfig, config: LoraConfig, batch: int, length: int
-) -> int:
-    """Bytes that training one adapter keeps, and computes again in one layer.
-
-    Args:
-      decoder: with or without ``remat``.
-      config: of the adapter.
-      batch: rows.
-      length: tokens of a row.
-    """
-    # Each row keeps as much as any other: two traces serve all batches.
-    first, second = (_kept(decoder, config, rows, length) for rows in (1, 2))
-    return first + (batch - 1) * (second - first)
-
-
-def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -> int:
-    kept = residuals(decoder, config, batch, length)
-    if not decoder.remat:
-        return kept
-    kinds = {kind: decoder.kinds.index(kind) for kind in decoder.kinds}
-    return kept + max(
-        residuals(_single(decoder, layer), config, batch, length)
-        for layer in kinds.values()
-    )
-
-
-def _single(decoder: DecoderConfig, layer: int) -> DecoderConfig:
-    """A decoder of one layer of another; it keeps what that would compute again."""
-    delta = decoder.delta_layers[layer : layer + 1]
-    dense = decoder.dense_layers[layer : layer + 1]
-    if any(dense):
-        decoder = dataclasses.replace(
-            decoder,
-            moe_mlps=0,
-            moe_shared=0,
-            dense_layers=(),
-            dense_size=0,
-            mlp_size=decoder.dense_size,
-        )
-    return dataclasses.replace(
-        decoder,
-        remat=False,
-        num_layers=1,
-        local_layers=decoder.local_layers[:1],
-        rotary_layers=decoder.rotary_layers[:1],
-        delta_layers=delta,
-        delta=decoder.delta if any(delta) else None,
-        dense_layers=(),
-        dense_size=0,
-    )
-
-
-@functools.lru_cache(maxsize=256)  # a second of tracing each
-def residuals(
-    decoder: DecoderConfig, config: LoraConfig, batch: int, length: int
-) -> int:
-    """Bytes that the forward pass keeps for the gradient of one adapter.
-
-    These are the outputs of the traced vector-Jacobian product that are not inputs:
-    the base's kernels are used again, not kept twice.
-
-    Args:
-      decoder: with or without ``remat``.
-      config: of the adapter.
-      batch: rows.
-      length: tokens of a row.
-    """
-    if decoder.attention == "cudnn":  # which is not here; it keeps as much
-        fits = length % LANES == 0
-        kernel = "splash" if fits else "plain"
-        decoder = dataclasses.replace(decoder, attention=kernel)
-    model, key = Decoder(decoder), jax.random.key(0)
-    base = jax.eval_shape(lambda: models.init(key, model))
-    adapter = jax.eval_shape(lambda x: lora.init(key, x, config), base)
-    factors, scales = jax.eval_shape(lora.split, adapter)
-    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
-
-    def forward(base: Tree, factors: Tree, scales: Tree, tokens: Any):
-        def value(factors: Tree) -> jax.Array:
-            return models.hidden(
-                model,
-                base,
-                models.Inputs(tokens, segments=tokens, positions=tokens),
-                adapter=lora.combine(factors, scales),
-            )
-
-        return jax.vjp(value, factors)
-
-    traced = jax.make_jaxpr(forward)(base, factors, scales, tokens).jaxpr
-    known = {id(v) for v in traced.invars}
-    # The first output is the hidden states themselves: they are kept for the head.
-    kept = {id(v): v.aval for v in traced.outvars if id(v) not in known}
-    return size([x for x in kept.values() if hasattr(x, "shape")])

@@ -9,13 +9,12 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxlora.names import near
-from jaxlora.plan import gpus
+from jaxlora.plan import gpus, spellings
 
 
 class Chip(NamedTuple):
@@ -59,7 +58,7 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
 """Slices of each kind of TPU, in chips."""
 MOST = 4096
 """Devices of a topology that is a number: virtual ones take memory, each of them."""
-CORES = {"v5p": 2}
+CORES = {"v5e": 1, "v6e": 1, "v5p": 2}
 """The cloud's names count these a chip: v5p-8 has four chips."""
 INSTALL = "pip install 'jax[tpu]'"
 
@@ -100,6 +99,7 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
     >>> describe("v5e-16", compiled=False).name, describe("v5p-8", compiled=False).count
     ('v5e:4x4', 4)
     """
+    name = name.strip().lower()
     if not name:
         here = _here()
         return here if compiled else dataclasses.replace(here, devices=())
@@ -107,11 +107,15 @@ def describe(name: str, *, compiled: bool = True) -> Topology:
     if kind == "cpu" or kind in gpus.CARDS:
         return _counted(name, kind, shape, compiled)
     if kind not in SHAPES:
-        raise ValueError(_unknown(name, kind))
+        raise ValueError(_unknown(name))
     if shape.isdecimal():
         shape = _of_count(kind, int(shape))
     if shape not in SHAPES[kind]:
-        raise ValueError(f"No topology {name!r}; of {kind} there are {_shown(kind)}.")
+        cores = f" ({kind}-8 has 8 cores, and {8 // CORES[kind]} chips)"
+        raise ValueError(
+            f"No topology {name!r}; of {kind} there are {_shown(kind)}"
+            f"{cores if CORES[kind] > 1 else ''}{_hint(name)}"
+        )
     count = math.prod(map(int, shape.split("x")))
     full, chip = f"{kind}:{shape}", CHIPS[kind]
     if not compiled:
@@ -192,7 +196,7 @@ def _described_gpus(plain: Topology) -> Topology:
 
 def _of_count(kind: str, number: int) -> str:
     """The shape that the cloud's number stands for; empty if there is none."""
-    chips = number // CORES.get(kind, 1)
+    chips = number // CORES[kind]
     shapes = SHAPES[kind]
     sizes = {math.prod(map(int, shape.split("x"))): shape for shape in shapes}
     return sizes.get(chips, "")
@@ -203,12 +207,15 @@ def _shown(kind: str) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _unknown(name: str, kind: str) -> str:
-    kinds = [*SHAPES, *gpus.CARDS, "cpu"]
-    alias = {"v5litepod": "v5e", "v5lite": "v5e", "v6": "v6e", "v5": "v5p"}
-    close: Sequence[str] = [alias[kind]] if kind in alias else near(kind, kinds)
-    hint = f"; did you mean {name.replace(kind, close[0], 1)}?" if close else "."
+def _unknown(name: str) -> str:
     known = ", ".join(f"{kind}:{SHAPES[kind][2]}" for kind in SHAPES)
+    why = f": {spellings.ABSENT}" if spellings.is_absent(name) else ""
     return (
-        f"No topology {name!r}; there are {known}, h100:8 and cpu:8, among others{hint}"
+        f"No topology {name!r}{why}; there are {known}, h100:8 and cpu:8, among others"
+        f"{_hint(name)}"
     )
+
+
+def _hint(name: str) -> str:
+    meant = spellings.meant(name, SHAPES, (*gpus.CARDS, "cpu"), _of_count)
+    return f"; did you mean {meant}?" if meant else "."

@@ -5,6 +5,7 @@ A model is a folder's config.json, of which no weights are read, or one of ``MOD
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -188,6 +189,15 @@ def _gate(work: Work, library: Tree) -> Tree:
     how, key = route_of(work), jax.random.key(0)
     width = work.config.hidden_size
     return jax.eval_shape(lambda x: how.init(x, key=key, width=width), library)
+
+
+def size(tree: Tree) -> int:
+    """Bytes of all arrays of a tree; shapes and types suffice.
+
+    >>> size({"a": jax.numpy.ones((2, 3)), "b": jax.numpy.ones(4, "bfloat16")})
+    32
+    """
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def rank_check(work: Work) -> None:

@@ -264,10 +264,58 @@ def test_who_does_not_come_is_named_in_time(work):
 def test_what_is_in_the_way_of_the_first_is_said_by_all(work):
     """Not that the first process ended, which schedulers take for a lost machine."""
     (work / "ids.json").write_text("[[1, 5, 7]]")
-    (work / "taken.npy").write_bytes(b"kept")
-    words = ["forward", str(work / "model"), "--tokens", str(work / "ids.json")]
-    words += ["--out", str(work / "taken.npy"), "--batch", "8", "--mesh", "data=8"]
-    for code, out, text in pairs.ended(pairs.start(words, pairs.free_port())):
-        assert (code, out) == (2, "")
-        assert "taken.npy exists already and is not overwritten" in text
-    assert (work / "taken.npy").read_bytes() == b"kept"
+    taken = {name: work / name for name in ("x.npy", "e.jsonl", "g.jsonl", "F/config")}
+    (work / "F").mkdir()
+    for path in taken.values():
+        path.write_bytes(b"kept")
+    model, data = str(work / "model"), str(work / "a.jsonl")
+    every = {
+        "x.npy": ["forward", model, "--tokens", str(work / "ids.json")],
+        "e.jsonl": ["eval", "--model", model, "--data", data, "--metric", "exact"],
+        "g.jsonl": ["generate", model, "--prompt", "x"],
+        "F/config": ["fuse", model, checkpoints.ADAPTERS[0]],
+    }
+    running = {}
+    for name, words in every.items():
+        out = work / name.partition("/")[0]
+        more = ["--out", str(out), "--mesh", "data=8"]
+        more += [] if words[0] == "fuse" else ["--batch", "8"]
+        running[out.name] = pairs.start([*words, *more], pairs.free_port())
+    for name, both in running.items():
+        for code, out, text in pairs.ended(both):
+            assert (code, out) == (2, ""), text
+            assert f"{name} exists" in text
+    assert {path.read_bytes() for path in taken.values()} == {b"kept"}
+
+
+@pytest.mark.slow
+def test_what_is_wrong_is_said_by_all(work):
+    """Of inputs that only reading finds: each process reads them."""
+    (work / "broken.jsonl").write_text('{"prompt": "x"')
+    broken, model = str(work / "broken.jsonl"), str(work / "model")
+    every = [
+        [
+            "eval",
+            "--model",
+            model,
+            "--data",
+            broken,
+            "--metric",
+            "exact",
+            "--batch",
+            "8",
+        ],
+        ["generate", model, "--prompts", broken, "--batch", "8"],
+        ["fuse", model, str(work / "nothing"), "--out", str(work / "never")],
+    ]
+    ports = [pairs.free_port() for _ in every]
+    running = [
+        pairs.start([*words, "--mesh", "data=8"], port)
+        for words, port in zip(every, ports, strict=True)
+    ]
+    for words, both in zip(every, running, strict=True):
+        for code, out, text in pairs.ended(both):
+            assert (code, out) == (2, ""), text
+            assert ("nothing" if words[0] == "fuse" else "broken.jsonl") in text
+            assert "Traceback" not in text
+    assert not (work / "never").exists()

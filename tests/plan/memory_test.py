@@ -14,7 +14,7 @@ from jaxlora import tree as named
 from jaxlora.lora import LoraConfig
 from jaxlora.models import Decoder, DecoderConfig
 from jaxlora.parallel import merging
-from jaxlora.plan import Work, memory
+from jaxlora.plan import Work, activations, memory
 from jaxlora.plan.work import shapes
 
 TINY = DecoderConfig(
@@ -71,14 +71,18 @@ def test_residuals_are_what_a_real_vjp_keeps(base, remat):
             inputs.remove(leaf.shape)
         else:
             kept += leaf.nbytes
-    assert memory.residuals(model.config, LORA, 2, 8) == pytest.approx(kept, rel=0.1)
+    assert activations.residuals(model.config, LORA, 2, 8) == pytest.approx(
+        kept, rel=0.1
+    )
 
 
 def test_remat_keeps_one_hidden_state_a_layer():
     """Twice the layers: one more [N, D] in bfloat16 for each, and little else."""
     long = dataclasses.replace(TINY, remat=True, num_layers=6)
     short = dataclasses.replace(long, num_layers=3)
-    more = memory.residuals(long, LORA, 2, 8) - memory.residuals(short, LORA, 2, 8)
+    more = activations.residuals(long, LORA, 2, 8) - activations.residuals(
+        short, LORA, 2, 8
+    )
     assert more == 3 * (2 * 8) * 16 * 2
 
 
@@ -142,9 +146,22 @@ def test_a_chip_works_on_its_share():
 @pytest.mark.parametrize("remat", [True, False])
 def test_every_row_keeps_as_much(remat):
     config = dataclasses.replace(TINY, remat=remat)
-    five = memory.activations(config, LORA, 5, 8)
-    direct = memory.residuals(config, LORA, 5, 8)
+    five = activations.activations(config, LORA, 5, 8)
+    direct = activations.residuals(config, LORA, 5, 8)
     if remat:
         single = dataclasses.replace(TINY, num_layers=1)
-        direct += memory.residuals(single, LORA, 5, 8)
+        direct += activations.residuals(single, LORA, 5, 8)
     assert five == direct
+
+
+@pytest.mark.slow
+def test_what_very_long_rows_keep_is_computed_from_shorter_ones(monkeypatch):
+    """A mask of 131,072 tokens takes minutes to make, and a plan needs none."""
+    wide = dataclasses.replace(TINY, head_dim=128, attention="splash", max_length=2048)
+    traced = activations.activations(wide, LORA, 2, 1024)
+    monkeypatch.setattr(activations, "LONG", 128)
+    traces = activations.residuals.cache_info().misses
+    # But for a few numbers on blocks of the mask.
+    quick = activations.activations(wide, LORA, 2, 1024)
+    assert quick == pytest.approx(traced, rel=1e-5)
+    assert activations.residuals.cache_info().misses == traces + 4

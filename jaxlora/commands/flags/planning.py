@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import jax
 import tyro
 
-from jaxlora.commands.flags.parsing import at_least
-from jaxlora.lora import LoraConfig
+from jaxlora.commands.flags.parsing import Several, at_least
+from jaxlora.lora import ALL_LINEAR, LoraConfig
 from jaxlora.plan import topology
 from jaxlora.plan.topology import Topology
 from jaxlora.plan.work import MODELS, Work, model_of, rank_check
@@ -62,8 +62,9 @@ class Devices:
         """
         if not 0 < self.share <= 1:
             raise ValueError(f"--share is {self.share}, expected above 0, at most 1.")
-        prepare(self.topology)
-        return topology.describe(self.topology, compiled=not self.formula)
+        name = self.topology.strip().lower()
+        prepare(name)
+        return topology.describe(name, compiled=not self.formula)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,11 +75,15 @@ class Shape:
     experts: int = 8
     """E, adapters in one program."""
     rank: int = 16
-    """R of every adapted kernel; all linear ones are."""
+    """R of every adapted kernel."""
     batch: int = 8
     """Rows of a microbatch of one adapter; prompts of a route."""
     length: int = 0
     """Tokens of a row; 0 is 512, or the model's context if that is shorter."""
+    targets: Annotated[Several, tyro.conf.arg(metavar="REGEX...")] = ()
+    """What is adapted: names as of PEFT (q_proj v_proj lm_head embed_tokens),
+    all-linear, which leaves out the head, or regular expressions on full names;
+    all-linear if none."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of weights and activations; adapters are float32."""
 
@@ -98,7 +103,7 @@ class Shape:
         work = Work(
             config=config,
             experts=self.experts,
-            lora=LoraConfig(rank=self.rank),
+            lora=LoraConfig(rank=self.rank, targets=self.targets or ALL_LINEAR),
             batch=self.batch,
             length=self.length or min(LENGTH, config.max_length),
             **more,

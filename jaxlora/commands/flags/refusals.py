@@ -150,7 +150,7 @@ def sentence(text: str, prog: str, known: Sequence[str]) -> str:
     count = next((i for i, x in enumerate(lines) if x.startswith(ends)), len(lines))
     body, more = " ".join(lines[:count]), " ".join(lines[count:])
     if body.startswith("Missing from"):
-        return _missing(lines[1:count], prog)
+        return _missing(lines[1:count], prog, known)
     if match := re.match(r"Missing value for argument '([^']+)'", body):
         return no_value(match[1], prog)
     if match := re.match(
@@ -169,12 +169,27 @@ def sentence(text: str, prog: str, known: Sequence[str]) -> str:
     return f"{body.rstrip('.')}; `{prog} --help` lists every option."
 
 
-def _missing(lines: Sequence[str], prog: str) -> str:
-    """Of pairs of lines: what is required, and its help."""
+def _missing(lines: Sequence[str], prog: str, known: Sequence[str]) -> str:
+    """Of pairs of lines: what is required, and its help; then what is no option.
+
+    >>> _missing(["--model DIR", "A folder.", "Unrecognized options:", "my/model"],
+    ...          "jaxlora eval", [])
+    'Got no --model DIR (A folder); did you mean --model my/model? `jaxlora eval ...'
+    """
+    surplus = ""
+    for i, line in enumerate(lines):
+        if line.startswith("Unrecognized options:"):
+            words = " ".join(lines[i:]).split()[2:]
+            lines, surplus = lines[:i], words[0] if words else ""
+            break
+    if surplus.startswith("-"):
+        return no_option(surplus, known, prog)
     names, helps = lines[::2], [x.removesuffix("(required)") for x in lines[1::2]]
     what = " and no ".join(names)
     meaning = "; ".join(text.strip().rstrip(".") for text in helps)
-    return f"Got no {what} ({meaning}); `{prog} --help` shows how it is given."
+    flag = names[0].partition(" ")[0]
+    hint = f"did you mean {flag} {surplus}? " if surplus and flag[:1] == "-" else ""
+    return f"Got no {what} ({meaning}); {hint}`{prog} --help` shows how it is given."
 
 
 def _choice(got: str, flag: str, choices: str) -> str:

@@ -14,8 +14,7 @@ from jaxlora import merge, route
 from jaxlora.evaluate.schema import USUAL, Arm, Method
 from jaxlora.models import DecoderConfig, cache, layer_places
 from jaxlora.plan import memory
-from jaxlora.plan.memory import size
-from jaxlora.plan.work import Work, shapes
+from jaxlora.plan.work import Work, shapes, size
 from jaxlora.studies.two_hop import arms
 from jaxlora.studies.two_hop.text.config import TextConfig
 from jaxlora.train.step import CHUNK_FLOATS
