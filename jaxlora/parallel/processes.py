@@ -87,10 +87,10 @@ def detected(group: Group, wait: float) -> Group:
     from jax._src.clusters import ClusterEnv
 
     if None in dataclasses.astuple(group):
-        asked = dataclasses.astuple(group)
+        known = group.coordinator, group.processes, group.process
         with launchers.read():
             seen = ClusterEnv.auto_detect_unset_distributed_params(
-                *asked, None, None, int(wait)
+                *known, None, None, int(wait)
             )
         group = Group(*seen[:3])
     if None in dataclasses.astuple(group):

@@ -23,7 +23,7 @@ TINY = DecoderConfig(
 
 @pytest.mark.parametrize(
     ("layers", "apart"),
-    # Of layers that lie along fsdp already, the compiler may move fewer than are filled.
+    # Of layers that lie along fsdp already, the compiler may move fewer.
     [(3, 0.02), pytest.param(2, 0.35, marks=pytest.mark.slow)],
 )
 def test_traffic_of_a_merge_is_that_of_the_compiled_program(layers, apart):
