@@ -68,7 +68,7 @@ def split(
         return rest, Asked(given.get("--coordinator"), None, None, wait)
     names = {flag: flag for flag in given}
     for flag, variable in WORDS.items():
-        if flag not in given and variable in environment:
+        if flag not in given and environment.get(variable):
             given[flag], names[flag] = environment[variable], variable
     if not given:
         return rest, None
@@ -82,6 +82,8 @@ def split(
         )
     processes = _number(names["--processes"], given["--processes"], int)
     process = _number(names["--process"], given["--process"], int)
+    if processes < 1:
+        raise ValueError(f"{names['--processes']} is 0, expected 1 or more.")
     if not 0 <= process < processes:
         raise ValueError(
             f"{names['--process']} is {process}, expected 0 to {processes - 1}, as "

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxlora.parallel import roll_call
+from jaxlora.parallel import launchers, roll_call
 from jaxlora.tree import Tree
 
 T = TypeVar("T")
@@ -86,14 +87,24 @@ def detected(group: Group, wait: float) -> Group:
     from jax._src.clusters import ClusterEnv
 
     if None in dataclasses.astuple(group):
-        seen = ClusterEnv.auto_detect_unset_distributed_params(
-            group.coordinator, group.processes, group.process, None, None, int(wait)
-        )
+        known = group.coordinator, group.processes, group.process
+        with launchers.read():
+            seen = ClusterEnv.auto_detect_unset_distributed_params(
+                *known, None, None, int(wait)
+            )
         group = Group(*seen[:3])
     if None in dataclasses.astuple(group):
+        half = launchers.half_set(os.environ)
         raise ValueError(
-            "JAX sees no cluster here (Cloud TPU, GKE, Slurm or MPI), so give every "
-            "process --coordinator HOST:PORT, --processes N and its --process I."
+            f"JAX sees no cluster here (Cloud TPU, GKE, Slurm or MPI)"
+            f"{f'. {half} Or' if half else ', so'} give every process --coordinator "
+            f"HOST:PORT, --processes N and its --process I."
+        )
+    if not 0 <= (group.process or 0) < (group.processes or 1):
+        raise ValueError(
+            f"The launcher says that this is process {group.process} of "
+            f"{group.processes}, expected 0 to {(group.processes or 1) - 1}; is the "
+            f"environment that of another job?"
         )
     return group
 

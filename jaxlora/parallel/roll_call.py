@@ -28,7 +28,8 @@ def take(address: str, processes: int, process: int, wait: float) -> None:
       ValueError: naming who did not come, or who disagrees on their number.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    wrong = not host or "/" in host or not port.isdecimal()
+    if wrong or not 0 < int(port) < 65536:
         raise ValueError(
             f"The coordinator is {address!r}, expected HOST:PORT of process 0, such as "
             f"10.0.0.2:8476."

@@ -43,8 +43,8 @@ def _of_length(
     if holds_scores or length <= 2 * LONG or length % LONG:
         return _kept(decoder, config, batch, length)
     # The kernel's mask takes time by the square, what is kept is by the token.
-    one, two = (_kept(decoder, config, batch, n * LONG) for n in (1, 2))
-    return one + (length // LONG - 1) * (two - one)
+    short, twice = (_kept(decoder, config, batch, n * LONG) for n in (1, 2))
+    return short + (length // LONG - 1) * (twice - short)
 
 
 def _kept(decoder: DecoderConfig, config: LoraConfig, batch: int, length: int) -> int:

@@ -126,7 +126,9 @@ def _merging(work: Work, sizes: Mapping[str, int]) -> list[Traffic]:
     if filled == 1:
         return out
     result = jax.eval_shape(_merged(work), library)
-    out += _of("all-to-all", merging.OTHERS, sizes, held, 2)
+    others = math.prod(sizes.get(axis, 1) for axis in merging.OTHERS)
+    moves = 1 if layers % others else 2  # they lie along inputs and outputs, or layers
+    out += _of("all-to-all", merging.OTHERS, sizes, held, moves)
     every = ("expert", *merging.OTHERS)
     out += _of("all-to-all", every, sizes, filled * size(result) / parts, 1)
     if len(out) == 2 and out[0].axes == out[1].axes:  # there are no other axes
