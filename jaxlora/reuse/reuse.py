@@ -147,7 +147,7 @@ def build(
     if how.route is None:
         return _placed(Reuse(model, base, adapters[0] if adapters else None), mesh)
     for adapter in (*adapters, *general):
-        sites.check_layers(adapter, f"the route {how.route!r}")
+        sites.check_layers(adapter, "a route")  # gates of any name are made so
     way = how.way().fit(len(adapters))
     library = libraries.routed(way, adapters, general, mesh)
     model = Decoder(model.config, way)
