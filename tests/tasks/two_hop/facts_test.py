@@ -47,7 +47,7 @@ def test_reads_facts_in_order(written):
     [
         (("cid", "spouse"), "no field 'tail', the line has 'head', 'relation'; exp"),
         (("cid", "spouse", 3), "'tail' is 3, expected a string, as in {\"head\""),
-        (("", "spouse", "eve"), "'head' is empty, expected a name"),
+        (("", "spouse", "eve"), "'head' is empty, expected some text"),
         (("ann", "spouse", "eve"), "duplicate head 'ann' of relation 'spouse', first "),
         (("ann", "spouse", "bob"), "duplicate head .*on line 1; expected one tail for"),
         (
