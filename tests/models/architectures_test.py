@@ -271,6 +271,10 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
         (GEMMA3 | {"use_bidirectional_attention": True}, "later tokens"),
         (LLAMA | {"hidden_act": "relu"}, "hidden_act 'relu'.*supported are silu"),
         (GEMMA2 | {"hidden_activation": "silu2"}, "hidden_activation 'silu2'"),
+        (
+            {"model_type": "llama", "hidden_size": 2, "num_attention_heads": 4},
+            "hidden_size 2 for 4 heads",
+        ),
         (LLAMA | {"rope_scaling": {"type": "ntk", "factor": 4}}, "rope type 'ntk'"),
         (LLAMA | {"rope_parameters": {"rope_type": "dynamic"}}, "factor None"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
