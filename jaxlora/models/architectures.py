@@ -47,7 +47,7 @@ def from_json(raw: Raw) -> DecoderConfig:
         "num_layers": size(raw, "num_hidden_layers"),
         "num_heads": heads,
         "num_kv_heads": size(raw, "num_key_value_heads", heads),
-        "head_dim": size(raw, "head_dim", hidden // heads),
+        "head_dim": _head_dim(raw, hidden, heads),
         "mlp": "gated",
         "activation": _activation(raw, family.activation),
         "positions": "rope",
@@ -100,6 +100,16 @@ def _refuse(raw: Raw, family: Family) -> None:
                 f"config.json has {field} {short(raw[field])}: {what} are not "
                 f"supported in {raw['model_type']}."
             )
+
+
+def _head_dim(raw: Raw, hidden: int, heads: int) -> int:
+    if raw.get("head_dim") is None and hidden < heads:
+        raise ValueError(
+            f"config.json has hidden_size {hidden} for {heads} heads "
+            f"(num_attention_heads) and no head_dim, expected one channel a head at "
+            f"least."
+        )
+    return size(raw, "head_dim", hidden // heads)
 
 
 def _local(raw: Raw, family: Family) -> tuple[bool, ...]:

@@ -2,11 +2,13 @@
 
 A leaf [L, ...] or [L, X, ...] is allocated once, with its sharding; each layer is then
 written into it in place (the leaf is donated), turned and cast on the device. What the
-host holds is one tensor, and for a moment the one before: JAX takes over the memory
-that it was read into, and lets go of it when it is called for the next.
+host holds is one tensor.
 """
 
 import functools
+import gc
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -19,6 +21,8 @@ from jaxlora.io.tensors import Tensors
 from jaxlora.models.names import Place
 
 Progress: TypeAlias = Callable[[int, int], None]
+
+_TRIES = 100
 
 
 def shape_of(place: Place, shapes: Mapping[str, Any]) -> tuple[int, ...]:
@@ -55,19 +59,34 @@ def fill(
     for name in order:
         place, source = places[name], sources[name]
         leaf, sharding = shapes[place.leaf], where.get(place.leaf)
-        # The tensor has no name here: it must be gone when the next is read.
+        values = checkpoint.read(source)
+        memory = weakref.ref(values if values.base is None else values.base)
         leaves[place.leaf], finite = _entered(
-            checkpoint.read(source), place, leaf, sharding, leaves.get(place.leaf)
+            values, place, leaf, sharding, leaves.get(place.leaf)
         )
+        del values
         if not finite:  # also waits, so that at most one tensor is on its way
             raise ValueError(
                 f"Tensor {source!r} of {checkpoint.files[source]} holds NaN or "
                 f"infinity, or values beyond {leaf.dtype}."
             )
+        _wait(memory)
         done += checkpoint.entries[source].nbytes
         if progress is not None:
             progress(done, total)
     return leaves
+
+
+def _wait(memory: weakref.ref) -> None:
+    """Until JAX gives memory back that it was lent, which it does when Python collects.
+
+    It takes a moment: a thread of its own does so. What never comes is not waited for.
+    """
+    for _ in range(_TRIES):
+        if memory() is None:
+            return
+        gc.collect(0)
+        time.sleep(1e-4)
 
 
 def _entered(

@@ -205,6 +205,9 @@ def test_gemma_with_vision_is_its_text_model():
         (GEMMA2 | {"hidden_activation": None}, "activation", "gelu_tanh"),
         # Gemma 2 was first published with a hidden_act that does not count.
         (GEMMA2 | {"hidden_act": "gelu"}, "activation", "gelu_tanh"),
+        # GPT-2 calls it n_inner, and nothing else.
+        ({"model_type": "gpt2", "intermediate_size": 5}, "mlp_size", 4 * 768),
+        ({"model_type": "gpt2", "n_inner": 5}, "mlp_size", 5),
         # Of Gemma 1 both are there, and either means the approximation.
         (GEMMA | {"hidden_act": "gelu"}, "activation", "gelu_tanh"),
         (
@@ -268,6 +271,10 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
         (GEMMA3 | {"use_bidirectional_attention": True}, "later tokens"),
         (LLAMA | {"hidden_act": "relu"}, "hidden_act 'relu'.*supported are silu"),
         (GEMMA2 | {"hidden_activation": "silu2"}, "hidden_activation 'silu2'"),
+        (
+            {"model_type": "llama", "hidden_size": 2, "num_attention_heads": 4},
+            "hidden_size 2 for 4 heads",
+        ),
         (LLAMA | {"rope_scaling": {"type": "ntk", "factor": 4}}, "rope type 'ntk'"),
         (LLAMA | {"rope_parameters": {"rope_type": "dynamic"}}, "factor None"),
         (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),

@@ -388,7 +388,7 @@ print(max(seen) - before - size, size)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_peak_memory_is_that_of_the_parameters_and_two_tensors(tmp_path):
+def test_peak_memory_is_that_of_the_parameters_and_one_tensor(tmp_path):
     largest = synthetic(tmp_path / "base", hidden=1024, mlp=4096, layers=4)
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, tmp_path / "base"],
@@ -405,9 +405,9 @@ def test_peak_memory_is_that_of_the_parameters_and_two_tensors(tmp_path):
     )
     extra, size = map(int, run.stdout.split())
     assert size > 200e6
-    # One that is read and the one before it. A copy of one, or mapped pages of the
-    # file, would make it more than three.
-    assert extra < 2.75 * largest, f"{extra / largest:.2f} of the largest tensor"
+    # Beside the tensor lies which of its entries are finite, a quarter of its size. A
+    # copy of it, mapped pages of the file, or the one before would be one more.
+    assert extra < 1.75 * largest, f"{extra / largest:.2f} of the largest tensor"
 
 
 def synthetic(folder, *, hidden, mlp, layers):

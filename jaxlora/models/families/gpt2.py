@@ -14,7 +14,7 @@ def _read(raw: Raw) -> dict[str, Any]:
         "head_dim": width // heads,
         "positions": "learned",
         "mlp": "plain",
-        "mlp_size": size(raw, "intermediate_size", 4 * width),
+        "mlp_size": size(raw, "n_inner", 4 * width),  # its only name there
         "norm": "layer",
         "fused_projections": True,
         "attention_bias": True,
