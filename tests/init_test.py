@@ -11,7 +11,7 @@ import jaxlora
 ROOT = pathlib.Path(jaxlora.__file__).parents[1]
 # Not for import: what reads the command line, and helpers of the parts.
 INNER = {"cli", "commands", "files", "locks", "names", "registry", "stopping"}
-INNER |= {"strangers"}
+INNER |= {"periods", "strangers"}
 
 
 def said(code, folder="/"):

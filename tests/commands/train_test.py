@@ -19,6 +19,7 @@ import pytest
 from jaxlora import cli, locks, lora, models
 from jaxlora.commands import scalars, train_output
 from jaxlora.commands.flags import training
+from jaxlora.io import checkpoint
 from jaxlora.models import adapters, pretrained, tokenizer
 from jaxlora.tasks import data_sets
 from jaxlora.tasks import text as records
@@ -436,7 +437,7 @@ MOMENTS = {
     "loading": (pretrained, "load"),
     "packing": (data_sets, "pack"),
     "training": (packed, "updates"),
-    "saving": (session.checkpoint, "_write"),
+    "saving": (checkpoint, "_write"),
 }
 """What a signal comes in the midst of: module and function."""
 

@@ -14,6 +14,7 @@ from jaxlora.theory import (
     edits,
     measure,
     measure_bounds,
+    memory,
     model,
     predict,
     world,
@@ -102,9 +103,9 @@ def test_a_sum_loses_a_hop_if_the_second_expert_edits_the_same_keys(case):
     truth, base = case.truth, case.base
     first = jax.tree.map(lambda x: x[0], case.library)
     other = jnp.roll(truth.new1, 3)
-    rival = model.adapter(world.rewrite(base, truth.hop1, other, truth.old1))
+    rival = memory.adapter(world.rewrite(base, truth.hop1, other, truth.old1))
     total = merge.preset("sum")(lora.stack([first, rival]))
-    assert share(model.answer(base, truth.hop1, total) == truth.new1) < 0.9
+    assert share(memory.answer(base, truth.hop1, total) == truth.new1) < 0.9
 
 
 @pytest.mark.slow
@@ -120,10 +121,10 @@ def test_the_bridge_is_no_longer_the_answer_if_it_is_like_its_person():
 def test_mean_does_not_tie_where_there_is_no_rival(case):
     empty = dataclasses.replace(case.base, kernel=jnp.zeros_like(case.base.kernel))
     v = model.keys(empty, case.truth.hop1)
-    added = model.adapter(edits.edit(v, empty.entities[case.truth.new1]))
+    added = memory.adapter(edits.edit(v, empty.entities[case.truth.new1]))
     second = jax.tree.map(lambda x: x[1], case.library)
     half = merge.preset("mean")(lora.stack([added, second]))
-    assert share(model.answer(empty, case.truth.hop1, half) == case.truth.new1) > 0.99
+    assert share(memory.answer(empty, case.truth.hop1, half) == case.truth.new1) > 0.99
 
 
 def test_a_gate_for_each_fact_composes_where_one_for_each_expert_cannot(case):
@@ -132,7 +133,7 @@ def test_a_gate_for_each_fact_composes_where_one_for_each_expert_cannot(case):
     v = model.keys(case.base, truth.two_hop)
     shares = jnp.matmul(v, w.a)
     gate = jax.nn.one_hot(truth.new1 - n, n) / shares  # an oracle knows the bridge
-    logits = model.read(case.base, jnp.matmul(gate * shares, w.b))
+    logits = memory.read(case.base, jnp.matmul(gate * shares, w.b))
     ends = 2 * n + jnp.argmax(logits[:, 2 * n :], axis=-1)
     assert share(ends == truth.composed) > 0.95
 

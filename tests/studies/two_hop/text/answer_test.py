@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxlora import lora
 from jaxlora.evaluate.schema import Arm, Method
+from jaxlora.models import DecoderConfig
 from jaxlora.studies.two_hop.rows import Block
 from jaxlora.studies.two_hop.text import memory, protocol
 from jaxlora.studies.two_hop.text.config import TextConfig
@@ -45,7 +46,9 @@ def test_memory_counts_the_dense_result_of_a_merge_on_deltas():
     one = {"up/kernel": made(8, 16), "down/kernel": made(16, 8)}
 
     def merged(*methods):
-        return memory._merged(TextConfig(methods=methods), one)
+        return memory._merged(
+            DecoderConfig(num_layers=2), TextConfig(methods=methods), one
+        )
 
     assert (
         merged("mean") == merged("mean", "slerp", "placed-sum") == 3 * memory.size(one)

@@ -302,14 +302,14 @@ def test_real_people_are_sorted_by_what_the_base_knows(
 
 def test_programs_are_compiled_once_for_all_groups(tiny, tmp_path, ran):
     """A second seed has other people, and the same shapes."""
-    from jaxlora.studies.two_hop.text import score
+    from jaxlora.studies.two_hop.text import reads
 
-    begun, trees = score._begin._cache_size(), score._read._cache_size()
+    begun, trees = reads.begin._cache_size(), reads.read._cache_size()
     more = dataclasses.replace(tiny, first_seed=1, methods=("mean",))
     protocol.run(more, tmp_path / "out", tmp_path / "cache")
-    assert score._begin._cache_size() == begun
+    assert reads.begin._cache_size() == begun
     # Other names may make a tree of another size, and each size has a program.
-    assert score._read._cache_size() < 2 * trees
+    assert reads.read._cache_size() < 2 * trees
 
 
 def test_bad_input_leaves_no_folder(tiny, tmp_path):
