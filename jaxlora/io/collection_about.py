@@ -114,8 +114,12 @@ def places(library: Collection) -> Places:
 
 
 def _layers(site: str, paths: Sequence[str]) -> tuple[int, ...]:
-    """The layer of each module: its first number, of those that tell modules apart."""
-    columns = [*zip(*map(numbers, paths), strict=True)]
+    """The layer of each module: its first number, of those that tell modules apart.
+
+    That of an MLP of a mixture is none of them.
+    """
+    ahead = (path.partition(".experts.")[0] for path in paths)
+    columns = [*zip(*map(numbers, ahead), strict=True)]
     if not columns:
         raise ValueError(
             f"The merge tells layers apart by number, but {site!r} lies in no layer; "

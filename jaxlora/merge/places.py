@@ -46,11 +46,17 @@ class Places:
           ValueError: if the site is not known, or is of as many layers not.
         """
         some, axes = dict(self.sites).get(site), weight.scale.shape[1:]
-        if some is None or not axes or len(some) != axes[0]:
+        if some is None:
+            raise ValueError(
+                f"Site {site!r} lies in no layer that is known by number, and the "
+                f"merge tells layers apart; leave that site out, or take a merge that "
+                f"treats layers alike."
+            )
+        if not axes or len(some) != axes[0]:
             raise ValueError(
                 f"Site {site!r} has a of shape {weight.a.shape}, expected [E, L, D, R] "
-                f"with L = {0 if some is None else len(some)}, as its places say: "
-                f"layers are told apart by number."
+                f"with L = {len(some)}, as its places say: layers are told apart by "
+                f"number."
             )
         return np.asarray(some)
 

@@ -262,7 +262,7 @@ def _layers(
 def _targets(
     adapter: Adapter, written: PeftAdapter, config: DecoderConfig | None
 ) -> set[str]:
-    """Short names of modules adapted in every layer, full names of all others."""
+    """Ends of the names of modules adapted in every layer, full names of all others."""
     targets: set[str] = set()
     outside = adapter_sites.outside_paths(config)
     for site, weight in lora.sites(adapter).items():
@@ -271,11 +271,12 @@ def _targets(
         if site in outside:
             targets |= {outside[site]} & set(written.modules)
             continue
+        places, end = [*np.ndindex(weight.a.shape[:-2])], names.short(site, config)
         paths = {
             names.module(other, index, config)
             for other in names.alike(site, config)
-            for index in np.ndindex(weight.a.shape[:-2])
+            for index in places
         }
-        here = paths & set(written.modules)
-        targets |= {names.short(site, config)} if here == paths else here
+        here, ends = paths & set(written.modules), {end.format(*x[1:]) for x in places}
+        targets |= ends if here == paths else here
     return targets

@@ -162,6 +162,10 @@ def short(site: str, config: DecoderConfig | None = None) -> str:
       site: the kernel's name.
       config: of the decoder.
 
+    Returns:
+      With ``{}`` for the number of an MLP, where only that tells the MLPs of a mixture
+      from another MLP.
+
     >>> short("layers/mlp/up_proj/kernel")
     'up_proj'
     """
@@ -169,8 +173,10 @@ def short(site: str, config: DecoderConfig | None = None) -> str:
     inner = kernels[periods.split(site)[0].removesuffix("/kernel")]
     last = inner.rpartition(".")[2]
     same = [x for x in kernels.values() if "{}" not in x and x.endswith(f".{last}")]
-    # GPT-2 has a c_proj in attention and another one in the MLP.
-    return inner if len(same) > 1 else last
+    # GPT-2 has a c_proj in attention and another one in the MLP, some mixtures a plain
+    # MLP in other layers.
+    others = 1 - int("{}" in inner and config is not None and len(config.kinds) > 1)
+    return inner if len(same) > others else last
 
 
 class Site(NamedTuple):

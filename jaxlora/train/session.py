@@ -217,8 +217,8 @@ def _learn(
                 recent = history[:, :, start:end]
                 recent[:] = few(processes.host((report.loss, report.norm)))
             run_facts.check_finite(recent, start, list(data), totals)
-            state = resuming.state(few(run), history)
-            save = functools.partial(saver.save, end, state, facts)
+            kept = (run, history)
+            save = functools.partial(_save, saver, end, kept, few, facts)
             with resuming.saved_if_stopped(saver, save, min(end, most), most):
                 progress(min(end, most), most, recent)
                 if processes.told_to_stop(end // chunk):
@@ -232,6 +232,18 @@ def _learn(
     learned = few(run.trained)
     learned = learned if processes.count() == 1 else processes.host(learned)
     return Trained(learned, loss, norm, min(resumed, most))
+
+
+def _save(
+    saver: Saver,
+    end: int,
+    kept: tuple[Run, np.ndarray],
+    few: Callable[[Tree], Tree],
+    facts: Mapping[str, Any],
+) -> None:
+    """Saves a run without copies of experts, which are left out only then."""
+    run, history = kept
+    saver.save(end, resuming.state(few(run), history), facts)
 
 
 class _Pace:

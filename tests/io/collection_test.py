@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlora import lora
-from jaxlora.io import collection, collection_out, peft, peft_out
+from jaxlora.io import collection, collection_about, collection_out, peft, peft_out
 from jaxlora.io.peft import PeftAdapter, PeftModule
 from jaxlora.lora import LoraWeight
 
@@ -73,6 +73,13 @@ def test_layers_are_in_the_order_of_their_numbers(tmp_path):
     assert read.modules == {"h.*.experts.*.up": tuple(paths)}
     scales = np.asarray(read.library["h.*.experts.*.up"].scale)
     np.testing.assert_allclose(scales, [np.arange(33) + 1])
+    # MLPs of a mixture are no layers, even where there is one layer alone.
+    for count in (1, 11):
+        some = {path: modules[path] for path in paths[: 3 * count]}
+        read = collection.read([write(tmp_path / str(count), some)])
+        places = collection_about.places(read)
+        assert places.layers == count
+        assert places.sites[0][1] == tuple(np.arange(3 * count) // 3)
 
 
 def test_numbers_within_a_name_are_part_of_it_and_shapes_part_groups(tmp_path):

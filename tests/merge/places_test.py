@@ -79,7 +79,7 @@ def test_a_merge_that_treats_layers_alike_needs_no_places():
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        (Places(4, ()), "[E, L, D, R] with L = 0, as its places say"),
+        (Places(4, ()), "'q' lies in no layer that is known by number"),
         (Places(4, (("q", (0, 1)),)), "with L = 2, as its places say"),
     ],
 )

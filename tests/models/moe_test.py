@@ -1,6 +1,8 @@
 """Layers of several MLPs: a router, and adapters of them."""
 
 import dataclasses
+import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxlora import lora, models, route
-from jaxlora.models import adapters, grouped, moe, names, sites, statistics
+from jaxlora import tree as named
+from jaxlora.models import adapters, calls, grouped, moe, names, sites, statistics
 from jaxlora.models.config import DecoderConfig
 from jaxlora.parallel import rules
 
@@ -142,6 +145,35 @@ def test_an_adapter_of_the_mlps_is_written_by_mlp(base, adapter, tmp_path):
     modules["model.layers.1.block_sparse_moe.experts.4.w2"] = last
     with pytest.raises(ValueError, match="4 MLPs, 0 to 3"):
         adapters.from_peft(type(odd)(modules=modules), base)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"moe_shared": 5, "moe_normalize": False}, {"dense_layers": (True, False)}],
+    ids=["shared", "dense"],
+)
+def test_mlps_are_told_from_another_one_of_their_model(other, tmp_path):
+    """A target down_proj would be of that one, too."""
+    more = {"dense_size": 7} if "dense_layers" in other else {}
+    config = dataclasses.replace(SPARSE, qk_norm=True, **other, **more)
+    model, rng = models.Decoder(config), np.random.default_rng(0)
+    kernels = {
+        name: jnp.zeros(leaf.shape)
+        for name, leaf in calls.leaf_shapes(model).items()
+        if re.search("moe/(gate|up|down)/kernel", name)
+    }
+
+    def factors(kernel):
+        *lead, d, f = kernel.shape
+        a, b = rng.normal(size=(*lead, d, 2)), rng.normal(size=(*lead, 2, f))
+        return lora.LoraWeight(*map(jnp.float32, (a, b, np.ones(lead))))
+
+    adapter = named.unflatten({x: factors(kernel) for x, kernel in kernels.items()})
+    adapters.save(tmp_path / "out", adapter, config=config)
+    adapters.check(tmp_path / "out", adapter, config=config)
+    raw = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert "mlp.experts.3.down_proj" in raw["target_modules"]
+    assert len(raw["target_modules"]) == 3 * 4
 
 
 def test_dora_and_biases_of_the_mlps_are_exact_and_written_again(base, adapter):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -113,6 +114,19 @@ def test_experts_that_do_not_fill_the_mesh_are_the_same(
         assert each.loss.shape == (3, meshes.STEPS)
         want = jax.tree.map(lambda x: x[:3], meshes.results(alone))
         assert max(meshes.largest(meshes.results(each), want)) <= meshes.ATOL
+
+
+def test_experts_that_all_stay_are_not_copied():
+    tree = {"x": jnp.ones((3, 2)), "step": jnp.zeros(())}
+    which = feeding.spread(3, None)
+    same = feeding.taken(tree, which)
+    assert same["x"] is tree["x"]
+    assert same["step"] is tree["step"]
+    assert feeding.without_copies(which, 3)(tree) is tree
+    which = feeding.spread(3, parallel.mesh(expert=2, devices=jax.devices()[:2]))
+    more = feeding.taken(tree, which)
+    assert more["x"].shape == (4, 2)
+    assert feeding.without_copies(which, 3)(more)["x"].shape == (3, 2)
 
 
 def test_rows_that_are_added_count_for_nothing():
