@@ -54,7 +54,8 @@ total=$((${topology//x/*}))
 words=''
 for word in "$@"; do
   word=${word//\\/\\\\} word=${word//\"/\\\"} word=${word//$'\n'/\\n}
-  words+=", \"${word//$'\t'/\\t}\""
+  word=${word//$'\t'/\\t}
+  words+=", \"${word//\$/\$\$}\"" # $(NAME) would be a variable of the pod
 done
 cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2

@@ -65,6 +65,11 @@ def split(
     rest, given = _taken(words)
     wait = _number(WAIT, given.pop(WAIT, str(USUAL_WAIT)), float)
     if given.get("--processes") == "auto":
+        if "--process" in given:
+            raise ValueError(
+                "Got --process beside `--processes auto`, which finds it out; give "
+                "the number of processes, or leave --process out."
+            )
         return rest, Asked(given.get("--coordinator"), None, None, wait)
     names = {flag: flag for flag in given}
     for flag, variable in WORDS.items():

@@ -40,7 +40,8 @@ LAUNCHERS = (
             "OMPI_COMM_WORLD_RANK",
             "OMPI_COMM_WORLD_LOCAL_RANK",
         ),
-        "start every process with mpirun",
+        "start every process with mpirun; that of Open MPI 5 does not say where the "
+        "first process is",
     ),
     Launcher(
         "Cloud TPU or GKE",

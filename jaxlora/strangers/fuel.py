@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import pass_context
 from jinja2.exceptions import SecurityError, TemplateRuntimeError
+from jinja2.filters import do_round
 from jinja2.runtime import Context
 
 FUEL = 20_000_000
@@ -24,6 +25,8 @@ METER = "the fuel"
 """Name of the meter among a template's variables; no template can write the space."""
 WIDTH = 64
 """The deepest indent."""
+DIGITS = 30
+"""The finest or coarsest rounding: a power of ten is computed for it."""
 DEPTH = 200
 """The deepest nesting of values; hashing a deeper tuple can overflow C's stack."""
 
@@ -34,7 +37,7 @@ SHALLOW = (
 )
 """Filters and tests that do not look inside the elements of a list."""
 
-_FIELD = re.compile(r"%(?:\([^)]*\))?.?", re.DOTALL)
+_FIELD = re.compile(r"%(?:\([^)]{0,40}\))?.?", re.DOTALL)
 _PLAIN = re.compile(r"%(?:%|(?:\(\w{1,40}\))?[sd])")
 _NAME = re.compile(r"\w{0,40}")
 
@@ -203,6 +206,17 @@ def indent(
         line if (i == 0 and not first) or not (blank or line.strip()) else pad + line
         for i, line in enumerate(lines)
     )
+
+
+@pass_context
+def round_number(
+    context: Context, value: Any, precision: int = 0, method: str = "common"
+) -> Any:
+    """As the filter round of Jinja, which a precision could keep busy for ever."""
+    context[METER].spend(STEP)
+    if not isinstance(precision, int) or abs(precision) > DIGITS:
+        raise SecurityError(f"a number is rounded to {precision!r:.40} digits")
+    return do_round(value, precision, method)
 
 
 @pass_context

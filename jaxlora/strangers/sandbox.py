@@ -33,7 +33,7 @@ METHODS = {
 FILTERS = (
     "length count first last list map select reject selectattr rejectattr default d "
     "items reverse abs capitalize dictsort e escape float groupby int lower max min "
-    "round safe sort string title trim unique upper wordcount"
+    "safe sort string title trim unique upper wordcount"
 )
 TESTS = (
     "defined undefined none string mapping iterable sequence number boolean integer "
@@ -63,6 +63,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "replace": text_fuel.replace,
             "indent": text_fuel.indent,
             "format": text_fuel.percent,
+            "round": text_fuel.round_number,
             "tojson": text_fuel.tojson,
             "the text": text_fuel.text,
             "the loop": text_fuel.loop,
@@ -79,7 +80,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Only listed methods of plain values; of others, what Jinja allows."""
         for kind, names in METHODS.items():
             if isinstance(obj, kind):
-                return attr in names.split()
+                # A group of groupby is a tuple whose parts have names.
+                return attr in (*names.split(), *getattr(obj, "_fields", ()))
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:

@@ -49,7 +49,7 @@ _POWER = re.compile(
 """A power of ten: ``1.5 \\times 10^3``, ``10^3``."""
 _FRAC = re.compile(
     r"(?P<before>\d\s*|)\\[dtc]?frac\s*"
-    r"(?:\{\s*(\d{1,9})\s*\}\s*\{\s*(\d{1,9})\s*\}|(\d)\s*(\d))",
+    r"(?:\{\s*(-?\d{1,9})\s*\}\s*\{\s*(\d{1,9})\s*\}|(\d)\s*(\d))",
     re.ASCII,
 )
 _HALVES = re.compile("[\u00bc-\u00be\u2150-\u215e]")

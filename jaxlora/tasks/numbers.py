@@ -21,16 +21,17 @@ MARK = "####"
 """What stands before the result in GSM8K."""
 
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])"  # not the 2 of H2O, nor the 3 of 2.3
+    r"(?<![A-Za-z0-9_])(?<![A-Za-z0-9_]\.)"  # not the 2 of H2O, nor the 3 of 2.3
     r"((?:(?<![)\]])[-+])?)"  # a sign, but 7-3 holds a 3, not a -3
     r"(?:[$€£¥]([-+]?))?"
-    r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))"  # 1,234 or 1234 or nothing before .5
+    r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?<!\.)(?=\.\d))"  # 1,234 or 1234 or nothing before .5
     r"(\.\d+)?"
     r"(?:[eE]([-+]?\d{1,3})(?![\dA-Za-z]))?",
     re.ASCII,
 )
 _FRACTION = re.compile(
-    r"(?<![A-Za-z0-9_./])((?:(?<![)\]])[-+])?)(?:(\d{1,9}) )?(\d{1,9})/(\d{1,9})"
+    r"(?<![A-Za-z0-9_/])(?<![A-Za-z0-9_]\.)((?:(?<![)\]])[-+])?)(?:[$€£¥]([-+]?))?"
+    r"(?:(\d{1,9}) )?(\d{1,9})/(\d{1,9})"
     r"(?![\d/]|[.,]\d)",  # neither a date nor 3/4.5
     re.ASCII,
 )
@@ -95,7 +96,7 @@ def _numbers(text: str) -> Iterator[Number]:
     """The numbers of a plain text, in their order; what a fraction holds is none."""
     quotients: dict[int, tuple[Number, int]] = {}
     for fraction in _FRACTION.finditer(text):
-        for group, value in ((0, _mixed(fraction)), (3, _quotient(fraction))):
+        for group, value in ((0, _mixed(fraction)), (4, _quotient(fraction))):
             if value is not None:
                 quotients[fraction.start(group)] = value, fraction.end()
     start = 0
@@ -108,16 +109,16 @@ def _numbers(text: str) -> Iterator[Number]:
 
 def _mixed(match: re.Match[str]) -> Number | None:
     """The value of 1/2 or 2 1/2; None if it is no fraction, as 3/0 and 2 6/4."""
-    sign, units, top, bottom = match.groups()
+    sign, inner, units, top, bottom = match.groups()
     if not int(bottom) or (units and int(top) >= int(bottom)):
         return None
     value = int(units or 0) + Fraction(int(top), int(bottom))
-    return _shortest(-value if sign == "-" else value)
+    return _shortest(-value if "-" in (sign, inner) else value)
 
 
 def _quotient(match: re.Match[str]) -> Number | None:
     """The value of a fraction without the number before it."""
-    _, _, top, bottom = match.groups()
+    *_, top, bottom = match.groups()
     return _shortest(Fraction(int(top), int(bottom))) if int(bottom) else None
 
 

@@ -131,7 +131,13 @@ def test_json_is_not_escaped_for_html():
         ("{{ '<%s>%d%%' % (messages[0].role, 3) }}{{ '%s' % 'a' }}", "<user>3%a"),
         ("{{ '%s-%s' | format('a', 1) }}{{ '%(x)s' | format(x=2) }}", "a-12"),
         ("{{ 2.6|round|int }}{{ messages[2].content|wordcount }}", "32"),
+        ("{{ 2.55|round(1, 'floor') }}{{ 15|round(-1) }}", "2.520"),
         ("{% for r, m in messages|groupby('role') %}{{ r }}{% endfor %}", None),
+        (
+            "{% for x in messages|groupby('role') %}{{ x.grouper }}"
+            "{{ x.list|length }}{% endfor %}",
+            None,
+        ),
     ],
 )
 def test_what_templates_use_is_as_in_plain_jinja(source, expected):
@@ -172,6 +178,8 @@ MALICIOUS = [
     ("{{ '{} {}'.format(1) }}", "a format has other fields"),
     ("{{ ('{0}' * 10000).format('a' * 10000) }}", WORK),
     ("{{ ('%(a)s' * 10000) % {'a': 'a' * 10000} }}", WORK),
+    ("{{ ('%(' * 400000) % 1 }}", UNSAFE),
+    ("{{ 5|round(-1000000000) }}", UNSAFE),
     ("{{ 'a'.ljust(1000000000) }}", UNSAFE),
     ("{{ 'a'|center(1000000000) }}", "No filter named 'center'"),
     ("{{ messages|map('center', 1000000000)|list }}", "No filter named 'center'"),

@@ -53,6 +53,8 @@ def test_a_job_set_has_one_pod_a_host_and_the_words_as_given():
     assert pod["containers"][0]["command"] == words
     assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x4x4"
+    done = call("jobset.sh", *flags(), "--", "train", "$(HOME)q$")
+    assert '"$$(HOME)q$$"' in done.stdout  # Kubernetes reads two dollars as one
     assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from jaxlora.commands import talk
-from jaxlora.commands.catalog import COMMANDS
+from jaxlora.commands import pages, talk
+from jaxlora.commands.catalog import COMMANDS, TEXT_STUDIES
 from jaxlora.commands.flags.help_text import WIDTH, common, common_first, tidy
 from jaxlora.commands.flags.synonyms import meant
 from jaxlora.names import flag_hint, hint
@@ -103,12 +103,22 @@ def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str
     'No option --sede; `jaxlora merge --help` lists all 2. Did you mean --seed?'
     >>> no_option("--csv", ["--table", "--out"], "jaxlora routes")
     'No option --csv: it is --table now; `jaxlora routes --help` lists all 2.'
+    >>> no_option("--adapter", ["--seeds"], "jaxlora study two-hop")
+    'No option --adapter without --model DIR: it belongs to the study of a language ...
     """
     if (now := RENAMED.get(prog, {}).get(name)) in known:
         return (
             f"No option {name}: it is {now} now; `{prog} --help` lists all "
             f"{len(known)}."
         )
+    study = prog.removeprefix("jaxlora ")
+    if study in TEXT_STUDIES and name not in known:
+        page = pages.file(study + pages.TEXT).read_text(encoding="utf-8")
+        if name in pages.flags(page):
+            return (
+                f"No option {name} without --model DIR: it belongs to the study of a "
+                f"language model; `{prog} --model DIR --help` lists its options."
+            )
     same = meant(name, known)[:hints]
     nearest = f" Did you mean {' or '.join(same)}?" if same else ""
     nearest = nearest or flag_hint(name, known, most=hints)
