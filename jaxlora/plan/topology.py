@@ -196,10 +196,10 @@ def _described_gpus(plain: Topology) -> Topology:
 
 def _of_count(kind: str, number: int) -> str:
     """The shape that the cloud's number stands for; empty if there is none."""
-    chips = number // CORES[kind]
+    chips, rest = divmod(number, CORES[kind])
     shapes = SHAPES[kind]
     sizes = {math.prod(map(int, shape.split("x"))): shape for shape in shapes}
-    return sizes.get(chips, "")
+    return "" if rest else sizes.get(chips, "")
 
 
 def _shown(kind: str) -> str:

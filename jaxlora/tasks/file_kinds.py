@@ -16,14 +16,17 @@ BEGINNINGS: Mapping[bytes, str] = {
     b"ARROW1": "an Arrow file",
     b"\xff\xff\xff\xff": "an Arrow stream",
     b"SQLite format 3": "a SQLite database",
-    b"\x80\x04": "a pickle, which may run code",
+    **{b"\x80" + bytes([i]): "a pickle, which may run code" for i in range(2, 6)},
+    b"\x93NUMPY": "an array of NumPy",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF-": "a PDF",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
     b"version https://git-lfs": "a pointer of Git LFS, and not the file (git lfs pull)",
-    b"<!DOCTYPE": "a page of HTML, as a failed download leaves it",
+    b"<!doctype": "a page of HTML, as a failed download leaves it",
     b"<html": "a page of HTML, as a failed download leaves it",
 }
-"""By the first bytes of a file."""
+"""By the first bytes of a file; of what begins with <, in small letters."""
 SUFFIXES: Mapping[str, str] = {
     ".csv": "a table of comma-separated values",
     ".tsv": "a table of tab-separated values",
@@ -46,9 +49,10 @@ def check(path: Path, begin: bytes, expected: str = _EXPECTED) -> None:
     Raises:
       ValueError: that says what the file is.
     """
-    kind = next((x for y, x in BEGINNINGS.items() if begin.startswith(y)), None)
-    plain = begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if kind is None and plain not in (b"{", b"[", b""):
+    plain = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    marked = plain.lower() if plain.startswith(b"<") else begin
+    kind = next((x for y, x in BEGINNINGS.items() if marked.startswith(y)), None)
+    if kind is None and plain[:1] not in (b"{", b"[", b""):
         kind = SUFFIXES.get(path.suffix.lower())
     if kind is None and b"\0" in begin:
         kind = "text in UTF-16, or damaged, as it holds zero bytes"

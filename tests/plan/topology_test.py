@@ -53,6 +53,7 @@ def test_without_the_compiler_a_note_says_how_to_install_it(monkeypatch):
         ("v7e:4x4", "there are v5e:4x4, v6e:4x4, v5p:2x2x4, h100:8 and cpu:8"),
         ("v5e:3x3", "of v5e there are v5e:2x2, v5e:2x4"),
         ("v5p-7", "of v5p there are v5p:2x2x1"),
+        ("v5p-9", "of v5p there are v5p:2x2x1"),
         ("h100", "give a number up to 4096, as in h100:8"),
         ("cpu:0", "give a number up to 4096, as in cpu:8"),
         ("cpu:5000", "give a number up to 4096"),
