@@ -86,7 +86,13 @@ def _study(folder: Path) -> str:
         raise ValueError(
             f"{folder} holds no study.json, expected the --out of a share."
         )
-    name = data.read(path, what="what a run has written").get("study")
+    stored = data.read(path, what="what a run has written")
+    name = stored.get("study") if isinstance(stored, dict) else None
+    if not isinstance(name, str):
+        raise ValueError(
+            f"{path} names no study, expected what a run has written; is {folder} the "
+            f"--out of a share?"
+        )
     if name not in COMMANDS:
         raise ValueError(
             f"{folder} is of the study {name!r}, which has no shares; those that have "

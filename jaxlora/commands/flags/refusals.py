@@ -112,7 +112,8 @@ def no_option(name: str, known: Sequence[str], prog: str, hints: int = 1) -> str
             f"{len(known)}."
         )
     study = prog.removeprefix("jaxlora ")
-    if study in TEXT_STUDIES and name not in known:
+    field = f".{name.lstrip('-')}"  # of a config has the nearer hint below
+    if study in TEXT_STUDIES and not any(x.endswith((name, field)) for x in known):
         page = pages.file(study + pages.TEXT).read_text(encoding="utf-8")
         if name in pages.flags(page):
             return (
