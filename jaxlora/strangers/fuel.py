@@ -210,7 +210,7 @@ def indent(
 
 @pass_context
 def round_number(
-    context: Context, value: Any, precision: int = 0, method: str = "common"
+    context: Context, value: Any, precision: int = 0, method: Any = "common"
 ) -> Any:
     """As the filter round of Jinja, which a precision could keep busy for ever."""
     context[METER].spend(STEP)

@@ -24,7 +24,7 @@ _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_])(?<![A-Za-z0-9_]\.)"  # not the 2 of H2O, nor the 3 of 2.3
     r"((?:(?<![)\]])[-+])?)"  # a sign, but 7-3 holds a 3, not a -3
     r"(?:[$€£¥]([-+]?))?"
-    r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?<!\.)(?=\.\d))"  # 1,234 or 1234 or nothing before .5
+    r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?<!\.)(?=\.\d))"  # 1,234, 1234, none before .5
     r"(\.\d+)?"
     r"(?:[eE]([-+]?\d{1,3})(?![\dA-Za-z]))?",
     re.ASCII,
