@@ -134,13 +134,13 @@ def _alone(words: Sequence[str]) -> str:
     """The sentence for a command that is no part of a run of several processes.
 
     >>> _alone(["inspect", "A"])
-    '`jaxlora inspect` is one process, and takes no --processes, --process or ...'
+    '`jaxlora inspect` is one process, and takes no --processes, --process, ...'
     """
     every = {**COMMANDS, **{f"{x} --model": y for x, y in TEXT_STUDIES.items()}}
     several = ", ".join(name for name, entry in every.items() if entry.many)
     return (
         f"`jaxlora {named(list(words))}` is one process, and takes no --processes, "
-        f"--process or --coordinator; those that may be several are {several}. A "
+        f"--process, --coordinator or --wait; those that may be several are {several}. A "
         f"two-hop study is spread over machines by --share I/N."
     )
 

@@ -106,7 +106,7 @@ def is_asked(words: Sequence[str]) -> bool:
     >>> is_asked(["plan", "train", "--processes=2"]), is_asked(["plan", "train"])
     (True, False)
     """
-    return any(word.partition("=")[0] in WORDS for word in words)
+    return any(word.partition("=")[0] in (*WORDS, WAIT) for word in words)
 
 
 def is_child() -> bool:
