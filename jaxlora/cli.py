@@ -134,7 +134,7 @@ def _alone(words: Sequence[str]) -> str:
     """The sentence for a command that is no part of a run of several processes.
 
     >>> _alone(["inspect", "A"])
-    '`jaxlora inspect` is one process, and takes no --processes, --process, ...'
+    '`jaxlora inspect` is one process, and takes no --processes, ...'
     """
     every = {**COMMANDS, **{f"{x} --model": y for x, y in TEXT_STUDIES.items()}}
     several = ", ".join(name for name, entry in every.items() if entry.many)
