@@ -140,8 +140,8 @@ def _alone(words: Sequence[str]) -> str:
     several = ", ".join(name for name, entry in every.items() if entry.many)
     return (
         f"`jaxlora {named(list(words))}` is one process, and takes no --processes, "
-        f"--process, --coordinator or --wait; those that may be several are {several}. A "
-        f"two-hop study is spread over machines by --share I/N."
+        f"--process, --coordinator or --wait; those that may be several are {several}. "
+        f"A two-hop study is spread over machines by --share I/N."
     )
 
 
