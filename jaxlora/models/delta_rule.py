@@ -139,12 +139,34 @@ def _prepared(tokens: Tokens, segments: jax.Array | None) -> _Chunks:
     system = _pairs(k, k)[:, :, :, None] * decay * beta[..., None]
     q, k = q[:, :, :, None], k[:, :, :, None]
     right = beta[..., None] * jnp.concatenate([v, since * k], axis=-1)
-    if size > 1:  # the diagonal is taken to be 1, whatever is there
-        right = jax.lax.linalg.triangular_solve(
-            system, right, left_side=True, lower=True, unit_diagonal=True
-        )
+    right = jnp.matmul(_inverse(system), right, precision=_EXACT)
     new, old = jnp.split(right, (v.shape[-1],), axis=-1)
     return _Chunks(since * q, attend, new, old, until * k, since[..., -1:, :])
+
+
+def _inverse(lower: jax.Array) -> jax.Array:
+    """Inverses [..., C, C] of matrices of ones on the diagonal and ``lower`` below it.
+
+    Blocks of 1, 2, 4 and so on are joined. For triangular systems on CPUs JAX 0.10
+    calls LAPACK, which waits in the threads that its work needs: two devices on two
+    cores may wait for ever.
+    """
+    size = lower.shape[-1]
+    full, lead = 1 << (size - 1).bit_length(), lower.shape[:-2]
+    more = (0, full - size)
+    lower = jnp.pad(lower, (*((0, 0),) * len(lead), more, more))
+    out, width = jnp.ones((*lead, full, 1, 1), lower.dtype), 1
+    while width < full:
+        count = full // (2 * width)
+        blocks = lower.reshape(*lead, count, 2 * width, count, 2 * width)
+        below = jnp.einsum("...iaib->...iab", blocks)[..., width:, :width]
+        first, second = jnp.moveaxis(out.reshape(*lead, count, 2, width, width), -3, 0)
+        corner = jnp.matmul(below, first, precision=_EXACT)
+        corner = -jnp.matmul(second, corner, precision=_EXACT)
+        upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        under = jnp.concatenate([corner, second], axis=-1)
+        out, width = jnp.concatenate([upper, under], axis=-2), 2 * width
+    return out[..., 0, :size, :size]
 
 
 def _pairs(x: jax.Array, y: jax.Array) -> jax.Array:
